@@ -1,0 +1,1 @@
+"""The wire contract: generated messages and stubs, and the rules that protobuf cannot express."""
