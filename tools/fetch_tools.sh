@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# fetch_tools.sh [FOLDER]: puts the programs that tests and benchmarks run into FOLDER/bin (default: .tools/bin).
+#
+# Needs no root and changes nothing outside FOLDER: Debian packages are downloaded and unpacked, never installed, so none
+# of their services starts. A program that is on PATH already is left alone. What cannot be had is named, and the exit
+# status is 0 all the same: the tests that need it then skip by name.
+set -euo pipefail
+
+mkdir -p "${1:-$(dirname "$0")/../.tools}"
+cd "${1:-$(dirname "$0")/../.tools}"
+here=$PWD
+
+# Each program, and the packages that hold it and its libraries.
+packages_of() {
+    case $1 in
+        prometheus | promtool) echo prometheus ;;
+        prometheus-alertmanager | amtool) echo prometheus-alertmanager ;;
+        prometheus-pushgateway) echo prometheus-pushgateway ;;
+        wrk) echo wrk libluajit-5.1-2 ;;
+        jq) echo jq libjq1 libonig5 ;;
+    esac
+}
+programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway wrk jq)
+
+# Everything that apt writes goes here; what the machine's own configuration says (mirrors, proxies, keys) still holds.
+# The download user of apt (_apt) may not be able to read this folder, hence Sandbox::User.
+lists=()
+apt() {
+    apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=1 -o Acquire::http::Timeout=20 \
+        -o "Dir::Cache=$here/apt/cache" ${lists[@]+"${lists[@]}"} "$@" 2>>"$here/apt/log"
+}
+
+# The machine has no package lists, or they are so old that the mirror has moved on: lists of our own, made once a run.
+update_once() {
+    if ((${#lists[@]})); then
+        return 1
+    fi
+    mkdir -p "$here/apt/lists/partial"
+    lists=(-o "Dir::State::Lists=$here/apt/lists" -o APT::Update::Error-Mode=any)
+    apt update
+}
+
+download() {
+    (cd "$here/apt/debs" && apt download "$@")
+}
+
+# A launcher, because the unpacked libraries are not where the loader looks.
+write_launcher() {
+    cat >"$here/bin/$1" <<LAUNCHER
+#!/bin/sh
+root=\$(CDPATH= cd -- "\$(dirname -- "\$0")/../root" && pwd)
+for folder in "\$root"/usr/lib/*-linux-*; do
+    LD_LIBRARY_PATH=\$folder\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+done
+export LD_LIBRARY_PATH
+exec "\$root/usr/bin/$1" "\$@"
+LAUNCHER
+    chmod +x "$here/bin/$1"
+}
+
+wanted=()
+for program in "${programs[@]}"; do
+    if [[ ! -x bin/$program ]] && ! command -v "$program" >/dev/null; then
+        wanted+=("$program")
+    fi
+done
+
+if ((${#wanted[@]})) && ! command -v apt-get >/dev/null; then
+    echo "tools: this is no Debian or Ubuntu; install these yourself, on PATH: ${wanted[*]}"
+    exit 0
+fi
+
+mkdir -p bin root apt/cache/archives/partial
+missing=()
+for program in ${wanted[@]+"${wanted[@]}"}; do
+    read -ra packages <<<"$(packages_of "$program")"
+    if [[ ! -x root/usr/bin/$program ]]; then
+        rm -rf apt/debs apt/unpacked
+        mkdir apt/debs
+        if ! download "${packages[@]}" && ! { update_once && download "${packages[@]}"; }; then
+            missing+=("$program")
+            continue
+        fi
+        # By way of a folder of its own: a program cut short by an interrupt must not look complete to the next run.
+        for package in apt/debs/*.deb; do
+            dpkg-deb --extract "$package" apt/unpacked
+        done
+        cp -a --link apt/unpacked/. root/
+    fi
+    write_launcher "$program"
+done
+
+if ((${#missing[@]})); then
+    echo "tools: could not get ${missing[*]}; what apt said:"
+    sort -u apt/log | sed 's/^/    /'
+fi
+rm -rf apt
+for program in "${programs[@]}"; do
+    if [[ -x bin/$program ]]; then
+        echo "tools: $program in $here/bin"
+    elif path=$(command -v "$program"); then
+        echo "tools: $program is $path"
+    fi
+done

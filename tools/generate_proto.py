@@ -1,0 +1,48 @@
+"""Generates the Python code of the wire contract; with ``--check``, only tells whether doing so would change it."""
+
+import argparse
+import filecmp
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = "proto/fleetpulse.proto"
+GENERATED = [f"proto/fleetpulse_pb2{ending}" for ending in (".py", ".pyi", "_grpc.py", "_grpc.pyi")]
+
+
+def generate(folder: Path) -> None:
+    """Writes the generated files into ``folder``/proto. Raises CalledProcessError when the compiler refuses."""
+    # protoc looks for its plugins (protoc-gen-mypy) on PATH; they lie beside the interpreter that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    kinds = ["python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:"]
+    outputs = [f"--{kind}{folder}" for kind in kinds]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, SOURCE]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
+
+
+def stale_files() -> list[str]:
+    """The generated files that differ from what the contract and the locked compiler give."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        _, different, absent = filecmp.cmpfiles(folder, ROOT, GENERATED, shallow=False)
+    return sorted(different + absent)
+
+
+def main() -> int:
+    """The exit status: 1 when ``--check`` found a file that is not what would be generated."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
+    if not parser.parse_args().check:
+        generate(ROOT)
+        return 0
+    stale = stale_files()
+    if stale:
+        print(f"Not what {SOURCE} generates: {', '.join(stale)}. Run: make proto", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
