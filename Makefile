@@ -1,0 +1,71 @@
+# One verb a command; `make` alone lists them. ARGS goes to the program that a verb runs: make test ARGS="-k rpc -x"
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+# --no-input: a package index that wants a password fails at once instead of waiting for one.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+CODE := master worker proto tests tools setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint format proto lock tools bench soak clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but python3
+	@exec $(BIN)/fleetpulse up $(ARGS)
+
+test: $(VENV)/.dev tools ## Every test but the long ones
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Style, types, layers, generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/generate_proto.py --check
+
+format: $(VENV)/.dev ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+proto: $(VENV)/.dev ## Generate the protobuf code anew
+	$(BIN)/python tools/generate_proto.py
+
+lock: $(VENV)/.dev ## Pin what requirements/*.in ask for; make lock ARGS=--upgrade takes newer ones
+	$(LOCK) $(ARGS) requirements/build.in -o requirements/build.txt
+	$(LOCK) $(ARGS) requirements/runtime.in -o requirements/runtime.txt
+	$(LOCK) $(ARGS) -c requirements/runtime.txt -c requirements/build.txt requirements/dev.in -o requirements/dev.txt
+
+tools: ## Prometheus and other programs that tests run, into .tools/
+	@bash tools/fetch_tools.sh
+
+bench: $(VENV)/.dev tools ## Measure
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(VENV)/.dev tools ## The long tests
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The files below say what the environment holds, so that the next command starts at once.
+$(VENV)/.made:
+	@sh tools/make_venv.sh '$(PYTHON)' '$(VENV)'
+	@touch $@
+
+$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt setup.py | $(VENV)/.made
+	@echo "Installing FleetPulse into $(VENV), once (about 15 seconds)"
+	@$(PIP) install --quiet --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt setup.py | $(VENV)/.made
+	@echo "Installing FleetPulse and its tools into $(VENV), once (about half a minute)"
+	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.runtime
