@@ -1,0 +1,7 @@
+"""What holds for every test."""
+
+from hypothesis import settings
+
+# A busy machine is no failure. The parent keeps what hypothesis chose for this place: in CI, the same examples each time.
+settings.register_profile("fleetpulse", parent=settings(), deadline=None)
+settings.load_profile("fleetpulse")

@@ -1,0 +1,233 @@
+"""The ground that the code stands on: generated code, locks, layers, the distribution, the helper scripts."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.tools import find_tool, without_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+PACKAGES = ("master", "worker", "proto")
+
+
+def run(command: Sequence[str | Path], folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; ``env`` is laid over the environment of the tests."""
+    return subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+def executable(path: Path, *lines: str) -> Path:
+    """Writes a shell script that stands in for a program."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+# Generated code
+
+
+def test_generating_the_protobuf_code_again_changes_nothing() -> None:
+    result = run([sys.executable, "tools/generate_proto.py", "--check"])
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# Locks
+
+
+def asked_for(name: str) -> set[str]:
+    """The normalised distribution names in requirements/NAME.in, with those of the files that it includes."""
+    names: set[str] = set()
+    for line in (REQUIREMENTS / f"{name}.in").read_text().splitlines():
+        if line.startswith("-r "):
+            names |= asked_for(line.removeprefix("-r ").removesuffix(".in"))
+        elif line and not line.startswith("#"):
+            names.add(normalised(re.split(r"[\[<>=!~; ]", line)[0]))
+    return names
+
+
+def pins(name: str) -> dict[str, tuple[str, int]]:
+    """Each distribution in requirements/NAME.txt: its version and how many hashes follow."""
+    text = (REQUIREMENTS / f"{name}.txt").read_text()
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    found: dict[str, tuple[str, int]] = {}
+    for block in blocks:
+        head = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", block)
+        assert head is not None, f"not a pin: {block.splitlines()[0]}"
+        found[normalised(head[1])] = (head[2], block.count("--hash=sha256:"))
+    return found
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+LOCKS = ["build", "runtime", "dev"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_every_name_that_was_asked_for(name: str) -> None:
+    assert asked_for(name) <= pins(name).keys()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_everything_in_a_lock_has_hashes(name: str) -> None:
+    locked = pins(name)
+    assert locked
+    assert [pin for pin, (_, hashes) in locked.items() if hashes == 0] == []
+
+
+@pytest.mark.parametrize("name", ["build", "runtime"])
+def test_tests_run_on_the_versions_that_users_get(name: str) -> None:
+    tested = pins("dev")
+    assert {pin: tested[pin] for pin in pins(name)} == pins(name)
+
+
+def test_no_lock_names_the_index_that_it_was_made_with() -> None:
+    assert [path.name for path in REQUIREMENTS.iterdir() if "://" in path.read_text()] == []
+
+
+# Layers
+
+
+def test_the_layers_hold() -> None:
+    result = run([Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"])
+    assert result.returncode == 0, result.stdout
+
+
+# The distribution
+
+
+def test_the_changelog_ends_at_the_version_of_the_distribution() -> None:
+    changelog = ROOT / "CHANGELOG.md"
+    if not changelog.exists():
+        pytest.skip("needs CHANGELOG.md")
+    released = re.findall(r"^## \[(\d[^\]]*)\]", changelog.read_text(), flags=re.MULTILINE)
+    assert released[:1] == [version("fleetpulse")]
+
+
+def test_a_wheel_holds_the_packages_with_their_types_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
+    shutil.copytree(REQUIREMENTS, source / "requirements")
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+
+    # By way of a source distribution, which must be complete as well.
+    result = run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)], source)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    endings = {".py", ".pyi", ".proto"}
+    typed = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("py.typed")}
+    sources = {p.relative_to(ROOT) for package in PACKAGES for p in (ROOT / package).rglob("*") if p.suffix in endings}
+    assert held == {path.as_posix() for path in sources | typed}
+
+
+# Helper scripts
+
+
+def make_venv(python: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return run(["sh", "tools/make_venv.sh", python, folder])
+
+
+def test_a_python_that_is_too_old_is_told_in_one_line(tmp_path: Path) -> None:
+    old = executable(tmp_path / "python3.9", 'case "$2" in *exit*) exit 1;; *) echo 3.9;; esac')
+    result = make_venv(old, tmp_path / "venv")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"FleetPulse: Python 3.11 or newer is needed and '{old}' is 3.9.")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_python_that_is_absent_is_told_in_one_line(tmp_path: Path) -> None:
+    result = make_venv(tmp_path / "python3", tmp_path / "venv")
+    assert result.returncode == 1
+    assert "is missing" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_ensurepip_the_missing_package_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    split = executable(
+        tmp_path / "python3", 'case "$2" in *ensurepip*) exit 1;; *print*) echo python3.11-venv;; *) exit 0;; esac'
+    )
+    result = make_venv(split, tmp_path / "venv")
+    assert result.returncode == 1
+    assert result.stderr.endswith("apt-get install python3.11-venv\n")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> Callable[..., str]:
+    """Makes a PATH that holds only what is named."""
+
+    def make(*names: str) -> str:
+        folder = tmp_path / "path"
+        folder.mkdir()
+        for name in names:
+            real = shutil.which(name)
+            assert real is not None
+            (folder / name).symlink_to(real)
+        return str(folder)
+
+    return make
+
+
+SHELL_WORDS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sed", "sort")
+
+
+def test_without_apt_the_programs_to_install_are_named(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+    result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=bare_path(*SHELL_WORDS))
+    assert result.returncode == 0
+    assert "install these yourself" in result.stdout
+    assert "promtool" in result.stdout
+
+
+def test_what_cannot_be_fetched_is_named_with_the_words_of_apt(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+    path = bare_path(*SHELL_WORDS)
+    executable(Path(path) / "apt-get", "echo 'E: no way to the mirror' >&2", "exit 100")
+    result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=path)
+    assert result.returncode == 0
+    assert re.search(r"could not get .*promtool", result.stdout)
+    assert result.stdout.count("no way to the mirror") == 1
+    assert list((tmp_path / "tools" / "bin").iterdir()) == []
+
+
+def test_a_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+    path = bare_path(*SHELL_WORDS)
+    promtool = executable(Path(path) / "promtool")
+    executable(Path(path) / "apt-get", "exit 100")
+    result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=path)
+    assert f"tools: promtool is {promtool}" in result.stdout
+
+
+# The look-up of programs in tests
+
+
+def test_a_fetched_program_goes_before_one_on_the_path(tmp_path: Path) -> None:
+    fetched, system = tmp_path / "fetched", tmp_path / "system"
+    for folder in (fetched, system):
+        folder.mkdir()
+        executable(folder / "promtool")
+    assert find_tool("promtool", fetched, str(system)) == fetched / "promtool"
+    assert find_tool("promtool", tmp_path / "none", str(system)) == system / "promtool"
+    assert find_tool("promtool", tmp_path / "none", str(tmp_path)) is None
+
+
+def test_a_missing_program_skips_a_test_but_fails_it_in_ci() -> None:
+    with pytest.raises(pytest.skip.Exception, match="needs promtool: `make tools`"):
+        without_tool("promtool", in_ci=False)
+    with pytest.raises(pytest.fail.Exception, match="needs promtool: `make tools`"):
+        without_tool("promtool", in_ci=True)
