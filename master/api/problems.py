@@ -1,0 +1,59 @@
+"""Errors as RFC 9457 problems: the master's own by one table, Falcon's as they are, anything else as a logged 500."""
+
+import logging
+from typing import Any
+
+import falcon
+import orjson
+
+from master import errors
+
+_LOGGER = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+
+STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
+    errors.InvalidMessage: 400,
+    errors.InvalidReading: 400,
+    errors.UnknownWorker: 404,
+    errors.WorkerStillActive: 409,
+    errors.FleetFull: 503,
+    errors.MasterStopping: 503,
+}
+
+
+def install(app: "falcon.App[Any, Any]") -> None:
+    """Make every error that leaves the app a problem."""
+    app.set_error_serializer(_serialize)
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(errors.FleetPulseError, _domain)
+
+
+def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPulseError, _params: Any) -> None:
+    raise falcon.HTTPError(STATUS_BY_ERROR.get(type(error), 500), description=str(error), code=None) from error
+
+
+def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> None:
+    if isinstance(error, falcon.HTTPError | falcon.HTTPStatus):
+        raise error
+    _LOGGER.error("%s %s failed", req.method, req.path, exc_info=error)
+    raise falcon.HTTPInternalServerError(description="the master failed on this request; its log says why") from error
+
+
+def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    status = error.status_code
+    problem = {
+        "type": "about:blank",
+        "title": falcon.code_to_http_status(status).partition(" ")[2],
+        "status": status,
+        "detail": error.description or _DETAIL_BY_STATUS.get(status),
+        "instance": req.path,
+    }
+    resp.content_type = PROBLEM_TYPE
+    resp.data = orjson.dumps({key: value for key, value in problem.items() if value is not None})
+
+
+_DETAIL_BY_STATUS = {
+    404: "nothing is served at this path; docs/rest.md lists what is",
+    405: "this path does not take this method; the Allow header lists those that it takes",
+}

@@ -1,0 +1,97 @@
+"""What each path answers."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+import falcon
+import orjson
+
+from master.api.views import FleetViews
+from master.telemetry.manager import TelemetryManager
+
+HealthCheck = Callable[[], str | None]
+"""Says what is wrong with a part of the master, or ``None``."""
+
+_BOOT_ID = uuid.uuid4().hex[:12]
+
+
+def _answer(req: falcon.Request, resp: falcon.Response, body: bytes, revision: int) -> None:
+    """JSON with a weak ETag of the table's revision, or 304 when the client has that one."""
+    etag = falcon.ETag(f"{_BOOT_ID}-{revision}")
+    etag.is_weak = True
+    resp.set_header("ETag", etag.dumps())
+    resp.cache_control = ("no-cache",)
+    if etag in (req.if_none_match or ()):
+        resp.status = falcon.HTTP_304
+        return
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = body
+
+
+class Health:
+    """``/health``: 200 while every part works, 503 with what does not."""
+
+    def __init__(self, checks: Mapping[str, HealthCheck], version: str) -> None:
+        self._checks = checks
+        self._version = version
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        failing = {part: why for part, check in self._checks.items() if (why := check()) is not None}
+        body = {"status": "unhealthy" if failing else "healthy", "time": int(time.time()), "version": self._version}
+        if failing:
+            body["failing"] = failing
+            resp.status = falcon.HTTP_503
+        resp.cache_control = ("no-store",)
+        resp.data = orjson.dumps(body)
+        resp.content_type = falcon.MEDIA_JSON
+
+    on_head = on_get
+
+
+class Fleet:
+    """A view of all workers."""
+
+    def __init__(self, manager: TelemetryManager, view: Callable[[], bytes]) -> None:
+        self._manager = manager
+        self._view = view
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        _answer(req, resp, self._view(), self._manager.revision)
+
+    on_head = on_get
+
+
+class OneWorker:
+    """A view of one worker."""
+
+    def __init__(self, manager: TelemetryManager, view: Callable[[str], bytes]) -> None:
+        self._manager = manager
+        self._view = view
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        revision = self._manager.get_worker_telemetry(worker_id).revision
+        _answer(req, resp, self._view(worker_id), revision)
+
+    on_head = on_get
+
+
+class ManagedWorker(OneWorker):
+    """``/api/workers/{worker_id}``: a worker's details; one that is gone can be forgotten."""
+
+    def on_delete(self, _req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        self._manager.forget_worker(worker_id)
+        resp.status = falcon.HTTP_204
+
+
+def add_routes(
+    app: "falcon.App[falcon.Request, falcon.Response]", manager: TelemetryManager, views: FleetViews, health: Health
+) -> None:
+    """Every path of the REST door."""
+    app.add_route("/health", health)
+    app.add_route("/telemetry", Fleet(manager, views.all_telemetry))
+    app.add_route("/telemetry/{worker_id}", OneWorker(manager, views.telemetry))
+    app.add_route("/workers", Fleet(manager, views.all_summaries))
+    app.add_route("/api/workers", Fleet(manager, views.all_details))
+    app.add_route("/api/workers/{worker_id}", ManagedWorker(manager, views.details))
+    app.add_route("/api/workers/{worker_id}/metrics", OneWorker(manager, views.metrics))

@@ -1,0 +1,69 @@
+"""The composition root of the web process: builds every object of a master and owns its start and its end."""
+
+import logging
+import platform
+import resource
+import sys
+from importlib.metadata import version
+
+import falcon
+
+from master.api import middleware, problems, resources
+from master.api.views import FleetViews
+from master.config import MasterConfig
+from master.instruments import Instruments
+from master.metrics.exposition import FleetExposition
+from master.metrics.resource import MetricsResource
+from master.rpc.server import RpcServer
+from master.rpc.servicer import FleetServicer
+from master.telemetry.manager import TelemetryManager
+
+_LOGGER = logging.getLogger(__name__)
+
+_STREAMS_BESIDE_WORKERS = 500
+"""Streams that may be open beyond one a worker: those not registered yet, and old ones about to be superseded."""
+
+_SWITCH_INTERVAL_SECONDS = 0.001
+"""How long grpc's native threads may wait for the interpreter while the hub computes. Python's default of 5 ms shows
+in the latency of every answer."""
+
+
+class Master:
+    """A whole master but for the web server. Build it after gevent has patched the process and grpc knows of it."""
+
+    def __init__(self, config: MasterConfig) -> None:
+        self.instruments = instruments = Instruments()
+        instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
+        exposition, views = FleetExposition(), FleetViews()
+        self.telemetry = TelemetryManager(config.terms, instruments, observers=(views, exposition))
+        max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
+        servicer = FleetServicer(self.telemetry, instruments, max_streams)
+        self._rpc = RpcServer(config.grpc, servicer, max_streams)
+        health = resources.Health(
+            {"telemetry": self.telemetry.what_is_wrong, "grpc": self._rpc.what_is_wrong}, version("fleetpulse")
+        )
+        self.wsgi = falcon.App(
+            middleware=[middleware.Fairness(), middleware.Compression(), middleware.Observation(instruments)]
+        )
+        problems.install(self.wsgi)
+        resources.add_routes(self.wsgi, self.telemetry, views, health)
+        self.wsgi.add_route("/metrics", MetricsResource(exposition, instruments))
+
+    def start(self) -> None:
+        """Watch for silent workers and accept calls."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+        _raise_open_files_limit()
+        self.telemetry.start()
+        self._rpc.start()
+
+    def stop(self) -> None:
+        """End every stream and every greenlet. Takes a few seconds at most."""
+        self._rpc.stop()
+        self.telemetry.shutdown()
+        _LOGGER.info("the master has stopped")
+
+
+def _raise_open_files_limit() -> None:
+    """Every worker is a connection, so take what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

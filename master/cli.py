@@ -1,0 +1,115 @@
+"""The ``fleetpulse`` command, and those of its subcommands that belong to the master.
+
+Subcommands are entry points of the group ``fleetpulse.commands`` and are loaded when they are asked for: ``fleetpulse
+worker`` must not pay for gunicorn, and master and worker do not import each other.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points, version
+from typing import Any
+
+import click
+from dotenv import load_dotenv
+
+from master import config
+from master.errors import ConfigError
+from master.up import Supervisor
+
+COMMANDS_GROUP = "fleetpulse.commands"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(entry.name for entry in entry_points(group=COMMANDS_GROUP))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
+            command = entry.load()
+            assert isinstance(command, click.Command)
+            return command
+        return None
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("fleetpulse"), prog_name="fleetpulse")
+def fleetpulse() -> None:
+    """Telemetry for a fleet of machines.
+
+    Every setting is a flag, an environment variable or a line in a .env file in this folder, in this order.
+    """
+
+
+def main() -> None:
+    """The ``fleetpulse`` console script."""
+    load_dotenv(".env")
+    fleetpulse(prog_name="fleetpulse")
+
+
+def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The settings of a master, for every command that starts one."""
+    options = (
+        click.option("--http-port", envvar="HTTP_PORT", default=":8080", show_default=True, show_envvar=True,
+                     help="Where REST and /metrics listen: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
+        click.option("--grpc-port", envvar="GRPC_PORT", default=":50051", show_default=True, show_envvar=True,
+                     help="Where workers connect to: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
+        click.option("--heartbeat-interval", envvar="HEARTBEAT_INTERVAL", default="5s", show_default=True,
+                     show_envvar=True, help="How often workers beat."),
+        click.option("--inactivity-timeout", envvar="INACTIVITY_TIMEOUT", default="30s", show_default=True,
+                     show_envvar=True, help="For how long a worker may be silent before it counts as inactive."),
+        click.option("--retention", envvar="FLEETPULSE_RETENTION", default="24h", show_default=True,
+                     show_envvar=True, help="For how long an inactive worker is shown before it is forgotten."),
+        click.option("--max-workers", envvar="FLEETPULSE_MAX_WORKERS", default=config.Terms().max_workers,
+                     type=click.IntRange(min=1), show_default=True, show_envvar=True,
+                     help="How many workers the master takes on."),
+        click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
+                     show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
+    """The settings, parsed and checked, with ports that are free. Raises ``click.UsageError``."""
+    try:
+        terms = config.Terms(
+            heartbeat_interval_seconds=config.parse_duration("HEARTBEAT_INTERVAL", settings["heartbeat_interval"]),
+            inactivity_timeout_seconds=config.parse_duration("INACTIVITY_TIMEOUT", settings["inactivity_timeout"]),
+            retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
+            max_workers=settings["max_workers"],
+        )
+        return config.MasterConfig(
+            http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
+            grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
+            terms=config.check_terms(terms),
+            log_level=settings["log_level"],
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@click.command("master")
+@_master_options
+def master_command(**settings: Any) -> None:
+    """Run the master: REST, /metrics and the port that workers connect to."""
+    from master.server import MasterServer, configure_logging, refuse_several_processes  # noqa: PLC0415 - heavy
+
+    try:
+        refuse_several_processes()
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    master_config = _master_config(settings)
+    configure_logging(master_config.log_level)
+    MasterServer(master_config).run()
+
+
+@click.command("up")
+@_master_options
+@click.option("--worker-id", envvar="FLEETPULSE_WORKER_ID", show_envvar=True, help="Id of this machine's worker.")
+def up_command(worker_id: str | None, **settings: Any) -> None:
+    """Run a master and this machine's worker together; Ctrl-C stops both."""
+    master_config = _master_config(settings)
+    raise SystemExit(Supervisor(master_config, settings, worker_id, echo=click.echo).run())

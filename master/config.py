@@ -1,0 +1,93 @@
+"""The master's settings, read once, by the composition root: flags, then environment, then a ``.env`` file."""
+
+import re
+import socket
+from typing import NamedTuple
+
+from master.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)?")
+
+
+class Address(NamedTuple):
+    """Where to listen. ``str`` of it is what gunicorn, grpc and a browser understand."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Terms(NamedTuple):
+    """What the master grants every worker, and how much it takes on."""
+
+    heartbeat_interval_seconds: float = 5.0
+    inactivity_timeout_seconds: float = 30.0
+    retention_seconds: float = 24 * 3600.0
+    max_workers: int = 15_000
+    queue_length: int = 8
+
+
+class MasterConfig(NamedTuple):
+    """Everything that a master is told from outside."""
+
+    http: Address = Address(LOOPBACK, 8080)
+    grpc: Address = Address(LOOPBACK, 50051)
+    terms: Terms = Terms()
+    log_level: str = "info"
+
+
+def parse_address(name: str, text: str) -> Address:
+    """``:8080``, ``8080``, ``host:8080`` or ``[::1]:8080``. Without a host it is 127.0.0.1; port 0 means any free one.
+
+    Raises ``ConfigError`` that names the setting.
+    """
+    host, colon, port = text.strip().rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ConfigError(f"{name}={text!r}: expected a port as 8080, :8080 or host:8080, from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"{name}={text!r}: write an IPv6 address in brackets, as [::1]:8080")
+    if colon and host and not re.fullmatch(r"[A-Za-z0-9.:_%-]+", host):
+        raise ConfigError(f"{name}={text!r}: {host!r} is not a host")
+    return Address(host or LOOPBACK, int(port))
+
+
+def parse_duration(name: str, text: str) -> float:
+    """``5s``, ``500ms``, ``2m``, ``24h``, ``7d`` or plain seconds, in seconds. Raises ``ConfigError``."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match["amount"]) * _UNIT_SECONDS[match["unit"] or "s"] if match else 0.0
+    if seconds <= 0.0:
+        raise ConfigError(f"{name}={text!r}: expected a duration above 0 as 5s, 500ms, 2m or 24h")
+    return seconds
+
+
+def check_terms(terms: Terms) -> Terms:
+    """Raise ``ConfigError`` for terms under which no worker could stay active."""
+    if terms.inactivity_timeout_seconds < 2.0 * terms.heartbeat_interval_seconds:
+        raise ConfigError(
+            f"INACTIVITY_TIMEOUT ({terms.inactivity_timeout_seconds:g} s) must be at least twice "
+            f"HEARTBEAT_INTERVAL ({terms.heartbeat_interval_seconds:g} s), or one late heartbeat makes a worker inactive"
+        )
+    return terms
+
+
+def claim_port(name: str, address: Address) -> Address:
+    """The address with a port that is free now; raise ``ConfigError`` when the given one is not.
+
+    Asked before any process is started, so that a port in use is one clear line and not a restart loop.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen()
+            return Address(address.host, probe.getsockname()[1])
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot listen on {address}: {error.strerror or error}") from error

@@ -1,0 +1,96 @@
+"""What can go wrong in the master, as one tree.
+
+    FleetPulseError
+    ├── ConfigError              a flag, a variable or a file is not usable; the process does not start
+    ├── InvalidMessage           a message breaks a rule of the contract
+    │   └── InvalidReading       ... and the rule is about a reading's value
+    ├── ProtocolViolation        messages came in an order that the contract does not allow
+    ├── RegistrationTimeout      a stream was opened and nobody registered on it
+    ├── WorkerIdTaken            another incarnation with this worker_id still beats
+    ├── StreamSuperseded         the same incarnation opened a newer stream
+    ├── FleetFull                the master serves as many workers or streams as it was told to
+    ├── UnknownWorker            no worker has this id
+    ├── WorkerStillActive        the worker beats, so it cannot be forgotten
+    └── MasterStopping           the master is on its way out
+
+Each adapter maps the tree to its own status codes in one table: ``rpc.status`` to gRPC, ``api.problems`` to HTTP.
+``reason`` is the short, bounded word under which an error is counted on ``/metrics``.
+"""
+
+from typing import ClassVar
+
+
+class FleetPulseError(Exception):
+    """Root of every error that the master raises on purpose. ``str(error)`` is fit to be shown to the caller."""
+
+    reason: ClassVar[str] = "error"
+
+
+class ConfigError(FleetPulseError):
+    """A setting is not usable; the message names the setting, its value and what is accepted."""
+
+    reason = "config"
+
+
+class InvalidMessage(FleetPulseError):
+    """A message breaks a rule of the contract; the message names the field and the rule."""
+
+    reason = "invalid_message"
+
+
+class InvalidReading(InvalidMessage):
+    """A reading is not a value that the quantity can have: NaN, infinite, or out of range."""
+
+    reason = "invalid_reading"
+
+
+class ProtocolViolation(FleetPulseError):
+    """Messages came in an order that the contract does not allow."""
+
+    reason = "protocol_violation"
+
+
+class RegistrationTimeout(FleetPulseError):
+    """A stream was opened and nobody registered on it in time."""
+
+    reason = "registration_timeout"
+
+
+class WorkerIdTaken(FleetPulseError):
+    """Another incarnation with this worker_id still beats."""
+
+    reason = "worker_id_taken"
+
+
+class StreamSuperseded(FleetPulseError):
+    """The same incarnation opened a newer stream; this one was half-open."""
+
+    reason = "superseded"
+
+
+class FleetFull(FleetPulseError):
+    """The master serves as many workers or streams as it was told to."""
+
+    reason = "fleet_full"
+
+
+class UnknownWorker(FleetPulseError):
+    """No worker has this id."""
+
+    reason = "unknown_worker"
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(f"no worker has the id {worker_id!r}")
+        self.worker_id = worker_id
+
+
+class WorkerStillActive(FleetPulseError):
+    """The worker beats, so it cannot be forgotten."""
+
+    reason = "worker_still_active"
+
+
+class MasterStopping(FleetPulseError):
+    """The master is on its way out; try again, it is being restarted or replaced."""
+
+    reason = "stopping"

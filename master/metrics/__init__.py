@@ -1,0 +1,1 @@
+"""/metrics: the fleet as Prometheus reads it."""

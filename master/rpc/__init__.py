@@ -1,0 +1,1 @@
+"""The gRPC door: streams of workers, and heartbeats one by one."""

@@ -1,0 +1,82 @@
+"""gunicorn as FleetPulse runs it: an arbiter that restarts the one gevent process in which the master lives."""
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+
+from master.config import MasterConfig
+from master.errors import ConfigError
+
+if TYPE_CHECKING:
+    from master.app import Master
+
+_REQUESTS_GRACE_SECONDS = 3
+_STOP_TIMEOUT_SECONDS = 9
+
+
+class MasterServer(BaseApplication):
+    """``MasterServer(config).run()`` serves until SIGTERM or SIGINT, then exits the process."""
+
+    def __init__(self, config: MasterConfig) -> None:
+        self._config = config
+        self._master: Master | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        """gunicorn's settings. Called by gunicorn."""
+        settings: dict[str, Any] = {
+            "bind": str(self._config.http),
+            "workers": 1,
+            "worker_class": "gevent",
+            "worker_connections": 2000,
+            "keepalive": 20,
+            # The arbiter's limit; the process itself gives requests less, so that it has time to stop the rest.
+            "graceful_timeout": _STOP_TIMEOUT_SECONDS,
+            "timeout": 30,
+            "control_socket_disable": True,
+            "loglevel": self._config.log_level,
+            "proc_name": "fleetpulse-master",
+            "post_fork": _shorten_grace,
+            "worker_exit": self._stop_master,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Build and start the master. Called by gunicorn in the web process, which gevent has patched by then."""
+        from grpc.experimental import gevent as grpc_gevent  # noqa: PLC0415 - must not load before the fork
+
+        grpc_gevent.init_gevent()
+        from master.app import Master  # noqa: PLC0415 - must not load before gevent has patched the process
+
+        self._master = Master(self._config)
+        self._master.start()
+        return self._master.wsgi
+
+    def _stop_master(self, _arbiter: Any, _worker: Any) -> None:
+        # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
+        if self._master is not None:
+            self._master.stop()
+
+
+def _shorten_grace(_arbiter: Any, worker: Any) -> None:
+    worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
+
+
+def refuse_several_processes() -> None:
+    """Raise ``ConfigError`` if the environment asks for more than one web process, as gunicorn's users may."""
+    asked = os.environ.get("WEB_CONCURRENCY", "1")
+    if asked != "1":
+        raise ConfigError(
+            f"WEB_CONCURRENCY={asked}: a master is exactly one web process, because the live state is in its memory"
+        )
+
+
+def configure_logging(level: str) -> None:
+    """One line an event on stderr, as gunicorn writes them."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )

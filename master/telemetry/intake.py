@@ -1,0 +1,190 @@
+"""From the wire to records: every rule about what a message may say is enforced here, once, for every transport.
+
+Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the field's name, its value and the rule.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from master.errors import InvalidMessage, InvalidReading
+from master.telemetry.records import (
+    Capacity,
+    CollectorReport,
+    DiskDeviceReading,
+    FilesystemReading,
+    GpuReading,
+    NetworkInterfaceReading,
+    Reading,
+    Registration,
+    RunningTask,
+)
+from proto import fleetpulse_pb2 as pb
+from proto.rules import WORKER_ID_RULE, is_worker_id
+
+MAX_DEVICES = 64
+"""Of each kind (filesystems, disks, interfaces, GPUs, collectors) in one heartbeat."""
+
+MAX_RUNNING_TASKS = 1024
+MAX_LABELS = 64
+MAX_TEXT_LENGTH = 256
+
+Item = TypeVar("Item")
+
+_INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
+_LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
+
+
+def check_worker_id(worker_id: str) -> None:
+    """Raise ``InvalidMessage`` unless ``worker_id`` keeps the rule of the contract."""
+    if not is_worker_id(worker_id):
+        raise InvalidMessage(f"worker_id {_shown(worker_id)} is refused: it must be {WORKER_ID_RULE}")
+
+
+def check_incarnation_id(incarnation_id: str) -> None:
+    """Raise ``InvalidMessage`` unless ``incarnation_id`` is empty or a short word."""
+    if not _INCARNATION_ID.fullmatch(incarnation_id):
+        raise InvalidMessage(
+            f"incarnation_id {_shown(incarnation_id)} is refused: it must be at most 64 letters, digits, '.', '_' or '-'"
+        )
+
+
+def registration_from(message: pb.Register) -> Registration:
+    """What a ``Register`` says, checked."""
+    check_worker_id(message.worker_id)
+    check_incarnation_id(message.incarnation_id)
+    if len(message.labels) > MAX_LABELS:
+        raise InvalidMessage(f"labels has {len(message.labels)} entries; at most {MAX_LABELS} are accepted")
+    for name, value in message.labels.items():
+        if not _LABEL_NAME.fullmatch(name):
+            raise InvalidMessage(f"label name {_shown(name)} is refused: letters, digits and '_./-', 64 at most")
+        _text("label value", value)
+    capacity = message.capacity
+    return Registration(
+        incarnation_id=message.incarnation_id,
+        hostname=_text("hostname", message.hostname),
+        version=_text("version", message.version),
+        boot_time=_amount("boot_time_unix_seconds", _given(message, "boot_time_unix_seconds")),
+        capacity=Capacity(
+            cpu_cores=_amount("capacity.cpu_cores", _given(capacity, "cpu_cores")),
+            memory_bytes=_given(capacity, "memory_bytes"),
+            gpu_count=_given(capacity, "gpu_count"),
+        ),
+        labels=MappingProxyType(dict(message.labels)),
+    )
+
+
+def reading_from(message: pb.Heartbeat) -> Reading:
+    """What a ``Heartbeat`` measured, checked. Its worker_id and incarnation_id are the caller's to check."""
+    cpu, memory, load = message.cpu, message.memory, message.load
+    return Reading(
+        cpu_usage_percent=_percent("cpu.usage_percent", _given(cpu, "usage_percent")),
+        cpu_logical_cores=_given(cpu, "logical_cores"),
+        memory_used_bytes=_given(memory, "used_bytes"),
+        memory_size_bytes=_given(memory, "size_bytes"),
+        swap_used_bytes=_given(memory, "swap_used_bytes"),
+        swap_size_bytes=_given(memory, "swap_size_bytes"),
+        load1=_amount("load.load1", _given(load, "load1")),
+        load5=_amount("load.load5", _given(load, "load5")),
+        load15=_amount("load.load15", _given(load, "load15")),
+        uptime_seconds=_amount("uptime_seconds", _given(message, "uptime_seconds")),
+        filesystems=tuple(
+            FilesystemReading(
+                _text("filesystems.mountpoint", item.mountpoint), _given(item, "used_bytes"), _given(item, "size_bytes")
+            )
+            for item in _bounded("filesystems", message.filesystems)
+        ),
+        disk_devices=tuple(
+            DiskDeviceReading(
+                _text("disk_devices.device", item.device), _given(item, "read_bytes"), _given(item, "written_bytes")
+            )
+            for item in _bounded("disk_devices", message.disk_devices)
+        ),
+        network_interfaces=tuple(
+            NetworkInterfaceReading(
+                _text("network_interfaces.interface", item.interface),
+                _given(item, "received_bytes"),
+                _given(item, "transmitted_bytes"),
+            )
+            for item in _bounded("network_interfaces", message.network_interfaces)
+        ),
+        gpus=tuple(map(_gpu_from, _bounded("gpus", message.gpus))),
+        running_tasks=tuple(map(_task_from, _bounded("running_tasks", message.running_tasks, MAX_RUNNING_TASKS))),
+        collectors=tuple(map(_collector_from, _bounded("collectors", message.collectors))),
+    )
+
+
+def _gpu_from(item: pb.Gpu) -> GpuReading:
+    return GpuReading(
+        index=item.index,
+        uuid=_text("gpus.uuid", item.uuid),
+        name=_text("gpus.name", item.name),
+        utilization_percent=_percent("gpus.utilization_percent", _given(item, "utilization_percent")),
+        memory_used_bytes=_given(item, "memory_used_bytes"),
+        memory_size_bytes=_given(item, "memory_size_bytes"),
+        temperature_celsius=_finite("gpus.temperature_celsius", _given(item, "temperature_celsius")),
+        power_watts=_amount("gpus.power_watts", _given(item, "power_watts")),
+    )
+
+
+def _task_from(item: pb.RunningTask) -> RunningTask:
+    return RunningTask(
+        task_id=_text("running_tasks.task_id", item.task_id),
+        attempt=item.attempt,
+        cpu_usage_percent=_amount("running_tasks.cpu_usage_percent", _given(item, "cpu_usage_percent")),
+        memory_used_bytes=_given(item, "memory_used_bytes"),
+    )
+
+
+def _collector_from(item: pb.CollectorReport) -> CollectorReport:
+    duration = item.duration_seconds
+    if not 0.0 <= duration < math.inf:
+        raise InvalidReading(f"collectors.duration_seconds is {duration}; it must be a finite number, 0 or more")
+    return CollectorReport(
+        _text("collectors.collector", item.collector), item.success, duration, _text("collectors.error", item.error)
+    )
+
+
+def _given(message: Any, field: str) -> Any:
+    """The field's value, or ``None`` when the sender left it out."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _percent(field: str, value: float | None) -> float | None:
+    # A NaN fails every comparison, so it is refused here too.
+    if value is not None and not 0.0 <= value <= 100.0:
+        raise InvalidReading(f"{field} is {value}; it must be a number from 0 to 100")
+    return value
+
+
+def _amount(field: str, value: float | None) -> float | None:
+    if value is not None and not 0.0 <= value < math.inf:
+        raise InvalidReading(f"{field} is {value}; it must be a finite number, 0 or more")
+    return value
+
+
+def _finite(field: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise InvalidReading(f"{field} is {value}; it must be a finite number")
+    return value
+
+
+def _text(field: str, value: str) -> str:
+    if len(value) > MAX_TEXT_LENGTH or not value.isprintable():
+        raise InvalidMessage(
+            f"{field} {_shown(value)} is refused: it must be at most {MAX_TEXT_LENGTH} printable characters"
+        )
+    return value
+
+
+def _bounded(field: str, items: Sequence[Item], most: int = MAX_DEVICES) -> Sequence[Item]:
+    if len(items) > most:
+        raise InvalidMessage(f"{field} has {len(items)} entries; at most {most} are accepted")
+    return items
+
+
+def _shown(text: str) -> str:
+    """``text`` for an error message: control characters escaped, and cut to a length that a log line can bear."""
+    return ascii(text if len(text) <= 60 else text[:57] + "...")

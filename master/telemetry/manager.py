@@ -1,0 +1,336 @@
+"""The TelemetryManager: the live table of the fleet, with a greenlet and a bounded queue for every worker.
+
+    rpc --process_heartbeat--> [check, renew lease, queue] --> worker's greenlet --> record --> observers --> callback
+
+``process_heartbeat`` only checks and hands over. What costs time (rendering for REST and /metrics, a callback that
+stores history) happens in the worker's own greenlet, so one slow consumer of one worker's data delays nobody else.
+Everything here runs on the gevent hub of one process; nothing needs a lock, because nothing switches in mid-change.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from master.config import Terms
+from master.errors import FleetFull, FleetPulseError, UnknownWorker, WorkerIdTaken, WorkerStillActive
+from master.instruments import Instruments
+from master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
+from master.telemetry.liveness import LeaseTable
+from master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
+from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from proto import fleetpulse_pb2 as pb
+
+_LOGGER = logging.getLogger(__name__)
+
+LIVENESS_CHECK_SECONDS = 0.25
+_NO_READING = Reading()
+
+class _Pending(NamedTuple):
+    reading: Reading
+    received_monotonic: float
+    received_wall: float
+    sent_wall: float | None
+
+
+class _Worker:
+    """One row of the live table, with its queue. Mutable, and seen by the manager alone."""
+
+    __slots__ = ("closed", "dropped", "greenlet", "held", "missed", "pending", "received", "sequence", "telemetry", "wake")
+
+    def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
+        self.telemetry = telemetry
+        self.pending: deque[_Pending] = deque(maxlen=queue_length)
+        self.wake = Event()
+        self.greenlet: gevent.Greenlet | None = None
+        self.held = True
+        self.closed = False
+        self.sequence = 0
+        self.received = self.dropped = self.missed = 0
+
+    @property
+    def incarnation_id(self) -> str:
+        return self.telemetry.registration.incarnation_id
+
+    def counts(self) -> HeartbeatCounts:
+        return HeartbeatCounts(self.received, self.dropped, self.missed)
+
+
+class TelemetryManager:
+    """Keeps the latest of every worker. All methods but ``start`` and ``shutdown`` return without switching greenlets."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        instruments: Instruments,
+        observers: Sequence[TelemetryObserver] = (),
+        clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
+    ) -> None:
+        self.terms = terms
+        self._instruments = instruments
+        self._observers = tuple(observers)
+        self._clock = clock
+        self._workers: dict[str, _Worker] = {}
+        self._leases = LeaseTable(terms.inactivity_timeout_seconds)
+        self._remembered = LeaseTable(terms.retention_seconds)
+        self._callback: UpdateCallback | None = None
+        self._revision = 0
+        self._checker: gevent.Greenlet | None = None
+        self._stopping = Event()
+        instruments.workers.labels("active").set_function(lambda: len(self._leases))
+        instruments.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
+
+    # Registration
+
+    def register_worker(self, worker_id: str, registration: Registration = Registration()) -> None:  # noqa: B008 - immutable
+        """Take the worker into the table, or note that it is back; either way it is active now.
+
+        Raises ``InvalidMessage`` for an id against the rule, ``WorkerIdTaken`` while another incarnation with this id
+        beats, ``FleetFull`` past ``max_workers``.
+        """
+        check_worker_id(worker_id)
+        now = self._clock.monotonic()
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            worker = self._admit(worker_id, registration)
+        elif registration.incarnation_id != worker.incarnation_id:
+            self._refuse_if_beating(worker, now)
+            worker.pending.clear()
+            worker.sequence = 0
+            _LOGGER.info("worker %s: a new incarnation took over", worker_id)
+        worker.held = True
+        self._renew(worker_id, now)
+        self._publish(
+            worker, worker.telemetry._replace(registration=registration, is_active=True, last_update=self._clock.wall())
+        )
+
+    def unregister_worker(self, worker_id: str) -> None:
+        """Forget the worker: its row, its greenlet, its queue and every view of it. Raises ``UnknownWorker``."""
+        worker = self._workers.pop(worker_id, None)
+        if worker is None:
+            raise UnknownWorker(worker_id)
+        self._leases.drop(worker_id)
+        self._remembered.drop(worker_id)
+        worker.closed = True
+        worker.pending.clear()
+        worker.wake.set()
+        self._revision += 1
+        for observer in self._observers:
+            observer.worker_removed(worker_id)
+
+    def forget_worker(self, worker_id: str) -> None:
+        """``unregister_worker`` for a worker that is gone. Raises ``UnknownWorker``, ``WorkerStillActive``."""
+        if worker_id in self._leases:
+            raise WorkerStillActive(f"worker {worker_id} is active: stop it first, or it would be back in seconds")
+        self.unregister_worker(worker_id)
+
+    def release_worker(self, worker_id: str, incarnation_id: str) -> None:
+        """The incarnation's connection ended: another one need not wait until this one counts as silent."""
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.incarnation_id == incarnation_id:
+            worker.held = False
+
+    # Processing
+
+    def process_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
+        """Check the heartbeat and queue it for its worker's greenlet. Never blocks.
+
+        An unknown worker is registered. A full queue drops its oldest heartbeat and counts it. A sequence number that
+        was seen before is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``,
+        ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
+        """
+        received_monotonic = self._clock.monotonic()
+        try:
+            reading = reading_from(heartbeat)
+            worker = self._worker_for(heartbeat)
+        except FleetPulseError as error:
+            self._instruments.heartbeats_rejected.labels(error.reason).inc()
+            raise
+        if not self._is_next(worker, heartbeat.sequence_number):
+            self._instruments.heartbeats_rejected.labels("stale").inc()
+            return
+        self._renew(heartbeat.worker_id, received_monotonic)
+        worker.received += 1
+        self._instruments.heartbeats_received.inc()
+        if len(worker.pending) == worker.pending.maxlen:
+            worker.dropped += 1
+            self._instruments.heartbeats_dropped.inc()
+        sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
+        worker.pending.append(_Pending(reading, received_monotonic, self._clock.wall(), sent))
+        worker.wake.set()
+
+    def set_update_callback(self, callback: UpdateCallback | None) -> None:
+        """Call ``callback(worker_id, telemetry)`` after every update, in the worker's own greenlet.
+
+        It may block cooperatively: only its worker waits. An exception out of it is logged and counted.
+        """
+        self._callback = callback
+
+    # Queries
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the table."""
+        return self._revision
+
+    def get_worker_telemetry(self, worker_id: str) -> WorkerTelemetry:
+        """The latest of one worker. Raises ``UnknownWorker``."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise UnknownWorker(worker_id)
+        return worker.telemetry
+
+    def get_all_worker_telemetry(self) -> dict[str, WorkerTelemetry]:
+        """The latest of every worker by id, in the order in which they were registered."""
+        return {worker_id: worker.telemetry for worker_id, worker in self._workers.items()}
+
+    def what_is_wrong(self) -> str | None:
+        """Why the manager does not do its work, or ``None``."""
+        if self._checker is None or self._checker.dead:
+            return "nobody watches for silent workers"
+        return None
+
+    # Lifecycle
+
+    def start(self) -> None:
+        """Begin to watch for silent workers."""
+        self._checker = gevent.spawn(self._watch_liveness)
+        self._checker.name = "telemetry-liveness"
+
+    def shutdown(self, timeout_seconds: float = 2.0) -> None:
+        """End every greenlet: queued heartbeats are processed first, what takes longer than the timeout is killed."""
+        self._stopping.set()
+        greenlets = [worker.greenlet for worker in self._workers.values() if worker.greenlet is not None]
+        if self._checker is not None:
+            greenlets.append(self._checker)
+        for worker in self._workers.values():
+            worker.closed = True
+            worker.wake.set()
+        gevent.joinall(greenlets, timeout=timeout_seconds)
+        gevent.killall([greenlet for greenlet in greenlets if not greenlet.dead], timeout=timeout_seconds)
+
+    def check_liveness(self) -> None:
+        """Mark the workers whose lease ran out, and forget those that were gone for the retention time."""
+        now = self._clock.monotonic()
+        for worker_id in self._leases.expire(now):
+            worker = self._workers[worker_id]
+            _LOGGER.warning(
+                "worker %s is inactive: nothing heard for %.0f s", worker_id, self.terms.inactivity_timeout_seconds
+            )
+            self._remembered.renew(worker_id, now)
+            self._publish(worker, worker.telemetry._replace(is_active=False))
+        for worker_id in self._remembered.expire(now):
+            _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, self.terms.retention_seconds)
+            self.unregister_worker(worker_id)
+
+    # Internals
+
+    def _admit(self, worker_id: str, registration: Registration) -> _Worker:
+        if len(self._workers) >= self.terms.max_workers:
+            raise FleetFull(f"the master is full: it was told to serve at most {self.terms.max_workers} workers")
+        wall = self._clock.wall()
+        telemetry = WorkerTelemetry(
+            worker_id=worker_id,
+            registration=registration,
+            registered_at=wall,
+            is_active=True,
+            last_update=wall,
+            reading=_NO_READING,
+            counts=HeartbeatCounts(),
+            revision=self._revision,
+        )
+        worker = self._workers[worker_id] = _Worker(telemetry, self.terms.queue_length)
+        worker.greenlet = gevent.spawn(self._process_pending, worker)
+        worker.greenlet.name = f"telemetry-{worker_id}"
+        return worker
+
+    def _worker_for(self, heartbeat: pb.Heartbeat) -> _Worker:
+        """The row that this heartbeat belongs to, registered or taken over if need be."""
+        worker_id, incarnation_id = heartbeat.worker_id, heartbeat.incarnation_id
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.incarnation_id == incarnation_id:
+            return worker
+        check_incarnation_id(incarnation_id)
+        known = Registration() if worker is None else worker.telemetry.registration
+        self.register_worker(worker_id, known._replace(incarnation_id=incarnation_id))
+        return self._workers[worker_id]
+
+    def _renew(self, worker_id: str, now: float) -> None:
+        self._leases.renew(worker_id, now)
+        self._remembered.drop(worker_id)
+
+    def _refuse_if_beating(self, worker: _Worker, now: float) -> None:
+        """A holder that lost its connection, or missed two heartbeats, gives way to another incarnation."""
+        silent = self._leases.silent_seconds(worker.telemetry.worker_id, now)
+        patience = 2.0 * self.terms.heartbeat_interval_seconds
+        if worker.held and silent is not None and silent <= patience:
+            _LOGGER.warning(
+                "worker id %s is taken: another incarnation beat %.1f s ago", worker.telemetry.worker_id, silent
+            )
+            raise WorkerIdTaken(
+                f"worker id {worker.telemetry.worker_id} is in use: another process with this id beat {silent:.1f} s ago;"
+                f" give one of them another id, or try again when the other is {patience:.0f} s silent"
+            )
+
+    @staticmethod
+    def _is_next(worker: _Worker, sequence: int) -> bool:
+        """Whether the sequence number is new; a gap is added to what the worker missed."""
+        if sequence == 0 or not worker.incarnation_id:
+            return True
+        if sequence <= worker.sequence:
+            return False
+        if worker.sequence:
+            worker.missed += sequence - worker.sequence - 1
+        worker.sequence = sequence
+        return True
+
+    def _process_pending(self, worker: _Worker) -> None:
+        """Body of a worker's greenlet."""
+        while True:
+            worker.wake.wait()
+            worker.wake.clear()
+            while worker.pending:
+                try:
+                    self._process(worker, worker.pending.popleft())
+                except Exception:
+                    _LOGGER.exception("worker %s: a heartbeat could not be processed", worker.telemetry.worker_id)
+            if worker.closed:
+                return
+
+    def _process(self, worker: _Worker, pending: _Pending) -> None:
+        self._publish(
+            worker,
+            worker.telemetry._replace(
+                reading=pending.reading,
+                is_active=worker.telemetry.worker_id in self._leases,
+                last_update=pending.received_wall,
+                counts=worker.counts(),
+            ),
+        )
+        visible = self._clock.monotonic()
+        self._instruments.heartbeat_receipt_to_visible.observe(visible - pending.received_monotonic)
+        if pending.sent_wall is not None:
+            self._instruments.heartbeat_sent_to_visible.observe(self._clock.wall() - pending.sent_wall)
+        if self._callback is not None:
+            try:
+                self._callback(worker.telemetry.worker_id, worker.telemetry)
+            except Exception:
+                self._instruments.update_callback_failures.inc()
+                _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
+
+    def _publish(self, worker: _Worker, telemetry: WorkerTelemetry) -> None:
+        self._revision += 1
+        worker.telemetry = telemetry = telemetry._replace(revision=self._revision)
+        for observer in self._observers:
+            observer.worker_changed(telemetry)
+
+    def _watch_liveness(self) -> None:
+        """Body of the checker's greenlet."""
+        while not self._stopping.wait(LIVENESS_CHECK_SECONDS):
+            try:
+                self.check_liveness()
+            except Exception:
+                _LOGGER.exception("the check for silent workers failed")

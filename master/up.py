@@ -1,0 +1,121 @@
+"""``fleetpulse up``: a master and this machine's worker as two child processes that live and die together."""
+
+import http.client
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from master.config import Address, MasterConfig
+
+_READY_SECONDS = 20.0
+_STOP_SECONDS = 12.0
+_POLL_SECONDS = 0.05
+_PASSED_ON = ("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level")
+
+
+class Supervisor:
+    """Starts both processes, tells where to look, and stops both when one ends or a signal comes."""
+
+    def __init__(
+        self, config: MasterConfig, settings: dict[str, Any], worker_id: str | None, echo: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._echo = echo
+        self._stop_signal: int | None = None
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands = {
+            "master": [
+                *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
+                *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(settings[name]))),
+            ],
+            "worker": [
+                *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
+                *(("--worker-id", worker_id) if worker_id else ()),
+            ],
+        }
+
+    def run(self) -> int:
+        """Supervise until the end; the exit code: 0 after a signal, 1 when a child ended by itself."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            self._start("master")
+            if self._wait_until_ready():
+                self._start("worker")
+                self._say_where_to_look()
+            ended = self._wait_for_an_end()
+        finally:
+            failures = self._stop_all()
+        if self._stop_signal is None:
+            self._echo(f"The {ended} ended by itself; its messages above say why.")
+            return 1
+        return 1 if failures else 0
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stop_signal = number
+
+    def _start(self, name: str) -> None:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops each child once and in order.
+        self._children[name] = subprocess.Popen([sys.executable, *self._commands[name]], start_new_session=True)
+
+    def _wait_until_ready(self) -> bool:
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline and self._first_ended() is None and self._stop_signal is None:
+            if _is_healthy(_reachable(self._config.http)):
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _wait_for_an_end(self) -> str | None:
+        while self._stop_signal is None and self._first_ended() is None:
+            time.sleep(_POLL_SECONDS)
+        return self._first_ended()
+
+    def _first_ended(self) -> str | None:
+        return next((name for name, child in self._children.items() if child.poll() is not None), None)
+
+    def _stop_all(self) -> list[str]:
+        """Stop the worker, so that it can say goodbye, then the master; the names of those that failed."""
+        failures = []
+        for name, child in reversed(self._children.items()):
+            child.terminate()
+            try:
+                if child.wait(_STOP_SECONDS) != 0:
+                    failures.append(name)
+            except subprocess.TimeoutExpired:
+                self._echo(f"The {name} did not stop within {_STOP_SECONDS:.0f} s and is killed.")
+                child.kill()
+                child.wait()
+                failures.append(name)
+        return failures
+
+    def _say_where_to_look(self) -> None:
+        url = f"http://{_reachable(self._config.http)}"
+        self._echo(
+            f"\nFleetPulse {version('fleetpulse')} is up.\n"
+            f"  telemetry   curl -s {url}/telemetry\n"
+            f"  metrics     curl -s {url}/metrics\n"
+            f"  health      curl -s {url}/health\n"
+            f"  workers connect to {self._config.grpc}\n"
+            "Ctrl-C stops the master and the worker.\n"
+        )
+
+
+def _reachable(address: Address) -> Address:
+    """An address to connect to for one to listen on."""
+    return {"0.0.0.0": Address("127.0.0.1", address.port), "::": Address("::1", address.port)}.get(address.host, address)  # noqa: S104
+
+
+def _is_healthy(address: Address) -> bool:
+    connection = http.client.HTTPConnection(*address, timeout=1.0)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
