@@ -59,7 +59,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt setup.py | $(VENV)/.made
-	@echo "Installing FleetPulse into $(VENV), once (about 15 seconds)"
+	@echo "Installing FleetPulse into $(VENV), once (about 20 seconds)"
 	@$(PIP) install --quiet --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
