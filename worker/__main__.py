@@ -1,0 +1,8 @@
+"""``python -m worker``."""
+
+from dotenv import load_dotenv
+
+from worker.cli import worker_command
+
+load_dotenv(".env")
+worker_command(prog_name="python -m worker")

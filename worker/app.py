@@ -1,0 +1,87 @@
+"""The composition root of a worker: builds its collectors and its session, and runs them until a signal."""
+
+import asyncio
+import logging
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import NamedTuple
+from pathlib import Path
+
+import psutil
+
+from proto import fleetpulse_pb2 as pb
+from worker.capacity import machine_capacity
+from worker.collectors.cpu import CpuCollector
+from worker.collectors.disk import DiskCollector
+from worker.collectors.filesystem import FilesystemCollector
+from worker.collectors.gpu import GpuCollector
+from worker.collectors.load import LoadCollector
+from worker.collectors.memory import MemoryCollector
+from worker.collectors.network import NetworkCollector
+from worker.collectors.uptime import UptimeCollector
+from worker.identity import new_incarnation_id, resolve_worker_id
+from worker.sampler import Sampler
+from worker.session import WorkerSession
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class WorkerConfig(NamedTuple):
+    """Everything that a worker is told from outside. Raises nothing; ``worker_id`` is checked when it is resolved."""
+
+    master: str
+    worker_id: str | None
+    data_dir: Path
+    labels: dict[str, str]
+
+
+def run_worker(config: WorkerConfig) -> None:
+    """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``."""
+    hostname = socket.gethostname()
+    gpu = GpuCollector()
+    sampler = Sampler(
+        [
+            CpuCollector(),
+            MemoryCollector(),
+            FilesystemCollector(),
+            DiskCollector(),
+            NetworkCollector(),
+            LoadCollector(),
+            UptimeCollector(),
+            gpu,
+        ]
+    )
+    register = pb.Register(
+        worker_id=resolve_worker_id(config.worker_id, config.data_dir, hostname),
+        incarnation_id=new_incarnation_id(),
+        hostname=hostname,
+        version=version("fleetpulse"),
+        boot_time_unix_seconds=psutil.boot_time(),
+        capacity=machine_capacity(gpu),
+        labels=config.labels,
+    )
+    sampler.start()
+    try:
+        asyncio.run(_report(config.master, register, sampler))
+    finally:
+        sampler.stop()
+        gpu.shutdown()
+
+
+async def _report(master: str, register: pb.Register, sampler: Sampler) -> None:
+    loop = asyncio.get_running_loop()
+    # One thread: a round of readings is taken from one place, one at a time.
+    rounds = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
+
+    async def sample() -> pb.Heartbeat:
+        return await loop.run_in_executor(rounds, sampler.sample)
+
+    session = WorkerSession(master, register, sample)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
+    try:
+        await session.run()
+    finally:
+        rounds.shutdown(wait=False)

@@ -1,0 +1,96 @@
+"""The worker's commands: ``worker`` reports this machine, ``simulate`` a fleet that is not there."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+import platformdirs
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_master_option = click.option(
+    "--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True, show_envvar=True,
+    help="HOST:PORT of the master's gRPC port.",
+)  # fmt: skip
+
+
+@click.command("worker")
+@_master_option
+@click.option("--worker-id", envvar="FLEETPULSE_WORKER_ID", show_envvar=True,
+              help="Name of this worker; by default the one it had before, else the host's name.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of this worker; may be repeated.")
+@click.option("--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+              default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory",
+              help="Where the worker keeps its id.")
+@click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
+              type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr.")
+def worker_command(
+    master: str, worker_id: str | None, labels: tuple[str, ...], data_dir: Path, log_level: str
+) -> None:  # fmt: skip
+    """Report this machine to the master until SIGTERM or Ctrl-C."""
+    from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
+    from worker.identity import InvalidWorkerId  # noqa: PLC0415
+
+    _configure_logging(log_level)
+    try:
+        run_worker(WorkerConfig(_target(master), worker_id, data_dir, dict(map(_label, labels))))
+    except InvalidWorkerId as error:
+        raise click.UsageError(str(error)) from error
+
+
+@click.command("simulate")
+@_master_option
+@click.option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True, help="How many machines.")
+@click.option("--prefix", default="sim", show_default=True, help="Their ids begin with this.")
+@click.option("--gpu-share", type=click.FloatRange(0.0, 1.0), default=0.25, show_default=True,
+              help="Share of the machines that have GPUs.")
+@click.option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
+              help="GPUs in each of those.")
+@click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover.")
+@click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away.")
+@click.option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back.")
+@click.option("--trouble-after", "trouble_after_seconds", type=click.FloatRange(0.0), default=30.0, show_default=True,
+              metavar="SECONDS", help="How long those are well before their trouble.")
+@click.option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
+              metavar="SECONDS", help="How long a stall or an absence lasts.")
+@click.option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True, metavar="SECONDS",
+              help="Time over which the machines come up.")
+@click.option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
+              help="End after this time; by default run until SIGTERM or Ctrl-C.")
+@click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")
+def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **plan: object) -> None:
+    """Simulate a fleet of machines, over the real wire with the real session code."""
+    from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
+    from worker.simulation.run import run_simulation  # noqa: PLC0415
+
+    fleet_plan = FleetPlan(**{**plan, "master": _target(str(plan["master"]))})  # type: ignore[arg-type]  # click checked the types
+    if fleet_plan.stall + fleet_plan.vanish + fleet_plan.flap > fleet_plan.workers:
+        raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
+    _configure_logging("warning")
+    # Thousands of sessions that lose one master say one thing; the state line says it once.
+    logging.getLogger("worker.session").setLevel(logging.ERROR)
+    run_simulation(fleet_plan, duration, say_goodbye=goodbye, as_json=as_json)
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+
+def _target(master: str) -> str:
+    """A grpc target for HOST:PORT; a wrong one is refused here, and not by a name lookup that never ends."""
+    host, colon, port = master.strip().rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise click.UsageError(f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as localhost:50051")
+    return f"{host}:{port}"
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
+    return name, value

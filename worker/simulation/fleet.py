@@ -1,0 +1,169 @@
+"""N simulated machines in one process, each with a session and a connection of its own; some of them misbehave.
+
+    steady   beats until the end and says goodbye
+    stall    keeps its connection and stops beating for a while, again and again
+    vanish   is cut off without a goodbye, once, and stays away
+    flap     is cut off without a goodbye and comes back as a new incarnation, again and again
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from proto import fleetpulse_pb2 as pb
+from worker.identity import new_incarnation_id
+from worker.session import WorkerSession
+from worker.simulation.machine import SimulatedMachine
+
+
+class Behaviour(Enum):
+    STEADY = "steady"
+    STALL = "stall"
+    VANISH = "vanish"
+    FLAP = "flap"
+
+
+class FleetPlan(NamedTuple):
+    """What to simulate. Times in seconds."""
+
+    master: str
+    workers: int
+    prefix: str = "sim"
+    gpu_share: float = 0.25
+    gpus_per_machine: int = 2
+    stall: int = 0
+    vanish: int = 0
+    flap: int = 0
+    trouble_after_seconds: float = 30.0
+    trouble_seconds: float = 45.0
+    ramp_seconds: float = 5.0
+    seed: int = 1
+
+    def behaviours(self) -> Iterator[Behaviour]:
+        """One a worker: the troubled ones come first, so that their ids are easy to find."""
+        yield from [Behaviour.STALL] * self.stall + [Behaviour.VANISH] * self.vanish + [Behaviour.FLAP] * self.flap
+        yield from [Behaviour.STEADY] * (self.workers - self.stall - self.vanish - self.flap)
+
+
+class FleetState(NamedTuple):
+    """How the fleet is doing."""
+
+    workers: int
+    connected: int
+    heartbeats_sent: int
+
+
+class _SimulatedWorker:
+    """One machine, its session, and what befalls it."""
+
+    def __init__(self, plan: FleetPlan, machine: SimulatedMachine, behaviour: Behaviour, version: str) -> None:
+        self._plan = plan
+        self._machine = machine
+        self._behaviour = behaviour
+        self._version = version
+        self._rng = random.Random(f"{plan.seed}-{machine.worker_id}-fate")
+        self._stalled_until = 0.0
+        self._session: WorkerSession | None = None
+        self._sent_before = 0
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session is not None and self._session.is_connected
+
+    @property
+    def heartbeats_sent(self) -> int:
+        return self._sent_before + (self._session.heartbeats_sent if self._session else 0)
+
+    def stop(self) -> None:
+        if self._session is not None:
+            self._session.stop("the simulation ends")
+
+    async def live(self) -> None:
+        """Until the simulation ends."""
+        await asyncio.sleep(self._rng.uniform(0.0, self._plan.ramp_seconds))
+        while True:
+            self._session = WorkerSession(
+                self._plan.master,
+                self._machine.register(new_incarnation_id(), self._version),
+                self._sample,
+                random.Random(self._rng.random()),
+            )
+            life = asyncio.ensure_future(self._session.run())
+            try:
+                await self._suffer(life)
+            finally:
+                # Cut off, without a word: as a machine that lost its power, or its network.
+                life.cancel()
+                await asyncio.wait({life})
+            self._sent_before += self._session.heartbeats_sent
+            self._session = None
+            if self._behaviour is Behaviour.VANISH:
+                await asyncio.get_running_loop().create_future()
+            if self._behaviour is Behaviour.STEADY:
+                return
+            await asyncio.sleep(self._plan.trouble_seconds * self._rng.uniform(0.5, 1.5))
+
+    async def _suffer(self, life: "asyncio.Future[None]") -> None:
+        """Return when it is time to be cut off, or when the session has ended by itself."""
+        while not life.done():
+            if self._behaviour is Behaviour.STEADY:
+                await asyncio.wait({life})
+                life.result()
+                return
+            await asyncio.wait({life}, timeout=self._plan.trouble_after_seconds * self._rng.uniform(0.7, 1.3))
+            if self._behaviour is not Behaviour.STALL:
+                return
+            self._stalled_until = time.monotonic() + self._plan.trouble_seconds
+            await asyncio.wait({life}, timeout=self._plan.trouble_seconds)
+
+    async def _sample(self) -> pb.Heartbeat:
+        # A sampler that does not return is what a stall looks like to the session.
+        await asyncio.sleep(max(self._stalled_until - time.monotonic(), 0.0))
+        return self._machine.sample(time.time())
+
+
+class SimulatedFleet:
+    """Runs a plan on the current asyncio loop."""
+
+    def __init__(self, plan: FleetPlan, version: str) -> None:
+        now = time.time()
+        self._workers = [
+            _SimulatedWorker(plan, self._machine(plan, number, now), behaviour, version)
+            for number, behaviour in enumerate(plan.behaviours(), start=1)
+        ]
+        self._lives: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Let every worker live."""
+        self._lives = [asyncio.ensure_future(worker.live()) for worker in self._workers]
+
+    async def stop(self, timeout_seconds: float) -> None:
+        """Let every connected worker say goodbye; cut off what is left after the timeout."""
+        for worker in self._workers:
+            worker.stop()
+        await asyncio.wait(self._lives, timeout=timeout_seconds)
+        self.cut_off()
+        await asyncio.wait(self._lives)
+
+    def cut_off(self) -> None:
+        """End every worker without a goodbye."""
+        for life in self._lives:
+            life.cancel()
+
+    def state(self) -> FleetState:
+        """How the fleet is doing now."""
+        return FleetState(
+            workers=len(self._workers),
+            connected=sum(worker.is_connected for worker in self._workers),
+            heartbeats_sent=sum(worker.heartbeats_sent for worker in self._workers),
+        )
+
+    @staticmethod
+    def _machine(plan: FleetPlan, number: int, now: float) -> SimulatedMachine:
+        worker_id = f"{plan.prefix}-{number:0{len(str(plan.workers))}d}"
+        # Every n-th machine has GPUs, so that the share holds for any number of machines.
+        has_gpus = int(number * plan.gpu_share) > int((number - 1) * plan.gpu_share)
+        return SimulatedMachine(worker_id, plan.gpus_per_machine if has_gpus else 0, plan.seed, now)

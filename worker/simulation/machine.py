@@ -1,0 +1,148 @@
+"""A machine that is not there, with readings that move as a real one's do. Pure: the caller brings time and chance."""
+
+import math
+import random
+from typing import NamedTuple
+
+from proto import fleetpulse_pb2 as pb
+
+_GIB = 1024**3
+_MODELS = ((8, 32), (16, 64), (32, 128), (64, 256))
+"""Cores, and GiB of memory."""
+
+_GPU_NAME = "NVIDIA A100-SXM4-80GB"
+_GPU_MEMORY_BYTES = 80 * _GIB
+_GPU_IDLE_WATTS, _GPU_PEAK_WATTS = 60.0, 400.0
+_DISK_BYTES = 500 * _GIB
+_COLLECTORS = ("cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "gpu")
+_DAY_SECONDS = 86_400.0
+_DRIFT_SECONDS = 60.0
+"""How slowly the load wanders back to its usual level."""
+
+
+class Character(NamedTuple):
+    """What sets one machine apart from the next."""
+
+    cores: int
+    memory_bytes: int
+    gpu_count: int
+    usual_load: float
+    swing: float
+    phase: float
+
+
+class SimulatedMachine:
+    """One machine's readings over time. The same seed and the same times give the same readings.
+
+    The load is a daily wave around the machine's own level plus noise that wanders back to it (an Ornstein-Uhlenbeck
+    process); memory, GPUs, network and disk follow the load.
+    """
+
+    def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float) -> None:
+        self.worker_id = worker_id
+        self._rng = random.Random(f"{seed}-{worker_id}")
+        cores, memory_gib = self._rng.choice(_MODELS)
+        self._character = Character(
+            cores=cores,
+            memory_bytes=memory_gib * _GIB,
+            gpu_count=gpu_count,
+            usual_load=self._rng.uniform(0.15, 0.55),
+            swing=self._rng.uniform(0.05, 0.25),
+            phase=self._rng.uniform(0.0, 1.0),
+        )
+        self._booted_at = started_at - self._rng.uniform(3_600.0, 90 * _DAY_SECONDS)
+        self._sampled_at = started_at
+        self._noise = 0.0
+        self._disk_used_bytes = self._rng.uniform(0.2, 0.6) * _DISK_BYTES
+        self._read_bytes = self._written_bytes = self._received_bytes = self._transmitted_bytes = 0.0
+        self._gpu_loads = [self._rng.random() for _ in range(gpu_count)]
+        self._gpu_temperatures = [40.0] * gpu_count
+
+    def register(self, incarnation_id: str, version: str) -> pb.Register:
+        """What the machine says of itself."""
+        return pb.Register(
+            worker_id=self.worker_id,
+            incarnation_id=incarnation_id,
+            hostname=f"{self.worker_id}.simulated",
+            version=version,
+            boot_time_unix_seconds=self._booted_at,
+            capacity=pb.Capacity(
+                cpu_cores=self._character.cores,
+                memory_bytes=self._character.memory_bytes,
+                gpu_count=self._character.gpu_count,
+            ),
+            labels={"simulated": "true"},
+        )
+
+    def sample(self, now: float) -> pb.Heartbeat:
+        """The readings at ``now``, Unix seconds."""
+        elapsed = max(now - self._sampled_at, 0.0)
+        self._sampled_at = now
+        load = self._load_at(now, elapsed)
+        character = self._character
+        self._move_bytes(load, elapsed)
+        return pb.Heartbeat(
+            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=character.cores),
+            memory=pb.Memory(
+                used_bytes=int((0.15 + 0.6 * load) * character.memory_bytes), size_bytes=character.memory_bytes
+            ),
+            filesystems=[pb.Filesystem(mountpoint="/", used_bytes=int(self._disk_used_bytes), size_bytes=_DISK_BYTES)],
+            disk_devices=[
+                pb.DiskDevice(
+                    device="nvme0n1", read_bytes=int(self._read_bytes), written_bytes=int(self._written_bytes)
+                )
+            ],
+            network_interfaces=[
+                pb.NetworkInterface(
+                    interface="eth0",
+                    received_bytes=int(self._received_bytes),
+                    transmitted_bytes=int(self._transmitted_bytes),
+                )
+            ],
+            load=pb.Load(
+                load1=load * character.cores,
+                load5=0.8 * load * character.cores,
+                load15=character.usual_load * character.cores,
+            ),
+            uptime_seconds=now - self._booted_at,
+            gpus=[self._gpu(index, load, elapsed) for index in range(character.gpu_count)],
+            collectors=[
+                pb.CollectorReport(collector=name, success=True, duration_seconds=self._rng.uniform(1e-4, 2e-3))
+                for name in _COLLECTORS
+            ],
+        )
+
+    def _load_at(self, now: float, elapsed: float) -> float:
+        """Share of the cores' time in use, 0 to 1."""
+        keep = math.exp(-elapsed / _DRIFT_SECONDS)
+        self._noise = self._noise * keep + self._rng.gauss(0.0, 0.05) * math.sqrt(1.0 - keep * keep)
+        wave = math.sin(2.0 * math.pi * (now / _DAY_SECONDS + self._character.phase))
+        return min(max(self._character.usual_load + self._character.swing * wave + self._noise, 0.01), 0.99)
+
+    def _move_bytes(self, load: float, elapsed: float) -> None:
+        self._read_bytes += elapsed * load * 40e6 * self._rng.random()
+        written = elapsed * load * 25e6 * self._rng.random()
+        self._written_bytes += written
+        self._received_bytes += elapsed * load * 60e6 * self._rng.random()
+        self._transmitted_bytes += elapsed * load * 45e6 * self._rng.random()
+        # Most of what is written replaces something; a full disk is cleaned up.
+        self._disk_used_bytes += 0.001 * written
+        if self._disk_used_bytes > 0.9 * _DISK_BYTES:
+            self._disk_used_bytes = 0.3 * _DISK_BYTES
+
+    def _gpu(self, index: int, load: float, elapsed: float) -> pb.Gpu:
+        step = self._rng.gauss(0.0, 0.02) * math.sqrt(elapsed)
+        busy = self._gpu_loads[index] = min(max(self._gpu_loads[index] + step, 0.0), 1.0)
+        # A die follows its power within a minute or so.
+        target = 35.0 + 45.0 * busy
+        self._gpu_temperatures[index] += (target - self._gpu_temperatures[index]) * (1.0 - math.exp(-elapsed / 30.0))
+        return pb.Gpu(
+            index=index,
+            uuid=f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}",
+            name=_GPU_NAME,
+            utilization_percent=100.0 * busy,
+            memory_used_bytes=int((0.05 + 0.9 * busy * load) * _GPU_MEMORY_BYTES),
+            memory_size_bytes=_GPU_MEMORY_BYTES,
+            temperature_celsius=self._gpu_temperatures[index],
+            power_watts=_GPU_IDLE_WATTS + (_GPU_PEAK_WATTS - _GPU_IDLE_WATTS) * busy,
+        )
