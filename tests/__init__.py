@@ -1,0 +1,1 @@
+"""The tests mirror the tree of the packages that they test."""

@@ -1,0 +1,98 @@
+"""worker.collectors.cpu"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from worker.collectors.cpu import CpuCollector, usage_percent
+
+Times = Mapping[str, float]
+
+AT_REST: Times = {"user": 100.0, "nice": 5.0, "system": 50.0, "idle": 1000.0, "iowait": 20.0, "guest": 30.0}
+
+
+def later(**spent_seconds: float) -> Times:
+    return {state: seconds + spent_seconds.get(state, 0.0) for state, seconds in AT_REST.items()}
+
+
+def readings(*times: Times) -> Callable[[], Times]:
+    remaining = iter(times)
+    return lambda: next(remaining)
+
+
+@pytest.mark.parametrize(
+    ("after", "percent"),
+    [
+        (later(user=1.0, idle=3.0), 25.0),
+        (later(system=4.0), 100.0),
+        (later(idle=4.0), 0.0),
+        (later(user=1.0, iowait=3.0), 25.0),
+        (later(user=2.0, guest=2.0, idle=2.0), 50.0),
+    ],
+    ids=["user", "busy", "idle", "a core that waits for a disk is idle", "a guest's time is the user's"],
+)
+def test_usage_is_the_share_of_time_that_was_not_idle(after: Times, percent: float) -> None:
+    assert usage_percent(AT_REST, after) == pytest.approx(percent)
+
+
+def test_no_usage_when_no_time_has_passed() -> None:
+    assert usage_percent(AT_REST, AT_REST) is None
+
+
+def test_a_state_that_runs_backwards_counts_as_no_time() -> None:
+    assert usage_percent(AT_REST, later(iowait=-10.0, user=1.0, idle=1.0)) == pytest.approx(50.0)
+    assert usage_percent(AT_REST, later(iowait=-10.0)) is None
+
+
+def test_a_state_that_was_not_there_before_counts_as_no_time() -> None:
+    assert usage_percent({"user": 1.0, "idle": 1.0}, {"user": 2.0, "idle": 2.0, "steal": 500.0}) == pytest.approx(50.0)
+
+
+def test_the_first_reading_covers_the_time_since_construction() -> None:
+    collector = CpuCollector(readings(AT_REST, later(user=3.0, idle=1.0)), logical_cores=lambda: 8)
+    cpu = collector.collect().cpu
+    assert cpu.usage_percent == pytest.approx(75.0)
+    assert cpu.logical_cores == 8
+
+
+def test_each_reading_covers_the_time_since_the_one_before() -> None:
+    collector = CpuCollector(readings(AT_REST, later(user=4.0), later(user=4.0, idle=4.0)))
+    assert [collector.collect().cpu.usage_percent for _ in range(2)] == [100.0, 0.0]
+
+
+def test_what_is_not_known_is_absent() -> None:
+    cpu = CpuCollector(readings(AT_REST, AT_REST), logical_cores=lambda: None).collect().cpu
+    assert not cpu.HasField("usage_percent")
+    assert not cpu.HasField("logical_cores")
+
+
+def test_a_failure_at_the_start_is_not_fatal() -> None:
+    remaining: list[Times | OSError] = [OSError("no /proc"), OSError("no /proc"), AT_REST, later(user=1.0)]
+
+    def read() -> Times:
+        reading = remaining.pop(0)
+        if isinstance(reading, OSError):
+            raise reading
+        return reading
+
+    collector = CpuCollector(read)
+    with pytest.raises(OSError, match="no /proc"):
+        collector.collect()
+    assert not collector.collect().cpu.HasField("usage_percent")
+    assert collector.collect().cpu.usage_percent == 100.0
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
+def test_this_machine() -> None:
+    def user_ticks() -> str:
+        return Path("/proc/stat").read_text().split()[1]
+
+    collector = CpuCollector()
+    at_the_start = user_ticks()
+    while user_ticks() == at_the_start:
+        sum(range(1000))  # until the kernel has counted a tick of work, so that there is something to report
+    cpu = collector.collect().cpu
+    assert 0.0 < cpu.usage_percent <= 100.0
+    cores = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    assert cpu.logical_cores == len(cores) - 1

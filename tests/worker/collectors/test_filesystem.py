@@ -1,0 +1,118 @@
+"""worker.collectors.filesystem"""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pytest
+
+from worker.collectors.base import NothingReadable
+from worker.collectors.filesystem import FilesystemCollector, choose_mountpoints
+
+
+class Mount(NamedTuple):
+    device: str
+    mountpoint: str
+    fstype: str = "ext4"
+
+
+class Usage(NamedTuple):
+    used: int
+    total: int
+
+
+ROOT = Mount("/dev/sda1", "/")
+
+
+def machine(*mounts: Mount, usages: Mapping[str, Usage], files: tuple[str, ...] = ()) -> FilesystemCollector:
+    """``usages`` by mountpoint; a mountpoint that is missing there cannot be read."""
+
+    def read_usage(mountpoint: str) -> Usage:
+        if mountpoint not in usages:
+            raise PermissionError(13, "Permission denied", mountpoint)
+        return usages[mountpoint]
+
+    return FilesystemCollector(lambda: mounts, read_usage, is_directory=lambda path: path not in files)
+
+
+def test_one_mountpoint_a_device_the_shortest_and_the_root_above_all() -> None:
+    mounts = [Mount("/dev/sda1", "/mnt"), ROOT, Mount("/dev/sdb1", "/data/deep"), Mount("/dev/sdb1", "/data")]
+    assert choose_mountpoints(mounts) == ["/", "/data"]
+
+
+def test_the_root_is_chosen_even_as_an_overlay() -> None:
+    mounts = [Mount("overlay", "/", "overlay"), Mount("/dev/sdb1", "/data")]
+    assert choose_mountpoints(mounts) == ["/", "/data"]
+    assert choose_mountpoints([]) == ["/"]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        Mount("/dev/loop3", "/snap/core/1", "squashfs"),
+        Mount("/dev/loop3", "/mnt/image", "ext4"),
+        Mount("/dev/loop3p1", "/mnt/image", "ext4"),
+        Mount("overlay", "/var/lib/docker/overlay2/x/merged", "overlay"),
+        Mount("/dev/sr0", "/media/cdrom", "iso9660"),
+    ],
+    ids=lambda mount: f"{mount.device} {mount.fstype}",
+)
+def test_noise_is_left_out(noise: Mount) -> None:
+    assert choose_mountpoints([ROOT, noise]) == ["/"]
+
+
+def test_two_mounts_at_one_place_are_one() -> None:
+    assert choose_mountpoints([ROOT, Mount("/dev/sdb1", "/data"), Mount("/dev/sdc1", "/data")]) == ["/", "/data"]
+
+
+def test_at_most_sixteen_sorted() -> None:
+    mounts = [Mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(30))]
+    assert choose_mountpoints(mounts) == ["/", *(f"/data{i:02}" for i in range(15))]
+
+
+def test_used_and_size() -> None:
+    collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/": Usage(40, 100), "/data": Usage(0, 900)})
+    root, data = collector.collect().filesystems
+    assert (root.mountpoint, root.used_bytes, root.size_bytes) == ("/", 40, 100)
+    assert (data.mountpoint, data.used_bytes, data.size_bytes) == ("/data", 0, 900)
+    assert data.HasField("used_bytes")
+
+
+def test_one_that_cannot_be_read_is_left_out() -> None:
+    collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/data": Usage(1, 2)})
+    assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/data"]
+
+
+def test_an_error_when_none_can_be_read() -> None:
+    with pytest.raises(NothingReadable, match=r"/, /data$"):
+        machine(ROOT, Mount("/dev/sdb1", "/data"), usages={}).collect()
+
+
+def test_one_without_blocks_is_left_out_as_df_does() -> None:
+    collector = machine(ROOT, Mount("none", "/pseudo"), usages={"/": Usage(1, 2), "/pseudo": Usage(0, 0)})
+    assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/"]
+
+
+def test_a_file_that_a_container_tool_has_mounted_is_no_filesystem() -> None:
+    collector = machine(
+        Mount("/dev/sda1", "/etc/hosts"),
+        Mount("/dev/sdb1", "/volumes/data"),
+        Mount("/dev/sdb1", "/etc/conf"),
+        usages={"/": Usage(1, 2), "/volumes/data": Usage(3, 4), "/etc/hosts": Usage(5, 6), "/etc/conf": Usage(5, 6)},
+        files=("/etc/hosts", "/etc/conf"),
+    )
+    assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/", "/volumes/data"]
+
+
+def test_a_mountpoint_that_is_not_text_is_read_by_its_own_name() -> None:
+    collector = machine(Mount("/dev/sdb1", "/d\udcff"), usages={"/d\udcff": Usage(1, 2)})
+    assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/d\ufffd"]
+
+
+def test_this_machine() -> None:
+    root = FilesystemCollector().collect().filesystems[0]
+    now = os.statvfs("/")
+    assert root.mountpoint == "/"
+    assert root.size_bytes == now.f_blocks * now.f_frsize
+    used = (now.f_blocks - now.f_bfree) * now.f_frsize
+    assert root.used_bytes == pytest.approx(used, abs=0.05 * root.size_bytes)

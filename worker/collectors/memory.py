@@ -1,0 +1,55 @@
+"""Main memory and swap of the whole machine; in a container those of the host, not the limit of its cgroup."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import psutil
+
+from proto import fleetpulse_pb2 as pb
+
+
+class MainMemory(Protocol):
+    """Bytes, as ``psutil.virtual_memory()`` gives them."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def available(self) -> int: ...
+
+
+class Swap(Protocol):
+    """Bytes, as ``psutil.swap_memory()`` gives them."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+
+
+def memory_report(main: MainMemory, swap: Swap) -> pb.Memory:
+    """Used is what a new process cannot have without swapping. The swap fields are absent on a machine without swap.
+
+    Page cache is free in this sense. ``available`` can exceed ``total`` in a container of LXC, hence the bound.
+    """
+    report = pb.Memory(used_bytes=max(0, main.total - main.available), size_bytes=main.total)
+    if swap.total > 0:
+        report.swap_used_bytes = max(0, swap.total - swap.free)
+        report.swap_size_bytes = swap.total
+    return report
+
+
+class MemoryCollector:
+    """``memory``, from psutil (``/proc/meminfo`` on Linux)."""
+
+    name = "memory"
+
+    def __init__(
+        self,
+        read_main: Callable[[], MainMemory] = psutil.virtual_memory,
+        read_swap: Callable[[], Swap] = psutil.swap_memory,
+    ) -> None:
+        self._read_main = read_main
+        self._read_swap = read_swap
+
+    def collect(self) -> pb.Heartbeat:
+        return pb.Heartbeat(memory=memory_report(self._read_main(), self._read_swap()))
