@@ -1,0 +1,361 @@
+"""worker.sampler and worker.collectors.runner"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from worker.collectors.base import Collector, CollectorError
+from worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
+
+PATIENCE_SECONDS = 20.0
+"""How long a test waits for what must happen; far more than it takes."""
+
+
+class Fixed:
+    """Gives the same fields every time."""
+
+    def __init__(self, name: str, fields: pb.Heartbeat) -> None:
+        self.name = name
+        self.threads: set[str] = set()
+        self._fields = fields
+
+    def collect(self) -> pb.Heartbeat:
+        self.threads.add(threading.current_thread().name)
+        return self._fields
+
+
+class Moody:
+    """Raises ``mood`` as long as there is one."""
+
+    name = "moody"
+
+    def __init__(self, mood: BaseException | None = None) -> None:
+        self.mood = mood
+
+    def collect(self) -> pb.Heartbeat:
+        if self.mood is not None:
+            raise self.mood
+        return pb.Heartbeat(uptime_seconds=7.0)
+
+
+class Hanging:
+    """Hangs in the first call until it is released; gives the number of its call as the load."""
+
+    name = "hanging"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.released = threading.Event()
+        self.calls = 0
+
+    def collect(self) -> pb.Heartbeat:
+        self.calls += 1
+        number = self.calls
+        self.entered.set()
+        self.released.wait()
+        return pb.Heartbeat(load=pb.Load(load1=number))
+
+
+LOAD = Fixed("load", pb.Heartbeat(load=pb.Load(load1=1.5)))
+MEMORY = Fixed("memory", pb.Heartbeat(memory=pb.Memory(size_bytes=1024)))
+
+
+@contextmanager
+def sampling(*collectors: Collector, deadline_seconds: float = PATIENCE_SECONDS) -> Iterator[Sampler]:
+    sampler = Sampler(collectors, deadline_seconds=deadline_seconds)
+    sampler.start()
+    try:
+        yield sampler
+    finally:
+        for collector in collectors:
+            if isinstance(collector, Hanging):
+                collector.released.set()
+        sampler.stop()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at, "waited in vain"
+        time.sleep(0.002)
+
+
+def report_of(heartbeat: pb.Heartbeat, name: str) -> pb.CollectorReport:
+    (report,) = (report for report in heartbeat.collectors if report.collector == name)
+    return report
+
+
+def collector_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("collector-")}
+
+
+def test_the_fields_of_all_collectors_and_a_report_for_each() -> None:
+    with sampling(LOAD, MEMORY) as sampler:
+        heartbeat = sampler.sample()
+    assert heartbeat.load.load1 == 1.5
+    assert heartbeat.memory.size_bytes == 1024
+    assert [(report.collector, report.success, report.error) for report in heartbeat.collectors] == [
+        ("load", True, ""),
+        ("memory", True, ""),
+    ]
+    assert all(report.duration_seconds >= 0.0 for report in heartbeat.collectors)
+
+
+def test_each_collector_has_one_thread_of_its_own_by_name() -> None:
+    load, memory = Fixed("load", pb.Heartbeat()), Fixed("memory", pb.Heartbeat())
+    with sampling(load, memory) as sampler:
+        sampler.sample()
+        sampler.sample()
+        assert {thread.name for thread in collector_threads()} == {"collector-load", "collector-memory"}
+        assert all(thread.daemon for thread in collector_threads())
+    assert load.threads == {"collector-load"}
+    assert memory.threads == {"collector-memory"}
+
+
+def test_a_heartbeat_does_not_change_what_a_collector_keeps() -> None:
+    kept = Fixed("gpu", pb.Heartbeat(gpus=[pb.Gpu(index=0)]))
+    with sampling(kept) as sampler:
+        assert [len(sampler.sample().gpus) for _ in range(3)] == [1, 1, 1]
+
+
+def test_without_collectors_there_is_an_empty_heartbeat() -> None:
+    with sampling() as sampler:
+        assert sampler.sample() == pb.Heartbeat()
+
+
+def test_the_duration_is_that_of_the_call() -> None:
+    now = [100.0]
+
+    class Slow:
+        name = "slow"
+
+        def collect(self) -> pb.Heartbeat:
+            now[0] += 0.25
+            return pb.Heartbeat()
+
+    sampler = Sampler([Slow()], clock=lambda: now[0])
+    sampler.start()
+    assert sampler.sample().collectors[0].duration_seconds == pytest.approx(0.25)
+    sampler.stop()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError("bug"), SystemExit(3)])
+def test_a_failing_collector_is_reported_and_stops_nothing(error: BaseException) -> None:
+    moody = Moody(error)
+    with sampling(LOAD, moody, MEMORY) as sampler:
+        heartbeat = sampler.sample()
+        assert (heartbeat.load.load1, heartbeat.memory.size_bytes) == (1.5, 1024)
+        report = report_of(heartbeat, "moody")
+        assert not report.success
+        assert report.error == f"{type(error).__name__}: {error}"
+        moody.mood = None
+        recovered = sampler.sample()
+    assert report_of(recovered, "moody").success
+    assert recovered.uptime_seconds == 7.0
+
+
+def test_a_collector_that_gives_nothing_is_reported() -> None:
+    class Broken:
+        name = "broken"
+
+        def collect(self) -> pb.Heartbeat:
+            return None  # type: ignore[return-value]  # the mistake
+
+    with sampling(Broken(), LOAD) as sampler:
+        heartbeat = sampler.sample()
+    assert report_of(heartbeat, "broken").error.startswith("TypeError: ")
+    assert heartbeat.load.load1 == 1.5
+
+
+def test_failure_and_recovery_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    moody = Moody()
+    with caplog.at_level(logging.INFO), sampling(moody) as sampler:
+        sampler.sample()
+        assert caplog.messages == []
+        moody.mood = CollectorError("no luck")
+        for _ in range(3):
+            sampler.sample()
+        assert caplog.messages == ["collector moody fails: no luck"]
+        moody.mood = None
+        for _ in range(3):
+            sampler.sample()
+        assert caplog.messages[1:] == ["collector moody works again"]
+        moody.mood = CollectorError("again")
+        sampler.sample()
+    assert caplog.messages[2:] == ["collector moody fails: again"]
+    assert {record.name for record in caplog.records} == {"worker.sampler"}
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(CollectorError("x"), False), (OSError(5, "x"), False), (KeyError("x"), True)]
+)
+def test_only_what_may_be_a_bug_is_logged_with_a_traceback(
+    error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sampling(Moody(error)) as sampler:
+        sampler.sample()
+    assert ("Traceback" in caplog.text) == traced
+
+
+def test_a_hanging_collector_delays_a_heartbeat_by_the_deadline_only() -> None:
+    hanging = Hanging()
+    with sampling(hanging, LOAD, deadline_seconds=0.2) as sampler:
+        started = time.monotonic()
+        heartbeat = sampler.sample()
+        assert 0.2 <= time.monotonic() - started < PATIENCE_SECONDS
+        report = report_of(heartbeat, "hanging")
+        assert not report.success
+        assert report.error == "still running after 0.2 s"
+        assert report.duration_seconds >= 0.2
+        assert report_of(heartbeat, "load").success
+
+
+def test_a_hanging_collector_is_neither_waited_for_nor_asked_again() -> None:
+    hanging = Hanging()
+    with sampling(hanging, LOAD, deadline_seconds=0.05) as sampler:
+        first = report_of(sampler.sample(), "hanging")
+        sampler._deadline_seconds = PATIENCE_SECONDS
+        started = time.monotonic()
+        second = report_of(sampler.sample(), "hanging")
+        assert time.monotonic() - started < PATIENCE_SECONDS / 2
+        assert hanging.calls == 1
+        assert not second.success
+        assert second.duration_seconds > first.duration_seconds
+        assert len(collector_threads()) == 2
+
+
+def test_a_late_result_is_thrown_away() -> None:
+    hanging = Hanging()
+    with sampling(hanging, deadline_seconds=0.05) as sampler:
+        sampler.sample()
+        hanging.released.set()
+        wait_for(lambda: not sampler._outcomes.empty())
+        sampler._deadline_seconds = PATIENCE_SECONDS
+        heartbeat = sampler.sample()
+    assert report_of(heartbeat, "hanging").success
+    assert heartbeat.load.load1 == 2.0
+
+
+def test_a_result_that_comes_late_while_others_are_waited_for_is_thrown_away() -> None:
+    hanging = Hanging()
+
+    class Releasing:
+        """In its second call it lets the hanging one return, and waits until that has been seen."""
+
+        name = "releasing"
+        calls = 0
+
+        def collect(self) -> pb.Heartbeat:
+            self.calls += 1
+            if self.calls == 2:
+                hanging.released.set()
+                wait_for(lambda: sampler._runners[0].asked_at is None)
+            return pb.Heartbeat()
+
+    with sampling(hanging, Releasing(), deadline_seconds=0.05) as sampler:
+        sampler.sample()
+        sampler._deadline_seconds = PATIENCE_SECONDS
+        heartbeat = sampler.sample()
+        report = report_of(heartbeat, "hanging")
+        assert not report.success
+        assert "allowed" in report.error
+        assert not heartbeat.HasField("load")
+        assert report_of(sampler.sample(), "hanging").success
+
+
+def test_the_threads_are_gone_after_the_stop() -> None:
+    before = set(threading.enumerate())
+    with sampling(LOAD, MEMORY, Moody(OSError("x"))) as sampler:
+        for _ in range(5):
+            sampler.sample()
+        assert len(set(threading.enumerate()) - before) == 3
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_stop_does_not_wait_for_a_hanging_collector(caplog: pytest.LogCaptureFixture) -> None:
+    hanging = Hanging()
+    with sampling(LOAD, hanging, deadline_seconds=0.01) as sampler:
+        sampler.sample()
+        started = time.monotonic()
+        sampler.stop()
+        assert time.monotonic() - started < PATIENCE_SECONDS / 4
+        assert {thread.name for thread in collector_threads()} == {"collector-hanging"}
+        assert caplog.messages[-1].endswith("left behind: hanging")
+        hanging.released.set()
+        wait_for(lambda: not collector_threads())
+
+
+def test_a_stop_ends_a_round_that_waits() -> None:
+    hanging = Hanging()
+    heartbeats: list[pb.Heartbeat] = []
+    with sampling(hanging) as sampler:
+        started = time.monotonic()
+        caller = threading.Thread(target=lambda: heartbeats.append(sampler.sample()))
+        caller.start()
+        assert hanging.entered.wait(PATIENCE_SECONDS)
+        sampler.stop()
+        caller.join()
+        assert time.monotonic() - started < PATIENCE_SECONDS / 4
+    assert not report_of(heartbeats[0], "hanging").success
+
+
+def test_a_second_caller_waits_for_the_first() -> None:
+    both_may_go = threading.Barrier(2)
+    heartbeats: list[pb.Heartbeat] = []
+
+    def call(sampler: Sampler) -> None:
+        both_may_go.wait()
+        heartbeats.extend(sampler.sample() for _ in range(20))
+
+    with sampling(LOAD, MEMORY) as sampler:
+        callers = [threading.Thread(target=call, args=(sampler,)) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert len(heartbeats) == 40
+    assert all(report.success for heartbeat in heartbeats for report in heartbeat.collectors)
+
+
+def test_sampling_belongs_between_start_and_stop() -> None:
+    sampler = Sampler([LOAD])
+    with pytest.raises(RuntimeError, match="between start and stop"):
+        sampler.sample()
+    sampler.stop()
+    sampler.start()
+    with pytest.raises(RuntimeError):
+        sampler.start()
+    sampler.stop()
+    sampler.stop()
+    with pytest.raises(RuntimeError, match="between start and stop"):
+        sampler.sample()
+
+
+def test_two_collectors_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="same name: load, load"):
+        Sampler([LOAD, LOAD])
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CollectorError("no GPU answers"), "no GPU answers"),
+        (FileNotFoundError(2, "No such file", "/proc/x"), "FileNotFoundError: [Errno 2] No such file: '/proc/x'"),
+        (ValueError("two\nlines\x1b[31m \x00\x7f"), "ValueError: two lines [31m"),
+        (ValueError("right\u202eleft \udcff"), "ValueError: right left"),
+        (TimeoutError(), "TimeoutError:"),
+        (CollectorError(), "CollectorError"),
+    ],
+    ids=["own", "foreign", "control characters", "characters that deceive or cannot be sent", "empty", "empty own"],
+)
+def test_an_error_in_one_printable_line(error: Exception, text: str) -> None:
+    assert describe(error) == text
+
+
+def test_an_error_is_cut() -> None:
+    assert describe(CollectorError("x" * 5000)) == "x" * ERROR_MAX_LENGTH
