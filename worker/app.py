@@ -6,10 +6,11 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import NamedTuple
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
+import pynvml
 
 from proto import fleetpulse_pb2 as pb
 from worker.capacity import machine_capacity
@@ -40,7 +41,7 @@ class WorkerConfig(NamedTuple):
 def run_worker(config: WorkerConfig) -> None:
     """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``."""
     hostname = socket.gethostname()
-    gpu = GpuCollector()
+    gpu = GpuCollector(pynvml)
     sampler = Sampler(
         [
             CpuCollector(),
@@ -53,21 +54,28 @@ def run_worker(config: WorkerConfig) -> None:
             gpu,
         ]
     )
-    register = pb.Register(
-        worker_id=resolve_worker_id(config.worker_id, config.data_dir, hostname),
-        incarnation_id=new_incarnation_id(),
-        hostname=hostname,
-        version=version("fleetpulse"),
-        boot_time_unix_seconds=psutil.boot_time(),
-        capacity=machine_capacity(gpu),
-        labels=config.labels,
-    )
+    worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
     sampler.start()
     try:
+        # The first round tells how many GPUs there are; its readings are not sent.
+        sampler.sample()
+        register = _register(config, worker_id, hostname, gpu.device_count)
         asyncio.run(_report(config.master, register, sampler))
     finally:
         sampler.stop()
         gpu.shutdown()
+
+
+def _register(config: WorkerConfig, worker_id: str, hostname: str, gpu_count: int | None) -> pb.Register:
+    return pb.Register(
+        worker_id=worker_id,
+        incarnation_id=new_incarnation_id(),
+        hostname=hostname,
+        version=version("fleetpulse"),
+        boot_time_unix_seconds=psutil.boot_time(),
+        capacity=machine_capacity(gpu_count),
+        labels=config.labels,
+    )
 
 
 async def _report(master: str, register: pb.Register, sampler: Sampler) -> None:

@@ -17,14 +17,31 @@ _master_option = click.option(
 
 @click.command("worker")
 @_master_option
-@click.option("--worker-id", envvar="FLEETPULSE_WORKER_ID", show_envvar=True,
-              help="Name of this worker; by default the one it had before, else the host's name.")
+@click.option(
+    "--worker-id",
+    envvar="FLEETPULSE_WORKER_ID",
+    show_envvar=True,
+    help="Name of this worker; by default the one it had before, else the host's name.",
+)
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of this worker; may be repeated.")
-@click.option("--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
-              default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory",
-              help="Where the worker keeps its id.")
-@click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
-              type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr.")
+@click.option(
+    "--data-dir",
+    envvar="FLEETPULSE_DATA_DIR",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    default=lambda: platformdirs.user_state_path("fleetpulse"),
+    show_default="per-user state directory",
+    help="Where the worker keeps its id.",
+)
+@click.option(
+    "--log-level",
+    envvar="FLEETPULSE_LOG_LEVEL",
+    default="info",
+    show_default=True,
+    show_envvar=True,
+    type=click.Choice(LOG_LEVELS),
+    help="What is worth a line on stderr.",
+)
 def worker_command(
     master: str, worker_id: str | None, labels: tuple[str, ...], data_dir: Path, log_level: str
 ) -> None:  # fmt: skip
@@ -34,7 +51,7 @@ def worker_command(
 
     _configure_logging(log_level)
     try:
-        run_worker(WorkerConfig(_target(master), worker_id, data_dir, dict(map(_label, labels))))
+        run_worker(WorkerConfig(_target(master), worker_id, data_dir, dict(_label(label) for label in labels)))
     except InvalidWorkerId as error:
         raise click.UsageError(str(error)) from error
 
@@ -43,21 +60,57 @@ def worker_command(
 @_master_option
 @click.option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True, help="How many machines.")
 @click.option("--prefix", default="sim", show_default=True, help="Their ids begin with this.")
-@click.option("--gpu-share", type=click.FloatRange(0.0, 1.0), default=0.25, show_default=True,
-              help="Share of the machines that have GPUs.")
-@click.option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
-              help="GPUs in each of those.")
+@click.option(
+    "--gpu-share",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.25,
+    show_default=True,
+    help="Share of the machines that have GPUs.",
+)
+@click.option(
+    "--gpus",
+    "gpus_per_machine",
+    type=click.IntRange(0, 16),
+    default=2,
+    show_default=True,
+    help="GPUs in each of those.",
+)
 @click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover.")
 @click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away.")
 @click.option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back.")
-@click.option("--trouble-after", "trouble_after_seconds", type=click.FloatRange(0.0), default=30.0, show_default=True,
-              metavar="SECONDS", help="How long those are well before their trouble.")
-@click.option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
-              metavar="SECONDS", help="How long a stall or an absence lasts.")
-@click.option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True, metavar="SECONDS",
-              help="Time over which the machines come up.")
-@click.option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
-              help="End after this time; by default run until SIGTERM or Ctrl-C.")
+@click.option(
+    "--trouble-after",
+    "trouble_after_seconds",
+    type=click.FloatRange(0.0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long those are well before their trouble.",
+)
+@click.option(
+    "--trouble-for",
+    "trouble_seconds",
+    type=click.FloatRange(0.0),
+    default=45.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stall or an absence lasts.",
+)
+@click.option(
+    "--ramp",
+    "ramp_seconds",
+    type=click.FloatRange(0.0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time over which the machines come up.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="SECONDS",
+    help="End after this time; by default run until SIGTERM or Ctrl-C.",
+)
 @click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")

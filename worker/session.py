@@ -68,9 +68,7 @@ class _Outage:
 class WorkerSession:
     """Keeps one worker connected. ``run`` until ``stop``; all methods belong to one asyncio loop."""
 
-    def __init__(
-        self, target: str, register: pb.Register, sample: Sample, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, target: str, register: pb.Register, sample: Sample, rng: random.Random | None = None) -> None:
         self._target = target
         self._register = register
         self._sample = sample
@@ -97,9 +95,7 @@ class WorkerSession:
             except grpc.aio.AioRpcError as error:
                 self._outage.failed(error.code(), error.details() or "no details")
             except TimeoutError:
-                self._outage.failed(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {FIRST_ANSWER_SECONDS:.0f} s"
-                )
+                self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {FIRST_ANSWER_SECONDS:.0f} s")
             if time.monotonic() - started >= LASTING_SECONDS:
                 self._backoff.reset()
             await asyncio.wait({self._stop_reason}, timeout=self._backoff.next_delay_seconds())
@@ -113,7 +109,9 @@ class WorkerSession:
         async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
             call: grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage] = pb_grpc.FleetStub(channel).Connect()
             registered = asyncio.ensure_future(self._registered(call))
-            await asyncio.wait({registered, stop_reason}, timeout=FIRST_ANSWER_SECONDS)
+            await asyncio.wait(
+                {registered, stop_reason}, timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             if not registered.done():
                 registered.cancel()
                 if not stop_reason.done():
@@ -183,8 +181,8 @@ class WorkerSession:
 
 async def _drain(call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]") -> None:
     """Read what the master sends until the stream ends; what this worker does not know is none of its business."""
-    async for _ in call:
-        pass
+    while await call.read() is not grpc.aio.EOF:
+        continue
 
 
 async def _write(

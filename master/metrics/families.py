@@ -116,7 +116,7 @@ FAMILIES: tuple[Family, ...] = (
     _many("gpu_power_watts", "gauge", "watts", "Power that the GPU draws.", ("gpu", "uuid"),
           lambda t: [((str(g.index), g.uuid), g.power_watts) for g in t.reading.gpus]),
     _one("running_tasks", "gauge", "tasks", "Tasks that the worker runs.",
-         lambda t: len(t.reading.running_tasks)),
+         lambda t: len(t.reading.running_tasks) if t.counts.received else None),
     _many("task_cpu_usage_ratio", "gauge", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
           ("task_id",),
           lambda t: [((k.task_id,), _ratio(k.cpu_usage_percent)) for k in t.reading.running_tasks]),
