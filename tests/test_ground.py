@@ -136,6 +136,13 @@ def test_a_wheel_holds_the_packages_with_their_types_and_nothing_else(tmp_path: 
     assert held == {path.as_posix() for path in sources | typed}
 
 
+@pytest.mark.parametrize("command", ["master", "simulate", "up", "worker"])
+def test_the_distribution_brings_the_command(command: str) -> None:
+    result = run([Path(sys.executable).with_name("fleetpulse"), command, "--help"])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"Usage: fleetpulse {command}")
+
+
 # Helper scripts
 
 
