@@ -15,7 +15,6 @@ _log = logging.getLogger(__name__)
 _FILE_NAME = "worker_id"
 _REFUSED = re.compile(r"[^A-Za-z0-9._-]")
 _REFUSED_AT_THE_START = "._-"
-_FILE_MAX_BYTES = 2 * WORKER_ID_MAX_LENGTH
 _INCARNATION_BYTES = 16
 
 
@@ -68,8 +67,7 @@ def _quoted(text: str) -> str:
 def _read(path: Path) -> str | None:
     """The id in the file, or None where there is no file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_MAX_BYTES)
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

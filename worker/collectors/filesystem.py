@@ -53,14 +53,14 @@ def _is_noise(partition: Partition) -> bool:
 def choose_mountpoints(partitions: Iterable[Partition]) -> list[str]:
     """One mountpoint a device, and ``/`` whatever it is; sorted, the first 16.
 
-    A device that is mounted more than once (bind mounts, subvolumes) is reported at ``/``, else at the shortest path.
+    A device that is mounted more than once (bind mounts, subvolumes) is reported at the shortest path.
     """
     by_device: dict[str, str] = {}
     for partition in partitions:
         if _is_noise(partition):
             continue
         known = by_device.setdefault(partition.device, partition.mountpoint)
-        by_device[partition.device] = min(known, partition.mountpoint, key=lambda path: (path != "/", len(path), path))
+        by_device[partition.device] = min(known, partition.mountpoint, key=lambda path: (len(path), path))
     return sorted({"/", *by_device.values()})[:MAX_ITEMS]
 
 

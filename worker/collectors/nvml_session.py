@@ -56,7 +56,8 @@ class NvmlSession:
         return self._initialized
 
     def settled(self) -> None:
-        """Nothing was lost since ``open``: the next loss is a first one again."""
+        """Nothing is lost, or no longer: the next loss is a first one again."""
+        self._renewal_wanted = False
         self._earliest_init = -math.inf
 
     def lost_device(self) -> None:

@@ -35,9 +35,10 @@ def machine(*mounts: Mount, usages: Mapping[str, Usage], files: tuple[str, ...] 
     return FilesystemCollector(lambda: mounts, read_usage, is_directory=lambda path: path not in files)
 
 
-def test_one_mountpoint_a_device_the_shortest_and_the_root_above_all() -> None:
-    mounts = [Mount("/dev/sda1", "/mnt"), ROOT, Mount("/dev/sdb1", "/data/deep"), Mount("/dev/sdb1", "/data")]
+def test_one_mountpoint_a_device_the_shortest() -> None:
+    mounts = [Mount("/dev/sda1", "/mnt"), ROOT, Mount("/dev/sdb1", "/bind/mount"), Mount("/dev/sdb1", "/data")]
     assert choose_mountpoints(mounts) == ["/", "/data"]
+    assert choose_mountpoints(reversed(mounts)) == ["/", "/data"]
 
 
 def test_the_root_is_chosen_even_as_an_overlay() -> None:

@@ -2,9 +2,10 @@
 
 import logging
 import threading
+import time
 from pathlib import Path
 
-import pynvml  # type: ignore[import-untyped]  # it has no types
+import pynvml
 import pytest
 
 from proto import fleetpulse_pb2 as pb
@@ -87,6 +88,15 @@ def test_a_driver_that_cannot_be_used_is_an_error_and_is_tried_every_half_minute
     assert machine.nvml.init_calls == 2
 
 
+def test_a_driver_that_turns_up_unusable_makes_the_number_of_devices_unknown() -> None:
+    machine = Machine(*two_gpus(), init_error=nvml.ERROR_LIBRARY_NOT_FOUND)
+    machine.round()
+    assert machine.collector.device_count == 0
+    machine.nvml.init_error = nvml.ERROR_LIB_RM_VERSION_MISMATCH
+    machine.rounds_for(300.0)
+    assert machine.collector.device_count is None
+
+
 def test_a_driver_reload_costs_one_round() -> None:
     machine = Machine(*two_gpus())
     machine.round()
@@ -108,6 +118,31 @@ def test_every_reload_is_answered_at_the_next_round() -> None:
             machine.round()
         assert machine.nvml.init_calls == reloads + 1
     assert len(machine.round()) == 2
+
+
+def test_a_reload_that_is_noticed_at_a_device_is_one_of_the_driver() -> None:
+    unaware, aware = two_gpus()
+    machine = Machine(unaware, aware)
+    machine.round()
+    aware.failing["nvmlDeviceGetPowerUsage"] = nvml.ERROR_UNINITIALIZED
+    with pytest.raises(GpuUnavailable, match="driver was lost"):
+        machine.round()
+    aware.failing.clear()
+    assert len(machine.round()) == 2
+    assert machine.nvml.init_calls == 2
+
+
+def test_a_driver_lost_again_before_it_gave_a_reading_is_tried_every_half_minute() -> None:
+    gpu = FakeGpu(failing={"nvmlDeviceGetHandleByIndex": nvml.ERROR_UNINITIALIZED})
+    machine = Machine(gpu)
+    machine.rounds_for(30.0)
+    assert machine.nvml.init_calls == 1
+    machine.rounds_for(10.0)
+    assert machine.nvml.init_calls == 2
+    gpu.failing.clear()
+    assert len(machine.round()) == 1
+    machine.rounds_for(600.0)
+    assert machine.nvml.init_calls == 2
 
 
 def test_a_driver_that_was_there_and_is_gone_is_an_error() -> None:
@@ -227,7 +262,9 @@ def test_while_a_reading_hangs_nothing_else_does() -> None:
     reading.start()
     try:
         assert library.entered.wait(10.0)
+        asked_at = time.monotonic()
         collector.shutdown()
+        assert time.monotonic() - asked_at < 2.0
         assert library.shutdown_calls == 0
         assert collector.device_count is None
     finally:

@@ -74,7 +74,7 @@ def test_a_name_that_is_not_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["eth0", "eno1", "enp3s0f1np1", "ens5", "wlan0", "wlp2s0", "ib0", "net1", "venet0", "usb0"]
+    "name", ["eth0", "eno1", "enp3s0f1np1", "ens5", "wlan0", "wlp2s0", "ib0", "net1", "venet0", "lowpan0"]
 )
 def test_names_of_a_machine_itself(name: str) -> None:
     assert not is_made_by_software(name)

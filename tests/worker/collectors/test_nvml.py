@@ -2,7 +2,7 @@
 
 import inspect
 
-import pynvml  # type: ignore[import-untyped]  # it has no types; Nvml is what we know of it
+import pynvml
 import pytest
 
 from worker.collectors import nvml
