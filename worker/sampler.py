@@ -138,6 +138,7 @@ class Sampler:
 def describe(error: BaseException) -> str:
     """One line of printable text, fit for a terminal, a label and protobuf, of at most 200 characters; never empty."""
     kind = type(error).__name__
-    text = str(error) if isinstance(error, CollectorError) else f"{kind}: {error}"
+    message = str(error)
+    text = message if isinstance(error, CollectorError) or not message else f"{kind}: {message}"
     printable = "".join(character if character.isprintable() else " " for character in text)
     return (" ".join(printable.split()) or kind)[:ERROR_MAX_LENGTH]

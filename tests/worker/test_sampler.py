@@ -348,7 +348,7 @@ def test_two_collectors_of_one_name_are_refused() -> None:
         (FileNotFoundError(2, "No such file", "/proc/x"), "FileNotFoundError: [Errno 2] No such file: '/proc/x'"),
         (ValueError("two\nlines\x1b[31m \x00\x7f"), "ValueError: two lines [31m"),
         (ValueError("right\u202eleft \udcff"), "ValueError: right left"),
-        (TimeoutError(), "TimeoutError:"),
+        (TimeoutError(), "TimeoutError"),
         (CollectorError(), "CollectorError"),
     ],
     ids=["own", "foreign", "control characters", "characters that deceive or cannot be sent", "empty", "empty own"],
