@@ -220,6 +220,24 @@ def test_a_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callabl
     assert f"tools: promtool is {promtool}" in result.stdout
 
 
+@pytest.mark.parametrize(("test_exit", "lint_exit", "expected"), [(0, 0, 0), (2, 0, 1), (0, 2, 1), (2, 2, 1)])
+def test_ci_runs_both_halves_and_closes_with_the_line_of_pytest(
+    tmp_path: Path, test_exit: int, lint_exit: int, expected: int
+) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    closing = "========= 3 passed, 1 skipped in 61.10s (0:01:01) ========="
+    executable(
+        tmp_path / "make",
+        f"if [ $1 = test ]; then echo '{closing}'; exit {test_exit}; fi",
+        f"echo linted; exit {lint_exit}",
+    )
+    result = run(["bash", tmp_path / ".ci" / "run"], PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert result.returncode == expected
+    assert "linted" in result.stdout
+    assert result.stdout.splitlines()[-1] == closing
+
+
 # The look-up of programs in tests
 
 
