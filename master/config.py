@@ -1,5 +1,6 @@
 """The master's settings, read once, by the composition root: flags, then environment, then a ``.env`` file."""
 
+import math
 import re
 import socket
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def parse_address(name: str, text: str) -> Address:
     Raises ``ConfigError`` that names the setting.
     """
     host, colon, port = text.strip().rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ConfigError(f"{name}={text!r}: expected a port as 8080, :8080 or host:8080, from 0 to 65535")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -62,7 +63,7 @@ def parse_duration(name: str, text: str) -> float:
     """``5s``, ``500ms``, ``2m``, ``24h``, ``7d`` or plain seconds, in seconds. Raises ``ConfigError``."""
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match["amount"]) * _UNIT_SECONDS[match["unit"] or "s"] if match else 0.0
-    if seconds <= 0.0:
+    if not 0.0 < seconds < math.inf:
         raise ConfigError(f"{name}={text!r}: expected a duration above 0 as 5s, 500ms, 2m or 24h")
     return seconds
 
@@ -91,3 +92,5 @@ def claim_port(name: str, address: Address) -> Address:
             return Address(address.host, probe.getsockname()[1])
     except OSError as error:
         raise ConfigError(f"{name}: cannot listen on {address}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise ConfigError(f"{name}: {address.host!r} is not a host: {error}") from error

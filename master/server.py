@@ -2,10 +2,13 @@
 
 import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+import gevent.socket
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.ggevent import GeventWorker
 
 from master.config import MasterConfig
 from master.errors import ConfigError
@@ -30,7 +33,7 @@ class MasterServer(BaseApplication):
         settings: dict[str, Any] = {
             "bind": str(self._config.http),
             "workers": 1,
-            "worker_class": "gevent",
+            "worker_class": "master.server.MasterWorker",
             "worker_connections": 2000,
             "keepalive": 20,
             # The arbiter's limit; the process itself gives requests less, so that it has time to stop the rest.
@@ -46,11 +49,8 @@ class MasterServer(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Build and start the master. Called by gunicorn in the web process, which gevent has patched by then."""
-        from grpc.experimental import gevent as grpc_gevent  # noqa: PLC0415 - must not load before the fork
-
-        grpc_gevent.init_gevent()
-        from master.app import Master  # noqa: PLC0415 - must not load before gevent has patched the process
+        """Build and start the master. Called by gunicorn in the web process."""
+        from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
         self._master = Master(self._config)
         self._master.start()
@@ -60,6 +60,21 @@ class MasterServer(BaseApplication):
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         if self._master is not None:
             self._master.stop()
+
+
+class MasterWorker(GeventWorker):
+    """gunicorn's gevent worker without gevent's patches.
+
+    What runs on the hub uses gevent by name. The rest of the process, grpc's thread above all, keeps the threads and
+    locks that it was written for.
+    """
+
+    def patch(self) -> None:
+        """Listen on gevent's sockets. Called by gunicorn after the fork."""
+        self.sockets = [
+            gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
+            for listener in self.sockets
+        ]
 
 
 def _shorten_grace(_arbiter: Any, worker: Any) -> None:

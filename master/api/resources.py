@@ -89,8 +89,8 @@ def add_routes(
 ) -> None:
     """Every path of the REST door."""
     app.add_route("/health", health)
-    app.add_route("/telemetry", Fleet(manager, views.all_telemetry))
-    app.add_route("/telemetry/{worker_id}", OneWorker(manager, views.telemetry))
+    app.add_route("/telemetry", Fleet(manager, views.all_records))
+    app.add_route("/telemetry/{worker_id}", OneWorker(manager, views.record))
     app.add_route("/workers", Fleet(manager, views.all_summaries))
     app.add_route("/api/workers", Fleet(manager, views.all_details))
     app.add_route("/api/workers/{worker_id}", ManagedWorker(manager, views.details))

@@ -1,75 +1,106 @@
-"""The JSON of every worker, kept ready: an answer about the whole fleet joins bytes, it serializes nothing."""
+"""The JSON of every worker: the record of each is kept ready, so an answer about the fleet joins bytes."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import orjson
 
 from master.errors import UnknownWorker
+from master.telemetry.lazy import LazyView
 from master.telemetry.records import Reading, RunningTask, WorkerTelemetry
 
 
-class FleetViews:
-    """What REST shows of the live table. An observer of the TelemetryManager; renders in the worker's greenlet."""
+class _Worker(NamedTuple):
+    telemetry: WorkerTelemetry
+    record: bytes
+
+
+class FleetViews(LazyView):
+    """What REST shows of the live table. The views of one worker raise ``UnknownWorker``.
+
+    A worker's record is kept rendered; the rarer views are made when they are asked for.
+    """
 
     def __init__(self) -> None:
-        self._telemetry: dict[str, bytes] = {}
-        self._summaries: dict[str, bytes] = {}
-        self._details: dict[str, bytes] = {}
-        self._metrics: dict[str, bytes] = {}
+        super().__init__()
+        self._workers: dict[str, _Worker] = {}
 
-    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
-        """Render the worker's views."""
-        worker_id = telemetry.worker_id
-        state, identity = orjson.dumps(_state(telemetry)), orjson.dumps(_identity(telemetry))
-        metrics = orjson.dumps(_metrics(telemetry.reading))
-        self._metrics[worker_id] = metrics
-        self._telemetry[worker_id] = state[:-1] + b"," + metrics[1:]
-        self._details[worker_id] = identity[:-1] + b',"metrics":' + metrics + b"}"
-        self._summaries[worker_id] = orjson.dumps(_summary(telemetry))
+    def render(self, telemetry: WorkerTelemetry) -> None:
+        """Render the worker's record."""
+        self._workers[telemetry.worker_id] = _Worker(telemetry, orjson.dumps(_record(telemetry)))
 
-    def worker_removed(self, worker_id: str) -> None:
+    def remove(self, worker_id: str) -> None:
         """Drop the worker's views."""
-        for view in (self._telemetry, self._summaries, self._details, self._metrics):
-            view.pop(worker_id, None)
+        self._workers.pop(worker_id, None)
 
-    def telemetry(self, worker_id: str) -> bytes:
-        """One worker's record. Raises ``UnknownWorker``, as the other views of one worker do."""
-        return _of(self._telemetry, worker_id)
-
-    def details(self, worker_id: str) -> bytes:
-        """One worker's identity, capacity, state and metrics."""
-        return _of(self._details, worker_id)
+    def record(self, worker_id: str) -> bytes:
+        """Everything that is known of one worker's state."""
+        return self._worker(worker_id).record
 
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
-        return _of(self._metrics, worker_id)
+        return orjson.dumps(_metrics(self._worker(worker_id).telemetry.reading))
 
-    def all_telemetry(self) -> bytes:
+    def details(self, worker_id: str) -> bytes:
+        """One worker's identity and capacity, with its record."""
+        return _detailed(self._worker(worker_id))
+
+    def all_records(self) -> bytes:
         """Map of worker_id to record."""
-        return _object(self._telemetry)
+        self.catch_up()
+        return _object((worker_id, worker.record) for worker_id, worker in self._workers.items())
 
     def all_summaries(self) -> bytes:
         """Map of worker_id to the short form."""
-        return _object(self._summaries)
+        self.catch_up()
+        return _object((worker_id, _summary(worker.telemetry)) for worker_id, worker in self._workers.items())
 
     def all_details(self) -> bytes:
         """Array of details."""
-        return b"[" + b",".join(self._details.values()) + b"]"
+        self.catch_up()
+        return b"[%b]" % b",".join([_detailed(worker) for worker in self._workers.values()])
+
+    def _worker(self, worker_id: str) -> _Worker:
+        self.catch_up()
+        try:
+            return self._workers[worker_id]
+        except KeyError:
+            raise UnknownWorker(worker_id) from None
 
 
-def _of(view: dict[str, bytes], worker_id: str) -> bytes:
-    try:
-        return view[worker_id]
-    except KeyError:
-        raise UnknownWorker(worker_id) from None
-
-
-def _object(view: dict[str, bytes]) -> bytes:
+def _object(members: Iterable[tuple[str, bytes]]) -> bytes:
     # A worker id holds no character that JSON escapes (proto.rules), so it needs no encoder.
-    return b"{" + b",".join([b'"%b":%b' % (key.encode(), value) for key, value in view.items()]) + b"}"
+    return b"{%b}" % b",".join([b'"%b":%b' % (worker_id.encode(), value) for worker_id, value in members])
 
 
-def _state(telemetry: WorkerTelemetry) -> dict[str, Any]:
+def _summary(telemetry: WorkerTelemetry) -> bytes:
+    return b'{"worker_id":"%b","is_active":%b,"running_tasks_count":%d,"last_update":%d}' % (
+        telemetry.worker_id.encode(),
+        b"true" if telemetry.is_active else b"false",
+        len(telemetry.running_tasks),
+        telemetry.last_update,
+    )
+
+
+def _detailed(worker: _Worker) -> bytes:
+    registration, capacity = worker.telemetry.registration, worker.telemetry.registration.capacity
+    identity = orjson.dumps(
+        {
+            "worker_id": worker.telemetry.worker_id,
+            "hostname": registration.hostname or None,
+            "version": registration.version or None,
+            "labels": dict(registration.labels),
+            "capacity": capacity._asdict(),
+            "boot_time": registration.boot_time,
+            "registered_at": int(worker.telemetry.registered_at),
+            "is_active": worker.telemetry.is_active,
+            "heartbeats": worker.telemetry.counts._asdict(),
+        }
+    )
+    return b'%b,"telemetry":%b}' % (identity[:-1], worker.record)
+
+
+def _record(telemetry: WorkerTelemetry) -> dict[str, Any]:
     return {
         "worker_id": telemetry.worker_id,
         "cpu_usage": telemetry.cpu_usage,
@@ -78,40 +109,7 @@ def _state(telemetry: WorkerTelemetry) -> dict[str, Any]:
         "running_tasks": [_task(task) for task in telemetry.running_tasks],
         "last_update": int(telemetry.last_update),
         "is_active": telemetry.is_active,
-    }
-
-
-def _summary(telemetry: WorkerTelemetry) -> dict[str, Any]:
-    return {
-        "worker_id": telemetry.worker_id,
-        "is_active": telemetry.is_active,
-        "running_tasks_count": len(telemetry.running_tasks),
-        "last_update": int(telemetry.last_update),
-    }
-
-
-def _identity(telemetry: WorkerTelemetry) -> dict[str, Any]:
-    registration, capacity = telemetry.registration, telemetry.registration.capacity
-    return {
-        "worker_id": telemetry.worker_id,
-        "hostname": registration.hostname or None,
-        "version": registration.version or None,
-        "labels": dict(registration.labels),
-        "capacity": {
-            "cpu_cores": capacity.cpu_cores,
-            "memory_bytes": capacity.memory_bytes,
-            "gpu_count": capacity.gpu_count,
-        },
-        "boot_time": registration.boot_time,
-        "registered_at": int(telemetry.registered_at),
-        "is_active": telemetry.is_active,
-        "last_update": int(telemetry.last_update),
-        "heartbeats": {
-            "received": telemetry.counts.received,
-            "dropped": telemetry.counts.dropped,
-            "missed": telemetry.counts.missed,
-        },
-        "running_tasks_count": len(telemetry.running_tasks),
+        **_metrics(telemetry.reading),
     }
 
 
@@ -135,23 +133,10 @@ def _metrics(reading: Reading) -> dict[str, Any]:
         },
         "load": {"load1": reading.load1, "load5": reading.load5, "load15": reading.load15},
         "uptime_seconds": reading.uptime_seconds,
-        "filesystems": [
-            {"mountpoint": item.mountpoint, "used_bytes": item.used_bytes, "size_bytes": item.size_bytes}
-            for item in reading.filesystems
-        ],
-        "disk_devices": [
-            {"device": item.device, "read_bytes": item.read_bytes, "written_bytes": item.written_bytes}
-            for item in reading.disk_devices
-        ],
-        "network_interfaces": [
-            {
-                "interface": item.interface,
-                "received_bytes": item.received_bytes,
-                "transmitted_bytes": item.transmitted_bytes,
-            }
-            for item in reading.network_interfaces
-        ],
-        "gpus": [gpu._asdict() for gpu in reading.gpus],
+        "filesystems": [item._asdict() for item in reading.filesystems],
+        "disk_devices": [item._asdict() for item in reading.disk_devices],
+        "network_interfaces": [item._asdict() for item in reading.network_interfaces],
+        "gpus": [item._asdict() for item in reading.gpus],
         "collectors": [
             {
                 "collector": item.collector,

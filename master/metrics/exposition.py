@@ -1,16 +1,18 @@
 """The text of the workers' metrics, kept ready: a scrape joins lines, it renders none.
 
-The text formats want all samples of a family together, so the lines are kept by family and then by worker. A heartbeat
-renders its own worker's lines (tens of microseconds, in that worker's greenlet); a scrape is one join a family, with a
-switch to the hub between families, and a family in which nothing changed since the last scrape (sizes, names, collector
-success) is not even joined. Lines are removed with their worker, so no series can leak.
+The text formats want all samples of a family together, so the lines are kept by family and then by worker. A scrape is
+one join a family, with a switch to the hub between families. Families that seldom change are half of the text: they are
+rendered when a reading differs from the last one, and joined when one was rendered. Lines are removed with their worker,
+so no series can leak.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 
-from master.metrics.families import FAMILIES, Family
+from master.metrics.families import FAMILIES, Family, Labelled, Number
+from master.telemetry.lazy import LazyView
 from master.telemetry.records import WorkerTelemetry
 
 
@@ -24,83 +26,89 @@ def escape(value: str) -> str:
 class _Column:
     """One family's lines by worker id."""
 
-    __slots__ = ("_joined", "_label_starts", "_lines", "_prefix", "_value", "_values", "family", "headers")
+    __slots__ = ("_joined", "_label_starts", "_lines", "_prefix", "family", "headers", "read")
 
     def __init__(self, family: Family) -> None:
         self.family = family
+        self.read = family.read
         self.headers = tuple(
             # OpenMetrics names a counter's family without the suffix that its samples carry.
             f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n".encode()
             for name in (family.name, family.name.removesuffix("_total"))
         )
-        self._value = family.value
-        self._values = family.values
         self._prefix = f'{family.name}{{worker_id="'
         self._label_starts = tuple(f',{label}="' for label in family.labels)
         self._lines: dict[str, str] = {}
         self._joined: bytes | None = None
 
-    def put(self, telemetry: WorkerTelemetry) -> None:
-        worker_id = telemetry.worker_id
-        text = self._rendered(telemetry)
-        if text != self._lines.get(worker_id, ""):
+    def put(self, worker_id: str, reading: Any) -> None:
+        text = self._labelled_text(worker_id, reading) if self._label_starts else self._text(worker_id, reading)
+        if text:
+            self._lines[worker_id] = text
             self._joined = None
-            if text:
-                self._lines[worker_id] = text
-            else:
-                del self._lines[worker_id]
+        else:
+            self.remove(worker_id)
 
     def remove(self, worker_id: str) -> None:
         if self._lines.pop(worker_id, None) is not None:
             self._joined = None
 
     def joined(self) -> bytes:
-        if self._joined is None:
-            self._joined = "".join(self._lines.values()).encode()
-        return self._joined
+        joined = self._joined
+        if joined is None:
+            joined = "".join(self._lines.values()).encode()
+            if self.family.seldom_changes:
+                self._joined = joined
+        return joined
 
-    def _rendered(self, telemetry: WorkerTelemetry) -> str:
-        if self._value is not None:
-            value = self._value(telemetry)
-            return "" if value is None else f'{self._prefix}{telemetry.worker_id}"}} {value}\n'
-        assert self._values is not None
-        start = f'{self._prefix}{telemetry.worker_id}"'
-        return "".join(
-            [
-                f"{start}{self._label_text(labels)}}} {value}\n"
-                for labels, value in self._values(telemetry)
-                if value is not None
-            ]
-        )
+    def _text(self, worker_id: str, value: Number) -> str:
+        return "" if value is None else f'{self._prefix}{worker_id}"}} {value}\n'
 
-    def _label_text(self, values: tuple[str, ...]) -> str:
+    def _labelled_text(self, worker_id: str, readings: list[Labelled]) -> str:
         text = ""
-        for start, value in zip(self._label_starts, values, strict=True):
-            text += f'{start}{escape(value)}"'
+        for labels, value in readings:
+            if value is not None:
+                text += f'{self._prefix}{worker_id}"'
+                for start, label in zip(self._label_starts, labels, strict=True):
+                    text += f'{start}{escape(label)}"'
+                text += f"}} {value}\n"
         return text
 
 
-class FleetExposition:
-    """Keeps the lines of the live table. An observer of the TelemetryManager."""
+class FleetExposition(LazyView):
+    """Keeps the lines of the live table."""
 
     def __init__(self, families: tuple[Family, ...] = FAMILIES) -> None:
+        super().__init__()
         self._columns = [_Column(family) for family in families]
+        self._lively = [column for column in self._columns if not column.family.seldom_changes]
+        self._steady = [column for column in self._columns if column.family.seldom_changes]
+        self._steady_readings: dict[str, list[Any]] = {}
 
-    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
+    def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's lines. An inactive one keeps those that outlive silence; the rest end, and go stale."""
-        for column in self._columns:
-            if telemetry.is_active or column.family.outlives_silence:
-                column.put(telemetry)
-            else:
-                column.remove(telemetry.worker_id)
+        worker_id = telemetry.worker_id
+        for column in self._lively:
+            column.put(worker_id, column.read(telemetry))
+        readings = [column.read(telemetry) for column in self._steady]
+        if readings != self._steady_readings.get(worker_id):
+            self._steady_readings[worker_id] = readings
+            for column, reading in zip(self._steady, readings, strict=True):
+                column.put(worker_id, reading)
+        if not telemetry.is_active:
+            for column in self._columns:
+                if not column.family.outlives_silence:
+                    column.remove(worker_id)
 
-    def worker_removed(self, worker_id: str) -> None:
+    def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
+        self._steady_readings.pop(worker_id, None)
         for column in self._columns:
             column.remove(worker_id)
 
     def chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
         """The families, one after the other. Lets other greenlets run in between, so each is consistent in itself."""
+        self.catch_up()
         for column in self._columns:
             yield column.headers[openmetrics]
             yield column.joined()

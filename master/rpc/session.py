@@ -1,17 +1,8 @@
-"""One worker's stream: a greenlet that reads it, and a queue of what goes down it.
-
-The reader only receives: each message is handed to the TelemetryManager, which queues it. What ends the stream (the
-worker left, broke a rule, was superseded; the master stops) travels through the same queue as what is sent, so the
-stream has one end and one reason for it.
-"""
+"""One worker's stream as the hub sees it: who speaks, what it says, and why the stream ends."""
 
 import logging
-from collections.abc import Iterator
 from importlib.metadata import version
-
-import gevent
-import grpc
-from gevent.queue import Empty, SimpleQueue
+from typing import Protocol
 
 from master.config import Terms
 from master.errors import (
@@ -23,7 +14,10 @@ from master.errors import (
     StreamSuperseded,
     UnknownWorker,
 )
-from master.rpc.codec import Unreadable
+from master.instruments import Instruments
+from master.rpc.codec import Unreadable, worker_message_from
+from master.rpc.status import status_of
+from master.rpc.stream import Ending
 from master.telemetry.intake import registration_from
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
@@ -33,22 +27,26 @@ _LOGGER = logging.getLogger(__name__)
 FIRST_MESSAGE_SECONDS = 10.0
 MASTER_VERSION = version("fleetpulse")
 
-_Requests = Iterator[pb.WorkerMessage | Unreadable]
 
+class Outgoing(Protocol):
+    """What a session needs of its stream; ``rpc.stream.Stream`` is one."""
 
-class _End:
-    """The worker closed its side of the stream, or the connection broke."""
+    peer: str
+
+    def send(self, message: bytes) -> None: ...
+
+    def end(self, ending: Ending) -> None: ...
 
 
 class SessionTable:
     """The registered sessions by worker id: at most one a worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: TelemetryManager, instruments: Instruments) -> None:
+        self.manager = manager
+        self.instruments = instruments
         self._sessions: dict[str, Session] = {}
         self._stopping = False
-
-    def __len__(self) -> int:
-        return len(self._sessions)
+        instruments.sessions.set_function(lambda: len(self._sessions))
 
     def enter(self, session: "Session") -> None:
         """The session speaks for its worker from now on; an older one of the same worker is ended."""
@@ -74,94 +72,78 @@ class SessionTable:
 
 
 class Session:
-    """Drives one stream. ``messages`` is what the RPC handler yields from."""
+    """What one stream says, in order. All methods are called on the hub, one at a time."""
 
-    __slots__ = ("_incarnation_id", "_manager", "_outbox", "_table", "worker_id")
+    __slots__ = ("_has_ended", "_incarnation_id", "_outgoing", "_table", "worker_id")
 
-    def __init__(self, manager: TelemetryManager, table: SessionTable) -> None:
+    def __init__(self, table: SessionTable, outgoing: Outgoing) -> None:
         self.worker_id = ""
         self._incarnation_id = ""
-        self._manager = manager
         self._table = table
-        self._outbox: SimpleQueue[pb.MasterMessage | FleetPulseError | type[_End]] = SimpleQueue()
+        self._outgoing = outgoing
+        self._has_ended = False
 
-    def messages(self, requests: _Requests) -> Iterator[pb.MasterMessage]:
-        """What goes down the stream, until it ends. Raises the ``FleetPulseError`` that ended it."""
-        reader = gevent.spawn(self._read, requests)
-        reader.name = "session-reader"
+    def receive(self, data: bytes) -> None:
+        """A message arrived. One that breaks a rule ends the stream with the reason."""
+        if self._has_ended:
+            return
         try:
-            yield self._first_message()
-            while (item := self._outbox.get()) is not _End:
-                yield self._message(item)
-        finally:
-            self._close()
-
-    def end(self, error: FleetPulseError) -> None:
-        """End the stream with this error, after what is queued already."""
-        self._outbox.put(error)
-
-    def _first_message(self) -> pb.MasterMessage:
-        try:
-            return self._message(self._outbox.get(timeout=FIRST_MESSAGE_SECONDS))
-        except Empty:
-            raise RegistrationTimeout(
-                f"nobody registered on this stream within {FIRST_MESSAGE_SECONDS:.0f} s; send Register first"
-            ) from None
-
-    @staticmethod
-    def _message(item: object) -> pb.MasterMessage:
-        if isinstance(item, pb.MasterMessage):
-            return item
-        if isinstance(item, FleetPulseError):
-            raise item
-        raise ProtocolViolation("the stream was closed before anyone registered on it")
-
-    def _close(self) -> None:
-        if self._table.leave(self):
-            self._manager.release_worker(self.worker_id, self._incarnation_id)
-
-    # The reader's greenlet
-
-    def _read(self, requests: _Requests) -> None:
-        try:
-            self._register(next(requests, None))
-            for message in requests:
-                self._receive(message)
+            message = worker_message_from(data)
+            if isinstance(message, Unreadable):
+                raise InvalidMessage(message.why)
+            if self.worker_id:
+                self._understand(message)
+            else:
+                self._register(message)
         except FleetPulseError as error:
             self.end(error)
-        except grpc.RpcError:
-            # The connection broke or the handler aborted the call: grpc tells the iterator so, and nothing else.
-            _LOGGER.debug("worker %s: the stream broke", self.worker_id or "(unregistered)")
-        except Exception as error:
-            _LOGGER.exception("worker %s: the stream's reader failed", self.worker_id or "(unregistered)")
-            self.end(FleetPulseError(f"the master failed on this stream: {type(error).__name__}"))
-        finally:
-            self._outbox.put(_End)
 
-    def _register(self, first: pb.WorkerMessage | Unreadable | None) -> None:
-        if first is None:
+    def close(self, _: None = None) -> None:
+        """The stream is over, whoever ended it."""
+        self._has_ended = True
+        if self._table.leave(self):
+            self._table.manager.release_worker(self.worker_id, self._incarnation_id)
+
+    def end(self, error: FleetPulseError) -> None:
+        """End the stream with this error."""
+        if self._has_ended:
             return
-        if isinstance(first, Unreadable):
-            raise InvalidMessage(first.why)
+        self.close()
+        status = status_of(error)
+        level = logging.DEBUG if isinstance(error, MasterStopping) else logging.INFO
+        _LOGGER.log(level, "the stream of %s (%s) ends with %s: %s", self.worker_id or "nobody", self._outgoing.peer,
+                    status.name, error)  # fmt: skip
+        self._table.instruments.sessions_refused.labels(error.reason).inc()
+        self._outgoing.end(Ending(status, str(error)))
+
+    def expect_registration(self, _: None = None) -> None:
+        """The time for the first message is over."""
+        if not self.worker_id:
+            self.end(
+                RegistrationTimeout(
+                    f"nobody registered on this stream within {FIRST_MESSAGE_SECONDS:.0f} s; send register first"
+                )
+            )
+
+    def _register(self, first: pb.WorkerMessage) -> None:
         kind = first.WhichOneof("message")
         if kind != "register":
             raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
         registration = registration_from(first.register)
-        self._manager.register_worker(first.register.worker_id, registration)
-        self.worker_id = first.register.worker_id
-        self._incarnation_id = registration.incarnation_id
+        worker_id = first.register.worker_id
+        self._table.manager.register_worker(worker_id, registration)
+        self.worker_id, self._incarnation_id = worker_id, registration.incarnation_id
         self._table.enter(self)
-        self._outbox.put(pb.MasterMessage(registered=_registered(self._manager.terms)))
+        terms = self._table.manager.terms
+        self._outgoing.send(pb.MasterMessage(registered=_registered(terms)).SerializeToString())
 
-    def _receive(self, message: pb.WorkerMessage | Unreadable) -> None:
-        if isinstance(message, Unreadable):
-            raise InvalidMessage(message.why)
+    def _understand(self, message: pb.WorkerMessage) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
             heartbeat = message.heartbeat
             if heartbeat.worker_id != self.worker_id or heartbeat.incarnation_id != self._incarnation_id:
                 raise InvalidMessage(f"this stream speaks for worker {self.worker_id} only, and for its incarnation")
-            self._manager.process_heartbeat(heartbeat)
+            self._table.manager.process_heartbeat(heartbeat)
         elif kind == "goodbye":
             self._say_goodbye(message.goodbye)
         elif kind == "register":
@@ -171,10 +153,9 @@ class Session:
     def _say_goodbye(self, goodbye: pb.Goodbye) -> None:
         if not self._table.leave(self):
             return
-        reason = ascii(goodbye.reason[:200])
-        _LOGGER.info("worker %s said goodbye: %s", self.worker_id, reason)
+        _LOGGER.info("worker %s said goodbye: %s", self.worker_id, ascii(goodbye.reason[:200]))
         try:
-            self._manager.unregister_worker(self.worker_id)
+            self._table.manager.unregister_worker(self.worker_id)
         except UnknownWorker:
             _LOGGER.debug("worker %s was forgotten before it said goodbye", self.worker_id)
 

@@ -5,7 +5,7 @@ Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the fie
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ MAX_LABELS = 64
 MAX_TEXT_LENGTH = 256
 
 Item = TypeVar("Item")
+Named = TypeVar(
+    "Named", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading, GpuReading, RunningTask, CollectorReport
+)
 
 _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
@@ -90,29 +93,32 @@ def reading_from(message: pb.Heartbeat) -> Reading:
         load5=_amount("load.load5", _given(load, "load5")),
         load15=_amount("load.load15", _given(load, "load15")),
         uptime_seconds=_amount("uptime_seconds", _given(message, "uptime_seconds")),
-        filesystems=tuple(
-            FilesystemReading(
-                _text("filesystems.mountpoint", item.mountpoint), _given(item, "used_bytes"), _given(item, "size_bytes")
-            )
-            for item in _bounded("filesystems", message.filesystems)
-        ),
-        disk_devices=tuple(
-            DiskDeviceReading(
-                _text("disk_devices.device", item.device), _given(item, "read_bytes"), _given(item, "written_bytes")
-            )
-            for item in _bounded("disk_devices", message.disk_devices)
-        ),
-        network_interfaces=tuple(
-            NetworkInterfaceReading(
-                _text("network_interfaces.interface", item.interface),
-                _given(item, "received_bytes"),
-                _given(item, "transmitted_bytes"),
-            )
-            for item in _bounded("network_interfaces", message.network_interfaces)
-        ),
-        gpus=tuple(map(_gpu_from, _bounded("gpus", message.gpus))),
-        running_tasks=tuple(map(_task_from, _bounded("running_tasks", message.running_tasks, MAX_RUNNING_TASKS))),
-        collectors=tuple(map(_collector_from, _bounded("collectors", message.collectors))),
+        filesystems=_each("filesystems", _filesystem_from, message.filesystems),
+        disk_devices=_each("disk_devices", _disk_device_from, message.disk_devices),
+        network_interfaces=_each("network_interfaces", _network_interface_from, message.network_interfaces),
+        gpus=_each("gpus", _gpu_from, message.gpus),
+        running_tasks=_each("running_tasks", _task_from, message.running_tasks, MAX_RUNNING_TASKS),
+        collectors=_each("collectors", _collector_from, message.collectors),
+    )
+
+
+def _filesystem_from(item: pb.Filesystem) -> FilesystemReading:
+    return FilesystemReading(
+        _text("filesystems.mountpoint", item.mountpoint), _given(item, "used_bytes"), _given(item, "size_bytes")
+    )
+
+
+def _disk_device_from(item: pb.DiskDevice) -> DiskDeviceReading:
+    return DiskDeviceReading(
+        _text("disk_devices.device", item.device), _given(item, "read_bytes"), _given(item, "written_bytes")
+    )
+
+
+def _network_interface_from(item: pb.NetworkInterface) -> NetworkInterfaceReading:
+    return NetworkInterfaceReading(
+        _text("network_interfaces.interface", item.interface),
+        _given(item, "received_bytes"),
+        _given(item, "transmitted_bytes"),
     )
 
 
@@ -179,10 +185,16 @@ def _text(field: str, value: str) -> str:
     return value
 
 
-def _bounded(field: str, items: Sequence[Item], most: int = MAX_DEVICES) -> Sequence[Item]:
+def _each(
+    field: str, read: Callable[[Item], Named], items: Sequence[Item], most: int = MAX_DEVICES
+) -> tuple[Named, ...]:
     if len(items) > most:
         raise InvalidMessage(f"{field} has {len(items)} entries; at most {most} are accepted")
-    return items
+    readings = tuple(map(read, items))
+    # What a reading is of comes first in it. Twice the same would be one series with two values on /metrics.
+    if len(readings) > 1 and len({reading[0] for reading in readings}) < len(readings):
+        raise InvalidMessage(f"{field} has two entries for one {readings[0]._fields[0]}")
+    return readings
 
 
 def _shown(text: str) -> str:

@@ -41,6 +41,7 @@ class LeaseTable:
 
     def silent_seconds(self, worker_id: str, now: float) -> float | None:
         """For how long the worker has not been heard; ``None`` when it has no lease."""
+        self._forgive_a_stall(now)
         renewed_at = self._renewed_at.get(worker_id)
         return None if renewed_at is None else now - self._forgiven_seconds - renewed_at
 

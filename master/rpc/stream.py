@@ -1,0 +1,45 @@
+"""One call as grpc's thread sees it: what the hub wants to send, and how the call shall end."""
+
+import asyncio
+from typing import NamedTuple
+
+import grpc
+
+Call = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Ending(NamedTuple):
+    """How the master ends a call."""
+
+    code: grpc.StatusCode
+    details: str = ""
+
+
+class Stream:
+    """The way from the hub to one open ``Connect``. ``send`` and ``end`` are for the hub, the rest for grpc's thread."""
+
+    __slots__ = ("_loop", "_outbox", "peer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
+        self.peer = peer
+        self._loop = loop
+        self._outbox: asyncio.Queue[bytes | Ending] = asyncio.Queue()
+
+    def send(self, message: bytes) -> None:
+        """Send a ``MasterMessage``, serialized."""
+        self._loop.call_soon_threadsafe(self._outbox.put_nowait, message)
+
+    def end(self, ending: Ending) -> None:
+        """End the call after what was sent before."""
+        self._loop.call_soon_threadsafe(self._outbox.put_nowait, ending)
+
+    def hang_up(self) -> None:
+        """The worker closed its side, or the connection broke."""
+        self._outbox.put_nowait(Ending(grpc.StatusCode.OK))
+
+    async def pump(self, call: Call) -> None:
+        """Carry out what the hub wants until the call ends."""
+        while not isinstance(item := await self._outbox.get(), Ending):
+            await call.write(item)
+        if item.code is not grpc.StatusCode.OK:
+            await call.abort(item.code, item.details)
