@@ -1,12 +1,15 @@
 """gunicorn as FleetPulse runs it: an arbiter that restarts the one gevent process in which the master lives."""
 
+import contextlib
 import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent.socket
+from greenlet import greenlet
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -68,6 +71,29 @@ class MasterWorker(GeventWorker):
     What runs on the hub uses gevent by name. The rest of the process, grpc's thread above all, keeps the threads and
     locks that it was written for.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._idle: dict[gevent.Timeout, greenlet] = {}
+
+    @contextlib.contextmanager
+    def timeout_ctx(self) -> Iterator[None]:  # type: ignore[override]  # its stub forgets the context manager
+        """Bounds the wait for a connection's next request. Called by gunicorn."""
+        with gevent.Timeout(self.cfg.keepalive, False) as patience:  # type: ignore[arg-type]  # False: end quietly
+            self._idle[patience] = gevent.getcurrent()
+            try:
+                yield
+            finally:
+                del self._idle[patience]
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop, and do not wait for connections that ask nothing. Called by gunicorn, in the signal's handler."""
+        super().handle_exit(sig, frame)
+        gevent.spawn(self._end_idle_connections)
+
+    def _end_idle_connections(self) -> None:
+        for patience, connection in list(self._idle.items()):
+            gevent.kill(connection, patience)
 
     def patch(self) -> None:
         """Listen on gevent's sockets. Called by gunicorn after the fork."""

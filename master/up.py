@@ -14,6 +14,9 @@ from master.config import Address, MasterConfig
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0
 _POLL_SECONDS = 0.05
+_STOPPED = (0, -signal.SIGTERM)
+"""Exit codes of a child that was asked to stop; one that had no time yet to catch the signal ends by it."""
+
 _PASSED_ON = ("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level")
 
 
@@ -40,7 +43,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until the end; the exit code: 0 after a signal, 1 when a child ended by itself."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # The children do not hear a terminal that is closed, so SIGHUP must stop them as Ctrl-C does.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         try:
             self._start("master")
@@ -84,7 +88,7 @@ class Supervisor:
         for name, child in reversed(self._children.items()):
             child.terminate()
             try:
-                if child.wait(_STOP_SECONDS) != 0:
+                if child.wait(_STOP_SECONDS) not in _STOPPED:
                     failures.append(name)
             except subprocess.TimeoutExpired:
                 self._echo(f"The {name} did not stop within {_STOP_SECONDS:.0f} s and is killed.")
@@ -107,7 +111,8 @@ class Supervisor:
 
 def _reachable(address: Address) -> Address:
     """An address to connect to for one to listen on."""
-    return {"0.0.0.0": Address("127.0.0.1", address.port), "::": Address("::1", address.port)}.get(address.host, address)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return Address(host, address.port)
 
 
 def _is_healthy(address: Address) -> bool:
