@@ -73,7 +73,7 @@ def check_terms(terms: Terms) -> Terms:
     if terms.inactivity_timeout_seconds < 2.0 * terms.heartbeat_interval_seconds:
         raise ConfigError(
             f"INACTIVITY_TIMEOUT ({terms.inactivity_timeout_seconds:g} s) must be at least twice "
-            f"HEARTBEAT_INTERVAL ({terms.heartbeat_interval_seconds:g} s), or one late heartbeat makes a worker inactive"
+            f"HEARTBEAT_INTERVAL ({terms.heartbeat_interval_seconds:g} s), or a late heartbeat makes a worker inactive"
         )
     return terms
 

@@ -61,7 +61,7 @@ class FleetViews(LazyView):
         return b"[%b]" % b",".join([_detailed(worker) for worker in self._workers.values()])
 
     def _worker(self, worker_id: str) -> _Worker:
-        self.catch_up()
+        self.catch_up_with(worker_id)
         try:
             return self._workers[worker_id]
         except KeyError:

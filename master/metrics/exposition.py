@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 
-from master.metrics.families import FAMILIES, Family, Labelled, Number
+from master.metrics.families import FAMILIES, Family, Labelled
 from master.telemetry.lazy import LazyView
 from master.telemetry.records import WorkerTelemetry
 
@@ -26,7 +26,7 @@ def escape(value: str) -> str:
 class _Column:
     """One family's lines by worker id."""
 
-    __slots__ = ("_joined", "_label_starts", "_lines", "_prefix", "family", "headers", "read")
+    __slots__ = ("_joined", "_label_starts", "family", "headers", "lines", "prefix", "read")
 
     def __init__(self, family: Family) -> None:
         self.family = family
@@ -36,41 +36,40 @@ class _Column:
             f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n".encode()
             for name in (family.name, family.name.removesuffix("_total"))
         )
-        self._prefix = f'{family.name}{{worker_id="'
+        self.prefix = f'{family.name}{{worker_id="'
+        self.lines: dict[str, str] = {}
         self._label_starts = tuple(f',{label}="' for label in family.labels)
-        self._lines: dict[str, str] = {}
         self._joined: bytes | None = None
 
     def put(self, worker_id: str, reading: Any) -> None:
-        text = self._labelled_text(worker_id, reading) if self._label_starts else self._text(worker_id, reading)
-        if text:
-            self._lines[worker_id] = text
-            self._joined = None
+        """Render the worker's lines of this family; of a family that seldom changes, when they have."""
+        if reading is None or reading == []:
+            self.lines.pop(worker_id, None)
+        elif self._label_starts:
+            self.lines[worker_id] = self._labelled_text(f'{self.prefix}{worker_id}"', reading)
         else:
-            self.remove(worker_id)
+            self.lines[worker_id] = f'{self.prefix}{worker_id}"}} {reading}\n'
+        self._joined = None
 
     def remove(self, worker_id: str) -> None:
-        if self._lines.pop(worker_id, None) is not None:
+        if self.lines.pop(worker_id, None) is not None:
             self._joined = None
 
     def joined(self) -> bytes:
         joined = self._joined
         if joined is None:
-            joined = "".join(self._lines.values()).encode()
+            joined = "".join(self.lines.values()).encode()
             if self.family.seldom_changes:
                 self._joined = joined
         return joined
 
-    def _text(self, worker_id: str, value: Number) -> str:
-        return "" if value is None else f'{self._prefix}{worker_id}"}} {value}\n'
-
-    def _labelled_text(self, worker_id: str, readings: list[Labelled]) -> str:
+    def _labelled_text(self, start: str, readings: list[Labelled]) -> str:
         text = ""
         for labels, value in readings:
             if value is not None:
-                text += f'{self._prefix}{worker_id}"'
-                for start, label in zip(self._label_starts, labels, strict=True):
-                    text += f'{start}{escape(label)}"'
+                text += start
+                for label_start, label in zip(self._label_starts, labels, strict=True):
+                    text += f'{label_start}{escape(label)}"'
                 text += f"}} {value}\n"
         return text
 
@@ -82,19 +81,28 @@ class FleetExposition(LazyView):
         super().__init__()
         self._columns = [_Column(family) for family in families]
         self._lively = [column for column in self._columns if not column.family.seldom_changes]
+        self._lively_numbers = [
+            (column.read, column.prefix, column.lines) for column in self._lively if not column.family.labels
+        ]
+        self._lively_lists = [column for column in self._lively if column.family.labels]
         self._steady = [column for column in self._columns if column.family.seldom_changes]
         self._steady_readings: dict[str, list[Any]] = {}
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's lines. An inactive one keeps those that outlive silence; the rest end, and go stale."""
         worker_id = telemetry.worker_id
-        for column in self._lively:
-            column.put(worker_id, column.read(telemetry))
-        readings = [column.read(telemetry) for column in self._steady]
-        if readings != self._steady_readings.get(worker_id):
-            self._steady_readings[worker_id] = readings
-            for column, reading in zip(self._steady, readings, strict=True):
-                column.put(worker_id, reading)
+        # The innermost loop of the heartbeat path: what `put` does, without the calls.
+        for read, prefix, lines in self._lively_numbers:
+            value = read(telemetry)
+            if value is None:
+                lines.pop(worker_id, None)
+            else:
+                lines[worker_id] = f'{prefix}{worker_id}"}} {value}\n'
+        for column in self._lively_lists:
+            readings = column.read(telemetry)
+            if readings or worker_id in column.lines:
+                column.put(worker_id, readings)
+        self._render_steady(worker_id, [column.read(telemetry) for column in self._steady])
         if not telemetry.is_active:
             for column in self._columns:
                 if not column.family.outlives_silence:
@@ -113,3 +121,9 @@ class FleetExposition(LazyView):
             yield column.headers[openmetrics]
             yield column.joined()
             gevent.sleep(0)
+
+    def _render_steady(self, worker_id: str, readings: list[Any]) -> None:
+        if readings != self._steady_readings.get(worker_id):
+            self._steady_readings[worker_id] = readings
+            for column, reading in zip(self._steady, readings, strict=True):
+                column.put(worker_id, reading)

@@ -50,7 +50,7 @@ def check_incarnation_id(incarnation_id: str) -> None:
     """Raise ``InvalidMessage`` unless ``incarnation_id`` is empty or a short word."""
     if not _INCARNATION_ID.fullmatch(incarnation_id):
         raise InvalidMessage(
-            f"incarnation_id {_shown(incarnation_id)} is refused: it must be at most 64 letters, digits, '.', '_' or '-'"
+            f"incarnation_id {_shown(incarnation_id)} is refused: at most 64 of letters, digits, '.', '_', '-' are accepted"
         )
 
 

@@ -1,29 +1,39 @@
-"""Views of the live table that are rendered in batches, behind the heartbeats and ahead of every read.
+"""Views of the live table that are rendered in batches: behind the heartbeats, ahead of every read, and only in demand.
 
 Rendering one worker's text costs several times more when it is done alone than in a batch, because the code and the
-data of everything else have just been through the processor's caches. So a change is only noted, a greenlet renders
-what has gathered every few milliseconds, and whoever reads renders the rest first: a read is never behind the table.
+data of everything else have just been through the processor's caches. So a change is only noted. While somebody reads
+the view now and then, a greenlet renders what has gathered every few milliseconds; whoever reads renders the rest first,
+so a read is never behind the table. A view that nobody reads costs nothing.
 """
 
 import logging
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 
 import gevent
 from gevent.event import Event
 
+from master.telemetry.ports import Clock
 from master.telemetry.records import WorkerTelemetry
 
 _LOGGER = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
+DEMAND_SECONDS = 90.0
+"""How long a read keeps a view in demand: longer than a scraper or a person who watches waits between two."""
+
+_RENDERED_IN_A_ROW = 64
+"""Workers after which other greenlets have their turn."""
 
 
 class LazyView(ABC):
-    """A ``TelemetryObserver`` that renders. A subclass calls ``catch_up`` at the start of every read."""
+    """A ``TelemetryObserver`` that renders. A subclass calls ``catch_up`` at the start of a read."""
 
-    def __init__(self) -> None:
-        self._behind: dict[str, WorkerTelemetry] = {}
-        self._is_behind = Event()
+    def __init__(self, clock: Clock = Clock()) -> None:  # noqa: B008 - an immutable pair of functions
+        self._clock = clock
+        self._behind: OrderedDict[str, WorkerTelemetry] = OrderedDict()
+        self._read_at = -DEMAND_SECONDS
+        self._has_work = Event()
         self._renderer: gevent.Greenlet | None = None
 
     @abstractmethod
@@ -37,7 +47,7 @@ class LazyView(ABC):
     def worker_changed(self, telemetry: WorkerTelemetry) -> None:
         """Note the change; of several only the last counts."""
         if not self._behind:
-            self._is_behind.set()
+            self._has_work.set()
         self._behind[telemetry.worker_id] = telemetry
 
     def worker_removed(self, worker_id: str) -> None:
@@ -46,17 +56,19 @@ class LazyView(ABC):
         self.remove(worker_id)
 
     def catch_up(self) -> None:
-        """Render what changed. Does not switch, so that a view never shows half a batch."""
-        behind, self._behind = self._behind, {}
-        self._is_behind.clear()
-        for worker_id, telemetry in behind.items():
-            try:
-                self.render(telemetry)
-            except Exception:
-                _LOGGER.exception("worker %s: its telemetry could not be rendered", worker_id)
+        """Render all that changed. Lets other greenlets run now and then."""
+        self._read_at = self._clock.monotonic()
+        self._has_work.set()
+        self._render_behind()
+
+    def catch_up_with(self, worker_id: str) -> None:
+        """Render what changed of one worker."""
+        telemetry = self._behind.pop(worker_id, None)
+        if telemetry is not None:
+            self.render(telemetry)
 
     def start(self) -> None:
-        """Render in the background from now on."""
+        """Render in the background from now on, while the view is in demand."""
         self._renderer = gevent.spawn(self._keep_up)
         self._renderer.name = f"renderer-{type(self).__name__}"
 
@@ -67,6 +79,20 @@ class LazyView(ABC):
 
     def _keep_up(self) -> None:
         while True:
-            self._is_behind.wait()
+            self._has_work.wait()
+            self._has_work.clear()
             gevent.sleep(BATCH_SECONDS)
-            self.catch_up()
+            if self._clock.monotonic() - self._read_at < DEMAND_SECONDS:
+                self._render_behind()
+
+    def _render_behind(self) -> None:
+        rendered = 0
+        while self._behind:
+            worker_id, telemetry = self._behind.popitem(last=False)
+            try:
+                self.render(telemetry)
+            except Exception:
+                _LOGGER.exception("worker %s: its telemetry could not be rendered", worker_id)
+            rendered += 1
+            if rendered % _RENDERED_IN_A_ROW == 0:
+                gevent.sleep(0)

@@ -12,8 +12,8 @@ class LeaseTable:
     """Leases of ``timeout_seconds`` by worker id, on a monotonic clock in seconds.
 
     ``expire`` must be called regularly. When it is called more than ``stall_seconds`` after the call before, the master
-    itself stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that time
-    is not held against the workers.
+    itself stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that
+    time is not held against the workers.
     """
 
     def __init__(self, timeout_seconds: float, stall_seconds: float = 1.0) -> None:

@@ -1,9 +1,9 @@
 """N simulated machines in one process, each with a session and a connection of its own; some of them misbehave.
 
-    steady   beats until the end and says goodbye
-    stall    keeps its connection and stops beating for a while, again and again
-    vanish   is cut off without a goodbye, once, and stays away
-    flap     is cut off without a goodbye and comes back as a new incarnation, again and again
+steady   beats until the end and says goodbye
+stall    keeps its connection and stops beating for a while, again and again
+vanish   is cut off without a goodbye, once, and stays away
+flap     is cut off without a goodbye and comes back as a new incarnation, again and again
 """
 
 import asyncio
@@ -121,7 +121,9 @@ class _SimulatedWorker:
 
     async def _sample(self) -> pb.Heartbeat:
         # A sampler that does not return is what a stall looks like to the session.
-        await asyncio.sleep(max(self._stalled_until - time.monotonic(), 0.0))
+        stalled_seconds = self._stalled_until - time.monotonic()
+        if stalled_seconds > 0.0:
+            await asyncio.sleep(stalled_seconds)
         return self._machine.sample(time.time())
 
 
