@@ -5,6 +5,7 @@ import logging
 import platform
 import resource
 from importlib.metadata import version
+from typing import Any
 
 import falcon
 
@@ -23,6 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 _STREAMS_BESIDE_WORKERS = 500
 """Streams that may be open beyond one a worker: those not registered yet, and old ones about to be superseded."""
 
+
 class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
@@ -37,8 +39,9 @@ class Master:
         health = resources.Health(
             {"telemetry": self.telemetry.what_is_wrong, "grpc": self._rpc.what_is_wrong}, version("fleetpulse")
         )
-        self.wsgi = falcon.App(
-            middleware=[middleware.Fairness(), middleware.Compression(), middleware.Observation(instruments)]
+        # Outermost first: what is observed includes the compression.
+        self.wsgi: falcon.App[Any, Any] = falcon.App(
+            middleware=[middleware.Observation(instruments), middleware.Fairness(), middleware.Compression()]
         )
         problems.install(self.wsgi)
         resources.add_routes(self.wsgi, self.telemetry, views, health)

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -42,9 +41,7 @@ class HubHistogram(Collector):
 
     __slots__ = ("_bounds", "_counts", "_documentation", "_name", "_sum")
 
-    def __init__(
-        self, name: str, documentation: str, bounds: tuple[float, ...], registry: CollectorRegistry
-    ) -> None:
+    def __init__(self, name: str, documentation: str, bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
         self._name = name
         self._documentation = documentation
         self._bounds = bounds
@@ -62,7 +59,7 @@ class HubHistogram(Collector):
         buckets = []
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count
-            buckets.append((floatToGoString(bound), total))
+            buckets.append((str(bound).replace("inf", "+Inf"), total))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 

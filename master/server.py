@@ -97,9 +97,10 @@ class MasterWorker(GeventWorker):
 
     def patch(self) -> None:
         """Listen on gevent's sockets. Called by gunicorn after the fork."""
+        listeners: list[Any] = self.sockets  # gunicorn's own wrappers, which its stubs call sockets
         self.sockets = [
             gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
-            for listener in self.sockets
+            for listener in listeners
         ]
 
 

@@ -9,7 +9,8 @@ import re
 WORKER_ID_MAX_LENGTH = 128
 
 WORKER_ID_RULE = (
-    f"1 to {WORKER_ID_MAX_LENGTH} characters, each an ASCII letter, a digit, '.', '_' or '-', and the first one a letter or a digit"
+    f"1 to {WORKER_ID_MAX_LENGTH} characters, each an ASCII letter, a digit, '.', '_' or '-', "
+    "and the first one a letter or a digit"
 )
 
 _WORKER_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 1}}}", re.ASCII)

@@ -38,7 +38,11 @@ class Health:
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         failing = {part: why for part, check in self._checks.items() if (why := check()) is not None}
-        body = {"status": "unhealthy" if failing else "healthy", "time": int(time.time()), "version": self._version}
+        body: dict[str, object] = {
+            "status": "unhealthy" if failing else "healthy",
+            "time": int(time.time()),
+            "version": self._version,
+        }
         if failing:
             body["failing"] = failing
             resp.status = falcon.HTTP_503

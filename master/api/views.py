@@ -7,7 +7,7 @@ import orjson
 
 from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
-from master.telemetry.records import Reading, RunningTask, WorkerTelemetry
+from master.telemetry.records import GpuReading, Reading, RunningTask, WorkerTelemetry
 
 
 class _Worker(NamedTuple):
@@ -122,6 +122,19 @@ def _task(task: RunningTask) -> dict[str, Any]:
     }
 
 
+def _gpu(gpu: GpuReading) -> dict[str, Any]:
+    return {
+        "index": gpu.gpu_index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "utilization_percent": gpu.utilization_percent,
+        "memory_used_bytes": gpu.memory_used_bytes,
+        "memory_size_bytes": gpu.memory_size_bytes,
+        "temperature_celsius": gpu.temperature_celsius,
+        "power_watts": gpu.power_watts,
+    }
+
+
 def _metrics(reading: Reading) -> dict[str, Any]:
     return {
         "cpu": {"usage_percent": reading.cpu_usage_percent, "logical_cores": reading.cpu_logical_cores},
@@ -136,7 +149,7 @@ def _metrics(reading: Reading) -> dict[str, Any]:
         "filesystems": [item._asdict() for item in reading.filesystems],
         "disk_devices": [item._asdict() for item in reading.disk_devices],
         "network_interfaces": [item._asdict() for item in reading.network_interfaces],
-        "gpus": [item._asdict() for item in reading.gpus],
+        "gpus": [_gpu(item) for item in reading.gpus],
         "collectors": [
             {
                 "collector": item.collector,

@@ -2,8 +2,8 @@
 
 The text formats want all samples of a family together, so the lines are kept by family and then by worker. A scrape is
 one join a family, with a switch to the hub between families. Families that seldom change are half of the text: they are
-rendered when a reading differs from the last one, and joined when one was rendered. Lines are removed with their worker,
-so no series can leak.
+rendered when a reading differs from the last one, and joined when one was rendered. Lines are removed with their
+worker, so no series can leak.
 """
 
 from collections.abc import Iterator

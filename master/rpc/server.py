@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -52,6 +53,9 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_END_OF_STREAM: object = grpc.aio.EOF
+"""What read() gives at the end, which its stubs leave out."""
+
 T = TypeVar("T")
 
 
@@ -62,9 +66,7 @@ class RpcServer:
     single calls are still served.
     """
 
-    def __init__(
-        self, address: Address, manager: TelemetryManager, instruments: Instruments, max_streams: int
-    ) -> None:
+    def __init__(self, address: Address, manager: TelemetryManager, instruments: Instruments, max_streams: int) -> None:
         self._address = address
         self._manager = manager
         self._instruments = instruments
@@ -100,7 +102,7 @@ class RpcServer:
             gevent.get_hub().threadpool.apply(self._thread.join, (1.0,))
         self._bridge.close()
 
-    def _on_loop(self, coroutine: "asyncio.coroutines.Coroutine[None, None, T]") -> "Future[T]":
+    def _on_loop(self, coroutine: Coroutine[None, None, T]) -> "Future[T]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _count(self, ended: tuple[str, str]) -> None:
@@ -119,14 +121,10 @@ class RpcServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=self._max_streams + _CALLS_BESIDE_STREAMS
-        )
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_streams + _CALLS_BESIDE_STREAMS)
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
             server.add_insecure_port(str(self._address))
         except RuntimeError as error:
@@ -173,9 +171,7 @@ class RpcServer:
         stream = Stream(self._loop, call.peer())
         session = Session(self._sessions, stream)
         reading = asyncio.ensure_future(self._read(call, session, stream))
-        waiting = self._loop.call_later(
-            FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration, None
-        )
+        waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration, None)
         try:
             await stream.pump(call)
         finally:
@@ -184,9 +180,11 @@ class RpcServer:
             self._bridge.call(session.close, None)
 
     async def _read(self, call: Call, session: Session, stream: Stream) -> None:
-        while (data := await call.read()) is not grpc.aio.EOF:
-            self._bridge.call(session.receive, data)
-        stream.hang_up()
+        try:
+            while (data := await call.read()) is not _END_OF_STREAM:
+                self._bridge.call(session.receive, data)
+        finally:
+            stream.hang_up()
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
@@ -195,7 +193,6 @@ class RpcServer:
         if isinstance(result, Ending):
             self._bridge.call(self._count, ("SendHeartbeat", result.code.name))
             await call.abort(result.code, result.details)
-            raise AssertionError("abort raises")
         self._bridge.call(self._count, ("SendHeartbeat", "OK"))
         return result
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import grpc
 
 Call = grpc.aio.ServicerContext[bytes, bytes]
+"""A call without (de)serializers: bytes in, bytes out, ``grpc.aio.EOF`` at the end."""
 
 
 class Ending(NamedTuple):
@@ -16,7 +17,7 @@ class Ending(NamedTuple):
 
 
 class Stream:
-    """The way from the hub to one open ``Connect``. ``send`` and ``end`` are for the hub, the rest for grpc's thread."""
+    """The way from the hub to one open ``Connect``. ``send`` and ``end`` are for the hub, all else for grpc."""
 
     __slots__ = ("_loop", "_outbox", "peer")
 

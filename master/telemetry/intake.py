@@ -50,7 +50,7 @@ def check_incarnation_id(incarnation_id: str) -> None:
     """Raise ``InvalidMessage`` unless ``incarnation_id`` is empty or a short word."""
     if not _INCARNATION_ID.fullmatch(incarnation_id):
         raise InvalidMessage(
-            f"incarnation_id {_shown(incarnation_id)} is refused: at most 64 of letters, digits, '.', '_', '-' are accepted"
+            f"incarnation_id {_shown(incarnation_id)} is refused: it must be at most 64 letters, digits, '._-'"
         )
 
 
@@ -124,7 +124,7 @@ def _network_interface_from(item: pb.NetworkInterface) -> NetworkInterfaceReadin
 
 def _gpu_from(item: pb.Gpu) -> GpuReading:
     return GpuReading(
-        index=item.index,
+        gpu_index=item.index,
         uuid=_text("gpus.uuid", item.uuid),
         name=_text("gpus.name", item.name),
         utilization_percent=_percent("gpus.utilization_percent", _given(item, "utilization_percent")),

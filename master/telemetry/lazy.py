@@ -2,8 +2,8 @@
 
 Rendering one worker's text costs several times more when it is done alone than in a batch, because the code and the
 data of everything else have just been through the processor's caches. So a change is only noted. While somebody reads
-the view now and then, a greenlet renders what has gathered every few milliseconds; whoever reads renders the rest first,
-so a read is never behind the table. A view that nobody reads costs nothing.
+the view now and then, a greenlet renders every few milliseconds what has gathered; whoever reads renders the rest
+first, so a read is never behind the table. A view that nobody reads costs nothing.
 """
 
 import logging
@@ -34,7 +34,7 @@ class LazyView(ABC):
         self._behind: OrderedDict[str, WorkerTelemetry] = OrderedDict()
         self._read_at = -DEMAND_SECONDS
         self._has_work = Event()
-        self._renderer: gevent.Greenlet | None = None
+        self._renderer: gevent.Greenlet[..., None] | None = None
 
     @abstractmethod
     def render(self, telemetry: WorkerTelemetry) -> None:

@@ -29,6 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 LIVENESS_CHECK_SECONDS = 0.25
 _NO_READING = Reading()
 
+
 class _Pending(NamedTuple):
     reading: Reading
     received_monotonic: float
@@ -39,13 +40,24 @@ class _Pending(NamedTuple):
 class _Worker:
     """One row of the live table, with its queue. Mutable, and seen by the manager alone."""
 
-    __slots__ = ("closed", "dropped", "greenlet", "held", "missed", "pending", "received", "sequence", "telemetry", "wake")
+    __slots__ = (
+        "closed",
+        "dropped",
+        "greenlet",
+        "held",
+        "missed",
+        "pending",
+        "received",
+        "sequence",
+        "telemetry",
+        "wake",
+    )
 
     def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
         self.telemetry = telemetry
         self.pending: deque[_Pending] = deque(maxlen=queue_length)
         self.wake = Event()
-        self.greenlet: gevent.Greenlet | None = None
+        self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
         self.closed = False
         self.sequence = 0
@@ -60,7 +72,7 @@ class _Worker:
 
 
 class TelemetryManager:
-    """Keeps the latest of every worker. All methods but ``start`` and ``shutdown`` return without switching greenlets."""
+    """Keeps the latest of every worker. No method but ``shutdown`` switches greenlets."""
 
     def __init__(
         self,
@@ -78,7 +90,7 @@ class TelemetryManager:
         self._remembered = LeaseTable(terms.retention_seconds)
         self._callback: UpdateCallback | None = None
         self._revision = 0
-        self._checker: gevent.Greenlet | None = None
+        self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
         instruments.workers.labels("active").set_function(lambda: len(self._leases))
         instruments.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
@@ -271,8 +283,8 @@ class TelemetryManager:
                 "worker id %s is taken: another incarnation beat %.1f s ago", worker.telemetry.worker_id, silent
             )
             raise WorkerIdTaken(
-                f"worker id {worker.telemetry.worker_id} is in use: another process with this id beat {silent:.1f} s ago;"
-                f" give one of them another id, or try again when the other is {patience:.0f} s silent"
+                f"worker id {worker.telemetry.worker_id} is in use: another process with this id beat {silent:.1f} s "
+                f"ago; give one of them another id, or try again when the other is {patience:.0f} s silent"
             )
 
     @staticmethod

@@ -52,7 +52,7 @@ class NetworkInterfaceReading(NamedTuple):
 
 
 class GpuReading(NamedTuple):
-    index: int
+    gpu_index: int
     uuid: str
     name: str
     utilization_percent: float | None
