@@ -11,16 +11,16 @@ from collections.abc import Iterator
 class LeaseTable:
     """Leases of ``timeout_seconds`` by worker id, on a monotonic clock in seconds.
 
-    ``expire`` must be called regularly. When it is called more than ``stall_seconds`` after the call before, the master
-    itself stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that
-    time is not held against the workers.
+    ``expire`` must be called regularly. When the table was not used for more than ``stall_seconds``, the master itself
+    stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that time is
+    not held against the workers.
     """
 
     def __init__(self, timeout_seconds: float, stall_seconds: float = 1.0) -> None:
         self.timeout_seconds = timeout_seconds
         self._stall_seconds = stall_seconds
         self._renewed_at: dict[str, float] = {}
-        self._checked_at: float | None = None
+        self._used_at: float | None = None
         self._forgiven_seconds = 0.0
 
     def __len__(self) -> int:
@@ -48,16 +48,16 @@ class LeaseTable:
     def expire(self, now: float) -> list[str]:
         """End the leases that have run out at ``now`` and return whose they were, the longest silent first."""
         self._forgive_a_stall(now)
-        self._checked_at = now
         expired = list(self._expired(now))
         for worker_id in expired:
             del self._renewed_at[worker_id]
         return expired
 
     def _forgive_a_stall(self, now: float) -> None:
-        if self._checked_at is not None and now - self._checked_at > self._stall_seconds:
-            self._forgiven_seconds += now - self._checked_at
-            self._checked_at = now
+        # From the last use, not from the last check: a lease renewed in between would be moved past later ones.
+        if self._used_at is not None and now - self._used_at > self._stall_seconds:
+            self._forgiven_seconds += now - self._used_at
+        self._used_at = now
 
     def _expired(self, now: float) -> Iterator[str]:
         deadline = now - self._forgiven_seconds - self.timeout_seconds

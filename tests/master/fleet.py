@@ -1,0 +1,126 @@
+"""A live table on a clock that tests move, and heartbeats to feed it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+
+from master.config import Terms
+from master.instruments import Instruments
+from master.telemetry.manager import LIVENESS_CHECK_SECONDS, TelemetryManager
+from master.telemetry.ports import Clock, TelemetryObserver
+from master.telemetry.records import WorkerTelemetry
+from proto import fleetpulse_pb2 as pb
+
+GIB = 1024**3
+
+
+class ManualClock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        # Quarters of a second are exact as floats, so limits can be tested to the tick.
+        self.monotonic = 1000.0
+        self.wall = 1_700_000_000.0
+
+    def advance(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.wall += seconds
+
+    @property
+    def port(self) -> Clock:
+        return Clock(monotonic=lambda: self.monotonic, wall=lambda: self.wall)
+
+
+class Recorder:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.changes: list[WorkerTelemetry] = []
+        self.removed: list[str] = []
+
+    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
+        self.changes.append(telemetry)
+
+    def worker_removed(self, worker_id: str) -> None:
+        self.removed.append(worker_id)
+
+
+class Fleet:
+    """A TelemetryManager with everything around it. Its own checker does not run: ``pass_time`` does its work."""
+
+    def __init__(self, terms: Terms, *observers: TelemetryObserver) -> None:
+        self.clock = ManualClock()
+        self.instruments = Instruments()
+        self.seen = Recorder()
+        self.manager = TelemetryManager(terms, self.instruments, (self.seen, *observers), self.clock.port)
+
+    def beat(self, worker_id: str = "rack-7", **fields: Any) -> None:
+        """Process a heartbeat until it is visible."""
+        self.manager.process_heartbeat(heartbeat(worker_id, **fields))
+        settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the time pass in the steps in which the master checks."""
+        for _ in range(round(seconds / LIVENESS_CHECK_SECONDS)):
+            self.clock.advance(LIVENESS_CHECK_SECONDS)
+            self.manager.check_liveness()
+
+    def is_active(self, worker_id: str = "rack-7") -> bool:
+        return self.manager.get_worker_telemetry(worker_id).is_active
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """One of the master's own metrics as a scrape would read it."""
+        return self.instruments.registry.get_sample_value(f"fleetpulse_{name}", labels)
+
+
+@contextmanager
+def running_fleet(terms: Terms = Terms(), *observers: TelemetryObserver) -> Iterator[Fleet]:  # noqa: B008 - immutable
+    fleet = Fleet(terms, *observers)
+    try:
+        yield fleet
+    finally:
+        fleet.manager.shutdown(timeout_seconds=1.0)
+
+
+def settle() -> None:
+    """Let every greenlet run until all of them wait."""
+    gevent.idle()
+
+
+def heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
+    return pb.Heartbeat(worker_id=worker_id, **fields)
+
+
+def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
+    """One of a machine that can give every reading, each of them different."""
+    return heartbeat(
+        worker_id,
+        incarnation_id="first",
+        sequence_number=1,
+        sent_time_unix_seconds=1_700_000_000.0,
+        cpu=pb.Cpu(usage_percent=12.5, logical_cores=32),
+        memory=pb.Memory(used_bytes=16 * GIB, size_bytes=64 * GIB, swap_used_bytes=GIB, swap_size_bytes=8 * GIB),
+        filesystems=[
+            pb.Filesystem(mountpoint="/", used_bytes=100 * GIB, size_bytes=500 * GIB),
+            pb.Filesystem(mountpoint="/data", used_bytes=3 * GIB, size_bytes=2000 * GIB),
+        ],
+        disk_devices=[pb.DiskDevice(device="nvme0n1", read_bytes=1001, written_bytes=1002)],
+        network_interfaces=[pb.NetworkInterface(interface="eth0", received_bytes=2001, transmitted_bytes=2002)],
+        load=pb.Load(load1=1.25, load5=2.5, load15=3.75),
+        uptime_seconds=86400.5,
+        gpus=[
+            pb.Gpu(
+                index=0, uuid="GPU-aaaa", name="NVIDIA H100", utilization_percent=75.0, memory_used_bytes=40 * GIB,
+                memory_size_bytes=80 * GIB, temperature_celsius=61.0, power_watts=402.5,
+            ),
+            pb.Gpu(index=1, uuid="GPU-bbbb", name="NVIDIA H100", memory_size_bytes=80 * GIB),
+        ],
+        running_tasks=[pb.RunningTask(task_id="train-1", attempt=2, cpu_usage_percent=250.0, memory_used_bytes=GIB)],
+        collectors=[
+            pb.CollectorReport(collector="cpu", success=True, duration_seconds=0.001),
+            pb.CollectorReport(collector="gpu", success=False, duration_seconds=0.25, error="the driver hangs"),
+        ],
+        **fields,
+    )  # fmt: skip

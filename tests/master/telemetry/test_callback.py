@@ -1,0 +1,121 @@
+"""master.telemetry.manager: the callback that receives every update"""
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from master.config import Terms
+from master.telemetry.records import WorkerTelemetry
+from proto import fleetpulse_pb2 as pb
+from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
+
+
+class Failing:
+    """Raises for one worker and keeps what it is told of the others."""
+
+    def __init__(self, failing_worker: str, error: BaseException) -> None:
+        self.told: list[str] = []
+        self._failing_worker = failing_worker
+        self._error = error
+
+    def __call__(self, worker_id: str, telemetry: WorkerTelemetry) -> None:
+        if worker_id == self._failing_worker:
+            raise self._error
+        self.told.append(worker_id)
+
+
+def test_the_callback_gets_every_update_in_its_worker_s_own_greenlet(fleet: Fleet) -> None:
+    told: list[tuple[str, float | None, str]] = []
+
+    def callback(worker_id: str, telemetry: WorkerTelemetry) -> None:
+        greenlet = gevent.getcurrent()
+        assert isinstance(greenlet, gevent.Greenlet)
+        assert telemetry == fleet.manager.get_worker_telemetry(worker_id)
+        told.append((worker_id, telemetry.reading.load1, greenlet.name))
+
+    fleet.manager.set_update_callback(callback)
+    for value in (1.0, 2.0):
+        fleet.manager.process_heartbeat(heartbeat("a", load=pb.Load(load1=value)))
+    fleet.manager.process_heartbeat(heartbeat("b"))
+    settle()
+    assert told == [("a", 1.0, "telemetry-a"), ("a", 2.0, "telemetry-a"), ("b", None, "telemetry-b")]
+
+
+def test_without_a_callback_nothing_is_missing(fleet: Fleet) -> None:
+    told: list[str] = []
+    fleet.manager.set_update_callback(lambda worker_id, _: told.append(worker_id))
+    fleet.manager.set_update_callback(None)
+    fleet.beat(load=pb.Load(load1=1.0))
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert told == []
+
+
+def check_that_a_failure_stays_alone(fleet: Fleet, error: BaseException) -> None:
+    callback = Failing("a", error)
+    fleet.manager.set_update_callback(callback)
+    for value in (1.0, 2.0):
+        fleet.beat("a", load=pb.Load(load1=value))
+        fleet.beat("b")
+    assert fleet.manager.get_worker_telemetry("a").reading.load1 == 2.0
+    assert callback.told == ["b", "b"]
+    assert fleet.metric("update_callback_failures_total") == 2
+
+
+def test_an_exception_is_logged_and_counted_and_harms_nobody(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    check_that_a_failure_stays_alone(fleet, RuntimeError("the disk is full"))
+    records = [record for record in caplog.records if record.message == "worker a: the update callback failed"]
+    assert len(records) == 2
+    assert "the disk is full" in caplog.text
+
+
+@pytest.mark.xfail(reason="gevent.Timeout is no Exception: it ends the worker's greenlet, and its readings stand still")
+def test_a_timeout_of_gevent_is_an_exception_like_any_other(fleet: Fleet) -> None:
+    check_that_a_failure_stays_alone(fleet, gevent.Timeout(1.0))
+
+
+def test_a_callback_that_blocks_delays_its_own_worker_alone() -> None:
+    go_on = Event()
+
+    def callback(worker_id: str, _telemetry: WorkerTelemetry) -> None:
+        if worker_id == "slow":
+            go_on.wait()
+
+    with running_fleet(Terms(queue_length=2)) as fleet:
+        fleet.manager.set_update_callback(callback)
+        for value in (1.0, 2.0, 3.0, 4.0):
+            fleet.beat("slow", load=pb.Load(load1=value))
+            fleet.beat("quick", load=pb.Load(load1=value))
+        assert fleet.manager.get_worker_telemetry("quick").reading.load1 == 4.0
+        # The first is visible although its callback hangs; of the other three the queue holds the newest two.
+        assert fleet.manager.get_worker_telemetry("slow").reading.load1 == 1.0
+        assert fleet.metric("heartbeats_dropped_total") == 1
+        go_on.set()
+        settle()
+        assert fleet.manager.get_worker_telemetry("slow").reading.load1 == 4.0
+        assert fleet.manager.get_worker_telemetry("slow").counts.dropped == 1
+
+
+def test_a_worker_that_is_unregistered_by_its_own_callback_is_gone(fleet: Fleet) -> None:
+    fleet.manager.set_update_callback(lambda worker_id, _: fleet.manager.unregister_worker(worker_id))
+    fleet.manager.process_heartbeat(heartbeat())
+    fleet.manager.process_heartbeat(heartbeat())
+    settle()
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    assert fleet.metric("update_callback_failures_total") == 0
+
+
+def test_a_worker_that_comes_back_while_the_callback_of_its_past_hangs(fleet: Fleet) -> None:
+    go_on = Event()
+
+    def callback(_worker_id: str, _telemetry: WorkerTelemetry) -> None:
+        go_on.wait()
+
+    fleet.manager.set_update_callback(callback)
+    fleet.beat(load=pb.Load(load1=1.0))
+    fleet.manager.process_heartbeat(heartbeat(load=pb.Load(load1=2.0)))
+    fleet.manager.unregister_worker("rack-7")
+    fleet.beat(load=pb.Load(load1=3.0))
+    go_on.set()
+    settle()
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 3.0
+    assert 2.0 not in [telemetry.reading.load1 for telemetry in fleet.seen.changes]

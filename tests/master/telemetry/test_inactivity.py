@@ -1,0 +1,156 @@
+"""master.telemetry.manager: who is active"""
+
+import logging
+
+import pytest
+
+from master.config import Terms
+from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
+
+
+def test_a_silent_worker_is_active_for_30_s_and_inactive_by_31(fleet: Fleet) -> None:
+    fleet.pass_time(0.25)
+    fleet.clock.advance(0.1)  # between two checks
+    fleet.beat()
+    fleet.clock.advance(0.15)
+    fleet.manager.check_liveness()
+    fleet.pass_time(29.75)  # 29.9 s silent
+    assert fleet.is_active()
+    fleet.pass_time(0.25)  # 30.15 s silent
+    assert not fleet.is_active()
+
+
+def test_becoming_inactive_is_told_once_and_keeps_the_last_reading(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.beat()
+    last = fleet.manager.get_worker_telemetry("rack-7")
+    told = len(fleet.seen.changes)
+    with caplog.at_level(logging.WARNING):
+        fleet.pass_time(120.0)
+    now = fleet.manager.get_worker_telemetry("rack-7")
+    assert fleet.seen.changes[told:] == [now]
+    assert now == last._replace(is_active=False, revision=now.revision)
+    assert [record.message for record in caplog.records] == ["worker rack-7 is inactive: nothing heard for 30 s"]
+
+
+def test_a_worker_that_was_only_registered_falls_silent_as_well(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7")
+    fleet.pass_time(29.75)
+    assert fleet.is_active()
+    fleet.pass_time(0.25)
+    assert not fleet.is_active()
+
+
+def test_a_returning_heartbeat_makes_a_worker_active_at_once(fleet: Fleet) -> None:
+    fleet.beat()
+    fleet.pass_time(3600.0)
+    assert not fleet.is_active()
+    fleet.beat()
+    assert fleet.is_active()
+    assert fleet.manager.get_worker_telemetry("rack-7").last_update == fleet.clock.wall
+    fleet.pass_time(29.75)
+    assert fleet.is_active()
+    fleet.pass_time(0.25)
+    assert not fleet.is_active()
+
+
+def test_a_returning_registration_makes_a_worker_active_at_once(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7")
+    fleet.pass_time(60.0)
+    fleet.manager.register_worker("rack-7")
+    assert fleet.is_active()
+
+
+def test_only_the_silent_become_inactive(fleet: Fleet) -> None:
+    fleet.beat("silent")
+    for _ in range(20):
+        fleet.beat("steady")
+        fleet.pass_time(5.0)
+    assert not fleet.is_active("silent")
+    assert fleet.is_active("steady")
+    assert fleet.metric("workers", state="active") == 1
+    assert fleet.metric("workers", state="inactive") == 1
+
+
+def test_a_heartbeat_counts_when_it_arrives_not_when_it_is_shown(fleet: Fleet) -> None:
+    fleet.beat()
+    fleet.pass_time(29.75)
+    fleet.manager.process_heartbeat(heartbeat())
+    fleet.pass_time(0.25)
+    assert fleet.is_active()
+    settle()
+    assert fleet.is_active()
+
+
+def test_a_heartbeat_that_waited_too_long_shows_no_activity(fleet: Fleet) -> None:
+    fleet.manager.process_heartbeat(heartbeat())
+    fleet.pass_time(30.0)
+    settle()
+    assert not fleet.is_active()
+
+
+@pytest.mark.parametrize("step", [-10 * 365 * 86400.0, -60.0, 60.0, 10 * 365 * 86400.0])
+def test_a_step_of_the_wall_clock_changes_nobody_s_state(fleet: Fleet, step: float) -> None:
+    fleet.beat("silent")
+    fleet.pass_time(60.0)
+    fleet.beat("steady")
+    fleet.pass_time(20.0)
+    fleet.clock.wall += step
+    fleet.manager.check_liveness()
+    assert (fleet.is_active("silent"), fleet.is_active("steady")) == (False, True)
+    fleet.pass_time(9.75)
+    assert (fleet.is_active("silent"), fleet.is_active("steady")) == (False, True)
+    fleet.pass_time(0.25)
+    assert (fleet.is_active("silent"), fleet.is_active("steady")) == (False, False)
+
+
+def test_the_clock_of_a_worker_does_not_matter(fleet: Fleet) -> None:
+    fleet.beat(sent_time_unix_seconds=0.0)
+    assert fleet.is_active()
+    fleet.beat(sent_time_unix_seconds=1e12)
+    assert fleet.manager.get_worker_telemetry("rack-7").last_update == fleet.clock.wall
+    fleet.pass_time(30.0)
+    assert not fleet.is_active()
+
+
+def test_a_stall_of_the_master_makes_nobody_inactive(fleet: Fleet) -> None:
+    fleet.beat("a")
+    fleet.pass_time(5.0)
+    fleet.beat("b")
+    fleet.clock.advance(3600.0)  # stopped, or suspended with the machine
+    fleet.manager.check_liveness()
+    assert fleet.is_active("a")
+    assert fleet.is_active("b")
+    fleet.pass_time(24.75)
+    assert (fleet.is_active("a"), fleet.is_active("b")) == (True, True)
+    fleet.pass_time(0.25)
+    assert (fleet.is_active("a"), fleet.is_active("b")) == (False, True)
+
+
+def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
+    with running_fleet(Terms(retention_seconds=60.0)) as fleet:
+        fleet.beat("gone")
+        fleet.beat("back")
+        fleet.pass_time(30.0)  # both inactive
+        fleet.pass_time(59.75)
+        fleet.beat("back")
+        assert fleet.manager.get_all_worker_telemetry().keys() == {"gone", "back"}
+        fleet.pass_time(0.25)
+        assert fleet.manager.get_all_worker_telemetry().keys() == {"back"}
+        assert fleet.seen.removed == ["gone"]
+        fleet.pass_time(29.75)
+        assert not fleet.is_active("back")
+        fleet.pass_time(59.75)  # its time began anew
+        assert fleet.manager.get_all_worker_telemetry().keys() == {"back"}
+        fleet.pass_time(0.25)
+        assert fleet.manager.get_all_worker_telemetry() == {}
+
+
+def test_the_terms_say_how_long_a_worker_may_be_silent() -> None:
+    with running_fleet(Terms(heartbeat_interval_seconds=0.5, inactivity_timeout_seconds=2.0)) as fleet:
+        fleet.beat()
+        fleet.pass_time(1.75)
+        assert fleet.is_active()
+        fleet.pass_time(0.25)
+        assert not fleet.is_active()

@@ -1,0 +1,358 @@
+"""master.telemetry.intake"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from master.errors import InvalidMessage, InvalidReading
+from master.telemetry.intake import (
+    MAX_DEVICES,
+    MAX_LABELS,
+    MAX_RUNNING_TASKS,
+    MAX_TEXT_LENGTH,
+    check_worker_id,
+    reading_from,
+    registration_from,
+)
+from master.telemetry.records import Capacity, FilesystemReading, GpuReading, Reading, Registration, RunningTask
+from proto import fleetpulse_pb2 as pb
+from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
+from tests.master.fleet import GIB, full_heartbeat, heartbeat
+
+GOOD_WORKER_IDS = ["a", "7", "rack-7", "Rack_7.example.com", "0.0", "a" * WORKER_ID_MAX_LENGTH]
+BAD_WORKER_IDS = [
+    "", " ", "a b", "a" * (WORKER_ID_MAX_LENGTH + 1), "a" * 10_240,
+    "a\n", "\na", "a\x00", "\x1b[31m", "a\x7f", "a\t", "a\r\n",
+    'a"', "a'", "`a`", "a/b", "/", "a\\b", "..", ".", "../a", "..%2fa", "a%2f..", ".hidden", "-rf", "_a",
+    "a?b", "a#b", "a{b}", "a,b", "a=b", "a;b", "a:b", "a@b", "a*",
+    "ä", "名前", "a\u200b", "\u202ea", "\u0660", "\uff41", "a\u0301",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("worker_id", GOOD_WORKER_IDS)
+def test_worker_ids_that_are_accepted(worker_id: str) -> None:
+    check_worker_id(worker_id)
+    registration_from(pb.Register(worker_id=worker_id))
+
+
+@pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
+def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(worker_id: str) -> None:
+    for refuse in (lambda: check_worker_id(worker_id), lambda: registration_from(pb.Register(worker_id=worker_id))):
+        with pytest.raises(InvalidMessage) as caught:
+            refuse()
+        assert WORKER_ID_RULE in str(caught.value)
+        assert_fit_for_a_log(str(caught.value))
+
+
+def assert_fit_for_a_log(text: str) -> None:
+    assert text.isprintable()
+    assert text.isascii()
+    assert len(text) < 1000
+
+
+# What is left out
+
+
+def test_an_empty_heartbeat_gives_no_reading_and_no_zero() -> None:
+    assert reading_from(heartbeat()) == Reading()
+    assert set(Reading()) == {None, ()}
+
+
+def test_devices_without_readings_have_none() -> None:
+    reading = reading_from(
+        heartbeat(
+            cpu=pb.Cpu(),
+            memory=pb.Memory(),
+            load=pb.Load(),
+            filesystems=[pb.Filesystem(mountpoint="/")],
+            disk_devices=[pb.DiskDevice(device="sda")],
+            network_interfaces=[pb.NetworkInterface(interface="eth0")],
+            gpus=[pb.Gpu(uuid="GPU-aaaa")],
+            running_tasks=[pb.RunningTask(task_id="train")],
+        )
+    )
+    assert reading == Reading(
+        filesystems=(FilesystemReading("/", None, None),),
+        disk_devices=(("sda", None, None),),  # type: ignore[arg-type]  # a named tuple equals its plain one
+        network_interfaces=(("eth0", None, None),),  # type: ignore[arg-type]
+        gpus=(GpuReading(0, "GPU-aaaa", "", None, None, None, None, None),),
+        running_tasks=(RunningTask("train", 0, None, None),),
+    )
+
+
+def test_a_zero_that_was_measured_stays_a_zero() -> None:
+    reading = reading_from(
+        heartbeat(
+            cpu=pb.Cpu(usage_percent=0.0),
+            memory=pb.Memory(swap_used_bytes=0, swap_size_bytes=0),
+            load=pb.Load(load1=0.0),
+            gpus=[pb.Gpu(utilization_percent=0.0, temperature_celsius=0.0, power_watts=0.0)],
+        )
+    )
+    assert (reading.cpu_usage_percent, reading.swap_used_bytes, reading.swap_size_bytes, reading.load1) == (0, 0, 0, 0)
+    assert reading.gpus[0].utilization_percent == 0
+    assert reading.gpus[0].temperature_celsius == 0
+    assert reading.gpus[0].power_watts == 0
+
+
+def test_everything_that_was_measured_arrives() -> None:
+    reading = reading_from(full_heartbeat())
+    assert reading.cpu_usage_percent == 12.5
+    assert reading.cpu_logical_cores == 32
+    assert reading.memory_used_bytes == 16 * GIB
+    assert reading.memory_size_bytes == 64 * GIB
+    assert reading.swap_used_bytes == GIB
+    assert reading.swap_size_bytes == 8 * GIB
+    assert (reading.load1, reading.load5, reading.load15) == (1.25, 2.5, 3.75)
+    assert reading.uptime_seconds == 86400.5
+    assert reading.filesystems[1] == ("/data", 3 * GIB, 2000 * GIB)
+    assert reading.disk_devices == (("nvme0n1", 1001, 1002),)
+    assert reading.network_interfaces == (("eth0", 2001, 2002),)
+    assert reading.gpus[0] == (0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5)
+    assert reading.gpus[1] == (1, "GPU-bbbb", "NVIDIA H100", None, None, 80 * GIB, None, None)
+    assert reading.running_tasks == (("train-1", 2, 250.0, GIB),)
+    assert reading.collectors == (("cpu", True, 0.001, ""), ("gpu", False, 0.25, "the driver hangs"))
+
+
+# Values
+
+
+def with_value(field: str, value: float) -> pb.Heartbeat:
+    """A heartbeat with one number at a path as ``gpus.power_watts``."""
+    message = heartbeat()
+    *parents, name = field.split(".")
+    target: Any = message
+    for parent in parents:
+        target = getattr(target, parent)
+        if hasattr(target, "add"):
+            target = target.add()
+    setattr(target, name, value)
+    return message
+
+
+PERCENTS = ["cpu.usage_percent", "gpus.utilization_percent"]
+AMOUNTS = [
+    "load.load1", "load.load5", "load.load15", "uptime_seconds", "gpus.power_watts", "running_tasks.cpu_usage_percent",
+    "collectors.duration_seconds",
+]  # fmt: skip
+NOT_NUMBERS = [math.nan, -math.nan, math.inf, -math.inf]
+JUST_BELOW_ZERO = math.nextafter(0.0, -1.0)
+
+
+REFUSED = [
+    *((field, value) for field in PERCENTS for value in [*NOT_NUMBERS, JUST_BELOW_ZERO, -1.0, 100.00000000000001]),
+    *((field, value) for field in AMOUNTS for value in [*NOT_NUMBERS, JUST_BELOW_ZERO, -1.0]),
+    *(("gpus.temperature_celsius", value) for value in NOT_NUMBERS),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), REFUSED)
+def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> None:
+    with pytest.raises(InvalidReading) as caught:
+        reading_from(with_value(field, value))
+    assert field in str(caught.value)
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in PERCENTS for value in (0.0, -0.0, 100.0)),
+        *((field, value) for field in AMOUNTS for value in (0.0, 1e308)),
+        ("running_tasks.cpu_usage_percent", 6400.0),
+        ("gpus.temperature_celsius", -273.15),
+    ],
+)
+def test_a_number_at_the_end_of_its_range(field: str, value: float) -> None:
+    reading_from(with_value(field, value))
+
+
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, -1.0])
+def test_numbers_of_a_registration(value: float) -> None:
+    with pytest.raises(InvalidReading, match="boot_time_unix_seconds"):
+        registration_from(pb.Register(worker_id="a", boot_time_unix_seconds=value))
+    with pytest.raises(InvalidReading, match=r"capacity\.cpu_cores"):
+        registration_from(pb.Register(worker_id="a", capacity=pb.Capacity(cpu_cores=value)))
+
+
+# Texts
+
+Build = Callable[[str], pb.Heartbeat]
+TEXTS: dict[str, Build] = {
+    "filesystems.mountpoint": lambda text: heartbeat(filesystems=[pb.Filesystem(mountpoint=text)]),
+    "disk_devices.device": lambda text: heartbeat(disk_devices=[pb.DiskDevice(device=text)]),
+    "network_interfaces.interface": lambda text: heartbeat(network_interfaces=[pb.NetworkInterface(interface=text)]),
+    "gpus.uuid": lambda text: heartbeat(gpus=[pb.Gpu(uuid=text)]),
+    "gpus.name": lambda text: heartbeat(gpus=[pb.Gpu(name=text)]),
+    "running_tasks.task_id": lambda text: heartbeat(running_tasks=[pb.RunningTask(task_id=text)]),
+    "collectors.collector": lambda text: heartbeat(collectors=[pb.CollectorReport(collector=text)]),
+    "collectors.error": lambda text: heartbeat(collectors=[pb.CollectorReport(error=text)]),
+}
+BAD_TEXTS = ["a\nb", "a\x00", "\x1b[2J", "\u202e", "a" * (MAX_TEXT_LENGTH + 1), "a" * 10_240]
+
+
+@pytest.mark.parametrize("text", BAD_TEXTS, ids=lambda text: ascii(text[:10]))
+@pytest.mark.parametrize("field", TEXTS)
+def test_a_text_that_is_refused(field: str, text: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        reading_from(TEXTS[field](text))
+    assert not isinstance(caught.value, InvalidReading)
+    assert field in str(caught.value)
+    assert_fit_for_a_log(str(caught.value))
+
+
+@pytest.mark.parametrize("text", ['/mnt/"quoted"', "C:\\data", "/mnt/{a=b}", "/mnt/名前", "a" * MAX_TEXT_LENGTH, ""])
+@pytest.mark.parametrize("field", TEXTS)
+def test_a_text_that_only_looks_odd(field: str, text: str) -> None:
+    reading_from(TEXTS[field](text))
+
+
+# Registrations
+
+
+def test_everything_that_a_worker_says_of_itself_arrives() -> None:
+    registration = registration_from(
+        pb.Register(
+            worker_id="rack-7",
+            incarnation_id="first",
+            hostname="rack-7.example.com",
+            version="1.2.3",
+            boot_time_unix_seconds=1_600_000_000.0,
+            capacity=pb.Capacity(cpu_cores=32.0, memory_bytes=64 * GIB, gpu_count=0),
+            labels={"zone": "eu-1", "example.com/team": 'the "A" team'},
+        )
+    )
+    assert registration == Registration(
+        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Capacity(32.0, 64 * GIB, 0),
+        {"zone": "eu-1", "example.com/team": 'the "A" team'},
+    )  # fmt: skip
+
+
+def test_what_a_worker_does_not_say_of_itself_is_none() -> None:
+    assert registration_from(pb.Register(worker_id="rack-7")) == Registration()
+
+
+def test_the_labels_of_a_registration_cannot_be_changed() -> None:
+    labels: Any = registration_from(pb.Register(worker_id="a", labels={"zone": "eu-1"})).labels
+    with pytest.raises(TypeError):
+        labels["zone"] = "eu-2"
+
+
+@pytest.mark.parametrize(
+    ("register", "named"),
+    [
+        (pb.Register(incarnation_id="a" * 65), "incarnation_id"),
+        (pb.Register(incarnation_id="a\n"), "incarnation_id"),
+        (pb.Register(hostname="a\n"), "hostname"),
+        (pb.Register(hostname="a" * 257), "hostname"),
+        (pb.Register(version="a\x00"), "version"),
+        (pb.Register(labels={"": "a"}), "label name"),
+        (pb.Register(labels={"7": "a"}), "label name"),
+        (pb.Register(labels={'a"': "a"}), "label name"),
+        (pb.Register(labels={"a\n": "a"}), "label name"),
+        (pb.Register(labels={"a" * 65: "a"}), "label name"),
+        (pb.Register(labels={"zone": "a\n"}), "label value"),
+        (pb.Register(labels={f"l{number}": "" for number in range(MAX_LABELS + 1)}), "labels"),
+    ],
+)
+def test_a_registration_that_is_refused(register: pb.Register, named: str) -> None:
+    register.worker_id = "rack-7"
+    with pytest.raises(InvalidMessage, match=named) as caught:
+        registration_from(register)
+    assert_fit_for_a_log(str(caught.value))
+
+
+# Numbers of devices
+
+REPEATED: dict[str, Callable[[int], pb.Heartbeat]] = {
+    "filesystems": lambda n: heartbeat(filesystems=[pb.Filesystem(mountpoint=f"/{i}") for i in range(n)]),
+    "disk_devices": lambda n: heartbeat(disk_devices=[pb.DiskDevice(device=f"sd{i}") for i in range(n)]),
+    "network_interfaces": lambda n: heartbeat(
+        network_interfaces=[pb.NetworkInterface(interface=f"eth{i}") for i in range(n)]
+    ),
+    "gpus": lambda n: heartbeat(gpus=[pb.Gpu(index=i) for i in range(n)]),
+    "running_tasks": lambda n: heartbeat(running_tasks=[pb.RunningTask(task_id=f"t{i}") for i in range(n)]),
+    "collectors": lambda n: heartbeat(collectors=[pb.CollectorReport(collector=f"c{i}") for i in range(n)]),
+}
+
+
+@pytest.mark.parametrize("field", REPEATED)
+def test_more_devices_than_a_machine_has(field: str) -> None:
+    most = MAX_RUNNING_TASKS if field == "running_tasks" else MAX_DEVICES
+    reading_from(REPEATED[field](most))
+    with pytest.raises(InvalidMessage, match=f"{field} has {most + 1} entries"):
+        reading_from(REPEATED[field](most + 1))
+
+
+@pytest.mark.parametrize("field", REPEATED)
+def test_one_device_twice_would_be_one_series_with_two_values(field: str) -> None:
+    message = REPEATED[field](2)
+    getattr(message, field).append(getattr(message, field)[0])
+    with pytest.raises(InvalidMessage, match=f"{field} has two entries for one"):
+        reading_from(message)
+
+
+# Anything
+
+FLOATS = st.floats() | st.none()
+UINT64 = st.integers(0, 2**64 - 1) | st.none()
+UINT32 = st.integers(0, 2**32 - 1) | st.none()
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def messages(kind: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(kind, **fields)
+
+
+HEARTBEATS = messages(
+    pb.Heartbeat,
+    worker_id=TEXT,
+    incarnation_id=TEXT,
+    sequence_number=st.integers(0, 2**64 - 1),
+    sent_time_unix_seconds=FLOATS,
+    cpu=messages(pb.Cpu, usage_percent=FLOATS, logical_cores=UINT32),
+    memory=messages(pb.Memory, used_bytes=UINT64, size_bytes=UINT64),
+    load=messages(pb.Load, load1=FLOATS),
+    uptime_seconds=FLOATS,
+    filesystems=st.lists(messages(pb.Filesystem, mountpoint=TEXT, used_bytes=UINT64), max_size=3),
+    gpus=st.lists(
+        messages(pb.Gpu, index=UINT32, name=TEXT, utilization_percent=FLOATS, power_watts=FLOATS), max_size=3
+    ),
+    running_tasks=st.lists(messages(pb.RunningTask, task_id=TEXT, cpu_usage_percent=FLOATS), max_size=3),
+    collectors=st.lists(
+        messages(pb.CollectorReport, collector=TEXT, success=st.booleans(), duration_seconds=st.floats()), max_size=3
+    ),
+)
+
+
+def leaves(value: object) -> Iterator[object]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+@given(HEARTBEATS)
+def test_any_heartbeat_is_read_or_refused_with_a_reason(message: pb.Heartbeat) -> None:
+    try:
+        reading = reading_from(message)
+    except InvalidMessage as error:
+        assert_fit_for_a_log(str(error))
+        return
+    for leaf in leaves(reading):
+        assert not isinstance(leaf, float) or math.isfinite(leaf)
+        assert not isinstance(leaf, str) or leaf.isprintable()
+    assert reading.cpu_usage_percent is None or 0 <= reading.cpu_usage_percent <= 100
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.dictionaries(TEXT, TEXT, max_size=3))
+def test_any_registration_is_read_or_refused_with_a_reason(worker_id: str, labels: dict[str, str]) -> None:
+    try:
+        registration_from(pb.Register(worker_id=worker_id, labels=labels))
+    except InvalidMessage as error:
+        assert_fit_for_a_log(str(error))

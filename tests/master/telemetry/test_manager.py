@@ -1,0 +1,295 @@
+"""master.telemetry.manager: registration, processing, queries"""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from master.config import Terms
+from master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
+from master.telemetry.records import Reading, Registration
+from proto import fleetpulse_pb2 as pb
+from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
+from tests.master.telemetry.test_intake import BAD_WORKER_IDS
+
+
+def load(value: float) -> pb.Load:
+    return pb.Load(load1=value)
+
+
+# Registration
+
+
+def test_a_registered_worker_is_active_and_has_no_reading_yet(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7", Registration("first", hostname="rack-7.example.com"))
+    telemetry = fleet.manager.get_worker_telemetry("rack-7")
+    assert telemetry.worker_id == "rack-7"
+    assert telemetry.registration.hostname == "rack-7.example.com"
+    assert telemetry.is_active
+    assert telemetry.reading == Reading()
+    assert (telemetry.cpu_usage, telemetry.memory_usage, telemetry.gpu_usage) == (None, None, None)
+    assert telemetry.last_update == telemetry.registered_at == fleet.clock.wall
+    assert fleet.seen.changes[-1] == telemetry
+
+
+def test_a_worker_can_be_registered_by_its_id_alone(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7")
+    assert fleet.manager.get_worker_telemetry("rack-7").registration == Registration()
+
+
+def test_registering_again_keeps_what_is_known_and_takes_what_is_new(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7", Registration("first", version="1"))
+    fleet.beat(incarnation_id="first", load=load(1.0))
+    registered_at = fleet.clock.wall
+    fleet.clock.advance(60.0)
+    fleet.manager.register_worker("rack-7", Registration("first", version="2"))
+    telemetry = fleet.manager.get_worker_telemetry("rack-7")
+    assert telemetry.registration.version == "2"
+    assert telemetry.reading.load1 == 1.0
+    assert telemetry.registered_at == registered_at
+    assert telemetry.last_update == fleet.clock.wall
+    assert telemetry.counts.received == 1
+
+
+def test_an_unknown_worker_is_registered_by_its_first_heartbeat(fleet: Fleet) -> None:
+    fleet.beat("rack-8", load=load(1.0))
+    telemetry = fleet.manager.get_worker_telemetry("rack-8")
+    assert telemetry.is_active
+    assert telemetry.reading.load1 == 1.0
+
+
+@pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
+def test_a_bad_worker_id_gets_in_by_no_door(fleet: Fleet, worker_id: str) -> None:
+    with pytest.raises(InvalidMessage):
+        fleet.manager.register_worker(worker_id)
+    with pytest.raises(InvalidMessage):
+        fleet.manager.process_heartbeat(heartbeat(worker_id))
+    assert fleet.metric("heartbeats_rejected_total", reason="invalid_message") == 1
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    assert fleet.seen.changes == []
+
+
+def test_a_full_master_takes_no_new_worker_but_serves_those_it_has() -> None:
+    with running_fleet(Terms(max_workers=2)) as fleet:
+        fleet.beat("a")
+        fleet.beat("b")
+        with pytest.raises(FleetFull, match="2 workers"):
+            fleet.manager.register_worker("c")
+        with pytest.raises(FleetFull):
+            fleet.manager.process_heartbeat(heartbeat("c"))
+        assert fleet.metric("heartbeats_rejected_total", reason="fleet_full") == 1
+        fleet.beat("b", load=load(2.0))
+        assert fleet.manager.get_worker_telemetry("b").reading.load1 == 2.0
+        fleet.manager.unregister_worker("a")
+        fleet.beat("c")
+        assert fleet.manager.get_all_worker_telemetry().keys() == {"b", "c"}
+
+
+# Processing
+
+
+def test_the_newest_heartbeat_replaces_all_before_it(fleet: Fleet) -> None:
+    fleet.manager.process_heartbeat(full_heartbeat())
+    settle()
+    fleet.clock.advance(5.0)
+    fleet.beat(incarnation_id="first", sequence_number=2, load=load(9.0))
+    telemetry = fleet.manager.get_worker_telemetry("rack-7")
+    assert telemetry.reading == Reading(load1=9.0)
+    assert telemetry.last_update == fleet.clock.wall
+    assert telemetry.counts.received == 2
+
+
+def test_processing_never_blocks_and_shows_nothing_half_done(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7")
+    fleet.manager.process_heartbeat(heartbeat(load=load(1.0)))
+    assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading()
+    settle()
+    assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading(load1=1.0)
+
+
+def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+    shown = []
+    with running_fleet(Terms(queue_length=3)) as fleet:
+        fleet.manager.set_update_callback(lambda _, telemetry: shown.append(telemetry.reading.load1))
+        for value in range(5):
+            fleet.manager.process_heartbeat(heartbeat("rack-7", load=load(value)))
+        fleet.manager.process_heartbeat(heartbeat("rack-8", load=load(7)))
+        settle()
+        assert shown == [2.0, 3.0, 4.0, 7.0]
+        assert fleet.manager.get_worker_telemetry("rack-7").counts == (5, 2, 0)
+        assert fleet.manager.get_worker_telemetry("rack-8").counts == (1, 0, 0)
+        assert fleet.metric("heartbeats_received_total") == 6
+        assert fleet.metric("heartbeats_dropped_total") == 2
+
+
+def test_the_delay_until_a_heartbeat_is_visible_is_measured(fleet: Fleet) -> None:
+    fleet.manager.process_heartbeat(heartbeat(sent_time_unix_seconds=fleet.clock.wall - 1.5))
+    fleet.clock.advance(0.25)
+    settle()
+    assert fleet.metric("heartbeat_receipt_to_visible_seconds_sum") == 0.25
+    assert fleet.metric("heartbeat_receipt_to_visible_seconds_count") == 1
+    assert fleet.metric("heartbeat_sent_to_visible_seconds_sum") == 1.75
+    fleet.beat()
+    assert fleet.metric("heartbeat_receipt_to_visible_seconds_count") == 2
+    assert fleet.metric("heartbeat_sent_to_visible_seconds_count") == 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"cpu": pb.Cpu(usage_percent=101.0)}, InvalidReading),
+        ({"cpu": pb.Cpu(usage_percent=float("nan"))}, InvalidReading),
+        ({"load": load(float("inf"))}, InvalidReading),
+        ({"filesystems": [pb.Filesystem(mountpoint="\n")]}, InvalidMessage),
+        ({"incarnation_id": "not a word"}, InvalidMessage),
+    ],
+)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_refused_heartbeat_changes_nothing_and_is_counted(
+    fleet: Fleet, fields: dict[str, Any], error: type[InvalidMessage], is_known: bool
+) -> None:
+    fleet.beat("other", load=load(1.0))
+    if is_known:
+        fleet.beat(load=load(2.0))
+    before = fleet.manager.get_all_worker_telemetry()
+    fleet.clock.advance(5.0)
+    with pytest.raises(error):
+        fleet.manager.process_heartbeat(heartbeat(**fields))
+    settle()
+    assert fleet.manager.get_all_worker_telemetry() == before
+    assert fleet.metric("heartbeats_rejected_total", reason=error.reason) == 1
+    assert fleet.metric("heartbeats_received_total") == len(before)
+
+
+def test_a_refused_heartbeat_is_no_sign_of_life(fleet: Fleet) -> None:
+    fleet.beat()
+    fleet.pass_time(29.75)
+    with pytest.raises(InvalidReading):
+        fleet.manager.process_heartbeat(heartbeat(cpu=pb.Cpu(usage_percent=-1.0)))
+    fleet.pass_time(0.25)
+    assert not fleet.is_active()
+
+
+# Queries
+
+
+def test_nobody_is_known_at_first(fleet: Fleet) -> None:
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    with pytest.raises(UnknownWorker, match="'rack-7'"):
+        fleet.manager.get_worker_telemetry("rack-7")
+
+
+def test_a_snapshot_stays_as_it_was(fleet: Fleet) -> None:
+    fleet.beat(load=load(1.0))
+    everyone = fleet.manager.get_all_worker_telemetry()
+    one: Any = fleet.manager.get_worker_telemetry("rack-7")
+    fleet.beat(load=load(2.0))
+    fleet.beat("rack-8")
+    assert everyone == {"rack-7": one}
+    assert one.reading.load1 == 1.0
+    everyone.clear()
+    assert len(fleet.manager.get_all_worker_telemetry()) == 2
+    with pytest.raises(AttributeError):
+        one.is_active = False
+
+
+def test_every_change_has_a_revision_of_its_own(fleet: Fleet) -> None:
+    seen = [fleet.manager.revision]
+    changes: list[Callable[[], None]] = [
+        lambda: fleet.manager.register_worker("rack-7"),
+        fleet.beat,
+        lambda: fleet.beat("rack-8"),
+        lambda: fleet.pass_time(30.0),
+        lambda: fleet.manager.unregister_worker("rack-7"),
+    ]
+    for change in changes:
+        change()
+        seen.append(fleet.manager.revision)
+    assert seen == sorted(set(seen))
+    revisions = [telemetry.revision for telemetry in fleet.seen.changes]
+    assert revisions == sorted(set(revisions))
+
+
+def test_reading_is_no_change(fleet: Fleet) -> None:
+    fleet.beat()
+    before = fleet.manager.revision
+    fleet.manager.get_all_worker_telemetry()
+    fleet.manager.get_worker_telemetry("rack-7")
+    fleet.pass_time(1.0)
+    assert fleet.manager.revision == before
+
+
+# Unregistering
+
+
+def test_unregistering_forgets_everything(fleet: Fleet) -> None:
+    fleet.beat()
+    fleet.beat("rack-8")
+    row = fleet.manager._workers["rack-7"]
+    greenlet, row_gone = row.greenlet, weakref.ref(row.wake)
+    assert greenlet is not None
+    fleet.manager.process_heartbeat(heartbeat(load=load(9.0)))
+    fleet.manager.unregister_worker("rack-7")
+    with pytest.raises(UnknownWorker):
+        fleet.manager.get_worker_telemetry("rack-7")
+    assert fleet.manager.get_all_worker_telemetry().keys() == {"rack-8"}
+    assert fleet.seen.removed == ["rack-7"]
+    changes = len(fleet.seen.changes)
+    settle()
+    assert len(fleet.seen.changes) == changes  # what was queued is not shown any more
+    assert greenlet.dead
+    del row, greenlet
+    gc.collect()
+    assert row_gone() is None
+    fleet.pass_time(60.0)  # its lease does not come back to life
+    assert fleet.seen.removed == ["rack-7"]
+
+
+def test_unregistering_a_stranger(fleet: Fleet) -> None:
+    with pytest.raises(UnknownWorker):
+        fleet.manager.unregister_worker("rack-7")
+    assert fleet.seen.removed == []
+
+
+def test_a_worker_that_was_unregistered_may_come_back_as_if_it_were_new(fleet: Fleet) -> None:
+    fleet.beat(incarnation_id="first", sequence_number=7, load=load(1.0))
+    fleet.manager.unregister_worker("rack-7")
+    fleet.clock.advance(5.0)
+    fleet.beat(incarnation_id="second", sequence_number=1)
+    telemetry = fleet.manager.get_worker_telemetry("rack-7")
+    assert telemetry.reading == Reading()
+    assert telemetry.registered_at == fleet.clock.wall
+    assert telemetry.counts == (1, 0, 0)
+
+
+def test_a_thousand_that_come_and_go_leave_no_greenlet_and_no_row(fleet: Fleet) -> None:
+    for number in range(1000):
+        fleet.manager.process_heartbeat(heartbeat(f"rack-{number}"))
+    settle()
+    greenlets = [row.greenlet for row in fleet.manager._workers.values() if row.greenlet is not None]
+    assert len(greenlets) == 1000
+    for number in range(1000):
+        fleet.manager.unregister_worker(f"rack-{number}")
+    gevent.joinall(greenlets, timeout=5.0, raise_error=True)
+    assert all(greenlet.dead for greenlet in greenlets)
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    assert len(fleet.manager._leases) == len(fleet.manager._remembered) == 0
+    assert fleet.metric("workers", state="active") == 0
+    assert fleet.metric("workers", state="inactive") == 0
+
+
+def test_a_worker_that_beats_cannot_be_forgotten_by_hand(fleet: Fleet) -> None:
+    fleet.beat()
+    with pytest.raises(WorkerStillActive, match="rack-7"):
+        fleet.manager.forget_worker("rack-7")
+    fleet.pass_time(30.0)
+    fleet.manager.forget_worker("rack-7")
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    with pytest.raises(UnknownWorker):
+        fleet.manager.forget_worker("rack-7")

@@ -1,0 +1,43 @@
+"""master.telemetry.records"""
+
+import pytest
+
+from master.telemetry.records import GpuReading, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+
+
+def telemetry(reading: Reading) -> WorkerTelemetry:
+    return WorkerTelemetry("rack-7", Registration(), 0.0, True, 0.0, reading, HeartbeatCounts(), 1)
+
+
+def gpu(utilization_percent: float | None) -> GpuReading:
+    return GpuReading(0, "", "", utilization_percent, None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("used", "size", "expected"),
+    [
+        (1, 4, 25.0),
+        (0, 4, 0.0),
+        (4, 4, 100.0),
+        (5, 4, 100.0),  # read one after the other, they need not fit
+        (None, 4, None),
+        (1, None, None),
+        (0, 0, None),
+        (None, None, None),
+    ],
+)
+def test_memory_usage(used: int | None, size: int | None, expected: float | None) -> None:
+    assert telemetry(Reading(memory_used_bytes=used, memory_size_bytes=size)).memory_usage == expected
+
+
+@pytest.mark.parametrize(
+    ("utilizations", "expected"),
+    [([], None), ([None], None), ([0.0], 0.0), ([50.0, 100.0], 75.0), ([50.0, None], 50.0)],
+)
+def test_gpu_usage_is_the_mean_of_what_is_known(utilizations: list[float | None], expected: float | None) -> None:
+    assert telemetry(Reading(gpus=tuple(map(gpu, utilizations)))).gpu_usage == expected
+
+
+def test_cpu_usage() -> None:
+    assert telemetry(Reading(cpu_usage_percent=0.0)).cpu_usage == 0.0
+    assert telemetry(Reading()).cpu_usage is None
