@@ -35,11 +35,14 @@ class Compression:
     """gzip for who asks. Done in a native thread: a fleet's answer would stop the hub for a tenth of a second."""
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
-        if resp.data is None or len(resp.data) < MIN_COMPRESSED_BYTES:
+        parts = _parts(resp)
+        if sum(map(len, parts)) < MIN_COMPRESSED_BYTES:
             return
         resp.append_header("Vary", "Accept-Encoding")
         if accepts_gzip(req.get_header("Accept-Encoding") or ""):
-            resp.data = gevent.get_hub().threadpool.apply(_gzip, (resp.data,))
+            resp.stream = None
+            resp.data = gevent.get_hub().threadpool.apply(_gzip, (parts,))
+            resp.content_length = len(resp.data)
             resp.set_header("Content-Encoding", "gzip")
 
 
@@ -66,6 +69,13 @@ def accepts_gzip(header: str) -> bool:
     return quality_by_coding.get("gzip", quality_by_coding.get("*", 0.0)) > 0.0
 
 
-def _gzip(data: bytes) -> bytes:
+def _parts(resp: falcon.Response) -> list[bytes]:
+    """The answer's body, which may be one piece or a list of them."""
+    if resp.data is not None:
+        return [resp.data]
+    return resp.stream if isinstance(resp.stream, list) else []
+
+
+def _gzip(parts: list[bytes]) -> bytes:
     compressor = zlib.compressobj(level=1, wbits=31)
-    return compressor.compress(data) + compressor.flush()
+    return b"".join([*map(compressor.compress, parts), compressor.flush()])

@@ -25,8 +25,8 @@ class MetricsResource:
         # The master's own part goes last: in OpenMetrics it brings the "# EOF" that must end the text.
         parts.append(encode(self._instruments.registry))
         resp.content_type = content_type
-        # Not joined: that would copy the whole text once more.
-        resp.stream = iter(parts)
+        # Not joined: that would copy the whole text once more. A list, so that it can be compressed on its way.
+        resp.stream = parts
         resp.content_length = sum(map(len, parts))
         self._instruments.exposition_duration.observe(time.perf_counter() - started)
 
