@@ -14,6 +14,7 @@ from master.config import Address, MasterConfig
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.25
 _STOPPED = (0, -signal.SIGTERM)
 """Exit codes of a child that was asked to stop; one that had no time yet to catch the signal ends by it."""
 
@@ -76,7 +77,7 @@ class Supervisor:
 
     def _wait_for_an_end(self) -> str | None:
         while self._stop_signal is None and self._first_ended() is None:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_WATCH_SECONDS)
         return self._first_ended()
 
     def _first_ended(self) -> str | None:

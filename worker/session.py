@@ -87,30 +87,36 @@ class WorkerSession:
 
     async def run(self) -> None:
         """Stay connected until ``stop``; returns when the goodbye is said. A session runs once."""
-        self._stop_reason = asyncio.get_running_loop().create_future()
-        while not self._stop_reason.done():
+        stop_reason = self._stopping()
+        while not stop_reason.done():
             started = time.monotonic()
             try:
-                await self._connect_and_beat(self._stop_reason)
+                await self._connect_and_beat(stop_reason)
             except grpc.aio.AioRpcError as error:
                 self._outage.failed(error.code(), error.details() or "no details")
             except TimeoutError:
                 self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {FIRST_ANSWER_SECONDS:.0f} s")
             if time.monotonic() - started >= LASTING_SECONDS:
                 self._backoff.reset()
-            await asyncio.wait({self._stop_reason}, timeout=self._backoff.next_delay_seconds())
+            await asyncio.wait({stop_reason}, timeout=self._backoff.next_delay_seconds())
 
     def stop(self, reason: str) -> None:
-        """Say goodbye with this reason and end ``run``."""
-        if self._stop_reason is not None and not self._stop_reason.done():
-            self._stop_reason.set_result(reason)
+        """Say goodbye with this reason and end ``run``, also when it has not begun."""
+        stop_reason = self._stopping()
+        if not stop_reason.done():
+            stop_reason.set_result(reason)
+
+    def _stopping(self) -> "asyncio.Future[str]":
+        if self._stop_reason is None:
+            self._stop_reason = asyncio.get_running_loop().create_future()
+        return self._stop_reason
 
     async def _connect_and_beat(self, stop_reason: "asyncio.Future[str]") -> None:
         async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
             call: grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage] = pb_grpc.FleetStub(channel).Connect()
             registered = asyncio.ensure_future(self._registered(call))
             await asyncio.wait(
-                {registered, stop_reason}, timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                (registered, stop_reason), timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             if not registered.done():
                 registered.cancel()
@@ -145,7 +151,7 @@ class WorkerSession:
         interval_seconds: float,
         stop_reason: "asyncio.Future[str]",
     ) -> None:
-        """Beat at once, then at the interval, from a random phase on: a fleet that came at once does not beat at once."""
+        """Beat at once, then at the interval from a random phase on, so that a fleet that came at once spreads out."""
         loop = asyncio.get_running_loop()
         due = loop.time() + interval_seconds * self._rng.random() - interval_seconds
         while not reader.done():
@@ -155,7 +161,7 @@ class WorkerSession:
             heartbeat = await self._sample()
             await _write(call, self._stamped(heartbeat))
             due = max(due + interval_seconds, loop.time())
-            await asyncio.wait({reader, stop_reason}, timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, stop_reason), timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED)
         reader.result()
         raise await _error_of(call)
 

@@ -21,16 +21,16 @@ class HubBridge:
     """Made and closed on the hub; ``call`` is for any thread."""
 
     def __init__(self) -> None:
-        self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wakeup = gevent.get_hub().loop.async_()
         self._arrived = Event()
         self._wakeup.start(self._arrived.set)
         self._greenlet = gevent.spawn(self._make_calls)
         self._greenlet.name = "rpc-bridge"
 
-    def call(self, function: Callable[[Any], None], argument: Any) -> None:
-        """Have ``function(argument)`` called on the hub, after everything that this thread asked for before."""
-        self._calls.append((function, argument))
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """Have ``function(*args)`` called on the hub, after everything that this thread asked for before."""
+        self._calls.append((function, args))
         # Sending again before the hub woke is cheap: the loop folds it into one wake-up.
         self._wakeup.send()
 
@@ -46,9 +46,9 @@ class HubBridge:
             self._arrived.clear()
             made = 0
             while self._calls:
-                function, argument = self._calls.popleft()
+                function, args = self._calls.popleft()
                 try:
-                    function(argument)
+                    function(*args)
                 except Exception:
                     _LOGGER.exception("a call from grpc's thread failed")
                 made += 1

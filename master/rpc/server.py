@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import TypeVar
@@ -105,12 +106,11 @@ class RpcServer:
     def _on_loop(self, coroutine: Coroutine[None, None, T]) -> "Future[T]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _count(self, ended: tuple[str, str]) -> None:
-        self._instruments.grpc_requests.labels(*ended).inc()
+    def _count(self, method: str, code: grpc.StatusCode) -> None:
+        self._instruments.grpc_requests.labels(method, code.name).inc()
 
-    def _answer(self, asked: "tuple[bytes, asyncio.Future[bytes | Ending]]") -> None:
-        data, answer = asked
-        result = answer_heartbeat(self._manager, self._instruments, data)
+    def _answer(self, answer: "asyncio.Future[bytes | Ending]", data: bytes, received_at: float) -> None:
+        result = answer_heartbeat(self._manager, self._instruments, data, received_at)
         self._loop.call_soon_threadsafe(_resolve, answer, result)
 
     # In grpc's thread
@@ -165,35 +165,35 @@ class RpcServer:
             raise
         finally:
             self._open_streams -= 1
-            self._bridge.call(self._count, ("Connect", code.name))
+            self._bridge.call(self._count, "Connect", code)
 
     async def _converse(self, call: Call) -> None:
         stream = Stream(self._loop, call.peer())
         session = Session(self._sessions, stream)
         reading = asyncio.ensure_future(self._read(call, session, stream))
-        waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration, None)
+        waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration)
         try:
             await stream.pump(call)
         finally:
             waiting.cancel()
             reading.cancel()
-            self._bridge.call(session.close, None)
+            self._bridge.call(session.close)
 
     async def _read(self, call: Call, session: Session, stream: Stream) -> None:
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
-                self._bridge.call(session.receive, data)
+                self._bridge.call(session.receive, data, time.monotonic())
         finally:
             stream.hang_up()
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
-        self._bridge.call(self._answer, (data, answer))
+        self._bridge.call(self._answer, answer, data, time.monotonic())
         result = await answer
         if isinstance(result, Ending):
-            self._bridge.call(self._count, ("SendHeartbeat", result.code.name))
+            self._bridge.call(self._count, "SendHeartbeat", result.code)
             await call.abort(result.code, result.details)
-        self._bridge.call(self._count, ("SendHeartbeat", "OK"))
+        self._bridge.call(self._count, "SendHeartbeat", grpc.StatusCode.OK)
         return result
 
 

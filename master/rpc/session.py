@@ -83,8 +83,8 @@ class Session:
         self._outgoing = outgoing
         self._has_ended = False
 
-    def receive(self, data: bytes) -> None:
-        """A message arrived. One that breaks a rule ends the stream with the reason."""
+    def receive(self, data: bytes, received_at: float | None = None) -> None:
+        """A message arrived, on the monotonic clock at ``received_at``. One that breaks a rule ends the stream."""
         if self._has_ended:
             return
         try:
@@ -92,13 +92,13 @@ class Session:
             if isinstance(message, Unreadable):
                 raise InvalidMessage(message.why)
             if self.worker_id:
-                self._understand(message)
+                self._understand(message, received_at)
             else:
                 self._register(message)
         except FleetPulseError as error:
             self.end(error)
 
-    def close(self, _: None = None) -> None:
+    def close(self) -> None:
         """The stream is over, whoever ended it."""
         self._has_ended = True
         if self._table.leave(self):
@@ -116,7 +116,7 @@ class Session:
         self._table.instruments.sessions_refused.labels(error.reason).inc()
         self._outgoing.end(Ending(status, str(error)))
 
-    def expect_registration(self, _: None = None) -> None:
+    def expect_registration(self) -> None:
         """The time for the first message is over."""
         if not self.worker_id:
             self.end(
@@ -137,13 +137,13 @@ class Session:
         terms = self._table.manager.terms
         self._outgoing.send(pb.MasterMessage(registered=_registered(terms)).SerializeToString())
 
-    def _understand(self, message: pb.WorkerMessage) -> None:
+    def _understand(self, message: pb.WorkerMessage, received_at: float | None) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
             heartbeat = message.heartbeat
             if heartbeat.worker_id != self.worker_id or heartbeat.incarnation_id != self._incarnation_id:
                 raise InvalidMessage(f"this stream speaks for worker {self.worker_id} only, and for its incarnation")
-            self._table.manager.process_heartbeat(heartbeat)
+            self._table.manager.process_heartbeat(heartbeat, received_at)
         elif kind == "goodbye":
             self._say_goodbye(message.goodbye)
         elif kind == "register":

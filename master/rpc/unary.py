@@ -9,14 +9,16 @@ from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 
 
-def answer_heartbeat(manager: TelemetryManager, instruments: Instruments, data: bytes) -> bytes | Ending:
+def answer_heartbeat(
+    manager: TelemetryManager, instruments: Instruments, data: bytes, received_at: float | None = None
+) -> bytes | Ending:
     """The ``HeartbeatAck``, serialized, or how the call ends."""
     heartbeat = heartbeat_from(data)
     try:
         if isinstance(heartbeat, Unreadable):
             instruments.heartbeats_rejected.labels(InvalidMessage.reason).inc()
             raise InvalidMessage(heartbeat.why)
-        manager.process_heartbeat(heartbeat)
+        manager.process_heartbeat(heartbeat, received_at)
     except FleetPulseError as error:
         return Ending(status_of(error), str(error))
     return pb.HeartbeatAck(

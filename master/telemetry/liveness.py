@@ -55,9 +55,12 @@ class LeaseTable:
 
     def _forgive_a_stall(self, now: float) -> None:
         # From the last use, not from the last check: a lease renewed in between would be moved past later ones.
-        if self._used_at is not None and now - self._used_at > self._stall_seconds:
-            self._forgiven_seconds += now - self._used_at
-        self._used_at = now
+        idle_seconds = 0.0 if self._used_at is None else now - self._used_at
+        if idle_seconds > self._stall_seconds:
+            self._forgiven_seconds += idle_seconds
+        # A receipt that waited for the hub is stamped before the last use; then no time has passed.
+        if self._used_at is None or idle_seconds > 0.0:
+            self._used_at = now
 
     def _expired(self, now: float) -> Iterator[str]:
         deadline = now - self._forgiven_seconds - self.timeout_seconds

@@ -8,67 +8,25 @@ Everything here runs on the gevent hub of one process; nothing needs a lock, bec
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
 
 from master.config import Terms
-from master.errors import FleetFull, FleetPulseError, UnknownWorker, WorkerIdTaken, WorkerStillActive
+from master.errors import FleetFull, FleetPulseError, MasterStopping, UnknownWorker, WorkerIdTaken, WorkerStillActive
 from master.instruments import Instruments
 from master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
 from master.telemetry.liveness import LeaseTable
 from master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
 from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from master.telemetry.row import PendingReading, WorkerRow
 from proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 
 LIVENESS_CHECK_SECONDS = 0.25
 _NO_READING = Reading()
-
-
-class _Pending(NamedTuple):
-    reading: Reading
-    received_monotonic: float
-    received_wall: float
-    sent_wall: float | None
-
-
-class _Worker:
-    """One row of the live table, with its queue. Mutable, and seen by the manager alone."""
-
-    __slots__ = (
-        "closed",
-        "dropped",
-        "greenlet",
-        "held",
-        "missed",
-        "pending",
-        "received",
-        "sequence",
-        "telemetry",
-        "wake",
-    )
-
-    def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
-        self.telemetry = telemetry
-        self.pending: deque[_Pending] = deque(maxlen=queue_length)
-        self.wake = Event()
-        self.greenlet: gevent.Greenlet[..., None] | None = None
-        self.held = True
-        self.closed = False
-        self.sequence = 0
-        self.received = self.dropped = self.missed = 0
-
-    @property
-    def incarnation_id(self) -> str:
-        return self.telemetry.registration.incarnation_id
-
-    def counts(self) -> HeartbeatCounts:
-        return HeartbeatCounts(self.received, self.dropped, self.missed)
 
 
 class TelemetryManager:
@@ -85,7 +43,7 @@ class TelemetryManager:
         self._instruments = instruments
         self._observers = tuple(observers)
         self._clock = clock
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, WorkerRow] = {}
         self._leases = LeaseTable(terms.inactivity_timeout_seconds)
         self._remembered = LeaseTable(terms.retention_seconds)
         self._callback: UpdateCallback | None = None
@@ -110,8 +68,7 @@ class TelemetryManager:
             worker = self._admit(worker_id, registration)
         elif registration.incarnation_id != worker.incarnation_id:
             self._refuse_if_beating(worker, now)
-            worker.pending.clear()
-            worker.sequence = 0
+            worker.restart()
             _LOGGER.info("worker %s: a new incarnation took over", worker_id)
         worker.held = True
         self._renew(worker_id, now)
@@ -126,9 +83,7 @@ class TelemetryManager:
             raise UnknownWorker(worker_id)
         self._leases.drop(worker_id)
         self._remembered.drop(worker_id)
-        worker.closed = True
-        worker.pending.clear()
-        worker.wake.set()
+        worker.close(drop_pending=True)
         self._revision += 1
         for observer in self._observers:
             observer.worker_removed(worker_id)
@@ -147,32 +102,29 @@ class TelemetryManager:
 
     # Processing
 
-    def process_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
+    def process_heartbeat(self, heartbeat: pb.Heartbeat, received_at: float | None = None) -> None:
         """Check the heartbeat and queue it for its worker's greenlet. Never blocks.
 
-        An unknown worker is registered. A full queue drops its oldest heartbeat and counts it. A sequence number that
-        was seen before is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``,
-        ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
+        ``received_at`` is when it arrived on the monotonic clock; now, unless a transport knows better. An unknown
+        worker is registered. A full queue drops its oldest heartbeat and counts it. A sequence number that was seen
+        before is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``, ``WorkerIdTaken``,
+        ``FleetFull``; then nothing has changed.
         """
-        received_monotonic = self._clock.monotonic()
+        received_monotonic = self._clock.monotonic() if received_at is None else received_at
         try:
             reading = reading_from(heartbeat)
             worker = self._worker_for(heartbeat)
         except FleetPulseError as error:
             self._instruments.heartbeats_rejected.labels(error.reason).inc()
             raise
-        if not self._is_next(worker, heartbeat.sequence_number):
+        if not worker.is_next(heartbeat.sequence_number):
             self._instruments.heartbeats_rejected.labels("stale").inc()
             return
         self._renew(heartbeat.worker_id, received_monotonic)
-        worker.received += 1
         self._instruments.heartbeats_received.inc()
-        if len(worker.pending) == worker.pending.maxlen:
-            worker.dropped += 1
-            self._instruments.heartbeats_dropped.inc()
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
-        worker.pending.append(_Pending(reading, received_monotonic, self._clock.wall(), sent))
-        worker.wake.set()
+        if worker.put(PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
+            self._instruments.heartbeats_dropped.inc()
 
     def set_update_callback(self, callback: UpdateCallback | None) -> None:
         """Call ``callback(worker_id, telemetry)`` after every update, in the worker's own greenlet.
@@ -219,8 +171,7 @@ class TelemetryManager:
         if self._checker is not None:
             greenlets.append(self._checker)
         for worker in self._workers.values():
-            worker.closed = True
-            worker.wake.set()
+            worker.close(drop_pending=False)
         gevent.joinall(greenlets, timeout=timeout_seconds)
         gevent.killall([greenlet for greenlet in greenlets if not greenlet.dead], timeout=timeout_seconds)
 
@@ -240,7 +191,9 @@ class TelemetryManager:
 
     # Internals
 
-    def _admit(self, worker_id: str, registration: Registration) -> _Worker:
+    def _admit(self, worker_id: str, registration: Registration) -> WorkerRow:
+        if self._stopping.is_set():
+            raise MasterStopping("the master is stopping")
         if len(self._workers) >= self.terms.max_workers:
             raise FleetFull(f"the master is full: it was told to serve at most {self.terms.max_workers} workers")
         wall = self._clock.wall()
@@ -254,12 +207,12 @@ class TelemetryManager:
             counts=HeartbeatCounts(),
             revision=self._revision,
         )
-        worker = self._workers[worker_id] = _Worker(telemetry, self.terms.queue_length)
+        worker = self._workers[worker_id] = WorkerRow(telemetry, self.terms.queue_length)
         worker.greenlet = gevent.spawn(self._process_pending, worker)
         worker.greenlet.name = f"telemetry-{worker_id}"
         return worker
 
-    def _worker_for(self, heartbeat: pb.Heartbeat) -> _Worker:
+    def _worker_for(self, heartbeat: pb.Heartbeat) -> WorkerRow:
         """The row that this heartbeat belongs to, registered or taken over if need be."""
         worker_id, incarnation_id = heartbeat.worker_id, heartbeat.incarnation_id
         worker = self._workers.get(worker_id)
@@ -274,7 +227,7 @@ class TelemetryManager:
         self._leases.renew(worker_id, now)
         self._remembered.drop(worker_id)
 
-    def _refuse_if_beating(self, worker: _Worker, now: float) -> None:
+    def _refuse_if_beating(self, worker: WorkerRow, now: float) -> None:
         """A holder that lost its connection, or missed two heartbeats, gives way to another incarnation."""
         silent = self._leases.silent_seconds(worker.telemetry.worker_id, now)
         patience = 2.0 * self.terms.heartbeat_interval_seconds
@@ -287,19 +240,7 @@ class TelemetryManager:
                 f"ago; give one of them another id, or try again when the other is {patience:.0f} s silent"
             )
 
-    @staticmethod
-    def _is_next(worker: _Worker, sequence: int) -> bool:
-        """Whether the sequence number is new; a gap is added to what the worker missed."""
-        if sequence == 0 or not worker.incarnation_id:
-            return True
-        if sequence <= worker.sequence:
-            return False
-        if worker.sequence:
-            worker.missed += sequence - worker.sequence - 1
-        worker.sequence = sequence
-        return True
-
-    def _process_pending(self, worker: _Worker) -> None:
+    def _process_pending(self, worker: WorkerRow) -> None:
         """Body of a worker's greenlet."""
         while True:
             worker.wake.wait()
@@ -312,14 +253,14 @@ class TelemetryManager:
             if worker.closed:
                 return
 
-    def _process(self, worker: _Worker, pending: _Pending) -> None:
+    def _process(self, worker: WorkerRow, pending: PendingReading) -> None:
         self._publish(
             worker,
             worker.telemetry._replace(
                 reading=pending.reading,
                 is_active=worker.telemetry.worker_id in self._leases,
                 last_update=pending.received_wall,
-                counts=worker.counts(),
+                counts=worker.counts,
             ),
         )
         visible = self._clock.monotonic()
@@ -329,11 +270,11 @@ class TelemetryManager:
         if self._callback is not None:
             try:
                 self._callback(worker.telemetry.worker_id, worker.telemetry)
-            except Exception:
+            except (Exception, gevent.Timeout):
                 self._instruments.update_callback_failures.inc()
                 _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
 
-    def _publish(self, worker: _Worker, telemetry: WorkerTelemetry) -> None:
+    def _publish(self, worker: WorkerRow, telemetry: WorkerTelemetry) -> None:
         self._revision += 1
         worker.telemetry = telemetry = telemetry._replace(revision=self._revision)
         for observer in self._observers:

@@ -66,6 +66,7 @@ class _SimulatedWorker:
         self._version = version
         self._rng = random.Random(f"{plan.seed}-{machine.worker_id}-fate")
         self._stalled_until = 0.0
+        self._ending = asyncio.Event()
         self._session: WorkerSession | None = None
         self._sent_before = 0
 
@@ -78,12 +79,15 @@ class _SimulatedWorker:
         return self._sent_before + (self._session.heartbeats_sent if self._session else 0)
 
     def stop(self) -> None:
+        """End this worker: with a goodbye if it is connected, and without coming back if it is not."""
+        self._ending.set()
         if self._session is not None:
             self._session.stop("the simulation ends")
 
     async def live(self) -> None:
         """Until the simulation ends."""
-        await asyncio.sleep(self._rng.uniform(0.0, self._plan.ramp_seconds))
+        if await self._ends_within(self._rng.uniform(0.0, self._plan.ramp_seconds)):
+            return
         while True:
             self._session = WorkerSession(
                 self._plan.master,
@@ -100,11 +104,23 @@ class _SimulatedWorker:
                 await asyncio.wait({life})
             self._sent_before += self._session.heartbeats_sent
             self._session = None
-            if self._behaviour is Behaviour.VANISH:
-                await asyncio.get_running_loop().create_future()
-            if self._behaviour is Behaviour.STEADY:
+            if self._behaviour is Behaviour.STEADY or await self._ends_within(self._absence_seconds()):
                 return
-            await asyncio.sleep(self._plan.trouble_seconds * self._rng.uniform(0.5, 1.5))
+
+    def _absence_seconds(self) -> float | None:
+        """How long it stays away once it is cut off; ``None`` for ever."""
+        if self._behaviour is Behaviour.VANISH:
+            return None
+        return self._plan.trouble_seconds * self._rng.uniform(0.5, 1.5)
+
+    async def _ends_within(self, seconds: float | None) -> bool:
+        """Wait; whether the simulation ended meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _suffer(self, life: "asyncio.Future[None]") -> None:
         """Return when it is time to be cut off, or when the session has ended by itself."""
@@ -123,7 +139,7 @@ class _SimulatedWorker:
         # A sampler that does not return is what a stall looks like to the session.
         stalled_seconds = self._stalled_until - time.monotonic()
         if stalled_seconds > 0.0:
-            await asyncio.sleep(stalled_seconds)
+            await self._ends_within(stalled_seconds)
         return self._machine.sample(time.time())
 
 
