@@ -36,6 +36,9 @@ Named = TypeVar(
     "Named", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading, GpuReading, RunningTask, CollectorReport
 )
 
+_MAX_KNOWN_TEXTS = 2048
+_known_texts: dict[str, str] = {}
+
 _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
 
@@ -178,10 +181,16 @@ def _finite(field: str, value: float | None) -> float | None:
 
 
 def _text(field: str, value: str) -> str:
+    # Machines have much in common ("/", "eth0", "cpu"): what was checked before is neither checked nor kept twice.
+    known = _known_texts.get(value)
+    if known is not None:
+        return known
     if len(value) > MAX_TEXT_LENGTH or not value.isprintable():
         raise InvalidMessage(
             f"{field} {_shown(value)} is refused: it must be at most {MAX_TEXT_LENGTH} printable characters"
         )
+    if len(_known_texts) < _MAX_KNOWN_TEXTS:
+        _known_texts[value] = value
     return value
 
 
