@@ -39,13 +39,7 @@ class Master:
         health = resources.Health(
             {"telemetry": self.telemetry.what_is_wrong, "grpc": self._rpc.what_is_wrong}, version("fleetpulse")
         )
-        # Outermost first: what is observed includes the compression.
-        self.wsgi: falcon.App[Any, Any] = falcon.App(
-            middleware=[middleware.Observation(instruments), middleware.Fairness(), middleware.Compression()]
-        )
-        problems.install(self.wsgi)
-        resources.add_routes(self.wsgi, self.telemetry, views, health)
-        self.wsgi.add_route("/metrics", MetricsResource(exposition, instruments))
+        self.wsgi = create_wsgi(self.telemetry, views, exposition, instruments, health)
 
     def start(self) -> None:
         """Watch for silent workers and accept calls."""
@@ -63,6 +57,24 @@ class Master:
         for view in self._views:
             view.stop()
         _LOGGER.info("the master has stopped")
+
+
+def create_wsgi(
+    telemetry: TelemetryManager,
+    views: FleetViews,
+    exposition: FleetExposition,
+    instruments: Instruments,
+    health: resources.Health,
+) -> "falcon.App[Any, Any]":
+    """The Falcon app: every path that a master serves."""
+    app: falcon.App[Any, Any] = falcon.App(
+        # Outermost first: what is observed includes the compression.
+        middleware=[middleware.Observation(instruments), middleware.Fairness(), middleware.Compression()]
+    )
+    problems.install(app)
+    resources.add_routes(app, telemetry, views, health)
+    app.add_route("/metrics", MetricsResource(exposition, instruments))
+    return app
 
 
 def _raise_open_files_limit() -> None:

@@ -25,6 +25,7 @@ class MetricsResource:
         # The master's own part goes last: in OpenMetrics it brings the "# EOF" that must end the text.
         parts.append(encode(self._instruments.registry))
         resp.content_type = content_type
+        resp.append_header("Vary", "Accept")
         # Not joined: that would copy the whole text once more. A list, so that it can be compressed on its way.
         resp.stream = parts
         resp.content_length = sum(map(len, parts))
