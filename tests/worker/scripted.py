@@ -1,0 +1,108 @@
+"""A master for tests of the worker's side: a real gRPC server whose streams follow a script."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from proto import fleetpulse_pb2 as pb
+from proto import fleetpulse_pb2_grpc as pb_grpc
+
+INTERVAL_SECONDS = 0.02
+
+
+class ScriptedStream:
+    """The master's end of one stream, and all that came up it."""
+
+    def __init__(self, context: Any) -> None:
+        self.messages: list[pb.WorkerMessage] = []
+        self.was_closed = False
+        """The worker said that nothing more will come."""
+        self._context = context
+
+    @property
+    def heartbeats(self) -> list[pb.Heartbeat]:
+        return [message.heartbeat for message in self.messages if message.WhichOneof("message") == "heartbeat"]
+
+    async def receive(self) -> pb.WorkerMessage | None:
+        """The next message; ``None`` when the worker closed its side."""
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            self.was_closed = True
+            return None
+        assert isinstance(message, pb.WorkerMessage)
+        self.messages.append(message)
+        return message
+
+    async def send(self, message: pb.MasterMessage) -> None:
+        await self._context.write(message)
+
+    async def register(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
+        """Wait for Register, and grant terms."""
+        first = await self.receive()
+        assert first is not None
+        assert first.WhichOneof("message") == "register"
+        await self.send(
+            pb.MasterMessage(
+                registered=pb.Registered(heartbeat_interval_seconds=interval_seconds, inactivity_timeout_seconds=30.0)
+            )
+        )
+
+    async def receive_heartbeats(self, count: int) -> None:
+        while len(self.heartbeats) < count:
+            assert await self.receive() is not None
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        await self._context.abort(code, details)
+
+
+Act = Callable[[ScriptedStream], Awaitable[None]]
+"""What the master does on one stream. When it returns, the stream ends with OK."""
+
+
+async def serve(stream: ScriptedStream) -> None:
+    """As a master does: register, and listen until the worker closes its side."""
+    await stream.register()
+    while await stream.receive() is not None:
+        continue
+
+
+class ScriptedMaster(pb_grpc.FleetServicer):
+    """Plays one act for each stream, and the last one again and again."""
+
+    def __init__(self, acts: tuple[Act, ...]) -> None:
+        self.streams: list[ScriptedStream] = []
+        self.target = ""
+        self._acts = acts
+
+    async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802 - as an asyncio servicer has it
+        stream = ScriptedStream(context)
+        act = self._acts[min(len(self.streams), len(self._acts) - 1)]
+        self.streams.append(stream)
+        await act(stream)
+
+    async def SendHeartbeat(self, request: Any, context: Any) -> Any:  # type: ignore[override]  # noqa: N802 - see above
+        raise NotImplementedError("a worker beats on its stream")
+
+
+@contextlib.asynccontextmanager
+async def scripted_master(*acts: Act) -> AsyncIterator[ScriptedMaster]:
+    """A master that listens, for the current asyncio loop."""
+    master = ScriptedMaster(acts)
+    server = grpc.aio.server()
+    pb_grpc.add_FleetServicer_to_server(master, server)
+    master.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield master
+    finally:
+        await server.stop(None)
+
+
+async def eventually(condition: Callable[[], object], within_seconds: float = 10.0) -> None:
+    """Wait until the condition holds; ``TimeoutError`` if it does not in time."""
+    async with asyncio.timeout(within_seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is about another end, which sets no event here
+            await asyncio.sleep(0.002)

@@ -1,0 +1,321 @@
+"""worker.session"""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import logging
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import grpc
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.worker.scripted import INTERVAL_SECONDS, ScriptedMaster, ScriptedStream, eventually, scripted_master, serve
+from worker.session import FIRST_ANSWER_SECONDS, GOODBYE_SECONDS, WorkerSession
+
+REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test on a loop of its own. What nobody waited for must not have failed either."""
+    unheard: list[dict[str, Any]] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        await test
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(watched())
+    gc.collect()
+    assert unheard == []
+
+
+async def quick_sample() -> pb.Heartbeat:
+    return pb.Heartbeat(cpu=pb.Cpu(usage_percent=12.5))
+
+
+@contextlib.asynccontextmanager
+async def session_at(
+    target: str, sample: Callable[[], Awaitable[pb.Heartbeat]] = quick_sample
+) -> AsyncIterator[WorkerSession]:
+    """A session that runs, and is stopped at the end."""
+    session = WorkerSession(target, REGISTER, sample, random.Random(1))
+    running = asyncio.ensure_future(session.run())
+    try:
+        yield session
+    finally:
+        session.stop("the test ends")
+        await running
+
+
+async def refuse(stream: ScriptedStream) -> None:
+    await stream.receive()
+    await stream.abort(grpc.StatusCode.ALREADY_EXISTS, "another one beats")
+
+
+async def register_and_break(stream: ScriptedStream) -> None:
+    await stream.register()
+    await stream.receive_heartbeats(3)
+    await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
+
+
+async def register_and_end(stream: ScriptedStream) -> None:
+    await stream.register()
+    await stream.receive_heartbeats(1)
+
+
+async def say_nothing(stream: ScriptedStream) -> None:
+    while await stream.receive() is not None:
+        continue
+
+
+def heartbeats_of(master: ScriptedMaster) -> list[pb.Heartbeat]:
+    return [heartbeat for stream in master.streams for heartbeat in stream.heartbeats]
+
+
+def test_it_registers_first_and_then_beats() -> None:
+    async def test() -> None:
+        started = time.time()
+        async with scripted_master(serve) as master, session_at(master.target) as session:
+            await eventually(lambda: len(heartbeats_of(master)) >= 3)
+            assert session.is_connected
+            assert session.heartbeats_sent >= 3
+        (stream,) = master.streams
+        assert stream.messages[0].register == REGISTER
+        for number, heartbeat in enumerate(stream.heartbeats, start=1):
+            assert (heartbeat.worker_id, heartbeat.incarnation_id) == ("rack-7", "one")
+            assert heartbeat.sequence_number == number
+            assert started <= heartbeat.sent_time_unix_seconds <= time.time()
+            assert heartbeat.cpu.usage_percent == 12.5
+
+    run(test())
+
+
+def test_it_beats_at_the_interval_that_the_master_grants() -> None:
+    async def serve_at_leisure(stream: ScriptedStream) -> None:
+        await stream.register(interval_seconds=0.2)
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(serve_at_leisure) as master, session_at(master.target):
+            await eventually(lambda: len(heartbeats_of(master)) >= 6)
+        times = [heartbeat.sent_time_unix_seconds for heartbeat in heartbeats_of(master)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        # The first one comes at once; the second one, early, gives each worker of a fleet a phase of its own.
+        assert gaps[0] < 0.2
+        assert all(gap > 0.1 for gap in gaps[1:])
+        assert sum(gaps[1:]) == pytest.approx(0.2 * len(gaps[1:]), abs=0.15)
+
+    run(test())
+
+
+def test_workers_that_came_at_once_do_not_beat_at_once() -> None:
+    async def second_gap(master: ScriptedMaster, seed: int) -> float:
+        session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(seed))
+        stream_count = len(master.streams)
+        running = asyncio.ensure_future(session.run())
+        await eventually(lambda: len(master.streams) > stream_count and len(master.streams[-1].heartbeats) >= 2)
+        session.stop("enough")
+        await running
+        first, second = master.streams[-1].heartbeats[:2]
+        return second.sent_time_unix_seconds - first.sent_time_unix_seconds
+
+    async def serve_at_leisure(stream: ScriptedStream) -> None:
+        await stream.register(interval_seconds=0.4)
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(serve_at_leisure) as master:
+            gaps = [await second_gap(master, seed) for seed in (1, 2, 3)]
+        expected = [0.4 * random.Random(seed).random() for seed in (1, 2, 3)]
+        assert gaps == pytest.approx(expected, abs=0.1)
+
+    run(test())
+
+
+def test_a_slow_sampler_makes_no_backlog() -> None:
+    samples = 0
+
+    async def slow_sample() -> pb.Heartbeat:
+        nonlocal samples
+        samples += 1
+        await asyncio.sleep(10 * INTERVAL_SECONDS if samples == 2 else 0.0)
+        return pb.Heartbeat()
+
+    async def test() -> None:
+        async with scripted_master(serve) as master, session_at(master.target, slow_sample):
+            await eventually(lambda: len(heartbeats_of(master)) >= 8)
+        times = [heartbeat.sent_time_unix_seconds for heartbeat in heartbeats_of(master)]
+        assert times[7] - times[1] > 4 * INTERVAL_SECONDS
+
+    run(test())
+
+
+def test_it_comes_back_as_the_same_incarnation_and_counts_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with scripted_master(register_and_break, serve) as master, session_at(master.target):
+            await eventually(lambda: len(master.streams) == 2 and len(master.streams[1].heartbeats) >= 2)
+        assert [stream.messages[0].register for stream in master.streams] == [REGISTER, REGISTER]
+        numbers = [heartbeat.sequence_number for heartbeat in master.streams[1].heartbeats]
+        assert numbers[0] > 3
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+    with caplog.at_level(logging.INFO):
+        run(test())
+    assert "(UNAVAILABLE: the master is stopping)" in caplog.text
+    assert "connected again after" in caplog.text
+
+
+def test_a_stream_that_the_master_ends_properly_is_opened_again_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with scripted_master(register_and_end, serve) as master, session_at(master.target):
+            await eventually(lambda: len(master.streams) == 2 and master.streams[1].heartbeats)
+
+    run(test())
+    assert "(OK: the master ended the stream)" in caplog.text
+
+
+def test_a_stream_that_breaks_during_a_sample() -> None:
+    """The error is met when the heartbeat is written, and by the reader too; both must be heard."""
+    samples = 0
+
+    async def sample() -> pb.Heartbeat:
+        nonlocal samples
+        samples += 1
+        await asyncio.sleep(0.2 if samples == 1 else 0.0)
+        return pb.Heartbeat()
+
+    async def break_at_once(stream: ScriptedStream) -> None:
+        await stream.register()
+        await stream.abort(grpc.StatusCode.ABORTED, "a newer stream")
+
+    async def test() -> None:
+        async with scripted_master(break_at_once, serve) as master, session_at(master.target, sample):
+            await eventually(lambda: len(master.streams) == 2 and master.streams[1].heartbeats)
+
+    run(test())
+
+
+def test_the_same_refusal_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with scripted_master(refuse, refuse, refuse, serve) as master, session_at(master.target):
+            await eventually(lambda: len(heartbeats_of(master)) >= 1)
+
+    with caplog.at_level(logging.INFO):
+        run(test())
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert "rack-7" in said[0]
+    assert "(ALREADY_EXISTS: another one beats)" in said[0]
+    assert sum("connected again" in record.message for record in caplog.records) == 1
+
+
+def test_another_trouble_is_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with scripted_master(refuse, register_and_break, refuse, serve) as master, session_at(master.target):
+            await eventually(lambda: len(master.streams) == 4 and master.streams[3].heartbeats)
+
+    with caplog.at_level(logging.WARNING):
+        run(test())
+    codes = [record.message.partition("(")[2].partition(":")[0] for record in caplog.records]
+    assert codes == ["ALREADY_EXISTS", "UNAVAILABLE", "ALREADY_EXISTS"]
+
+
+def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: heartbeats_of(master))
+            session.stop("maintenance")
+            session.stop("too late")
+            await running
+            (stream,) = master.streams
+            assert stream.messages[-1].goodbye.reason == "maintenance"
+            assert stream.was_closed
+            assert not session.is_connected
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_deaf_from_the_start", [True, False])
+def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None:
+    async def listen_no_more(stream: ScriptedStream) -> None:
+        if not is_deaf_from_the_start:
+            await stream.register()
+            await stream.receive_heartbeats(1)
+        await asyncio.get_running_loop().create_future()
+
+    async def test() -> None:
+        async with scripted_master(listen_no_more) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and session.is_connected is not is_deaf_from_the_start)
+            asked = time.monotonic()
+            session.stop("maintenance")
+            await running
+            assert time.monotonic() - asked < GOODBYE_SECONDS + 0.5
+
+    run(test())
+
+
+def test_a_stop_while_it_waits_for_the_next_try() -> None:
+    async def test() -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            target = f"127.0.0.1:{probe.getsockname()[1]}"
+            session = WorkerSession(target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await asyncio.wait({running}, timeout=1.0)
+            assert not running.done()
+            asked = time.monotonic()
+            session.stop("maintenance")
+            await running
+            assert time.monotonic() - asked < 0.5
+
+    run(test())
+
+
+def test_a_stop_before_it_begins() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            session.stop("changed its mind")
+            await session.run()
+            assert master.streams == []
+
+    run(test())
+
+
+def test_what_a_newer_master_sends_is_ignored() -> None:
+    async def talkative(stream: ScriptedStream) -> None:
+        await stream.register()
+        for _ in range(3):
+            await stream.send(pb.MasterMessage())
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(talkative) as master, session_at(master.target):
+            await eventually(lambda: len(heartbeats_of(master)) >= 5)
+            assert len(master.streams) == 1
+
+    run(test())
+
+
+def test_no_answer_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with scripted_master(say_nothing, serve) as master, session_at(master.target) as session:
+            await eventually(lambda: session.is_connected, FIRST_ANSWER_SECONDS + 5.0)
+            assert len(master.streams) == 2
+
+    run(test())
+    assert "(DEADLINE_EXCEEDED: no answer within 10 s)" in caplog.text
