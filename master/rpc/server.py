@@ -54,6 +54,11 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_WAITING_MESSAGES = 16
+"""Of one stream, between grpc's thread and the hub."""
+
+_SLOW_DOWN_SECONDS = 0.005
+
 _END_OF_STREAM: object = grpc.aio.EOF
 """What read() gives at the end, which its stubs leave out."""
 
@@ -180,9 +185,14 @@ class RpcServer:
             self._bridge.call(session.close)
 
     async def _read(self, call: Call, session: Session, stream: Stream) -> None:
+        handed_over = 0
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
                 self._bridge.call(session.receive, data, time.monotonic())
+                handed_over += 1
+                # Who sends faster than the hub can follow is slowed down by HTTP/2's flow control, and no one else is.
+                while handed_over - session.received > _WAITING_MESSAGES:  # noqa: ASYNC110 - an event would cost a wake-up
+                    await asyncio.sleep(_SLOW_DOWN_SECONDS)
         finally:
             stream.hang_up()
 

@@ -20,6 +20,7 @@ from master.rpc.status import status_of
 from master.rpc.stream import Ending
 from master.telemetry.intake import registration_from
 from master.telemetry.manager import TelemetryManager
+from master.telemetry.records import Registration
 from proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
@@ -74,17 +75,20 @@ class SessionTable:
 class Session:
     """What one stream says, in order. All methods are called on the hub, one at a time."""
 
-    __slots__ = ("_has_ended", "_incarnation_id", "_outgoing", "_table", "worker_id")
+    __slots__ = ("_has_ended", "_outgoing", "_registration", "_table", "received", "worker_id")
 
     def __init__(self, table: SessionTable, outgoing: Outgoing) -> None:
         self.worker_id = ""
-        self._incarnation_id = ""
+        self.received = 0
+        """Messages that were handled, so that grpc's thread knows how many still wait."""
+        self._registration = Registration()
         self._table = table
         self._outgoing = outgoing
         self._has_ended = False
 
     def receive(self, data: bytes, received_at: float | None = None) -> None:
         """A message arrived, on the monotonic clock at ``received_at``. One that breaks a rule ends the stream."""
+        self.received += 1
         if self._has_ended:
             return
         try:
@@ -102,7 +106,7 @@ class Session:
         """The stream is over, whoever ended it."""
         self._has_ended = True
         if self._table.leave(self):
-            self._table.manager.release_worker(self.worker_id, self._incarnation_id)
+            self._table.manager.release_worker(self.worker_id, self._registration.incarnation_id)
 
     def end(self, error: FleetPulseError) -> None:
         """End the stream with this error."""
@@ -132,7 +136,7 @@ class Session:
         registration = registration_from(first.register)
         worker_id = first.register.worker_id
         self._table.manager.register_worker(worker_id, registration)
-        self.worker_id, self._incarnation_id = worker_id, registration.incarnation_id
+        self.worker_id, self._registration = worker_id, registration
         self._table.enter(self)
         terms = self._table.manager.terms
         self._outgoing.send(pb.MasterMessage(registered=_registered(terms)).SerializeToString())
@@ -140,15 +144,21 @@ class Session:
     def _understand(self, message: pb.WorkerMessage, received_at: float | None) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
-            heartbeat = message.heartbeat
-            if heartbeat.worker_id != self.worker_id or heartbeat.incarnation_id != self._incarnation_id:
-                raise InvalidMessage(f"this stream speaks for worker {self.worker_id} only, and for its incarnation")
-            self._table.manager.process_heartbeat(heartbeat, received_at)
+            self._beat(message.heartbeat, received_at)
         elif kind == "goodbye":
             self._say_goodbye(message.goodbye)
         elif kind == "register":
             raise ProtocolViolation("register was sent twice on one stream")
         # What this master does not know comes from a newer worker, and is none of its business.
+
+    def _beat(self, heartbeat: pb.Heartbeat, received_at: float | None) -> None:
+        if heartbeat.worker_id != self.worker_id or heartbeat.incarnation_id != self._registration.incarnation_id:
+            raise InvalidMessage(f"this stream speaks for worker {self.worker_id} only, and for its incarnation")
+        manager = self._table.manager
+        if not manager.knows_worker(self.worker_id):
+            # Forgotten while it was silent: it is back with all that it said of itself.
+            manager.register_worker(self.worker_id, self._registration)
+        manager.process_heartbeat(heartbeat, received_at)
 
     def _say_goodbye(self, goodbye: pb.Goodbye) -> None:
         if not self._table.leave(self):

@@ -1,6 +1,7 @@
 """One call as grpc's thread sees it: what the hub wants to send, and how the call shall end."""
 
 import asyncio
+import contextlib
 from typing import NamedTuple
 
 import grpc
@@ -28,11 +29,16 @@ class Stream:
 
     def send(self, message: bytes) -> None:
         """Send a ``MasterMessage``, serialized."""
-        self._loop.call_soon_threadsafe(self._outbox.put_nowait, message)
+        self._put(message)
 
     def end(self, ending: Ending) -> None:
         """End the call after what was sent before."""
-        self._loop.call_soon_threadsafe(self._outbox.put_nowait, ending)
+        self._put(ending)
+
+    def _put(self, item: bytes | Ending) -> None:
+        # A closed loop: the server has stopped, and the call with it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._outbox.put_nowait, item)
 
     def hang_up(self) -> None:
         """The worker closed its side, or the connection broke."""

@@ -140,6 +140,10 @@ class TelemetryManager:
         """Grows with every change of the table."""
         return self._revision
 
+    def knows_worker(self, worker_id: str) -> bool:
+        """Whether the worker is in the table, active or not."""
+        return worker_id in self._workers
+
     def get_worker_telemetry(self, worker_id: str) -> WorkerTelemetry:
         """The latest of one worker. Raises ``UnknownWorker``."""
         worker = self._workers.get(worker_id)
