@@ -22,7 +22,7 @@ def _answer(req: falcon.Request, resp: falcon.Response, body: bytes, revision: i
     etag.is_weak = True
     resp.set_header("ETag", etag.dumps())
     resp.cache_control = ("no-cache",)
-    if etag in (req.if_none_match or ()):
+    if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
         resp.status = falcon.HTTP_304
         return
     resp.content_type = falcon.MEDIA_JSON

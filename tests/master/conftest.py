@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.master.fleet import Fleet, running_fleet
+from tests.master.web import Web, running_web
 
 
 @pytest.fixture
@@ -12,3 +13,10 @@ def fleet() -> Iterator[Fleet]:
     """A fleet with the default terms: a heartbeat every 5 s, inactive after 30 s."""
     with running_fleet() as fleet:
         yield fleet
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """The same, with the master's web application."""
+    with running_web() as web:
+        yield web

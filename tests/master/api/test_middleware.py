@@ -1,0 +1,165 @@
+"""master.api.middleware"""
+
+import gzip
+
+import falcon
+import gevent
+import pytest
+
+from master.api.middleware import MIN_COMPRESSED_BYTES, accepts_gzip
+from tests.master.fleet import full_heartbeat, settle
+from tests.master.web import Web
+
+GZIP = {"Accept-Encoding": "gzip"}
+
+
+class Body:
+    """Answers with a body, in one piece or in a list of them."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = pieces
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        if len(self._pieces) == 1:
+            resp.data = self._pieces[0]
+        else:
+            resp.stream = list(self._pieces)
+            resp.content_length = sum(map(len, self._pieces))
+
+    on_head = on_get
+
+
+# Compression
+
+
+@pytest.mark.parametrize("pieces", [[b"a" * 5000], [b"a" * 4000, b"", b"b" * 4000]])
+def test_a_long_answer_is_compressed_for_who_asks(web: Web, pieces: list[bytes]) -> None:
+    web.app.add_route("/body", Body(*pieces))
+    plain = web.client.simulate_get("/body")
+    assert plain.content == b"".join(pieces)
+    assert "Content-Encoding" not in plain.headers
+    packed = web.client.simulate_get("/body", headers=GZIP)
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.content) == plain.content
+    assert int(packed.headers["Content-Length"]) == len(packed.content) < len(plain.content)
+    assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+    head = web.client.simulate_head("/body", headers=GZIP)
+    assert head.content == b""
+    assert dict(head.headers) == dict(packed.headers)
+
+
+@pytest.mark.parametrize("length", [0, 1, MIN_COMPRESSED_BYTES - 1])
+def test_a_short_answer_is_not_worth_it(web: Web, length: int) -> None:
+    web.app.add_route("/body", Body(b"a" * length))
+    result = web.client.simulate_get("/body", headers=GZIP)
+    assert result.content == b"a" * length
+    assert "Content-Encoding" not in result.headers
+
+
+def test_the_shortest_answer_that_is_worth_it(web: Web) -> None:
+    web.app.add_route("/body", Body(b"a" * MIN_COMPRESSED_BYTES))
+    assert web.client.simulate_get("/body", headers=GZIP).headers["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("path", ["/telemetry", "/api/workers", "/metrics"])
+def test_answers_about_a_fleet_are_compressed(web: Web, path: str) -> None:
+    for number in range(5):
+        web.fleet.manager.process_heartbeat(full_heartbeat(f"rack-{number}"))
+    settle()
+    result = web.client.simulate_get(path, headers=GZIP)
+    assert b"rack-4" in gzip.decompress(result.content)
+    assert "Accept-Encoding" in result.headers["Vary"]
+
+
+def test_what_was_not_changed_needs_no_compression(web: Web) -> None:
+    for number in range(5):
+        web.fleet.beat(f"rack-{number}")
+    etag = web.client.simulate_get("/telemetry", headers=GZIP).headers["ETag"]
+    result = web.client.simulate_get("/telemetry", headers={**GZIP, "If-None-Match": etag})
+    assert (result.status_code, result.content) == (304, b"")
+    assert "Content-Encoding" not in result.headers
+
+
+def test_while_an_answer_is_compressed_others_have_their_turn(web: Web) -> None:
+    turns = []
+
+    def other() -> None:
+        while True:
+            turns.append(1)
+            gevent.sleep(0.001)
+
+    web.app.add_route("/body", Body(bytes(range(256)) * 80_000))
+    greenlet = gevent.spawn(other)
+    try:
+        web.client.simulate_get("/body", headers=GZIP)
+    finally:
+        greenlet.kill()
+    assert len(turns) > 5
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("gzip", True),
+        ("GZIP", True),
+        ("deflate, gzip, br", True),
+        ("gzip;q=1.0, identity; q=0.5", True),
+        ("gzip; q=0.001", True),
+        ("*", True),
+        ("br, *;q=0.1", True),
+        ("", False),
+        ("identity", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("gzip;q=0, *", False),
+        ("*;q=0", False),
+        ("gzip;q=", False),
+        ("gzip;q=high", False),
+        ("gzip;q=nan", False),
+        (",,;;", False),
+    ],
+)
+def test_who_accepts_gzip(header: str, expected: bool) -> None:
+    assert accepts_gzip(header) is expected
+
+
+# Observation
+
+
+def test_every_answer_is_counted_and_timed_by_its_route(web: Web) -> None:
+    web.fleet.beat("rack-7")
+    for path in ("/telemetry/rack-7", "/telemetry/stranger", "/telemetry/other", "/telemetry"):
+        web.client.simulate_get(path)
+    web.client.simulate_post("/telemetry")
+    route = "/telemetry/{worker_id}"
+    assert web.fleet.metric("http_requests_total", route=route, method="GET", status="200") == 1
+    assert web.fleet.metric("http_requests_total", route=route, method="GET", status="404") == 2
+    assert web.fleet.metric("http_requests_total", route="/telemetry", method="POST", status="405") == 1
+    assert web.fleet.metric("http_request_duration_seconds_count", route=route) == 3
+    assert web.fleet.metric("http_request_duration_seconds_sum", route=route) is not None
+
+
+@pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # from falcon's test client
+def test_a_scan_of_random_paths_and_methods_adds_one_series_each(web: Web) -> None:
+    for number in range(50):
+        web.client.simulate_get(f"/admin/{number}")
+        web.client.simulate_request(f"BREW{number}", "/telemetry")
+    routes = {
+        (sample.labels["route"], sample.labels["method"])
+        for family in web.fleet.instruments.registry.collect()
+        for sample in family.samples
+        if sample.name == "fleetpulse_http_requests_total"
+    }
+    assert routes == {("(none)", "GET"), ("/telemetry", "(other)")}
+
+
+# Fairness
+
+
+def test_each_request_lets_others_have_their_turn(web: Web) -> None:
+    turns = []
+    greenlet = gevent.spawn(lambda: turns.append(1))
+    web.client.simulate_get("/health")
+    assert turns == [1]
+    greenlet.join()

@@ -1,0 +1,186 @@
+"""master.api.views"""
+
+import json
+from typing import Any
+
+import pytest
+
+from master.api.views import FleetViews
+from master.errors import UnknownWorker
+from master.telemetry.intake import reading_from
+from master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from tests.master.fleet import GIB, full_heartbeat
+
+FULL = WorkerTelemetry(
+    worker_id="rack-7",
+    registration=Registration(
+        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Capacity(32.0, 64 * GIB, 2), {"zone": "eu-1"}
+    ),
+    registered_at=1_700_000_000.75,
+    is_active=True,
+    last_update=1_700_000_005.75,
+    reading=reading_from(full_heartbeat()),
+    counts=HeartbeatCounts(received=10, dropped=2, missed=3),
+    revision=1,
+)
+BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
+
+FULL_METRICS = {
+    "cpu": {"usage_percent": 12.5, "logical_cores": 32},
+    "memory": {
+        "used_bytes": 16 * GIB, "size_bytes": 64 * GIB, "swap_used_bytes": GIB, "swap_size_bytes": 8 * GIB,
+    },
+    "load": {"load1": 1.25, "load5": 2.5, "load15": 3.75},
+    "uptime_seconds": 86400.5,
+    "filesystems": [
+        {"mountpoint": "/", "used_bytes": 100 * GIB, "size_bytes": 500 * GIB},
+        {"mountpoint": "/data", "used_bytes": 3 * GIB, "size_bytes": 2000 * GIB},
+    ],
+    "disk_devices": [{"device": "nvme0n1", "read_bytes": 1001, "written_bytes": 1002}],
+    "network_interfaces": [{"interface": "eth0", "received_bytes": 2001, "transmitted_bytes": 2002}],
+    "gpus": [
+        {
+            "index": 0, "uuid": "GPU-aaaa", "name": "NVIDIA H100", "utilization_percent": 75.0,
+            "memory_used_bytes": 40 * GIB, "memory_size_bytes": 80 * GIB, "temperature_celsius": 61.0,
+            "power_watts": 402.5,
+        },
+        {
+            "index": 1, "uuid": "GPU-bbbb", "name": "NVIDIA H100", "utilization_percent": None,
+            "memory_used_bytes": None, "memory_size_bytes": 80 * GIB, "temperature_celsius": None,
+            "power_watts": None,
+        },
+    ],
+    "collectors": [
+        {"collector": "cpu", "success": True, "duration_seconds": 0.001, "error": None},
+        {"collector": "gpu", "success": False, "duration_seconds": 0.25, "error": "the driver hangs"},
+    ],
+}  # fmt: skip
+FULL_RECORD = {
+    "worker_id": "rack-7",
+    "cpu_usage": 12.5,
+    "memory_usage": 25.0,
+    "gpu_usage": 75.0,
+    "running_tasks": [{"task_id": "train-1", "attempt": 2, "cpu_usage": 250.0, "memory_used_bytes": GIB}],
+    "last_update": 1_700_000_005,
+    "is_active": True,
+    **FULL_METRICS,
+}
+FULL_DETAILS = {
+    "worker_id": "rack-7",
+    "hostname": "rack-7.example.com",
+    "version": "1.2.3",
+    "labels": {"zone": "eu-1"},
+    "capacity": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2},
+    "boot_time": 1_600_000_000.0,
+    "registered_at": 1_700_000_000,
+    "is_active": True,
+    "heartbeats": {"received": 10, "dropped": 2, "missed": 3},
+    "telemetry": FULL_RECORD,
+}
+BARE_METRICS: dict[str, Any] = {
+    "cpu": {"usage_percent": None, "logical_cores": None},
+    "memory": {"used_bytes": None, "size_bytes": None, "swap_used_bytes": None, "swap_size_bytes": None},
+    "load": {"load1": None, "load5": None, "load15": None},
+    "uptime_seconds": None,
+    "filesystems": [],
+    "disk_devices": [],
+    "network_interfaces": [],
+    "gpus": [],
+    "collectors": [],
+}
+BARE_RECORD = {
+    "worker_id": "bare",
+    "cpu_usage": None,
+    "memory_usage": None,
+    "gpu_usage": None,
+    "running_tasks": [],
+    "last_update": 1_700_000_000,
+    "is_active": True,
+    **BARE_METRICS,
+}
+BARE_DETAILS = {
+    "worker_id": "bare",
+    "hostname": None,
+    "version": None,
+    "labels": {},
+    "capacity": {"cpu_cores": None, "memory_bytes": None, "gpu_count": None},
+    "boot_time": None,
+    "registered_at": 1_700_000_000,
+    "is_active": True,
+    "heartbeats": {"received": 0, "dropped": 0, "missed": 0},
+    "telemetry": BARE_RECORD,
+}
+
+
+def showing(*workers: WorkerTelemetry) -> FleetViews:
+    views = FleetViews()
+    for worker in workers:
+        views.worker_changed(worker)
+    return views
+
+
+@pytest.mark.parametrize(
+    ("worker", "record", "metrics", "details"),
+    [(FULL, FULL_RECORD, FULL_METRICS, FULL_DETAILS), (BARE, BARE_RECORD, BARE_METRICS, BARE_DETAILS)],
+    ids=["full", "bare"],
+)
+def test_one_worker(worker: WorkerTelemetry, record: object, metrics: object, details: object) -> None:
+    views = showing(BARE, FULL)
+    assert json.loads(views.record(worker.worker_id)) == record
+    assert json.loads(views.metrics(worker.worker_id)) == metrics
+    assert json.loads(views.details(worker.worker_id)) == details
+
+
+def test_all_workers() -> None:
+    views = showing(FULL, BARE)
+    assert json.loads(views.all_records()) == {"rack-7": FULL_RECORD, "bare": BARE_RECORD}
+    assert json.loads(views.all_details()) == [FULL_DETAILS, BARE_DETAILS]
+    assert json.loads(views.all_summaries()) == {
+        "rack-7": {"worker_id": "rack-7", "is_active": True, "running_tasks_count": 1, "last_update": 1_700_000_005},
+        "bare": {"worker_id": "bare", "is_active": True, "running_tasks_count": 0, "last_update": 1_700_000_000},
+    }
+
+
+def test_nobody() -> None:
+    views = FleetViews()
+    assert (views.all_records(), views.all_summaries(), views.all_details()) == (b"{}", b"{}", b"[]")
+    for view in (views.record, views.metrics, views.details):
+        with pytest.raises(UnknownWorker):
+            view("rack-7")
+
+
+def test_an_inactive_worker_keeps_its_readings() -> None:
+    views = showing(FULL)
+    views.all_records()
+    views.worker_changed(FULL._replace(is_active=False))
+    assert json.loads(views.record("rack-7")) == {**FULL_RECORD, "is_active": False}
+    assert json.loads(views.details("rack-7"))["is_active"] is False
+    assert json.loads(views.all_summaries())["rack-7"]["is_active"] is False
+
+
+def test_a_removed_worker_is_nowhere() -> None:
+    views = showing(FULL, BARE)
+    views.all_records()
+    views.worker_removed("rack-7")
+    views.worker_removed("stranger")
+    assert json.loads(views.all_records()) == {"bare": BARE_RECORD}
+    assert json.loads(views.all_details()) == [BARE_DETAILS]
+    assert json.loads(views.all_summaries()).keys() == {"bare"}
+    with pytest.raises(UnknownWorker):
+        views.record("rack-7")
+
+
+def test_texts_of_a_worker_are_escaped() -> None:
+    hostile = '"},{"\\\u2028\u0000</script>'
+    views = showing(FULL._replace(registration=Registration(hostname=hostile, labels={hostile: hostile})))
+    details = json.loads(views.all_details())[0]
+    assert details["hostname"] == hostile
+    assert details["labels"] == {hostile: hostile}
+
+
+def test_the_largest_numbers_of_the_wire() -> None:
+    reading = Reading(memory_used_bytes=2**64 - 1, memory_size_bytes=2**64 - 1, load1=1.7976931348623157e308)
+    views = showing(FULL._replace(reading=reading, last_update=4e9))
+    assert json.loads(views.record("rack-7"))["memory"]["used_bytes"] == 2**64 - 1
+    assert json.loads(views.record("rack-7"))["memory_usage"] == 100.0
+    assert json.loads(views.all_summaries())["rack-7"]["last_update"] == 4_000_000_000

@@ -1,0 +1,262 @@
+"""master.metrics.exposition"""
+
+import gc
+import subprocess
+import weakref
+from pathlib import Path
+
+import gevent
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import parser
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.samples import Sample
+
+from master.metrics.exposition import FleetExposition, escape
+from master.metrics.families import FAMILIES
+from master.telemetry.intake import reading_from
+from master.telemetry.records import (
+    CollectorReport,
+    DiskDeviceReading,
+    FilesystemReading,
+    GpuReading,
+    HeartbeatCounts,
+    NetworkInterfaceReading,
+    Reading,
+    Registration,
+    RunningTask,
+    WorkerTelemetry,
+)
+from tests.master.fleet import full_heartbeat
+from tests.tools import require_tool
+
+GOLDEN = Path(__file__).parent / "golden"
+
+FULL = WorkerTelemetry(
+    worker_id="rack-7",
+    registration=Registration("first", "rack-7.example.com", "1.2.3", boot_time=1_600_000_000.0),
+    registered_at=1_700_000_000.0,
+    is_active=True,
+    last_update=1_700_000_005.25,
+    reading=reading_from(full_heartbeat()),
+    counts=HeartbeatCounts(received=10, dropped=2, missed=3),
+    revision=1,
+)
+BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
+SILENT = FULL._replace(worker_id="silent", is_active=False)
+
+
+def text_of(exposition: FleetExposition) -> str:
+    return b"".join(exposition.chunks(openmetrics=False)).decode()
+
+
+def openmetrics_families(exposition: FleetExposition) -> list[Metric]:
+    text = b"".join(exposition.chunks(openmetrics=True)).decode() + "# EOF\n"
+    return list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def showing(*workers: WorkerTelemetry) -> FleetExposition:
+    exposition = FleetExposition()
+    for worker in workers:
+        exposition.worker_changed(worker)
+    return exposition
+
+
+def samples_of(text: str) -> list[Sample]:
+    return [sample for family in parser.text_string_to_metric_families(text) for sample in family.samples]
+
+
+def series_of(text: str) -> set[str]:
+    return {sample.name for sample in samples_of(text)}
+
+
+def check_by_promtool(text: str) -> None:
+    promtool = require_tool("promtool")
+    result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+# Golden texts
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("nobody", []), ("full", [FULL]), ("bare", [BARE]), ("silent", [SILENT]), ("fleet", [FULL, BARE, SILENT])],
+)
+def test_the_text_to_the_letter(name: str, workers: list[WorkerTelemetry]) -> None:
+    assert text_of(showing(*workers)) == (GOLDEN / f"{name}.prom").read_text()
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.prom")), ids=lambda path: path.stem)
+def test_promtool_has_nothing_to_say(golden: Path) -> None:
+    check_by_promtool(golden.read_text())
+
+
+def test_openmetrics_says_the_same() -> None:
+    families = openmetrics_families(showing(FULL, BARE, SILENT))
+    samples = [sample for family in families for sample in family.samples]
+    assert samples == samples_of((GOLDEN / "fleet.prom").read_text())
+    assert {family.type for family in families} == {"gauge", "counter"}
+
+
+# What is missing
+
+
+def test_what_a_machine_cannot_give_has_no_sample() -> None:
+    assert series_of(text_of(showing(BARE))) == {
+        "fleetpulse_worker_up",
+        "fleetpulse_worker_last_heartbeat_timestamp_seconds",
+        "fleetpulse_worker_info",
+        "fleetpulse_worker_heartbeats_dropped_total",
+        "fleetpulse_worker_heartbeats_missed_total",
+    }
+
+
+def test_a_gpu_shows_the_readings_that_it_gives() -> None:
+    (size,) = (s for s in samples_of(text_of(showing(FULL))) if s.labels.get("gpu") == "1" and "size" in s.name)
+    assert size.labels == {"worker_id": "rack-7", "gpu": "1", "uuid": "GPU-bbbb"}
+    names = {s.name for s in samples_of(text_of(showing(FULL))) if s.labels.get("gpu") == "1"}
+    assert names == {"fleetpulse_worker_gpu_info", "fleetpulse_worker_gpu_memory_size_bytes"}
+
+
+def test_a_reading_that_is_not_given_any_more_ends() -> None:
+    exposition = showing(FULL)
+    text_of(exposition)
+    exposition.worker_changed(FULL._replace(reading=Reading(load1=0.0)))
+    left = series_of(text_of(exposition)) - series_of(text_of(showing(BARE)))
+    assert left == {"fleetpulse_worker_load1", "fleetpulse_worker_boot_time_seconds", "fleetpulse_worker_running_tasks"}
+
+
+def test_zero_is_a_reading() -> None:
+    zeros = Reading(
+        cpu_usage_percent=0.0,
+        swap_size_bytes=0,
+        gpus=(GpuReading(0, "GPU-aaaa", "", 0.0, 0, None, 0.0, None),),
+        running_tasks=(RunningTask("train", 1, 0.0, 0),),
+        disk_devices=(DiskDeviceReading("sda", 0, None),),
+        network_interfaces=(NetworkInterfaceReading("eth0", None, 0),),
+        collectors=(CollectorReport("cpu", False, 0.0, "broken"),),
+    )
+    values = {sample.name: sample.value for sample in samples_of(text_of(showing(FULL._replace(reading=zeros))))}
+    for name in (
+        "cpu_usage_ratio", "swap_size_bytes", "gpu_utilization_ratio", "gpu_memory_used_bytes",
+        "gpu_temperature_celsius", "task_cpu_usage_ratio", "task_memory_used_bytes", "disk_read_bytes_total",
+        "network_transmitted_bytes_total", "collector_success", "collectors_duration_seconds",
+    ):  # fmt: skip
+        assert values[f"fleetpulse_worker_{name}"] == 0.0
+
+
+# Silence
+
+
+def test_an_inactive_worker_keeps_two_series() -> None:
+    exposition = showing(FULL)
+    text_of(exposition)
+    exposition.worker_changed(FULL._replace(is_active=False))
+    samples = samples_of(text_of(exposition))
+    assert {(sample.name, sample.value) for sample in samples} == {
+        ("fleetpulse_worker_up", 0.0),
+        ("fleetpulse_worker_last_heartbeat_timestamp_seconds", 1_700_000_005.25),
+    }
+
+
+def test_a_worker_that_comes_back_unchanged_has_all_its_series_again() -> None:
+    exposition = showing(FULL)
+    before = text_of(exposition)
+    exposition.worker_changed(FULL._replace(is_active=False))
+    text_of(exposition)
+    exposition.worker_changed(FULL)
+    assert text_of(exposition) == before
+
+
+# No series can leak
+
+
+def test_a_removed_worker_leaves_nothing() -> None:
+    exposition = showing(FULL, SILENT, BARE)
+    text_of(exposition)
+    for worker in (FULL, SILENT, BARE, FULL):
+        exposition.worker_removed(worker.worker_id)
+    assert text_of(exposition) == (GOLDEN / "nobody.prom").read_text()
+
+
+class TrackedId(str):
+    """A worker id that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_a_thousand_that_come_and_go_leave_nothing_inside_either() -> None:
+    exposition = FleetExposition()
+    ids = [TrackedId(f"rack-{number}") for number in range(1000)]
+    for number, worker_id in enumerate(ids):
+        exposition.worker_changed(FULL._replace(worker_id=worker_id, is_active=number % 2 == 0))
+    assert text_of(exposition).count("fleetpulse_worker_up{") == 1000
+    for worker_id in ids:
+        exposition.worker_changed(FULL._replace(worker_id=worker_id))
+        exposition.worker_removed(worker_id)
+    assert text_of(exposition) == (GOLDEN / "nobody.prom").read_text()
+    held = [weakref.ref(worker_id) for worker_id in ids]
+    del ids, worker_id
+    gc.collect()
+    assert [reference() for reference in held if reference() is not None] == []
+
+
+def test_a_worker_that_leaves_while_its_fleet_is_scraped_does_no_harm() -> None:
+    exposition = showing(FULL, BARE)
+    chunks = exposition.chunks(openmetrics=False)
+    text = next(chunks) + next(chunks)
+    exposition.worker_removed("rack-7")
+    text += b"".join(chunks)
+    samples = samples_of(text.decode())
+    assert [sample.name for sample in samples if sample.labels["worker_id"] == "rack-7"] == ["fleetpulse_worker_up"]
+    assert series_of(text.decode()) == series_of(text_of(showing(BARE)))
+
+
+def test_a_scrape_lets_others_have_their_turn() -> None:
+    turns = []
+
+    def other() -> None:
+        while True:
+            turns.append(1)
+            gevent.sleep(0)
+
+    greenlet = gevent.spawn(other)
+    try:
+        text_of(showing(FULL))
+    finally:
+        greenlet.kill()
+    assert len(turns) >= len(FAMILIES)
+
+
+# Labels
+
+HOSTILE = ['"', "\\", "\n", '\\"', "\\n", '"} 1\nfleetpulse_worker_up{worker_id="evil', "{}=,#", " ", "", "名前"]
+
+
+def with_mountpoint(mountpoint: str) -> WorkerTelemetry:
+    return FULL._replace(reading=Reading(filesystems=(FilesystemReading(mountpoint, 1, 2),)))
+
+
+@pytest.mark.parametrize("mountpoint", HOSTILE)
+def test_a_hostile_mountpoint_stays_a_label(mountpoint: str) -> None:
+    text = text_of(showing(with_mountpoint(mountpoint), BARE))
+    mountpoints = [sample.labels["mountpoint"] for sample in samples_of(text) if "mountpoint" in sample.labels]
+    assert mountpoints == [mountpoint, mountpoint]
+    assert {sample.labels["worker_id"] for sample in samples_of(text)} == {"rack-7", "bare"}
+    check_by_promtool(text)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_label_survives_both_formats(value: str) -> None:
+    exposition = showing(with_mountpoint(value))
+    by_openmetrics = [sample for family in openmetrics_families(exposition) for sample in family.samples]
+    for samples in (samples_of(text_of(exposition)), by_openmetrics):
+        assert {sample.labels["mountpoint"] for sample in samples if "mountpoint" in sample.labels} == {value}
+
+
+def test_escaping() -> None:
+    assert escape("/data") == "/data"
+    assert escape('a"b\\c\nd') == r"a\"b\\c\nd"

@@ -1,0 +1,38 @@
+"""The Falcon app of a master over a live table, asked without a network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from falcon.testing import TestClient
+
+from master.api.resources import Health
+from master.api.views import FleetViews
+from master.app import create_wsgi
+from master.config import Terms
+from master.metrics.exposition import FleetExposition
+from tests.master.fleet import Fleet, running_fleet
+
+
+class Web:
+    """``ailments`` is what each part of the master says is wrong with it."""
+
+    def __init__(self, fleet: Fleet, views: FleetViews, exposition: FleetExposition) -> None:
+        self.fleet = fleet
+        self.ailments: dict[str, str | None] = {"telemetry": None, "grpc": None}
+        checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
+        self.app = create_wsgi(fleet.manager, views, exposition, fleet.instruments, Health(checks, "1.2.3"))
+        self.client = TestClient(self.app)
+
+    def json(self, path: str) -> Any:
+        """What a GET answers, which must be a 200."""
+        result = self.client.simulate_get(path)
+        assert result.status_code == 200, result.text
+        return result.json
+
+
+@contextmanager
+def running_web(terms: Terms = Terms()) -> Iterator[Web]:  # noqa: B008 - immutable
+    views, exposition = FleetViews(), FleetExposition()
+    with running_fleet(terms, views, exposition) as fleet:
+        yield Web(fleet, views, exposition)
