@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import platformdirs
 
+from proto.rules import WORKER_ID_RULE, is_worker_id
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _master_option = click.option(
@@ -122,6 +124,8 @@ def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **pla
     fleet_plan = FleetPlan(**{**plan, "master": _target(str(plan["master"]))})  # type: ignore[arg-type]  # click checked the types
     if fleet_plan.stall + fleet_plan.vanish + fleet_plan.flap > fleet_plan.workers:
         raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
+    if not is_worker_id(f"{fleet_plan.prefix}-{fleet_plan.workers}"):
+        raise click.UsageError(f"--prefix {fleet_plan.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
     _configure_logging("warning")
     # Thousands of sessions that lose one master say one thing; the state line says it once.
     logging.getLogger("worker.session").setLevel(logging.ERROR)
