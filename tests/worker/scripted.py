@@ -83,7 +83,7 @@ class ScriptedMaster(pb_grpc.FleetServicer):
         self.streams.append(stream)
         await act(stream)
 
-    async def SendHeartbeat(self, request: Any, context: Any) -> Any:  # type: ignore[override]  # noqa: N802 - see above
+    async def SendHeartbeat(self, request: Any, context: Any) -> Any:  # noqa: N802 - see above
         raise NotImplementedError("a worker beats on its stream")
 
 

@@ -1,0 +1,144 @@
+"""worker.simulation.fleet, on a loop with a scripted master; tests/e2e/test_simulate.py has a real one."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from tests.worker.scripted import ScriptedMaster, eventually, scripted_master, serve
+from worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+@contextlib.asynccontextmanager
+async def fleet_at(master: ScriptedMaster, workers: int, **plan: Any) -> AsyncIterator[SimulatedFleet]:
+    """A fleet that is alive, and is cut off at the end."""
+    fleet = SimulatedFleet(FleetPlan(master.target, workers, ramp_seconds=0.0, **plan), "1.0")
+    fleet.start()
+    try:
+        yield fleet
+    finally:
+        fleet.cut_off()
+
+
+def incarnations(master: ScriptedMaster, worker_id: str) -> list[str]:
+    """Of each stream that this worker opened."""
+    return [
+        stream.messages[0].register.incarnation_id
+        for stream in master.streams
+        if stream.messages and stream.messages[0].register.worker_id == worker_id
+    ]
+
+
+def test_the_troubled_ones_come_first() -> None:
+    behaviours = list(FleetPlan("m", 7, stall=1, vanish=2, flap=3).behaviours())
+    assert behaviours == [
+        Behaviour.STALL, Behaviour.VANISH, Behaviour.VANISH, Behaviour.FLAP, Behaviour.FLAP, Behaviour.FLAP,
+        Behaviour.STEADY,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("workers", "share", "machines"), [(8, 0.25, 2), (100, 0.1, 10), (3, 0.5, 1), (5, 1.0, 5)])
+def test_the_share_of_machines_with_gpus_holds_for_any_number(workers: int, share: float, machines: int) -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master, fleet_at(master, workers, gpu_share=share, gpus_per_machine=3):
+            await eventually(lambda: len(master.streams) == workers and all(s.heartbeats for s in master.streams))
+        counts = Counter(len(stream.heartbeats[0].gpus) for stream in master.streams)
+        assert counts[3] == machines
+        assert counts[0] == workers - machines
+
+    run(test())
+
+
+def test_ids_sort_as_they_count() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master, fleet_at(master, 12, prefix="rack"):
+            await eventually(lambda: len(master.streams) == 12 and all(stream.messages for stream in master.streams))
+        ids = sorted(stream.messages[0].register.worker_id for stream in master.streams)
+        assert ids == [f"rack-{number:02d}" for number in range(1, 13)]
+
+    run(test())
+
+
+def test_the_state_counts_what_is_connected_and_sent() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master, fleet_at(master, 3) as fleet:
+            assert fleet.state() == (3, 0, 0)
+            await eventually(lambda: fleet.state().connected == 3 and fleet.state().heartbeats_sent >= 9)
+            await fleet.stop(5.0)
+            assert fleet.state().connected == 0
+            assert fleet.state().heartbeats_sent == sum(len(stream.heartbeats) for stream in master.streams)
+
+    run(test())
+
+
+def test_a_flapping_machine_is_a_new_incarnation_each_time_and_counts_on() -> None:
+    async def test() -> None:
+        trouble = {"flap": 1, "trouble_after_seconds": 0.1, "trouble_seconds": 0.02}
+        async with scripted_master(serve) as master, fleet_at(master, 1, **trouble) as fleet:
+            await eventually(lambda: len(incarnations(master, "sim-1")) >= 4)
+            assert len(set(incarnations(master, "sim-1"))) == len(incarnations(master, "sim-1"))
+            assert fleet.state().heartbeats_sent >= sum(len(stream.heartbeats) for stream in master.streams[:3])
+        assert not any(message.HasField("goodbye") for stream in master.streams[:3] for message in stream.messages)
+
+    run(test())
+
+
+def test_a_vanished_machine_stays_away() -> None:
+    async def test() -> None:
+        trouble = {"vanish": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.01}
+        async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
+            await eventually(lambda: incarnations(master, "sim-1") and fleet.state().connected == 1)
+            sent = fleet.state().heartbeats_sent
+            await eventually(lambda: fleet.state().heartbeats_sent > sent + 20)
+            assert len(incarnations(master, "sim-1")) == 1
+
+    run(test())
+
+
+def test_a_stalling_machine_keeps_its_stream() -> None:
+    async def test() -> None:
+        trouble = {"stall": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.3}
+        async with scripted_master(serve) as master, fleet_at(master, 1, **trouble):
+            await eventually(lambda: master.streams and len(master.streams[0].heartbeats) > 8)
+            times = [heartbeat.sent_time_unix_seconds for heartbeat in master.streams[0].heartbeats]
+            assert max(later - earlier for earlier, later in itertools.pairwise(times)) > 0.25
+            assert len(master.streams) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "vanish", "flap"])
+def test_the_end_does_not_wait_for_trouble_to_pass(behaviour: str) -> None:
+    async def test() -> None:
+        trouble = {behaviour: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
+        async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
+            await eventually(lambda: len(master.streams) == 2 and all(stream.messages for stream in master.streams))
+            await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0.3))})
+            async with asyncio.timeout(3.0):
+                await fleet.stop(60.0)
+            goodbyes = [stream.messages[-1].HasField("goodbye") for stream in master.streams]
+            assert goodbyes == ([True, True] if behaviour == "stall" else [False, False])
+            assert len(master.streams) == 2
+
+    run(test())
+
+
+def test_an_end_before_the_fleet_has_come_up() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            fleet = SimulatedFleet(FleetPlan(master.target, 5, ramp_seconds=600.0), "1.0")
+            fleet.start()
+            await asyncio.sleep(0)
+            async with asyncio.timeout(3.0):
+                await fleet.stop(60.0)
+            assert len(master.streams) < 5
+
+    run(test())

@@ -1,0 +1,123 @@
+"""worker.cli: what the commands refuse before they do anything, and what they make of their settings."""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from proto.rules import WORKER_ID_RULE
+from worker import cli
+from worker.cli import simulate_command, worker_command
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """The commands set logging up for a process of their own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def invoked(command: click.Command, *words: str, **env: str) -> Result:
+    settings = {"FLEETPULSE_MASTER": None, "FLEETPULSE_WORKER_ID": None, "FLEETPULSE_LOG_LEVEL": None}
+    return CliRunner(env={**settings, **env}).invoke(command, words)
+
+
+def error_of(result: Result) -> str:
+    """The one line that says why."""
+    assert result.exit_code == 2
+    (line,) = re.findall(r"^Error: (.*)$", result.stderr, re.MULTILINE)
+    assert isinstance(line, str)
+    return line
+
+
+BAD_MASTERS = [
+    "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536", "localhost:http", "http://localhost:50051/",
+    " ", "localhost:\u0665\u0660",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [worker_command, simulate_command])
+@pytest.mark.parametrize("master", BAD_MASTERS)
+def test_a_master_that_is_no_address(master: str, command: click.Command, tmp_path: Path) -> None:
+    expected = f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as localhost:50051"
+    assert error_of(invoked(command, FLEETPULSE_MASTER=master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
+    assert error_of(invoked(command, "--master", master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("localhost:50051", "localhost:50051"),
+        (" rack-7.example.org:1 ", "rack-7.example.org:1"),
+        ("192.0.2.7:65535", "192.0.2.7:65535"),
+        ("[::1]:50051", "[::1]:50051"),
+    ],
+)
+def test_a_master_that_is_an_address(text: str, target: str) -> None:
+    assert cli._target(text) == target
+
+
+@pytest.mark.parametrize("worker_id", ["rack/7", "../etc", "a" * 129, "rack 7", "ü"])
+def test_a_worker_id_against_the_rule(worker_id: str, tmp_path: Path) -> None:
+    result = invoked(worker_command, FLEETPULSE_WORKER_ID=worker_id, FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert WORKER_ID_RULE in error_of(result)
+
+
+def test_an_empty_flag_is_refused_though_an_empty_variable_is_not(tmp_path: Path) -> None:
+    """A variable may be set to nothing by a template; who types an empty flag made a mistake."""
+    result = invoked(worker_command, "--worker-id", "", FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert WORKER_ID_RULE in error_of(result)
+
+
+def test_a_corrupt_id_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "worker_id").write_text("two words\n")
+    assert str(tmp_path / "worker_id") in error_of(invoked(worker_command, FLEETPULSE_DATA_DIR=str(tmp_path)))
+
+
+@pytest.mark.parametrize("label", ["rack", "=7", "", "="])
+def test_a_label_that_is_none(label: str, tmp_path: Path) -> None:
+    result = invoked(worker_command, "--label", label, FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert error_of(result) == f"--label {label!r}: expected NAME=VALUE"
+
+
+def test_a_label_ends_at_its_first_equals_sign() -> None:
+    assert cli._label("query=a=b") == ("query", "a=b")
+    assert cli._label("note=") == ("note", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--workers", "0"), "--workers"),
+        (("--workers", "many"), "--workers"),
+        (("--gpu-share", "1.5"), "--gpu-share"),
+        (("--gpus", "-1"), "--gpus"),
+        (("--duration", "0"), "--duration"),
+        (("--workers", "3", "--stall", "1", "--vanish", "2", "--flap", "1"), "more machines than --workers"),
+    ],
+)
+def test_a_fleet_that_cannot_be(words: tuple[str, ...], says: str) -> None:
+    assert says in error_of(invoked(simulate_command, *words))
+
+
+@pytest.mark.parametrize("prefix", ["", "-x", "rack/7", "a b", "a" * 200])
+def test_a_prefix_that_makes_no_worker_ids(prefix: str) -> None:
+    assert WORKER_ID_RULE in error_of(invoked(simulate_command, "--prefix", prefix, "--duration", "0.01"))
+
+
+@pytest.mark.parametrize("command", [worker_command, simulate_command])
+def test_help_names_every_variable(command: click.Command) -> None:
+    result = invoked(command, "--help")
+    assert result.exit_code == 0
+    for option in command.params:
+        assert isinstance(option, click.Option)
+        assert option.opts[0] in result.output
+        if option.envvar is not None:
+            assert str(option.envvar) in result.output
