@@ -13,7 +13,8 @@ class LeaseTable:
 
     ``expire`` must be called regularly. When the table was not used for more than ``stall_seconds``, the master itself
     stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that time is
-    not held against the workers.
+    not held against the workers. A time before the last use counts as that of the last use: a heartbeat may be handled
+    after a check that came later than it.
     """
 
     def __init__(self, timeout_seconds: float, stall_seconds: float = 1.0) -> None:
@@ -31,9 +32,8 @@ class LeaseTable:
 
     def renew(self, worker_id: str, now: float) -> None:
         """The worker was heard at ``now``."""
-        self._forgive_a_stall(now)
         self._renewed_at.pop(worker_id, None)
-        self._renewed_at[worker_id] = now - self._forgiven_seconds
+        self._renewed_at[worker_id] = self._own_time(now)
 
     def drop(self, worker_id: str) -> None:
         """The worker has no lease any more; one that had none is fine."""
@@ -41,29 +41,27 @@ class LeaseTable:
 
     def silent_seconds(self, worker_id: str, now: float) -> float | None:
         """For how long the worker has not been heard; ``None`` when it has no lease."""
-        self._forgive_a_stall(now)
+        own_now = self._own_time(now)
         renewed_at = self._renewed_at.get(worker_id)
-        return None if renewed_at is None else now - self._forgiven_seconds - renewed_at
+        return None if renewed_at is None else own_now - renewed_at
 
     def expire(self, now: float) -> list[str]:
         """End the leases that have run out at ``now`` and return whose they were, the longest silent first."""
-        self._forgive_a_stall(now)
-        expired = list(self._expired(now))
+        expired = list(self._expired(self._own_time(now) - self.timeout_seconds))
         for worker_id in expired:
             del self._renewed_at[worker_id]
         return expired
 
-    def _forgive_a_stall(self, now: float) -> None:
-        # From the last use, not from the last check: a lease renewed in between would be moved past later ones.
-        idle_seconds = 0.0 if self._used_at is None else now - self._used_at
-        if idle_seconds > self._stall_seconds:
-            self._forgiven_seconds += idle_seconds
-        # A receipt that waited for the hub is stamped before the last use; then no time has passed.
-        if self._used_at is None or idle_seconds > 0.0:
-            self._used_at = now
+    def _own_time(self, now: float) -> float:
+        """``now`` on the table's own clock, which never goes back, or the order would break, and leaves out stalls."""
+        if self._used_at is not None:
+            now = max(now, self._used_at)
+            if now - self._used_at > self._stall_seconds:
+                self._forgiven_seconds += now - self._used_at
+        self._used_at = now
+        return now - self._forgiven_seconds
 
-    def _expired(self, now: float) -> Iterator[str]:
-        deadline = now - self._forgiven_seconds - self.timeout_seconds
+    def _expired(self, deadline: float) -> Iterator[str]:
         for worker_id, renewed_at in self._renewed_at.items():
             if renewed_at > deadline:
                 return

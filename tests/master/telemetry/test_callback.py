@@ -68,7 +68,6 @@ def test_an_exception_is_logged_and_counted_and_harms_nobody(fleet: Fleet, caplo
     assert "the disk is full" in caplog.text
 
 
-@pytest.mark.xfail(reason="gevent.Timeout is no Exception: it ends the worker's greenlet, and its readings stand still")
 def test_a_timeout_of_gevent_is_an_exception_like_any_other(fleet: Fleet) -> None:
     check_that_a_failure_stays_alone(fleet, gevent.Timeout(1.0))
 

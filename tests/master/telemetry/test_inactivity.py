@@ -83,6 +83,20 @@ def test_a_heartbeat_counts_when_it_arrives_not_when_it_is_shown(fleet: Fleet) -
     assert fleet.is_active()
 
 
+def test_a_heartbeat_counts_from_when_its_transport_received_it(fleet: Fleet) -> None:
+    fleet.beat()
+    fleet.pass_time(5.0)
+    fleet.manager.process_heartbeat(heartbeat(), received_at=fleet.clock.monotonic)
+    fleet.clock.advance(0.125)
+    settle()
+    assert fleet.metric("heartbeat_receipt_to_visible_seconds_sum") == 0.125
+    fleet.clock.advance(0.125)
+    fleet.pass_time(29.5)
+    assert fleet.is_active()
+    fleet.pass_time(0.25)
+    assert not fleet.is_active()
+
+
 def test_a_heartbeat_that_waited_too_long_shows_no_activity(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(heartbeat())
     fleet.pass_time(30.0)

@@ -93,6 +93,17 @@ def test_who_is_asked_about_right_after_a_stall_was_not_silent_during_it() -> No
     assert table.silent_seconds("a", 61.0) == 1.0
 
 
+def test_what_arrived_before_a_check_and_is_handled_after_it_is_no_stall_and_breaks_no_order() -> None:
+    table = LeaseTable(TIMEOUT)
+    table.expire(99.0)
+    table.renew("a", 99.9)
+    table.expire(103.0)  # a stall of 3.1 s
+    table.renew("b", 100.5)
+    table.renew("c", 102.9)
+    table.expire(103.25)
+    assert ticks(table, 103.25, 140.0) == {"a": 133.0, "b": 133.0, "c": 133.0}
+
+
 class Leases(RuleBasedStateMachine):
     """Beside the table, a model without its trick: each worker with a time of its own, moved by what is forgiven."""
 
@@ -131,6 +142,17 @@ class Leases(RuleBasedStateMachine):
         self.heard_at.pop(worker_id, None)
         self.heard_at[worker_id] = self.now
         self.table.renew(worker_id, self.now)
+
+    @rule(worker_id=workers, quarters=st.integers(0, 40))
+    def hear_what_waited(self, worker_id: str, quarters: int) -> None:
+        arrived = self.now - quarters * TICK
+        heard_at = arrived if self.used_at is None else max(arrived, self.used_at)
+        now, self.now = self.now, heard_at
+        self.use()
+        self.now = now
+        self.heard_at.pop(worker_id, None)
+        self.heard_at[worker_id] = heard_at
+        self.table.renew(worker_id, arrived)
 
     @rule(worker_id=workers)
     def drop(self, worker_id: str) -> None:
