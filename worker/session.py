@@ -23,6 +23,7 @@ Sample = Callable[[], Awaitable[pb.Heartbeat]]
 """Takes the readings of one heartbeat; the session adds who it is from."""
 
 FIRST_ANSWER_SECONDS = 10.0
+LAST_ANSWER_SECONDS = 0.25
 GOODBYE_SECONDS = 1.0
 LASTING_SECONDS = 5.0
 """A stream that lived this long was good: the next outage starts with short delays again."""
@@ -118,6 +119,9 @@ class WorkerSession:
             await asyncio.wait(
                 (registered, stop_reason), timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
+            if stop_reason.done():
+                # The master may know this worker already; only who is registered can say goodbye.
+                await asyncio.wait((registered,), timeout=LAST_ANSWER_SECONDS)
             if not registered.done():
                 registered.cancel()
                 if not stop_reason.done():

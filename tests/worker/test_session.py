@@ -246,6 +246,27 @@ def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
     run(test())
 
 
+def test_it_says_goodbye_also_when_the_answer_to_its_registration_is_on_its_way() -> None:
+    async def register_late(stream: ScriptedStream) -> None:
+        await stream.receive()
+        await asyncio.sleep(0.1)
+        await stream.send(pb.MasterMessage(registered=pb.Registered(heartbeat_interval_seconds=INTERVAL_SECONDS)))
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(register_late) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and master.streams[0].messages)
+            session.stop("maintenance")
+            await running
+            kinds = [message.WhichOneof("message") for message in master.streams[0].messages]
+            assert kinds == ["register", "goodbye"]
+
+    run(test())
+
+
 @pytest.mark.parametrize("is_deaf_from_the_start", [True, False])
 def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None:
     async def listen_no_more(stream: ScriptedStream) -> None:
