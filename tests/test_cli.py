@@ -1,0 +1,125 @@
+"""The ``fleetpulse`` command: what it offers, how it refuses, and which of two settings counts."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
+COMMANDS = ("master", "simulate", "up", "worker")
+SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")
+
+
+def run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the folder, with no setting of the project but those in ``env``."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_") and name not in SETTINGS
+    }
+    return subprocess.run(
+        command, cwd=folder, env={**inherited, "FLEETPULSE_DATA_DIR": str(folder / "data"), **env},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says why a command was refused."""
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    (line,) = re.findall(r"^Error: (.*)$", result.stderr, re.MULTILINE)
+    assert isinstance(line, str)
+    return line
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_the_commands(flag: str, tmp_path: Path) -> None:
+    result = run(tmp_path, FLEETPULSE, flag)
+    assert (result.returncode, result.stderr) == (0, "")
+    listed = re.findall(r"^  (\w+)  ", result.stdout.partition("Commands:")[2], re.MULTILINE)
+    assert tuple(listed) == COMMANDS
+    assert ".env" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, tmp_path: Path) -> None:
+    result = run(tmp_path, FLEETPULSE, command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: fleetpulse {command} ")
+
+
+@pytest.mark.parametrize("module", ["master", "worker"])
+def test_the_packages_are_commands_too(module: str, tmp_path: Path) -> None:
+    result = run(tmp_path, sys.executable, "-m", module, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: python -m {module} ")
+
+
+def test_the_version_is_the_distributions(tmp_path: Path) -> None:
+    result = run(tmp_path, FLEETPULSE, "--version")
+    assert (result.returncode, result.stdout) == (0, f"fleetpulse, version {version('fleetpulse')}\n")
+
+
+def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+    assert error_of(run(tmp_path, FLEETPULSE, "wroker")).startswith("No such command 'wroker'")
+
+
+def test_an_unknown_flag_is_refused(tmp_path: Path) -> None:
+    assert error_of(run(tmp_path, FLEETPULSE, "worker", "--mster", "x")).startswith("No such option")
+
+
+def test_without_a_command_it_shows_its_help(tmp_path: Path) -> None:
+    result = run(tmp_path, FLEETPULSE)
+    assert result.returncode == 2
+    assert "Usage: fleetpulse" in result.stdout + result.stderr
+
+
+def test_a_worker_does_not_load_the_master(tmp_path: Path) -> None:
+    code = (
+        "import sys; from importlib.metadata import entry_points;"
+        "(entry,) = entry_points(group='fleetpulse.commands', name='worker'); entry.load();"
+        "print([name for name in sys.modules if name.partition('.')[0] in {'master', 'gevent', 'gunicorn', 'falcon'}])"
+    )
+    result = run(tmp_path, sys.executable, "-c", code)
+    assert (result.returncode, result.stdout) == (0, "[]\n")
+
+
+# Which setting counts. Each is one that is refused by name, so that the refusal tells which was read.
+
+FROM_FILE = "HTTP_PORT=from-file\n"
+
+
+@pytest.mark.parametrize("command", [(FLEETPULSE, "master"), (FLEETPULSE, "up"), (sys.executable, "-m", "master")])
+def test_a_flag_goes_before_the_environment_and_that_before_the_file(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(FROM_FILE)
+    assert error_of(run(tmp_path, *command)).startswith("HTTP_PORT='from-file':")
+    in_environment = error_of(run(tmp_path, *command, HTTP_PORT="from-environment"))
+    assert in_environment.startswith("HTTP_PORT='from-environment':")
+    by_flag = error_of(run(tmp_path, *command, "--http-port", "from-flag", HTTP_PORT="from-environment"))
+    assert by_flag.startswith("HTTP_PORT='from-flag':")
+
+
+@pytest.mark.parametrize(
+    "command", [(FLEETPULSE, "worker"), (FLEETPULSE, "simulate"), (sys.executable, "-m", "worker")]
+)
+def test_the_same_for_a_worker(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FLEETPULSE_MASTER=from-file\n")
+    assert error_of(run(tmp_path, *command)).startswith("FLEETPULSE_MASTER='from-file':")
+    in_environment = error_of(run(tmp_path, *command, FLEETPULSE_MASTER="from-environment"))
+    assert in_environment.startswith("FLEETPULSE_MASTER='from-environment':")
+    by_flag = error_of(run(tmp_path, *command, "--master", "from-flag", FLEETPULSE_MASTER="from-environment"))
+    assert by_flag.startswith("FLEETPULSE_MASTER='from-flag':")
+
+
+def test_only_the_file_in_this_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HTTP_PORT=from-above\n")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert error_of(run(folder, FLEETPULSE, "master", GRPC_PORT="abc")).startswith("GRPC_PORT='abc':")
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GRPC_PORT=abc\n")
+    assert error_of(run(tmp_path, FLEETPULSE, "master", HTTP_PORT="")).startswith("GRPC_PORT='abc':")
