@@ -6,12 +6,11 @@ decided on the hub.
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent import futures
 from typing import TypeVar
 
 import gevent
@@ -102,13 +101,12 @@ class RpcServer:
         if self._thread.is_alive():
             stopped = self._on_loop(self._shut_down(grace_seconds))
             # The hub must go on meanwhile: calls that end report to it.
-            with contextlib.suppress(TimeoutError):
-                gevent.get_hub().threadpool.apply(stopped.result, (grace_seconds + 2.0,))
+            gevent.get_hub().threadpool.apply(futures.wait, ([stopped], grace_seconds + 2.0))
             self._loop.call_soon_threadsafe(self._loop.stop)
             gevent.get_hub().threadpool.apply(self._thread.join, (1.0,))
         self._bridge.close()
 
-    def _on_loop(self, coroutine: Coroutine[None, None, T]) -> "Future[T]":
+    def _on_loop(self, coroutine: Coroutine[None, None, T]) -> "futures.Future[T]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:

@@ -1,6 +1,7 @@
 """Runs a simulated fleet as a process: signals, an end, and a line now and then that says how it goes."""
 
 import asyncio
+import gc
 import json
 import resource
 import signal
@@ -19,6 +20,8 @@ def run_simulation(plan: FleetPlan, duration_seconds: float | None, *, say_goodb
     """Simulate until the duration is over or SIGTERM or SIGINT comes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # With Python's defaults the collector walks all sessions again and again while they grow, and they stand still.
+    gc.set_threshold(50_000, 20, 100)
     asyncio.run(_simulate(plan, duration_seconds, say_goodbye=say_goodbye, as_json=as_json))
 
 
