@@ -1,0 +1,67 @@
+"""master.metrics.families: the names, and what each family says of a worker that gives everything"""
+
+import re
+
+import pytest
+
+from master.metrics.families import FAMILIES, Family
+from tests.master.metrics.test_exposition import FULL
+
+by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+UNIT_OF_SUFFIX = {
+    "bytes": "bytes",
+    "ratio": "ratio",
+    "celsius": "degrees Celsius",
+    "watts": "watts",
+    "timestamp_seconds": "Unix seconds",
+    "time_seconds": "Unix seconds",
+    "duration_seconds": "seconds",
+    "up": "",
+    "info": "",
+    "success": "",
+}
+
+
+def test_no_name_is_used_twice() -> None:
+    names = [family.name for family in FAMILIES]
+    assert len(names) == len(set(names))
+
+
+@by_name
+def test_names_follow_the_conventions(family: Family) -> None:
+    assert re.fullmatch(r"fleetpulse_worker_[a-z0-9_]+", family.name)
+    assert family.kind in {"gauge", "counter"}
+    assert family.name.endswith("_total") == (family.kind == "counter")
+    assert re.fullmatch(r"[A-Z0-9][^\n\\\"]*\.", family.help)
+    assert set(family.labels).isdisjoint({"worker_id", "instance", "job", "le", "quantile"})
+    assert all(re.fullmatch(r"[a-z][a-z_]*", label) for label in family.labels)
+
+
+@by_name
+def test_the_unit_is_in_the_name(family: Family) -> None:
+    name = family.name.removesuffix("_total")
+    for suffix, unit in UNIT_OF_SUFFIX.items():
+        if name.endswith(f"_{suffix}"):
+            assert family.unit == unit
+            return
+    # What is left is counted, or has a word of its own.
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats"}
+
+
+@by_name
+def test_every_family_has_something_to_say(family: Family) -> None:
+    read = family.read(FULL)
+    readings = [value for _, value in read] if family.labels else [read]
+    assert any(isinstance(value, int | float) for value in readings)
+    if family.labels:
+        assert all(len(labels) == len(family.labels) for labels, _ in read)
+    if family.unit == "ratio":
+        assert all(value is None or 0.0 <= value <= 1.0 or "task" in family.name for value in readings)
+
+
+def test_what_outlives_silence() -> None:
+    assert [family.name for family in FAMILIES if family.outlives_silence] == [
+        "fleetpulse_worker_up",
+        "fleetpulse_worker_last_heartbeat_timestamp_seconds",
+    ]

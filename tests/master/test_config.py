@@ -1,0 +1,132 @@
+"""master.config"""
+
+import socket
+
+import pytest
+
+from master.config import Address, MasterConfig, Terms, check_terms, claim_port, parse_address, parse_duration
+from master.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (":8080", Address("127.0.0.1", 8080)),
+        ("8080", Address("127.0.0.1", 8080)),
+        (" 8080 ", Address("127.0.0.1", 8080)),
+        ("0", Address("127.0.0.1", 0)),
+        ("65535", Address("127.0.0.1", 65535)),
+        ("host:8080", Address("host", 8080)),
+        ("master.example.com:8080", Address("master.example.com", 8080)),
+        ("0.0.0.0:8080", Address("0.0.0.0", 8080)),
+        ("[::1]:8080", Address("::1", 8080)),
+        ("[::]:8080", Address("::", 8080)),
+        ("[fe80::1%eth0]:8080", Address("fe80::1%eth0", 8080)),
+    ],
+)
+def test_addresses(text: str, expected: Address) -> None:
+    assert parse_address("HTTP_PORT", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", ":", "abc", ":abc", "host:", "host", "99999", "65536", ":65536", "-1", ":-1", "+80", "8080.0", "8_080",
+        "0x50", "1" * 5000, "8080\x00", "80 80", "٨٠٨٠", "::1:8080", "::1", "[::1]", "[::1]8080", "http://host:8080",
+        "ho st:8080", "host/:8080", 'ho"st:8080', "a\nb:8080", ":8080:",
+    ],
+    ids=lambda text: ascii(text[:20]),
+)  # fmt: skip
+def test_what_is_no_address_is_named_with_its_setting(text: str) -> None:
+    with pytest.raises(ConfigError, match="HTTP_PORT="):
+        parse_address("HTTP_PORT", text)
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [(Address("127.0.0.1", 80), "127.0.0.1:80"), (Address("::1", 80), "[::1]:80"), (Address("host", 0), "host:0")],
+)
+def test_an_address_in_words_can_be_read_again(address: Address, text: str) -> None:
+    assert str(address) == text
+    assert parse_address("HTTP_PORT", text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5s", 5.0), ("500ms", 0.5), ("2m", 120.0), ("24h", 86400.0), ("7d", 604800.0), ("5", 5.0), ("0.25", 0.25),
+        ("1.5h", 5400.0), (" 5s ", 5.0), ("0.001ms", 0.000001),
+    ],
+)  # fmt: skip
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration("HEARTBEAT_INTERVAL", text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s",
+        "0",
+        "0s",
+        "0.0ms",
+        "-5s",
+        "+5s",
+        "5 s",
+        "5S",
+        "5sec",
+        "1m30s",
+        "1e3",
+        "nan",
+        "inf",
+        ".5",
+        "5.",
+        "9" * 400,
+    ],
+    ids=lambda text: text[:10],
+)
+def test_what_is_no_duration_is_named_with_its_setting(text: str) -> None:
+    with pytest.raises(ConfigError, match="HEARTBEAT_INTERVAL="):
+        parse_duration("HEARTBEAT_INTERVAL", text)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    config = MasterConfig()
+    assert (str(config.http), str(config.grpc)) == ("127.0.0.1:8080", "127.0.0.1:50051")
+    assert (config.terms.heartbeat_interval_seconds, config.terms.inactivity_timeout_seconds) == (5.0, 30.0)
+    assert check_terms(config.terms) is config.terms
+
+
+def test_terms_under_which_a_late_heartbeat_would_make_a_worker_inactive() -> None:
+    check_terms(Terms(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=10.0))
+    with pytest.raises(ConfigError, match=r"INACTIVITY_TIMEOUT \(9\.9 s\).* HEARTBEAT_INTERVAL \(5 s\)"):
+        check_terms(Terms(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=9.9))
+
+
+# Ports
+
+
+def test_port_0_becomes_one_that_is_free() -> None:
+    address = claim_port("HTTP_PORT", Address("127.0.0.1", 0))
+    assert address.host == "127.0.0.1"
+    assert address.port > 0
+    with socket.create_server(address):
+        pass
+
+
+def test_a_port_that_is_free_stays() -> None:
+    address = claim_port("HTTP_PORT", Address("127.0.0.1", 0))
+    assert claim_port("HTTP_PORT", address) == address
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"GRPC_PORT: cannot listen on 127.0.0.1:{port}: Address already in use"):
+            claim_port("GRPC_PORT", Address("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("host", ["host.invalid", "a..b", "a" * 64, "192.0.2.1"], ids=lambda host: host[:10])
+def test_a_host_that_is_not_here(host: str) -> None:
+    with pytest.raises(ConfigError, match="HTTP_PORT: "):
+        claim_port("HTTP_PORT", Address(host, 0))
