@@ -1,6 +1,6 @@
 """A live table on a clock that tests move, and heartbeats to feed it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,6 +87,13 @@ def running_fleet(terms: Terms = Terms(), *observers: TelemetryObserver) -> Iter
 def settle() -> None:
     """Let every greenlet run until all of them wait."""
     gevent.idle()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Let greenlets run until it holds; far longer than that takes, then the test fails."""
+    with gevent.Timeout(20.0):
+        while not condition():
+            gevent.sleep(0.005)
 
 
 def heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:

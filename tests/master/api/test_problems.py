@@ -7,7 +7,7 @@ import pytest
 
 from master import errors
 from master.api.problems import STATUS_BY_ERROR
-from tests.master.telemetry.test_intake import BAD_WORKER_IDS
+from tests.master.hostile import BAD_WORKER_IDS
 from tests.master.web import Web
 
 

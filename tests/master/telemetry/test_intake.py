@@ -1,4 +1,4 @@
-"""master.telemetry.intake"""
+"""master.telemetry.intake: heartbeats"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,48 +11,14 @@ from hypothesis import strategies as st
 from master.errors import InvalidMessage, InvalidReading
 from master.telemetry.intake import (
     MAX_DEVICES,
-    MAX_LABELS,
     MAX_RUNNING_TASKS,
     MAX_TEXT_LENGTH,
-    check_worker_id,
     reading_from,
-    registration_from,
 )
-from master.telemetry.records import Capacity, FilesystemReading, GpuReading, Reading, Registration, RunningTask
+from master.telemetry.records import FilesystemReading, GpuReading, Reading, RunningTask
 from proto import fleetpulse_pb2 as pb
-from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
-
-GOOD_WORKER_IDS = ["a", "7", "rack-7", "Rack_7.example.com", "0.0", "a" * WORKER_ID_MAX_LENGTH]
-BAD_WORKER_IDS = [
-    "", " ", "a b", "a" * (WORKER_ID_MAX_LENGTH + 1), "a" * 10_240,
-    "a\n", "\na", "a\x00", "\x1b[31m", "a\x7f", "a\t", "a\r\n",
-    'a"', "a'", "`a`", "a/b", "/", "a\\b", "..", ".", "../a", "..%2fa", "a%2f..", ".hidden", "-rf", "_a",
-    "a?b", "a#b", "a{b}", "a,b", "a=b", "a;b", "a:b", "a@b", "a*",
-    "ä", "名前", "a\u200b", "\u202ea", "\u0660", "\uff41", "a\u0301",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("worker_id", GOOD_WORKER_IDS)
-def test_worker_ids_that_are_accepted(worker_id: str) -> None:
-    check_worker_id(worker_id)
-    registration_from(pb.Register(worker_id=worker_id))
-
-
-@pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
-def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(worker_id: str) -> None:
-    for refuse in (lambda: check_worker_id(worker_id), lambda: registration_from(pb.Register(worker_id=worker_id))):
-        with pytest.raises(InvalidMessage) as caught:
-            refuse()
-        assert WORKER_ID_RULE in str(caught.value)
-        assert_fit_for_a_log(str(caught.value))
-
-
-def assert_fit_for_a_log(text: str) -> None:
-    assert text.isprintable()
-    assert text.isascii()
-    assert len(text) < 1000
-
+from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
 
 # What is left out
 
@@ -139,7 +105,6 @@ AMOUNTS = [
     "load.load1", "load.load5", "load.load15", "uptime_seconds", "gpus.power_watts", "running_tasks.cpu_usage_percent",
     "collectors.duration_seconds",
 ]  # fmt: skip
-NOT_NUMBERS = [math.nan, -math.nan, math.inf, -math.inf]
 JUST_BELOW_ZERO = math.nextafter(0.0, -1.0)
 
 
@@ -169,14 +134,6 @@ def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> Non
 )
 def test_a_number_at_the_end_of_its_range(field: str, value: float) -> None:
     reading_from(with_value(field, value))
-
-
-@pytest.mark.parametrize("value", [*NOT_NUMBERS, -1.0])
-def test_numbers_of_a_registration(value: float) -> None:
-    with pytest.raises(InvalidReading, match="boot_time_unix_seconds"):
-        registration_from(pb.Register(worker_id="a", boot_time_unix_seconds=value))
-    with pytest.raises(InvalidReading, match=r"capacity\.cpu_cores"):
-        registration_from(pb.Register(worker_id="a", capacity=pb.Capacity(cpu_cores=value)))
 
 
 # Texts
@@ -209,61 +166,6 @@ def test_a_text_that_is_refused(field: str, text: str) -> None:
 @pytest.mark.parametrize("field", TEXTS)
 def test_a_text_that_only_looks_odd(field: str, text: str) -> None:
     reading_from(TEXTS[field](text))
-
-
-# Registrations
-
-
-def test_everything_that_a_worker_says_of_itself_arrives() -> None:
-    registration = registration_from(
-        pb.Register(
-            worker_id="rack-7",
-            incarnation_id="first",
-            hostname="rack-7.example.com",
-            version="1.2.3",
-            boot_time_unix_seconds=1_600_000_000.0,
-            capacity=pb.Capacity(cpu_cores=32.0, memory_bytes=64 * GIB, gpu_count=0),
-            labels={"zone": "eu-1", "example.com/team": 'the "A" team'},
-        )
-    )
-    assert registration == Registration(
-        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Capacity(32.0, 64 * GIB, 0),
-        {"zone": "eu-1", "example.com/team": 'the "A" team'},
-    )  # fmt: skip
-
-
-def test_what_a_worker_does_not_say_of_itself_is_none() -> None:
-    assert registration_from(pb.Register(worker_id="rack-7")) == Registration()
-
-
-def test_the_labels_of_a_registration_cannot_be_changed() -> None:
-    labels: Any = registration_from(pb.Register(worker_id="a", labels={"zone": "eu-1"})).labels
-    with pytest.raises(TypeError):
-        labels["zone"] = "eu-2"
-
-
-@pytest.mark.parametrize(
-    ("register", "named"),
-    [
-        (pb.Register(incarnation_id="a" * 65), "incarnation_id"),
-        (pb.Register(incarnation_id="a\n"), "incarnation_id"),
-        (pb.Register(hostname="a\n"), "hostname"),
-        (pb.Register(hostname="a" * 257), "hostname"),
-        (pb.Register(version="a\x00"), "version"),
-        (pb.Register(labels={"": "a"}), "label name"),
-        (pb.Register(labels={"7": "a"}), "label name"),
-        (pb.Register(labels={'a"': "a"}), "label name"),
-        (pb.Register(labels={"a\n": "a"}), "label name"),
-        (pb.Register(labels={"a" * 65: "a"}), "label name"),
-        (pb.Register(labels={"zone": "a\n"}), "label value"),
-        (pb.Register(labels={f"l{number}": "" for number in range(MAX_LABELS + 1)}), "labels"),
-    ],
-)
-def test_a_registration_that_is_refused(register: pb.Register, named: str) -> None:
-    register.worker_id = "rack-7"
-    with pytest.raises(InvalidMessage, match=named) as caught:
-        registration_from(register)
-    assert_fit_for_a_log(str(caught.value))
 
 
 # Numbers of devices
@@ -301,7 +203,6 @@ def test_one_device_twice_would_be_one_series_with_two_values(field: str) -> Non
 FLOATS = st.floats() | st.none()
 UINT64 = st.integers(0, 2**64 - 1) | st.none()
 UINT32 = st.integers(0, 2**32 - 1) | st.none()
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def messages(kind: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -310,21 +211,22 @@ def messages(kind: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStra
 
 HEARTBEATS = messages(
     pb.Heartbeat,
-    worker_id=TEXT,
-    incarnation_id=TEXT,
+    worker_id=ANY_TEXT,
+    incarnation_id=ANY_TEXT,
     sequence_number=st.integers(0, 2**64 - 1),
     sent_time_unix_seconds=FLOATS,
     cpu=messages(pb.Cpu, usage_percent=FLOATS, logical_cores=UINT32),
     memory=messages(pb.Memory, used_bytes=UINT64, size_bytes=UINT64),
     load=messages(pb.Load, load1=FLOATS),
     uptime_seconds=FLOATS,
-    filesystems=st.lists(messages(pb.Filesystem, mountpoint=TEXT, used_bytes=UINT64), max_size=3),
+    filesystems=st.lists(messages(pb.Filesystem, mountpoint=ANY_TEXT, used_bytes=UINT64), max_size=3),
     gpus=st.lists(
-        messages(pb.Gpu, index=UINT32, name=TEXT, utilization_percent=FLOATS, power_watts=FLOATS), max_size=3
+        messages(pb.Gpu, index=UINT32, name=ANY_TEXT, utilization_percent=FLOATS, power_watts=FLOATS), max_size=3
     ),
-    running_tasks=st.lists(messages(pb.RunningTask, task_id=TEXT, cpu_usage_percent=FLOATS), max_size=3),
+    running_tasks=st.lists(messages(pb.RunningTask, task_id=ANY_TEXT, cpu_usage_percent=FLOATS), max_size=3),
     collectors=st.lists(
-        messages(pb.CollectorReport, collector=TEXT, success=st.booleans(), duration_seconds=st.floats()), max_size=3
+        messages(pb.CollectorReport, collector=ANY_TEXT, success=st.booleans(), duration_seconds=st.floats()),
+        max_size=3,
     ),
 )
 
@@ -348,11 +250,3 @@ def test_any_heartbeat_is_read_or_refused_with_a_reason(message: pb.Heartbeat) -
         assert not isinstance(leaf, float) or math.isfinite(leaf)
         assert not isinstance(leaf, str) or leaf.isprintable()
     assert reading.cpu_usage_percent is None or 0 <= reading.cpu_usage_percent <= 100
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.dictionaries(TEXT, TEXT, max_size=3))
-def test_any_registration_is_read_or_refused_with_a_reason(worker_id: str, labels: dict[str, str]) -> None:
-    try:
-        registration_from(pb.Register(worker_id=worker_id, labels=labels))
-    except InvalidMessage as error:
-        assert_fit_for_a_log(str(error))

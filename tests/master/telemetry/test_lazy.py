@@ -9,7 +9,7 @@ import pytest
 from master.telemetry.lazy import BATCH_SECONDS, DEMAND_SECONDS, LazyView
 from master.telemetry.ports import Clock
 from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
-from tests.master.fleet import ManualClock
+from tests.master.fleet import ManualClock, wait_until
 
 
 class Loads(LazyView):
@@ -112,9 +112,7 @@ def test_while_somebody_reads_now_and_then_changes_are_rendered_in_the_backgroun
         view.catch_up()
         for load in (1.0, 2.0):
             view.worker_changed(loaded("a", load))
-            with gevent.Timeout(20.0):
-                while ("a", load) not in view.rendered:
-                    gevent.sleep(0.005)
+            wait_until(lambda: ("a", load) in view.rendered)  # noqa: B023 - called in this round of the loop
     assert view._renderer is not None
     assert view._renderer.dead
 

@@ -13,7 +13,7 @@ from master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWork
 from master.telemetry.records import Reading, Registration
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
-from tests.master.telemetry.test_intake import BAD_WORKER_IDS
+from tests.master.hostile import BAD_WORKER_IDS
 
 
 def load(value: float) -> pb.Load:

@@ -2,7 +2,6 @@
 
 import gc
 import time
-from collections.abc import Callable
 
 import gevent
 import pytest
@@ -12,7 +11,7 @@ from master.config import Terms
 from master.errors import MasterStopping
 from master.telemetry.records import WorkerTelemetry
 from proto import fleetpulse_pb2 as pb
-from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
+from tests.master.fleet import Fleet, heartbeat, running_fleet, settle, wait_until
 
 
 def living_greenlets(name: str) -> list[str]:
@@ -90,12 +89,6 @@ def test_the_checker_goes_on_by_itself_whatever_happens(caplog: pytest.LogCaptur
             wait_until(lambda: not fleet.is_active(worker_id))  # noqa: B023 - called in this round of the loop
         assert "the check for silent workers failed" in caplog.text
         assert fleet.manager.what_is_wrong() is None
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    with gevent.Timeout(20.0):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 def test_health_is_a_checker_that_lives(fleet: Fleet) -> None:

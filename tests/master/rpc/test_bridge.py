@@ -1,0 +1,77 @@
+"""master.rpc.bridge"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from master.rpc.bridge import BATCH_LENGTH, HubBridge
+from tests.master.fleet import wait_until
+
+
+@pytest.fixture
+def bridge() -> Iterator[HubBridge]:
+    bridge = HubBridge()
+    yield bridge
+    bridge.close()
+
+
+def in_a_thread(function: Callable[[], None]) -> None:
+    """Run it in a native thread, to its end, while the hub stands still."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def test_calls_of_a_thread_are_made_on_the_hub_in_their_order(bridge: HubBridge) -> None:
+    made: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        made.append((number, threading.get_ident()))
+
+    def ask() -> None:
+        for number in range(1000):
+            bridge.call(note, number)
+
+    in_a_thread(ask)
+    assert made == []
+    wait_until(lambda: len(made) == 1000)
+    assert made == [(number, threading.get_ident()) for number in range(1000)]
+
+
+def test_a_call_that_fails_is_logged_and_the_next_is_made(bridge: HubBridge, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("nobody expected this")
+
+    bridge.call(fail)
+    bridge.call(made.append, "next")
+    wait_until(lambda: made == ["next"])
+    assert "nobody expected this" in caplog.text
+
+
+def test_under_load_others_have_their_turn(bridge: HubBridge) -> None:
+    made: list[int] = []
+    seen: list[int] = []
+
+    def watch() -> None:
+        while len(made) < 10 * BATCH_LENGTH:
+            seen.append(len(made))
+            gevent.sleep(0)
+
+    for number in range(10 * BATCH_LENGTH):
+        bridge.call(made.append, number)
+    gevent.spawn(watch).join(timeout=20.0)
+    assert len(made) == 10 * BATCH_LENGTH
+    assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
+
+
+def test_a_closed_bridge_makes_no_call() -> None:
+    bridge = HubBridge()
+    made: list[int] = []
+    bridge.call(made.append, 1)
+    bridge.close()
+    gevent.idle()
+    assert made == []
