@@ -1,0 +1,112 @@
+"""What the documentation says of the code is so."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from falcon.inspect import inspect_app
+
+from master.cli import master_command
+from master.instruments import Instruments
+from master.metrics.families import FAMILIES, Family
+from tests.master.web import running_web
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def rows_of(page: Path) -> dict[str, list[str]]:
+    """The cells of every table row of a page by the first of them, without the marks of code."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    rows = [[cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+# docs/metrics.md
+
+
+def check_metrics_page(tool: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True, check=False)
+
+
+def test_the_metrics_page_is_what_the_code_says() -> None:
+    result = check_metrics_page(ROOT / "tools" / "metrics_reference.py")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("change", ["edited", "missing"])
+def test_a_metrics_page_that_is_not_is_noticed(tmp_path: Path, change: str) -> None:
+    for folder in ("tools", "docs"):
+        (tmp_path / folder).mkdir()
+    tool = Path(shutil.copy(ROOT / "tools" / "metrics_reference.py", tmp_path / "tools"))
+    if change == "edited":
+        (tmp_path / "docs" / "metrics.md").write_text((DOCS / "metrics.md").read_text().replace("gauge", "counter", 1))
+    result = check_metrics_page(tool)
+    assert result.returncode == 1
+    assert "make docs" in result.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_metrics_page_lists_every_family_of_a_worker(family: Family) -> None:
+    kind, labels, unit, text = rows_of(DOCS / "metrics.md")[family.name]
+    assert (kind, unit, text) == (family.kind, family.unit, family.help)
+    assert labels.split(", ") == ["worker_id", *family.labels]
+
+
+def test_the_metrics_page_lists_every_metric_of_the_master_and_explains_every_label() -> None:
+    rows = rows_of(DOCS / "metrics.md")
+    families = list(Instruments().registry.collect())
+    assert len(families) > 20
+    for family in families:
+        kind, labels, _, _ = rows[f"{family.name}_total" if family.type == "counter" else family.name]
+        assert kind == family.type
+        sampled = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert sampled <= set(labels.split(", "))
+        assert all(label in rows for label in labels.split(", ") if label)
+    assert rows["fleetpulse_http_requests_total"][1] == "route, method, status"
+    assert rows["fleetpulse_http_request_duration_seconds"][:3] == ["histogram", "route", "seconds"]
+
+
+# docs/rest.md
+
+
+def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
+    text = (DOCS / "rest.md").read_text()
+    curl_lines = [line for line in text.splitlines() if "curl -s" in line]
+    with running_web() as web:
+        routes = inspect_app(web.app).routes
+    assert len(routes) > 5
+    for route in routes:
+        path = re.escape("localhost:8080" + route.path.replace("{worker_id}", "worker-1"))
+        assert any(re.search(rf"{path}(\s|'|$)", line) for line in curl_lines), route.path
+        for method in {method.method for method in route.methods} & {"GET", "DELETE"}:
+            assert f"`{method} {route.path}`" in text
+
+
+def test_the_rest_page_explains_every_field_of_a_record() -> None:
+    explained = {name for names in rows_of(DOCS / "rest.md") for name in names.split(", ")}
+    with running_web() as web:
+        web.fleet.beat("rack-7")
+        assert web.json("/telemetry/rack-7").keys() <= explained
+
+
+# docs/operations.md
+
+
+@pytest.mark.parametrize("option", master_command.params, ids=lambda option: option.name)
+def test_the_operations_page_lists_every_setting_of_the_master_with_its_default(option: click.Option) -> None:
+    assert isinstance(option.envvar, str)
+    rows = rows_of(DOCS / "operations.md")
+    assert option.opts[0] in " ".join([option.envvar, *rows[option.envvar]])
+    assert str(option.default) in rows[option.envvar]
