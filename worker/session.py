@@ -116,14 +116,16 @@ class WorkerSession:
         async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
             call: grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage] = pb_grpc.FleetStub(channel).Connect()
             registered = asyncio.ensure_future(self._registered(call))
-            await asyncio.wait(
-                (registered, stop_reason), timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if stop_reason.done():
-                # The master may know this worker already; only who is registered can say goodbye.
-                await asyncio.wait((registered,), timeout=LAST_ANSWER_SECONDS)
+            try:
+                await asyncio.wait(
+                    (registered, stop_reason), timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if stop_reason.done():
+                    # The master may know this worker already; only who is registered can say goodbye.
+                    await asyncio.wait((registered,), timeout=LAST_ANSWER_SECONDS)
+            finally:
+                registered.cancel()  # in vain when it is done
             if not registered.done():
-                registered.cancel()
                 if not stop_reason.done():
                     raise TimeoutError
                 return

@@ -15,7 +15,15 @@ import grpc
 import pytest
 
 from proto import fleetpulse_pb2 as pb
-from tests.worker.scripted import INTERVAL_SECONDS, ScriptedMaster, ScriptedStream, eventually, scripted_master, serve
+from tests.worker.scripted import (
+    INTERVAL_SECONDS,
+    Act,
+    ScriptedMaster,
+    ScriptedStream,
+    eventually,
+    scripted_master,
+    serve,
+)
 from worker.session import FIRST_ANSWER_SECONDS, GOODBYE_SECONDS, WorkerSession
 
 REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
@@ -284,6 +292,25 @@ def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None
             session.stop("maintenance")
             await running
             assert time.monotonic() - asked < GOODBYE_SECONDS + 0.5
+
+    run(test())
+
+
+def tasks_of_sessions() -> list[str]:
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("WorkerSession.") or name == "_drain"]
+
+
+@pytest.mark.parametrize("act", [say_nothing, serve])
+def test_one_that_is_cancelled_leaves_no_task_behind(act: Act) -> None:
+    async def test() -> None:
+        async with scripted_master(act) as master, asyncio.timeout(10.0):
+            running = asyncio.ensure_future(WorkerSession(master.target, REGISTER, quick_sample).run())
+            await eventually(lambda: master.streams and (act is say_nothing or master.streams[0].heartbeats))
+            assert tasks_of_sessions()
+            running.cancel()
+            await asyncio.wait({running})
+            await eventually(lambda: not tasks_of_sessions(), 1.0)
 
     run(test())
 
