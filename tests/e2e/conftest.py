@@ -1,0 +1,54 @@
+"""Fixtures that start processes, and what they wrote beside a failure."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import Processes
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the output of the processes with every failure."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for value in item.funcargs.values():
+            if isinstance(value, Processes):
+                report.sections.extend(value.logs())
+    return report
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Processes that end with the test."""
+    processes = Processes(tmp_path)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes that end with the module."""
+    processes = Processes(tmp_path_factory.mktemp("shared"))
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def master(processes: Processes) -> Iterator[Master]:
+    """A master with fast terms for one test."""
+    master = started_master(processes, *FAST_TERMS)
+    yield master
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+@pytest.fixture(scope="module")
+def shared_master(shared_processes: Processes) -> Iterator[Master]:
+    """A master with fast terms for the tests of a module, which leave it as they found it."""
+    master = started_master(shared_processes, *FAST_TERMS)
+    yield master
+    master.close()
+    master.assert_nothing_went_wrong()

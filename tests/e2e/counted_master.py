@@ -1,0 +1,52 @@
+"""A master that tells, on SIGUSR2, what its web process holds; from outside only files and threads can be counted.
+
+counted_master.py HTTP_PORT GRPC_PORT INTERVAL_SECONDS TIMEOUT_SECONDS COUNTS_FILE
+"""
+
+import gc
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import greenlet
+
+from master.config import Address, MasterConfig, Terms
+from master.server import MasterServer, configure_logging
+
+
+class CountedServer(MasterServer):
+    """``python -m master`` in all but the signal."""
+
+    def __init__(self, config: MasterConfig, counts_file: Path) -> None:
+        self._counts_file = counts_file
+        super().__init__(config)
+
+    def load(self) -> Any:
+        application = super().load()
+        signal.signal(signal.SIGUSR2, self._write_counts)
+        return application
+
+    def _write_counts(self, _number: int, _frame: Any) -> None:
+        gc.collect()
+        objects = gc.get_objects()
+        counts = {
+            "greenlets": sum(isinstance(item, greenlet.greenlet) and not item.dead for item in objects),
+            "objects": len(objects),
+            "kinds": Counter(type(item).__qualname__ for item in objects).most_common(50),
+        }
+        unfinished = self._counts_file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(counts))
+        unfinished.replace(self._counts_file)
+
+
+if __name__ == "__main__":
+    http_port, grpc_port, interval, timeout, counts_file = sys.argv[1:]
+    terms = Terms(heartbeat_interval_seconds=float(interval), inactivity_timeout_seconds=float(timeout))
+    configure_logging("info")
+    CountedServer(
+        MasterConfig(Address("127.0.0.1", int(http_port)), Address("127.0.0.1", int(grpc_port)), terms),
+        Path(counts_file),
+    ).run()

@@ -1,0 +1,96 @@
+"""A master under test, over its own doors: HTTP and the pid of its web process."""
+
+import re
+import sys
+from typing import Any
+
+import psutil
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.waiting import eventually
+
+FAST_TERMS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "2s")
+FAST_INTERVAL_SECONDS = 0.5
+FAST_TIMEOUT_SECONDS = 2.0
+
+READY_SECONDS = 20.0
+
+
+class Door:
+    """HTTP of a master."""
+
+    def __init__(self, http_port: int) -> None:
+        self.url = f"http://{LOCALHOST}:{http_port}"
+        self.session = requests.Session()
+        self.session.trust_env = False
+
+    def get(self, path: str, **kwargs: Any) -> requests.Response:
+        return self.session.get(self.url + path, timeout=10, **kwargs)
+
+    def json(self, path: str) -> Any:
+        response = self.get(path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def is_healthy(self) -> bool:
+        return self.get("/health").status_code == 200
+
+    def workers(self) -> dict[str, bool]:
+        """Whether each worker that the master knows is active."""
+        return {worker_id: worker["is_active"] for worker_id, worker in self.json("/workers").items()}
+
+    def active(self) -> int:
+        return sum(self.workers().values())
+
+    def samples(self, name: str) -> dict[tuple[str, ...], float]:
+        """The samples of one name on ``/metrics``, by the values of their labels in the order of the labels' names."""
+        return {
+            tuple(value for _, value in sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def sample(self, name: str, *labels: str) -> float:
+        """One sample; 0 when there is none, as for a counter that nobody has counted yet."""
+        return self.samples(name).get(labels, 0.0)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class Master(Door):
+    """``python -m master`` on two free ports."""
+
+    def __init__(self, processes: Processes, *flags: str, **env: str) -> None:
+        self.http_port, self.grpc_port = free_port(), free_port()
+        super().__init__(self.http_port)
+        self.target = f"{LOCALHOST}:{self.grpc_port}"
+        self.process = processes.start("master", sys.executable, "-m", "master", *self.port_flags, *flags, **env)
+
+    @property
+    def port_flags(self) -> tuple[str, ...]:
+        return "--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)
+
+    def web_process(self) -> psutil.Process:
+        """The one process that gunicorn's arbiter started."""
+        (web,) = eventually(self.process.children)
+        return web
+
+    def assert_nothing_went_wrong(self) -> None:
+        """No exception came to where nobody expected it."""
+        assert not self.log_lines("Traceback|never retrieved|Exception ignored"), self.process.err
+
+    def log_lines(self, pattern: str) -> list[str]:
+        """The lines of its log in which the pattern is found."""
+        return [line for line in self.process.err.splitlines() if re.search(pattern, line)]
+
+
+def started_master(processes: Processes, *flags: str, **env: str) -> Master:
+    """A master that answers."""
+    master = Master(processes, *flags, **env)
+    eventually(lambda: master.is_healthy() or not master.process.is_running, READY_SECONDS)
+    assert master.process.is_running, master.process.err
+    return master

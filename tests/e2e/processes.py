@@ -1,0 +1,180 @@
+"""Real processes for tests: each knows what it wrote and what it started, and ends with its test."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from tests.e2e.waiting import eventually
+
+FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
+LOCALHOST = "127.0.0.1"
+
+_SETTINGS = (
+    "HTTP_PORT",
+    "GRPC_PORT",
+    "HEARTBEAT_INTERVAL",
+    "INACTIVITY_TIMEOUT",
+    "WEB_CONCURRENCY",
+    "GUNICORN_CMD_ARGS",
+)
+_LOG_CHARACTERS = 20_000
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+class Ended(NamedTuple):
+    """A process that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    def the_error(self) -> str:
+        """The one line that says what was wrong with the command."""
+        lines = [line for line in self.err.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err, self.err
+        return lines[0].removeprefix("Error: ")
+
+
+class Started:
+    """A process under way. It leads a process group of its own, as a command at a terminal does."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, env: dict[str, str]) -> None:
+        self.name, self.command = name, tuple(command)
+        self._out, self._err = folder / f"{name}.stdout", folder / f"{name}.stderr"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._popen = subprocess.Popen(
+                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+        self.pid = self._popen.pid
+        self._handle = psutil.Process(self.pid)
+        self._family: set[psutil.Process] = {self._handle}
+
+    @property
+    def out(self) -> str:
+        """What it wrote on stdout so far."""
+        return self._out.read_text(errors="replace")
+
+    @property
+    def err(self) -> str:
+        """What it wrote on stderr so far."""
+        return self._err.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that it started and that run."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = self._handle.children(recursive=True)
+            self._family.update(children)
+            return children
+        return []
+
+    def left(self) -> list[psutil.Process]:
+        """Those of its processes, seen at some time by ``children``, that still run."""
+        return [process for process in self._family if _runs(process)]
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the process alone."""
+        self.children()
+        self._popen.send_signal(number)
+
+    def press_ctrl_c(self) -> None:
+        """SIGINT to the whole process group, as a terminal sends it."""
+        self.children()
+        os.killpg(self.pid, signal.SIGINT)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """The exit code; ``AssertionError`` if it does not end in time."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout:g} s") from None
+
+    def kill_all(self) -> None:
+        """End it and everything that it started, at once."""
+        self.children()
+        for process in self.left():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._popen.wait()
+        wait_until_gone(list(self._family), 10.0)
+
+
+class Processes:
+    """The processes of one test or one module, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[Started] = []
+
+    def start(self, name: str, *command: str, **env: str) -> Started:
+        """Run a command in the folder. ``env`` comes on top of an environment without any of the project's settings."""
+        count = sum(process.name.partition("-")[0] == name for process in self._started)
+        process = Started(f"{name}-{count}" if count else name, command, self.folder, self.environment(**env))
+        self._started.append(process)
+        return process
+
+    def run(self, *command: str, **env: str) -> Ended:
+        """Run a command to its end, which must come soon."""
+        process = self.start("command", *command, **env)
+        return Ended(process.wait(20.0), process.out, process.err)
+
+    def worker(self, target: str, *flags: str, name: str = "worker", **env: str) -> Started:
+        """``python -m worker``, with its data beside its output."""
+        return self.start(name, sys.executable, "-m", "worker", "--master", target, *flags, **env)
+
+    def simulate(self, target: str, workers: int, *flags: str) -> Started:
+        """``fleetpulse simulate`` with a fleet that comes at once."""
+        sizes = ("--workers", str(workers), "--ramp", "0", "--json")
+        return self.start("simulate", FLEETPULSE, "simulate", "--master", target, *sizes, *flags)
+
+    def environment(self, **env: str) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("FLEETPULSE_") and name not in _SETTINGS and not name.lower().endswith("_proxy")
+        }
+        return inherited | {"FLEETPULSE_DATA_DIR": str(self.folder / "data")} | env
+
+    def close(self) -> None:
+        """End everything."""
+        for process in reversed(self._started):
+            process.kill_all()
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """What each process wrote, for a test that failed."""
+        for process in self._started:
+            for stream, text in (("stdout", process.out), ("stderr", process.err)):
+                if text:
+                    yield f"{process.name} {stream}", text[-_LOG_CHARACTERS:]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_gone(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """Until none of them runs."""
+    eventually(lambda: not [process for process in processes if _runs(process)], timeout)

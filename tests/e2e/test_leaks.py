@@ -1,0 +1,91 @@
+"""Fleets come and go, each in its own way; the master is left holding what it held before.
+
+Measured against the level after a first fleet has left: by then everything that is made once, at first use, is there.
+"""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.levels import CountedMaster, Level, leave
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WORKERS = 60
+INTERVAL_SECONDS, TIMEOUT_SECONDS = 0.5, 2.0
+RSS_TOLERANCE_BYTES = 8_000_000
+"""Freed memory is used again but not given back, and fleets of this size move the level by up to 2 MB."""
+
+
+@pytest.fixture(scope="module")
+def master(shared_processes: Processes) -> Iterator[CountedMaster]:
+    master = CountedMaster(shared_processes, INTERVAL_SECONDS, TIMEOUT_SECONDS)
+    yield master
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+@pytest.fixture(scope="module")
+def start(shared_processes: Processes, master: CountedMaster) -> Level:
+    """What the master holds when a first fleet, with clients that ask for everything, has left."""
+    fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5")
+    eventually(lambda: master.active() == WORKERS, 20.0)
+    for path in ("/telemetry", "/workers", "/api/workers", "/metrics", "/telemetry/nobody", "/nope"):
+        master.get(path)
+        master.get(path, headers={"Accept-Encoding": "identity"})
+    leave(fleet, master)
+    return master.level()
+
+
+def assert_back_at(master: CountedMaster, start: Level) -> None:
+    try:
+        eventually(lambda: master.is_back_at(start))
+    except AssertionError:
+        raise AssertionError(f"it held {start} and holds {master.level()}; most of all {master.kinds()}") from None
+    assert master.level().rss_bytes <= start.rss_bytes + RSS_TOLERANCE_BYTES
+
+
+def let_it_beat(master: CountedMaster, times: int) -> None:
+    """Until the master has heard so many heartbeats of each worker."""
+    heard = master.heartbeats()
+    eventually(lambda: master.heartbeats() >= heard + times * WORKERS, 30.0)
+
+
+def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+    fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5")
+    let_it_beat(master, 6)
+    assert master.level().files >= start.files + WORKERS
+    leave(fleet, master)
+    assert_back_at(master, start)
+
+
+def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+    trouble = ("--flap", str(WORKERS // 2), "--trouble-after", "0.5", "--trouble-for", "0.2")
+    fleet = shared_processes.simulate(master.target, WORKERS, *trouble)
+    let_it_beat(master, 6)
+    assert len(master.log_lines("a new incarnation took over")) > WORKERS
+    fleet.send(signal.SIGTERM)
+    fleet.wait()
+    forget_the_silent(master)
+    assert_back_at(master, start)
+
+
+def test_a_fleet_that_dies_and_is_forgotten(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+    fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5")
+    let_it_beat(master, 3)
+    fleet.send(signal.SIGKILL)
+    fleet.wait()
+    eventually(lambda: master.sample("fleetpulse_worker_sessions") == 0)
+    forget_the_silent(master)
+    assert_back_at(master, start)
+
+
+def forget_the_silent(master: CountedMaster) -> None:
+    """Wait until nobody is active any more, then have every one forgotten."""
+    eventually(lambda: master.active() == 0)
+    for worker_id in master.workers():
+        assert master.session.delete(f"{master.url}/api/workers/{worker_id}", timeout=10).status_code == 204
+    assert master.shows_no_worker()

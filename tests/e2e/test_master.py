@@ -1,0 +1,179 @@
+"""The master as processes: its end, its deaths, and settings with which it does not start."""
+
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from tests.e2e.masters import FAST_TERMS, Door, Master, started_master
+from tests.e2e.processes import LOCALHOST, Processes, free_port, wait_until_gone
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+STOP_SECONDS = 10.0
+IDLE_STOP_SECONDS = 3.0
+BACK_SECONDS = 5.0
+
+
+def seconds_to_stop(master: Master, number: signal.Signals = signal.SIGTERM) -> float:
+    """How long the whole master takes to end with 0."""
+    asked = time.monotonic()
+    master.process.send(number)
+    assert master.process.wait(STOP_SECONDS + 10.0) == 0
+    seconds = time.monotonic() - asked
+    wait_until_gone(master.process.left(), 1.0)
+    return seconds
+
+
+def test_it_says_that_it_is_healthy(processes: Processes) -> None:
+    master = started_master(processes)
+    health = master.json("/health")
+    assert health["status"] == "healthy"
+    assert abs(time.time() - health["time"]) < 2.0
+    master.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_master_stops(number: signal.Signals, master: Master) -> None:
+    """Its client keeps a connection open, as a browser and Prometheus do."""
+    assert master.is_healthy()
+    assert seconds_to_stop(master, number) < IDLE_STOP_SECONDS
+
+
+def test_ctrl_c_at_its_terminal(master: Master) -> None:
+    master.process.press_ctrl_c()
+    assert master.process.wait(STOP_SECONDS) == 0
+    wait_until_gone(master.process.left(), 1.0)
+
+
+@contextmanager
+def asking(master: Master, clients: int) -> Iterator[list[int]]:
+    """Clients that ask for something over kept-alive connections all the time; yields the statuses that they got."""
+    statuses: list[int] = []
+    enough = threading.Event()
+
+    def ask(path: str) -> None:
+        door = Door(master.http_port)
+        while not enough.is_set():
+            try:
+                statuses.append(door.get(path).status_code)
+            except requests.RequestException:
+                enough.wait(0.05)
+        door.close()
+
+    paths = ("/telemetry", "/metrics", "/workers", "/health")
+    threads = [threading.Thread(target=ask, args=(paths[number % len(paths)],)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_it_stops_under_load(processes: Processes, master: Master) -> None:
+    fleet = processes.simulate(master.target, 200)
+    with asking(master, 8) as statuses:
+        eventually(lambda: master.active() == 200, 30.0)
+        eventually(lambda: len(statuses) > 50)
+        assert seconds_to_stop(master) < STOP_SECONDS
+    assert set(statuses) == {200}
+    assert fleet.is_running
+
+
+def test_the_fleet_is_back_five_seconds_after_the_web_process_died(processes: Processes) -> None:
+    master = started_master(processes)
+    processes.simulate(master.target, 50)
+    eventually(lambda: master.active() == 50, 20.0)
+    first = master.web_process()
+    first.kill()
+    died = time.monotonic()
+    wait_until_gone([first], 2.0)
+    eventually(lambda: master.active() == 50, BACK_SECONDS + 5.0)
+    assert time.monotonic() - died < BACK_SECONDS
+    assert master.web_process().pid != first.pid
+    assert master.process.is_running
+    assert not master.log_lines("is taken|Traceback")
+    master.close()
+
+
+def test_the_web_process_does_not_outlive_its_arbiter(master: Master) -> None:
+    web = master.web_process()
+    master.process.send(signal.SIGKILL)
+    assert master.process.wait() == -signal.SIGKILL
+    wait_until_gone([web], STOP_SECONDS)
+    for port in (master.http_port, master.grpc_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex((LOCALHOST, port)) != 0
+
+
+REFUSED = {
+    "port that is none": ({"HTTP_PORT": "abc"}, (), "HTTP_PORT='abc': expected a port"),
+    "port too high": ({"GRPC_PORT": ":65536"}, (), "GRPC_PORT=':65536': expected a port"),
+    "host that is none": ({"HTTP_PORT": "not a host:80"}, (), "'not a host' is not a host"),
+    "address of another machine": ({"GRPC_PORT": "192.0.2.1:50051"}, (), "GRPC_PORT: cannot listen on 192.0.2.1:50051"),
+    "timeout too short": ({"INACTIVITY_TIMEOUT": "9.9s"}, (), "INACTIVITY_TIMEOUT (9.9 s) must be at least twice"),
+    "interval too long": ({}, ("--heartbeat-interval", "16s"), "HEARTBEAT_INTERVAL (16 s)"),
+    "no duration": ({"HEARTBEAT_INTERVAL": "soon"}, (), "HEARTBEAT_INTERVAL='soon': expected a duration"),
+    "no time at all": ({"INACTIVITY_TIMEOUT": "0"}, (), "INACTIVITY_TIMEOUT='0': expected a duration above 0"),
+    "several processes": ({"WEB_CONCURRENCY": "4"}, (), "WEB_CONCURRENCY=4: a master is exactly one web process"),
+    "no workers": ({}, ("--max-workers", "0"), "Invalid value for '--max-workers'"),
+    "unknown flag": ({}, ("--http-prot", "8080"), "No such option"),
+    "unknown level": ({"FLEETPULSE_LOG_LEVEL": "loud"}, (), "'loud' is not one of"),
+}
+
+
+@pytest.mark.parametrize(("env", "flags", "says"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_setting_that_is_no_use(env: dict[str, str], flags: tuple[str, ...], says: str, processes: Processes) -> None:
+    ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port())}
+    ended = processes.run(sys.executable, "-m", "master", *flags, **(ports | env))
+    assert ended.code == 2
+    assert says in ended.the_error()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PORT", "GRPC_PORT"])
+def test_a_port_in_use(name: str, processes: Processes) -> None:
+    with socket.create_server((LOCALHOST, 0)) as holder:
+        port = holder.getsockname()[1]
+        ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port()), name: str(port)}
+        ended = processes.run(sys.executable, "-m", "master", **ports)
+    assert ended.code == 2
+    assert ended.the_error() == f"{name}: cannot listen on {LOCALHOST}:{port}: Address already in use"
+
+
+def test_a_second_master_on_the_same_grpc_port(processes: Processes, master: Master) -> None:
+    ports = ("--http-port", str(free_port()), "--grpc-port", str(master.grpc_port))
+    ended = processes.run(sys.executable, "-m", "master", *ports)
+    assert ended.code == 2
+    assert ended.the_error() == f"GRPC_PORT: cannot listen on {master.target}: Address already in use"
+    assert master.is_healthy()
+
+
+def test_a_port_may_be_written_in_three_ways_and_bound_elsewhere(processes: Processes) -> None:
+    http_port, grpc_port = free_port(), free_port()
+    processes.start(
+        "master",
+        sys.executable,
+        "-m",
+        "master",
+        *FAST_TERMS,
+        HTTP_PORT=f"127.0.0.2:{http_port}",
+        GRPC_PORT=f":{grpc_port}",
+    )
+    elsewhere = requests.Session()
+    elsewhere.trust_env = False
+    eventually(lambda: elsewhere.get(f"http://127.0.0.2:{http_port}/health", timeout=5).status_code == 200, 20.0)
+    elsewhere.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex((LOCALHOST, http_port)) != 0
+    with socket.socket() as probe:
+        assert probe.connect_ex((LOCALHOST, grpc_port)) == 0

@@ -1,0 +1,103 @@
+"""What a real Prometheus sees of a master and its workers."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.e2e.masters import Master, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.prometheus import Prometheus, Relay, relay_to
+from tests.e2e.waiting import eventually
+from tests.tools import require_tool
+
+pytestmark = pytest.mark.e2e
+
+UP = "fleetpulse_worker_up"
+CPU = "fleetpulse_worker_cpu_usage_ratio"
+OPENMETRICS = "application/openmetrics-text"
+TEXT = "text/plain"
+
+
+def promtool_says(exposition: bytes) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of ``promtool check metrics``."""
+    checked = subprocess.run(
+        [require_tool("promtool"), "check", "metrics"], input=exposition, capture_output=True, check=False
+    )
+    return checked.returncode, checked.stdout, checked.stderr
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_worker_is_down_within_31_seconds_and_its_readings_end(processes: Processes) -> None:
+    """With the terms that a master grants by default: 5 s and 30 s."""
+    master = started_master(processes)
+    prometheus = Prometheus(processes, f"127.0.0.1:{master.http_port}")
+    worker = processes.worker(master.target, "--worker-id", "rack-7")
+    eventually(lambda: prometheus.value(UP) == 1.0 and prometheus.value(CPU) is not None, 20.0)
+
+    # Not in the very moment of a heartbeat, so that Prometheus has time for the scrape that tells.
+    eventually(lambda: 1.0 < time.time() - last_heard(master) < 4.0)
+    worker.send(signal.SIGKILL)
+    killed = time.time()
+    heard = last_heard(master)
+    while time.time() < heard + 30.0:
+        assert prometheus.value(UP) == 1.0
+        assert prometheus.value(CPU) is not None
+        time.sleep(0.2)
+    eventually(lambda: prometheus.value(UP) == 0.0, killed + 31.0 - time.time())
+
+    assert prometheus.query(CPU) == {}
+    assert prometheus.value("fleetpulse_worker_last_heartbeat_timestamp_seconds") == pytest.approx(heard, abs=0.01)
+    assert prometheus.value("fleetpulse_workers{state='inactive'}") == 1.0
+    gone = prometheus.value(f"count_over_time({CPU}[1m])")
+    assert gone is not None
+    eventually(lambda: (prometheus.value(f"count_over_time({UP}[2m])") or 0) > gone + 2)
+    assert prometheus.value(UP) == 0.0
+    assert prometheus.query(CPU) == {}
+
+    processes.worker(master.target, "--worker-id", "rack-7")
+    eventually(lambda: prometheus.value(UP) == 1.0 and prometheus.value(CPU) is not None, 20.0)
+    prometheus.close()
+    master.close()
+
+
+def last_heard(master: Master) -> float:
+    return master.sample("fleetpulse_worker_last_heartbeat_timestamp_seconds", "rack-7")
+
+
+def test_both_formats_are_scraped_and_agree(processes: Processes, master: Master) -> None:
+    processes.simulate(master.target, 8, "--gpu-share", "0.5")
+    eventually(lambda: master.active() == 8)
+    with relay_to(master.url) as as_it_asks, relay_to(master.url, f"{TEXT};version=0.0.4") as as_text:
+        prometheus = Prometheus(processes, as_it_asks.target, as_text.target)
+        relays = (as_it_asks, as_text)
+
+        def up() -> dict[tuple[str, ...], float]:
+            return prometheus.query("up")
+
+        eventually(lambda: up() == {(relay.target, "fleetpulse"): 1.0 for relay in relays}, 20.0)
+        eventually(lambda: prometheus.query(f"count by (instance) ({UP})") == {(r.target,): 8.0 for r in relays})
+        assert series_of(prometheus, as_it_asks) == series_of(prometheus, as_text)
+        prometheus.close()
+    assert {scrape.content_type.partition(";")[0] for scrape in as_it_asks.scrapes} == {OPENMETRICS}
+    assert {scrape.content_type.partition(";")[0] for scrape in as_text.scrapes} == {TEXT}
+    assert {scrape.encoding for scrape in (*as_it_asks.scrapes, *as_text.scrapes)} == {"gzip"}
+
+
+def series_of(prometheus: Prometheus, relay: Relay) -> dict[tuple[str, ...], float]:
+    """How many series each metric of the workers has."""
+    assert len(prometheus.query(f'count by (worker_id) ({{instance="{relay.target}", worker_id!=""}})')) == 8
+    every = f'{{__name__=~"fleetpulse_worker_.*", worker_id!="", instance="{relay.target}"}}'
+    counted = prometheus.query(f'count by (metric) (label_replace({every}, "metric", "$1", "__name__", "(.*)"))')
+    assert len(counted) > 20
+    return counted
+
+
+def test_promtool_has_nothing_to_say(processes: Processes, master: Master) -> None:
+    assert promtool_says(master.get("/metrics").content) == (0, b"", b"")
+    processes.simulate(master.target, 10, "--gpu-share", "0.5", "--gpus", "4")
+    eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 20)
+    assert promtool_says(master.get("/metrics").content) == (0, b"", b"")
+    # It does find what is wrong, so that its silence means something.
+    assert promtool_says(b"# HELP x Help.\n# TYPE x counter\nx 1\n")[0] != 0

@@ -1,0 +1,195 @@
+"""Streams that break the rules of the contract, or come twice, while another worker beats."""
+
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.e2e.bystander import Bystander
+from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_TIMEOUT_SECONDS, Master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Stream, Wire, a_heartbeat, new_worker_id
+
+pytestmark = pytest.mark.e2e
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.fixture(scope="module")
+def bystander(shared_processes: Processes, shared_master: Master) -> Iterator[Bystander]:
+    bystander = Bystander(shared_processes, shared_master)
+    yield bystander
+    bystander.assert_unharmed()
+
+
+@pytest.fixture
+def wire(shared_master: Master, bystander: Bystander) -> Iterator[Wire]:
+    with Wire(shared_master.target) as wire:
+        yield wire
+
+
+@pytest.fixture
+def second_wire(shared_master: Master) -> Iterator[Wire]:
+    with Wire(shared_master.target) as wire:
+        yield wire
+
+
+def refused_streams(master: Master, reason: str) -> float:
+    return master.sample("fleetpulse_worker_sessions_refused_total", reason)
+
+
+def test_the_terms_are_the_masters(wire: Wire) -> None:
+    registered = wire.stream().register(new_worker_id())
+    assert registered.heartbeat_interval_seconds == FAST_INTERVAL_SECONDS
+    assert registered.inactivity_timeout_seconds == FAST_TIMEOUT_SECONDS
+    assert registered.master_version
+
+
+def heartbeat_first(stream: Stream) -> None:
+    stream.beat(a_heartbeat("early"))
+
+
+def goodbye_first(stream: Stream) -> None:
+    stream.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="never came")))
+
+
+def nothing_first(stream: Stream) -> None:
+    stream.send(pb.WorkerMessage())
+
+
+@pytest.mark.parametrize("begin", [heartbeat_first, goodbye_first, nothing_first])
+def test_the_first_message_must_be_register(begin: Callable[[Stream], None], wire: Wire, shared_master: Master) -> None:
+    refused = refused_streams(shared_master, "protocol_violation")
+    stream = wire.stream()
+    begin(stream)
+    code, details = stream.refusal()
+    assert code is INVALID
+    assert "register" in details
+    assert refused_streams(shared_master, "protocol_violation") == refused + 1
+    assert "early" not in shared_master.workers()
+
+
+def test_a_stream_may_be_closed_before_anyone_registered(wire: Wire, shared_master: Master) -> None:
+    workers = shared_master.workers().keys()
+    stream = wire.stream()
+    stream.finish()
+    assert stream.refusal().code is grpc.StatusCode.OK
+    assert shared_master.workers().keys() == workers
+
+
+def test_register_comes_once(wire: Wire, shared_master: Master) -> None:
+    worker_id = new_worker_id()
+    refused = refused_streams(shared_master, "protocol_violation")
+    stream = wire.stream()
+    stream.register(worker_id)
+    stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
+    code, details = stream.refusal()
+    assert code is INVALID
+    assert "twice" in details
+    assert refused_streams(shared_master, "protocol_violation") == refused + 1
+
+
+@pytest.mark.parametrize(("worker_id", "incarnation_id"), [(Bystander.worker_id, "one"), (None, "another")])
+def test_a_stream_speaks_for_its_own_worker_only(
+    worker_id: str | None, incarnation_id: str, wire: Wire, shared_master: Master
+) -> None:
+    mine = new_worker_id()
+    stream = wire.stream()
+    stream.register(mine)
+    stream.beat(a_heartbeat(worker_id or mine, incarnation_id, cpu=pb.Cpu(usage_percent=99.875)))
+    code, details = stream.refusal()
+    assert code is INVALID
+    assert mine in details
+    for shown in shared_master.json("/telemetry").values():
+        assert shown["cpu_usage"] != 99.875
+
+
+def test_what_a_newer_worker_says_is_ignored(wire: Wire, shared_master: Master) -> None:
+    worker_id = new_worker_id()
+    stream = wire.stream()
+    stream.register(worker_id)
+    field_1000_with_one_byte = bytes([0xC2, 0x3E, 0x01, 0x00])
+    stream.send(field_1000_with_one_byte)
+    stream.beat(a_heartbeat(worker_id, cpu=pb.Cpu(usage_percent=42.0)))
+    eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 42.0)
+
+
+def test_the_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, shared_master: Master) -> None:
+    worker_id = new_worker_id()
+    half_open, newer = wire.stream(), second_wire.stream()
+    half_open.register(worker_id)
+    half_open.beat(a_heartbeat(worker_id, sequence_number=1))
+    newer.register(worker_id)
+    code, details = half_open.refusal()
+    assert code is grpc.StatusCode.ABORTED
+    assert "newer" in details
+    newer.beat(a_heartbeat(worker_id, sequence_number=2, cpu=pb.Cpu(usage_percent=43.0)))
+    eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 43.0)
+    assert newer.is_open
+    assert shared_master.workers()[worker_id]
+
+
+def test_another_incarnation_must_wait_until_the_first_is_silent(
+    wire: Wire, second_wire: Wire, shared_master: Master
+) -> None:
+    worker_id = new_worker_id()
+    first, second = wire.stream(), second_wire.stream()
+    first.register(worker_id)
+    first.beat(a_heartbeat(worker_id))
+    with pytest.raises(grpc.RpcError):
+        second.register(worker_id, "two")
+    code, details = second.refusal()
+    assert code is grpc.StatusCode.ALREADY_EXISTS
+    assert "another process" in details
+    assert shared_master.log_lines(f"WARNING.*worker id {worker_id} is taken")
+    assert first.is_open
+
+    def comes_in() -> bool:
+        try:
+            second_wire.stream().register(worker_id, "two")
+        except grpc.RpcError:
+            return False
+        return True
+
+    eventually(comes_in)
+    assert shared_master.workers()[worker_id]
+    assert first.refusal().code is grpc.StatusCode.ABORTED
+
+
+def test_another_incarnation_need_not_wait_for_one_whose_connection_ended(
+    wire: Wire, second_wire: Wire, shared_master: Master
+) -> None:
+    worker_id = new_worker_id()
+    sessions = shared_master.sample("fleetpulse_worker_sessions")
+    first = wire.stream()
+    first.register(worker_id)
+    first.beat(a_heartbeat(worker_id))
+    first.cancel()
+    eventually(lambda: shared_master.sample("fleetpulse_worker_sessions") == sessions)
+    second_wire.stream().register(worker_id, "two")
+    assert shared_master.log_lines(f"{worker_id}: a new incarnation took over")
+
+
+def test_a_goodbye_forgets_the_worker(wire: Wire, shared_master: Master) -> None:
+    worker_id = new_worker_id()
+    stream = wire.stream()
+    stream.register(worker_id)
+    assert worker_id in shared_master.workers()
+    stream.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="line\nbreak\x1b[2J")))
+    eventually(lambda: worker_id not in shared_master.workers())
+    stream.finish()
+    assert stream.refusal().code is grpc.StatusCode.OK
+    assert shared_master.get(f"/telemetry/{worker_id}").status_code == 404
+    assert worker_id not in shared_master.get("/metrics").text
+    (line,) = shared_master.log_lines(f"{worker_id} said goodbye")
+    assert r"line\nbreak\x1b[2J" in line
+
+
+def test_a_stream_that_says_nothing_is_ended(wire: Wire, shared_master: Master) -> None:
+    refused = refused_streams(shared_master, "registration_timeout")
+    code, details = wire.stream().refusal()
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "nobody registered on this stream within 10 s" in details
+    assert refused_streams(shared_master, "registration_timeout") == refused + 1

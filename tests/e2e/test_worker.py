@@ -1,0 +1,197 @@
+"""A real worker beside a real master: leaving, dying, coming back, and masters that cannot be reached."""
+
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+
+from tests.e2e.masters import FAST_TERMS, FAST_TIMEOUT_SECONDS, Master, started_master
+from tests.e2e.processes import LOCALHOST, Processes, Started, free_port
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WORKER_ID = "rack-7"
+STOP_SECONDS = 2.0
+"""What a worker has for its goodbye."""
+
+
+def started_worker(processes: Processes, master: Master, *flags: str, **env: str) -> Started:
+    """A worker that beats."""
+    worker = processes.worker(master.target, "--worker-id", WORKER_ID, *flags, **env)
+    eventually(lambda: beats(master))
+    return worker
+
+
+def beats(master: Master) -> bool:
+    return bool(master.workers().get(WORKER_ID)) and received(master) > 0
+
+
+def received(master: Master) -> int:
+    count = master.json(f"/api/workers/{WORKER_ID}")["heartbeats"]["received"]
+    assert isinstance(count, int)
+    return count
+
+
+def stopped(worker: Started, number: signal.Signals) -> float:
+    """How long it took to exit with 0."""
+    asked = time.monotonic()
+    worker.send(number)
+    assert worker.wait() == 0
+    return time.monotonic() - asked
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_goodbye(number: signal.Signals, processes: Processes, master: Master) -> None:
+    worker = started_worker(processes, master)
+    assert stopped(worker, number) < STOP_SECONDS
+    assert WORKER_ID not in master.workers()
+    assert WORKER_ID not in master.get("/metrics").text
+    assert master.log_lines(f"{WORKER_ID} said goodbye: '{number.name}'")
+    assert "Traceback" not in worker.err
+
+
+def test_it_stops_while_no_master_can_be_reached(processes: Processes) -> None:
+    worker = processes.worker(f"{LOCALHOST}:{free_port()}", "--worker-id", WORKER_ID)
+    eventually(lambda: "no stream to the master" in worker.err)
+    assert stopped(worker, signal.SIGTERM) < STOP_SECONDS
+
+
+def test_it_stops_while_the_master_does_not_answer(processes: Processes) -> None:
+    with socket.create_server((LOCALHOST, 0)) as silent:
+        worker = processes.worker(f"{LOCALHOST}:{silent.getsockname()[1]}")
+        with silent.accept()[0]:
+            assert stopped(worker, signal.SIGTERM) < STOP_SECONDS
+
+
+def test_it_stops_while_the_master_stands_still(processes: Processes, master: Master) -> None:
+    worker = started_worker(processes, master)
+    web = master.web_process()
+    web.suspend()
+    try:
+        assert stopped(worker, signal.SIGTERM) < STOP_SECONDS
+    finally:
+        web.resume()
+
+
+def test_a_killed_worker_turns_inactive_at_the_timeout_and_comes_back_at_once(
+    processes: Processes, master: Master
+) -> None:
+    worker = processes.worker(master.target)
+    (worker_id,) = eventually(lambda: [worker_id for worker_id, is_active in master.workers().items() if is_active])
+    eventually(lambda: master.sample("fleetpulse_worker_cpu_logical_cores", worker_id))
+    worker.send(signal.SIGKILL)
+    assert worker.wait() == -signal.SIGKILL
+    last_heard = master.sample("fleetpulse_worker_last_heartbeat_timestamp_seconds", worker_id)
+
+    asked = time.time()
+    while master.samples("fleetpulse_worker_up")[(worker_id,)] == 1.0:
+        assert asked < last_heard + FAST_TIMEOUT_SECONDS + 1.0
+        asked = time.time()
+    assert time.time() >= last_heard + FAST_TIMEOUT_SECONDS
+    assert master.workers() == {worker_id: False}
+    assert master.samples("fleetpulse_worker_cpu_logical_cores") == {}
+    assert master.log_lines(f"worker {worker_id} is inactive")
+
+    processes.worker(master.target)
+    eventually(lambda: master.workers() == {worker_id: True})
+    assert (processes.folder / "data" / "worker_id").read_text() == f"{worker_id}\n"
+    assert master.log_lines(f"{worker_id}: a new incarnation took over")
+
+
+def test_a_killed_worker_may_come_back_before_it_is_missed(processes: Processes) -> None:
+    master = started_master(processes)  # 30 s
+    worker = started_worker(processes, master)
+    worker.send(signal.SIGKILL)
+    worker.wait()
+    processes.worker(master.target, "--worker-id", WORKER_ID)
+    eventually(lambda: master.log_lines(f"{WORKER_ID}: a new incarnation took over"))
+    assert not master.log_lines("is taken")
+
+
+def test_an_unreachable_master_is_said_once(processes: Processes) -> None:
+    target = f"{LOCALHOST}:{free_port()}"
+    worker = processes.worker(target, "--worker-id", WORKER_ID, "--log-level", "debug")
+    eventually(lambda: worker.err.count(f"no stream to the master at {target}") >= 5)
+    assert said(worker, "no stream") == 1
+    assert "Connection refused" in worker.err
+
+
+def said(worker: Started, text: str) -> int:
+    """How many lines with this text a worker writes that has no debug log."""
+    return sum(text in line and " DEBUG " not in line for line in worker.err.splitlines())
+
+
+def test_it_connects_when_the_master_appears(processes: Processes) -> None:
+    master = Master(processes, *FAST_TERMS)
+    master.process.kill_all()
+    worker = processes.worker(master.target, "--worker-id", WORKER_ID)
+    eventually(lambda: said(worker, "no stream"))
+    processes.start("master", *master.process.command)
+    eventually(lambda: beats(master), 20.0)
+    assert said(worker, "no stream") == 1
+    assert said(worker, "connected again after") == 1
+    master.close()
+
+
+def test_the_wrong_port_is_told_apart(processes: Processes, master: Master) -> None:
+    worker = processes.worker(f"{LOCALHOST}:{master.http_port}", "--worker-id", WORKER_ID, "--log-level", "debug")
+    eventually(lambda: worker.err.count("no stream to the master") >= 3)
+    assert said(worker, "no stream") == 1
+    (line,) = (line for line in worker.err.splitlines() if " WARNING " in line)
+    assert f"at {LOCALHOST}:{master.http_port}" in line
+    assert "Trying to connect an http1.x server" in line
+
+
+def test_a_second_process_with_the_same_id(processes: Processes, master: Master) -> None:
+    first = started_worker(processes, master)
+    second = processes.worker(master.target, "--worker-id", WORKER_ID, "--log-level", "debug", name="second")
+    eventually(lambda: second.err.count("ALREADY_EXISTS") >= 3)
+    assert said(second, "no stream") == 1
+    assert f"worker id {WORKER_ID} is in use: another process with this id beat" in second.err
+    assert master.log_lines(f"WARNING.*worker id {WORKER_ID} is taken")
+    assert "no stream" not in first.err
+    assert beats(master)
+
+    first.send(signal.SIGTERM)
+    first.wait()
+    eventually(lambda: "connected again" in second.err)
+    eventually(lambda: beats(master))
+
+
+def test_an_empty_id_is_no_id(processes: Processes, master: Master) -> None:
+    (processes.folder / "data").mkdir()
+    (processes.folder / "data" / "worker_id").write_text("kept-from-before\n")
+    processes.worker(master.target, FLEETPULSE_WORKER_ID="")
+    eventually(lambda: master.workers() == {"kept-from-before": True})
+
+
+def test_labels_and_capacity_reach_the_master(processes: Processes, master: Master) -> None:
+    started_worker(processes, master, "--label", "rack=7", "--label", "site=north side=2")
+    details = master.json(f"/api/workers/{WORKER_ID}")
+    assert details["labels"] == {"rack": "7", "site": "north side=2"}
+    assert details["hostname"] == socket.gethostname()
+    assert details["capacity"]["cpu_cores"] == psutil.cpu_count()
+    assert details["capacity"]["memory_bytes"] == psutil.virtual_memory().total
+    assert details["boot_time"] == pytest.approx(psutil.boot_time(), abs=2.0)
+
+
+def test_its_first_reading_is_no_first_call_zero(processes: Processes, master: Master) -> None:
+    """With all cores at work a CPU reading of 0 can only be the one that a first call gives."""
+    burners = [processes.start("burner", "sh", "-c", "while :; do :; done") for _ in range(psutil.cpu_count() or 1)]
+    worker = processes.worker(master.target, "--worker-id", WORKER_ID)
+    eventually(lambda: master.samples("fleetpulse_worker_cpu_usage_ratio"))
+    assert master.sample("fleetpulse_worker_cpu_usage_ratio", WORKER_ID) > 0.5
+    for process in (*burners, worker):
+        process.kill_all()
+
+
+def test_it_lives_on_few_threads_and_files(processes: Processes, master: Master) -> None:
+    worker = started_worker(processes, master)
+    count = received(master)
+    handle = psutil.Process(worker.pid)
+    before = handle.num_fds(), handle.num_threads()
+    eventually(lambda: received(master) >= count + 6)
+    assert (handle.num_fds(), handle.num_threads()) == before
