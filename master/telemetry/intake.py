@@ -30,6 +30,8 @@ MAX_DEVICES = 64
 MAX_RUNNING_TASKS = 1024
 MAX_LABELS = 64
 MAX_TEXT_LENGTH = 256
+MAX_UNIX_SECONDS = 1e11
+"""In the year 5138: more than that is no time but a mistake, and a mean over it would say nothing."""
 
 Item = TypeVar("Item")
 Named = TypeVar(
@@ -72,7 +74,7 @@ def registration_from(message: pb.Register) -> Registration:
         incarnation_id=message.incarnation_id,
         hostname=_text("hostname", message.hostname),
         version=_text("version", message.version),
-        boot_time=_amount("boot_time_unix_seconds", _given(message, "boot_time_unix_seconds")),
+        boot_time=_unix_time("boot_time_unix_seconds", _given(message, "boot_time_unix_seconds")),
         capacity=Capacity(
             cpu_cores=_amount("capacity.cpu_cores", _given(capacity, "cpu_cores")),
             memory_bytes=_given(capacity, "memory_bytes"),
@@ -84,6 +86,7 @@ def registration_from(message: pb.Register) -> Registration:
 
 def reading_from(message: pb.Heartbeat) -> Reading:
     """What a ``Heartbeat`` measured, checked. Its worker_id and incarnation_id are the caller's to check."""
+    _unix_time("sent_time_unix_seconds", _given(message, "sent_time_unix_seconds"))
     cpu, memory, load = message.cpu, message.memory, message.load
     return Reading(
         cpu_usage_percent=_percent("cpu.usage_percent", _given(cpu, "usage_percent")),
@@ -171,6 +174,12 @@ def _percent(field: str, value: float | None) -> float | None:
 def _amount(field: str, value: float | None) -> float | None:
     if value is not None and not 0.0 <= value < math.inf:
         raise InvalidReading(f"{field} is {value}; it must be a finite number, 0 or more")
+    return value
+
+
+def _unix_time(field: str, value: float | None) -> float | None:
+    if value is not None and not 0.0 <= value <= MAX_UNIX_SECONDS:
+        raise InvalidReading(f"{field} is {value}; it must be a Unix time in seconds, from 0 to {MAX_UNIX_SECONDS:.0f}")
     return value
 
 

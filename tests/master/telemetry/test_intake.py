@@ -112,6 +112,7 @@ REFUSED = [
     *((field, value) for field in PERCENTS for value in [*NOT_NUMBERS, JUST_BELOW_ZERO, -1.0, 100.00000000000001]),
     *((field, value) for field in AMOUNTS for value in [*NOT_NUMBERS, JUST_BELOW_ZERO, -1.0]),
     *(("gpus.temperature_celsius", value) for value in NOT_NUMBERS),
+    *(("sent_time_unix_seconds", value) for value in [*NOT_NUMBERS, -1.0, 1.1e11]),
 ]
 
 
@@ -130,6 +131,8 @@ def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> Non
         *((field, value) for field in AMOUNTS for value in (0.0, 1e308)),
         ("running_tasks.cpu_usage_percent", 6400.0),
         ("gpus.temperature_celsius", -273.15),
+        ("sent_time_unix_seconds", 0.0),
+        ("sent_time_unix_seconds", 1e11),
     ],
 )
 def test_a_number_at_the_end_of_its_range(field: str, value: float) -> None:
