@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 CODE := master worker proto tests tools setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format proto lock tools bench soak clean
+.PHONY: help up test lint format proto docs lock tools bench soak clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,12 +21,13 @@ up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but 
 test: $(VENV)/.dev tools ## Every test but the long ones
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.dev ## Style, types, layers, generated code
+lint: $(VENV)/.dev ## Style, types, layers, what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/generate_proto.py --check
+	$(BIN)/python tools/metrics_reference.py --check
 
 format: $(VENV)/.dev ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix-only
@@ -34,6 +35,9 @@ format: $(VENV)/.dev ## Rewrite the code in the house style
 
 proto: $(VENV)/.dev ## Generate the protobuf code anew
 	$(BIN)/python tools/generate_proto.py
+
+docs: $(VENV)/.dev ## Write docs/metrics.md anew from the code
+	$(BIN)/python tools/metrics_reference.py
 
 lock: $(VENV)/.dev ## Pin what requirements/*.in ask for; make lock ARGS=--upgrade takes newer ones
 	$(LOCK) $(ARGS) requirements/build.in -o requirements/build.txt

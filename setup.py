@@ -35,6 +35,7 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Topic :: System :: Distributed Computing",
         "Topic :: System :: Monitoring",
+        "Typing :: Typed",
     ],
     python_requires=">=3.11",
     install_requires=runtime_requirements(),
