@@ -3,7 +3,7 @@
 Flat means, from the end of the first minute on: the number of open files never changes, and the memory of the last two
 minutes is within RSS_TOLERANCE of that of the second minute. Back to the start means the level after a first fleet of
 the same size has left: files, threads, greenlets and objects as they were, memory within RSS_TOLERANCE. The level
-before any worker came is no measure of memory, because Python and the C library keep what they freed for the next fleet.
+before any worker came is no measure of memory: Python and the C library keep what they freed for the next fleet.
 """
 
 import time

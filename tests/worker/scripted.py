@@ -1,16 +1,20 @@
-"""A master for tests of the worker's side: a real gRPC server whose streams follow a script."""
+"""For tests of the worker's side: a real gRPC server whose streams follow a script, and sessions beside it."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import gc
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import grpc
 
 from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
+from worker.session import WorkerSession
 
 INTERVAL_SECONDS = 0.02
+REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
 
 
 class ScriptedStream:
@@ -69,6 +73,27 @@ async def serve(stream: ScriptedStream) -> None:
         continue
 
 
+async def refuse(stream: ScriptedStream) -> None:
+    await stream.receive()
+    await stream.abort(grpc.StatusCode.ALREADY_EXISTS, "another one beats")
+
+
+async def register_and_break(stream: ScriptedStream) -> None:
+    await stream.register()
+    await stream.receive_heartbeats(3)
+    await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
+
+
+async def register_and_end(stream: ScriptedStream) -> None:
+    await stream.register()
+    await stream.receive_heartbeats(1)
+
+
+async def say_nothing(stream: ScriptedStream) -> None:
+    while await stream.receive() is not None:
+        continue
+
+
 class ScriptedMaster(pb_grpc.FleetServicer):
     """Plays one act for each stream, and the last one again and again."""
 
@@ -106,3 +131,41 @@ async def eventually(condition: Callable[[], object], within_seconds: float = 10
     async with asyncio.timeout(within_seconds):
         while not condition():  # noqa: ASYNC110 - the condition is about another end, which sets no event here
             await asyncio.sleep(0.002)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test on a loop of its own. What nobody waited for must not have failed either."""
+    unheard: list[dict[str, Any]] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        await test
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(watched())
+    gc.collect()
+    assert unheard == []
+
+
+async def quick_sample() -> pb.Heartbeat:
+    return pb.Heartbeat(cpu=pb.Cpu(usage_percent=12.5))
+
+
+@contextlib.asynccontextmanager
+async def session_at(
+    target: str, sample: Callable[[], Awaitable[pb.Heartbeat]] = quick_sample
+) -> AsyncIterator[WorkerSession]:
+    """A session that runs, and is stopped at the end."""
+    session = WorkerSession(target, REGISTER, sample, random.Random(1))
+    running = asyncio.ensure_future(session.run())
+    try:
+        yield session
+    finally:
+        session.stop("the test ends")
+        await running
+
+
+def heartbeats_of(master: ScriptedMaster) -> list[pb.Heartbeat]:
+    """All that came, over all streams."""
+    return [heartbeat for stream in master.streams for heartbeat in stream.heartbeats]

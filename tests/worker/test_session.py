@@ -1,15 +1,10 @@
-"""worker.session"""
+"""worker.session: connecting, beating, coming back"""
 
 import asyncio
-import contextlib
-import gc
 import itertools
 import logging
 import random
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
 
 import grpc
 import pytest
@@ -17,74 +12,22 @@ import pytest
 from proto import fleetpulse_pb2 as pb
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
-    Act,
+    REGISTER,
     ScriptedMaster,
     ScriptedStream,
     eventually,
+    heartbeats_of,
+    quick_sample,
+    refuse,
+    register_and_break,
+    register_and_end,
+    run,
+    say_nothing,
     scripted_master,
     serve,
+    session_at,
 )
-from worker.session import FIRST_ANSWER_SECONDS, GOODBYE_SECONDS, WorkerSession
-
-REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run a test on a loop of its own. What nobody waited for must not have failed either."""
-    unheard: list[dict[str, Any]] = []
-
-    async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-        await test
-        gc.collect()
-        await asyncio.sleep(0)
-
-    asyncio.run(watched())
-    gc.collect()
-    assert unheard == []
-
-
-async def quick_sample() -> pb.Heartbeat:
-    return pb.Heartbeat(cpu=pb.Cpu(usage_percent=12.5))
-
-
-@contextlib.asynccontextmanager
-async def session_at(
-    target: str, sample: Callable[[], Awaitable[pb.Heartbeat]] = quick_sample
-) -> AsyncIterator[WorkerSession]:
-    """A session that runs, and is stopped at the end."""
-    session = WorkerSession(target, REGISTER, sample, random.Random(1))
-    running = asyncio.ensure_future(session.run())
-    try:
-        yield session
-    finally:
-        session.stop("the test ends")
-        await running
-
-
-async def refuse(stream: ScriptedStream) -> None:
-    await stream.receive()
-    await stream.abort(grpc.StatusCode.ALREADY_EXISTS, "another one beats")
-
-
-async def register_and_break(stream: ScriptedStream) -> None:
-    await stream.register()
-    await stream.receive_heartbeats(3)
-    await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
-
-
-async def register_and_end(stream: ScriptedStream) -> None:
-    await stream.register()
-    await stream.receive_heartbeats(1)
-
-
-async def say_nothing(stream: ScriptedStream) -> None:
-    while await stream.receive() is not None:
-        continue
-
-
-def heartbeats_of(master: ScriptedMaster) -> list[pb.Heartbeat]:
-    return [heartbeat for stream in master.streams for heartbeat in stream.heartbeats]
+from worker.session import FIRST_ANSWER_SECONDS, WorkerSession
 
 
 def test_it_registers_first_and_then_beats() -> None:
@@ -235,112 +178,6 @@ def test_another_trouble_is_said_again(caplog: pytest.LogCaptureFixture) -> None
         run(test())
     codes = [record.message.partition("(")[2].partition(":")[0] for record in caplog.records]
     assert codes == ["ALREADY_EXISTS", "UNAVAILABLE", "ALREADY_EXISTS"]
-
-
-def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
-    async def test() -> None:
-        async with scripted_master(serve) as master:
-            session = WorkerSession(master.target, REGISTER, quick_sample)
-            running = asyncio.ensure_future(session.run())
-            await eventually(lambda: heartbeats_of(master))
-            session.stop("maintenance")
-            session.stop("too late")
-            await running
-            (stream,) = master.streams
-            assert stream.messages[-1].goodbye.reason == "maintenance"
-            assert stream.was_closed
-            assert not session.is_connected
-
-    run(test())
-
-
-def test_it_says_goodbye_also_when_the_answer_to_its_registration_is_on_its_way() -> None:
-    async def register_late(stream: ScriptedStream) -> None:
-        await stream.receive()
-        await asyncio.sleep(0.1)
-        await stream.send(pb.MasterMessage(registered=pb.Registered(heartbeat_interval_seconds=INTERVAL_SECONDS)))
-        while await stream.receive() is not None:
-            continue
-
-    async def test() -> None:
-        async with scripted_master(register_late) as master:
-            session = WorkerSession(master.target, REGISTER, quick_sample)
-            running = asyncio.ensure_future(session.run())
-            await eventually(lambda: master.streams and master.streams[0].messages)
-            session.stop("maintenance")
-            await running
-            kinds = [message.WhichOneof("message") for message in master.streams[0].messages]
-            assert kinds == ["register", "goodbye"]
-
-    run(test())
-
-
-@pytest.mark.parametrize("is_deaf_from_the_start", [True, False])
-def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None:
-    async def listen_no_more(stream: ScriptedStream) -> None:
-        if not is_deaf_from_the_start:
-            await stream.register()
-            await stream.receive_heartbeats(1)
-        await asyncio.get_running_loop().create_future()
-
-    async def test() -> None:
-        async with scripted_master(listen_no_more) as master:
-            session = WorkerSession(master.target, REGISTER, quick_sample)
-            running = asyncio.ensure_future(session.run())
-            await eventually(lambda: master.streams and session.is_connected is not is_deaf_from_the_start)
-            asked = time.monotonic()
-            session.stop("maintenance")
-            await running
-            assert time.monotonic() - asked < GOODBYE_SECONDS + 0.5
-
-    run(test())
-
-
-def tasks_of_sessions() -> list[str]:
-    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
-    return [name for name in names if name.startswith("WorkerSession.") or name == "_drain"]
-
-
-@pytest.mark.parametrize("act", [say_nothing, serve])
-def test_one_that_is_cancelled_leaves_no_task_behind(act: Act) -> None:
-    async def test() -> None:
-        async with scripted_master(act) as master, asyncio.timeout(10.0):
-            running = asyncio.ensure_future(WorkerSession(master.target, REGISTER, quick_sample).run())
-            await eventually(lambda: master.streams and (act is say_nothing or master.streams[0].heartbeats))
-            assert tasks_of_sessions()
-            running.cancel()
-            await asyncio.wait({running})
-            await eventually(lambda: not tasks_of_sessions(), 1.0)
-
-    run(test())
-
-
-def test_a_stop_while_it_waits_for_the_next_try() -> None:
-    async def test() -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            target = f"127.0.0.1:{probe.getsockname()[1]}"
-            session = WorkerSession(target, REGISTER, quick_sample)
-            running = asyncio.ensure_future(session.run())
-            await asyncio.wait({running}, timeout=1.0)
-            assert not running.done()
-            asked = time.monotonic()
-            session.stop("maintenance")
-            await running
-            assert time.monotonic() - asked < 0.5
-
-    run(test())
-
-
-def test_a_stop_before_it_begins() -> None:
-    async def test() -> None:
-        async with scripted_master(serve) as master:
-            session = WorkerSession(master.target, REGISTER, quick_sample)
-            session.stop("changed its mind")
-            await session.run()
-            assert master.streams == []
-
-    run(test())
 
 
 def test_what_a_newer_master_sends_is_ignored() -> None:

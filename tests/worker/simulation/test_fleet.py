@@ -4,17 +4,13 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.worker.scripted import ScriptedMaster, eventually, scripted_master, serve
+from tests.worker.scripted import ScriptedMaster, eventually, run, scripted_master, serve
 from worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(test)
 
 
 @contextlib.asynccontextmanager

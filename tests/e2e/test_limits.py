@@ -1,0 +1,87 @@
+"""A master with room for two workers: what is too much is refused, and those that it has do not notice."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.e2e.bystander import Bystander
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Refusal, Wire, a_heartbeat
+
+pytestmark = pytest.mark.e2e
+
+MAX_WORKERS = 2
+MAX_STREAMS = MAX_WORKERS + 500
+FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture(scope="module")
+def master(shared_processes: Processes) -> Iterator[Master]:
+    master = started_master(shared_processes, *FAST_TERMS, "--max-workers", str(MAX_WORKERS))
+    bystander = Bystander(shared_processes, master)
+    yield master
+    bystander.assert_unharmed()
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+def test_a_worker_too_many_is_refused_until_there_is_room(master: Master) -> None:
+    with Wire(master.target) as wire:
+        second = wire.stream()
+        second.register("second")
+        third = wire.stream()
+        with pytest.raises(grpc.RpcError):
+            third.register("third")
+        assert third.refusal() == (FULL, f"the master is full: it was told to serve at most {MAX_WORKERS} workers")
+        unary = wire.send_heartbeat(a_heartbeat("third"))
+        assert isinstance(unary, Refusal)
+        assert unary.code is FULL
+        assert master.sample("fleetpulse_worker_sessions_refused_total", "fleet_full") == 1
+        assert master.sample("fleetpulse_heartbeats_rejected_total", "fleet_full") == 1
+
+        second.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="makes room")))
+        eventually(lambda: "second" not in master.workers())
+        again = wire.stream()
+        again.register("third")
+        again.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="enough")))
+        eventually(lambda: "third" not in master.workers())
+
+
+async def silent_streams(target: str, count: int) -> tuple[Counter[grpc.StatusCode], pb.HeartbeatAck]:
+    """Open so many streams that say nothing; how those ended that did at once, and what a unary call got meanwhile."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        connect: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            "/fleetpulse.v1.Fleet/Connect", request_serializer=None, response_deserializer=None
+        )
+        send_heartbeat: grpc.aio.UnaryUnaryMultiCallable[bytes, pb.HeartbeatAck] = channel.unary_unary(
+            "/fleetpulse.v1.Fleet/SendHeartbeat",
+            request_serializer=None,
+            response_deserializer=pb.HeartbeatAck.FromString,
+        )
+        calls = [connect() for _ in range(count)]
+        ends = [asyncio.ensure_future(call.code()) for call in calls]
+        async with asyncio.timeout(8.0):  # silent streams are ended after 10 s
+            while sum(end.done() for end in ends) < count - MAX_STREAMS + 1:
+                await asyncio.wait([end for end in ends if not end.done()], return_when=asyncio.FIRST_COMPLETED)
+        ack = await send_heartbeat(a_heartbeat("alone").SerializeToString())
+        codes = Counter(end.result() for end in ends if end.done())
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*ends)
+        return codes, ack
+
+
+def test_streams_past_the_limit_are_refused_while_single_calls_are_served(master: Master) -> None:
+    codes, ack = asyncio.run(silent_streams(master.target, MAX_STREAMS + 50))
+    # The bystander has one of the streams.
+    assert codes == {FULL: 51}
+    assert ack.heartbeat_interval_seconds > 0.0
+    assert master.workers()["alone"]
+    assert master.sample("fleetpulse_grpc_requests_total", FULL.name, "Connect") >= 51
+    eventually(lambda: sum(master.samples("fleetpulse_grpc_requests_total").values()) > MAX_STREAMS + 50)

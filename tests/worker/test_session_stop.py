@@ -1,0 +1,129 @@
+"""worker.session: how one ends"""
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.worker.scripted import (
+    INTERVAL_SECONDS,
+    REGISTER,
+    Act,
+    ScriptedStream,
+    eventually,
+    heartbeats_of,
+    quick_sample,
+    run,
+    say_nothing,
+    scripted_master,
+    serve,
+)
+from worker.session import GOODBYE_SECONDS, WorkerSession
+
+
+def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: heartbeats_of(master))
+            session.stop("maintenance")
+            session.stop("too late")
+            await running
+            (stream,) = master.streams
+            assert stream.messages[-1].goodbye.reason == "maintenance"
+            assert stream.was_closed
+            assert not session.is_connected
+
+    run(test())
+
+
+def test_it_says_goodbye_also_when_the_answer_to_its_registration_is_on_its_way() -> None:
+    async def register_late(stream: ScriptedStream) -> None:
+        await stream.receive()
+        await asyncio.sleep(0.1)
+        await stream.send(pb.MasterMessage(registered=pb.Registered(heartbeat_interval_seconds=INTERVAL_SECONDS)))
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(register_late) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and master.streams[0].messages)
+            session.stop("maintenance")
+            await running
+            kinds = [message.WhichOneof("message") for message in master.streams[0].messages]
+            assert kinds == ["register", "goodbye"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_deaf_from_the_start", [True, False])
+def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None:
+    async def listen_no_more(stream: ScriptedStream) -> None:
+        if not is_deaf_from_the_start:
+            await stream.register()
+            await stream.receive_heartbeats(1)
+        await asyncio.get_running_loop().create_future()
+
+    async def test() -> None:
+        async with scripted_master(listen_no_more) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and session.is_connected is not is_deaf_from_the_start)
+            asked = time.monotonic()
+            session.stop("maintenance")
+            await running
+            assert time.monotonic() - asked < GOODBYE_SECONDS + 0.5
+
+    run(test())
+
+
+def tasks_of_sessions() -> list[str]:
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("WorkerSession.") or name == "_drain"]
+
+
+@pytest.mark.parametrize("act", [say_nothing, serve])
+def test_one_that_is_cancelled_leaves_no_task_behind(act: Act) -> None:
+    async def test() -> None:
+        async with scripted_master(act) as master, asyncio.timeout(10.0):
+            running = asyncio.ensure_future(WorkerSession(master.target, REGISTER, quick_sample).run())
+            await eventually(lambda: master.streams and (act is say_nothing or master.streams[0].heartbeats))
+            assert tasks_of_sessions()
+            running.cancel()
+            await asyncio.wait({running})
+            await eventually(lambda: not tasks_of_sessions(), 1.0)
+
+    run(test())
+
+
+def test_a_stop_while_it_waits_for_the_next_try() -> None:
+    async def test() -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            target = f"127.0.0.1:{probe.getsockname()[1]}"
+            session = WorkerSession(target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await asyncio.wait({running}, timeout=1.0)
+            assert not running.done()
+            asked = time.monotonic()
+            session.stop("maintenance")
+            await running
+            assert time.monotonic() - asked < 0.5
+
+    run(test())
+
+
+def test_a_stop_before_it_begins() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            session.stop("changed its mind")
+            await session.run()
+            assert master.streams == []
+
+    run(test())
