@@ -1,0 +1,188 @@
+"""``python -m tests.bench``: one command, one table."""
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import click
+from rich.console import Console
+
+from tests.bench import manager
+from tests.bench.figures import IDLE, compared
+from tests.bench.fleet import running_fleet
+from tests.bench.host import describe_host
+from tests.bench.idle import measure_idle
+from tests.bench.peers import measure_gateway, measure_latest
+from tests.bench.probe import measure_probe
+from tests.bench.processes import ROOT, BenchError, find_tool, run_json
+from tests.bench.report import Run, print_table, write_docs
+from tests.bench.rest import measure_metrics, measure_rest
+from tests.bench.window import measure_window, whole_run
+
+_RESULTS = ROOT / "bench-results"
+_DOCS = ROOT / "docs" / "performance.md"
+_TABLE_WIDTH = 150
+_WORKERS = "1000,5000,10000"
+_SECONDS = 60.0
+
+Rows = dict[int, dict[str, float | None]]
+
+
+class Plan(NamedTuple):
+    """How much is measured. Times in seconds."""
+
+    workers: tuple[int, ...]
+    window_seconds: float = _SECONDS
+    rest_seconds: float = 10.0
+    fetches: int = 50
+    probes: int = 200
+    idle_seconds: float = 20.0
+    idle_starts: int = 3
+    manager_rounds: int = 5
+    peers: bool = True
+
+
+QUICK = Plan(
+    workers=(200,), window_seconds=10.0, rest_seconds=1.0, fetches=10, probes=20, idle_seconds=2.0, idle_starts=1,
+    manager_rounds=1,
+)  # fmt: skip
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--workers", default=_WORKERS, help="Sizes of the fleet, one after the other.")
+@click.option("--seconds", type=click.FloatRange(5.0), default=_SECONDS, help="Length of the steady window of each.")
+@click.option("--quick", is_flag=True, help="200 workers for 10 s, and everything else short: to see that it works.")
+@click.option("--skip-peers", is_flag=True, help="Leave out prometheus_client and the Pushgateway.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="Where the figures are kept as JSON.",
+    show_default="bench-results/DATE.json",
+)
+@click.option(
+    "--from", "earlier", type=click.Path(exists=True, path_type=Path), help="Measure nothing; show this JSON."
+)
+@click.option("--write-docs", "docs", is_flag=True, help="Put the table into docs/performance.md.")  # fmt: skip
+def main(**options: Any) -> None:
+    """Measure FleetPulse under a simulated fleet, with its peers beside it.
+
+    Give the machine nothing else to do meanwhile.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    try:
+        _report(_earlier_run(options) or _new_run(options), write=options["docs"])
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _new_run(options: Mapping[str, Any]) -> Run:
+    plan = QUICK if options["quick"] else Plan(_sizes(options["workers"]), options["seconds"])
+    plan = plan._replace(peers=not options["skip_peers"])
+    for tool in ("wrk", "prometheus-pushgateway") if plan.peers else ("wrk",):
+        find_tool(tool)
+    began = datetime.now().astimezone()
+    path = options["json_path"] or _RESULTS / f"{began:%Y-%m-%d-%H%M}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = Run(f"{began:%Y-%m-%d %H:%M}", _command(options), plan.window_seconds, describe_host(), {})
+    with tempfile.TemporaryDirectory(prefix="fleetpulse-bench-") as folder:
+        for results in measure(plan, Path(folder)):
+            # Kept after each step: should a later one fail, this much is known.
+            run = run._replace(results=results)
+            path.write_text(json.dumps(run.to_json(), indent=2) + "\n")
+    _say(f"kept in {path}")
+    return run
+
+
+def _earlier_run(options: Mapping[str, Any]) -> Run | None:
+    path: Path | None = options["earlier"]
+    try:
+        return Run.from_json(json.loads(path.read_text())) if path else None
+    except (ValueError, KeyError) as error:
+        raise BenchError(f"{path} does not hold a run: {error!r}") from error
+
+
+def _report(run: Run, *, write: bool) -> None:
+    # Where there is no terminal to fit into, no figure is cut off.
+    print_table(run, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))
+    if write:
+        write_docs(run, _DOCS)
+
+
+def measure(plan: Plan, folder: Path) -> Iterator[Rows]:
+    """Everything, the smallest first, so that what is broken shows at once. Yields all rows so far after each step."""
+    rows: Rows = {}
+    _say(f"an idle master for {plan.idle_seconds:.0f} s")
+    rows[IDLE] = measure_idle(folder, plan.idle_seconds, plan.idle_starts)
+    yield rows
+    _say("the TelemetryManager without a network")
+    command = [sys.executable, "-m", "tests.bench.manager", str(plan.manager_rounds)]
+    rows[manager.WORKERS] = run_json("manager", command, folder, 300.0)
+    yield rows
+    for workers in plan.workers:
+        row = rows.setdefault(workers, {})
+        row |= _measure_fleet(plan, workers, folder)
+        row |= compared(row)
+        yield rows
+
+
+def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | None]:
+    _say(f"{workers:,} workers: connecting")
+    with running_fleet(folder, workers) as fleet:
+        _say(f"{workers:,} workers: steady window of {plan.window_seconds:.0f} s")
+        row = measure_window(fleet, plan.window_seconds)
+        _say(f"{workers:,} workers: REST by wrk")
+        row |= measure_rest(fleet, folder, plan.rest_seconds)
+        _say(f"{workers:,} workers: /metrics")
+        figures, text = measure_metrics(fleet, plan.fetches)
+        row |= figures
+        _say(f"{workers:,} workers: from outside")
+        row |= measure_probe(fleet, plan.probes)
+        row |= whole_run(fleet)
+    if plan.peers:
+        _say(f"{workers:,} workers: the same samples in prometheus_client")
+        row |= measure_latest(text, folder, plan.fetches)
+        _say(f"{workers:,} workers: the same samples in the Pushgateway")
+        row |= measure_gateway(text, folder, plan.fetches)
+    return row
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if not all(size.isdecimal() and int(size) > IDLE for size in sizes):
+        raise click.UsageError(f"--workers {text!r}: expected numbers above {IDLE} as 1000,5000")
+    return tuple(map(int, sizes))
+
+
+def _command(options: Mapping[str, Any]) -> str:
+    """What to type for such a run, without what does not change its figures."""
+    words = ["--quick"] if options["quick"] else []
+    if options["workers"] != _WORKERS:
+        words.append(f"--workers {options['workers']}")
+    if options["seconds"] != _SECONDS:
+        words.append(f"--seconds {options['seconds']:g}")
+    if options["skip_peers"]:
+        words.append("--skip-peers")
+    return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
+
+
+def _say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    # An exception, so that everything that was started is ended on the way out; a second Ctrl-C must not disturb that.
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.bench")

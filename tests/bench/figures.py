@@ -1,0 +1,161 @@
+"""Every figure of the table: its name, its unit, and what it should be at which number of workers.
+
+A run's figures are SI numbers by key, by number of workers: ``{5000: {"master_cores": 0.4}}``. What is ``None`` was not
+measured.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Row = Mapping[str, float | None]
+Results = Mapping[int, Row]
+
+SMALL, LARGE = 1_000, 5_000
+"""The numbers of workers for which there are goals."""
+
+IDLE = 1
+"""The number of workers of an idle master."""
+
+
+class Unit(NamedTuple):
+    """How an SI number is shown."""
+
+    name: str
+    per_si: float = 1.0
+    decimals: int = 0
+
+    def show(self, value: float) -> str:
+        """The number alone."""
+        return f"{value * self.per_si:,.{self.decimals}f}"
+
+
+COUNT = Unit("")
+PERCENT = Unit("%", 100.0, 1)
+MS = Unit("ms", 1e3, 2)
+US = Unit("us", 1e6)
+US_FINE = Unit("us", 1e6, 1)
+SECONDS = Unit("s", 1.0, 2)
+MB = Unit("MB", 1e-6, 1)
+CORES = Unit("cores", 1.0, 3)
+TIMES = Unit("times", 1.0, 1)
+PER_SECOND = Unit("/s", 1.0, 1)
+
+
+class Goal(NamedTuple):
+    """What a figure should be."""
+
+    sign: str
+    limit: float
+
+    def is_met(self, value: float) -> bool:
+        """Whether the figure is that."""
+        return {"<": value < self.limit, ">=": value >= self.limit, "=": value == self.limit}[self.sign]
+
+
+class Figure(NamedTuple):
+    """A line of the table. Of two keys (a p50 and a p99) the last is the one that the goals are for."""
+
+    label: str
+    unit: Unit
+    keys: tuple[str, ...]
+    goals: Mapping[int, Goal] = {}
+
+
+class Section(NamedTuple):
+    """Lines that belong together."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+
+def _below(small: float | None, large: float | None = None) -> dict[int, Goal]:
+    return {at: Goal("<", limit) for at, limit in ((SMALL, small), (LARGE, large)) if limit is not None}
+
+
+def _percentiles(label: str, key: str, goals: Mapping[int, Goal], unit: Unit = MS) -> Figure:
+    return Figure(f"{label}, p50 / p99", unit, (f"{key}_p50_seconds", f"{key}_p99_seconds"), goals)
+
+
+_NONE = {LARGE: Goal("=", 0.0)}
+
+SECTIONS = (
+    Section("Heartbeats in the window", (
+        Figure("accepted", COUNT, ("heartbeats_accepted",)),
+        Figure("accepted, of one each 5 s from every worker", PERCENT, ("heartbeats_accepted_ratio",)),
+        Figure("dropped", COUNT, ("heartbeats_dropped",), _NONE),
+        Figure("rejected", COUNT, ("heartbeats_rejected",)),
+        Figure("missed", COUNT, ("heartbeats_missed",)),
+        Figure("workers seen inactive", COUNT, ("workers_seen_inactive",), _NONE),
+        Figure("dropped, rejected or missed in the whole run", COUNT, ("run_heartbeats_lost",)),
+        Figure("workers inactive in the whole run", COUNT, ("run_workers_inactive",), _NONE),
+    )),
+    Section("Cost of the window, all of the master's processes", (
+        Figure("master CPU per heartbeat", US, ("master_cpu_seconds_per_heartbeat",), _below(None, 350e-6)),
+        Figure("master", CORES, ("master_cores",)),
+        Figure("master RSS", MB, ("master_rss_bytes",), _below(None, 500e6)),
+        Figure("master RSS, highest of the whole run", MB, ("master_peak_rss_bytes",), _below(None, 500e6)),
+        Figure("simulator CPU per heartbeat", US, ("simulator_cpu_seconds_per_heartbeat",)),
+        Figure("simulator", CORES, ("simulator_cores",)),
+        Figure("anything else on the machine", CORES, ("other_cores",)),
+    )),
+    Section("Time until a heartbeat is visible", (
+        _percentiles("from receipt", "receipt_to_visible", _below(None, 50e-3)),
+        _percentiles("from sending", "sent_to_visible", {}),
+        _percentiles("from sending until a GET shows it, by a probe", "probe", {}),
+    )),
+    Section("Answers while the fleet beats", (
+        _percentiles("/telemetry/{id}, 16 connections", "telemetry_id", _below(5e-3, 5e-3)),
+        Figure("/telemetry/{id}, rate reached of 200/s", PER_SECOND, ("telemetry_id_requests_per_second",)),
+        _percentiles("/telemetry", "telemetry", _below(5e-3, 20e-3)),
+        _percentiles("/workers", "workers", _below(5e-3, 20e-3)),
+        _percentiles("/api/workers", "api_workers", _below(5e-3)),
+        _percentiles("/health", "health", _below(5e-3)),
+        _percentiles("/metrics", "metrics", _below(5e-3, 40e-3)),
+        Figure("/metrics, the first when nobody had asked", MS, ("metrics_first_seconds",)),
+        _percentiles("/metrics, gzip", "metrics_gzip", _below(5e-3)),
+        Figure("/metrics, size plain / gzip", MB, ("metrics_bytes", "metrics_gzip_bytes")),
+    )),
+    Section("prometheus_client with the same samples", (
+        Figure("generate_latest, p50", MS, ("latest_p50_seconds",)),
+        Figure("GET /metrics, p50", MS, ("latest_get_p50_seconds",)),
+        Figure("size", MB, ("latest_bytes",)),
+        Figure("RSS", MB, ("latest_rss_bytes",)),
+        Figure("GET /metrics of FleetPulse is faster than generate_latest", TIMES, ("faster_than_latest",),
+               {LARGE: Goal(">=", 20.0)}),
+    )),
+    Section("Pushgateway with the same samples", (
+        Figure("GET /metrics, p50", MS, ("gateway_get_p50_seconds",)),
+        Figure("size", MB, ("gateway_bytes",)),
+        Figure("RSS", MB, ("gateway_rss_bytes",)),
+        Figure("CPU per push, default", US, ("gateway_push_cpu_seconds",)),
+        Figure("CPU per push, unchecked", US, ("gateway_unchecked_push_cpu_seconds",)),
+        Figure("GET /metrics of FleetPulse is faster", TIMES, ("faster_than_gateway",), {LARGE: Goal(">=", 10.0)}),
+    )),
+    Section("TelemetryManager without a network", (
+        Figure("CPU per heartbeat, REST and /metrics rendered", US, ("manager_cpu_seconds_per_heartbeat",)),
+        Figure("a heartbeat until queries show it, mean", US, ("manager_heartbeat_mean_seconds",)),
+        _percentiles("a heartbeat until queries show it", "manager_heartbeat", _below(1e-3), US),
+        _percentiles("get_worker_telemetry", "manager_one", _below(1e-3), US_FINE),
+        _percentiles("get_all_worker_telemetry", "manager_all", _below(10e-3), US_FINE),
+    )),
+    Section("An idle master and one worker", (
+        Figure("up in", SECONDS, ("idle_up_seconds",), {IDLE: Goal("<", 2.0)}),
+        Figure("master", CORES, ("idle_cores",), {IDLE: Goal("<", 0.01)}),
+        Figure("master RSS", MB, ("idle_rss_bytes",), {IDLE: Goal("<", 120e6)}),
+        Figure("worker", CORES, ("idle_worker_cores",)),
+        Figure("worker RSS", MB, ("idle_worker_rss_bytes",)),
+    )),
+)  # fmt: skip
+
+
+def compared(row: Row) -> dict[str, float | None]:
+    """The ratios to the peers, as far as both were measured. Both times that are compared are medians."""
+    ours = row.get("metrics_p50_seconds")
+    return {
+        ratio: None if ours is None or theirs is None else theirs / ours
+        for ratio, theirs in (
+            # Without HTTP, which makes it harder for FleetPulse: its own time is that of a whole GET.
+            ("faster_than_latest", row.get("latest_p50_seconds")),
+            ("faster_than_gateway", row.get("gateway_get_p50_seconds")),
+        )
+    }

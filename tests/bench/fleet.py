@@ -1,0 +1,111 @@
+"""A real master, and a fleet or a worker that beats to it, each a process of its own on free ports."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.bench.client import fetch, fetch_json
+from tests.bench.processes import HOST, Child, Command, free_port, running, wait_until
+
+INTERVAL_SECONDS = 5.0
+PREFIX = "sim"
+"""Begins the id of every simulated worker."""
+
+_ARRIVALS_PER_SECOND = 150.0
+_PATIENCE_SECONDS = 120.0
+_UP_SECONDS = 20.0
+_SETTLING_SECONDS = 3.0
+_POLL_SECONDS = 0.005
+_INACTIVE_IN_LOG = " is inactive: "
+
+
+class Master(NamedTuple):
+    """A master that answers."""
+
+    process: Child
+    http_port: int
+    grpc_port: int
+    up_seconds: float
+    """From before its start until the first healthy answer."""
+
+
+class Fleet(NamedTuple):
+    """A master and N simulated workers, all of which beat."""
+
+    master: Master
+    simulator: Child
+    workers: int
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """``/telemetry``."""
+        answer: dict[str, dict[str, Any]] = fetch_json(self.master.http_port, "/telemetry")
+        return answer
+
+    def inactive_so_far(self) -> int:
+        """How many times the master has judged a worker to be silent, by its log; none of them ever is."""
+        return self.master.process.log.count(_INACTIVE_IN_LOG)
+
+
+@contextmanager
+def running_master(folder: Path) -> Iterator[Master]:
+    """A master with the settings that it has by itself, but for its ports."""
+    http_port, grpc_port = free_port(), free_port()
+    command = [sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port)]
+    command += ["--heartbeat-interval", f"{INTERVAL_SECONDS:g}s"]
+    started = time.perf_counter()
+    with running("master", command, folder) as process:
+        wait_until(lambda: _is_healthy(http_port), _UP_SECONDS, "not healthy", process, poll_seconds=_POLL_SECONDS)
+        yield Master(process, http_port, grpc_port, time.perf_counter() - started)
+
+
+@contextmanager
+def running_fleet(folder: Path, workers: int) -> Iterator[Fleet]:
+    """A fleet of which every worker is connected and has beaten."""
+    ramp_seconds = max(workers / _ARRIVALS_PER_SECOND, 1.0)
+    with running_master(folder) as master:
+        command: Command = [
+            Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{HOST}:{master.grpc_port}",
+            "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
+        ]  # fmt: skip
+        with running("simulator", command, folder) as simulator:
+            fleet = Fleet(master, simulator, workers)
+            patience_seconds = ramp_seconds + _PATIENCE_SECONDS
+            needed = (master.process, simulator)
+            wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
+            wait_until(lambda: _have_beaten(fleet), _PATIENCE_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
+            # The answers that showed it were large; let what they delayed pass.
+            time.sleep(_SETTLING_SECONDS)
+            yield fleet
+
+
+@contextmanager
+def running_worker(folder: Path, master: Master) -> Iterator[Child]:
+    """The worker of this machine, with its real collectors, active in the master's eyes."""
+    command: Command = [
+        sys.executable, "-m", "worker", "--master", f"{HOST}:{master.grpc_port}", "--worker-id", "bench",
+        "--data-dir", folder / "worker",
+    ]  # fmt: skip
+    with running("worker", command, folder) as process:
+        wait_until(lambda: fetch(master.http_port, "/telemetry/bench").status == 200, _UP_SECONDS, "no worker", process)
+        yield process
+
+
+def _is_healthy(http_port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return fetch(http_port, "/health").status == 200
+    return False
+
+
+def _connected(simulator: Child) -> int:
+    line = simulator.last_output
+    return int(json.loads(line)["connected"]) if line else 0
+
+
+def _have_beaten(fleet: Fleet) -> bool:
+    details = fetch_json(fleet.master.http_port, "/api/workers")
+    return len(details) == fleet.workers and all(worker["heartbeats"]["received"] for worker in details)

@@ -1,0 +1,113 @@
+"""The TelemetryManager without a network: ``python -m tests.bench.manager ROUNDS``.
+
+A whole master is built as the product builds it, but heartbeats go straight into its TelemetryManager, one at a time,
+at the pace of a fleet that beats every 5 s. For each the clock runs until queries show it. REST and /metrics are in
+demand, so they are rendered meanwhile, and count. Prints its figures as one line of JSON.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+import gevent
+from falcon.testing import TestClient
+
+from master.app import Master
+from master.config import Address, MasterConfig
+from master.telemetry.manager import TelemetryManager
+from proto import fleetpulse_pb2 as pb
+from tests.bench.client import percentile
+from tests.bench.processes import HOST, BenchError, free_port
+from worker.simulation.machine import SimulatedMachine
+
+WORKERS = 1_000
+
+_INTERVAL_SECONDS = 5.0
+_FLEET_QUERIES = 500
+
+
+def main() -> None:
+    """Measure and print."""
+    master = Master(MasterConfig(grpc=Address(HOST, free_port())))
+    master.start()
+    machines = [
+        SimulatedMachine(f"sim-{number:04}", gpu_count=2 if number % 4 == 0 else 0, seed=1, started_at=time.time())
+        for number in range(1, WORKERS + 1)
+    ]
+    for heartbeat in _heartbeats(machines, range(1, 2)):
+        _beat(master.telemetry, heartbeat)
+    beats, cpu_seconds = _beat_in_pace(master, machines, rounds=int(sys.argv[1]))
+    one = [_query_one(master.telemetry, machine.worker_id) for machine in machines]
+    everyone = [_query_all(master.telemetry) for _ in range(_FLEET_QUERIES)]
+    master.stop()
+    figures = {
+        "manager_heartbeat_mean_seconds": sum(beats) / len(beats),
+        "manager_cpu_seconds_per_heartbeat": cpu_seconds / len(beats),
+    }
+    for key, seconds in (("heartbeat", beats), ("one", one), ("all", everyone)):
+        figures[f"manager_{key}_p50_seconds"] = percentile(seconds, 50)
+        figures[f"manager_{key}_p99_seconds"] = percentile(seconds, 99)
+    print(json.dumps(figures))
+
+
+def _beat_in_pace(master: Master, machines: list[SimulatedMachine], rounds: int) -> tuple[list[float], float]:
+    """Seconds for each heartbeat, and the CPU time of all together with everything that follows from them."""
+    chance = random.Random(1)
+    due = list(_heartbeats(machines, range(2, rounds + 2)))
+    _read(master)
+    seconds = []
+    began, cpu_began = time.perf_counter(), time.process_time()
+    at = 0.0
+    for heartbeat in due:
+        # A Poisson process, as many independent workers make it.
+        at += chance.expovariate(WORKERS / _INTERVAL_SECONDS)
+        gevent.sleep(max(began + at - time.perf_counter(), 0.0))
+        seconds.append(_beat(master.telemetry, heartbeat))
+    _read(master)
+    return seconds, time.process_time() - cpu_began
+
+
+def _heartbeats(machines: list[SimulatedMachine], turns: range) -> Iterator[pb.Heartbeat]:
+    """One of every machine at each turn, as it comes from the wire."""
+    for number in turns:
+        for machine in machines:
+            sampled_at = time.time() + number * _INTERVAL_SECONDS
+            heartbeat = machine.sample(sampled_at)
+            heartbeat.worker_id = machine.worker_id
+            heartbeat.sequence_number = number
+            yield pb.Heartbeat.FromString(heartbeat.SerializeToString())
+
+
+def _beat(manager: TelemetryManager, heartbeat: pb.Heartbeat) -> float:
+    worker_id, count = heartbeat.worker_id, heartbeat.sequence_number
+    started = time.perf_counter()
+    manager.process_heartbeat(heartbeat)
+    while manager.get_worker_telemetry(worker_id).counts.received != count:
+        gevent.sleep(0)
+    return time.perf_counter() - started
+
+
+def _read(master: Master) -> None:
+    """Bring REST and /metrics up to date, and into demand."""
+    client = TestClient(master.wsgi)
+    for path in ("/telemetry", "/metrics"):
+        if client.simulate_get(path).status_code != 200:
+            raise BenchError(f"{path} does not answer")
+
+
+def _query_one(manager: TelemetryManager, worker_id: str) -> float:
+    started = time.perf_counter()
+    manager.get_worker_telemetry(worker_id)
+    return time.perf_counter() - started
+
+
+def _query_all(manager: TelemetryManager) -> float:
+    started = time.perf_counter()
+    manager.get_all_worker_telemetry()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

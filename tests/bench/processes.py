@@ -1,0 +1,186 @@
+"""Processes that the benchmark starts: what they cost, and their end. Each is ended by its id, whatever happens."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FETCHED = ROOT / ".tools" / "bin"
+HOST = "127.0.0.1"
+
+_STOP_SECONDS = 20.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_SETTINGS = {"HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY"}
+
+
+Command = Sequence[str | Path]
+
+
+class BenchError(Exception):
+    """What was measured cannot be trusted, or nothing could be measured."""
+
+
+class Usage(NamedTuple):
+    """What a process and its descendants have used. Memory that they share is counted once for each of them."""
+
+    cpu_seconds: float
+    rss_bytes: int
+    peak_rss_bytes: int
+    """The sum of the highest that each has had: no less than the highest sum."""
+
+
+class Child:
+    """A process that was started here, with those that it started."""
+
+    def __init__(self, name: str, command: Command, folder: Path, cwd: Path | None = None) -> None:
+        self.name = name
+        self.output_path = folder / f"{name}.out"
+        self.log_path = folder / f"{name}.err"
+        with self.output_path.open("wb") as output, self.log_path.open("wb") as log:
+            # A session of its own: Ctrl-C reaches the benchmark alone, which then ends everything in order.
+            self._process = subprocess.Popen(
+                command, cwd=cwd or folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def last_output(self) -> str:
+        """The last whole line that it has written to stdout, or nothing."""
+        lines = self.output_path.read_text().split("\n")
+        return lines[-2] if len(lines) > 1 else ""
+
+    def pids(self) -> tuple[int, ...]:
+        """Its id and those of its descendants."""
+        self.require_running()
+        return (self._process.pid, *(p.pid for p in psutil.Process(self._process.pid).children(recursive=True)))
+
+    def usage(self) -> Usage:
+        """CPU since they were started, and memory now."""
+        pids = self.pids()
+        return Usage(
+            cpu_seconds=sum(_cpu_seconds(Path(f"/proc/{pid}/stat").read_text()) for pid in pids),
+            rss_bytes=sum(_memory_bytes(pid, "VmRSS") for pid in pids),
+            peak_rss_bytes=sum(_memory_bytes(pid, "VmHWM") for pid in pids),
+        )
+
+    def require_running(self) -> None:
+        """Raise ``BenchError`` when it has ended."""
+        if self._process.poll() is not None:
+            raise BenchError(f"{self.name} ended by itself with {self._process.returncode}:\n{self.last_words()}")
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Until it ends by itself; raise ``BenchError`` when it fails, or takes longer."""
+        try:
+            status = self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{self.name} has not ended after {timeout_seconds:.0f} s") from None
+        if status != 0:
+            raise BenchError(f"{self.name} ended with {status}:\n{self.last_words()}")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for it and its descendants when that does not help."""
+        if self._process.poll() is not None:
+            return
+        descendants = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"{self.name} did not end within {_STOP_SECONDS:.0f} s of SIGTERM and is killed", file=sys.stderr)
+            self._process.kill()
+            self._process.wait()
+        for left in descendants:
+            if left.is_running():
+                left.kill()
+
+    def last_words(self) -> str:
+        """What it said last, for who must find out why it failed."""
+        return "\n".join([*self.log.splitlines()[-15:], self.last_output])
+
+
+@contextmanager
+def running(name: str, command: Command, folder: Path, cwd: Path | None = None) -> Iterator[Child]:
+    """The process, until the block ends. What it says goes to ``folder``; it runs there unless ``cwd`` is given."""
+    child = Child(name, command, folder, cwd)
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def run_json(name: str, command: Command, folder: Path, timeout_seconds: float) -> dict[str, Any]:
+    """Run a program to its end and return the last line of its stdout, an object."""
+    with running(name, command, folder, cwd=ROOT) as child:
+        child.wait(timeout_seconds)
+        found: dict[str, Any] = json.loads(child.last_output)
+        return found
+
+
+def wait_until(
+    is_so: Callable[[], bool], timeout_seconds: float, complaint: str, *needed: Child, poll_seconds: float = 0.05
+) -> None:
+    """Wait for a condition; raise ``BenchError`` with the complaint after the timeout, or when a process ends."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            last_words = "".join(f"\n{child.name}:\n{child.last_words()}" for child in needed)
+            raise BenchError(f"{complaint} after {timeout_seconds:.0f} s{last_words}")
+        for child in needed:
+            child.require_running()
+        time.sleep(poll_seconds)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def find_tool(name: str) -> Path:
+    """A program that ``make tools`` fetches, or one on PATH."""
+    found = shutil.which(name, path=os.pathsep.join([str(FETCHED), os.environ.get("PATH", os.defpath)]))
+    if found is None:
+        raise BenchError(f"{name} is missing: `make tools` fetches it on Debian and Ubuntu")
+    return Path(found)
+
+
+def machine_busy_seconds() -> float:
+    """CPU time that all of the machine's processes and its kernel have used since boot, with what a hypervisor took."""
+    times = psutil.cpu_times()
+    # Linux counts guest time as user time already.
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, but for what would change FleetPulse's settings."""
+    return {k: v for k, v in os.environ.items() if k not in _SETTINGS and not k.startswith("FLEETPULSE_")}
+
+
+def _cpu_seconds(stat: str) -> float:
+    # The name in parentheses may hold spaces; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def _memory_bytes(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise BenchError(f"process {pid} has no {field}: it has ended")
