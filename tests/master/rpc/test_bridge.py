@@ -75,3 +75,4 @@ def test_a_closed_bridge_makes_no_call() -> None:
     bridge.close()
     gevent.idle()
     assert made == []
+    assert bridge._greenlet.dead

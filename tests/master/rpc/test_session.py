@@ -153,6 +153,7 @@ def test_a_worker_that_was_forgotten_meanwhile_is_back_with_all_it_said(fleet: F
     fleet.manager.unregister_worker("rack-7")
     line.say_goodbye()
     assert fleet.manager.get_all_worker_telemetry() == {}
+    assert line.stream.code is None
 
 
 # Ends that the master makes

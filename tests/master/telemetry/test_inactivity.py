@@ -97,6 +97,14 @@ def test_a_heartbeat_counts_from_when_its_transport_received_it(fleet: Fleet) ->
     assert not fleet.is_active()
 
 
+def test_the_last_update_is_when_the_heartbeat_arrived(fleet: Fleet) -> None:
+    fleet.manager.process_heartbeat(heartbeat())
+    arrived = fleet.clock.wall
+    fleet.clock.advance(2.0)
+    settle()
+    assert fleet.manager.get_worker_telemetry("rack-7").last_update == arrived
+
+
 def test_a_heartbeat_that_waited_too_long_shows_no_activity(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(heartbeat())
     fleet.pass_time(30.0)
@@ -159,6 +167,18 @@ def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
         assert fleet.manager.get_all_worker_telemetry().keys() == {"back"}
         fleet.pass_time(0.25)
         assert fleet.manager.get_all_worker_telemetry() == {}
+
+
+def test_who_was_unregistered_meanwhile_is_not_forgotten_once_more() -> None:
+    with running_fleet(Terms(retention_seconds=60.0)) as fleet:
+        fleet.beat()
+        fleet.pass_time(30.0)
+        fleet.manager.unregister_worker("rack-7")
+        fleet.pass_time(59.75)
+        fleet.manager.register_worker("rack-7")
+        fleet.pass_time(0.25)
+        assert fleet.is_active()
+        assert fleet.seen.removed == ["rack-7"]
 
 
 def test_the_terms_say_how_long_a_worker_may_be_silent() -> None:

@@ -55,6 +55,13 @@ def test_another_incarnation_is_let_in_after_two_silent_intervals(fleet: Fleet) 
         fleet.manager.process_heartbeat(heartbeat(incarnation_id="first"))
 
 
+def test_who_takes_over_with_a_heartbeat_keeps_what_was_said_of_the_machine(fleet: Fleet) -> None:
+    fleet.manager.register_worker("rack-7", Registration("first", hostname="rack-7.example.com"))
+    fleet.manager.release_worker("rack-7", "first")
+    fleet.beat(incarnation_id="second")
+    assert fleet.manager.get_worker_telemetry("rack-7").registration == Registration("second", "rack-7.example.com")
+
+
 def test_another_incarnation_is_let_in_when_the_first_is_inactive(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(60.0)
