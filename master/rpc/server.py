@@ -113,7 +113,12 @@ class RpcServer:
         self._instruments.grpc_requests.labels(method, code.name).inc()
 
     def _answer(self, answer: "asyncio.Future[bytes | Ending]", data: bytes, received_at: float) -> None:
-        result = answer_heartbeat(self._manager, self._instruments, data, received_at)
+        result: bytes | Ending
+        try:
+            result = answer_heartbeat(self._manager, self._instruments, data, received_at)
+        except Exception:
+            _LOGGER.exception("a single heartbeat could not be answered")
+            result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
         self._loop.call_soon_threadsafe(_resolve, answer, result)
 
     # In grpc's thread

@@ -161,6 +161,7 @@ class Session:
         manager.process_heartbeat(heartbeat, received_at)
 
     def _say_goodbye(self, goodbye: pb.Goodbye) -> None:
+        self._has_ended = True
         if not self._table.leave(self):
             return
         _LOGGER.info("worker %s said goodbye: %s", self.worker_id, ascii(goodbye.reason[:200]))

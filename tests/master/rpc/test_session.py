@@ -123,7 +123,6 @@ def test_a_goodbye_is_logged_in_one_line(table: SessionTable, caplog: pytest.Log
     assert len(message) < 300
 
 
-@pytest.mark.xfail(reason="a heartbeat behind the goodbye registers the worker again, and nobody's stream holds it")
 def test_what_is_said_after_goodbye_brings_nobody_back(fleet: Fleet, table: SessionTable) -> None:
     line = Line(table).register()
     line.say_goodbye()
