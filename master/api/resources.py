@@ -61,7 +61,9 @@ class Fleet:
         self._view = view
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        _answer(req, resp, self._view(), self._manager.revision)
+        # Read first: a view may come out newer than its tag, which costs an answer, but never older.
+        revision = self._manager.revision
+        _answer(req, resp, self._view(), revision)
 
     on_head = on_get
 

@@ -1,103 +1,119 @@
 """The JSON of every worker: the record of each is kept ready, so an answer about the fleet joins bytes."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
+import gevent
 import orjson
 
 from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
 from master.telemetry.records import GpuReading, Reading, RunningTask, WorkerTelemetry
 
-
-class _Worker(NamedTuple):
-    telemetry: WorkerTelemetry
-    record: bytes
+DETAILS_IN_A_ROW = 64
+"""Workers after which other greenlets have their turn."""
 
 
 class FleetViews(LazyView):
     """What REST shows of the live table. The views of one worker raise ``UnknownWorker``.
 
-    A worker's record is kept rendered; the rarer views are made when they are asked for.
+    A worker's record and its short form are kept as the members of the objects that hold all of them; the rarer views
+    are made when they are asked for.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._workers: dict[str, _Worker] = {}
+        self._latest: dict[str, WorkerTelemetry] = {}
+        self._records: dict[str, bytes] = {}
+        self._summaries: dict[str, bytes] = {}
 
     def render(self, telemetry: WorkerTelemetry) -> None:
-        """Render the worker's record."""
-        self._workers[telemetry.worker_id] = _Worker(telemetry, orjson.dumps(_record(telemetry)))
+        """Render the worker's record and its short form."""
+        worker_id = telemetry.worker_id
+        self._latest[worker_id] = telemetry
+        self._records[worker_id] = _member(worker_id, orjson.dumps(_record(telemetry)))
+        self._summaries[worker_id] = _member(worker_id, orjson.dumps(_summary(telemetry)))
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's views."""
-        self._workers.pop(worker_id, None)
+        for view in (self._latest, self._records, self._summaries):
+            view.pop(worker_id, None)
 
     def record(self, worker_id: str) -> bytes:
         """Everything that is known of one worker's state."""
-        return self._worker(worker_id).record
+        self._worker(worker_id)
+        return _value(worker_id, self._records[worker_id])
 
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
-        return orjson.dumps(_metrics(self._worker(worker_id).telemetry.reading))
+        return orjson.dumps(_metrics(self._worker(worker_id).reading))
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""
-        return _detailed(self._worker(worker_id))
+        return _detailed(self._worker(worker_id), self._records[worker_id])
 
     def all_records(self) -> bytes:
         """Map of worker_id to record."""
         self.catch_up()
-        return _object((worker_id, worker.record) for worker_id, worker in self._workers.items())
+        return b"{%b}" % b",".join(self._records.values())
 
     def all_summaries(self) -> bytes:
         """Map of worker_id to the short form."""
         self.catch_up()
-        return _object((worker_id, _summary(worker.telemetry)) for worker_id, worker in self._workers.items())
+        return b"{%b}" % b",".join(self._summaries.values())
 
     def all_details(self) -> bytes:
-        """Array of details."""
+        """Array of details. Lets other greenlets run now and then, so a worker may leave or change meanwhile."""
         self.catch_up()
-        return b"[%b]" % b",".join([_detailed(worker) for worker in self._workers.values()])
+        details = []
+        for number, worker_id in enumerate(list(self._latest), start=1):
+            if number % DETAILS_IN_A_ROW == 0:
+                gevent.sleep(0)
+            if worker_id in self._latest:
+                details.append(_detailed(self._latest[worker_id], self._records[worker_id]))
+        return b"[%b]" % b",".join(details)
 
-    def _worker(self, worker_id: str) -> _Worker:
+    def _worker(self, worker_id: str) -> WorkerTelemetry:
         self.catch_up_with(worker_id)
         try:
-            return self._workers[worker_id]
+            return self._latest[worker_id]
         except KeyError:
             raise UnknownWorker(worker_id) from None
 
 
-def _object(members: Iterable[tuple[str, bytes]]) -> bytes:
+def _member(worker_id: str, value: bytes) -> bytes:
     # A worker id holds no character that JSON escapes (proto.rules), so it needs no encoder.
-    return b"{%b}" % b",".join([b'"%b":%b' % (worker_id.encode(), value) for worker_id, value in members])
+    return b'"%b":%b' % (worker_id.encode(), value)
 
 
-def _summary(telemetry: WorkerTelemetry) -> bytes:
-    return b'{"worker_id":"%b","is_active":%b,"running_tasks_count":%d,"last_update":%d}' % (
-        telemetry.worker_id.encode(),
-        b"true" if telemetry.is_active else b"false",
-        len(telemetry.running_tasks),
-        telemetry.last_update,
-    )
+def _value(worker_id: str, member: bytes) -> bytes:
+    return member[len(worker_id) + 3 :]
 
 
-def _detailed(worker: _Worker) -> bytes:
-    registration, capacity = worker.telemetry.registration, worker.telemetry.registration.capacity
+def _summary(telemetry: WorkerTelemetry) -> dict[str, Any]:
+    return {
+        "worker_id": telemetry.worker_id,
+        "is_active": telemetry.is_active,
+        "running_tasks_count": len(telemetry.running_tasks),
+        "last_update": int(telemetry.last_update),
+    }
+
+
+def _detailed(telemetry: WorkerTelemetry, record_member: bytes) -> bytes:
+    registration, capacity = telemetry.registration, telemetry.registration.capacity
     identity = orjson.dumps(
         {
-            "worker_id": worker.telemetry.worker_id,
+            "worker_id": telemetry.worker_id,
             "hostname": registration.hostname or None,
             "version": registration.version or None,
             "labels": dict(registration.labels),
             "capacity": capacity._asdict(),
             "boot_time": registration.boot_time,
-            "registered_at": int(worker.telemetry.registered_at),
-            "is_active": worker.telemetry.is_active,
-            "heartbeats": worker.telemetry.counts._asdict(),
+            "registered_at": int(telemetry.registered_at),
+            "is_active": telemetry.is_active,
+            "heartbeats": telemetry.counts._asdict(),
         }
     )
-    return b'%b,"telemetry":%b}' % (identity[:-1], worker.record)
+    return b'%b,"telemetry":%b}' % (identity[:-1], _value(telemetry.worker_id, record_member))
 
 
 def _record(telemetry: WorkerTelemetry) -> dict[str, Any]:

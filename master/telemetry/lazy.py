@@ -22,7 +22,7 @@ BATCH_SECONDS = 0.05
 DEMAND_SECONDS = 90.0
 """How long a read keeps a view in demand: longer than a scraper or a person who watches waits between two."""
 
-_RENDERED_IN_A_ROW = 64
+_RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
 
 
