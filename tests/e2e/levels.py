@@ -14,8 +14,8 @@ from tests.e2e.masters import Door, Master
 from tests.e2e.processes import LOCALHOST, Processes, Started, free_port
 from tests.e2e.waiting import eventually
 
-OBJECTS_AT_WILL = 200
-"""By how much the number of objects moves from one moment to the next; a single worker has more than a hundred."""
+OBJECTS_AT_WILL = 100
+"""By how much the number of objects moves from one moment to the next; what a fleet leaves behind is more."""
 
 
 class Level(NamedTuple):

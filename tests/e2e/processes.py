@@ -25,7 +25,7 @@ _SETTINGS = (
     "WEB_CONCURRENCY",
     "GUNICORN_CMD_ARGS",
 )
-_LOG_CHARACTERS = 20_000
+_LOG_CHARACTERS = 6_000
 
 
 def free_port() -> int:

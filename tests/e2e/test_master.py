@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 import pytest
 import requests
 
 from tests.e2e.masters import FAST_TERMS, Door, Master, started_master
 from tests.e2e.processes import LOCALHOST, Processes, free_port, wait_until_gone
 from tests.e2e.waiting import eventually
+from tests.e2e.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -45,6 +47,15 @@ def test_an_idle_master_stops(number: signal.Signals, master: Master) -> None:
     """Its client keeps a connection open, as a browser and Prometheus do."""
     assert master.is_healthy()
     assert seconds_to_stop(master, number) < IDLE_STOP_SECONDS
+
+
+def test_it_tells_the_workers_that_it_stops(master: Master) -> None:
+    with Wire(master.target) as wire:
+        stream = wire.stream()
+        stream.register("rack-7")
+        assert seconds_to_stop(master) < IDLE_STOP_SECONDS
+        assert stream.refusal() == (grpc.StatusCode.UNAVAILABLE, "the master is stopping")
+    assert master.log_lines("the master has stopped")
 
 
 def test_ctrl_c_at_its_terminal(master: Master) -> None:

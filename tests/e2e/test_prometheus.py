@@ -5,6 +5,7 @@ import subprocess
 import time
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
 from tests.e2e.masters import Master, started_master
 from tests.e2e.processes import Processes
@@ -92,6 +93,17 @@ def series_of(prometheus: Prometheus, relay: Relay) -> dict[tuple[str, ...], flo
     counted = prometheus.query(f'count by (metric) (label_replace({every}, "metric", "$1", "__name__", "(.*)"))')
     assert len(counted) > 20
     return counted
+
+
+def test_openmetrics_is_what_its_strictest_parser_takes(processes: Processes, master: Master) -> None:
+    processes.simulate(master.target, 4, "--gpu-share", "0.5")
+    eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 4)
+    answer = master.get("/metrics", headers={"Accept": f"{OPENMETRICS}; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith(OPENMETRICS)
+    families = {family.name: family for family in openmetrics_families(answer.text)}  # type: ignore[no-untyped-call]
+    assert len(families["fleetpulse_worker_up"].samples) == 4
+    received = families["fleetpulse_worker_network_received_bytes"]
+    assert (received.type, {sample.name for sample in received.samples}) == ("counter", {f"{received.name}_total"})
 
 
 def test_promtool_has_nothing_to_say(processes: Processes, master: Master) -> None:
