@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gevent.socket
 from greenlet import greenlet
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from master.config import MasterConfig
@@ -18,6 +20,8 @@ from master.errors import ConfigError
 
 if TYPE_CHECKING:
     from master.app import Master
+
+_LOGGER = logging.getLogger(__name__)
 
 _REQUESTS_GRACE_SECONDS = 3
 _STOP_TIMEOUT_SECONDS = 9
@@ -51,6 +55,10 @@ class MasterServer(BaseApplication):
         for name, value in settings.items():
             self.cfg.set(name, value)
 
+    def run(self) -> None:
+        """Serve. Never returns."""
+        MasterArbiter(self).run()
+
     def load(self) -> Any:
         """Build and start the master. Called by gunicorn in the web process."""
         from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
@@ -63,6 +71,21 @@ class MasterServer(BaseApplication):
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         if self._master is not None:
             self._master.stop()
+
+
+class MasterArbiter(Arbiter):
+    """gunicorn's arbiter for exactly one web process: two at a time would want the same gRPC port."""
+
+    def handle_hup(self) -> None:
+        """SIGHUP starts the web process anew, when the old one has given everything up. Called by gunicorn."""
+        _LOGGER.info("The web process starts anew")
+        self.kill_workers(signal.SIGTERM)
+
+    def handle_ttin(self) -> None:
+        """SIGTTIN, SIGTTOU and SIGUSR2 want other numbers of processes, and are refused. Called by gunicorn."""
+        _LOGGER.warning("A master is exactly one web process")
+
+    handle_ttou = handle_usr2 = handle_ttin
 
 
 class MasterWorker(GeventWorker):

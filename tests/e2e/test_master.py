@@ -117,6 +117,27 @@ def test_the_fleet_is_back_five_seconds_after_the_web_process_died(processes: Pr
     master.close()
 
 
+def test_sighup_starts_the_web_process_anew_and_the_fleet_comes_back(processes: Processes, master: Master) -> None:
+    processes.simulate(master.target, 50)
+    eventually(lambda: master.active() == 50)
+    for _ in range(3):
+        before = master.web_process()
+        master.process.send(signal.SIGHUP)
+        wait_until_gone([before], STOP_SECONDS)
+        eventually(lambda: master.active() == 50)
+    assert master.process.is_running
+    assert seconds_to_stop(master) < STOP_SECONDS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2])
+def test_a_signal_for_another_number_of_processes_is_refused(number: signal.Signals, master: Master) -> None:
+    before = master.web_process()
+    master.process.send(number)
+    eventually(lambda: master.log_lines("A master is exactly one web process"))
+    assert master.is_healthy()
+    assert master.web_process() == before
+
+
 def test_the_web_process_does_not_outlive_its_arbiter(master: Master) -> None:
     web = master.web_process()
     master.process.send(signal.SIGKILL)
