@@ -7,7 +7,7 @@ import orjson
 
 from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
-from master.telemetry.records import GpuReading, Reading, RunningTask, WorkerTelemetry
+from master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
 
 DETAILS_IN_A_ROW = 64
 """Workers after which other greenlets have their turn."""
@@ -25,6 +25,7 @@ class FleetViews(LazyView):
         self._latest: dict[str, WorkerTelemetry] = {}
         self._records: dict[str, bytes] = {}
         self._summaries: dict[str, bytes] = {}
+        self._identities: dict[str, tuple[Registration, bytes]] = {}
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's record and its short form."""
@@ -35,7 +36,8 @@ class FleetViews(LazyView):
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's views."""
-        for view in (self._latest, self._records, self._summaries):
+        views: tuple[dict[str, Any], ...] = (self._latest, self._records, self._summaries, self._identities)
+        for view in views:
             view.pop(worker_id, None)
 
     def record(self, worker_id: str) -> bytes:
@@ -49,7 +51,7 @@ class FleetViews(LazyView):
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""
-        return _detailed(self._worker(worker_id), self._records[worker_id])
+        return self._detailed(self._worker(worker_id))
 
     def all_records(self) -> bytes:
         """Map of worker_id to record."""
@@ -69,8 +71,22 @@ class FleetViews(LazyView):
             if number % DETAILS_IN_A_ROW == 0:
                 gevent.sleep(0)
             if worker_id in self._latest:
-                details.append(_detailed(self._latest[worker_id], self._records[worker_id]))
+                details.append(self._detailed(self._latest[worker_id]))
         return b"[%b]" % b",".join(details)
+
+    def _detailed(self, telemetry: WorkerTelemetry) -> bytes:
+        worker_id, counts = telemetry.worker_id, telemetry.counts
+        registration, identity = self._identities.get(worker_id, (None, b""))
+        # What a worker says of itself is rendered again only when it says it again.
+        if registration is not telemetry.registration:
+            identity = orjson.dumps(_identity(telemetry))
+            self._identities[worker_id] = telemetry.registration, identity
+        return b'%b,"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},"telemetry":%b}' % (
+            identity[:-1],
+            b"true" if telemetry.is_active else b"false",
+            *counts,
+            _value(worker_id, self._records[worker_id]),
+        )
 
     def _worker(self, worker_id: str) -> WorkerTelemetry:
         self.catch_up_with(worker_id)
@@ -98,22 +114,17 @@ def _summary(telemetry: WorkerTelemetry) -> dict[str, Any]:
     }
 
 
-def _detailed(telemetry: WorkerTelemetry, record_member: bytes) -> bytes:
-    registration, capacity = telemetry.registration, telemetry.registration.capacity
-    identity = orjson.dumps(
-        {
-            "worker_id": telemetry.worker_id,
-            "hostname": registration.hostname or None,
-            "version": registration.version or None,
-            "labels": dict(registration.labels),
-            "capacity": capacity._asdict(),
-            "boot_time": registration.boot_time,
-            "registered_at": int(telemetry.registered_at),
-            "is_active": telemetry.is_active,
-            "heartbeats": telemetry.counts._asdict(),
-        }
-    )
-    return b'%b,"telemetry":%b}' % (identity[:-1], _value(telemetry.worker_id, record_member))
+def _identity(telemetry: WorkerTelemetry) -> dict[str, Any]:
+    registration = telemetry.registration
+    return {
+        "worker_id": telemetry.worker_id,
+        "hostname": registration.hostname or None,
+        "version": registration.version or None,
+        "labels": dict(registration.labels),
+        "capacity": registration.capacity._asdict(),
+        "boot_time": registration.boot_time,
+        "registered_at": int(telemetry.registered_at),
+    }
 
 
 def _record(telemetry: WorkerTelemetry) -> dict[str, Any]:
