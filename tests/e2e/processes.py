@@ -37,6 +37,15 @@ def free_port() -> int:
         return port
 
 
+def nobody_listens(*ports: int) -> bool:
+    """Whether nothing on 127.0.0.1 accepts connections on them. A process that ended may take a moment to let go."""
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex((LOCALHOST, port)) == 0:
+                return False
+    return True
+
+
 class Ended(NamedTuple):
     """A process that ran to its end."""
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port, wait_until_gone
+from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port, nobody_listens, wait_until_gone
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -42,18 +41,10 @@ class Up(Door):
     def is_reporting(self) -> bool:
         return self.workers().get(WORKER_ID, False) and self.json(f"/telemetry/{WORKER_ID}")["cpu_usage"] is not None
 
-    def is_gone(self) -> bool:
-        """Nobody listens on its ports."""
-        for port in self.ports:
-            with socket.socket() as probe:
-                if probe.connect_ex((LOCALHOST, port)) == 0:
-                    return False
-        return True
-
     def assert_ended(self, code: int) -> None:
         assert self.process.wait() == code
         wait_until_gone(self.process.left(), 5.0)
-        eventually(self.is_gone, 2.0)
+        eventually(lambda: nobody_listens(*self.ports))
 
 
 @pytest.fixture
