@@ -115,8 +115,13 @@ class MasterWorker(GeventWorker):
         gevent.spawn(self._end_idle_connections)
 
     def _end_idle_connections(self) -> None:
-        for patience, connection in list(self._idle.items()):
-            gevent.kill(connection, patience)
+        for patience in list(self._idle):
+            gevent.get_hub().loop.run_callback(self._end_if_idle, patience)
+
+    def _end_if_idle(self, patience: gevent.Timeout) -> None:
+        # A connection may have got its next request meanwhile; that one is answered.
+        if patience in self._idle:
+            self._idle[patience].throw(patience)
 
     def patch(self) -> None:
         """Listen on gevent's sockets. Called by gunicorn after the fork."""
