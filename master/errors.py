@@ -11,6 +11,14 @@
     ├── FleetFull                the master serves as many workers or streams as it was told to
     ├── UnknownWorker            no worker has this id
     ├── WorkerStillActive        the worker beats, so it cannot be forgotten
+    ├── UnknownTask              no task has this id
+    ├── TaskAlreadyFinished      the task has ended, so it cannot be cancelled
+    ├── IllegalTransition        a task or an attempt cannot go from where it is to there; a bug
+    ├── StaleReport              a worker speaks of an attempt that is not its own any more
+    ├── IdempotencyConflict      the key was used for another request
+    ├── InvalidCursor            a page was asked for by a cursor that the master did not give
+    ├── LogExpired               the log was there and has been pruned
+    ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
     └── MasterStopping           the master is on its way out
 
 Each adapter maps the tree to its own status codes in one table: ``rpc.status`` to gRPC, ``api.problems`` to HTTP.
@@ -88,6 +96,61 @@ class WorkerStillActive(FleetPulseError):
     """The worker beats, so it cannot be forgotten."""
 
     reason = "worker_still_active"
+
+
+class UnknownTask(FleetPulseError):
+    """No task has this id."""
+
+    reason = "unknown_task"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"no task has the id {task_id!r}")
+        self.task_id = task_id
+
+
+class TaskAlreadyFinished(FleetPulseError):
+    """The task has ended, so it cannot be cancelled."""
+
+    reason = "task_already_finished"
+
+
+class IllegalTransition(FleetPulseError):
+    """A task or an attempt cannot go from where it is to there. Whoever sees this has found a bug."""
+
+    reason = "illegal_transition"
+
+    def __init__(self, what: str, source: str, target: str) -> None:
+        super().__init__(f"{what} cannot go from {source} to {target}")
+
+
+class StaleReport(FleetPulseError):
+    """A worker speaks of an attempt that is not its own any more."""
+
+    reason = "stale_report"
+
+
+class IdempotencyConflict(FleetPulseError):
+    """The idempotency key was used for another request."""
+
+    reason = "idempotency_conflict"
+
+
+class InvalidCursor(FleetPulseError):
+    """A page was asked for by a cursor that the master did not give."""
+
+    reason = "invalid_cursor"
+
+
+class LogExpired(FleetPulseError):
+    """The log was there and has been pruned."""
+
+    reason = "log_expired"
+
+
+class StoreUnavailable(FleetPulseError):
+    """What must be durable cannot be written, or what is stored cannot be read, now. Nothing has changed."""
+
+    reason = "store_unavailable"
 
 
 class MasterStopping(FleetPulseError):

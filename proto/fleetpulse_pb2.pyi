@@ -14,6 +14,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,6 +26,39 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AttemptPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_PHASE_UNSPECIFIED: _AttemptPhase.ValueType  # 0
+    ATTEMPT_PHASE_PREPARING: _AttemptPhase.ValueType  # 1
+    """The image is looked for, or pulled; the container is made."""
+    ATTEMPT_PHASE_RUNNING: _AttemptPhase.ValueType  # 2
+    ATTEMPT_PHASE_COMPLETED: _AttemptPhase.ValueType  # 3
+    """The last three are terminal, and come after the last byte of the log.
+    Exit code 0.
+    """
+    ATTEMPT_PHASE_FAILED: _AttemptPhase.ValueType  # 4
+    ATTEMPT_PHASE_STOPPED: _AttemptPhase.ValueType  # 5
+    """Ended by a StopTask."""
+
+class AttemptPhase(_AttemptPhase, metaclass=_AttemptPhaseEnumTypeWrapper): ...
+
+ATTEMPT_PHASE_UNSPECIFIED: AttemptPhase.ValueType  # 0
+ATTEMPT_PHASE_PREPARING: AttemptPhase.ValueType  # 1
+"""The image is looked for, or pulled; the container is made."""
+ATTEMPT_PHASE_RUNNING: AttemptPhase.ValueType  # 2
+ATTEMPT_PHASE_COMPLETED: AttemptPhase.ValueType  # 3
+"""The last three are terminal, and come after the last byte of the log.
+Exit code 0.
+"""
+ATTEMPT_PHASE_FAILED: AttemptPhase.ValueType  # 4
+ATTEMPT_PHASE_STOPPED: AttemptPhase.ValueType  # 5
+"""Ended by a StopTask."""
+Global___AttemptPhase: _TypeAlias = AttemptPhase  # noqa: Y015
+
 @_typing.final
 class WorkerMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -32,24 +66,32 @@ class WorkerMessage(_message.Message):
     REGISTER_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    TASK_UPDATE_FIELD_NUMBER: _builtins.int
+    LOG_CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
     def goodbye(self) -> Global___Goodbye: ...
+    @_builtins.property
+    def task_update(self) -> Global___TaskUpdate: ...
+    @_builtins.property
+    def log_chunk(self) -> Global___LogChunk: ...
     def __init__(
         self,
         *,
         register: Global___Register | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        task_update: Global___TaskUpdate | None = ...,
+        log_chunk: Global___LogChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "message", b"message", "register", b"register"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "task_update", b"task_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "message", b"message", "register", b"register"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "task_update", b"task_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "goodbye", "task_update", "log_chunk"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -60,18 +102,34 @@ class MasterMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REGISTERED_FIELD_NUMBER: _builtins.int
+    START_TASK_FIELD_NUMBER: _builtins.int
+    STOP_TASK_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
+    @_builtins.property
+    def start_task(self) -> Global___StartTask: ...
+    @_builtins.property
+    def stop_task(self) -> Global___StopTask: ...
+    @_builtins.property
+    def ack(self) -> Global___Ack: ...
+    @_builtins.property
+    def drain(self) -> Global___Drain: ...
     def __init__(
         self,
         *,
         registered: Global___Registered | None = ...,
+        start_task: Global___StartTask | None = ...,
+        stop_task: Global___StopTask | None = ...,
+        ack: Global___Ack | None = ...,
+        drain: Global___Drain | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "registered", b"registered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "registered", b"registered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start_task", "stop_task", "ack", "drain"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -110,6 +168,8 @@ class Register(_message.Message):
     BOOT_TIME_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_HELD_FIELD_NUMBER: _builtins.int
+    TASK_SUPPORT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     """Made anew by every start of a worker process, so that a master can tell a reconnect from a second process."""
@@ -120,6 +180,12 @@ class Register(_message.Message):
     def capacity(self) -> Global___Capacity: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def attempts_held(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptId]:
+        """Every attempt that this worker still has something of: a container, or a report that was not acknowledged."""
+
+    @_builtins.property
+    def task_support(self) -> Global___TaskSupport: ...
     def __init__(
         self,
         *,
@@ -130,16 +196,43 @@ class Register(_message.Message):
         boot_time_unix_seconds: _builtins.float | None = ...,
         capacity: Global___Capacity | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        attempts_held: _abc.Iterable[Global___AttemptId] | None = ...,
+        task_support: Global___TaskSupport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "task_support", b"task_support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "hostname", b"hostname", "incarnation_id", b"incarnation_id", "labels", b"labels", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "attempts_held", b"attempts_held", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "hostname", b"hostname", "incarnation_id", b"incarnation_id", "labels", b"labels", "task_support", b"task_support", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["boot_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__boot_time_unix_seconds) -> _WhichOneofReturnType__boot_time_unix_seconds | None: ...
 
 Global___Register: _TypeAlias = Register  # noqa: Y015
+
+@_typing.final
+class TaskSupport(_message.Message):
+    """Whether the worker can run tasks now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    available: _builtins.bool
+    reason: _builtins.str
+    """Why not, for people; empty when available."""
+    def __init__(
+        self,
+        *,
+        available: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskSupport: _TypeAlias = TaskSupport  # noqa: Y015
 
 @_typing.final
 class Capacity(_message.Message):
@@ -150,19 +243,25 @@ class Capacity(_message.Message):
     CPU_CORES_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     GPU_COUNT_FIELD_NUMBER: _builtins.int
+    GPU_UUIDS_FIELD_NUMBER: _builtins.int
     cpu_cores: _builtins.float
     memory_bytes: _builtins.int
     gpu_count: _builtins.int
+    @_builtins.property
+    def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the GPUs that tasks can be given, in the order of their index."""
+
     def __init__(
         self,
         *,
         cpu_cores: _builtins.float | None = ...,
         memory_bytes: _builtins.int | None = ...,
         gpu_count: _builtins.int | None = ...,
+        gpu_uuids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_gpu_count", b"_gpu_count", "_memory_bytes", b"_memory_bytes", "cpu_cores", b"cpu_cores", "gpu_count", b"gpu_count", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_gpu_count", b"_gpu_count", "_memory_bytes", b"_memory_bytes", "cpu_cores", b"cpu_cores", "gpu_count", b"gpu_count", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_gpu_count", b"_gpu_count", "_memory_bytes", b"_memory_bytes", "cpu_cores", b"cpu_cores", "gpu_count", b"gpu_count", "gpu_uuids", b"gpu_uuids", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_cores: _TypeAlias = _typing.Literal["cpu_cores"]  # noqa: Y015
     _WhichOneofArgType__cpu_cores: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores"]  # noqa: Y015
@@ -188,19 +287,25 @@ class Registered(_message.Message):
     HEARTBEAT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     INACTIVITY_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MASTER_VERSION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_TO_KEEP_FIELD_NUMBER: _builtins.int
     heartbeat_interval_seconds: _builtins.float
     inactivity_timeout_seconds: _builtins.float
     master_version: _builtins.str
+    @_builtins.property
+    def attempts_to_keep(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptAttempt]:
+        """Those of `attempts_held` that are still this worker's. It stops and forgets all others before anything else."""
+
     def __init__(
         self,
         *,
         heartbeat_interval_seconds: _builtins.float = ...,
         inactivity_timeout_seconds: _builtins.float = ...,
         master_version: _builtins.str = ...,
+        attempts_to_keep: _abc.Iterable[Global___KeptAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_to_keep", b"attempts_to_keep", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +352,7 @@ class Heartbeat(_message.Message):
     GPUS_FIELD_NUMBER: _builtins.int
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     COLLECTORS_FIELD_NUMBER: _builtins.int
+    TASK_SUPPORT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -272,6 +378,10 @@ class Heartbeat(_message.Message):
     def running_tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningTask]: ...
     @_builtins.property
     def collectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___CollectorReport]: ...
+    @_builtins.property
+    def task_support(self) -> Global___TaskSupport:
+        """Absent from a worker that only reports telemetry."""
+
     def __init__(
         self,
         *,
@@ -289,10 +399,11 @@ class Heartbeat(_message.Message):
         gpus: _abc.Iterable[Global___Gpu] | None = ...,
         running_tasks: _abc.Iterable[Global___RunningTask] | None = ...,
         collectors: _abc.Iterable[Global___CollectorReport] | None = ...,
+        task_support: Global___TaskSupport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "disk_devices", b"disk_devices", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "disk_devices", b"disk_devices", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds"]  # noqa: Y015
@@ -666,3 +777,336 @@ class CollectorReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectorReport: _TypeAlias = CollectorReport  # noqa: Y015
+
+@_typing.final
+class AttemptId(_message.Message):
+    """One run of a task on one worker. The number counts from 1 and is never used twice for a task: whoever speaks of an
+    attempt that is not the task's current one speaks of the past, and is told so.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptId: _TypeAlias = AttemptId  # noqa: Y015
+
+@_typing.final
+class KeptAttempt(_message.Message):
+    """An attempt that the worker shall go on with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LOG_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    log_received_bytes: _builtins.int
+    """Bytes of its log that the master has; the worker sends on from there."""
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        log_received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "log_received_bytes", b"log_received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptAttempt: _TypeAlias = KeptAttempt  # noqa: Y015
+
+@_typing.final
+class StartTask(_message.Message):
+    """Run this attempt. A worker that has it already ignores the message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    DOCKER_IMAGE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_UUIDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    docker_image: _builtins.str
+    cpu_cores: _builtins.float
+    memory_bytes: _builtins.int
+    timeout_seconds: _builtins.float
+    """From the container's start. Absent: no limit."""
+    log_limit_bytes: _builtins.int
+    """Of output that is kept; what comes after is dropped, with a mark."""
+    name: _builtins.str
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words, not a shell line. Empty: what the image says."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The devices that the attempt has for itself."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        docker_image: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        cpu_cores: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        gpu_uuids: _abc.Iterable[_builtins.str] | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        log_limit_bytes: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "id", b"id", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "command", b"command", "cpu_cores", b"cpu_cores", "docker_image", b"docker_image", "env", b"env", "gpu_uuids", b"gpu_uuids", "id", b"id", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "name", b"name", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
+
+Global___StartTask: _TypeAlias = StartTask  # noqa: Y015
+
+@_typing.final
+class StopTask(_message.Message):
+    """End this attempt: SIGTERM, after the grace SIGKILL. Its end is reported like any other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
+    grace_seconds: _builtins.float
+    reason: _builtins.str
+    """For people."""
+    forget: _builtins.bool
+    """The attempt is not this worker's any more: end it at once and report nothing."""
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        grace_seconds: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        forget: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "grace_seconds", b"grace_seconds", "id", b"id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopTask: _TypeAlias = StopTask  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """The worker takes no new tasks, or takes them again. For the worker's log; the master enforces it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        draining: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class TaskUpdate(_message.Message):
+    """How far an attempt has come. Kept by the worker, and sent again on a new stream, until it is acknowledged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    UPDATE_NUMBER_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    OOM_KILLED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    update_number: _builtins.int
+    """1, 2, 3, ... within an incarnation of the worker."""
+    phase: Global___AttemptPhase.ValueType
+    time_unix_seconds: _builtins.float
+    container_id: _builtins.str
+    exit_code: _builtins.int
+    """Of a container that has ended. Absent when there never was one."""
+    oom_killed: _builtins.bool
+    reason: _builtins.str
+    """One word for programs: see ATTEMPT_REASONS in proto/rules.py. Empty where nothing went wrong."""
+    message: _builtins.str
+    """For people: what happened, and where one can act on it, how. Progress of a pull comes as PREPARING with a message."""
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        update_number: _builtins.int = ...,
+        phase: Global___AttemptPhase.ValueType = ...,
+        time_unix_seconds: _builtins.float | None = ...,
+        container_id: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        oom_killed: _builtins.bool | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_oom_killed", b"_oom_killed", "_time_unix_seconds", b"_time_unix_seconds", "exit_code", b"exit_code", "id", b"id", "oom_killed", b"oom_killed", "time_unix_seconds", b"time_unix_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_oom_killed", b"_oom_killed", "_time_unix_seconds", b"_time_unix_seconds", "container_id", b"container_id", "exit_code", b"exit_code", "id", b"id", "message", b"message", "oom_killed", b"oom_killed", "phase", b"phase", "reason", b"reason", "time_unix_seconds", b"time_unix_seconds", "update_number", b"update_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__oom_killed: _TypeAlias = _typing.Literal["oom_killed"]  # noqa: Y015
+    _WhichOneofArgType__oom_killed: _TypeAlias = _typing.Literal["_oom_killed", b"_oom_killed"]  # noqa: Y015
+    _WhichOneofReturnType__time_unix_seconds: _TypeAlias = _typing.Literal["time_unix_seconds"]  # noqa: Y015
+    _WhichOneofArgType__time_unix_seconds: _TypeAlias = _typing.Literal["_time_unix_seconds", b"_time_unix_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oom_killed) -> _WhichOneofReturnType__oom_killed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_unix_seconds) -> _WhichOneofReturnType__time_unix_seconds | None: ...
+
+Global___TaskUpdate: _TypeAlias = TaskUpdate  # noqa: Y015
+
+@_typing.final
+class LogChunk(_message.Message):
+    """A piece of what an attempt wrote on stdout and stderr, in the order in which it was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    offset_bytes: _builtins.int
+    """Of the first byte, from 0. A chunk that the master has already is acknowledged and ignored."""
+    data: _builtins.bytes
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        offset_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "id", b"id", "offset_bytes", b"offset_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogChunk: _TypeAlias = LogChunk  # noqa: Y015
+
+@_typing.final
+class Ack(_message.Message):
+    """What was received is durable now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_NUMBER_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    update_number: _builtins.int
+    stale: _builtins.bool
+    """What was acknowledged is about an attempt that is not this worker's: stop and forget it."""
+    @_builtins.property
+    def log(self) -> Global___LogReceived: ...
+    @_builtins.property
+    def id(self) -> Global___AttemptId: ...
+    def __init__(
+        self,
+        *,
+        update_number: _builtins.int = ...,
+        log: Global___LogReceived | None = ...,
+        stale: _builtins.bool = ...,
+        id: Global___AttemptId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "log", b"log", "update_number", b"update_number", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "log", b"log", "stale", b"stale", "update_number", b"update_number", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["update_number", "log"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class LogReceived(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogReceived: _TypeAlias = LogReceived  # noqa: Y015

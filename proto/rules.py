@@ -18,6 +18,27 @@ _WORKER_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message that either end accepts; a heartbeat of a machine with 16 GPUs is under 8 KiB."""
 
+MAX_LOG_CHUNK_BYTES = 64 * 1024
+
+ATTEMPT_REASONS = frozenset(
+    {
+        "exit_code",  # the command ended with another code than 0
+        "out_of_memory",  # the kernel killed the container for its memory limit
+        "timeout",  # it ran for longer than its timeout_seconds
+        "image_invalid",  # the reference is none, or the image does not fit this machine
+        "image_not_found",  # the registry or the engine does not have it, or denies it
+        "image_pull_failed",  # the registry could not be reached, or the pull broke off
+        "command_not_found",  # the image has no such program, or it cannot be executed
+        "container_failed",  # the engine refused to create or to start the container
+        "container_gone",  # somebody else removed the container
+        "disk_full",  # no space is left for the image or the container
+        "docker_unavailable",  # the engine did not answer for too long
+        "no_task_support",  # the worker runs no tasks
+        "stopped",  # ended by a StopTask
+    }
+)
+"""Why an attempt ended badly, as ``TaskUpdate.reason`` has it."""
+
 
 def is_worker_id(text: str) -> bool:
     """Whether ``text`` is a well-formed worker id; the rule in words is ``WORKER_ID_RULE``."""

@@ -20,6 +20,7 @@ from master.telemetry.records import (
     Reading,
     Registration,
     RunningTask,
+    TaskSupport,
 )
 from proto import fleetpulse_pb2 as pb
 from proto.rules import WORKER_ID_RULE, is_worker_id
@@ -38,6 +39,7 @@ Named = TypeVar(
     "Named", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading, GpuReading, RunningTask, CollectorReport
 )
 
+_CAN_RUN_TASKS = TaskSupport(available=True)
 _MAX_KNOWN_TEXTS = 2048
 _known_texts: dict[str, str] = {}
 
@@ -79,8 +81,10 @@ def registration_from(message: pb.Register) -> Registration:
             cpu_cores=_amount("capacity.cpu_cores", _given(capacity, "cpu_cores")),
             memory_bytes=_given(capacity, "memory_bytes"),
             gpu_count=_given(capacity, "gpu_count"),
+            gpu_uuids=_gpu_uuids(capacity.gpu_uuids),
         ),
         labels=MappingProxyType(dict(message.labels)),
+        task_support=_task_support(message),
     )
 
 
@@ -105,7 +109,21 @@ def reading_from(message: pb.Heartbeat) -> Reading:
         gpus=_each("gpus", _gpu_from, message.gpus),
         running_tasks=_each("running_tasks", _task_from, message.running_tasks, MAX_RUNNING_TASKS),
         collectors=_each("collectors", _collector_from, message.collectors),
+        task_support=_task_support(message),
     )
+
+
+def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
+    if not message.HasField("task_support"):
+        return None
+    support = message.task_support
+    return _CAN_RUN_TASKS if support.available else TaskSupport(False, _text("task_support.reason", support.reason))
+
+
+def _gpu_uuids(uuids: Sequence[str]) -> tuple[str, ...]:
+    if len(uuids) > MAX_DEVICES or len(set(uuids)) < len(uuids):
+        raise InvalidMessage(f"capacity.gpu_uuids must be at most {MAX_DEVICES} different ones")
+    return tuple(_text("capacity.gpu_uuids", uuid) for uuid in uuids)
 
 
 def _filesystem_from(item: pb.Filesystem) -> FilesystemReading:

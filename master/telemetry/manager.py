@@ -19,7 +19,7 @@ from master.instruments import Instruments
 from master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
 from master.telemetry.liveness import LeaseTable
 from master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
-from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
 from master.telemetry.row import PendingReading, WorkerRow
 from proto import fleetpulse_pb2 as pb
 
@@ -93,6 +93,12 @@ class TelemetryManager:
         if worker_id in self._leases:
             raise WorkerStillActive(f"worker {worker_id} is active: stop it first, or it would be back in seconds")
         self.unregister_worker(worker_id)
+
+    def set_allocation(self, worker_id: str, allocation: Allocation) -> None:
+        """Show what the worker's tasks take of it. A worker that is not in the table is fine."""
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.telemetry.allocation != allocation:
+            self._publish(worker, worker.telemetry._replace(allocation=allocation))
 
     def release_worker(self, worker_id: str, incarnation_id: str) -> None:
         """The incarnation's connection ended: another one need not wait until this one counts as silent."""

@@ -16,6 +16,25 @@ class Capacity(NamedTuple):
     cpu_cores: float | None = None
     memory_bytes: int | None = None
     gpu_count: int | None = None
+    gpu_uuids: tuple[str, ...] = ()
+
+
+class TaskSupport(NamedTuple):
+    """Whether a worker can run tasks now, and why not."""
+
+    available: bool
+    reason: str = ""
+
+
+class Allocation(NamedTuple):
+    """What the live attempts of a worker take of its capacity; the task service tells."""
+
+    cpu_cores: float = 0.0
+    memory_bytes: int = 0
+    gpu_uuids: tuple[str, ...] = ()
+    tasks: int = 0
+    refusal: str | None = None
+    """Why the worker gets no new tasks; ``None`` while it may get some."""
 
 
 class Registration(NamedTuple):
@@ -27,6 +46,7 @@ class Registration(NamedTuple):
     boot_time: float | None = None
     capacity: Capacity = Capacity()
     labels: Mapping[str, str] = MappingProxyType({})
+    task_support: TaskSupport | None = None
 
 
 class FilesystemReading(NamedTuple):
@@ -97,6 +117,7 @@ class Reading(NamedTuple):
     gpus: tuple[GpuReading, ...] = ()
     running_tasks: tuple[RunningTask, ...] = ()
     collectors: tuple[CollectorReport, ...] = ()
+    task_support: TaskSupport | None = None
 
 
 class HeartbeatCounts(NamedTuple):
@@ -122,6 +143,7 @@ class WorkerTelemetry(NamedTuple):
     reading: Reading
     counts: HeartbeatCounts
     revision: int
+    allocation: Allocation = Allocation()
 
     @property
     def cpu_usage(self) -> float | None:
@@ -139,6 +161,11 @@ class WorkerTelemetry(NamedTuple):
         """Mean utilisation of the machine's GPUs, percent; ``None`` without a GPU that gives the reading."""
         known = [gpu.utilization_percent for gpu in self.reading.gpus if gpu.utilization_percent is not None]
         return sum(known) / len(known) if known else None
+
+    @property
+    def task_support(self) -> TaskSupport | None:
+        """The newest word on whether the worker can run tasks; ``None`` from one that only reports telemetry."""
+        return self.reading.task_support or self.registration.task_support
 
     @property
     def running_tasks(self) -> tuple[RunningTask, ...]:

@@ -1,0 +1,189 @@
+"""Every move that a task can make: ``(task, attempt, event) -> Change``. Pure; the caller brings time and ids.
+
+    queued ──placed──> pending ──running──> running ──completed──> completed
+      ^                   │                    │
+      │                   └──failed, lost──────┤
+      └────── retries left ────────────────────┤
+                                               ├── no retries left ──> failed
+      cancel (at once when queued) ────────────┴── cancel was asked ──> cancelled
+
+An illegal move raises and says from where to where. ``StaleReport`` is for what a worker says about the past.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import NamedTuple
+
+from master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
+from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+
+RETRY_INITIAL_SECONDS = 1.0
+RETRY_CAP_SECONDS = 60.0
+FREE_LOSSES = 10
+"""Attempts that may be lost before they ran; later ones use up retries, or a task that kills its worker came back for
+ever."""
+
+
+class Instruction(Enum):
+    """What is to be done once a change is durable."""
+
+    START = auto()
+    """Send the attempt to its worker."""
+
+    STOP = auto()
+    """Have the worker end the attempt, with grace."""
+
+
+class Change(NamedTuple):
+    """The new state, and what follows from it."""
+
+    task: Task
+    attempt: Attempt | None
+    events: Sequence[TaskEvent] = ()
+    instruction: Instruction | None = None
+
+
+class Report(NamedTuple):
+    """What a worker says of one attempt, checked. ``message`` of a ``PREPARING`` one is the progress of a pull."""
+
+    task_id: str
+    attempt: int
+    status: AttemptStatus
+    container_id: str | None = None
+    outcome: Outcome = Outcome()
+    message: str = ""
+
+
+def submitted(task_id: str, spec: TaskSpec, now: float) -> Change:
+    """A new task, queued."""
+    task = Task(task_id, spec, TaskStatus.QUEUED, created_at=now)
+    return Change(task, None, (TaskEvent(task_id, now, "submitted", spec.docker_image),))
+
+
+def placed(task: Task, worker_id: str, gpu_uuids: tuple[str, ...], now: float) -> Change:
+    """A worker was found: the next attempt begins."""
+    if task.status is not TaskStatus.QUEUED:
+        raise IllegalTransition(task.task_id, task.status, TaskStatus.PENDING)
+    number = task.attempt + 1
+    attempt = Attempt(task.task_id, number, worker_id, AttemptStatus.ASSIGNED, assigned_at=now, gpu_uuids=gpu_uuids)
+    task = task._replace(status=TaskStatus.PENDING, attempt=number, pending_at=now, running_at=None, not_before=None)
+    return Change(
+        task, attempt, (TaskEvent(task.task_id, now, "assigned", f"to worker {worker_id}", number),), Instruction.START
+    )
+
+
+def reported(task: Task, attempt: Attempt | None, worker_id: str, report: Report, now: float) -> Change | None:
+    """The worker says how far the attempt has come; ``None`` when that was known.
+
+    Raises ``StaleReport`` unless it speaks of the task's current attempt, and that is its own and live.
+    """
+    if attempt is None or report.attempt != attempt.attempt or worker_id != attempt.worker_id:
+        raise StaleReport(f"attempt {report.attempt} of {report.task_id} is not the current one of {worker_id}")
+    if attempt.status.is_terminal or task.status.is_terminal:
+        raise StaleReport(f"attempt {report.attempt} of {report.task_id} has ended as {attempt.status}")
+    if report.status.is_terminal:
+        return _ended(task, attempt, report, now)
+    if report.status is AttemptStatus.RUNNING:
+        return _running(task, attempt, report, now)
+    return _preparing(task, attempt, report, now)
+
+
+def cancelled(task: Task, attempt: Attempt | None, now: float) -> Change | None:
+    """Somebody wants the task to end; ``None`` when that was known. Raises ``TaskAlreadyFinished``."""
+    if task.status.is_terminal:
+        raise TaskAlreadyFinished(f"task {task.task_id} has ended already: it is {task.status}")
+    if task.cancel_requested_at is not None:
+        return None
+    asked = TaskEvent(task.task_id, now, "cancel_requested", attempt=task.attempt if attempt else 0)
+    task = task._replace(cancel_requested_at=now)
+    if attempt is None:
+        change = _finished(task, None, TaskStatus.CANCELLED, Outcome(reason="cancelled"), now)
+        return change._replace(events=(asked, *change.events))
+    return Change(task, attempt, (asked,), Instruction.STOP)
+
+
+def lost(task: Task, attempt: Attempt, why: str, now: float) -> Change:
+    """Nobody will ever report the attempt's end. One that had not begun to run uses up no retry."""
+    if attempt.status.is_terminal:
+        raise IllegalTransition(f"{attempt.task_id}/{attempt.attempt}", attempt.status, AttemptStatus.LOST)
+    had_run = attempt.status is AttemptStatus.RUNNING or task.attempt - task.retries_used > FREE_LOSSES
+    outcome = Outcome(reason="worker_lost", error=why)
+    ended = attempt._replace(status=AttemptStatus.LOST, finished_at=now, outcome=outcome)
+    event = TaskEvent(task.task_id, now, "lost", why, attempt.attempt)
+    return _after(task, ended, event, TaskStatus.FAILED, now, uses_retry=had_run)
+
+
+def retry_delay_seconds(retries_used: int) -> float:
+    """The pause before the attempt that follows: 1 s, 2 s, 4 s, ... 60 s at most."""
+    return float(min(RETRY_INITIAL_SECONDS * 2 ** min(max(retries_used - 1, 0), 10), RETRY_CAP_SECONDS))
+
+
+def _preparing(task: Task, attempt: Attempt, report: Report, now: float) -> Change | None:
+    if attempt.status is AttemptStatus.RUNNING:
+        return None  # said late, or again
+    if attempt.status is AttemptStatus.PREPARING and not report.message:
+        return None
+    kind = "progress" if attempt.status is AttemptStatus.PREPARING else "preparing"
+    event = TaskEvent(task.task_id, now, kind, report.message, attempt.attempt)
+    return Change(
+        task, attempt._replace(status=AttemptStatus.PREPARING, preparing_at=attempt.preparing_at or now), (event,)
+    )
+
+
+def _running(task: Task, attempt: Attempt, report: Report, now: float) -> Change | None:
+    if attempt.status is AttemptStatus.RUNNING:
+        return None
+    attempt = attempt._replace(status=AttemptStatus.RUNNING, running_at=now, container_id=report.container_id)
+    event = TaskEvent(task.task_id, now, "running", f"on worker {attempt.worker_id}", attempt.attempt)
+    return Change(task._replace(status=TaskStatus.RUNNING, running_at=now), attempt, (event,))
+
+
+def _ended(task: Task, attempt: Attempt, report: Report, now: float) -> Change:
+    ended = attempt._replace(
+        status=report.status,
+        finished_at=now,
+        container_id=report.container_id or attempt.container_id,
+        outcome=report.outcome,
+    )
+    event = TaskEvent(task.task_id, now, str(report.status), report.outcome.error or "", attempt.attempt)
+    end = TaskStatus.COMPLETED if report.status is AttemptStatus.COMPLETED else TaskStatus.FAILED
+    return _after(task, ended, event, end, now, uses_retry=True)
+
+
+def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: float, *, uses_retry: bool) -> Change:
+    """What becomes of the task when an attempt has ended."""
+    if end is TaskStatus.COMPLETED:
+        return _finished(task, ended, end, ended.outcome, now, event)
+    if task.cancel_requested_at is not None:
+        return _finished(task, ended, TaskStatus.CANCELLED, ended.outcome._replace(reason="cancelled"), now, event)
+    retries_used = task.retries_used + uses_retry
+    if retries_used > task.spec.max_retries:
+        return _finished(task, ended, end, ended.outcome, now, event)
+    delay = retry_delay_seconds(retries_used) if uses_retry else 0.0
+    requeued = TaskEvent(task.task_id, now, "requeued", _retry_message(task, retries_used, uses_retry=uses_retry))
+    task = task._replace(
+        status=TaskStatus.QUEUED, retries_used=retries_used, not_before=now + delay, outcome=ended.outcome
+    )
+    return Change(task, ended, (event, requeued))
+
+
+def _retry_message(task: Task, retries_used: int, *, uses_retry: bool) -> str:
+    if not uses_retry:
+        return "the attempt had not begun to run, so it uses up no retry"
+    return f"retry {retries_used} of {task.spec.max_retries}"
+
+
+def _finished(
+    task: Task,
+    attempt: Attempt | None,
+    end: TaskStatus,
+    outcome: Outcome,
+    now: float,
+    *before: TaskEvent,
+) -> Change:
+    task = task._replace(status=end, finished_at=now, outcome=outcome, not_before=None)
+    events = before
+    # An attempt that ended as the task did has told the story already.
+    if not before or str(end) != before[-1].kind:
+        events = (*before, TaskEvent(task.task_id, now, str(end), outcome.error or ""))
+    return Change(task, attempt, events)
