@@ -18,9 +18,26 @@ packages_of() {
         prometheus-pushgateway) echo prometheus-pushgateway ;;
         wrk) echo wrk libluajit-5.1-2 ;;
         jq) echo jq libjq1 libonig5 ;;
+        dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
+        busybox) echo busybox-static ;;
     esac
 }
 programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway wrk jq)
+# A Docker Engine needs root, and so does nothing else here.
+if ((EUID == 0)); then
+    programs+=(dockerd busybox)
+fi
+
+# Where an unpacked program lies, or nothing.
+unpacked() {
+    local folder
+    for folder in usr/bin usr/sbin bin; do
+        if [[ -x root/$folder/$1 ]]; then
+            echo "$folder/$1"
+            return
+        fi
+    done
+}
 
 # Everything that apt writes goes here; what the machine's own configuration says (mirrors, proxies, keys) still holds.
 # The download user of apt (_apt) may not be able to read this folder, hence Sandbox::User.
@@ -53,7 +70,7 @@ for folder in "\$root"/usr/lib/*-linux-*; do
     LD_LIBRARY_PATH=\$folder\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 done
 export LD_LIBRARY_PATH
-exec "\$root/usr/bin/$1" "\$@"
+exec "\$root/$(unpacked "$1")" "\$@"
 LAUNCHER
     chmod +x "$here/bin/$1"
 }
@@ -74,7 +91,7 @@ mkdir -p bin root apt/cache/archives/partial
 missing=()
 for program in ${wanted[@]+"${wanted[@]}"}; do
     read -ra packages <<<"$(packages_of "$program")"
-    if [[ ! -x root/usr/bin/$program ]]; then
+    if [[ -z $(unpacked "$program") ]]; then
         rm -rf apt/debs apt/unpacked
         mkdir apt/debs
         if ! download "${packages[@]}" && ! { update_once && download "${packages[@]}"; }; then

@@ -1,0 +1,266 @@
+"""A real Docker Engine for tests, and an image that it has without any registry.
+
+The session fixture ``docker_engine`` gives the engine that answers already (``DOCKER_HOST``, or Docker's usual socket),
+else one that it starts: with a folder, a socket and a network of its own, so that nothing on the machine is touched. It
+ends with the process that started it, even when that one is killed. On the machine's engine tests clean up by label.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import docker
+import psutil
+import pytest
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from tests.tools import ROOT, find_tool, require_tool
+
+IMAGE = "fleetpulse-busybox:test"
+"""Busybox with all its commands, and ``sh`` for who names none."""
+
+WORKER_LABEL = "fleetpulse.worker_id"
+
+_UNPACKED = ROOT / ".tools" / "root"
+_PREFIX = "fleetpulse-engine-"
+_START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+_POLL_SECONDS = 0.02
+
+
+class Engine:
+    """A Docker Engine that answers at ``host``, and has ``image``."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.image = IMAGE
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process must have in its environment to use this engine."""
+        return {"DOCKER_HOST": self.host}
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[docker.DockerClient]:
+        """A client that is closed at the end."""
+        client = docker.DockerClient(self.host, timeout=30)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def containers(self, worker_id: str) -> list[Container]:
+        """The containers of one worker, whatever their state. Good for reading; their client is closed."""
+        with self.client() as client:
+            label = f"{WORKER_LABEL}={worker_id}"
+            return client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+
+    def remove_containers(self, worker_id: str) -> None:
+        """Remove what one worker left."""
+        with self.client() as client:
+            for container in client.containers.list(all=True, filters={"label": f"{WORKER_LABEL}={worker_id}"}):
+                with contextlib.suppress(docker.errors.NotFound):
+                    container.remove(force=True)
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        if not _listens(self.host):
+            return False  # the SDK does not close a socket that could not be connected
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except DockerException:
+            return False
+
+    def load_image(self) -> None:
+        """Make the image, unless it is there."""
+        with self.client() as client:
+            try:
+                client.images.get(self.image)
+            except docker.errors.ImageNotFound:
+                repository, tag = self.image.split(":")
+                client.api.import_image_from_data(_root_filesystem(), repository, tag, changes=['CMD ["sh"]'])
+
+
+class OwnEngine(Engine):
+    """An engine that was started here, so it may be killed, stopped and started again."""
+
+    def __init__(self, *, live_restore: bool = False) -> None:
+        """``live_restore``: containers go on while the engine is away. Starts nothing yet."""
+        # Short, because the path of a socket has 107 characters at most.
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        super().__init__(f"unix://{self.folder}/docker.sock")
+        self._live_restore = live_restore
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What it wrote."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Return when it answers."""
+        command = [
+            # As a process that reaps orphans, and that is told when the one that starts it ends.
+            _program("docker-init", "tini"), "-s", "-p", "SIGTERM", "--",
+            str(require_tool("dockerd")), "--host", self.host, "--pidfile", f"{self.folder}/pid",
+            "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
+            # Containers have the loopback device alone: no bridge is made, and no rule of the firewall touched.
+            "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+            *(["--live-restore"] if self._live_restore else []),
+        ]  # fmt: skip
+        # An engine that was killed leaves this behind, and the next one may take its pid for another engine.
+        (self.folder / "pid").unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                _without_engine(f"dockerd did not start; it said: {self.log[-1500:]}")
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End it in order: unless it restores, its containers end with it."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """``kill -9``. Its containers go on."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it, whatever runs on it, and leave nothing of it."""
+        if self._process is not None:
+            self.stop()
+        for process in self._remnants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _discard(self.folder)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.kill(int((self.folder / "pid").read_text()), number)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _remnants(self) -> Iterator[psutil.Process]:
+        """What outlives an engine: containerd's shims, and by them the containers."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(word.startswith(f"{self.folder}/") for word in process.cmdline()):
+                    yield from process.children(recursive=True)
+                    yield process
+
+
+@contextlib.contextmanager
+def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
+    """An engine for one test alone, which may kill it. Takes about a second. Skips where none can be started."""
+    if os.geteuid() != 0:
+        _without_engine("only root can start dockerd")
+    _sweep()
+    engine = OwnEngine(live_restore=live_restore)
+    try:
+        engine.start()
+        engine.load_image()
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """The engine that all tests share."""
+    engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    if engine.answers():
+        engine.load_image()
+        yield engine
+    else:
+        with own_engine() as engine:
+            yield engine
+
+
+def _listens(host: str) -> bool:
+    """Whether somebody takes connections there; an address that is no Unix socket is taken for one that does."""
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(host.removeprefix("unix://")) == 0
+
+
+def _without_engine(why: str) -> NoReturn:
+    reason = f"needs a Docker Engine: none answers, and {why}"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _environment() -> dict[str, str]:
+    """Where dockerd finds containerd, runc and docker-init, if they were fetched and not installed."""
+    folders = [str(_UNPACKED / "usr/sbin"), str(_UNPACKED / "usr/bin"), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    return os.environ | {"PATH": os.pathsep.join(folders)}
+
+
+def _program(*names: str) -> str:
+    for name in names:
+        if found := find_tool(name, _UNPACKED / "usr/bin", os.environ.get("PATH", os.defpath)):
+            return str(found)
+    _without_engine(f"{names[0]} is missing: `make tools` fetches it for root on Debian and Ubuntu")
+
+
+def _root_filesystem() -> bytes:
+    """A tar of busybox, which must be static, and a link to it for each of its commands."""
+    candidates = [_UNPACKED / "bin/busybox", Path(shutil.which("busybox") or "/bin/busybox")]
+    busybox = next(
+        (path for path in candidates if path.exists() and b"/ld-linux" not in path.read_bytes()[:4096]), None
+    )
+    if busybox is None:
+        _without_engine("a static busybox is missing: `make tools` fetches it for root on Debian and Ubuntu")
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        program = tarfile.TarInfo("bin/busybox")
+        program.size, program.mode = busybox.stat().st_size, 0o755
+        tar.addfile(program, io.BytesIO(busybox.read_bytes()))
+        for name in names:
+            if name != "busybox":
+                link = tarfile.TarInfo(f"bin/{name}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(link)
+        tmp = tarfile.TarInfo("tmp")
+        tmp.type, tmp.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(tmp)
+    return content.getvalue()
+
+
+def _sweep() -> None:
+    """Remove the folders of engines that are gone, as a killed test run leaves them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            age_seconds = time.time() - folder.stat().st_mtime
+            if age_seconds > 2 * _START_SECONDS and not _listens(f"unix://{folder}/docker.sock"):
+                _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Let go of what is mounted below a folder, and remove it."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mountpoint in sorted((point for point in mounts if point.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
