@@ -70,6 +70,10 @@ class TaskSpec(NamedTuple):
     def memory_bytes(self) -> int:
         return self.memory_required * 1024 * 1024
 
+    def __repr__(self) -> str:
+        """Without the values of ``env``: secrets travel there, and a traceback or a log is no place for them."""
+        return f"TaskSpec{tuple(self._replace(env=dict.fromkeys(self.env, '***')))!r}"
+
 
 class Outcome(NamedTuple):
     """How a task or an attempt ended. ``None`` where there is nothing to tell, as the exit code of a failed pull."""

@@ -36,6 +36,9 @@ class Allocation(NamedTuple):
     refusal: str | None = None
     """Why the worker gets no new tasks; ``None`` while it may get some."""
 
+    drain_reason: str | None = None
+    """Why somebody drained it, which may be empty; ``None`` while it is not drained."""
+
 
 class Registration(NamedTuple):
     """What a worker says of itself once a connection. A worker known by heartbeats alone has an empty one."""

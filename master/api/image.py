@@ -1,0 +1,96 @@
+"""The grammar of references to Docker images: ``[registry[:port]/]path[:tag][@digest]``.
+
+As https://pkg.go.dev/github.com/distribution/reference has it, written so that a refusal says which part is wrong.
+"""
+
+import re
+
+MAX_IMAGE_LENGTH = 512
+MAX_REPOSITORY_LENGTH = 255
+
+_HEX_DIGITS_BY_ALGORITHM = {"sha256": 64, "sha384": 96, "sha512": 128}
+
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*")
+_IPV6_HOST = re.compile(r"\[[0-9A-Fa-f:]+\]")
+_PORT = re.compile(r"[0-9]{1,5}")
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HEX = re.compile(r"[0-9a-f]+")
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def check_image(reference: str) -> None:
+    """Raise ``ValueError`` with what is wrong unless the reference is well-formed."""
+    if not reference:
+        raise ValueError("must not be empty")
+    if len(reference) > MAX_IMAGE_LENGTH:
+        raise ValueError(f"must have at most {MAX_IMAGE_LENGTH} characters, not {len(reference)}")
+    if not (reference.isascii() and reference.isprintable()) or " " in reference:
+        raise ValueError("must be printable ASCII without spaces")
+    if "://" in reference:
+        raise ValueError("must be a reference such as registry.example.com/team/app:1.0, not a URL")
+    named, at, digest = reference.partition("@")
+    if at:
+        _check_digest(digest)
+    repository, tag = _without_tag(named)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise ValueError(
+            f"has the tag {tag!r}: it must be 1 to 128 letters, digits, '_', '.', '-', not '.' or '-' first"
+        )
+    _check_repository(repository)
+
+
+def _without_tag(named: str) -> tuple[str, str | None]:
+    # A colon before the last slash is that of a port.
+    path_start = named.rfind("/") + 1
+    colon = named.find(":", path_start)
+    return (named, None) if colon < 0 else (named[:colon], named[colon + 1 :])
+
+
+def _check_repository(repository: str) -> None:
+    if len(repository) > MAX_REPOSITORY_LENGTH:
+        raise ValueError(f"has a name of {len(repository)} characters: at most {MAX_REPOSITORY_LENGTH} are allowed")
+    if _IMAGE_ID.fullmatch(repository):
+        raise ValueError("must be a name, not the id of an image")
+    first, slash, path = repository.partition("/")
+    if slash and _is_registry(first):
+        _check_registry(first)
+    else:
+        path = repository
+    for component in path.split("/"):
+        if not _COMPONENT.fullmatch(component):
+            raise ValueError(_wrong_component(component))
+
+
+def _is_registry(first: str) -> bool:
+    """Docker's own rule: anything else before the first slash is a namespace of Docker Hub."""
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
+def _check_registry(registry: str) -> None:
+    host, colon, port = registry, "", ""
+    if not registry.endswith("]"):
+        host, colon, port = registry.rpartition(":") if ":" in registry else (registry, "", "")
+    if not (_HOST.fullmatch(host) or _IPV6_HOST.fullmatch(host)):
+        raise ValueError(f"has the registry {registry!r}, which is no host name")
+    if colon and not (_PORT.fullmatch(port) and 0 < int(port) <= 65535):
+        raise ValueError(f"has the registry {registry!r}: its port must be a number from 1 to 65535")
+
+
+def _wrong_component(component: str) -> str:
+    if not component:
+        return "has an empty part in its name: there is a '/' too many, or the name is missing"
+    if _COMPONENT.fullmatch(component.lower()):
+        return f"has {component!r} in its name: it must be lower case"
+    return (
+        f"has {component!r} in its name: each part must be lower-case letters and digits, with '.', '_' or '-' between"
+    )
+
+
+def _check_digest(digest: str) -> None:
+    algorithm, _, hexadecimal = digest.partition(":")
+    length = _HEX_DIGITS_BY_ALGORITHM.get(algorithm)
+    if length is None or len(hexadecimal) != length or not _HEX.fullmatch(hexadecimal):
+        raise ValueError(
+            f"has the digest {digest[:80]!r}: it must be sha256: and 64 hexadecimal digits, or longer kinds of SHA"
+        )
