@@ -28,11 +28,12 @@ LABELS = {
     "task_id": "a task, only while it runs",
     "collector": "a part of the worker that takes readings: `cpu`, `memory`, `filesystem`, `gpu` and so on",
     "state": "`active` or `inactive`",
-    "reason": "why something was refused, one of a fixed set of words",
+    "reason": "why something was refused, or why an attempt ended as it did: one of a fixed set of words",
     "method": "of a call: the gRPC method, or the HTTP method",
     "code": "how a gRPC call ended",
     "route": "the template of a path, `/telemetry/{worker_id}` for one; `(none)` where no path matched",
-    "status": "of an HTTP answer",
+    "status": "of an HTTP answer; of a task: `queued`, `pending`, `running`, `completed`, `failed` or `cancelled`; how "
+    "an attempt ended: `completed`, `failed`, `stopped` or `lost`",
     "python_version": "of the interpreter that runs the master",
     "generation": "of Python's garbage collector",
     "implementation": "of Python",
@@ -121,7 +122,7 @@ def own_rows() -> list[Row]:
     instruments = Instruments()
     labels = {
         next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - nowhere else before there is a sample
-        for metric in vars(instruments).values()
+        for metric in (*vars(instruments).values(), *vars(instruments.tasks).values())
         if isinstance(metric, MetricWrapperBase)
     }
     return [

@@ -3,7 +3,8 @@
 Base units, ratios from 0 to 1, ``worker_id`` on every sample. A reading that is ``None`` gives no sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from master.telemetry.records import WorkerTelemetry
@@ -15,124 +16,150 @@ Labelled = tuple[tuple[str, ...], Number]
 """The values of the labels beside worker_id, unescaped, and the reading."""
 
 
+class Subject(NamedTuple):
+    """What a family has a sample of: the worker itself, or each of its filesystems, disks, ..."""
+
+    items: Callable[[WorkerTelemetry], Sequence[Any]]
+    field_by_label: Mapping[str, str]
+    """Where an item has the values of the labels beside worker_id."""
+
+
 class Family(NamedTuple):
-    """One metric family. ``read`` gives a number where worker_id is the only label, else a list of ``Labelled``."""
+    """One metric family: a field of every item of its subject, perhaps converted."""
 
     name: str
     kind: str
     unit: str
     help: str
-    labels: tuple[str, ...]
-    read: Callable[[WorkerTelemetry], Any]
+    subject: Subject
+    field: str
+    convert: Callable[[Any], Number] | None = None
     seldom_changes: bool = False
     """Sizes, names, states: the exposition renders them when they differ, not at every heartbeat."""
 
     outlives_silence: bool = False
     """An inactive worker keeps it."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.subject.field_by_label)
 
-def _one(
-    name: str,
-    kind: str,
-    unit: str,
-    text: str,
-    read: Callable[[WorkerTelemetry], Number],
-    *,
-    seldom_changes: bool = False,
-    outlives_silence: bool = False,
-) -> Family:
-    return Family(f"fleetpulse_worker_{name}", kind, unit, text, (), read, seldom_changes, outlives_silence)
+    @property
+    def read(self) -> Callable[[Any], Number]:
+        """The reading of an item."""
+        get, convert = attrgetter(self.field), self.convert
+        return get if convert is None else lambda item: convert(get(item))
 
-
-def _many(
-    name: str,
-    kind: str,
-    unit: str,
-    text: str,
-    labels: tuple[str, ...],
-    read: Callable[[WorkerTelemetry], list[Labelled]],
-    *,
-    seldom_changes: bool = False,
-) -> Family:
-    return Family(f"fleetpulse_worker_{name}", kind, unit, text, labels, read, seldom_changes)
+    def samples(self, telemetry: WorkerTelemetry) -> list[Labelled]:
+        """What the family says of a worker; a reading that is missing is ``None``."""
+        read, fields = self.read, self.subject.field_by_label.values()
+        return [
+            (tuple(str(attrgetter(field)(item)) for field in fields), read(item))
+            for item in self.subject.items(telemetry)
+        ]
 
 
 def _ratio(percent: float | None) -> float | None:
     return None if percent is None else percent / 100.0
 
 
+def _one(_: object) -> int:
+    return 1
+
+
+def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
+    return (telemetry,)
+
+
+_WORKER = Subject(_itself, {})
+_IDENTITY = Subject(_itself, {"hostname": "registration.hostname", "version": "registration.version"})
+_FILESYSTEM = Subject(attrgetter("reading.filesystems"), {"mountpoint": "mountpoint"})
+_DISK = Subject(attrgetter("reading.disk_devices"), {"device": "device"})
+_NETWORK = Subject(attrgetter("reading.network_interfaces"), {"interface": "interface"})
+_GPU = Subject(attrgetter("reading.gpus"), {"gpu": "gpu_index", "uuid": "uuid"})
+_GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
+_TASK = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
+_COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
+
+
+def _gauge(
+    name: str,
+    unit: str,
+    text: str,
+    subject: Subject,
+    field: str,
+    convert: Callable[[Any], Number] | None = None,
+    *,
+    seldom_changes: bool = False,
+    outlives_silence: bool = False,
+) -> Family:
+    full_name = f"fleetpulse_worker_{name}"
+    return Family(full_name, "gauge", unit, text, subject, field, convert, seldom_changes, outlives_silence)
+
+
+def _counter(
+    name: str, unit: str, text: str, subject: Subject, field: str, *, seldom_changes: bool = False
+) -> Family:
+    return Family(f"fleetpulse_worker_{name}", "counter", unit, text, subject, field, None, seldom_changes)
+
+
 FAMILIES: tuple[Family, ...] = (
-    _one("up", "gauge", "", "1 while the worker beats, 0 when it has been silent for the inactivity timeout.",
-         lambda t: 1 if t.is_active else 0, seldom_changes=True, outlives_silence=True),
-    _one("last_heartbeat_timestamp_seconds", "gauge", "Unix seconds",
-         "When the master last heard the worker, by the master's clock.",
-         lambda t: t.last_update, outlives_silence=True),
-    _many("info", "gauge", "", "Always 1; the labels say what the worker said of itself.",
-          ("hostname", "version"),
-          lambda t: [((t.registration.hostname, t.registration.version), 1)], seldom_changes=True),
-    _one("boot_time_seconds", "gauge", "Unix seconds", "When the machine booted.",
-         lambda t: t.registration.boot_time, seldom_changes=True),
-    _one("cpu_usage_ratio", "gauge", "ratio", "Share of all cores' time that was used, 0 to 1.",
-         lambda t: _ratio(t.reading.cpu_usage_percent)),
-    _one("cpu_logical_cores", "gauge", "cores", "Logical cores of the machine.",
-         lambda t: t.reading.cpu_logical_cores, seldom_changes=True),
-    _one("load1", "gauge", "processes", "Mean number of processes that ran or waited, over 1 minute.",
-         lambda t: t.reading.load1),
-    _one("load5", "gauge", "processes", "Mean number of processes that ran or waited, over 5 minutes.",
-         lambda t: t.reading.load5),
-    _one("load15", "gauge", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
-         lambda t: t.reading.load15),
-    _one("memory_used_bytes", "gauge", "bytes", "Memory that cannot be given to a new process without swapping.",
-         lambda t: t.reading.memory_used_bytes),
-    _one("memory_size_bytes", "gauge", "bytes", "Memory of the machine.",
-         lambda t: t.reading.memory_size_bytes, seldom_changes=True),
-    _one("swap_used_bytes", "gauge", "bytes", "Swap space in use.",
-         lambda t: t.reading.swap_used_bytes, seldom_changes=True),
-    _one("swap_size_bytes", "gauge", "bytes", "Swap space of the machine.",
-         lambda t: t.reading.swap_size_bytes, seldom_changes=True),
-    _many("filesystem_used_bytes", "gauge", "bytes", "Space in use on a filesystem.", ("mountpoint",),
-          lambda t: [((f.mountpoint,), f.used_bytes) for f in t.reading.filesystems]),
-    _many("filesystem_size_bytes", "gauge", "bytes", "Space of a filesystem.", ("mountpoint",),
-          lambda t: [((f.mountpoint,), f.size_bytes) for f in t.reading.filesystems], seldom_changes=True),
-    _many("disk_read_bytes_total", "counter", "bytes", "Read from a physical disk since boot.", ("device",),
-          lambda t: [((d.device,), d.read_bytes) for d in t.reading.disk_devices]),
-    _many("disk_written_bytes_total", "counter", "bytes", "Written to a physical disk since boot.", ("device",),
-          lambda t: [((d.device,), d.written_bytes) for d in t.reading.disk_devices]),
-    _many("network_received_bytes_total", "counter", "bytes", "Received on a network interface since boot.",
-          ("interface",),
-          lambda t: [((n.interface,), n.received_bytes) for n in t.reading.network_interfaces]),
-    _many("network_transmitted_bytes_total", "counter", "bytes", "Sent on a network interface since boot.",
-          ("interface",),
-          lambda t: [((n.interface,), n.transmitted_bytes) for n in t.reading.network_interfaces]),
-    _many("gpu_info", "gauge", "", "Always 1; the labels name the GPU.", ("gpu", "uuid", "name"),
-          lambda t: [((str(g.gpu_index), g.uuid, g.name), 1) for g in t.reading.gpus], seldom_changes=True),
-    _many("gpu_utilization_ratio", "gauge", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
-          ("gpu", "uuid"),
-          lambda t: [((str(g.gpu_index), g.uuid), _ratio(g.utilization_percent)) for g in t.reading.gpus]),
-    _many("gpu_memory_used_bytes", "gauge", "bytes", "GPU memory in use.", ("gpu", "uuid"),
-          lambda t: [((str(g.gpu_index), g.uuid), g.memory_used_bytes) for g in t.reading.gpus]),
-    _many("gpu_memory_size_bytes", "gauge", "bytes", "GPU memory in all.", ("gpu", "uuid"),
-          lambda t: [((str(g.gpu_index), g.uuid), g.memory_size_bytes) for g in t.reading.gpus], seldom_changes=True),
-    _many("gpu_temperature_celsius", "gauge", "degrees Celsius", "Temperature of the GPU.", ("gpu", "uuid"),
-          lambda t: [((str(g.gpu_index), g.uuid), g.temperature_celsius) for g in t.reading.gpus]),
-    _many("gpu_power_watts", "gauge", "watts", "Power that the GPU draws.", ("gpu", "uuid"),
-          lambda t: [((str(g.gpu_index), g.uuid), g.power_watts) for g in t.reading.gpus]),
-    _one("running_tasks", "gauge", "tasks", "Tasks that the worker runs.",
-         lambda t: len(t.reading.running_tasks) if t.counts.received else None, seldom_changes=True),
-    _many("task_cpu_usage_ratio", "gauge", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
-          ("task_id",),
-          lambda t: [((k.task_id,), _ratio(k.cpu_usage_percent)) for k in t.reading.running_tasks]),
-    _many("task_memory_used_bytes", "gauge", "bytes", "Memory that a running task uses.", ("task_id",),
-          lambda t: [((k.task_id,), k.memory_used_bytes) for k in t.reading.running_tasks]),
-    _many("collector_success", "gauge", "", "1 when the worker's collector gave its readings, 0 when it failed.",
-          ("collector",),
-          lambda t: [((c.collector,), int(c.success)) for c in t.reading.collectors], seldom_changes=True),
-    _one("collectors_duration_seconds", "gauge", "seconds", "Time that the slowest of the worker's collectors took.",
-         lambda t: max((c.duration_seconds for c in t.reading.collectors), default=None)),
-    _one("heartbeats_dropped_total", "counter", "heartbeats",
-         "Heartbeats of this worker that a newer one overtook in its queue.",
-         lambda t: t.counts.dropped, seldom_changes=True),
-    _one("heartbeats_missed_total", "counter", "heartbeats",
-         "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
-         lambda t: t.counts.missed, seldom_changes=True),
+    _gauge("up", "", "1 while the worker beats, 0 when it has been silent for the inactivity timeout.",
+           _WORKER, "is_active", int, seldom_changes=True, outlives_silence=True),
+    _gauge("last_heartbeat_timestamp_seconds", "Unix seconds",
+           "When the master last heard the worker, by the master's clock.",
+           _WORKER, "last_update", outlives_silence=True),
+    _gauge("info", "", "Always 1; the labels say what the worker said of itself.",
+           _IDENTITY, "registration", _one, seldom_changes=True),
+    _gauge("boot_time_seconds", "Unix seconds", "When the machine booted.",
+           _WORKER, "registration.boot_time", seldom_changes=True),
+    _gauge("cpu_usage_ratio", "ratio", "Share of all cores' time that was used, 0 to 1.",
+           _WORKER, "reading.cpu_usage_percent", _ratio),
+    _gauge("cpu_logical_cores", "cores", "Logical cores of the machine.",
+           _WORKER, "reading.cpu_logical_cores", seldom_changes=True),
+    _gauge("load1", "processes", "Mean number of processes that ran or waited, over 1 minute.",
+           _WORKER, "reading.load1"),
+    _gauge("load5", "processes", "Mean number of processes that ran or waited, over 5 minutes.",
+           _WORKER, "reading.load5"),
+    _gauge("load15", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
+           _WORKER, "reading.load15"),
+    _gauge("memory_used_bytes", "bytes", "Memory that cannot be given to a new process without swapping.",
+           _WORKER, "reading.memory_used_bytes"),
+    _gauge("memory_size_bytes", "bytes", "Memory of the machine.",
+           _WORKER, "reading.memory_size_bytes", seldom_changes=True),
+    _gauge("swap_used_bytes", "bytes", "Swap space in use.",
+           _WORKER, "reading.swap_used_bytes", seldom_changes=True),
+    _gauge("swap_size_bytes", "bytes", "Swap space of the machine.",
+           _WORKER, "reading.swap_size_bytes", seldom_changes=True),
+    _gauge("filesystem_used_bytes", "bytes", "Space in use on a filesystem.", _FILESYSTEM, "used_bytes"),
+    _gauge("filesystem_size_bytes", "bytes", "Space of a filesystem.",
+           _FILESYSTEM, "size_bytes", seldom_changes=True),
+    _counter("disk_read_bytes_total", "bytes", "Read from a physical disk since boot.", _DISK, "read_bytes"),
+    _counter("disk_written_bytes_total", "bytes", "Written to a physical disk since boot.", _DISK, "written_bytes"),
+    _counter("network_received_bytes_total", "bytes", "Received on a network interface since boot.",
+             _NETWORK, "received_bytes"),
+    _counter("network_transmitted_bytes_total", "bytes", "Sent on a network interface since boot.",
+             _NETWORK, "transmitted_bytes"),
+    _gauge("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, seldom_changes=True),
+    _gauge("gpu_utilization_ratio", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
+           _GPU, "utilization_percent", _ratio),
+    _gauge("gpu_memory_used_bytes", "bytes", "GPU memory in use.", _GPU, "memory_used_bytes"),
+    _gauge("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", seldom_changes=True),
+    _gauge("gpu_temperature_celsius", "degrees Celsius", "Temperature of the GPU.", _GPU, "temperature_celsius"),
+    _gauge("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
+    _gauge("running_tasks", "tasks", "Tasks that the worker runs.",
+           _WORKER, "running_tasks_count", seldom_changes=True),
+    _gauge("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
+           _TASK, "cpu_usage_percent", _ratio),
+    _gauge("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),
+    _gauge("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
+           _COLLECTOR, "success", int, seldom_changes=True),
+    _gauge("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",
+           _WORKER, "reading.slowest_collector_seconds"),
+    _counter("heartbeats_dropped_total", "heartbeats",
+             "Heartbeats of this worker that a newer one overtook in its queue.",
+             _WORKER, "counts.dropped", seldom_changes=True),
+    _counter("heartbeats_missed_total", "heartbeats",
+             "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
+             _WORKER, "counts.missed", seldom_changes=True),
 )  # fmt: skip

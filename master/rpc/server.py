@@ -22,7 +22,7 @@ from master.config import Address
 from master.errors import ConfigError
 from master.instruments import Instruments
 from master.rpc.bridge import HubBridge
-from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable
+from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
 from master.rpc.stream import Call, Ending, Stream
 from master.rpc.unary import answer_heartbeat
 from master.telemetry.manager import TelemetryManager
@@ -71,12 +71,19 @@ class RpcServer:
     single calls are still served.
     """
 
-    def __init__(self, address: Address, manager: TelemetryManager, instruments: Instruments, max_streams: int) -> None:
+    def __init__(
+        self,
+        address: Address,
+        manager: TelemetryManager,
+        desk: TaskDesk,
+        instruments: Instruments,
+        max_streams: int,
+    ) -> None:
         self._address = address
         self._manager = manager
         self._instruments = instruments
         self._max_streams = max_streams
-        self._sessions = SessionTable(manager, instruments)
+        self._sessions = SessionTable(manager, desk, instruments)
         self._bridge = HubBridge()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)

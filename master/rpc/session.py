@@ -1,6 +1,7 @@
 """One worker's stream as the hub sees it: who speaks, what it says, and why the stream ends."""
 
 import logging
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from master.instruments import Instruments
 from master.rpc.codec import Unreadable, worker_message_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
+from master.tasks.ports import WorkerLink
 from master.telemetry.intake import registration_from
 from master.telemetry.manager import TelemetryManager
 from master.telemetry.records import Registration
@@ -39,11 +41,26 @@ class Outgoing(Protocol):
     def end(self, ending: Ending) -> None: ...
 
 
+class TaskDesk(Protocol):
+    """What the streams need of the task service; ``tasks.workers.WorkerDesk`` is one."""
+
+    def register(self, register: pb.Register) -> Sequence[pb.KeptAttempt]: ...
+
+    def registered(self, worker_id: str, link: WorkerLink) -> None: ...
+
+    def unregister(self, worker_id: str, link: WorkerLink) -> None: ...
+
+    def update(self, worker_id: str, update: pb.TaskUpdate, link: WorkerLink) -> None: ...
+
+    def log(self, worker_id: str, message: pb.LogChunk, link: WorkerLink) -> None: ...
+
+
 class SessionTable:
     """The registered sessions by worker id: at most one a worker."""
 
-    def __init__(self, manager: TelemetryManager, instruments: Instruments) -> None:
+    def __init__(self, manager: TelemetryManager, desk: TaskDesk, instruments: Instruments) -> None:
         self.manager = manager
+        self.desk = desk
         self.instruments = instruments
         self._sessions: dict[str, Session] = {}
         self._stopping = False
@@ -73,7 +90,7 @@ class SessionTable:
 
 
 class Session:
-    """What one stream says, in order. All methods are called on the hub, one at a time."""
+    """What one stream says, in order; and the ``WorkerLink`` of its worker. Belongs to the hub."""
 
     __slots__ = ("_has_ended", "_outgoing", "_registration", "_table", "received", "worker_id")
 
@@ -102,9 +119,15 @@ class Session:
         except FleetPulseError as error:
             self.end(error)
 
+    def send(self, message: pb.MasterMessage) -> None:
+        """Send to the worker; nothing happens when the stream has ended."""
+        if not self._has_ended:
+            self._outgoing.send(message.SerializeToString())
+
     def close(self) -> None:
         """The stream is over, whoever ended it."""
         self._has_ended = True
+        self._table.desk.unregister(self.worker_id, self)
         if self._table.leave(self):
             self._table.manager.release_worker(self.worker_id, self._registration.incarnation_id)
 
@@ -138,13 +161,18 @@ class Session:
         self._table.manager.register_worker(worker_id, registration)
         self.worker_id, self._registration = worker_id, registration
         self._table.enter(self)
-        terms = self._table.manager.terms
-        self._outgoing.send(pb.MasterMessage(registered=_registered(terms)).SerializeToString())
+        kept = self._table.desk.register(first.register)
+        self.send(pb.MasterMessage(registered=_registered(self._table.manager.terms, kept)))
+        self._table.desk.registered(worker_id, self)
 
     def _understand(self, message: pb.WorkerMessage, received_at: float | None) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
             self._beat(message.heartbeat, received_at)
+        elif kind == "task_update":
+            self._table.desk.update(self.worker_id, message.task_update, self)
+        elif kind == "log_chunk":
+            self._table.desk.log(self.worker_id, message.log_chunk, self)
         elif kind == "goodbye":
             self._say_goodbye(message.goodbye)
         elif kind == "register":
@@ -162,6 +190,7 @@ class Session:
 
     def _say_goodbye(self, goodbye: pb.Goodbye) -> None:
         self._has_ended = True
+        self._table.desk.unregister(self.worker_id, self)
         if not self._table.leave(self):
             return
         _LOGGER.info("worker %s said goodbye: %s", self.worker_id, ascii(goodbye.reason[:200]))
@@ -171,9 +200,10 @@ class Session:
             _LOGGER.debug("worker %s was forgotten before it said goodbye", self.worker_id)
 
 
-def _registered(terms: Terms) -> pb.Registered:
+def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
     return pb.Registered(
         heartbeat_interval_seconds=terms.heartbeat_interval_seconds,
         inactivity_timeout_seconds=terms.inactivity_timeout_seconds,
         master_version=MASTER_VERSION,
+        attempts_to_keep=kept,
     )

@@ -16,6 +16,7 @@ from prometheus_client.samples import Sample
 from master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition, escape
 from master.telemetry.intake import reading_from
 from master.telemetry.records import (
+    Allocation,
     CollectorReport,
     DiskDeviceReading,
     FilesystemReading,
@@ -42,6 +43,7 @@ FULL = WorkerTelemetry(
     reading=reading_from(full_heartbeat()),
     counts=HeartbeatCounts(received=10, dropped=2, missed=3),
     revision=1,
+    allocation=Allocation(cpu_cores=2.5, memory_bytes=1024**3, gpu_uuids=("GPU-aaaa",), tasks=1),
 )
 BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
 SILENT = FULL._replace(worker_id="silent", is_active=False)

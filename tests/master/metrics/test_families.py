@@ -20,6 +20,8 @@ UNIT_OF_SUFFIX = {
     "up": "",
     "info": "",
     "success": "",
+    "schedulable": "",
+    "gpus": "GPUs",
 }
 
 

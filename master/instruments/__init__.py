@@ -1,0 +1,9 @@
+"""What the master counts of itself.
+
+The instruments live below the services and the adapters, so that neither needs to know who exposes them.
+"""
+
+from master.instruments.hub import HubCounter, HubHistogram
+from master.instruments.master import Instruments
+
+__all__ = ["HubCounter", "HubHistogram", "Instruments"]

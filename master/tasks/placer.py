@@ -1,0 +1,108 @@
+"""Finds places for the tasks that wait: one greenlet, woken when there might be room.
+
+The scheduler runs in a native thread, on a snapshot. By the time that it is done the world has moved on, so each
+placement is checked against what is true now, and what does not hold any more waits for the next round.
+"""
+
+import logging
+import time
+
+import gevent
+from gevent.event import Event
+
+from master.tasks.fleet import FleetCapacity
+from master.tasks.ledger import TaskLedger
+from master.tasks.live import demand_of
+from master.tasks.records import Demand, TaskStatus
+from master.tasks.scheduler import Placement, schedule
+from master.tasks.transitions import placed
+from master.telemetry.ports import Clock
+
+_LOGGER = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.01
+"""Before a round, so that a burst of submits is one round."""
+
+LONGEST_WAIT_SECONDS = 5.0
+"""Between two rounds while tasks wait: their age counts, too."""
+
+_PLACED_IN_A_ROW = 32
+"""Placements after which other greenlets have their turn."""
+
+
+class Placer:
+    """Owns the greenlet ``task-placer`` from ``start`` to ``stop``."""
+
+    def __init__(self, ledger: TaskLedger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._room = Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        ledger.on_room = self._room.set
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = "task-placer"
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def what_is_wrong(self) -> str | None:
+        """Why no task finds a place, or ``None``."""
+        return "nobody places tasks" if self._greenlet is None or self._greenlet.dead else None
+
+    def place(self) -> int:
+        """One round; how many tasks found a place. Waits while the scheduler runs."""
+        waiting = self._ledger.live.waiting(self._clock.wall())
+        if not waiting:
+            return 0
+        started = time.perf_counter()
+        offers = self._ledger.fleet.offers()
+        placements = gevent.get_hub().threadpool.apply(schedule, (offers, waiting, self._clock.wall()))
+        count = 0
+        for placement in placements:
+            count += self._carry_out(placement)
+            if count % _PLACED_IN_A_ROW == 0:
+                gevent.sleep(0)
+        self._ledger.instruments.scheduling_round.observe(time.perf_counter() - started)
+        return count
+
+    def _run(self) -> None:
+        while True:
+            self._room.wait(self._patience_seconds())
+            self._room.clear()
+            gevent.sleep(GATHER_SECONDS)
+            try:
+                self.place()
+            except Exception:
+                _LOGGER.exception("a round of the scheduler failed")
+
+    def _patience_seconds(self) -> float | None:
+        wall, live = self._clock.wall(), self._ledger.live
+        pause_ends = live.next_pause_ends()
+        if live.waiting(wall):
+            return LONGEST_WAIT_SECONDS
+        return None if pause_ends is None else max(pause_ends - wall, 0.0)
+
+    def _carry_out(self, placement: Placement) -> bool:
+        entry = self._ledger.live.get(placement.task_id)
+        if entry is None or entry.task.status is not TaskStatus.QUEUED:
+            return False
+        if not still_fits(placement, self._ledger.fleet, demand_of(entry.task)):
+            self._room.set()
+            return False
+        self._ledger.apply(entry, placed(entry.task, placement.worker_id, placement.gpu_uuids, self._clock.wall()))
+        return True
+
+
+def still_fits(placement: Placement, fleet: FleetCapacity, demand: Demand) -> bool:
+    """Whether the worker has now what the scheduler saw a moment ago."""
+    offer = fleet.offer_of(placement.worker_id)
+    return (
+        offer is not None
+        and offer.refusal is None
+        and offer.free_cpu_cores >= demand.cpu_cores
+        and offer.free_memory_bytes >= demand.memory_bytes
+        and set(placement.gpu_uuids) <= set(offer.free_gpu_uuids)
+    )
