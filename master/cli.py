@@ -6,9 +6,11 @@ worker`` must not pay for gunicorn, and master and worker do not import each oth
 
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Any
 
 import click
+import platformdirs
 from dotenv import load_dotenv
 
 from master import config
@@ -64,6 +66,16 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-workers", envvar="FLEETPULSE_MAX_WORKERS", default=config.Terms().max_workers,
                      type=click.IntRange(min=1), show_default=True, show_envvar=True,
                      help="How many workers the master takes on."),
+        click.option("--database-url", envvar="DATABASE_URL", show_envvar=True, default=None,
+                     show_default="SQLite in the data directory",
+                     help="Where tasks are kept: sqlite:////folder/file.db or postgresql://user:password@host/database."),
+        click.option("--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+                     default=lambda: platformdirs.user_state_path("fleetpulse"),
+                     show_default="per-user state directory", help="Where the master keeps what it must not forget."),
+        click.option("--log-retention", envvar="FLEETPULSE_LOG_RETENTION", default="7d", show_default=True,
+                     show_envvar=True, help="For how long the logs of an ended task are kept."),
+        click.option("--task-retention", envvar="FLEETPULSE_TASK_RETENTION", default="90d", show_default=True,
+                     show_envvar=True, help="For how long an ended task is kept."),
         click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
                      show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
     )  # fmt: skip
@@ -82,6 +94,7 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             max_workers=settings["max_workers"],
         )
         return config.MasterConfig(
+            store=_store_config(settings),
             http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
             grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
             terms=config.check_terms(terms),
@@ -89,6 +102,20 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
+    database_url = settings["database_url"]
+    if database_url is not None:
+        from master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and mostly not needed
+
+        parse_database_url(database_url)
+    return config.StoreConfig(
+        data_dir=settings["data_dir"],
+        database_url=database_url,
+        log_retention_seconds=config.parse_duration("FLEETPULSE_LOG_RETENTION", settings["log_retention"]),
+        task_retention_seconds=config.parse_duration("FLEETPULSE_TASK_RETENTION", settings["task_retention"]),
+    )
 
 
 @click.command("master")

@@ -3,6 +3,7 @@
 import math
 import re
 import socket
+from pathlib import Path
 from typing import NamedTuple
 
 from master.errors import ConfigError
@@ -33,9 +34,21 @@ class Terms(NamedTuple):
     queue_length: int = 8
 
 
+class StoreConfig(NamedTuple):
+    """Where tasks are kept, and for how long once they have ended."""
+
+    data_dir: Path
+    database_url: str | None = None
+    """``None``: a SQLite file in ``data_dir``."""
+
+    log_retention_seconds: float = 7 * 24 * 3600.0
+    task_retention_seconds: float = 90 * 24 * 3600.0
+
+
 class MasterConfig(NamedTuple):
     """Everything that a master is told from outside."""
 
+    store: StoreConfig
     http: Address = Address(LOOPBACK, 8080)
     grpc: Address = Address(LOOPBACK, 50051)
     terms: Terms = Terms()

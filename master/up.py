@@ -1,6 +1,7 @@
 """``fleetpulse up``: a master and this machine's worker as two child processes that live and die together."""
 
 import http.client
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ _WATCH_SECONDS = 0.25
 _STOPPED = (0, -signal.SIGTERM)
 """Exit codes of a child that was asked to stop; one that had no time yet to catch the signal ends by it."""
 
-_PASSED_ON = ("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level")
+_PASSED_ON = (
+    *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level"),
+    *("data_dir", "log_retention", "task_retention"),
+)
 
 
 class Supervisor:
@@ -31,6 +35,9 @@ class Supervisor:
         self._echo = echo
         self._stop_signal: int | None = None
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        # Not as a flag: everybody on the machine may read those, and a password may be in it.
+        database_url = config.store.database_url
+        self._environment = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
@@ -38,6 +45,7 @@ class Supervisor:
             ],
             "worker": [
                 *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
+                *("--data-dir", str(config.store.data_dir)),
                 *(("--worker-id", worker_id) if worker_id else ()),
             ],
         }
@@ -65,7 +73,9 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then stops each child once and in order.
-        self._children[name] = subprocess.Popen([sys.executable, *self._commands[name]], start_new_session=True)
+        self._children[name] = subprocess.Popen(
+            [sys.executable, *self._commands[name]], env=self._environment, start_new_session=True
+        )
 
     def _wait_until_ready(self) -> bool:
         deadline = time.monotonic() + _READY_SECONDS
@@ -104,6 +114,7 @@ class Supervisor:
             f"\nFleetPulse {version('fleetpulse')} is up.\n"
             f"  telemetry   curl -s {url}/telemetry\n"
             f"  metrics     curl -s {url}/metrics\n"
+            f"  tasks       curl -s {url}/api/tasks\n"
             f"  health      curl -s {url}/health\n"
             f"  workers connect to {self._config.grpc}\n"
             "Ctrl-C stops the master and the worker.\n"

@@ -7,15 +7,18 @@ demand, so they are rendered meanwhile, and count. Prints its figures as one lin
 
 import json
 import random
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 from falcon.testing import TestClient
 
 from master.app import Master
-from master.config import Address, MasterConfig
+from master.config import Address, MasterConfig, StoreConfig
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 from tests.bench.client import percentile
@@ -30,7 +33,8 @@ _FLEET_QUERIES = 500
 
 def main() -> None:
     """Measure and print."""
-    master = Master(MasterConfig(grpc=Address(HOST, free_port())))
+    data_dir = Path(tempfile.mkdtemp(prefix="fleetpulse-bench-"))
+    master = Master(MasterConfig(StoreConfig(data_dir), grpc=Address(HOST, free_port())))
     master.start()
     machines = [
         SimulatedMachine(f"sim-{number:04}", gpu_count=2 if number % 4 == 0 else 0, seed=1, started_at=time.time())
@@ -42,6 +46,7 @@ def main() -> None:
     one = [_query_one(master.telemetry, machine.worker_id) for machine in machines]
     everyone = [_query_all(master.telemetry) for _ in range(_FLEET_QUERIES)]
     master.stop()
+    shutil.rmtree(data_dir)
     figures = {
         "manager_heartbeat_mean_seconds": sum(beats) / len(beats),
         "manager_cpu_seconds_per_heartbeat": cpu_seconds / len(beats),

@@ -13,7 +13,7 @@ from typing import Any
 
 import greenlet
 
-from master.config import Address, MasterConfig, Terms
+from master.config import Address, MasterConfig, StoreConfig, Terms
 from master.server import MasterServer, configure_logging
 
 
@@ -47,6 +47,11 @@ if __name__ == "__main__":
     terms = Terms(heartbeat_interval_seconds=float(interval), inactivity_timeout_seconds=float(timeout))
     configure_logging("info")
     CountedServer(
-        MasterConfig(Address("127.0.0.1", int(http_port)), Address("127.0.0.1", int(grpc_port)), terms),
+        MasterConfig(
+            StoreConfig(Path.cwd() / "data"),
+            Address("127.0.0.1", int(http_port)),
+            Address("127.0.0.1", int(grpc_port)),
+            terms,
+        ),
         Path(counts_file),
     ).run()

@@ -1,10 +1,20 @@
 """master.config"""
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from master.config import Address, MasterConfig, Terms, check_terms, claim_port, parse_address, parse_duration
+from master.config import (
+    Address,
+    MasterConfig,
+    StoreConfig,
+    Terms,
+    check_terms,
+    claim_port,
+    parse_address,
+    parse_duration,
+)
 from master.errors import ConfigError
 
 
@@ -91,7 +101,7 @@ def test_what_is_no_duration_is_named_with_its_setting(text: str) -> None:
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
-    config = MasterConfig()
+    config = MasterConfig(StoreConfig(Path("state")))
     assert (str(config.http), str(config.grpc)) == ("127.0.0.1:8080", "127.0.0.1:50051")
     assert (config.terms.heartbeat_interval_seconds, config.terms.inactivity_timeout_seconds) == (5.0, 30.0)
     assert check_terms(config.terms) is config.terms

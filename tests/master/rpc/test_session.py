@@ -9,6 +9,7 @@ from master.config import Terms
 from master.errors import InvalidMessage
 from master.rpc.session import MASTER_VERSION, Session, SessionTable
 from master.rpc.stream import Ending
+from master.tasks.ports import WorkerLink
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
@@ -35,6 +36,34 @@ class FakeStream:
         """How the stream was ended; ``None`` while it is open. It ends once."""
         assert len(self.endings) <= 1
         return self.endings[0].code if self.endings else None
+
+
+class FakeDesk:
+    """Keeps every attempt that a worker holds, and what the streams hand over."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, WorkerLink] = {}
+        self.said: list[tuple[str, pb.TaskUpdate | pb.LogChunk]] = []
+
+    def register(self, register: pb.Register) -> list[pb.KeptAttempt]:
+        assert register.worker_id not in self.links, "the older link is let go of first"
+        return [pb.KeptAttempt(id=held, log_received_bytes=7) for held in register.attempts_held]
+
+    def registered(self, worker_id: str, link: WorkerLink) -> None:
+        self.links[worker_id] = link
+        link.send(pb.MasterMessage(drain=pb.Drain(draining=True)))
+
+    def unregister(self, worker_id: str, link: WorkerLink) -> None:
+        if self.links.get(worker_id) is link:
+            del self.links[worker_id]
+
+    def update(self, worker_id: str, update: pb.TaskUpdate, link: WorkerLink) -> None:
+        assert self.links[worker_id] is link
+        self.said.append((worker_id, update))
+
+    def log(self, worker_id: str, message: pb.LogChunk, link: WorkerLink) -> None:
+        assert self.links[worker_id] is link
+        self.said.append((worker_id, message))
 
 
 class Line:
@@ -64,8 +93,13 @@ class Line:
 
 
 @pytest.fixture
-def table(fleet: Fleet) -> SessionTable:
-    return SessionTable(fleet.manager, fleet.instruments)
+def desk() -> FakeDesk:
+    return FakeDesk()
+
+
+@pytest.fixture
+def table(fleet: Fleet, desk: FakeDesk) -> SessionTable:
+    return SessionTable(fleet.manager, desk, fleet.instruments)
 
 
 def refused(fleet: Fleet, reason: str) -> float | None:
@@ -77,10 +111,10 @@ def refused(fleet: Fleet, reason: str) -> float | None:
 
 def test_a_worker_registers_and_is_granted_terms() -> None:
     with running_fleet(Terms(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
-        line = Line(SessionTable(fleet.manager, fleet.instruments))
+        line = Line(SessionTable(fleet.manager, FakeDesk(), fleet.instruments))
         assert line.stream.sent == []
         line.register(hostname="rack-7.example.com")
-        (answer,) = line.stream.sent
+        answer, _ = line.stream.sent
         assert answer.registered == pb.Registered(
             heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0, master_version=MASTER_VERSION
         )
@@ -101,6 +135,44 @@ def test_a_message_of_a_kind_to_come_is_ignored(fleet: Fleet, table: SessionTabl
     line.beat(load=pb.Load(load1=1.0))
     assert line.stream.code is None
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+
+
+# Tasks
+
+
+HELD = pb.AttemptId(task_id="task-1", attempt=2)
+
+
+def test_a_worker_is_told_first_what_it_keeps(table: SessionTable) -> None:
+    line = Line(table).register(attempts_held=[HELD])
+    registered, drain = line.stream.sent
+    assert registered.registered.attempts_to_keep == [pb.KeptAttempt(id=HELD, log_received_bytes=7)]
+    assert drain.drain.draining
+
+
+def test_what_a_worker_says_of_attempts_goes_to_the_desk_with_its_id(table: SessionTable, desk: FakeDesk) -> None:
+    line = Line(table).register()
+    update = pb.TaskUpdate(id=HELD, update_number=1, phase=pb.ATTEMPT_PHASE_RUNNING)
+    chunk = pb.LogChunk(id=HELD, offset_bytes=0, data=b"hello")
+    line.say(pb.WorkerMessage(task_update=update))
+    line.say(pb.WorkerMessage(log_chunk=chunk))
+    assert desk.said == [("rack-7", update), ("rack-7", chunk)]
+
+
+@pytest.mark.parametrize("how", ["closed", "goodbye", "superseded"])
+def test_the_desk_lets_go_of_a_stream_that_is_over(table: SessionTable, desk: FakeDesk, how: str) -> None:
+    line = Line(table).register()
+    link = desk.links["rack-7"]
+    if how == "closed":
+        line.session.close()
+    elif how == "goodbye":
+        line.say_goodbye()
+    else:
+        Line(table).register()
+    assert desk.links.get("rack-7") is not link
+    before = len(line.stream.sent)
+    link.send(pb.MasterMessage(drain=pb.Drain()))
+    assert len(line.stream.sent) == before
 
 
 # Ends that the worker makes
@@ -257,7 +329,7 @@ def test_a_stream_that_spoke_in_time_is_not(table: SessionTable) -> None:
 
 def test_a_full_master_says_so() -> None:
     with running_fleet(Terms(max_workers=1)) as fleet:
-        table = SessionTable(fleet.manager, fleet.instruments)
+        table = SessionTable(fleet.manager, FakeDesk(), fleet.instruments)
         Line(table, "a").register()
         line = Line(table, "b").register()
         assert line.stream.code is grpc.StatusCode.RESOURCE_EXHAUSTED
