@@ -71,8 +71,13 @@ def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
     return (telemetry,)
 
 
+def _itself_if_it_runs_tasks(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry, ...]:
+    return () if telemetry.task_support is None else (telemetry,)
+
+
 _WORKER = Subject(_itself, {})
 _IDENTITY = Subject(_itself, {"hostname": "registration.hostname", "version": "registration.version"})
+_TASK_RUNNER = Subject(_itself_if_it_runs_tasks, {})
 _FILESYSTEM = Subject(attrgetter("reading.filesystems"), {"mountpoint": "mountpoint"})
 _DISK = Subject(attrgetter("reading.disk_devices"), {"device": "device"})
 _NETWORK = Subject(attrgetter("reading.network_interfaces"), {"interface": "interface"})
@@ -97,9 +102,7 @@ def _gauge(
     return Family(full_name, "gauge", unit, text, subject, field, convert, seldom_changes, outlives_silence)
 
 
-def _counter(
-    name: str, unit: str, text: str, subject: Subject, field: str, *, seldom_changes: bool = False
-) -> Family:
+def _counter(name: str, unit: str, text: str, subject: Subject, field: str, *, seldom_changes: bool = False) -> Family:
     return Family(f"fleetpulse_worker_{name}", "counter", unit, text, subject, field, None, seldom_changes)
 
 
@@ -149,6 +152,14 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
     _gauge("running_tasks", "tasks", "Tasks that the worker runs.",
            _WORKER, "running_tasks_count", seldom_changes=True),
+    _gauge("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",
+           _TASK_RUNNER, "is_schedulable", int, seldom_changes=True),
+    _gauge("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
+           _TASK_RUNNER, "allocation.cpu_cores", seldom_changes=True),
+    _gauge("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",
+           _TASK_RUNNER, "allocation.memory_bytes", seldom_changes=True),
+    _gauge("allocated_gpus", "GPUs", "GPUs that the worker's live tasks have for themselves.",
+           _TASK_RUNNER, "allocation.gpu_uuids", len, seldom_changes=True),
     _gauge("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
            _TASK, "cpu_usage_percent", _ratio),
     _gauge("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),

@@ -122,6 +122,10 @@ class Reading(NamedTuple):
     collectors: tuple[CollectorReport, ...] = ()
     task_support: TaskSupport | None = None
 
+    @property
+    def slowest_collector_seconds(self) -> float | None:
+        return max([report.duration_seconds for report in self.collectors], default=None)
+
 
 class HeartbeatCounts(NamedTuple):
     """What became of a worker's heartbeats since it was registered."""
@@ -171,5 +175,16 @@ class WorkerTelemetry(NamedTuple):
         return self.reading.task_support or self.registration.task_support
 
     @property
+    def is_schedulable(self) -> bool:
+        """Whether the worker may get new tasks."""
+        support = self.task_support
+        return support is not None and support.available and self.allocation.refusal is None
+
+    @property
     def running_tasks(self) -> tuple[RunningTask, ...]:
         return self.reading.running_tasks
+
+    @property
+    def running_tasks_count(self) -> int | None:
+        """``None`` before the first heartbeat."""
+        return len(self.reading.running_tasks) if self.counts.received else None

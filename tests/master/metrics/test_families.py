@@ -53,11 +53,10 @@ def test_the_unit_is_in_the_name(family: Family) -> None:
 
 @by_name
 def test_every_family_has_something_to_say(family: Family) -> None:
-    read = family.read(FULL)
-    readings = [value for _, value in read] if family.labels else [read]
+    samples = family.samples(FULL)
+    readings = [value for _, value in samples]
     assert any(isinstance(value, int | float) for value in readings)
-    if family.labels:
-        assert all(len(labels) == len(family.labels) for labels, _ in read)
+    assert all(len(labels) == len(family.labels) for labels, _ in samples)
     if family.unit == "ratio":
         assert all(value is None or 0.0 <= value <= 1.0 or "task" in family.name for value in readings)
 

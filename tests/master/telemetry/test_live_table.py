@@ -91,8 +91,7 @@ class LiveTable(RuleBasedStateMachine):
         for worker_id, telemetry in table.items():
             for family in FAMILIES:
                 if telemetry.is_active or family.name in OUTLIVING:
-                    read = family.read(telemetry)
-                    for labels, value in read if family.labels else [((), read)]:
+                    for labels, value in family.samples(telemetry):
                         if value is not None:
                             expected[family.name, worker_id, *labels] = value
         assert values == expected
