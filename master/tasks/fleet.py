@@ -7,8 +7,8 @@ scheduler sees all of it as offers.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from master.tasks.placement.records import Offer
 from master.tasks.records import Demand, Drain
-from master.tasks.scheduler import Offer
 from master.tasks.wire import AttemptKey
 from master.telemetry.records import Allocation, Registration, TaskSupport, WorkerTelemetry
 

@@ -6,6 +6,7 @@ placement is checked against what is true now, and what does not hold any more w
 
 import logging
 import time
+from collections.abc import Mapping
 
 import gevent
 from gevent.event import Event
@@ -13,8 +14,9 @@ from gevent.event import Event
 from master.tasks.fleet import FleetCapacity
 from master.tasks.ledger import TaskLedger
 from master.tasks.live import demand_of
+from master.tasks.placement.records import Placement
 from master.tasks.records import Demand, TaskStatus
-from master.tasks.scheduler import Placement, schedule
+from master.tasks.scheduler import plan
 from master.tasks.transitions import placed
 from master.telemetry.ports import Clock
 
@@ -38,6 +40,11 @@ class Placer:
         self._clock = clock
         self._room = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self.reservations: Mapping[str, str] = {}
+        """By worker id, the task for which the last round keeps the worker."""
+
+        self.rounds = 0
+
         ledger.on_room = self._room.set
 
     def start(self) -> None:
@@ -56,12 +63,15 @@ class Placer:
         """One round; how many tasks found a place. Waits while the scheduler runs."""
         waiting = self._ledger.live.waiting(self._clock.wall())
         if not waiting:
+            self.reservations = {}
             return 0
         started = time.perf_counter()
         offers = self._ledger.fleet.offers()
-        placements = gevent.get_hub().threadpool.apply(schedule, (offers, waiting, self._clock.wall()))
+        decided = gevent.get_hub().threadpool.apply(plan, (offers, waiting, self._clock.wall()))
+        self.reservations = decided.reservations
+        self.rounds += 1
         count = 0
-        for placement in placements:
+        for placement in decided.placements:
             count += self._carry_out(placement)
             if count % _PLACED_IN_A_ROW == 0:
                 gevent.sleep(0)

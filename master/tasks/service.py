@@ -14,12 +14,11 @@ from master.config import Terms
 from master.errors import LogExpired, MasterStopping, UnknownWorker
 from master.instruments import Instruments
 from master.tasks.absence import Absences
-from master.tasks.explain import explain
 from master.tasks.ledger import TaskLedger
-from master.tasks.live import LiveEntry, waiting_for
 from master.tasks.mass_loss import MassLossGuard
 from master.tasks.placer import Placer
 from master.tasks.ports import Changes, Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery, TaskStore
+from master.tasks.reasons import QueueReasons
 from master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
 from master.tasks.transitions import cancelled, submitted
 from master.tasks.watch import TaskWatch
@@ -32,7 +31,6 @@ _LOGGER = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.25
 _ID_BYTES = 8
-_MAX_EXPLAINED = 2000
 
 
 def new_task_id() -> str:
@@ -65,8 +63,7 @@ class TaskService:
         self._placer = Placer(self._ledger, clock)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
-        self._reasons: dict[object, str] = {}
-        self._reasons_revision = -1
+        self._reasons = QueueReasons(self._ledger.fleet, self._placer)
         instruments.tasks.oldest_queued.set_function(self._oldest_queued_seconds)
 
     # Lifecycle
@@ -152,10 +149,7 @@ class TaskService:
         entry = self._ledger.live.get(task.task_id)
         if task.status is not TaskStatus.QUEUED or entry is None or entry.task.status is not TaskStatus.QUEUED:
             return None
-        pause = (entry.task.not_before or 0.0) - self._clock.wall()
-        if pause > 0.0:
-            return f"waits {pause:.0f} s after a failed attempt before it is tried again"
-        return self._explained(entry)
+        return self._reasons.of(entry.task, self._clock.wall())
 
     def read_log(self, task_id: str, attempt: int | None, offset: int, limit: int) -> tuple[int, LogSlice]:
         """Wait for a part of an attempt's log; ``None``: of the newest attempt, whose number is returned.
@@ -206,17 +200,6 @@ class TaskService:
         reason = "" if drain is None else drain.reason
         self._ledger.send(worker_id, pb.MasterMessage(drain=pb.Drain(draining=drain is not None, reason=reason)))
         self._ledger.on_room()
-
-    def _explained(self, entry: LiveEntry) -> str:
-        """Kept by what is asked for, until something in the fleet changes: a page of tasks often asks for the same."""
-        fleet = self._ledger.fleet
-        if self._reasons_revision != fleet.revision or len(self._reasons) > _MAX_EXPLAINED:
-            self._reasons, self._reasons_revision = {}, fleet.revision
-        waiting = waiting_for(entry.task)
-        wanted = waiting.demand, tuple(sorted(waiting.constraints.items()))
-        if wanted not in self._reasons:
-            self._reasons[wanted] = explain(waiting, fleet.offers(), self._clock.wall())
-        return self._reasons[wanted]
 
     def _oldest_queued_seconds(self) -> float:
         queued_at = self._ledger.live.oldest_queued_at()
