@@ -26,6 +26,9 @@ class Job(NamedTuple):
     cancel_after_seconds: float | None = None
     """After the submit was answered."""
 
+    asks_twice: bool = False
+    """The submitter asks once more after the answer, as one whose answer was lost on the way would."""
+
     gives_up: bool = False
     """The submitter does not ask again when the connection broke, and so never learns whether the task is there."""
 

@@ -113,7 +113,9 @@ def change_an_exit_code(records: Records) -> None:
 
 
 def move_an_attempt(records: Records) -> None:
-    task_named(records, "good")["attempts"][0]["worker_id"] = WORKERS[1]
+    task_id = task_named(records, "good")["task_id"]
+    seen = [r for r in history.of_type(records, history.TaskSeen) if r.task["task_id"] == task_id]
+    seen[-2].task["worker_id"] = WORKERS[1]
 
 
 def swap_a_container(records: Records) -> None:

@@ -185,7 +185,8 @@ def _moved(before: Glimpse, after: Glimpse) -> bool:
         (before.worker_id, after.worker_id),
         (before.container_id, after.container_id),
     )
-    return any(old is not None and old != new for old, new in pairs)
+    # A listing does not name the worker of an attempt that has ended.
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def _name(task: TaskStory, attempt: AttemptStory) -> str:

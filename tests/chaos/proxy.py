@@ -1,0 +1,147 @@
+"""The network between the workers and the master: TCP links that can be cut, stalled and healed."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+from tests.e2e.processes import LOCALHOST
+
+_CHUNK_BYTES = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
+"""Of ``SO_LINGER``: a close sends RST."""
+
+
+class Link:
+    """One way to the master. All of it but ``port`` belongs to the loop of its network."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self._target_port = target_port
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen, on a free port."""
+        self._server = await asyncio.start_server(self._serve, LOCALHOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Break everything, and listen no more."""
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Break every connection, and every new one."""
+        self._is_cut = True
+        for writer in list(self._writers):
+            _reset(writer)
+
+    def stall(self) -> None:
+        """Carry nothing any more, and break nothing; new connections are taken and carry nothing."""
+        self._flows.clear()
+
+    def heal(self) -> None:
+        """Carry everything again, first what was held up."""
+        self._is_cut = False
+        self._flows.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self._is_cut:
+                _reset(writer)
+                return
+            with self._kept(writer):
+                await self._flows.wait()
+                try:
+                    master_reader, master_writer = await asyncio.open_connection(LOCALHOST, self._target_port)
+                except OSError:
+                    _reset(writer)
+                    return
+                with self._kept(master_writer):
+                    await asyncio.gather(self._pump(reader, master_writer), self._pump(master_reader, writer))
+        finally:
+            writer.close()
+
+    @contextlib.contextmanager
+    def _kept(self, writer: asyncio.StreamWriter) -> Any:
+        self._writers.add(writer)
+        try:
+            yield
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(_CHUNK_BYTES):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+            await self._flows.wait()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            # One side broke: so does the other.
+            _reset(writer)
+
+
+class Network:
+    """Links, and the thread that carries their bytes."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="network")
+        self._links: list[Link] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for link in self._links:
+            self._wait_for(link.close())
+        self._wait_for(_rest())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def link(self, target_port: int) -> Link:
+        """A new link to a port of 127.0.0.1, which need not be open yet."""
+        link = Link(target_port)
+        self._wait_for(link.open())
+        self._links.append(link)
+        return link
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Cut, stall or heal a link; done when this returns."""
+
+        async def act() -> None:
+            action()
+
+        self._wait_for(act())
+
+    def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10.0)
+
+
+async def _rest() -> None:
+    """Let every connection end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()

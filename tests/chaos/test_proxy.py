@@ -1,0 +1,119 @@
+"""The network of a chaos run breaks as it is told to."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.proxy import Link, Network
+from tests.e2e.processes import LOCALHOST, free_port
+
+PATIENCE_SECONDS = 5.0
+SILENCE_SECONDS = 0.1
+
+
+class Pair:
+    """A client and the connection that the server got for it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client, self.server = client, server
+
+    def carries(self) -> bool:
+        """Whether a word gets through, both ways."""
+        self.client.sendall(b"there")
+        self.server.sendall(b"back")
+        return self.server.recv(5) == b"there" and self.client.recv(4) == b"back"
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        listener.settimeout(PATIENCE_SECONDS)
+        yield listener
+
+
+@pytest.fixture
+def link(network: Network, listener: socket.socket) -> Link:
+    return network.link(listener.getsockname()[1])
+
+
+def connected(link: Link) -> socket.socket:
+    return socket.create_connection((LOCALHOST, link.port), timeout=PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def pair(link: Link, listener: socket.socket) -> Iterator[Pair]:
+    with connected(link) as client, listener.accept()[0] as server:
+        server.settimeout(PATIENCE_SECONDS)
+        yield Pair(client, server)
+
+
+def test_it_carries_bytes_both_ways(pair: Pair) -> None:
+    assert pair.carries()
+
+
+def test_it_carries_an_end(pair: Pair) -> None:
+    pair.client.shutdown(socket.SHUT_WR)
+    assert pair.server.recv(1) == b""
+    pair.server.sendall(b"last")
+    assert pair.client.recv(4) == b"last"
+
+
+def test_a_cut_resets_both_ends(network: Network, link: Link, pair: Pair) -> None:
+    network.do(link.cut)
+    with pytest.raises(ConnectionResetError):
+        pair.client.recv(1)
+    with pytest.raises(ConnectionResetError):
+        pair.server.recv(1)
+
+
+def test_while_it_is_cut_new_connections_break_and_once_healed_they_hold(
+    network: Network, link: Link, listener: socket.socket
+) -> None:
+    network.do(link.cut)
+    with pytest.raises(ConnectionResetError), connected(link) as refused:
+        refused.recv(1)
+    network.do(link.heal)
+    with connected(link) as client, listener.accept()[0] as server:
+        assert Pair(client, server).carries()
+
+
+def test_a_stall_breaks_nothing_and_carries_nothing_until_it_is_healed(
+    network: Network, link: Link, pair: Pair
+) -> None:
+    network.do(link.stall)
+    pair.client.sendall(b"late")
+    pair.server.settimeout(SILENCE_SECONDS)
+    with pytest.raises(TimeoutError):
+        pair.server.recv(4)
+    pair.server.settimeout(PATIENCE_SECONDS)
+    network.do(link.heal)
+    assert pair.server.recv(4) == b"late"
+    assert pair.carries()
+
+
+def test_while_it_is_stalled_a_new_connection_is_taken_and_reaches_nobody(
+    network: Network, link: Link, listener: socket.socket
+) -> None:
+    network.do(link.stall)
+    with connected(link) as client:
+        client.sendall(b"hello")
+        listener.settimeout(SILENCE_SECONDS)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        listener.settimeout(PATIENCE_SECONDS)
+        network.do(link.heal)
+        with listener.accept()[0] as server:
+            assert server.recv(5) == b"hello"
+
+
+def test_a_master_that_is_away_resets(network: Network) -> None:
+    link = network.link(free_port())
+    with pytest.raises(ConnectionResetError), connected(link) as client:
+        client.recv(1)
