@@ -7,6 +7,7 @@ import falcon
 import orjson
 
 from master import errors
+from master.api.invalid import InvalidRequest
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -19,7 +20,16 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.WorkerStillActive: 409,
     errors.FleetFull: 503,
     errors.MasterStopping: 503,
+    errors.UnknownTask: 404,
+    errors.TaskAlreadyFinished: 409,
+    errors.IdempotencyConflict: 409,
+    errors.LogExpired: 410,
+    errors.InvalidCursor: 422,
+    errors.StoreUnavailable: 503,
 }
+
+RETRY_AFTER_SECONDS = 5
+"""What a 503 asks for: by then another web process may be there, or the store."""
 
 
 def install(app: "falcon.App[Any, Any]") -> None:
@@ -30,7 +40,9 @@ def install(app: "falcon.App[Any, Any]") -> None:
 
 
 def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPulseError, _params: Any) -> None:
-    raise falcon.HTTPError(STATUS_BY_ERROR.get(type(error), 500), description=str(error), code=None) from error
+    status = STATUS_BY_ERROR.get(type(error), 500)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    raise falcon.HTTPError(status, description=str(error), headers=headers) from error
 
 
 def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> None:
@@ -48,6 +60,7 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
         "status": status,
         "detail": error.description or _DETAIL_BY_STATUS.get(status),
         "instance": req.path,
+        "errors": error.errors if isinstance(error, InvalidRequest) else None,
     }
     resp.content_type = PROBLEM_TYPE
     resp.data = orjson.dumps({key: value for key, value in problem.items() if value is not None})

@@ -5,6 +5,7 @@ from typing import Any
 import gevent
 import orjson
 
+from master.api.room import RoomViews
 from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
 from master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
@@ -26,6 +27,7 @@ class FleetViews(LazyView):
         self._records: dict[str, bytes] = {}
         self._summaries: dict[str, bytes] = {}
         self._identities: dict[str, tuple[Registration, bytes]] = {}
+        self._rooms = RoomViews()
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's record and its short form."""
@@ -39,6 +41,7 @@ class FleetViews(LazyView):
         views: tuple[dict[str, Any], ...] = (self._latest, self._records, self._summaries, self._identities)
         for view in views:
             view.pop(worker_id, None)
+        self._rooms.remove(worker_id)
 
     def record(self, worker_id: str) -> bytes:
         """Everything that is known of one worker's state."""
@@ -81,10 +84,11 @@ class FleetViews(LazyView):
         if registration is not telemetry.registration:
             identity = orjson.dumps(_identity(telemetry))
             self._identities[worker_id] = telemetry.registration, identity
-        return b'%b,"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},"telemetry":%b}' % (
+        return b'%b,"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},%b,"telemetry":%b}' % (
             identity[:-1],
             b"true" if telemetry.is_active else b"false",
             *counts,
+            self._rooms.members(telemetry),
             _value(worker_id, self._records[worker_id]),
         )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from master.api.room import room_of
 from master.api.views import FleetViews
 from master.errors import UnknownWorker
 from master.telemetry.intake import reading_from
@@ -14,7 +15,12 @@ from tests.master.fleet import GIB, full_heartbeat
 FULL = WorkerTelemetry(
     worker_id="rack-7",
     registration=Registration(
-        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Capacity(32.0, 64 * GIB, 2), {"zone": "eu-1"}
+        "first",
+        "rack-7.example.com",
+        "1.2.3",
+        1_600_000_000.0,
+        Capacity(32.0, 64 * GIB, 2, ("GPU-aaaa", "GPU-bbbb")),
+        {"zone": "eu-1"},
     ),
     registered_at=1_700_000_000.75,
     is_active=True,
@@ -70,11 +76,12 @@ FULL_DETAILS = {
     "hostname": "rack-7.example.com",
     "version": "1.2.3",
     "labels": {"zone": "eu-1"},
-    "capacity": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2},
+    "capacity": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2, "gpu_uuids": ["GPU-aaaa", "GPU-bbbb"]},
     "boot_time": 1_600_000_000.0,
     "registered_at": 1_700_000_000,
     "is_active": True,
     "heartbeats": {"received": 10, "dropped": 2, "missed": 3},
+    **room_of(FULL),
     "telemetry": FULL_RECORD,
 }
 BARE_METRICS: dict[str, Any] = {
@@ -103,11 +110,12 @@ BARE_DETAILS = {
     "hostname": None,
     "version": None,
     "labels": {},
-    "capacity": {"cpu_cores": None, "memory_bytes": None, "gpu_count": None},
+    "capacity": {"cpu_cores": None, "memory_bytes": None, "gpu_count": None, "gpu_uuids": []},
     "boot_time": None,
     "registered_at": 1_700_000_000,
     "is_active": True,
     "heartbeats": {"received": 0, "dropped": 0, "missed": 0},
+    **room_of(BARE),
     "telemetry": BARE_RECORD,
 }
 

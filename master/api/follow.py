@@ -1,0 +1,174 @@
+"""Following a task as server-sent events: its log from before the container starts, and its end.
+
+An event's id is ``<attempt>-<offset>``: the byte of the log that comes next, so a reader that comes back with the last
+id that it saw misses nothing and gets nothing twice.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
+
+import gevent
+import orjson
+
+from master.api.log_text import decoded, whole_characters
+from master.api.ports import TaskService, TaskWatch
+from master.api.presence import ClientGone, HasFile, while_client_is_there
+from master.api.problems import STATUS_BY_ERROR
+from master.api.task_views import newest, outcome_view
+from master.errors import FleetPulseError
+from master.tasks.ports import TaskDetails
+from master.tasks.records import Attempt
+
+_LOGGER = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 15.0
+CHUNK_BYTES = 64 * 1024
+PAUSE_SECONDS = 0.05
+"""After something was sent: what comes meanwhile goes out in one piece, and a task that talks much costs little."""
+
+RECONNECT_MILLISECONDS = 2000
+_HEARTBEAT = b": still here\n\n"
+
+
+class Position(NamedTuple):
+    """Where to go on. Attempt 0: none has begun, so begin with the first."""
+
+    attempt: int
+    offset: int
+
+
+class Follower:
+    """One reader's events, to be iterated once, in the greenlet of its request."""
+
+    def __init__(
+        self,
+        tasks: TaskService,
+        task_id: str,
+        position: Position,
+        *,
+        only_this_attempt: bool,
+        connection: HasFile | None,
+        on_close: Callable[[], None],
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._tasks = tasks
+        self._task_id = task_id
+        self._attempt, self._offset = position
+        self._only_this_attempt = only_this_attempt
+        self._connection = connection
+        self._on_close = on_close
+        self._heartbeat_seconds = heartbeat_seconds
+        self._status: dict[str, Any] | None = None
+        self._events = self._guarded()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._events
+
+    def close(self) -> None:
+        """The reader is gone, or has all. Called by the web server, whatever happened."""
+        self._events.close()
+        on_close, self._on_close = self._on_close, _nothing
+        on_close()
+
+    def _guarded(self) -> Generator[bytes, None, None]:
+        try:
+            yield from self._follow()
+        except ClientGone:
+            return
+        except FleetPulseError as error:
+            yield _event("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+        except Exception:
+            _LOGGER.exception("a follower of %s failed", self._task_id)
+            yield _event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
+
+    def _follow(self) -> Iterator[bytes]:
+        yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+        with self._tasks.watch(self._task_id) as watch:
+            while True:
+                details = self._tasks.details(self._task_id)
+                told = False
+                for event in self._news(details):
+                    told = True
+                    yield event
+                if (end := self._end(details)) is not None:
+                    yield end
+                    return
+                if told:
+                    gevent.sleep(PAUSE_SECONDS)
+                if not self._wait(watch):
+                    yield _HEARTBEAT
+
+    def _wait(self, watch: TaskWatch) -> bool:
+        with while_client_is_there(self._connection):
+            return watch.wait(self._heartbeat_seconds)
+
+    def _news(self, details: TaskDetails) -> Iterator[bytes]:
+        """What has changed since the last time, up to what was durable when the details were read."""
+        yield from self._status_change(details)
+        attempts = {attempt.attempt: attempt for attempt in details.attempts}
+        if self._attempt == 0 and attempts:
+            self._attempt = min(attempts)
+            yield self._attempt_began(attempts[self._attempt])
+        while (attempt := attempts.get(self._attempt)) is not None:
+            yield from self._log(has_ended=attempt.status.is_terminal)
+            following = attempts.get(self._attempt + 1)
+            if following is None or self._only_this_attempt:
+                return
+            self._attempt, self._offset = following.attempt, 0
+            yield self._attempt_began(following)
+
+    def _log(self, *, has_ended: bool) -> Iterator[bytes]:
+        while True:
+            _, log = self._tasks.read_log(self._task_id, self._attempt, self._offset, CHUNK_BYTES)
+            is_last = log.offset + len(log.data) >= log.size
+            # Of a character that came in part the rest is awaited, unless nothing will come.
+            text = log.data if has_ended and is_last else log.data[: whole_characters(log.data)]
+            if text:
+                offset, self._offset = self._offset, self._offset + len(text)
+                body = {"attempt": self._attempt, "offset": offset, "next_offset": self._offset, "logs": decoded(text)}
+                yield _event(None, body, self._id())
+            if is_last or not text:
+                return
+
+    def _status_change(self, details: TaskDetails) -> Iterator[bytes]:
+        task, attempt = details.task, newest(details.attempts)
+        status = {
+            "status": task.status,
+            "attempt": task.attempt,
+            "worker_id": None if attempt is None or attempt.status.is_terminal else attempt.worker_id,
+            "queue_reason": self._tasks.queue_reason(task),
+        }
+        if status != self._status:
+            self._status = status
+            yield _event("status", status)
+
+    def _attempt_began(self, attempt: Attempt) -> bytes:
+        return _event("attempt", {"attempt": attempt.attempt, "worker_id": attempt.worker_id}, self._id())
+
+    def _end(self, details: TaskDetails) -> bytes | None:
+        task = details.task
+        if self._only_this_attempt:
+            for attempt in details.attempts:
+                if attempt.attempt == self._attempt and attempt.status.is_terminal:
+                    return _event("end", {"attempt": attempt.attempt, **outcome_view(attempt.status, attempt.outcome)})
+        if task.status.is_terminal:
+            return _event("end", {"attempt": task.attempt, **outcome_view(task.status, task.outcome)})
+        return None
+
+    def _id(self) -> str:
+        return f"{self._attempt}-{self._offset}"
+
+
+def _nothing() -> None:
+    """It was closed before."""
+
+
+def _event(kind: str | None, body: object, event_id: str | None = None) -> bytes:
+    # JSON holds no line break, so the payload is one line of data.
+    lines = [b"data: " + orjson.dumps(body)]
+    if event_id is not None:
+        lines.insert(0, b"id: " + event_id.encode())
+    if kind is not None:
+        lines.insert(0, b"event: " + kind.encode())
+    return b"\n".join(lines) + b"\n\n"

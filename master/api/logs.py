@@ -1,0 +1,179 @@
+"""``/api/tasks/{task_id}/logs``: a part of a log as JSON or as it is, or the task followed as it goes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import falcon
+import orjson
+
+from master.api.follow import Follower, Position
+from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
+from master.api.ports import TaskService
+from master.api.problems import RETRY_AFTER_SECONDS
+from master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
+from master.tasks.ports import TaskDetails
+
+MAX_FOLLOWERS = 500
+"""Each holds a connection and a greenlet."""
+
+SLICE_BYTES = 256 * 1024
+
+
+class _Part(NamedTuple):
+    """Bytes ``offset`` to ``offset + len(data)`` of an attempt's log of ``size`` bytes."""
+
+    attempt: int
+    offset: int
+    data: bytes
+    size: int
+    has_ended: bool
+    """Nothing will be added to the log."""
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + len(self.data)
+
+
+class TaskLogs:
+    """Reads are of what is durable."""
+
+    def __init__(self, tasks: TaskService, max_followers: int = MAX_FOLLOWERS) -> None:
+        self._tasks = tasks
+        self._max_followers = max_followers
+        self.followers = 0
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
+        query = log_query_of(req)
+        check_task_id(task_id)
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        resp.append_header("Vary", "Accept")
+        if query.follow:
+            self._follow(req, resp, task_id, query)
+        elif query.format == "text" or (query.format is None and _prefers_text(req)):
+            self._text(resp, task_id, query)
+        else:
+            self._json(resp, task_id, query)
+
+    on_head = on_get
+
+    def _json(self, resp: falcon.Response, task_id: str, query: LogQuery) -> None:
+        part = self._part(task_id, query)
+        is_last = part.next_offset >= part.size
+        kept = len(part.data) if is_last and part.has_ended else whole_characters(part.data)
+        if kept or is_last:  # else the limit is less than one character
+            part = part._replace(data=part.data[:kept])
+        resp.cache_control = ("no-cache",)
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = orjson.dumps(
+            {
+                "task_id": task_id,
+                "attempt": part.attempt,
+                "offset": part.offset,
+                "next_offset": part.next_offset,
+                "size": part.size,
+                "complete": part.has_ended and part.next_offset >= part.size,
+                "logs": decoded(part.data),
+            }
+        )
+
+    def _text(self, resp: falcon.Response, task_id: str, query: LogQuery) -> None:
+        """As it is, to its present end unless there is a limit."""
+        part = self._part(task_id, query)
+        end = part.next_offset if query.limit is not None else max(part.size, part.next_offset)
+        resp.cache_control = ("no-cache",)
+        resp.content_type = "text/plain; charset=utf-8"
+        for name, value in (
+            ("Attempt", part.attempt),
+            ("Offset", part.offset),
+            ("Next-Offset", end),
+            ("Size", part.size),
+            ("Complete", "true" if part.has_ended and end >= part.size else "false"),
+        ):
+            resp.set_header(f"X-Log-{name}", str(value))
+        if end == part.next_offset:
+            resp.data = part.data
+        else:
+            resp.content_length = end - part.offset
+            resp.stream = self._slices(task_id, part, end)
+
+    def _slices(self, task_id: str, first: _Part, end: int) -> Iterator[bytes]:
+        """The rest in pieces, so that a long log is never in memory as a whole."""
+        yield first.data
+        offset = first.next_offset
+        while offset < end:
+            _, log = self._tasks.read_log(task_id, first.attempt, offset, min(SLICE_BYTES, end - offset))
+            if not log.data:
+                return
+            yield log.data
+            offset += len(log.data)
+
+    def _part(self, task_id: str, query: LogQuery) -> _Part:
+        # The details first: what ended by then has all of its log in the store.
+        details = self._tasks.details(task_id)
+        limit = query.limit or MAX_LOG_BYTES
+        offset = query.offset or 0
+        if query.tail is not None:
+            offset = -limit
+        number = _attempt_of(details, query)
+        _, log = self._tasks.read_log(task_id, number, offset, limit)
+        part = _Part(number, log.offset, log.data, log.size, _has_ended(details, number))
+        cut = last_lines(part.data, query.tail) if query.tail is not None else 0
+        if offset < 0 < part.offset and cut == 0:
+            cut = torn_bytes(part.data)
+        return part._replace(offset=part.offset + cut, data=part.data[cut:])
+
+    def _follow(self, req: falcon.Request, resp: falcon.Response, task_id: str, query: LogQuery) -> None:
+        position = self._position(req, task_id, query)
+        resp.content_type = "text/event-stream; charset=utf-8"
+        resp.cache_control = ("no-store",)
+        resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
+        if req.method == "HEAD":
+            return
+        if self.followers >= self._max_followers:
+            told = f"{self.followers} readers follow logs already, which is as many as the master serves"
+            raise falcon.HTTPServiceUnavailable(description=told, retry_after=RETRY_AFTER_SECONDS)
+        self.followers += 1
+        resp.stream = Follower(
+            self._tasks,
+            task_id,
+            position,
+            only_this_attempt=query.attempt is not None,
+            connection=req.env.get("gunicorn.socket"),
+            on_close=self._unfollow,
+        )
+
+    def _unfollow(self) -> None:
+        self.followers -= 1
+
+    def _position(self, req: falcon.Request, task_id: str, query: LogQuery) -> Position:
+        """Where to begin. Looks at the log, so that one that cannot be had is a 404 or a 410 before any event."""
+        details = self._tasks.details(task_id)
+        number, offset = details.task.attempt if query.attempt is None else query.attempt, query.offset or 0
+        seen = last_event_of(req)
+        # A browser comes back with the query that it began with, so the last event says more than the offset.
+        if seen is not None and query.attempt in {None, seen[0]}:
+            number, offset = seen
+        elif number == 0 or number > details.task.attempt:
+            return Position(number, max(offset, 0))
+        elif query.tail is not None or offset < 0:
+            return Position(number, self._part(task_id, query).offset)
+        self._tasks.read_log(task_id, number, offset, 1)
+        return Position(number, offset)
+
+
+def _attempt_of(details: TaskDetails, query: LogQuery) -> int:
+    if query.attempt is None or query.attempt in {attempt.attempt for attempt in details.attempts}:
+        return query.attempt or details.task.attempt
+    told = f"task {details.task.task_id} has had {details.task.attempt} attempts, and no attempt {query.attempt}"
+    raise falcon.HTTPNotFound(description=told)
+
+
+def _has_ended(details: TaskDetails, number: int) -> bool:
+    for attempt in details.attempts:
+        if attempt.attempt == number:
+            return attempt.status.is_terminal
+    return details.task.status.is_terminal
+
+
+def _prefers_text(req: falcon.Request) -> bool:
+    return req.client_prefers((falcon.MEDIA_JSON, falcon.MEDIA_TEXT)) == falcon.MEDIA_TEXT

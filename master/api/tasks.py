@@ -1,0 +1,170 @@
+"""What the paths of tasks answer."""
+
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlencode
+
+import falcon
+import gevent
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from master.api.body import BodyReader
+from master.api.invalid import validated
+from master.api.logs import TaskLogs
+from master.api.ports import TaskService
+from master.api.queries import AttemptListQuery, NoQuery, TaskListQuery, check_task_id, check_worker_id, query_of
+from master.api.submission import submission
+from master.api.task_views import assignment_view, details_view, task_view
+
+TASKS_IN_A_ROW = 64
+"""Tasks of a page after which other greenlets have their turn."""
+
+App: TypeAlias = "falcon.App[Any, Any]"
+
+
+def _reason(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable, without control characters")
+    return text
+
+
+class DrainRequest(BaseModel):
+    """The body, if there is one, of ``POST /api/workers/{worker_id}/drain``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    reason: Annotated[str, Field(max_length=256), AfterValidator(_reason)] = ""
+
+
+class UndrainRequest(BaseModel):
+    """The body, if there is one, of ``POST /api/workers/{worker_id}/undrain``: an empty object."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Tasks:
+    """``/api/tasks``: submit one, list them."""
+
+    def __init__(self, tasks: TaskService, body: BodyReader) -> None:
+        self._tasks = tasks
+        self._body = body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query_of(req, NoQuery)
+        spec, idempotency = submission(self._body.json(req), req.get_header("Idempotency-Key"))
+        task, is_new = self._tasks.submit(spec, idempotency)
+        if is_new:
+            _answer(resp, task_view(task, None, self._tasks.queue_reason(task)), falcon.HTTP_201)
+        else:
+            _answer(resp, _details(self._tasks, task.task_id))
+        resp.location = f"/api/tasks/{task.task_id}"
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query = query_of(req, TaskListQuery)
+        page = self._tasks.find(query.task_query())
+        views = []
+        for number, task in enumerate(page.tasks, start=1):
+            if number % TASKS_IN_A_ROW == 0:
+                gevent.sleep(0)
+            views.append(task_view(task, page.attempts.get(task.task_id), self._tasks.queue_reason(task)))
+        if page.next_cursor is not None:
+            resp.append_link(_page_after(query, page.next_cursor), "next")
+        _answer(resp, views)
+
+    on_head = on_get
+
+
+class OneTask:
+    """``/api/tasks/{task_id}``: all that is known of one; cancel it."""
+
+    def __init__(self, tasks: TaskService) -> None:
+        self._tasks = tasks
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
+        query_of(req, NoQuery)
+        check_task_id(task_id)
+        _answer(resp, _details(self._tasks, task_id))
+
+    on_head = on_get
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
+        query_of(req, NoQuery)
+        check_task_id(task_id)
+        self._tasks.cancel(task_id)
+        _answer(resp, _details(self._tasks, task_id), falcon.HTTP_202)
+
+
+class WorkerTasks:
+    """``/api/workers/{worker_id}/tasks``: what was assigned to a worker."""
+
+    def __init__(self, tasks: TaskService) -> None:
+        self._tasks = tasks
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        query = query_of(req, AttemptListQuery)
+        check_worker_id(worker_id)
+        found = self._tasks.worker_attempts(worker_id, query.limit)
+        _answer(resp, [assignment_view(attempt, task) for attempt, task in found])
+
+    on_head = on_get
+
+
+class DrainedWorker:
+    """``/api/workers/{worker_id}/drain``: give a worker no new tasks."""
+
+    def __init__(self, tasks: TaskService, body: BodyReader) -> None:
+        self._tasks = tasks
+        self._body = body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        query_of(req, NoQuery)
+        body = self._body.optional_json(req)
+        reason = "" if body is None else validated(DrainRequest, body).reason
+        check_worker_id(worker_id)
+        self._tasks.drain(worker_id, reason)
+        _answer(resp, {"worker_id": worker_id, "draining": True, "reason": reason})
+
+
+class UndrainedWorker:
+    """``/api/workers/{worker_id}/undrain``: give it tasks again."""
+
+    def __init__(self, tasks: TaskService, body: BodyReader) -> None:
+        self._tasks = tasks
+        self._body = body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        query_of(req, NoQuery)
+        if (body := self._body.optional_json(req)) is not None:
+            validated(UndrainRequest, body)
+        check_worker_id(worker_id)
+        self._tasks.undrain(worker_id)
+        _answer(resp, {"worker_id": worker_id, "draining": False, "reason": None})
+
+
+def add_task_routes(app: App, tasks: TaskService) -> None:
+    """Every path about tasks."""
+    body = BodyReader()
+    app.add_route("/api/tasks", Tasks(tasks, body))
+    app.add_route("/api/tasks/{task_id}", OneTask(tasks))
+    app.add_route("/api/tasks/{task_id}/logs", TaskLogs(tasks))
+    app.add_route("/api/workers/{worker_id}/tasks", WorkerTasks(tasks))
+    app.add_route("/api/workers/{worker_id}/drain", DrainedWorker(tasks, body))
+    app.add_route("/api/workers/{worker_id}/undrain", UndrainedWorker(tasks, body))
+
+
+def _details(tasks: TaskService, task_id: str) -> dict[str, Any]:
+    details = tasks.details(task_id)
+    return details_view(details, tasks.queue_reason(details.task))
+
+
+def _page_after(query: TaskListQuery, cursor: str) -> str:
+    said: list[tuple[str, object]] = [("status", status) for status in sorted(query.status)]
+    said += [(name, value) for name in ("worker_id", "name") if (value := getattr(query, name)) is not None]
+    return "/api/tasks?" + urlencode([*said, ("limit", query.limit), ("cursor", cursor)])
+
+
+def _answer(resp: falcon.Response, body: object, status: str = falcon.HTTP_200) -> None:
+    resp.status = status
+    resp.cache_control = ("no-cache",)
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = orjson.dumps(body)
