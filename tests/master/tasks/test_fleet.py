@@ -1,0 +1,100 @@
+"""master.tasks.fleet: what the workers offer, what is taken of it, and why one offers nothing"""
+
+import pytest
+
+from master.tasks.fleet import FleetCapacity
+from master.tasks.records import Demand, Drain
+from master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, TaskSupport, WorkerTelemetry
+
+GIB = 1024**3
+READY = WorkerTelemetry(
+    "rack-7",
+    Registration(
+        capacity=Capacity(cpu_cores=4.0, memory_bytes=8 * GIB, gpu_count=2, gpu_uuids=("GPU-a", "GPU-b")),
+        labels={"zone": "eu"},
+        task_support=TaskSupport(available=True),
+    ),
+    *(0.0, True, 0.0, Reading(), HeartbeatCounts(), 0),
+)
+
+
+@pytest.fixture
+def fleet() -> FleetCapacity:
+    fleet = FleetCapacity()
+    fleet.observe(READY)
+    fleet.set_connected("rack-7", is_connected=True)
+    return fleet
+
+
+def test_an_idle_worker_offers_all_that_it_has(fleet: FleetCapacity) -> None:
+    (offer,) = fleet.offers()
+    assert (offer.cpu_cores, offer.memory_bytes, offer.gpu_uuids) == (4.0, 8 * GIB, ("GPU-a", "GPU-b"))
+    assert (offer.free_cpu_cores, offer.free_memory_bytes) == (4.0, 8 * GIB)
+    assert (offer.free_gpu_uuids, offer.labels, offer.refusal) == (("GPU-a", "GPU-b"), {"zone": "eu"}, None)
+
+
+def test_what_is_taken_is_not_offered_until_it_is_given_back(fleet: FleetCapacity) -> None:
+    fleet.allocate("rack-7", ("task-1", 1), Demand(1.5, GIB, 1), ("GPU-a",))
+    (offer,) = fleet.offers()
+    assert (offer.free_cpu_cores, offer.free_memory_bytes, offer.free_gpu_uuids) == (2.5, 7 * GIB, ("GPU-b",))
+    allocation = fleet.allocation("rack-7")
+    assert (allocation.cpu_cores, allocation.memory_bytes, allocation.gpu_uuids, allocation.tasks) == (
+        *(1.5, GIB),
+        *(("GPU-a",), 1),
+    )
+    fleet.release("rack-7", ("task-1", 1))
+    (offer,) = fleet.offers()
+    assert (offer.free_cpu_cores, offer.free_gpu_uuids) == (4.0, ("GPU-a", "GPU-b"))
+
+
+def test_tenths_of_cores_add_up_exactly(fleet: FleetCapacity) -> None:
+    for number in range(40):
+        fleet.allocate("rack-7", (f"task-{number}", 1), Demand(0.1, 0, 0), ())
+    assert fleet.offers()[0].free_cpu_cores == 0.0
+    for number in range(40):
+        fleet.release("rack-7", (f"task-{number}", 1))
+    assert fleet.offers()[0].free_cpu_cores == 4.0
+
+
+def test_a_heartbeat_that_says_nothing_new_changes_nothing(fleet: FleetCapacity) -> None:
+    before = fleet.revision
+    assert not fleet.observe(READY._replace(last_update=99.0, reading=Reading(load1=1.0)))
+    assert fleet.revision == before
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (READY._replace(is_active=False), "it is inactive"),
+        (READY._replace(reading=Reading(task_support=TaskSupport(False, "no Docker"))), "no Docker"),
+        (READY._replace(registration=Registration()), "it only reports telemetry"),
+    ],
+)
+def test_why_a_worker_takes_nothing(fleet: FleetCapacity, change: WorkerTelemetry, why: str) -> None:
+    assert fleet.observe(change)
+    assert fleet.offers()[0].refusal == why
+    assert fleet.observe(READY)
+    assert fleet.offers()[0].refusal is None
+
+
+def test_a_worker_that_cannot_be_told_anything_takes_nothing(fleet: FleetCapacity) -> None:
+    fleet.set_connected("rack-7", is_connected=False)
+    assert fleet.allocation("rack-7").refusal == "its connection is broken"
+
+
+def test_a_drain_outlives_the_worker(fleet: FleetCapacity) -> None:
+    fleet.set_drain("rack-7", Drain("rack-7", "new disks", since=1.0))
+    assert fleet.offers()[0].refusal == "it is drained: new disks"
+    fleet.forget("rack-7")
+    assert fleet.offers() == ()
+    fleet.observe(READY)
+    assert fleet.offers()[0].refusal == "it is drained: new disks"
+    fleet.set_drain("rack-7", None)
+    assert fleet.offers()[0].refusal is None
+
+
+def test_what_a_worker_that_left_holds_is_held_until_it_ends(fleet: FleetCapacity) -> None:
+    fleet.allocate("rack-7", ("task-1", 1), Demand(1.0, 0, 0), ())
+    fleet.forget("rack-7")
+    fleet.observe(READY)
+    assert fleet.offers()[0].free_cpu_cores == 3.0
