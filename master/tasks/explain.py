@@ -1,0 +1,161 @@
+"""Why a task is still queued, in one sentence for people. Pure.
+
+The first that holds, from what nobody can mend by waiting to what mends itself: there is no worker; no worker satisfies
+the constraints; none could ever hold the task; those that could take no tasks; a resource is short; others go first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from master.tasks.placement.amounts import Amounts, demanded, free, total
+from master.tasks.placement.records import Offer, Waiting, label_of, satisfies
+
+_NO_RESERVATIONS: Mapping[str, str] = MappingProxyType({})
+_REASONS_NAMED = 3
+_MIB, _GIB = 1024**2, 1024**3
+
+
+def explain(waiting: Waiting, offers: Sequence[Offer], reservations: Mapping[str, str] = _NO_RESERVATIONS) -> str:
+    """The sentence, without a full stop. ``reservations`` are those of the scheduler's last plan.
+
+    Without a reservation of its own, two tasks with the same demand and constraints have the same sentence.
+    """
+    if not offers:
+        return "there is no worker"
+    demand = demanded(waiting.demand)
+    matching = [offer for offer in offers if satisfies(offer, waiting.constraints)]
+    if not matching:
+        return _no_match(waiting.constraints, offers)
+    able = [offer for offer in matching if demand.fits_into(total(offer))]
+    if not able:
+        return _never(demand, matching, _worker(matching, offers))
+    return _may_fit(waiting.task_id, demand, able, reservations, _worker(matching, offers))
+
+
+def _worker(matching: Sequence[Offer], offers: Sequence[Offer]) -> str:
+    return "worker" if len(matching) == len(offers) else "worker that satisfies the constraints"
+
+
+def _no_match(constraints: Mapping[str, tuple[str, ...]], offers: Sequence[Offer]) -> str:
+    for label, allowed in sorted(constraints.items()):
+        if not any(label_of(offer, label) in allowed for offer in offers):
+            wanted = f"the id {_either(allowed)}" if label == "worker_id" else f"the label {label}={_either(allowed)}"
+            return f"no worker has {wanted}"
+    wanted = " and ".join(f"{label}={_either(allowed)}" for label, allowed in sorted(constraints.items()))
+    return f"no worker has {wanted} together"
+
+
+def _never(demand: Amounts, matching: Sequence[Offer], worker: str) -> str:
+    """No worker could hold it, however idle."""
+    sizes = [(total(offer), offer.worker_id) for offer in matching]
+    too_large = [
+        f"needs {_amount(kind, wanted)}, and the largest {worker}, {worker_id}, has {_amount(kind, most)}"
+        for kind, wanted, most, worker_id in _largest(demand, sizes)
+        if most < wanted
+    ]
+    if too_large:
+        return "; ".join(too_large)
+    size, worker_id = min(sizes, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
+    lack = _amounts(demand.missing_from(size))
+    return (
+        f"no {worker} is large enough for {_amounts(demand)} together: the closest, {worker_id}, has {lack} too little"
+    )
+
+
+def _may_fit(task_id: str, demand: Amounts, able: Sequence[Offer], reservations: Mapping[str, str], worker: str) -> str:
+    """Some could hold it, if they were idle and took tasks."""
+    taking = [offer for offer in able if offer.refusal is None]
+    if not taking:
+        return _refused(able)
+    for offer in taking:
+        if reservations.get(offer.worker_id) == task_id:
+            return _kept(demand, offer)
+    room = [offer for offer in taking if demand.fits_into(free(offer))]
+    if not room:
+        return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
+    return _others_first(room, reservations)
+
+
+def _refused(able: Sequence[Offer]) -> str:
+    if len(able) == 1:
+        return f"the only worker that could hold it, {able[0].worker_id}, takes no tasks: {able[0].refusal}"
+    reasons = Counter(offer.refusal for offer in able).most_common()
+    named = "; ".join(f"{count} because {reason}" for reason, count in reasons[:_REASONS_NAMED])
+    rest = sum(count for _, count in reasons[_REASONS_NAMED:])
+    return f"the {len(able)} workers that could hold it take no tasks: {named}" + (
+        f"; {rest} for other reasons" if rest else ""
+    )
+
+
+def _kept(demand: Amounts, offer: Offer) -> str:
+    lack = demand.missing_from(free(offer))
+    if not any(lack):
+        return f"is about to be placed on {offer.worker_id}, which is kept for it"
+    return f"waits until {_amounts(lack)} more come free on {offer.worker_id}, which is kept for it"
+
+
+def _short(demand: Amounts, taking: Sequence[Offer], worker: str) -> str:
+    """Some worker could hold it, but none can now."""
+    rooms = [(free(offer), offer.worker_id) for offer in taking]
+    totals = {offer.worker_id: total(offer) for offer in taking}
+    short = [
+        f"{_amount(kind, wanted)} free: the most is {_amount(kind, most)} on {worker_id},"
+        f" of {_bare(kind, totals[worker_id][kind])}"
+        for kind, wanted, most, worker_id in _largest(demand, rooms)
+        if most < wanted
+    ]
+    if short:
+        return f"no {worker} has {'; nor '.join(short)}"
+    room, worker_id = min(rooms, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
+    lack = _amounts(demand.missing_from(room))
+    return f"no {worker} has {_amounts(demand)} free together: the closest, {worker_id}, has {lack} too little"
+
+
+def _others_refuse(count: int) -> str:
+    if not count:
+        return ""
+    return f"; {count} more could hold it, but {'takes' if count == 1 else 'take'} no tasks now"
+
+
+def _others_first(room: Sequence[Offer], reservations: Mapping[str, str]) -> str:
+    kept = [offer.worker_id for offer in room if offer.worker_id in reservations]
+    if len(kept) < len(room):
+        return "waits for its turn: there is room for it, and tasks with higher priority or age are placed first"
+    worker_id = min(kept)
+    where = worker_id if len(kept) == 1 else f"{len(kept)} workers such as {worker_id}"
+    return f"there is room for it only on {where}, kept for a task that waits for longer ({reservations[worker_id]})"
+
+
+def _largest(demand: Amounts, sizes: Sequence[tuple[Amounts, str]]) -> Iterable[tuple[int, int, int, str]]:
+    """For each resource that is demanded its index in ``Amounts``, how much is, the most that there is, and where."""
+    for kind, wanted in enumerate(demand):
+        if wanted:
+            size, worker_id = min(sizes, key=lambda sized: (-sized[0][kind], sized[1]))
+            yield kind, wanted, max(size[kind], 0), worker_id
+
+
+def _amounts(amounts: Amounts) -> str:
+    parts = [_amount(kind, amount) for kind, amount in enumerate(amounts) if amount]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _amount(kind: int, amount: int) -> str:
+    number = _bare(kind, amount)
+    if kind == 1:
+        return f"{number} of memory"
+    name = ("CPU core", "", "GPU")[kind]
+    return f"{number} {name}" if number == "1" else f"{number} {name}s"
+
+
+def _bare(kind: int, amount: int) -> str:
+    """Exact where it matters: what is less than something else never reads the same."""
+    if kind == 0:
+        return f"{amount / 1_000_000:.6f}".rstrip("0").rstrip(".")
+    if kind == 1:
+        return f"{amount // _GIB} GiB" if amount % _GIB == 0 else f"{amount // _MIB} MiB"
+    return str(amount)
+
+
+def _either(values: Sequence[str]) -> str:
+    return " or ".join(sorted(values)) or "(no value is allowed)"
