@@ -34,6 +34,8 @@ class Family(NamedTuple):
     subject: Subject
     field: str
     convert: Callable[[Any], Number] | None = None
+    """What makes the number of a reading that is there."""
+
     seldom_changes: bool = False
     """Sizes, names, states: the exposition renders them when they differ, not at every heartbeat."""
 
@@ -48,7 +50,7 @@ class Family(NamedTuple):
     def read(self) -> Callable[[Any], Number]:
         """The reading of an item."""
         get, convert = attrgetter(self.field), self.convert
-        return get if convert is None else lambda item: convert(get(item))
+        return get if convert is None else lambda item: None if (value := get(item)) is None else convert(value)
 
     def samples(self, telemetry: WorkerTelemetry) -> list[Labelled]:
         """What the family says of a worker; a reading that is missing is ``None``."""
@@ -59,8 +61,8 @@ class Family(NamedTuple):
         ]
 
 
-def _ratio(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100.0
+def _ratio(percent: float) -> float:
+    return percent / 100.0
 
 
 def _one(_: object) -> int:

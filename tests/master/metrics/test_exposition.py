@@ -13,7 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.samples import Sample
 
-from master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition, escape
+from master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
+from master.metrics.sections import escape
 from master.telemetry.intake import reading_from
 from master.telemetry.records import (
     Allocation,
@@ -237,7 +238,10 @@ def test_a_scrape_lets_others_have_their_turn() -> None:
 
 # Labels
 
-HOSTILE = ['"', "\\", "\n", '\\"', "\\n", '"} 1\nfleetpulse_worker_up{worker_id="evil', "{}=,#", " ", "", "名前"]
+HOSTILE = [
+    '"', "\\", "\n", '\\"', "\\n", '"} 1\nfleetpulse_worker_up{worker_id="evil', "{}=,#", " ", "", "名前",
+    "%b", "100 %", "is null", "ÿ",
+]  # fmt: skip
 
 
 def with_mountpoint(mountpoint: str) -> WorkerTelemetry:

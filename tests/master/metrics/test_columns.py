@@ -1,0 +1,56 @@
+"""master.metrics.columns"""
+
+import pytest
+
+from master.metrics.columns import Columns, SteadyColumns
+
+
+@pytest.fixture(params=[Columns, SteadyColumns])
+def columns(request: pytest.FixtureRequest) -> Columns:
+    made: Columns = request.param(2)
+    return made
+
+
+def texts(columns: Columns) -> list[bytes]:
+    return [columns.join(0), columns.join(1)]
+
+
+def test_nobody_has_no_text(columns: Columns) -> None:
+    assert texts(columns) == [b"", b""]
+
+
+def test_lines_stand_in_the_order_in_which_their_workers_came(columns: Columns) -> None:
+    columns.put("a", [b"a0", b""])
+    columns.put("b", [b"b0", b"b1"])
+    assert texts(columns) == [b"a0b0", b"b1"]
+    columns.put("a", [b"A0", b"A1"])
+    assert texts(columns) == [b"A0b0", b"A1b1"]
+
+
+def test_who_leaves_makes_place_for_the_next(columns: Columns) -> None:
+    for worker_id in ("a", "b", "c"):
+        columns.put(worker_id, [worker_id.encode(), b"-"])
+    columns.remove("b")
+    columns.remove("stranger")
+    assert texts(columns) == [b"ac", b"--"]
+    columns.put("d", [b"d", b"+"])
+    columns.put("e", [b"e", b"!"])
+    assert texts(columns) == [b"adce", b"-+-!"]
+    for worker_id in ("a", "c", "d", "e"):
+        columns.remove(worker_id)
+    assert texts(columns) == [b"", b""]
+
+
+def test_a_row_has_a_line_for_every_column(columns: Columns) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        columns.put("a", [b"a0"])
+
+
+def test_a_text_that_did_not_change_is_not_joined_again() -> None:
+    columns = SteadyColumns(2)
+    columns.put("a", [b"a0", b"a1"])
+    before = texts(columns)
+    columns.put("a", [b"a0", b"A1"])
+    after = texts(columns)
+    assert after == [b"a0", b"A1"]
+    assert after[0] is before[0]
