@@ -1,0 +1,133 @@
+"""Logs as rows of bytes: appending to one, and reading a part of one.
+
+What is there is never changed: of a chunk that overlaps it, only the rest is written. A chunk that begins beyond the
+end leaves a hole, which stays. A reader that comes to a hole goes on behind it, so the offset of what it gets may be
+larger than the one that it asked for; no offset ever means another byte.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from master.store.tables import attempts, log_chunks
+from master.store.upsert import insert_or_keep
+from master.tasks.ports import LogSlice
+from master.tasks.records import LogChunk
+
+_LOGGER = logging.getLogger(__name__)
+
+ROW_BYTES = 128 * 1024
+"""Chunks that follow each other in one batch are joined up to this."""
+
+_SIZES_KEPT = 20_000
+_ROWS_READ_AT_ONCE = 16
+
+_Log = tuple[str, int]
+
+
+class LogWriter:
+    """Knows how long the logs are that were written to lately. Belongs to the writer's thread."""
+
+    def __init__(self) -> None:
+        self._sizes: OrderedDict[_Log, int] = OrderedDict()
+        self._rows: list[LogChunk] = []
+        self._last: dict[_Log, int] = {}
+
+    def append(self, connection: Connection, chunk: LogChunk) -> None:
+        """Have the part of a chunk that is new written by the next ``flush``."""
+        log = (chunk.task_id, chunk.attempt)
+        size = self._size(connection, log)
+        end = chunk.offset + len(chunk.data)
+        if end <= size or not chunk.data:
+            return
+        if chunk.offset < size:
+            chunk = chunk._replace(offset=size, data=chunk.data[size - chunk.offset :])
+        elif chunk.offset > size:
+            _LOGGER.warning(
+                "the log of attempt %d of task %s has a hole from byte %d to %d",
+                chunk.attempt, chunk.task_id, size, chunk.offset,
+            )  # fmt: skip
+        self._sizes[log] = end
+        last = self._last.get(log)
+        if last is not None:
+            before = self._rows[last]
+            if before.offset + len(before.data) == chunk.offset and len(before.data) + len(chunk.data) <= ROW_BYTES:
+                self._rows[last] = before._replace(data=before.data + chunk.data)
+                return
+        self._last[log] = len(self._rows)
+        self._rows.append(chunk)
+
+    def flush(self, connection: Connection) -> None:
+        """Write what was appended."""
+        rows = [
+            {
+                "task_id": chunk.task_id,
+                "attempt": chunk.attempt,
+                "start_offset": chunk.offset,
+                "end_offset": chunk.offset + len(chunk.data),
+                "data": chunk.data,
+            }
+            for chunk in self._rows
+        ]
+        insert_or_keep(connection, log_chunks, rows, ("task_id", "attempt", "start_offset"))
+        self._rows, self._last = [], {}
+        while len(self._sizes) > _SIZES_KEPT:
+            self._sizes.popitem(last=False)
+
+    def forget(self) -> None:
+        """The transaction came to nothing: believe the tables only."""
+        self._sizes.clear()
+        self._rows, self._last = [], {}
+
+    def _size(self, connection: Connection, log: _Log) -> int:
+        size = self._sizes.get(log)
+        if size is None:
+            size = log_size(connection, *log)
+            self._sizes[log] = size
+        self._sizes.move_to_end(log)
+        return size
+
+
+def log_size(connection: Connection, task_id: str, attempt: int) -> int:
+    """How many bytes there are, holes counted; 0 for none."""
+    ends = select(log_chunks.c.end_offset).where(log_chunks.c.task_id == task_id, log_chunks.c.attempt == attempt)
+    return connection.scalar(ends.order_by(log_chunks.c.start_offset.desc()).limit(1)) or 0
+
+
+def read_slice(connection: Connection, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
+    """At most ``limit`` bytes from ``offset``, which counts from the end when it is negative."""
+    is_attempt = (attempts.c.task_id == task_id) & (attempts.c.attempt == attempt)
+    expired_bytes = connection.scalar(select(attempts.c.log_expired_bytes).where(is_attempt))
+    size = log_size(connection, task_id, attempt) if expired_bytes is None else expired_bytes
+    start = max(size + offset, 0) if offset < 0 else offset
+    if expired_bytes is not None:
+        return LogSlice(start, b"", size, expired=True)
+    is_log = (log_chunks.c.task_id == task_id) & (log_chunks.c.attempt == attempt)
+    # The chunk that holds the first byte is the last one that begins at or before it.
+    first = select(func.max(log_chunks.c.start_offset)).where(is_log, log_chunks.c.start_offset <= start)
+    statement = (
+        select(log_chunks.c.start_offset, log_chunks.c.data)
+        .where(is_log, log_chunks.c.start_offset >= func.coalesce(first.scalar_subquery(), 0))
+        .order_by(log_chunks.c.start_offset)
+    )
+    with connection.execute(statement, execution_options={"yield_per": _ROWS_READ_AT_ONCE}) as chunks:
+        return LogSlice(*_joined(chunks, start, limit), size=size)
+
+
+def _joined(chunks: Iterable[Any], start: int, limit: int) -> tuple[int, bytes]:
+    """The offset of the first byte at or after ``start``, and what follows it without a hole."""
+    found, data = start, bytearray()
+    for chunk_start, chunk in chunks:
+        if chunk_start + len(chunk) <= start:
+            continue
+        if not data:
+            found = max(start, chunk_start)
+        elif chunk_start != found + len(data):
+            break
+        data += chunk[max(found - chunk_start, 0) :] if not data else chunk
+        if len(data) >= limit:
+            break
+    return found, bytes(data[:limit])

@@ -1,0 +1,8 @@
+"""How Alembic runs a migration: on the connection, and in the transaction, that ``master.store.schema`` gives it."""
+
+from alembic import context
+
+from master.store.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+context.run_migrations()

@@ -1,0 +1,61 @@
+"""Opening and closing a database. Both are done by the writer's thread."""
+
+import logging
+import sqlite3
+import time
+
+from sqlalchemy.exc import DBAPIError
+
+from master.errors import ConfigError, StoreUnavailable
+from master.store.engines import Engines
+from master.store.failures import blames_row, in_words
+from master.store.files import FileLock, make_private
+from master.store.reading import last_event_id
+from master.store.schema import migrate
+from master.store.url import DatabaseUrl
+
+_LOGGER = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.25
+
+
+class Opening:
+    """Waits for a database that is starting, and for the end of a master that is stopping, but not for ever."""
+
+    def __init__(self, database: DatabaseUrl, engines: Engines, patience_seconds: float) -> None:
+        self._database, self._engines, self._patience_seconds = database, engines, patience_seconds
+        path = database.path
+        self._lock = FileLock(path.with_name(f"{path.name}.lock")) if path is not None else None
+
+    def open(self) -> int:
+        """The largest number of an event that is stored. Raise ``ConfigError`` or ``StoreUnavailable``."""
+        if self._database.path is not None and self._lock is not None:
+            make_private(self._database.path)
+            self._lock.acquire(self._patience_seconds)
+        deadline = time.monotonic() + self._patience_seconds
+        is_first = True
+        while True:
+            try:
+                with self._engines.writer.begin() as connection:
+                    migrate(connection, str(self._database))
+                    return last_event_id(connection)
+            except DBAPIError as error:
+                if _is_final(error):
+                    raise ConfigError(f"the database {self._database} is not usable: {in_words(error)}") from error
+                if time.monotonic() >= deadline:
+                    raise StoreUnavailable(f"the database {self._database}: {in_words(error)}") from error
+                if is_first:
+                    _LOGGER.warning("waiting for the database %s: %s", self._database, in_words(error))
+                is_first = False
+            time.sleep(_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the connections, then of the file."""
+        self._engines.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _is_final(error: DBAPIError) -> bool:
+    """Whether waiting is no use: a wrong parameter, or a file that is no database."""
+    return blames_row(error) or type(error.orig) is sqlite3.DatabaseError

@@ -1,0 +1,162 @@
+"""The tables, as the newest migration leaves them; a test compares the two.
+
+No foreign keys: one thread writes everything in order, and one row that is wrong must not stop those after it.
+Text that is compared or sorted has the collation of its bytes, on every database, whatever its locale.
+"""
+
+import json
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+
+
+class Words(TypeDecorator[str]):
+    """Text from anywhere. What a database refuses in it, NUL and half a surrogate pair, becomes a replacement mark."""
+
+    impl = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+class Json(TypeDecorator[Any]):
+    """A value as JSON text, all ASCII, so that it may hold any string. Tuples come back as lists."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+# SQLite makes only an INTEGER primary key the row's own number; it has 64 bits there all the same.
+RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+# Constraints have names, so that later migrations can speak of them.
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Words, primary_key=True),
+    Column("hostname", Words, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("seen_at", Double, nullable=True),
+    Column("drain_reason", Words, nullable=True),
+    Column("drained_since", Double, nullable=True),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    # The order in which tasks were accepted; given by the database, never again to another task.
+    Column("sequence", RowNumber, primary_key=True, autoincrement=True),
+    Column("task_id", Words, nullable=False, unique=True),
+    Column("idempotency_key", Words, nullable=True, unique=True),
+    Column("idempotency_digest", Words, nullable=True),
+    Column("docker_image", Words, nullable=False),
+    Column("name", Words, nullable=False),
+    Column("command", Json, nullable=False),
+    Column("env", Json, nullable=False),
+    Column("cpu_required", Double, nullable=False),
+    Column("memory_required", BigInteger, nullable=False),
+    Column("gpu_required", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("timeout_seconds", Double, nullable=True),
+    Column("labels", Json, nullable=False),
+    Column("constraints", Json, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("retries_used", Integer, nullable=False),
+    Column("not_before", Double, nullable=True),
+    Column("cancel_requested_at", Double, nullable=True),
+    Column("pending_at", Double, nullable=True),
+    Column("running_at", Double, nullable=True),
+    Column("finished_at", Double, nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("oom_killed", Boolean, nullable=True),
+    Column("reason", Words, nullable=True),
+    Column("error", Words, nullable=True),
+    # Of the newest attempt, kept here too so that a page of a worker's tasks is one range of an index.
+    Column("worker_id", Words, nullable=True),
+    Column("logs_pruned", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+# Each holds all that a page is chosen by, so that only the rows of the page itself are read.
+Index("ix_tasks_status", tasks.c.status, tasks.c.sequence, tasks.c.name)
+Index("ix_tasks_worker_id", tasks.c.worker_id, tasks.c.status, tasks.c.sequence, tasks.c.name)
+Index("ix_tasks_name", tasks.c.name, tasks.c.sequence, tasks.c.status, tasks.c.worker_id)
+Index("ix_tasks_finished_at", tasks.c.logs_pruned, tasks.c.finished_at)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("task_id", Words, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("worker_id", Words, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("assigned_at", Double, nullable=False),
+    Column("gpu_uuids", Json, nullable=False),
+    Column("preparing_at", Double, nullable=True),
+    Column("running_at", Double, nullable=True),
+    Column("finished_at", Double, nullable=True),
+    Column("container_id", Words, nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("oom_killed", Boolean, nullable=True),
+    Column("reason", Words, nullable=True),
+    Column("error", Words, nullable=True),
+    # How long the log was that has been pruned; NULL while it is there, or when there never was one.
+    Column("log_expired_bytes", BigInteger, nullable=True),
+)
+Index("ix_attempts_worker_id", attempts.c.worker_id, attempts.c.assigned_at)
+
+events = Table(
+    "events",
+    metadata,
+    # Given by the store before the first try to write, and growing: the order in which things happened.
+    Column("event_id", RowNumber, primary_key=True, autoincrement=False),
+    Column("task_id", Words, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("message", Words, nullable=False),
+)
+Index("ix_events_task_id", events.c.task_id, events.c.event_id)
+
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    Column("task_id", Words, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("start_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("end_offset", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
