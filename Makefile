@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 CODE := master worker proto tests tools setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format proto docs lock tools bench soak clean
+.PHONY: help up test lint format proto docs lock tools bench soak chaos clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(VENV)/.dev tools ## Measure
 
 soak: $(VENV)/.dev tools ## The long tests
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+chaos: $(VENV)/.dev tools ## Kill, cut and heal a fleet under load, 50 rounds of each, and check what came of it
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

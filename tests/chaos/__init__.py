@@ -7,7 +7,9 @@ story     a history arranged by task, container and worker; pure
 checker   the rules that a history must keep; pure, runs on a file as well
 fleet     the master, the workers, and what is done to them
 proxy     the network between them, which can be cut and stalled
-load      submits and cancels, and keeps to it when the master is away
+load      submits and cancels, and keeps asking when the master is away
+door      REST of a master that comes and goes
 observer  looks at Docker, REST and the processes all the time
-campaign  the rounds of one kind of fault, from a fresh fleet to the last answer
+campaign  rounds of faults, from a fresh fleet to the last look
+summary   what a history amounts to, in figures
 """

@@ -1,0 +1,107 @@
+"""A steady stream of submits and cancels, by clients that ask again with the same key when the connection broke."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+import requests
+
+from tests.chaos import history
+from tests.chaos.door import Door
+from tests.chaos.history import Recorder, now
+from tests.chaos.jobs import Job, request
+from tests.chaos.plan import Submission
+
+_CLIENTS = 16
+_AGAIN_SECONDS = 0.15
+_LAST_ANSWER_SECONDS = 30.0
+
+
+class Load:
+    """Begins with the block. ``stop`` ends the stream and waits for the answers that are due."""
+
+    def __init__(self, door: Door, image: str, stream: Iterator[Submission], recorder: Recorder) -> None:
+        self._door = door
+        self._image = image
+        self._stream = stream
+        self._recorder = recorder
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self._clients = ThreadPoolExecutor(_CLIENTS, thread_name_prefix="client")
+        self._work: list[Future[None]] = []
+        self.acknowledged = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._clients.shutdown()
+
+    def stop(self) -> None:
+        """Raises what a client did not expect."""
+        self._stopping.set()
+        self._thread.join()
+        for work in self._work:
+            work.result(timeout=_LAST_ANSWER_SECONDS)
+
+    def _run(self) -> None:
+        for pause_seconds, job in self._stream:
+            if self._stopping.wait(pause_seconds):
+                return
+            self._work.append(self._clients.submit(self._submit, job))
+
+    def _submit(self, job: Job) -> None:
+        self._recorder.add(history.Asked(now(), job._asdict()))
+        task_id = self._asked_until_answered(job)
+        if task_id is None:
+            return
+        if job.asks_twice:
+            self._asked_until_answered(job)
+        if job.cancel_after_seconds is not None:
+            self._stopping.wait(job.cancel_after_seconds)
+            self._cancel(task_id)
+
+    def _asked_until_answered(self, job: Job) -> str | None:
+        headers = {"Idempotency-Key": job.key}
+        while True:
+            try:
+                answer = self._door.ask("POST", "/api/tasks", json=request(job, self._image), headers=headers)
+            except requests.RequestException:
+                if job.gives_up:
+                    return None
+            else:
+                if answer.status_code in {200, 201}:
+                    task_id = str(answer.json()["task_id"])
+                    self._recorder.add(history.Acknowledged(now(), job.key, task_id))
+                    self.acknowledged += answer.status_code == 201
+                    return task_id
+                if answer.status_code != 503:
+                    self._complain("a submit", answer)
+                    return None
+            # Not the event of stopping: what was asked is asked until there is an answer.
+            threading.Event().wait(_AGAIN_SECONDS)
+
+    def _cancel(self, task_id: str) -> None:
+        self._recorder.add(history.CancelAsked(now(), task_id))
+        while True:
+            try:
+                answer = self._door.ask("DELETE", f"/api/tasks/{task_id}")
+            except requests.RequestException:
+                pass
+            else:
+                if answer.status_code == 202:
+                    self._recorder.add(history.CancelAccepted(now(), task_id))
+                elif answer.status_code not in {409, 503}:
+                    self._complain("a cancel", answer)
+                if answer.status_code != 503:
+                    return
+            threading.Event().wait(_AGAIN_SECONDS)
+
+    def _complain(self, what: str, answer: requests.Response) -> None:
+        self._recorder.add(
+            history.Trouble(now(), f"{what} was answered with {answer.status_code}: {answer.text[:500]}")
+        )
