@@ -10,12 +10,18 @@ from typing import Any
 import falcon
 
 from master.api import middleware, problems, resources
+from master.api.tasks import add_task_routes
 from master.api.views import FleetViews
-from master.config import MasterConfig
+from master.config import MasterConfig, StoreConfig
 from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.rpc.server import RpcServer
+from master.store.observer import StoreObserver
+from master.store.pruning import Retention
+from master.store.store import SqlTaskStore
+from master.store.url import default_url
+from master.tasks.service import TaskService
 from master.telemetry.lazy import LazyView
 from master.telemetry.manager import TelemetryManager
 
@@ -34,33 +40,58 @@ class Master:
         exposition, views = FleetExposition(), FleetViews()
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
+        self._store = open_store(config.store, instruments)
+        self.tasks = TaskService(self._store, self.telemetry, instruments)
+        self.telemetry.add_observer(self.tasks.workers)
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
-        self._rpc = RpcServer(config.grpc, self.telemetry, instruments, max_streams)
-        health = resources.Health(
-            {"telemetry": self.telemetry.what_is_wrong, "grpc": self._rpc.what_is_wrong}, version("fleetpulse")
-        )
-        self.wsgi = create_wsgi(self.telemetry, views, exposition, instruments, health)
+        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams)
+        checks = {
+            "telemetry": self.telemetry.what_is_wrong,
+            "grpc": self._rpc.what_is_wrong,
+            "store": self._store.what_is_wrong,
+            "tasks": self.tasks.what_is_wrong,
+        }
+        health = resources.Health(checks, version("fleetpulse"))
+        self.wsgi = create_wsgi(self.telemetry, self.tasks, views, exposition, instruments, health)
 
     def start(self) -> None:
-        """Watch for silent workers and accept calls."""
+        """Open the store, watch for silent workers and accept calls. Raises ``ConfigError``, ``StoreUnavailable``."""
         _collect_garbage_rarely()
         _raise_open_files_limit()
         self.telemetry.start()
         for view in self._views:
             view.start()
+        self._store.start()
+        self.tasks.start()
         self._rpc.start()
 
     def stop(self) -> None:
         """End every stream and every greenlet. Takes a few seconds at most."""
         self._rpc.stop()
+        self.tasks.stop()
         self.telemetry.shutdown()
         for view in self._views:
             view.stop()
+        self._store.stop()
         _LOGGER.info("the master has stopped")
+
+
+def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
+    """The store that the settings name. Raises ``ConfigError`` when it is not to be had."""
+    counts = instruments.tasks
+    return SqlTaskStore(
+        config.database_url or default_url(config.data_dir),
+        retention=Retention(config.log_retention_seconds, config.task_retention_seconds),
+        observer=StoreObserver(
+            committed=lambda seconds, _writes: counts.store_commit.observe(seconds),
+            failed=lambda kind: counts.store_errors.labels(kind).inc(),
+        ),
+    )
 
 
 def create_wsgi(
     telemetry: TelemetryManager,
+    tasks: TaskService,
     views: FleetViews,
     exposition: FleetExposition,
     instruments: Instruments,
@@ -73,6 +104,7 @@ def create_wsgi(
     )
     problems.install(app)
     resources.add_routes(app, telemetry, views, health)
+    add_task_routes(app, tasks)
     app.add_route("/metrics", MetricsResource(exposition, instruments))
     return app
 

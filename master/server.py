@@ -16,7 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from master.config import MasterConfig
-from master.errors import ConfigError
+from master.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from master.app import Master
@@ -63,8 +63,12 @@ class MasterServer(BaseApplication):
         """Build and start the master. Called by gunicorn in the web process."""
         from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
-        self._master = Master(self._config)
-        self._master.start()
+        try:
+            self._master = Master(self._config)
+            self._master.start()
+        except (ConfigError, StoreUnavailable) as error:
+            _LOGGER.error("%s", error)  # noqa: TRY400 - the message says all, a traceback nothing more
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         return self._master.wsgi
 
     def _stop_master(self, _arbiter: Any, _worker: Any) -> None:

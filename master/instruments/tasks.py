@@ -62,7 +62,10 @@ class TaskInstruments:
             registry=registry,
         )
         self.store_errors = Counter(
-            "fleetpulse_store_errors_total", "Transactions of the store that failed.", registry=registry
+            "fleetpulse_store_errors_total",
+            "Transactions of the store that failed, by why.",
+            ["reason"],
+            registry=registry,
         )
         for status in ("completed", "failed", "cancelled"):
             self.finished.labels(status)

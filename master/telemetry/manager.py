@@ -53,6 +53,10 @@ class TelemetryManager:
         instruments.workers.labels("active").set_function(lambda: len(self._leases))
         instruments.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
 
+    def add_observer(self, observer: TelemetryObserver) -> None:
+        """Tell this one, too, from now on; for those that are built with the manager at hand."""
+        self._observers += (observer,)
+
     # Registration
 
     def register_worker(self, worker_id: str, registration: Registration = Registration()) -> None:  # noqa: B008 - immutable

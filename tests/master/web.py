@@ -11,17 +11,20 @@ from master.api.views import FleetViews
 from master.app import create_wsgi
 from master.config import Terms
 from master.metrics.exposition import FleetExposition
+from master.tasks.service import TaskService
 from tests.master.fleet import Fleet, running_fleet
+from tests.master.tasks.running import running_tasks
 
 
 class Web:
     """``ailments`` is what each part of the master says is wrong with it."""
 
-    def __init__(self, fleet: Fleet, views: FleetViews, exposition: FleetExposition) -> None:
+    def __init__(self, fleet: Fleet, tasks: TaskService, views: FleetViews, exposition: FleetExposition) -> None:
         self.fleet = fleet
+        self.tasks = tasks
         self.ailments: dict[str, str | None] = {"telemetry": None, "grpc": None}
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
-        self.app = create_wsgi(fleet.manager, views, exposition, fleet.instruments, Health(checks, "1.2.3"))
+        self.app = create_wsgi(fleet.manager, tasks, views, exposition, fleet.instruments, Health(checks, "1.2.3"))
         self.client = TestClient(self.app)
 
     def json(self, path: str) -> Any:
@@ -34,5 +37,5 @@ class Web:
 @contextmanager
 def running_web(terms: Terms = Terms()) -> Iterator[Web]:  # noqa: B008 - immutable
     views, exposition = FleetViews(), FleetExposition()
-    with running_fleet(terms, views, exposition) as fleet:
-        yield Web(fleet, views, exposition)
+    with running_fleet(terms, views, exposition) as fleet, running_tasks(fleet) as tasks:
+        yield Web(fleet, tasks, views, exposition)

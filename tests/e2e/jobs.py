@@ -1,0 +1,115 @@
+"""Tasks over the doors that people use: REST, and ``docker ps`` to see whether it is true."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+from docker.models.containers import Container
+
+from tests.docker_engine import Engine
+from tests.e2e.masters import Door, Master
+from tests.e2e.processes import Processes, Started
+from tests.e2e.waiting import eventually
+
+TERMINAL = {"completed", "failed", "cancelled"}
+PATIENCE_SECONDS = 40.0
+
+
+class Jobs:
+    """Tasks of one master."""
+
+    def __init__(self, door: Door, image: str) -> None:
+        self._door = door
+        self._image = image
+
+    def submit(self, *command: str, **fields: Any) -> str:
+        """Submit a small task; its id."""
+        body = {"docker_image": self._image, "cpu_required": 0.1, "memory_required": 32, **fields}
+        if command:
+            body["command"] = list(command)
+        response = self.post("/api/tasks", body)
+        assert response.status_code == 201, response.text
+        return str(response.json()["task_id"])
+
+    def post(self, path: str, body: Any, **headers: str) -> requests.Response:
+        return self._door.session.post(self._door.url + path, json=body, headers=headers, timeout=10)
+
+    def cancel(self, task_id: str) -> requests.Response:
+        return self._door.session.delete(f"{self._door.url}/api/tasks/{task_id}", timeout=10)
+
+    def get(self, task_id: str) -> Any:
+        return self._door.json(f"/api/tasks/{task_id}")
+
+    def status(self, task_id: str) -> str:
+        return str(self.get(task_id)["status"])
+
+    def when(self, task_id: str, *statuses: str) -> Any:
+        """The task, once it has one of these."""
+        return eventually(
+            lambda: task if (task := self.get(task_id))["status"] in statuses else None, PATIENCE_SECONDS
+        )
+
+    def ended(self, task_id: str) -> Any:
+        """The task, once it has ended."""
+        return self.when(task_id, *TERMINAL)
+
+    def log(self, task_id: str) -> str:
+        response = self._door.get(f"/api/tasks/{task_id}/logs?format=text")
+        assert response.status_code == 200, response.text
+        return response.text
+
+    def follow(self, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
+        """The server-sent events of the task's log: kind and data."""
+        with self._door.session.get(
+            f"{self._door.url}/api/tasks/{task_id}/logs?follow=true", stream=True, headers=headers, timeout=30
+        ) as response:
+            assert response.status_code == 200, response.text
+            kind = "message"
+            for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    kind = value
+                elif name == "data":
+                    yield kind, json.loads(value)
+                elif not line:
+                    kind = "message"
+
+
+class Site:
+    """A master, its tasks, and workers on one Docker Engine, each with a folder of its own."""
+
+    def __init__(self, processes: Processes, master: Master, engine: Engine) -> None:
+        self.master = master
+        self.engine = engine
+        self.jobs = Jobs(master, engine.image)
+        self._processes = processes
+        self._worker_ids: set[str] = set()
+
+    def worker(self, worker_id: str, *flags: str, target: str | None = None, **env: str) -> Started:
+        """Start a worker, and wait until it may be given tasks."""
+        self._worker_ids.add(worker_id)
+        folder = self._processes.folder / worker_id
+        worker = self._processes.worker(
+            target or self.master.target, "--worker-id", worker_id, "--data-dir", str(folder), *flags,
+            name=worker_id, **self.engine.env, **env,
+        )  # fmt: skip
+        eventually(lambda: self.may_run_tasks(worker_id), PATIENCE_SECONDS)
+        return worker
+
+    def may_run_tasks(self, worker_id: str) -> bool:
+        return self.master.sample("fleetpulse_worker_schedulable", worker_id) == 1.0
+
+    def containers(self, worker_id: str, task_id: str | None = None) -> list[Container]:
+        """The worker's containers, of one task or of all, running or not."""
+        containers = self.engine.containers(worker_id)
+        return [c for c in containers if task_id is None or c.labels.get("fleetpulse.task_id") == task_id]
+
+    def container_id(self, worker_id: str, task_id: str) -> str:
+        """The id of the one container of the task."""
+        (container,) = self.containers(worker_id, task_id)
+        return str(container.id)
+
+    def close(self) -> None:
+        for worker_id in self._worker_ids:
+            self.engine.remove_containers(worker_id)

@@ -1,0 +1,35 @@
+"""A task service with a real store, in a folder of its own."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from master.store.store import SqlTaskStore
+from master.store.url import default_url
+from master.tasks.service import TaskService
+from tests.master.fleet import Fleet
+
+
+@contextmanager
+def running_store(folder: Path) -> Iterator[SqlTaskStore]:
+    """SQLite in the folder."""
+    store = SqlTaskStore(default_url(folder))
+    store.start()
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+@contextmanager
+def running_tasks(fleet: Fleet) -> Iterator[TaskService]:
+    """Tasks of a fleet, on its clock."""
+    with tempfile.TemporaryDirectory() as folder, running_store(Path(folder)) as store:
+        tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port)
+        fleet.manager.add_observer(tasks.workers)
+        tasks.start()
+        try:
+            yield tasks
+        finally:
+            tasks.stop()
