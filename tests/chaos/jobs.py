@@ -21,7 +21,7 @@ class Job(NamedTuple):
     exit_code: int = 0
     max_retries: int = 0
     obedient: bool = True
-    """Whether it ends on SIGTERM."""
+    """Whether it ends on SIGTERM; otherwise it goes on as if nothing had been said."""
 
     cancel_after_seconds: float | None = None
     """After the submit was answered."""
@@ -35,7 +35,7 @@ class Job(NamedTuple):
 
 def script(job: Job) -> str:
     """For ``sh -c``, of busybox."""
-    trap = "trap 'exit 143' TERM; " if job.obedient else ""
+    trap = "trap 'exit 143' TERM; " if job.obedient else "trap '' TERM; "
     pause = job.seconds / job.beats
     return (
         f"{trap}beat=0; while [ $beat -lt {job.beats} ]; do line=0; while [ $line -lt {job.lines} ]; do "

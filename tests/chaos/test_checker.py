@@ -357,6 +357,17 @@ def test_there_is_a_plant_for_every_rule() -> None:
     assert {rule.__name__ for rule in RULES} <= {rule for rule, _ in PLANTS}
 
 
+def test_a_stop_whose_sender_was_killed_may_look_like_a_failure() -> None:
+    records = a_clean_run()
+    task = task_named(records, "stopped")
+    task["attempts"][0] |= {"status": "failed", "reason": "exit_code"}
+    for event in task["events"]:
+        event["kind"] = event["kind"].replace("stopped", "failed")
+    assert check(records) == []
+    task["attempts"][0]["exit_code"] = 1
+    assert "ends_are_honest" in {violation.rule for violation in check(records)}
+
+
 # Clean histories of any shape
 
 

@@ -11,6 +11,10 @@ _ORDER = {"pending": 1, "running": 2, "queued": 3, "completed": 4, "failed": 4, 
 """Of what a task goes through with one attempt; it is queued again only after the attempt."""
 
 
+_STOPPED_CODES = frozenset({128 + 9, 128 + 15})
+"""Of SIGKILL and SIGTERM."""
+
+
 def acknowledged_tasks_are_there(story: Story) -> Iterator[str]:
     """What was answered with 201 is not lost."""
     for key, task_ids in story.acknowledged.items():
@@ -100,11 +104,21 @@ def _dishonest(task: TaskStory, attempt: AttemptStory, job: Job, story: Story) -
             if (attempt.exit_code, job.exit_code) != (0, 0):
                 yield f"completed with {attempt.exit_code}, and its job ends with {job.exit_code}"
         case "failed":
-            if attempt.exit_code != job.exit_code or job.exit_code == 0:
+            if not _ended_by_itself(attempt, job) and not _was_stopped_unseen(task, attempt, story):
                 yield f"failed with {attempt.exit_code} ({attempt.reason}), and its job ends with {job.exit_code}"
         case "stopped":
             if task.task_id not in story.cancels_asked:
                 yield "was stopped, and nobody cancelled it"
+
+
+def _ended_by_itself(attempt: AttemptStory, job: Job) -> bool:
+    expected = "failed" if job.exit_code else "completed"
+    return (attempt.status, attempt.exit_code) == (expected, job.exit_code)
+
+
+def _was_stopped_unseen(task: TaskStory, attempt: AttemptStory, story: Story) -> bool:
+    """It was cancelled, and the worker that stopped it was killed before it could say that this was why."""
+    return task.task_id in story.cancels_asked and attempt.exit_code in _STOPPED_CODES
 
 
 def _dishonest_end(task: TaskStory, story: Story) -> Iterator[str]:
@@ -158,7 +172,7 @@ def logs_are_whole(story: Story) -> Iterator[str]:
                 yield f"{_name(task, attempt)} has no log"
             elif not whole.startswith(got):
                 yield f"the log of {_name(task, attempt)} {_difference(got, whole)}"
-            elif attempt.status in {"completed", "failed"} and got != whole:
+            elif _ended_by_itself(attempt, job) and got != whole:
                 yield f"the log of {_name(task, attempt)} ends after {len(got)} of {len(whole)} bytes"
 
 
