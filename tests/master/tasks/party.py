@@ -1,0 +1,152 @@
+"""A task service with a real store, and workers at its desk that a test speaks for."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from master.config import Terms
+from master.store.store import SqlTaskStore
+from master.tasks.records import Attempt, Task, TaskSpec
+from master.tasks.service import TaskService
+from master.telemetry.intake import registration_from
+from master.telemetry.manager import LIVENESS_CHECK_SECONDS
+from proto import fleetpulse_pb2 as pb
+from tests.master.fleet import Fleet, running_fleet, wait_until
+from tests.master.tasks.running import running_store
+
+GIB = 1024**3
+SMALL = TaskSpec("busybox:1", cpu_required=1.0, memory_required=256)
+
+
+class Desk:
+    """One worker's end: what it was sent, and what it says."""
+
+    def __init__(self, party: "Party", worker_id: str, cores: float, gpus: Sequence[str]) -> None:
+        self._party = party
+        self.worker_id = worker_id
+        self.sent: list[pb.MasterMessage] = []
+        self.kept: list[pb.KeptAttempt] = []
+        self._register = pb.Register(
+            worker_id=worker_id,
+            incarnation_id="first",
+            capacity=pb.Capacity(cpu_cores=cores, memory_bytes=8 * GIB, gpu_count=len(gpus), gpu_uuids=gpus),
+            task_support=pb.TaskSupport(available=True),
+        )
+        self._updates = 0
+
+    # The way to the worker
+
+    def send(self, message: pb.MasterMessage) -> None:
+        self.sent.append(message)
+
+    def starts(self) -> list[tuple[str, int]]:
+        """The attempts that it was told to run."""
+        messages = [message.start_task for message in self.sent if message.WhichOneof("message") == "start_task"]
+        return [(start.id.task_id, start.id.attempt) for start in messages]
+
+    def stops(self) -> list[tuple[str, int, bool]]:
+        """The attempts that it was told to end, and whether without a word."""
+        messages = [message.stop_task for message in self.sent if message.WhichOneof("message") == "stop_task"]
+        return [(stop.id.task_id, stop.id.attempt, stop.forget) for stop in messages]
+
+    def acks(self) -> list[pb.Ack]:
+        return [message.ack for message in self.sent if message.WhichOneof("message") == "ack"]
+
+    # What it says
+
+    def register(self, *held: tuple[str, int]) -> None:
+        """Open a stream: with telemetry first, as a session does."""
+        register = pb.Register()
+        register.CopyFrom(self._register)
+        register.attempts_held.extend(pb.AttemptId(task_id=task_id, attempt=number) for task_id, number in held)
+        self.sent.clear()
+        self._party.fleet.manager.register_worker(self.worker_id, registration_from(register))
+        self.kept = list(self._party.tasks.workers.register(register))
+        self._party.tasks.workers.registered(self.worker_id, self)
+
+    def hang_up(self) -> None:
+        self._party.tasks.workers.unregister(self.worker_id, self)
+
+    def report(self, task_id: str, phase: pb.AttemptPhase, attempt: int = 1, **fields: Any) -> int:
+        """Say how far the attempt has come; the number of the update."""
+        self._updates += 1
+        update = pb.TaskUpdate(
+            id=pb.AttemptId(task_id=task_id, attempt=attempt), update_number=self._updates, phase=phase, **fields
+        )
+        self._party.tasks.workers.update(self.worker_id, update, self)
+        return self._updates
+
+    def log(self, task_id: str, offset: int, data: bytes, attempt: int = 1) -> None:
+        chunk = pb.LogChunk(id=pb.AttemptId(task_id=task_id, attempt=attempt), offset_bytes=offset, data=data)
+        self._party.tasks.workers.log(self.worker_id, chunk, self)
+
+    def run(self, task_id: str, attempt: int = 1) -> None:
+        """Have the attempt run, and that be durable."""
+        number = self.report(task_id, pb.ATTEMPT_PHASE_RUNNING, attempt, container_id=f"{task_id}-{attempt}")
+        self.wait_for_ack(number)
+
+    def wait_for_ack(self, number: int) -> None:
+        wait_until(lambda: any(ack.update_number == number for ack in self.acks()))
+
+
+class Party:
+    """The service, its fleet and its store."""
+
+    def __init__(self, fleet: Fleet, store: SqlTaskStore) -> None:
+        self.fleet = fleet
+        self.store = store
+        self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port)
+        fleet.manager.add_observer(self.tasks.workers)
+
+    def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> Desk:
+        """A worker that has registered."""
+        desk = Desk(self, worker_id, cores, gpus)
+        desk.register()
+        return desk
+
+    def submit(self, spec: TaskSpec = SMALL, **fields: Any) -> str:
+        task, _ = self.tasks.submit(spec._replace(**fields))
+        return task.task_id
+
+    def task(self, task_id: str) -> Task:
+        """What is durable of it."""
+        return self.store.details(task_id).task
+
+    def attempts(self, task_id: str) -> Sequence[Attempt]:
+        return self.store.details(task_id).attempts
+
+    def placed(self, desk: Desk, spec: TaskSpec = SMALL, **fields: Any) -> str:
+        """A new task that the worker was told to run."""
+        task_id = self.submit(spec, **fields)
+        wait_until(lambda: (task_id, 1) in desk.starts())
+        return task_id
+
+    def pass_time(self, seconds: float, *beating: Desk) -> None:
+        """Let time pass in the steps in which the master checks, while these workers beat."""
+        for _ in range(round(seconds / LIVENESS_CHECK_SECONDS)):
+            for desk in beating:
+                self.fleet.beat(desk.worker_id, incarnation_id="first")
+            self.fleet.clock.advance(LIVENESS_CHECK_SECONDS)
+            self.fleet.manager.check_liveness()
+            self.tasks.workers.give_up()
+
+
+@contextmanager
+def running_party(folder: Path, terms: Terms = Terms()) -> Iterator[Party]:  # noqa: B008 - immutable
+    """A master's tasks and fleet, on what is in the folder."""
+    with running_fleet(terms) as fleet, running_store(folder) as store:
+        party = Party(fleet, store)
+        party.tasks.start()
+        try:
+            yield party
+        finally:
+            party.tasks.stop()
+
+
+@contextmanager
+def new_party() -> Iterator[Party]:
+    """On nothing."""
+    with tempfile.TemporaryDirectory() as folder, running_party(Path(folder)) as party:
+        yield party
