@@ -6,6 +6,7 @@ Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the fie
 import math
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -35,13 +36,17 @@ MAX_UNIX_SECONDS = 1e11
 """In the year 5138: more than that is no time but a mistake, and a mean over it would say nothing."""
 
 Item = TypeVar("Item")
-Named = TypeVar(
-    "Named", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading, GpuReading, RunningTask, CollectorReport
-)
+Reported = TypeVar("Reported", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading, CollectorReport)
+Numbered = TypeVar("Numbered", GpuReading, RunningTask)
+
+_COLLECTOR_FIELDS = attrgetter("success", "duration_seconds", "error")
 
 _CAN_RUN_TASKS = TaskSupport(available=True)
 _MAX_KNOWN_TEXTS = 2048
 _known_texts: dict[str, str] = {}
+_known_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""Machines have much in common: what was checked before is neither checked nor kept twice."""
+
 
 _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
@@ -103,12 +108,14 @@ def reading_from(message: pb.Heartbeat) -> Reading:
         load5=_amount("load.load5", _given(load, "load5")),
         load15=_amount("load.load15", _given(load, "load15")),
         uptime_seconds=_amount("uptime_seconds", _given(message, "uptime_seconds")),
-        filesystems=_each("filesystems", _filesystem_from, message.filesystems),
-        disk_devices=_each("disk_devices", _disk_device_from, message.disk_devices),
-        network_interfaces=_each("network_interfaces", _network_interface_from, message.network_interfaces),
+        filesystems=_named("filesystems", "mountpoint", _filesystem_from, message.filesystems),
+        disk_devices=_named("disk_devices", "device", _disk_device_from, message.disk_devices),
+        network_interfaces=_named(
+            "network_interfaces", "interface", _network_interface_from, message.network_interfaces
+        ),
         gpus=_each("gpus", _gpu_from, message.gpus),
         running_tasks=_each("running_tasks", _task_from, message.running_tasks, MAX_RUNNING_TASKS),
-        collectors=_each("collectors", _collector_from, message.collectors),
+        collectors=_named("collectors", "collector", _collector_from, message.collectors),
         task_support=_task_support(message),
     )
 
@@ -126,24 +133,23 @@ def _gpu_uuids(uuids: Sequence[str]) -> tuple[str, ...]:
     return tuple(_text("capacity.gpu_uuids", uuid) for uuid in uuids)
 
 
-def _filesystem_from(item: pb.Filesystem) -> FilesystemReading:
-    return FilesystemReading(
-        _text("filesystems.mountpoint", item.mountpoint), _given(item, "used_bytes"), _given(item, "size_bytes")
-    )
+def _filesystem_from(name: str, item: pb.Filesystem) -> FilesystemReading:
+    return FilesystemReading(name, _given(item, "used_bytes"), _given(item, "size_bytes"))
 
 
-def _disk_device_from(item: pb.DiskDevice) -> DiskDeviceReading:
-    return DiskDeviceReading(
-        _text("disk_devices.device", item.device), _given(item, "read_bytes"), _given(item, "written_bytes")
-    )
+def _disk_device_from(name: str, item: pb.DiskDevice) -> DiskDeviceReading:
+    return DiskDeviceReading(name, _given(item, "read_bytes"), _given(item, "written_bytes"))
 
 
-def _network_interface_from(item: pb.NetworkInterface) -> NetworkInterfaceReading:
-    return NetworkInterfaceReading(
-        _text("network_interfaces.interface", item.interface),
-        _given(item, "received_bytes"),
-        _given(item, "transmitted_bytes"),
-    )
+def _network_interface_from(name: str, item: pb.NetworkInterface) -> NetworkInterfaceReading:
+    return NetworkInterfaceReading(name, _given(item, "received_bytes"), _given(item, "transmitted_bytes"))
+
+
+def _collector_from(name: str, item: pb.CollectorReport) -> CollectorReport:
+    success, duration, error = _COLLECTOR_FIELDS(item)
+    if not 0.0 <= duration < math.inf:
+        raise InvalidReading(f"collectors.duration_seconds is {duration}; it must be a finite number, 0 or more")
+    return CollectorReport(name, success, duration, error and _text("collectors.error", error))
 
 
 def _gpu_from(item: pb.Gpu) -> GpuReading:
@@ -168,18 +174,11 @@ def _task_from(item: pb.RunningTask) -> RunningTask:
     )
 
 
-def _collector_from(item: pb.CollectorReport) -> CollectorReport:
-    duration = item.duration_seconds
-    if not 0.0 <= duration < math.inf:
-        raise InvalidReading(f"collectors.duration_seconds is {duration}; it must be a finite number, 0 or more")
-    return CollectorReport(
-        _text("collectors.collector", item.collector), item.success, duration, _text("collectors.error", item.error)
-    )
-
-
 def _given(message: Any, field: str) -> Any:
     """The field's value, or ``None`` when the sender left it out."""
-    return getattr(message, field) if message.HasField(field) else None
+    value = getattr(message, field)
+    # Only a 0 may be one that nobody sent, and to ask costs more than the value.
+    return value if value or message.HasField(field) else None
 
 
 def _percent(field: str, value: float | None) -> float | None:
@@ -208,7 +207,6 @@ def _finite(field: str, value: float | None) -> float | None:
 
 
 def _text(field: str, value: str) -> str:
-    # Machines have much in common ("/", "eth0", "cpu"): what was checked before is neither checked nor kept twice.
     known = _known_texts.get(value)
     if known is not None:
         return known
@@ -221,16 +219,47 @@ def _text(field: str, value: str) -> str:
     return value
 
 
+def _named(kind: str, field: str, read: Callable[[str, Item], Reported], items: Sequence[Item]) -> tuple[Reported, ...]:
+    """What is reported of devices that have a name, which is checked for all of them together."""
+    if not items:
+        return ()
+    # A slice is a list, which is walked much faster than protobuf's own sequence.
+    items = items[:]
+    names = tuple([getattr(item, field) for item in items])
+    return tuple(map(read, _known_names.get(names) or _names(kind, field, names), items))
+
+
+def _names(kind: str, field: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check the names of some devices, and remember that."""
+    _check_number(kind, len(names), MAX_DEVICES)
+    checked = tuple([_text(f"{kind}.{field}", name) for name in names])
+    _check_different(kind, field, checked)
+    if len(_known_names) < _MAX_KNOWN_TEXTS:
+        _known_names[names] = checked
+    return checked
+
+
 def _each(
-    field: str, read: Callable[[Item], Named], items: Sequence[Item], most: int = MAX_DEVICES
-) -> tuple[Named, ...]:
-    if len(items) > most:
-        raise InvalidMessage(f"{field} has {len(items)} entries; at most {most} are accepted")
+    kind: str, read: Callable[[Item], Numbered], items: Sequence[Item], most: int = MAX_DEVICES
+) -> tuple[Numbered, ...]:
+    if not items:
+        return ()
+    _check_number(kind, len(items), most)
     readings = tuple(map(read, items))
-    # What a reading is of comes first in it. Twice the same would be one series with two values on /metrics.
-    if len(readings) > 1 and len({reading[0] for reading in readings}) < len(readings):
-        raise InvalidMessage(f"{field} has two entries for one {readings[0]._fields[0]}")
+    # What a reading is of comes first in it.
+    _check_different(kind, readings[0]._fields[0], [reading[0] for reading in readings])
     return readings
+
+
+def _check_number(kind: str, number: int, most: int) -> None:
+    if number > most:
+        raise InvalidMessage(f"{kind} has {number} entries; at most {most} are accepted")
+
+
+def _check_different(kind: str, field: str, names: Sequence[str | int]) -> None:
+    # Twice the same would be one series with two values on /metrics.
+    if len(set(names)) < len(names):
+        raise InvalidMessage(f"{kind} has two entries for one {field}")
 
 
 def _shown(text: str) -> str:
