@@ -1,0 +1,353 @@
+"""master.api.tasks: the paths of tasks, over tasks that a test moves"""
+
+import re
+from typing import Any
+
+import pytest
+
+from master import errors
+from tests.master.api.desk import JSON, TaskWeb
+from tests.master.api.test_problems import problem
+from tests.master.hostile import BAD_WORKER_IDS
+
+GIVEN = {
+    "docker_image": "busybox",
+    "name": "one",
+    "command": ["echo", "hi"],
+    "env": {"A": "1"},
+    "cpu_required": 2.0,
+    "memory_required": 64,
+    "gpu_required": 1,
+    "priority": 7,
+    "max_retries": 1,
+    "timeout_seconds": 60.0,
+    "labels": {"team": "a"},
+    "constraints": {"zone": ["eu"]},
+}
+
+
+# One task
+
+
+def test_a_new_task(tasks: TaskWeb) -> None:
+    task_id = tasks.submit(**GIVEN)
+    details = tasks.get(f"/api/tasks/{task_id}")
+    assert details == {
+        "task_id": task_id,
+        "status": "queued",
+        "queue_reason": "no worker is there",
+        "worker_id": None,
+        "attempt": 0,
+        "retries_used": 0,
+        "exit_code": None,
+        "oom_killed": None,
+        "reason": None,
+        "error": None,
+        "created_at": 1_700_000_000.0,
+        "pending_at": None,
+        "running_at": None,
+        "finished_at": None,
+        "cancel_requested_at": None,
+        "not_before": None,
+        **GIVEN,
+        "env": {"A": None},
+        "attempts": [],
+        "events": [{"time": 1_700_000_000.0, "kind": "submitted", "message": "busybox", "attempt": None}],
+    }
+
+
+def test_a_task_through_all_its_steps(tasks: TaskWeb) -> None:
+    task_id = tasks.submit(**GIVEN)
+    path = f"/api/tasks/{task_id}"
+    tasks.desk.place(task_id, "rack-7", ("GPU-a",))
+    pending = tasks.get(path)
+    assert (pending["status"], pending["worker_id"], pending["attempt"]) == ("pending", "rack-7", 1)
+    assert pending["queue_reason"] is None
+    tasks.desk.run(task_id)
+    assert tasks.get(path)["status"] == "running"
+    tasks.desk.end(task_id, 137, oom_killed=True, reason="out_of_memory", error="it took more than 64 MiB")
+    again = tasks.get(path)
+    # What has happened to the attempt is not what has become of the task.
+    assert (again["status"], again["worker_id"], again["exit_code"], again["retries_used"]) == ("queued", None, None, 1)
+    assert again["attempts"] == [
+        {
+            "attempt": 1,
+            "worker_id": "rack-7",
+            "status": "failed",
+            "gpu_uuids": ["GPU-a"],
+            "container_id": "c0ffee",
+            "assigned_at": 1_700_000_000.25,
+            "preparing_at": None,
+            "running_at": 1_700_000_000.5,
+            "finished_at": 1_700_000_000.75,
+            "exit_code": 137,
+            "oom_killed": True,
+            "reason": "out_of_memory",
+            "error": "it took more than 64 MiB",
+        }
+    ]
+    tasks.desk.place(task_id, "rack-8")
+    tasks.desk.run(task_id)
+    tasks.desk.end(task_id, 0, oom_killed=False)
+    done = tasks.get(path)
+    assert (done["status"], done["worker_id"], done["exit_code"], done["oom_killed"]) == (
+        "completed",
+        "rack-8",
+        0,
+        False,
+    )
+    assert done["created_at"] < done["pending_at"] < done["running_at"] < done["finished_at"]
+    assert [attempt["attempt"] for attempt in done["attempts"]] == [1, 2]
+    assert [event["kind"] for event in done["events"]] == [
+        "submitted", "assigned", "running", "failed", "requeued", "assigned", "running", "completed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/api/tasks/task-123", "/api/tasks/task-123/logs"])
+def test_an_unknown_task(tasks: TaskWeb, path: str) -> None:
+    assert problem(tasks.client.simulate_get(path), 404)["detail"] == "no task has the id 'task-123'"
+    assert problem(tasks.client.simulate_get(f"{path}?follow=true" if "logs" in path else path), 404)
+
+
+@pytest.mark.parametrize("task_id", ["%00", "a%00b", "%ff", "..", "-", "a b", "a" * 129, "%F0%9F%92%A9", "%0a"])
+@pytest.mark.parametrize("suffix", ["", "/logs", "/logs?follow=true"])
+def test_whatever_stands_where_a_task_id_should_is_not_found(tasks: TaskWeb, task_id: str, suffix: str) -> None:
+    path, _, query = f"/api/tasks/{task_id}{suffix}".partition("?")
+    problem(tasks.client.simulate_get(path, query_string=query), 404)
+
+
+# Cancelling
+
+
+def test_a_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
+    task_id = tasks.submit()
+    result = tasks.client.simulate_delete(f"/api/tasks/{task_id}")
+    assert result.status_code == 202
+    assert result.json["status"] == "cancelled"
+    assert result.json == tasks.get(f"/api/tasks/{task_id}")
+    assert "cancelled" in problem(tasks.client.simulate_delete(f"/api/tasks/{task_id}"), 409)["detail"]
+
+
+def test_a_running_task_is_asked_to_end(tasks: TaskWeb) -> None:
+    task_id = tasks.submit()
+    tasks.desk.place(task_id)
+    tasks.desk.run(task_id)
+    for _ in range(2):
+        result = tasks.client.simulate_delete(f"/api/tasks/{task_id}")
+        assert (result.status_code, result.json["status"]) == (202, "running")
+        assert result.json["cancel_requested_at"] is not None
+
+
+def test_an_unknown_task_cannot_be_cancelled(tasks: TaskWeb) -> None:
+    problem(tasks.client.simulate_delete("/api/tasks/task-123"), 404)
+    problem(tasks.client.simulate_delete("/api/tasks/a%00"), 404)
+
+
+# The list
+
+
+def ids(tasks: TaskWeb, query: str = "") -> list[str]:
+    return [task["task_id"] for task in tasks.get("/api/tasks", query_string=query)]
+
+
+def test_the_newest_come_first(tasks: TaskWeb) -> None:
+    assert ids(tasks) == []
+    first, second = tasks.submit(), tasks.submit()
+    assert ids(tasks) == [second, first]
+    (view, _) = tasks.get("/api/tasks")
+    assert view.keys() == tasks.get(f"/api/tasks/{second}").keys() - {"attempts", "events"}
+
+
+def test_filters(tasks: TaskWeb) -> None:
+    queued, running, cancelled = tasks.submit(name="a-1"), tasks.submit(name="a-2"), tasks.submit(name="b")
+    tasks.desk.place(running)
+    tasks.desk.run(running)
+    tasks.client.simulate_delete(f"/api/tasks/{cancelled}")
+    assert ids(tasks, "status=queued") == [queued]
+    assert ids(tasks, "status=queued,running") == [running, queued]
+    assert ids(tasks, "status=queued&status=cancelled") == [cancelled, queued]
+    assert ids(tasks, "status=queued,running&status=cancelled") == [cancelled, running, queued]
+    assert ids(tasks, "status=completed") == []
+    assert ids(tasks, "name=a-") == [running, queued]
+    assert ids(tasks, "worker_id=rack-7") == [running]
+    assert ids(tasks, "worker_id=rack-7&status=queued") == []
+    (view,) = tasks.get("/api/tasks", query_string="worker_id=rack-7")
+    assert view["worker_id"] == "rack-7"
+
+
+def test_pages_lead_to_the_end(tasks: TaskWeb) -> None:
+    submitted = [tasks.submit(name="a &=?") for _ in range(7)]
+    found = []
+    query = "limit=3&name=a%20%26&status=queued,failed"
+    while True:
+        result = tasks.client.simulate_get("/api/tasks", query_string=query)
+        found += [task["task_id"] for task in result.json]
+        link = re.fullmatch(r"</api/tasks\?(.*)>; rel=\"?next\"?", result.headers.get("Link", ""))
+        if link is None:
+            break
+        query = link[1]
+    assert found == submitted[::-1]
+    assert "status=queued" in query
+
+
+def test_a_page_of_many_lets_others_have_their_turn(tasks: TaskWeb) -> None:
+    for _ in range(130):
+        tasks.submit()
+    assert len(tasks.get("/api/tasks")) == 100
+    assert len(tasks.get("/api/tasks", query_string="limit=1000")) == 130
+
+
+BAD_QUERIES = [
+    ("/api/tasks", "status=waiting", "status[0]", "must be one of"),
+    ("/api/tasks", "status=queued,waiting", "status[1]", "must be one of"),
+    ("/api/tasks", "status=queued&status=QUEUED", "status[1]", "must be one of"),
+    ("/api/tasks", "status=", "status[0]", "must be one of"),
+    ("/api/tasks", "limit=0", "limit", "at least 1"),
+    ("/api/tasks", "limit=1001", "limit", "at most 1000"),
+    ("/api/tasks", "limit=-1", "limit", "at least 1"),
+    ("/api/tasks", "limit=ten", "limit", "whole number"),
+    ("/api/tasks", "limit=1.5", "limit", "whole number"),
+    ("/api/tasks", "limit=1_0", "limit", "whole number"),
+    ("/api/tasks", "limit=%D9%A1", "limit", "whole number"),
+    ("/api/tasks", "limit=" + "9" * 5000, "limit", "whole number"),
+    ("/api/tasks", "limit=", "limit", "whole number"),
+    ("/api/tasks", "limit=1&limit=2", "limit", "given once"),
+    ("/api/tasks", "worker_id=a%00b", "worker_id", "must be 1 to 128"),
+    ("/api/tasks", "worker_id=", "worker_id", "must be 1 to 128"),
+    ("/api/tasks", "worker_id=a&worker_id=b", "worker_id", "given once"),
+    ("/api/tasks", "name=a%00", "name", "printable"),
+    ("/api/tasks", "name=" + "a" * 129, "name", "at most 128"),
+    ("/api/tasks", "cursor=", "cursor", "Link header"),
+    ("/api/tasks", "cursor=a%20b", "cursor", "Link header"),
+    ("/api/tasks", "stauts=queued", "stauts", "is status meant?"),
+    ("/api/tasks", "page=2", "page", "known are cursor, limit"),
+    ("/api/tasks/task-1", "verbose=1", "verbose", "is not known"),
+    ("/api/workers/rack-7/tasks", "limit=0", "limit", "at least 1"),
+    ("/api/workers/rack-7/tasks", "status=queued", "status", "is not known"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "query", "field", "why"), BAD_QUERIES)
+def test_a_bad_query(tasks: TaskWeb, path: str, query: str, field: str, why: str) -> None:
+    result = tasks.client.simulate_get(path, query_string=query)
+    assert result.status_code == 422, result.text
+    (error,) = result.json["errors"]
+    assert error["field"] == field
+    assert why in error["message"]
+
+
+def test_all_errors_of_a_query_come_at_once(tasks: TaskWeb) -> None:
+    result = tasks.client.simulate_get("/api/tasks", query_string="limit=0&status=x&name=%00")
+    assert [error["field"] for error in result.json["errors"]] == ["status[0]", "name", "limit"]
+
+
+def test_a_cursor_of_somebody_else(tasks: TaskWeb) -> None:
+    problem(tasks.client.simulate_get("/api/tasks", query_string="cursor=made-up"), 422)
+
+
+# Workers
+
+
+def test_what_a_worker_was_given(tasks: TaskWeb) -> None:
+    assert tasks.get("/api/workers/rack-7/tasks") == []
+    task_id, other = tasks.submit(**GIVEN), tasks.submit()
+    tasks.desk.place(task_id, "rack-7", ("GPU-a",))
+    tasks.desk.run(task_id)
+    tasks.desk.place(other)
+    newer, older = tasks.get("/api/workers/rack-7/tasks")
+    assert newer["task_id"] == other
+    assert older["task_id"] == task_id
+    assert older.items() >= {"task_status": "running", "status": "running", "attempt": 1, "name": "one"}.items()
+    assert older["gpu_uuids"] == ["GPU-a"]
+    assert tasks.get("/api/workers/rack-7/tasks", query_string="limit=1") == [newer]
+
+
+def test_drain_and_undrain(tasks: TaskWeb) -> None:
+    drained = tasks.client.simulate_post("/api/workers/rack-7/drain", json={"reason": "new disk"})
+    assert (drained.status_code, drained.json) == (
+        200,
+        {"worker_id": "rack-7", "draining": True, "reason": "new disk"},
+    )
+    assert tasks.desk.drained == {"rack-7": "new disk"}
+    back = tasks.client.simulate_post("/api/workers/rack-7/undrain")
+    assert (back.status_code, back.json) == (200, {"worker_id": "rack-7", "draining": False, "reason": None})
+    assert tasks.desk.drained == {}
+    for body in ({}, {"reason": ""}, None):
+        kwargs: dict[str, Any] = {} if body is None else {"json": body}
+        assert tasks.client.simulate_post("/api/workers/rack-7/drain", **kwargs).status_code == 200
+        assert tasks.desk.drained == {"rack-7": ""}
+    assert tasks.client.simulate_post("/api/workers/rack-7/undrain", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "field"),
+    [
+        ("drain", {"reason": 5}, "reason"),
+        ("drain", {"reason": None}, "reason"),
+        ("drain", {"reason": "a\nb"}, "reason"),
+        ("drain", {"reason": "a" * 257}, "reason"),
+        ("drain", {"why": "x"}, "why"),
+        ("drain", [], "(body)"),
+        ("undrain", {"reason": "x"}, "reason"),
+        ("undrain", "x", "(body)"),
+    ],
+)
+def test_a_bad_drain(tasks: TaskWeb, verb: str, body: object, field: str) -> None:
+    result = tasks.client.simulate_post(f"/api/workers/rack-7/{verb}", json=body)
+    assert result.status_code == 422
+    assert [error["field"] for error in result.json["errors"]] == [field]
+    assert tasks.desk.drained == {}
+
+
+@pytest.mark.parametrize(
+    "worker_id", ["stranger", *[text for text in BAD_WORKER_IDS if text and "/" not in text]], ids=ascii
+)
+def test_an_unknown_worker(tasks: TaskWeb, worker_id: str) -> None:
+    for method, suffix in (("GET", "tasks"), ("POST", "drain"), ("POST", "undrain")):
+        environ_path = f"/api/workers/{worker_id}/{suffix}".encode("utf-8", "surrogateescape").decode("latin-1")
+        result = tasks.client.simulate_request(method, "/", extras={"PATH_INFO": environ_path})
+        assert "\n" not in problem(result, 404)["detail"]
+
+
+# Everywhere
+
+
+PATHS = ["/api/tasks", "/api/tasks/task-1", "/api/tasks/task-1/logs", "/api/workers/rack-7/tasks"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_get_without_the_body(tasks: TaskWeb, path: str) -> None:
+    tasks.submit()
+    get, head = tasks.client.simulate_get(path), tasks.client.simulate_head(path)
+    assert head.content == b""
+    assert (head.status, dict(head.headers)) == (get.status, dict(get.headers))
+    assert get.headers["Content-Type"] == "application/json"
+    assert get.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/api/workers/rack-7/drain", "/api/workers/rack-7/undrain"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_method_that_a_path_does_not_take(tasks: TaskWeb, method: str, path: str) -> None:
+    problem(tasks.client.simulate_request(method, path), 405)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(errors.StoreUnavailable("the disk is full"), 503), (errors.MasterStopping("on its way out"), 503)],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/tasks"), *[("GET", path) for path in PATHS], ("DELETE", "/api/tasks/task-1"),
+        ("POST", "/api/workers/rack-7/drain"), ("POST", "/api/workers/rack-7/undrain"),
+    ],
+)  # fmt: skip
+def test_a_store_that_does_not_answer(
+    tasks: TaskWeb, method: str, path: str, error: errors.FleetPulseError, status: int
+) -> None:
+    tasks.submit()
+    tasks.desk.failing = error
+    body = b'{"docker_image":"busybox"}' if path == "/api/tasks" else b""
+    result = tasks.client.simulate_request(method, path, body=body, headers=JSON if body else {})
+    assert problem(result, status)["detail"] == str(error)
+    assert result.headers["Retry-After"] == "5"
