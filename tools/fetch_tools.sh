@@ -20,20 +20,40 @@ packages_of() {
         jq) echo jq libjq1 libonig5 ;;
         dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
         busybox) echo busybox-static ;;
+        postgres) packages_of_postgres ;;
     esac
 }
-programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway wrk jq)
+programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway wrk jq postgres)
 # A Docker Engine needs root, and so does nothing else here.
 if ((EUID == 0)); then
     programs+=(dockerd busybox)
 fi
 
+# Of whatever version this release of Debian has, and those of its many libraries that the machine lacks. Not LLVM's,
+# which are large and serve to compile queries.
+packages_of_postgres() {
+    apt --simulate install --no-install-recommends postgresql |
+        sed -nE '/^Inst lib(llvm|z3|perl|c6)/d; s/^Inst (postgresql-(client-)?[0-9]+|lib[^ ]*) .*/\1/p'
+}
+
+# The path of a program that the machine has, or nothing. Debian does not put PostgreSQL's on PATH.
+installed() {
+    local path
+    for path in /usr/lib/postgresql/*/bin/"$1"; do
+        if [[ -x $path ]]; then
+            echo "$path"
+            return
+        fi
+    done
+    command -v "$1"
+}
+
 # Where an unpacked program lies, or nothing.
 unpacked() {
-    local folder
-    for folder in usr/bin usr/sbin bin; do
-        if [[ -x root/$folder/$1 ]]; then
-            echo "$folder/$1"
+    local path
+    for path in root/usr/bin/"$1" root/usr/sbin/"$1" root/bin/"$1" root/usr/lib/postgresql/*/bin/"$1"; do
+        if [[ -x $path ]]; then
+            echo "${path#root/}"
             return
         fi
     done
@@ -58,7 +78,9 @@ update_once() {
 }
 
 download() {
-    (cd "$here/apt/debs" && apt download "$@")
+    local packages
+    read -rd '' -a packages <<<"$(packages_of "$1")" || true  # it ends at the end of the text, and calls that a failure
+    ((${#packages[@]})) && (cd "$here/apt/debs" && apt download "${packages[@]}")
 }
 
 # A launcher, because the unpacked libraries are not where the loader looks.
@@ -77,7 +99,7 @@ LAUNCHER
 
 wanted=()
 for program in "${programs[@]}"; do
-    if [[ ! -x bin/$program ]] && ! command -v "$program" >/dev/null; then
+    if [[ ! -x bin/$program ]] && ! installed "$program" >/dev/null; then
         wanted+=("$program")
     fi
 done
@@ -90,11 +112,10 @@ fi
 mkdir -p bin root apt/cache/archives/partial
 missing=()
 for program in ${wanted[@]+"${wanted[@]}"}; do
-    read -ra packages <<<"$(packages_of "$program")"
     if [[ -z $(unpacked "$program") ]]; then
         rm -rf apt/debs apt/unpacked
         mkdir apt/debs
-        if ! download "${packages[@]}" && ! { update_once && download "${packages[@]}"; }; then
+        if ! download "$program" && ! { update_once && download "$program"; }; then
             missing+=("$program")
             continue
         fi
@@ -102,7 +123,7 @@ for program in ${wanted[@]+"${wanted[@]}"}; do
         for package in apt/debs/*.deb; do
             dpkg-deb --extract "$package" apt/unpacked
         done
-        cp -a --link apt/unpacked/. root/
+        cp -a --link --force apt/unpacked/. root/
     fi
     write_launcher "$program"
 done
@@ -115,7 +136,7 @@ rm -rf apt
 for program in "${programs[@]}"; do
     if [[ -x bin/$program ]]; then
         echo "tools: $program in $here/bin"
-    elif path=$(command -v "$program"); then
+    elif path=$(installed "$program"); then
         echo "tools: $program is $path"
     fi
 done

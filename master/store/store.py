@@ -87,6 +87,8 @@ class SqlTaskStore:
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Write what waits, for as long as that; then end the threads. What is handed over later is lost."""
+        if self._writer.queue.is_closed:
+            return
         self._writer.queue.close(time.monotonic() + timeout_seconds)
         self._readers.stop(1.0)
         self._writer.ended.wait(timeout_seconds + 1.0)
