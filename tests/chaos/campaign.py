@@ -22,7 +22,7 @@ SETTLE_SECONDS = 90.0
 """The longest task, its retries and their pauses take less."""
 
 ORPHAN_SECONDS = 60.0
-_CALM_AFTER_SECONDS = 0.5
+_CALM_AFTER_SECONDS = 1.0
 _LIVE = "queued,pending,running"
 
 Say = Callable[[str], None]
