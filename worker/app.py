@@ -1,12 +1,15 @@
 """The composition root of a worker: builds its collectors and its session, and runs them until a signal."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psutil
@@ -24,7 +27,9 @@ from worker.collectors.network import NetworkCollector
 from worker.collectors.uptime import UptimeCollector
 from worker.identity import new_incarnation_id, resolve_worker_id
 from worker.sampler import Sampler
-from worker.session import WorkerSession
+from worker.session import Tasks, WorkerSession
+from worker.tasks.absent import NoTasks
+from worker.tasks.executor import Executor
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,6 +41,9 @@ class WorkerConfig(NamedTuple):
     worker_id: str | None
     data_dir: Path
     labels: dict[str, str]
+    runs_tasks: bool = True
+    docker: Mapping[str, str] = MappingProxyType({})
+    """The environment by which Docker is found: ``DOCKER_HOST`` and its like."""
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -57,28 +65,30 @@ def run_worker(config: WorkerConfig) -> None:
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
     sampler.start()
     try:
-        # The first round tells how many GPUs there are; its readings are not sent.
-        sampler.sample()
-        register = _register(config, worker_id, hostname, gpu.device_count)
-        asyncio.run(_report(config.master, register, sampler))
+        # The first round tells which GPUs there are; its readings are not sent.
+        gpus = sampler.sample().gpus
+        register = _register(config, worker_id, hostname, gpu.device_count, [device.uuid for device in gpus])
+        asyncio.run(_report(config, register, sampler))
     finally:
         sampler.stop()
         gpu.shutdown()
 
 
-def _register(config: WorkerConfig, worker_id: str, hostname: str, gpu_count: int | None) -> pb.Register:
+def _register(
+    config: WorkerConfig, worker_id: str, hostname: str, gpu_count: int | None, gpu_uuids: Sequence[str]
+) -> pb.Register:
     return pb.Register(
         worker_id=worker_id,
         incarnation_id=new_incarnation_id(),
         hostname=hostname,
         version=version("fleetpulse"),
         boot_time_unix_seconds=psutil.boot_time(),
-        capacity=machine_capacity(gpu_count),
+        capacity=machine_capacity(gpu_count, gpu_uuids),
         labels=config.labels,
     )
 
 
-async def _report(master: str, register: pb.Register, sampler: Sampler) -> None:
+async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler) -> None:
     loop = asyncio.get_running_loop()
     # One thread: a round of readings is taken from one place, one at a time.
     rounds = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
@@ -86,10 +96,27 @@ async def _report(master: str, register: pb.Register, sampler: Sampler) -> None:
     async def sample() -> pb.Heartbeat:
         return await loop.run_in_executor(rounds, sampler.sample)
 
-    session = WorkerSession(master, register, sample)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
+    async with _tasks(config, register.worker_id) as tasks:
+        session = WorkerSession(config.master, register, sample, tasks=tasks)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
+        try:
+            await session.run()
+        finally:
+            rounds.shutdown(wait=False)
+
+
+@contextlib.asynccontextmanager
+async def _tasks(config: WorkerConfig, worker_id: str) -> AsyncIterator[Tasks]:
+    """What runs tasks here, if anything does. Containers go on when it ends."""
+    if not config.runs_tasks:
+        yield NoTasks("tasks are switched off on this worker")
+        return
+    from worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
+
+    executor = Executor(DockerEngine(worker_id, config.docker))
+    executor.open()
     try:
-        await session.run()
+        yield executor
     finally:
-        rounds.shutdown(wait=False)
+        await executor.close()

@@ -1,7 +1,9 @@
 """The worker's commands: ``worker`` reports this machine, ``simulate`` a fleet that is not there."""
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -44,8 +46,17 @@ _master_option = click.option(
     type=click.Choice(LOG_LEVELS),
     help="What is worth a line on stderr.",
 )
+@click.option(
+    "--tasks/--no-tasks",
+    "runs_tasks",
+    envvar="FLEETPULSE_TASKS",
+    default=True,
+    show_default=True,
+    show_envvar=True,
+    help="Run Docker containers for the master, or only report telemetry.",
+)
 def worker_command(
-    master: str, worker_id: str | None, labels: tuple[str, ...], data_dir: Path, log_level: str
+    master: str, worker_id: str | None, labels: tuple[str, ...], data_dir: Path, log_level: str, runs_tasks: bool
 ) -> None:  # fmt: skip
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
@@ -53,7 +64,16 @@ def worker_command(
 
     _configure_logging(log_level)
     try:
-        run_worker(WorkerConfig(_target(master), worker_id, data_dir, dict(_label(label) for label in labels)))
+        run_worker(
+            WorkerConfig(
+                master=_target(master),
+                worker_id=worker_id,
+                data_dir=data_dir,
+                labels=dict(_label(label) for label in labels),
+                runs_tasks=runs_tasks,
+                docker=docker_settings(os.environ),
+            )
+        )
     except InvalidWorkerId as error:
         raise click.UsageError(str(error)) from error
 
@@ -130,6 +150,11 @@ def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **pla
     # Thousands of sessions that lose one master say one thing; the state line says it once.
     logging.getLogger("worker.session").setLevel(logging.ERROR)
     run_simulation(fleet_plan, duration, say_goodbye=goodbye, as_json=as_json)
+
+
+def docker_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that says where Docker is."""
+    return {name: value for name, value in environment.items() if name.startswith("DOCKER_")}
 
 
 def _configure_logging(level: str) -> None:

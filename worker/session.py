@@ -10,12 +10,14 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import grpc
 
 from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 from worker.backoff import Backoff
+from worker.stream import MasterStream
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,6 +39,34 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),
 )
+
+
+class Tasks(Protocol):
+    """What a session needs of the worker's tasks; ``tasks.executor.Executor`` is one. All on the session's loop."""
+
+    async def describe(self, register: pb.Register) -> None:
+        """Say in a registration what the worker holds. Must come back soon."""
+        ...
+
+    def registered(self, terms: pb.Registered) -> None:
+        """A new stream is open, on which everything that is not acknowledged is to be sent again."""
+        ...
+
+    def disconnected(self) -> None:
+        """The stream is gone."""
+        ...
+
+    def receive(self, message: pb.MasterMessage) -> None:
+        """Must not wait: the next message is behind it."""
+        ...
+
+    async def next_message(self) -> pb.WorkerMessage:
+        """Wait for what is to be sent. Cancelling it must lose nothing."""
+        ...
+
+    def report(self, heartbeat: pb.Heartbeat) -> None:
+        """Add what runs. Must not wait."""
+        ...
 
 
 class _Outage:
@@ -69,8 +99,17 @@ class _Outage:
 class WorkerSession:
     """Keeps one worker connected. ``run`` until ``stop``; all methods belong to one asyncio loop."""
 
-    def __init__(self, target: str, register: pb.Register, sample: Sample, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        register: pb.Register,
+        sample: Sample,
+        rng: random.Random | None = None,
+        tasks: Tasks | None = None,
+    ) -> None:
+        """``register`` says who the worker is; what it holds, ``tasks`` adds anew for each stream."""
         self._target = target
+        self._tasks = tasks
         self._register = register
         self._sample = sample
         self._rng = rng or random.Random()
@@ -114,8 +153,8 @@ class WorkerSession:
 
     async def _connect_and_beat(self, stop_reason: "asyncio.Future[str]") -> None:
         async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
-            call: grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage] = pb_grpc.FleetStub(channel).Connect()
-            registered = asyncio.ensure_future(self._registered(call))
+            stream = MasterStream(pb_grpc.FleetStub(channel).Connect())
+            registered = asyncio.ensure_future(self._registered(stream))
             try:
                 await asyncio.wait(
                     (registered, stop_reason), timeout=FIRST_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
@@ -135,41 +174,86 @@ class WorkerSession:
                 "worker %s: registered at %s, beats every %g s",
                 self._register.worker_id, self._target, terms.heartbeat_interval_seconds,
             )  # fmt: skip
-            reader = asyncio.ensure_future(_drain(call))
-            self.is_connected = True
-            try:
-                await self._beat(call, reader, terms.heartbeat_interval_seconds, stop_reason)
-            finally:
-                self.is_connected = False
-                reader.cancel()
+            await self._talk(stream, terms, stop_reason)
 
-    async def _registered(self, call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]") -> pb.Registered:
-        await _write(call, pb.WorkerMessage(register=self._register))
-        first = await call.read()
-        if not isinstance(first, pb.MasterMessage) or first.WhichOneof("message") != "registered":
-            raise await _error_of(call)
+    async def _registered(self, stream: MasterStream) -> pb.Registered:
+        register = pb.Register()
+        register.CopyFrom(self._register)
+        if self._tasks is not None:
+            await self._tasks.describe(register)
+        await stream.write(pb.WorkerMessage(register=register))
+        first = await stream.read()
+        if first is None or first.WhichOneof("message") != "registered":
+            raise await stream.error()
         return first.registered
+
+    async def _talk(self, stream: MasterStream, terms: pb.Registered, stop_reason: "asyncio.Future[str]") -> None:
+        """Beat, receive and send until the stream ends, or with a goodbye."""
+        if self._tasks is not None:
+            self._tasks.registered(terms)
+        reader = asyncio.ensure_future(self._receive(stream))
+        sender = asyncio.ensure_future(self._send(stream))
+        self.is_connected = True
+        try:
+            await self._beat(stream, reader, terms.heartbeat_interval_seconds, stop_reason)
+            # It ended by a stop: the goodbye is the last word.
+            sender.cancel()
+            await self._say_goodbye(stream, reader, stop_reason.result())
+        finally:
+            self.is_connected = False
+            reader.cancel()
+            sender.cancel()
+            if self._tasks is not None:
+                self._tasks.disconnected()
+
+    async def _receive(self, stream: MasterStream) -> None:
+        """Hand on what the master sends until the stream ends; what nobody knows here is none of its business."""
+        while (message := await stream.read()) is not None:
+            if self._tasks is not None:
+                self._tasks.receive(message)
+
+    async def _send(self, stream: MasterStream) -> None:
+        """Send what the tasks have to say, at once."""
+        if self._tasks is None:
+            return
+        try:
+            while True:
+                message = await self._tasks.next_message()
+                await asyncio.shield(stream.write(message))
+        except grpc.aio.AioRpcError as error:
+            # The reader meets the same end, and tells it.
+            _LOGGER.debug("worker %s: a message was not sent (%s)", self._register.worker_id, error.code())
 
     async def _beat(
         self,
-        call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]",
+        stream: MasterStream,
         reader: "asyncio.Future[None]",
         interval_seconds: float,
         stop_reason: "asyncio.Future[str]",
     ) -> None:
-        """Beat at once, then at the interval from a random phase on, so that a fleet that came at once spreads out."""
+        """Beat at once, then at the interval from a random phase on, so that a fleet that came at once spreads out.
+
+        Returns when it is time to stop. Raises ``AioRpcError`` when the stream has ended.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time() + interval_seconds * self._rng.random() - interval_seconds
+        ends = (reader, stop_reason)
         while not reader.done():
             if stop_reason.done():
-                await self._say_goodbye(call, reader, stop_reason.result())
                 return
             heartbeat = await self._sample()
-            await _write(call, self._stamped(heartbeat))
+            writing = asyncio.ensure_future(stream.write(self._stamped(heartbeat)))
+            writing.add_done_callback(_hear)
+            # A master that reads nothing any more must not keep this worker from its stop.
+            await asyncio.wait((writing, *ends), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+            else:
+                await asyncio.wait((writing,), timeout=LAST_ANSWER_SECONDS)
             due = max(due + interval_seconds, loop.time())
-            await asyncio.wait((reader, stop_reason), timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED)
         reader.result()
-        raise await _error_of(call)
+        raise await stream.error()
 
     def _stamped(self, heartbeat: pb.Heartbeat) -> pb.WorkerMessage:
         self._sequence += 1
@@ -177,40 +261,23 @@ class WorkerSession:
         heartbeat.incarnation_id = self._register.incarnation_id
         heartbeat.sequence_number = self._sequence
         heartbeat.sent_time_unix_seconds = time.time()
+        if self._tasks is not None:
+            self._tasks.report(heartbeat)
         return pb.WorkerMessage(heartbeat=heartbeat)
 
-    async def _say_goodbye(
-        self,
-        call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]",
-        reader: "asyncio.Future[None]",
-        reason: str,
-    ) -> None:
-        await _write(call, pb.WorkerMessage(goodbye=pb.Goodbye(reason=reason)))
-        await call.done_writing()
-        await asyncio.wait({reader}, timeout=GOODBYE_SECONDS)
-        _LOGGER.info("worker %s: said goodbye (%s)", self._register.worker_id, reason)
+    async def _say_goodbye(self, stream: MasterStream, reader: "asyncio.Future[None]", reason: str) -> None:
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await stream.write(pb.WorkerMessage(goodbye=pb.Goodbye(reason=reason)))
+                await stream.finish()
+                await asyncio.wait({reader})
+        except TimeoutError:
+            _LOGGER.info("worker %s: the master did not answer the goodbye (%s)", self._register.worker_id, reason)
+        else:
+            _LOGGER.info("worker %s: said goodbye (%s)", self._register.worker_id, reason)
 
 
-async def _drain(call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]") -> None:
-    """Read what the master sends until the stream ends; what this worker does not know is none of its business."""
-    while await call.read() is not grpc.aio.EOF:
-        continue
-
-
-async def _write(
-    call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]", message: pb.WorkerMessage
-) -> None:
-    try:
-        await call.write(message)
-    except asyncio.InvalidStateError:
-        # The stream ended under our hands; its status says why.
-        raise await _error_of(call) from None
-
-
-async def _error_of(call: "grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]") -> grpc.aio.AioRpcError:
-    """The end of a stream as an error, also where the master ended it with OK."""
-    code = await call.code()
-    return grpc.aio.AioRpcError(
-        code, await call.initial_metadata(), await call.trailing_metadata(),
-        details=await call.details() or "the master ended the stream",
-    )  # fmt: skip
+def _hear(writing: "asyncio.Future[None]") -> None:
+    """One that nobody waits for any more may fail: the reader tells why the stream ended."""
+    if not writing.cancelled():
+        writing.exception()

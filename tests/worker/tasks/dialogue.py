@@ -1,0 +1,150 @@
+"""The master's half of a dialogue with an executor, without a wire: it keeps what it is told, and acknowledges it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from proto import fleetpulse_pb2 as pb
+from worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerEngine
+from worker.tasks.executor import Executor
+from worker.tasks.outbox import TERMINAL
+
+
+class Master:
+    """Hears one executor on one stream at a time."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.acknowledges = True
+        self.updates: list[pb.TaskUpdate] = []
+        self.logs: dict[AttemptKey, bytes] = {}
+        self.problems: list[str] = []
+        """What a worker must never say."""
+        self._hearing: asyncio.Task[None] | None = None
+        self._unacknowledged: list[pb.MasterMessage] = []
+
+    async def connect(self, *keep: AttemptKey) -> pb.Register:
+        """A new stream; what the worker says of itself. ``keep``: what it is to go on with."""
+        self.disconnect()
+        register = pb.Register()
+        await self.executor.describe(register)
+        kept = [pb.KeptAttempt(id=key.message(), log_received_bytes=len(self.logs.get(key, b""))) for key in keep]
+        self.executor.registered(pb.Registered(heartbeat_interval_seconds=1.0, attempts_to_keep=kept))
+        self._hearing = asyncio.create_task(self._hear())
+        return register
+
+    def disconnect(self) -> None:
+        """The stream breaks."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
+            self._unacknowledged.clear()
+            self.executor.disconnected()
+
+    def acknowledge_all(self) -> None:
+        """Say now what was not said, and from now on at once."""
+        self.acknowledges = True
+        for message in self._unacknowledged:
+            self.executor.receive(message)
+        self._unacknowledged.clear()
+
+    def start(
+        self,
+        task_id: str,
+        image: str,
+        *command: str,
+        attempt: int = 1,
+        timeout_seconds: float | None = None,
+        log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES,
+        cpu_cores: float = 0.5,
+        memory_mib: int = 64,
+        env: dict[str, str] | None = None,
+    ) -> AttemptKey:
+        """Order an attempt."""
+        key = AttemptKey(task_id, attempt)
+        order = pb.StartTask(
+            id=key.message(), docker_image=image, command=command, env=env or {}, cpu_cores=cpu_cores,
+            memory_bytes=memory_mib * 2**20, timeout_seconds=timeout_seconds, log_limit_bytes=log_limit_bytes,
+        )  # fmt: skip
+        self.executor.receive(pb.MasterMessage(start_task=order))
+        return key
+
+    def stop(self, key: AttemptKey, grace_seconds: float = 10.0, *, forget: bool = False) -> None:
+        """Order its end."""
+        order = pb.StopTask(id=key.message(), grace_seconds=grace_seconds, reason="a test", forget=forget)
+        self.executor.receive(pb.MasterMessage(stop_task=order))
+
+    def updates_of(self, key: AttemptKey) -> list[pb.TaskUpdate]:
+        return [update for update in self.updates if AttemptKey.of(update.id) == key]
+
+    def phases(self, key: AttemptKey) -> list[str]:
+        """How far it came, each step once."""
+        names = [pb.AttemptPhase.Name(update.phase)[14:].lower() for update in self.updates_of(key)]
+        return list(dict.fromkeys(names))
+
+    def last(self, key: AttemptKey) -> pb.TaskUpdate | None:
+        updates = self.updates_of(key)
+        return updates[-1] if updates else None
+
+    async def comes_to(self, key: AttemptKey, phase: str, within_seconds: float = 20.0) -> pb.TaskUpdate:
+        """Wait until it has been told that an attempt has come so far."""
+        await until(lambda: phase in self.phases(key), within_seconds)
+        return self.updates_of(key)[-1]
+
+    async def ends(self, key: AttemptKey, within_seconds: float = 20.0) -> pb.TaskUpdate:
+        """Wait for its one end."""
+        await until(lambda: any(update.phase in TERMINAL for update in self.updates_of(key)), within_seconds)
+        return next(update for update in self.updates_of(key) if update.phase in TERMINAL)
+
+    async def _hear(self) -> None:
+        while True:
+            message = await self.executor.next_message()
+            if message.HasField("task_update"):
+                self._hear_update(message.task_update)
+            elif message.HasField("log_chunk"):
+                self._hear_chunk(message.log_chunk)
+            else:
+                self.problems.append(f"an unexpected message: {message}")
+
+    def _hear_update(self, update: pb.TaskUpdate) -> None:
+        self.updates.append(update)
+        self._answer(pb.Ack(update_number=update.update_number, id=update.id))
+
+    def _hear_chunk(self, chunk: pb.LogChunk) -> None:
+        key = AttemptKey.of(chunk.id)
+        log = self.logs.get(key, b"")
+        if chunk.offset_bytes > len(log):
+            self.problems.append(f"{key}: a gap from {len(log)} to {chunk.offset_bytes}")
+        if any(update.phase in TERMINAL for update in self.updates_of(key)) and chunk.offset_bytes >= len(log):
+            self.problems.append(f"{key}: a piece of its log after its end")
+        self.logs[key] = log[: chunk.offset_bytes] + chunk.data
+        self._answer(pb.Ack(id=chunk.id, log=pb.LogReceived(received_bytes=len(self.logs[key]))))
+
+    def _answer(self, ack: pb.Ack) -> None:
+        message = pb.MasterMessage(ack=ack)
+        if self.acknowledges:
+            self.executor.receive(message)
+        else:
+            self._unacknowledged.append(message)
+
+
+async def until(condition: Callable[[], object], within_seconds: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(within_seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is about threads and another machine's clock
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def executor_on(engine: ContainerEngine, *, round_seconds: float = 0.5) -> AsyncIterator[Master]:
+    """An executor under way, and a master that has a stream to it."""
+    executor = Executor(engine, round_seconds=round_seconds)
+    executor.open()
+    master = Master(executor)
+    try:
+        await master.connect()
+        yield master
+        assert master.problems == []
+    finally:
+        master.disconnect()
+        await executor.close()

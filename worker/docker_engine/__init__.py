@@ -1,0 +1,1 @@
+"""``tasks.engine.ContainerEngine`` by Docker's Python SDK, whose calls block: they are made in threads of their own."""
