@@ -1,9 +1,9 @@
 """Views of the live table that are rendered in batches: behind the heartbeats, ahead of every read, and only in demand.
 
 Rendering one worker's text costs several times more when it is done alone than in a batch, because the code and the
-data of everything else have just been through the processor's caches. So a change is only noted. While somebody reads
-the view now and then, a greenlet renders every few milliseconds what has gathered; whoever reads renders the rest
-first, so a read is never behind the table. A view that nobody reads costs nothing.
+data of everything else have just been through the processor's caches. So a change is only noted. When a read is near
+(``demand``), a greenlet renders every few milliseconds what has gathered; whoever reads renders the rest first, so a
+read is never behind the table. A view that nobody reads costs nothing.
 """
 
 import logging
@@ -13,14 +13,15 @@ from collections import OrderedDict
 import gevent
 from gevent.event import Event
 
+from master.telemetry.demand import Demand
 from master.telemetry.ports import Clock
 from master.telemetry.records import WorkerTelemetry
 
 _LOGGER = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
-DEMAND_SECONDS = 90.0
-"""How long a read keeps a view in demand: longer than a scraper or a person who watches waits between two."""
+_LOOK_AGAIN_SECONDS = 1.0
+"""While nobody is expected: somebody new may read more often."""
 
 _RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
@@ -32,7 +33,7 @@ class LazyView(ABC):
     def __init__(self, clock: Clock = Clock()) -> None:  # noqa: B008 - an immutable pair of functions
         self._clock = clock
         self._behind: OrderedDict[str, WorkerTelemetry] = OrderedDict()
-        self._read_at = -DEMAND_SECONDS
+        self._demand = Demand()
         self._has_work = Event()
         self._renderer: gevent.Greenlet[..., None] | None = None
 
@@ -57,7 +58,7 @@ class LazyView(ABC):
 
     def catch_up(self) -> None:
         """Render all that changed. Lets other greenlets run now and then."""
-        self._read_at = self._clock.monotonic()
+        self._demand.note_read(self._clock.monotonic())
         self._has_work.set()
         self._render_behind()
 
@@ -68,7 +69,7 @@ class LazyView(ABC):
             self.render(telemetry)
 
     def start(self) -> None:
-        """Render in the background from now on, while the view is in demand."""
+        """Render in the background from now on, when a read is near."""
         self._renderer = gevent.spawn(self._keep_up)
         self._renderer.name = f"renderer-{type(self).__name__}"
 
@@ -82,7 +83,9 @@ class LazyView(ABC):
             self._has_work.wait()
             self._has_work.clear()
             gevent.sleep(BATCH_SECONDS)
-            if self._clock.monotonic() - self._read_at < DEMAND_SECONDS:
+            while (quiet_seconds := self._demand.quiet_seconds(self._clock.monotonic())) > 0.0:
+                gevent.sleep(min(quiet_seconds, _LOOK_AGAIN_SECONDS))
+            if self._demand.exists(self._clock.monotonic()):
                 self._render_behind()
 
     def _render_behind(self) -> None:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import gevent
 import pytest
 
-from master.telemetry.lazy import BATCH_SECONDS, DEMAND_SECONDS, LazyView
+from master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS
+from master.telemetry.lazy import BATCH_SECONDS, LazyView
 from master.telemetry.ports import Clock
 from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
 from tests.master.fleet import ManualClock, wait_until
@@ -129,6 +130,22 @@ def test_what_nobody_reads_is_not_rendered_until_somebody_does() -> None:
         assert view.rendered == []
         view.catch_up()
         assert view.rendered == [("a", 1.0)]
+
+
+def test_what_is_read_in_a_rhythm_is_rendered_shortly_before() -> None:
+    clock = ManualClock()
+    view = Loads(clock.port)
+    with started(view):
+        for _ in range(5):
+            view.catch_up()
+            clock.advance(15.0)
+        view.catch_up()
+        view.worker_changed(loaded("a", 1.0))
+        gevent.sleep(4 * BATCH_SECONDS)
+        assert view.rendered == []
+        view.worker_changed(loaded("a", 2.0))
+        clock.advance(15.0 - LEAD_SECONDS)
+        wait_until(lambda: view.rendered == [("a", 2.0)])
 
 
 def test_a_view_that_was_never_started_can_be_stopped() -> None:
