@@ -50,7 +50,7 @@ def _never(demand: Amounts, matching: Sequence[Offer], worker: str) -> str:
     """No worker could hold it, however idle."""
     sizes = [(total(offer), offer.worker_id) for offer in matching]
     too_large = [
-        f"needs {_amount(kind, wanted)}, and the largest {worker}, {worker_id}, has {_amount(kind, most)}"
+        f"needs {_amount(kind, wanted)}, and the largest {worker}, {worker_id}, has {_bare(kind, most)}"
         for kind, wanted, most, worker_id in _largest(demand, sizes)
         if most < wanted
     ]
@@ -100,7 +100,7 @@ def _short(demand: Amounts, taking: Sequence[Offer], worker: str) -> str:
     rooms = [(free(offer), offer.worker_id) for offer in taking]
     totals = {offer.worker_id: total(offer) for offer in taking}
     short = [
-        f"{_amount(kind, wanted)} free: the most is {_amount(kind, most)} on {worker_id},"
+        f"{_amount(kind, wanted)} free: the most is {_bare(kind, most)} on {worker_id},"
         f" of {_bare(kind, totals[worker_id][kind])}"
         for kind, wanted, most, worker_id in _largest(demand, rooms)
         if most < wanted

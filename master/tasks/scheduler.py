@@ -13,8 +13,6 @@ from math import log2
 from master.tasks.placement.fleet import Fleet, Group, Machine
 from master.tasks.placement.records import Offer, Placement, Plan, Waiting
 
-__all__ = ["Offer", "Placement", "Plan", "Waiting", "plan", "schedule"]
-
 SECONDS_PER_PRIORITY_LEVEL = 60.0
 RESERVE_AFTER_SECONDS = 30.0
 
@@ -26,11 +24,6 @@ MAX_RESERVED_WORKERS = 32
 
 RESERVATION_TURN_SECONDS = 600.0
 """The length of the first turn of a reservation; each later one is twice as long as the one before."""
-
-
-def schedule(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> list[Placement]:
-    """The placements of ``plan``."""
-    return plan(offers, waiting, now).placements
 
 
 def plan(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> Plan:

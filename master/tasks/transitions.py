@@ -94,11 +94,12 @@ def cancelled(task: Task, attempt: Attempt | None, now: float) -> Change | None:
         raise TaskAlreadyFinished(f"task {task.task_id} has ended already: it is {task.status}")
     if task.cancel_requested_at is not None:
         return None
-    asked = TaskEvent(task.task_id, now, "cancel_requested", attempt=task.attempt if attempt else 0)
     task = task._replace(cancel_requested_at=now)
-    if attempt is None:
+    if attempt is None or attempt.status.is_terminal:  # between two attempts the last one may be brought
+        asked = TaskEvent(task.task_id, now, "cancel_requested")
         change = _finished(task, None, TaskStatus.CANCELLED, Outcome(reason="cancelled"), now)
         return change._replace(events=(asked, *change.events))
+    asked = TaskEvent(task.task_id, now, "cancel_requested", attempt=attempt.attempt)
     return Change(task, attempt, (asked,), Instruction.STOP)
 
 

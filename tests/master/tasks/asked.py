@@ -1,0 +1,66 @@
+"""Offers and waiting tasks for the tests of the scheduler, in few words."""
+
+from collections.abc import Mapping, Sequence
+
+from master.tasks.placement.records import Offer, Placement, Waiting
+from master.tasks.records import Demand
+from master.tasks.scheduler import plan
+
+GIB = 1024**3
+ANYWHERE: Mapping[str, tuple[str, ...]] = {}
+
+
+def an_offer(
+    worker_id: str,
+    cpu: float = 4.0,
+    memory: float = 16.0,
+    gpus: Sequence[str] = (),
+    *,
+    taken: tuple[float, float, Sequence[str]] = (0.0, 0.0, ()),
+    labels: Mapping[str, str] | None = None,
+    refusal: str | None = None,
+) -> Offer:
+    """A worker with so many cores, GiB and GPUs; ``taken`` is of the same three."""
+    return Offer(
+        worker_id,
+        labels or {},
+        cpu,
+        int(memory * GIB),
+        tuple(gpus),
+        cpu - taken[0],
+        int((memory - taken[1]) * GIB),
+        tuple(gpu for gpu in gpus if gpu not in taken[2]),
+        refusal,
+    )
+
+
+def a_task(
+    task_id: str,
+    cpu: float = 1.0,
+    memory: float = 1.0,
+    gpus: int = 0,
+    *,
+    priority: int = 0,
+    queued_at: float = 0.0,
+    constraints: Mapping[str, tuple[str, ...]] = ANYWHERE,
+) -> Waiting:
+    return Waiting(task_id, Demand(cpu, int(memory * GIB), gpus), constraints, priority, queued_at)
+
+
+def places(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float = 0.0) -> dict[str, str]:
+    """By task, the worker that it goes to."""
+    return {placement.task_id: placement.worker_id for placement in plan(offers, waiting, now).placements}
+
+
+def after(offers: Sequence[Offer], waiting: Sequence[Waiting], placements: Sequence[Placement]) -> list[Offer]:
+    """What is offered when these placements have been made."""
+    left = {offer.worker_id: offer for offer in offers}
+    demands = {task.task_id: task.demand for task in waiting}
+    for task_id, worker_id, gpu_uuids in placements:
+        offer, demand = left[worker_id], demands[task_id]
+        left[worker_id] = offer._replace(
+            free_cpu_cores=offer.free_cpu_cores - demand.cpu_cores,
+            free_memory_bytes=offer.free_memory_bytes - demand.memory_bytes,
+            free_gpu_uuids=tuple(uuid for uuid in offer.free_gpu_uuids if uuid not in gpu_uuids),
+        )
+    return list(left.values())

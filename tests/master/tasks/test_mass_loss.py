@@ -1,0 +1,188 @@
+"""master.tasks.mass_loss: whether a loss is too large to be believed"""
+
+import pytest
+
+from master.tasks.mass_loss import MassLoss, MassLossGuard
+
+START = 1000.0
+
+
+def a_guard(workers: int, **settings: float) -> MassLossGuard:
+    """Of a fleet that has been there for a day."""
+    guard = MassLossGuard(**settings)  # type: ignore[arg-type]  # all but one of them are floats
+    for number in range(workers):
+        guard.worker_back(f"w{number}", START - 86_400.0)
+    return guard
+
+
+def lose(guard: MassLossGuard, numbers: range, now: float = START, every_seconds: float = 0.0) -> float:
+    for number in numbers:
+        guard.worker_lost(f"w{number}", now)
+        now += every_seconds
+    return now - every_seconds
+
+
+@pytest.mark.parametrize(
+    ("workers", "lost", "holds"),
+    [
+        *((10, 5, False), (10, 6, True), (10, 10, True)),
+        *((4, 2, False), (4, 3, True), (5, 2, False), (5, 3, True)),
+        *((3, 3, False), (2, 2, False), (1, 1, False), (0, 0, False)),
+        *((1000, 500, False), (1000, 501, True)),
+    ],
+)
+def test_it_holds_when_more_than_half_of_a_fleet_is_gone(workers: int, lost: int, holds: bool) -> None:
+    guard = a_guard(workers)
+    lose(guard, range(lost))
+    assert guard.is_holding(START) is holds
+    assert guard.hold(START) == (MassLoss(START, lost, workers) if holds else None)
+
+
+def test_a_master_that_has_just_started_holds_for_nobody() -> None:
+    guard = MassLossGuard()
+    lose(guard, range(100))
+    assert not guard.is_holding(START)
+
+
+@pytest.mark.parametrize(("every_seconds", "holds"), [(600.0, False), (16.0, False), (12.0, True), (1.0, True)])
+def test_only_what_is_lost_within_a_minute_counts(every_seconds: float, holds: bool) -> None:
+    guard = a_guard(10)
+    now = lose(guard, range(6), every_seconds=every_seconds)
+    assert guard.is_holding(now) is holds
+
+
+def test_a_fleet_that_shrank_over_hours_is_as_large_as_it_is_now() -> None:
+    guard = a_guard(20)
+    now = lose(guard, range(12), every_seconds=120.0) + 120.0
+    lose(guard, range(12, 16), now)
+    assert not guard.is_holding(now), "4 of 8"
+    guard.worker_lost("w16", now)
+    assert guard.hold(now) == MassLoss(now, 5, 8)
+
+
+def test_the_fleet_is_that_of_before_the_loss() -> None:
+    """Or with each that is lost it would be smaller, and half of it less."""
+    guard = a_guard(10)
+    for number in range(5):
+        guard.worker_lost(f"w{number}", START + number)
+        assert not guard.is_holding(START + number)
+
+
+def test_it_ends_when_half_of_the_lost_are_back() -> None:
+    guard = a_guard(10)
+    lose(guard, range(8))
+    for number in range(3):
+        guard.worker_back(f"w{number}", START + 100.0)
+        assert guard.hold(START + 100.0) == MassLoss(START, 7 - number, 10)
+    guard.worker_back("w3", START + 101.0)
+    assert not guard.is_holding(START + 101.0)
+
+
+def test_it_does_not_begin_again_for_those_that_are_not_back_yet() -> None:
+    guard = a_guard(10)
+    lose(guard, range(8))
+    for number in range(4):
+        guard.worker_back(f"w{number}", START + 1.0)
+    assert not guard.is_holding(START + 1.0)
+    assert not guard.is_holding(START + 2.0)
+
+
+def test_new_workers_are_none_of_the_lost_ones() -> None:
+    guard = a_guard(10)
+    lose(guard, range(8))
+    for number in range(100, 120):
+        guard.worker_back(f"w{number}", START + 1.0)
+    assert guard.is_holding(START + 1.0)
+
+
+def test_it_ends_after_ten_minutes_at_the_latest() -> None:
+    guard = a_guard(10)
+    lose(guard, range(8))
+    assert guard.is_holding(START + 599.9)
+    assert not guard.is_holding(START + 600.0)
+    assert not guard.is_holding(START + 601.0)
+
+
+def test_who_is_lost_during_the_hold_belongs_to_the_loss() -> None:
+    guard = a_guard(10)
+    lose(guard, range(6))
+    lose(guard, range(6, 10), START + 300.0)
+    assert guard.hold(START + 300.0) == MassLoss(START, 10, 10)
+    for number in range(4):
+        guard.worker_back(f"w{number}", START + 301.0)
+    assert guard.is_holding(START + 301.0), "4 of 10"
+    guard.worker_back("w4", START + 301.0)
+    assert not guard.is_holding(START + 301.0)
+
+
+def test_one_that_comes_back_and_is_lost_again_is_away() -> None:
+    guard = a_guard(10)
+    lose(guard, range(6))
+    for _ in range(3):
+        guard.worker_back("w0", START + 1.0)
+        guard.worker_lost("w0", START + 2.0)
+    assert guard.hold(START + 2.0) == MassLoss(START, 6, 10)
+
+
+def test_one_that_flaps_is_one_worker() -> None:
+    guard = a_guard(10)
+    for second in range(20):
+        guard.worker_lost("w0", START + second)
+        guard.worker_lost("w0", START + second)
+        guard.worker_back("w0", START + second)
+    assert not guard.is_holding(START + 20.0)
+
+
+def test_a_goodbye_counts_neither_way() -> None:
+    guard = a_guard(10)
+    for number in range(6):
+        guard.worker_left(f"w{number}", START)
+    assert not guard.is_holding(START), "an upgrade of the fleet"
+    lose(guard, range(6, 8))
+    assert not guard.is_holding(START), "2 of 4"
+    guard.worker_lost("w8", START)
+    assert guard.hold(START) == MassLoss(START, 3, 4)
+
+
+def test_one_that_was_lost_and_is_forgotten_does_not_count() -> None:
+    guard = a_guard(10)
+    lose(guard, range(5))
+    guard.worker_left("w0", START + 1.0)
+    guard.worker_lost("w5", START + 2.0)
+    assert guard.hold(START + 2.0) == MassLoss(START + 2.0, 5, 9)
+    for number in (1, 2):
+        guard.worker_left(f"w{number}", START + 3.0)
+    guard.worker_back("w3", START + 4.0)
+    assert guard.is_holding(START + 4.0), "1 of 3"
+    guard.worker_left("w4", START + 5.0)
+    assert not guard.is_holding(START + 5.0), "1 of 2"
+
+
+def test_it_ends_when_all_of_the_lost_are_forgotten() -> None:
+    guard = a_guard(4)
+    lose(guard, range(3))
+    for number in range(3):
+        guard.worker_left(f"w{number}", START + 1.0)
+    assert not guard.is_holding(START + 1.0)
+
+
+def test_a_later_loss_begins_a_new_hold() -> None:
+    guard = a_guard(10)
+    lose(guard, range(8))
+    for number in range(8):
+        guard.worker_back(f"w{number}", START + 10.0)
+    later = START + 500.0
+    lose(guard, range(7), later)
+    assert guard.hold(later) == MassLoss(later, 7, 10)
+
+
+def test_the_limits_are_settings() -> None:
+    guard = a_guard(10, lost_ratio=0.2, back_ratio=1.0, window_seconds=10.0, hold_seconds=20.0, min_fleet=10)
+    lose(guard, range(3))
+    guard.worker_back("w0", START + 1.0)
+    guard.worker_back("w1", START + 1.0)
+    assert guard.is_holding(START + 19.9)
+    assert not guard.is_holding(START + 20.0)
+    guard.worker_left("w9", START + 30.0)
+    lose(guard, range(9), START + 30.0)
+    assert not guard.is_holding(START + 30.0), "9 are no fleet"
