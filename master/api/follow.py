@@ -50,7 +50,7 @@ class Follower:
         only_this_attempt: bool,
         connection: HasFile | None,
         on_close: Callable[[], None],
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        heartbeat_seconds: float,
     ) -> None:
         self._tasks = tasks
         self._task_id = task_id

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import falcon
 import orjson
 
-from master.api.follow import Follower, Position
+from master.api.follow import HEARTBEAT_SECONDS, Follower, Position
 from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
 from master.api.ports import TaskService
 from master.api.problems import RETRY_AFTER_SECONDS
@@ -37,9 +37,15 @@ class _Part(NamedTuple):
 class TaskLogs:
     """Reads are of what is durable."""
 
-    def __init__(self, tasks: TaskService, max_followers: int = MAX_FOLLOWERS) -> None:
+    def __init__(
+        self,
+        tasks: TaskService,
+        max_followers: int = MAX_FOLLOWERS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
         self._tasks = tasks
         self._max_followers = max_followers
+        self._heartbeat_seconds = heartbeat_seconds
         self.followers = 0
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
@@ -140,6 +146,7 @@ class TaskLogs:
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
             on_close=self._unfollow,
+            heartbeat_seconds=self._heartbeat_seconds,
         )
 
     def _unfollow(self) -> None:

@@ -33,7 +33,7 @@ def _number(text: Any) -> Any:
 
 
 def _truth(text: Any) -> Any:
-    if text not in {"true", "false"}:
+    if text not in ("true", "false"):  # a list has no hash
         raise ValueError("must be true or false")
     return text == "true"
 

@@ -2,8 +2,11 @@
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from master import errors
 from tests.master.api.desk import JSON, TaskWeb
@@ -351,3 +354,17 @@ def test_a_store_that_does_not_answer(
     result = tasks.client.simulate_request(method, path, body=body, headers=JSON if body else {})
     assert problem(result, status)["detail"] == str(error)
     assert result.headers["Retry-After"] == "5"
+
+
+NAMES = st.sampled_from(["status", "worker_id", "name", "limit", "cursor", "attempt", "offset", "tail", "format", "x"])
+VALUES = st.text(max_size=10) | st.integers().map(str) | st.sampled_from(["queued", "queued,failed", "text", "\x00"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(PATHS), st.lists(st.tuples(NAMES, VALUES), max_size=4).map(urlencode) | st.text(max_size=20))
+def test_no_query_is_too_much_for_the_master(tasks: TaskWeb, path: str, query: str) -> None:
+    if not tasks.desk._tasks:
+        tasks.submit()
+    environ_query = query.encode("utf-8", "surrogateescape").decode("latin-1")
+    result = tasks.client.simulate_get(path, extras={"QUERY_STRING": environ_query})
+    assert result.status_code in {200, 404, 422}

@@ -1,0 +1,389 @@
+"""master.api.follow and master.api.presence: a task followed as server-sent events, through a real web server"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import gevent
+import pytest
+
+from master.api.logs import TaskLogs
+from master.errors import StoreUnavailable
+from tests.master.api.desk import TaskWeb
+from tests.master.api.served import Client, Served, served
+from tests.master.fleet import wait_until
+
+PATH = "/api/tasks/task-1/logs?follow=true"
+
+
+class Event(NamedTuple):
+    """``kind`` is ``message`` for a piece of log, as a browser has it, and ``comment`` for a comment."""
+
+    kind: str
+    data: Any
+    event_id: str | None = None
+
+
+class Reader(Client):
+    """Follows a log; to be iterated for its events."""
+
+    def __init__(self, address: tuple[str, int], path: str = PATH, *lines: str) -> None:
+        super().__init__(address)
+        self.request("GET", path, *lines)
+        self.answered = self.head()
+        self._text = b""
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def next_event(self) -> Event | None:
+        """Wait for one; ``None`` at the end."""
+        while b"\n\n" not in self._text:
+            piece = self.chunk()
+            if not piece:
+                assert self._text == b""
+                return None
+            self._text += piece
+        event, _, self._text = self._text.partition(b"\n\n")
+        fields = dict(line.partition(": ")[::2] for line in event.decode().split("\n"))
+        if "retry" in fields:
+            return self.next_event()
+        if "" in fields:
+            return Event("comment", fields[""])
+        return Event(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id"))
+
+    def take(self, number: int) -> list[Event]:
+        found = [event for _ in range(number) if (event := self.next_event()) is not None]
+        assert len(found) == number
+        return found
+
+    def log(self, size: int) -> str:
+        """Wait for so many characters of log."""
+        text = ""
+        while len(text) < size:
+            event = self.next_event()
+            assert event is not None
+            text += event.data["logs"] if event.kind == "message" else ""
+        return text
+
+
+@pytest.fixture
+def server(tasks: TaskWeb) -> Iterator[Served]:
+    tasks.submit(max_retries=1)
+    with served(tasks.app) as server:
+        yield server
+
+
+def followers(tasks: TaskWeb) -> int:
+    found = tasks.app._router.find("/api/tasks/task-1/logs")
+    assert found is not None
+    assert isinstance(found[0], TaskLogs)
+    return found[0].followers
+
+
+# From before the start to the end
+
+
+def test_a_task_from_before_its_container_to_its_end(tasks: TaskWeb, server: Served) -> None:
+    desk = tasks.desk
+    with Reader(server.address) as reader:
+        assert reader.answered.status == 200
+        assert reader.answered.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert reader.answered.headers["cache-control"] == "no-store"
+        assert reader.answered.headers["x-accel-buffering"] == "no"
+        assert reader.take(1) == [
+            Event(
+                "status",
+                {"status": "queued", "attempt": 0, "worker_id": None, "queue_reason": "no worker is there"},
+            )
+        ]
+        desk.place("task-1")
+        status, attempt = reader.take(2)
+        assert status.data == {"status": "pending", "attempt": 1, "worker_id": "rack-7", "queue_reason": None}
+        assert attempt == Event("attempt", {"attempt": 1, "worker_id": "rack-7"}, "1-0")
+        desk.run("task-1")
+        assert reader.take(1)[0].data["status"] == "running"
+        desk.say("task-1", b"one\n")
+        assert reader.take(1) == [
+            Event("message", {"attempt": 1, "offset": 0, "next_offset": 4, "logs": "one\n"}, "1-4")
+        ]
+        desk.say("task-1", b"two")
+        assert reader.take(1)[0].data["logs"] == "two"
+        desk.end("task-1", oom_killed=False)
+        status, end = reader
+        assert status.data["status"] == "completed"
+        assert end == Event(
+            "end",
+            {
+                "attempt": 1,
+                "status": "completed",
+                "exit_code": 0,
+                "oom_killed": False,
+                "reason": None,
+                "error": None,
+            },
+        )
+        # The connection can be used again.
+        reader.request("GET", "/api/tasks/task-1")
+        assert reader.answer()[1]["status"] == "completed"
+    wait_until(lambda: followers(tasks) == 0)
+
+
+def test_a_task_that_ended_before(tasks: TaskWeb, server: Served) -> None:
+    desk = tasks.desk
+    desk.place("task-1")
+    desk.run("task-1")
+    desk.say("task-1", b"x" * 200_000)
+    desk.end("task-1", 3, reason="exit_code", error="it ended with code 3")
+    desk.place("task-1")
+    desk.run("task-1")
+    desk.say("task-1", b"second")
+    desk.end("task-1", 4, reason="exit_code")
+    with Reader(server.address) as reader:
+        kinds = [(event.kind, event.data.get("logs")) for event in reader]
+        assert kinds == [("status", None), ("message", "second"), ("end", None)]
+    with Reader(server.address, f"{PATH}&attempt=1") as reader:
+        events = list(reader)
+        assert "".join(event.data["logs"] for event in events if event.kind == "message") == "x" * 200_000
+        assert events[-1].kind == "end"
+        assert events[-1].data.items() >= {"attempt": 1, "status": "failed", "exit_code": 3}.items()
+
+
+def test_a_cancelled_task_that_never_ran(tasks: TaskWeb, server: Served) -> None:
+    with Reader(server.address) as reader:
+        reader.take(1)
+        tasks.client.simulate_delete("/api/tasks/task-1")
+        status, end = reader
+        assert status.data["status"] == end.data["status"] == "cancelled"
+        assert end.data["exit_code"] is None
+
+
+def test_the_next_attempt_is_followed_as_well(tasks: TaskWeb, server: Served) -> None:
+    desk = tasks.desk
+    with Reader(server.address) as reader, Reader(server.address, f"{PATH}&attempt=1") as only_first:
+        for exit_code in (1, 0):
+            desk.place("task-1")
+            desk.run("task-1")
+            desk.say("task-1", b"code %d" % exit_code)
+            desk.end("task-1", exit_code)
+        events = [event for event in reader if event.kind != "status"]
+        assert [(event.kind, event.data["attempt"], event.data.get("logs")) for event in events] == [
+            ("attempt", 1, None),
+            ("message", 1, "code 1"),
+            ("attempt", 2, None),
+            ("message", 2, "code 0"),
+            ("end", 2, None),
+        ]
+        assert [event.event_id for event in events] == ["1-0", "1-6", "2-0", "2-6", None]
+        first = [event for event in only_first if event.kind != "status"]
+        assert [(event.kind, event.data["attempt"]) for event in first] == [("message", 1), ("end", 1)]
+
+
+# Characters, offsets, coming back
+
+
+def test_a_character_that_comes_in_pieces_comes_whole(tasks: TaskWeb, server: Served) -> None:
+    desk = tasks.desk
+    desk.place("task-1")
+    desk.run("task-1")
+    with Reader(server.address) as reader:
+        for byte in "aé😀\n".encode():
+            desk.say("task-1", bytes([byte]))
+            gevent.sleep(0)
+        assert reader.log(4) == "aé😀\n"
+        desk.say("task-1", b"\xe2\x82")
+        desk.end("task-1")
+        assert [event.data["logs"] for event in reader if event.kind == "message"] == ["\ufffd"]
+
+
+def test_who_comes_back_misses_nothing_and_gets_nothing_twice(tasks: TaskWeb, server: Served) -> None:
+    desk = tasks.desk
+    desk.place("task-1")
+    desk.run("task-1")
+    expected, found, last_id = "", "", "1-0"
+    for number in range(20):
+        text = f"line {number} ü€😀\n"
+        desk.say("task-1", text.encode())
+        expected += text
+        with Reader(server.address, PATH, f"Last-Event-ID: {last_id}") as reader:
+            while len(found) < len(expected):
+                (event,) = reader.take(1)
+                if event.kind == "message":
+                    found, last_id = found + event.data["logs"], event.event_id or ""
+    assert found == expected
+    desk.end("task-1", 1)
+    desk.place("task-1")
+    desk.run("task-1")
+    desk.say("task-1", b"again")
+    desk.end("task-1")
+    with Reader(server.address, f"{PATH}&offset=3", f"Last-Event-ID: {last_id}") as reader:
+        assert [event.data["logs"] for event in reader if event.kind == "message"] == ["again"]
+
+
+@pytest.mark.parametrize(
+    ("query", "lines", "expected"),
+    [
+        ("", (), "one\ntwo\n"),
+        ("&offset=4", (), "two\n"),
+        ("&offset=-2", (), "o\n"),
+        ("&tail=1", (), "two\n"),
+        ("&attempt=1&offset=2", (), "e\ntwo\n"),
+        ("&attempt=1&offset=2", ("Last-Event-ID: 1-5",), "wo\n"),
+        ("&attempt=1&offset=2", ("Last-Event-ID: 2-5",), "e\ntwo\n"),
+        ("&offset=8", (), ""),
+        ("", ("Last-Event-ID: 1-8",), ""),
+        ("", ("Last-Event-ID: 7-3",), ""),
+    ],
+)
+def test_where_to_begin(tasks: TaskWeb, server: Served, query: str, lines: tuple[str, ...], expected: str) -> None:
+    tasks.desk.place("task-1")
+    tasks.desk.run("task-1")
+    tasks.desk.say("task-1", b"one\ntwo\n")
+    tasks.desk.end("task-1")
+    with Reader(server.address, PATH + query, *lines) as reader:
+        events = list(reader)
+    assert "".join(event.data["logs"] for event in events if event.kind == "message") == expected
+    assert events[-1].kind == "end"
+
+
+@pytest.mark.parametrize("event_id", ["x", "1", "1-", "-1-5", "1-5-6", "1-99999999999999999", "\xe9"])
+def test_a_malformed_last_event(tasks: TaskWeb, server: Served, event_id: str) -> None:
+    with Client(server.address) as client:
+        client.request("GET", PATH, f"Last-Event-ID: {event_id}")
+        status, problem = client.answer()
+        assert (status, problem["errors"][0]["field"]) == (422, "Last-Event-ID")
+
+
+def test_an_attempt_that_is_yet_to_come_is_awaited(tasks: TaskWeb, server: Served) -> None:
+    with Reader(server.address, f"{PATH}&attempt=1&tail=5") as reader:
+        tasks.desk.place("task-1")
+        tasks.desk.run("task-1")
+        tasks.desk.say("task-1", b"hello")
+        assert reader.log(5) == "hello"
+
+
+# Readers that leave, that are slow, that are many
+
+
+def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> None:
+    readers = [Reader(server.address) for _ in range(10)]
+    for reader in readers:
+        reader.take(1)
+    assert followers(tasks) == 10
+    for reader in readers:
+        reader.close()
+    # Nothing is sent meanwhile: heartbeats come every 15 s.
+    with gevent.Timeout(5.0):
+        server.connections.join()
+    assert followers(tasks) == 0
+    assert len(tasks.desk.watches) == 0
+
+
+def test_who_asks_the_next_thing_already_is_still_there(tasks: TaskWeb, server: Served) -> None:
+    with Reader(server.address) as reader:
+        reader.take(1)
+        reader.request("GET", "/api/tasks/task-1")
+        gevent.idle()
+        tasks.client.simulate_delete("/api/tasks/task-1")
+        assert [event.kind for event in reader] == ["status", "end"]
+        assert reader.answer()[0] == 200
+
+
+def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Served) -> None:
+    tasks.desk.place("task-1")
+    tasks.desk.run("task-1")
+    stalled = Reader(server.address)
+    with Reader(server.address) as reader:
+        for _ in range(100):
+            tasks.desk.say("task-1", b"x" * 100_000)
+        assert reader.log(10_000_000) == "x" * 10_000_000
+        tasks.desk.end("task-1")
+        assert [event.kind for event in reader][-1] == "end"
+    assert followers(tasks) == 1
+    stalled.close()
+    wait_until(lambda: followers(tasks) == 0)
+
+
+def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
+    tasks.submit()
+    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, max_followers=2))
+    path = "/few/task-1/logs?follow=true"
+    with served(tasks.app) as server:
+        readers = [Reader(server.address, path) for _ in range(2)]
+        with Client(server.address) as client:
+            client.request("GET", path)
+            head = client.head()
+            assert (head.status, head.headers["retry-after"]) == (503, "5")
+            readers[0].close()
+
+        def is_taken() -> bool:
+            with Client(server.address) as client:
+                client.request("GET", path)
+                return client.head().status == 200
+
+        wait_until(is_taken)
+        readers[1].close()
+        wait_until(lambda: len(tasks.desk.watches) == 0)
+
+
+def test_a_head_follows_nothing(tasks: TaskWeb, server: Served) -> None:
+    with Client(server.address) as client:
+        client.request("HEAD", PATH)
+        assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert followers(tasks) == 0
+
+
+def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
+    with Reader(server.address, PATH, "Accept-Encoding: gzip") as reader:
+        assert "content-encoding" not in reader.answered.headers
+        assert reader.take(1)[0].kind == "status"
+
+
+def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
+    tasks.submit()
+    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, heartbeat_seconds=0.05))
+    with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
+        assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
+        tasks.desk.place("task-1")
+        assert "status" in [event.kind for event in reader.take(3)]
+    wait_until(lambda: len(tasks.desk.watches) == 0)
+
+
+def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
+    tasks.submit()
+    with served(tasks.app) as server:
+        reader = Reader(server.address)
+        reader.take(1)
+        assert followers(tasks) == 1
+    wait_until(lambda: followers(tasks) == 0)
+    reader.close()
+
+
+# What goes wrong on the way
+
+
+def test_a_store_that_stops_answering_ends_the_events_with_a_word(tasks: TaskWeb, server: Served) -> None:
+    with Reader(server.address) as reader:
+        reader.take(1)
+        tasks.desk.failing = StoreUnavailable("the disk is full")
+        tasks.desk.watches.notify("task-1")
+        assert list(reader) == [Event("problem", {"status": 503, "detail": "the disk is full"})]
+
+
+def test_a_bug_ends_the_events_with_a_word_and_a_traceback(
+    tasks: TaskWeb, server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Reader(server.address) as reader:
+        reader.take(1)
+        tasks.desk._tasks["task-1"] = None  # type: ignore[assignment]  # what no code is prepared for
+        tasks.desk.watches.notify("task-1")
+        (event,) = reader
+        assert event.data["status"] == 500
+        assert "a follower of task-1 failed" in caplog.text
+
+
+def test_an_unknown_task_is_a_404_and_no_stream(tasks: TaskWeb, server: Served) -> None:
+    with Client(server.address) as client:
+        client.request("GET", "/api/tasks/task-9/logs?follow=true")
+        assert client.answer()[0] == 404

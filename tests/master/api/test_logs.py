@@ -1,0 +1,233 @@
+"""master.api.logs, but for what follows"""
+
+import gzip
+from typing import Any
+
+import pytest
+
+from master.api.logs import SLICE_BYTES
+from tests.master.api.desk import TaskWeb
+from tests.master.api.test_problems import problem
+
+PATH = "/api/tasks/task-1/logs"
+TEXT = {"Accept": "text/plain"}
+
+
+@pytest.fixture
+def running(tasks: TaskWeb) -> TaskWeb:
+    """With one task, which runs."""
+    tasks.desk.place(tasks.submit(max_retries=2))
+    tasks.desk.run("task-1")
+    return tasks
+
+
+def logs(tasks: TaskWeb, query: str = "") -> Any:
+    return tasks.get(PATH, query_string=query)
+
+
+# JSON
+
+
+def test_before_the_first_attempt(tasks: TaskWeb) -> None:
+    tasks.submit()
+    nothing = {
+        "task_id": "task-1",
+        "attempt": 0,
+        "offset": 0,
+        "next_offset": 0,
+        "size": 0,
+        "complete": False,
+        "logs": "",
+    }
+    for query in ("", "tail=5", "offset=-5", "offset=5"):
+        assert logs(tasks, query) == nothing
+    tasks.client.simulate_delete("/api/tasks/task-1")
+    assert logs(tasks) == {**nothing, "complete": True}
+
+
+def test_a_log_as_it_grows(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"one\n")
+    first = logs(running)
+    assert first == {
+        "task_id": "task-1",
+        "attempt": 1,
+        "offset": 0,
+        "next_offset": 4,
+        "size": 4,
+        "complete": False,
+        "logs": "one\n",
+    }
+    running.desk.say("task-1", b"two\n")
+    assert logs(running, "offset=4")["logs"] == "two\n"
+    assert logs(running, "offset=4&limit=2").items() >= {"logs": "tw", "next_offset": 6, "complete": False}.items()
+    running.desk.end("task-1")
+    assert logs(running)["complete"] is True
+    assert logs(running, "limit=7")["complete"] is False
+    assert logs(running, "offset=8").items() >= {"logs": "", "offset": 8, "complete": True}.items()
+
+
+def test_offsets_from_the_end(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"0123456789")
+    assert logs(running, "offset=-3").items() >= {"logs": "789", "offset": 7, "next_offset": 10}.items()
+    assert logs(running, "offset=-3&limit=1")["logs"] == "7"
+    assert logs(running, "offset=-99").items() >= {"logs": "0123456789", "offset": 0}.items()
+
+
+def test_tail_is_in_lines(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"one\ntwo\nthree\n")
+    assert logs(running, "tail=1").items() >= {"logs": "three\n", "offset": 8}.items()
+    assert logs(running, "tail=2")["logs"] == "two\nthree\n"
+    assert logs(running, "tail=99").items() >= {"logs": "one\ntwo\nthree\n", "offset": 0}.items()
+    assert logs(running, "tail=2&limit=8")["logs"] == "o\nthree\n"
+
+
+def test_characters_are_not_torn_between_pages(running: TaskWeb) -> None:
+    text = "aé€😀" * 50
+    running.desk.say("task-1", text.encode())
+    running.desk.end("task-1")
+    for limit in range(4, 12):
+        offset, found, complete = 0, "", False
+        while not complete:
+            page = logs(running, f"offset={offset}&limit={limit}")
+            found, offset, complete = found + page["logs"], page["next_offset"], page["complete"]
+        assert found == text
+    assert logs(running, "offset=-2")["logs"] == ""
+    assert logs(running, "offset=-5")["logs"] == "😀"
+
+
+def test_a_character_that_came_in_part_is_awaited(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"a\xe2\x82")
+    assert logs(running).items() >= {"logs": "a", "next_offset": 1, "size": 3}.items()
+    assert logs(running, "offset=1").items() >= {"logs": "", "next_offset": 1}.items()
+    running.desk.end("task-1")
+    assert logs(running).items() >= {"logs": "a\ufffd", "next_offset": 3, "complete": True}.items()
+
+
+def test_a_limit_of_less_than_a_character_gets_on_all_the_same(running: TaskWeb) -> None:
+    running.desk.say("task-1", "😀".encode())
+    assert logs(running, "limit=1").items() >= {"logs": "\ufffd", "next_offset": 1}.items()
+
+
+def test_what_is_not_text_is_shown_as_such(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"\xff\x00\x1b[31m\n")
+    assert logs(running)["logs"] == "\ufffd\x00\x1b[31m\n"
+
+
+def test_each_attempt_has_its_log(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"first")
+    running.desk.end("task-1", 1)
+    assert logs(running).items() >= {"attempt": 1, "logs": "first", "complete": True}.items()
+    running.desk.place("task-1")
+    assert logs(running).items() >= {"attempt": 2, "logs": "", "complete": False}.items()
+    running.desk.say("task-1", b"second")
+    assert logs(running)["logs"] == "second"
+    assert logs(running, "attempt=1").items() >= {"attempt": 1, "logs": "first", "complete": True}.items()
+    told = problem(running.client.simulate_get(PATH, query_string="attempt=3"), 404)["detail"]
+    assert told == "task task-1 has had 2 attempts, and no attempt 3"
+
+
+def test_a_log_that_has_expired(running: TaskWeb) -> None:
+    running.desk.expired.add("task-1")
+    for query in ("", "format=text", "tail=1", "follow=true", "follow=true&tail=1"):
+        problem(running.client.simulate_get(PATH, query_string=query), 410)
+
+
+# As it is
+
+
+@pytest.mark.parametrize(("query", "headers"), [("format=text", {}), ("", TEXT), ("", {"Accept": "text/*, */*;q=0.1"})])
+def test_raw_bytes(running: TaskWeb, query: str, headers: dict[str, str]) -> None:
+    running.desk.say("task-1", b"one\n\xff\xe2\x82")
+    result = running.client.simulate_get(PATH, query_string=query, headers=headers)
+    assert result.content == b"one\n\xff\xe2\x82"
+    assert result.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert result.headers["X-Content-Type-Options"] == "nosniff"
+    told = {name: value for name, value in result.headers.items() if name.lower().startswith("x-log")}
+    assert {name.lower(): value for name, value in told.items()} == {
+        "x-log-attempt": "1",
+        "x-log-offset": "0",
+        "x-log-next-offset": "7",
+        "x-log-size": "7",
+        "x-log-complete": "false",
+    }
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "application/json, text/plain;q=0.5", "image/png", "", "x"]
+)
+def test_json_is_what_one_gets_otherwise(running: TaskWeb, accept: str) -> None:
+    result = running.client.simulate_get(PATH, headers={"Accept": accept})
+    assert result.headers["Content-Type"] == "application/json"
+    assert "Accept" in result.headers["Vary"]
+    asked = running.client.simulate_get(PATH, query_string="format=json", headers=TEXT)
+    assert asked.headers["Content-Type"] == "application/json"
+
+
+def test_a_part_of_the_raw_bytes(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"one\ntwo\nthree")
+    running.desk.end("task-1")
+
+    def text(query: str) -> tuple[bytes, str, str]:
+        result = running.client.simulate_get(PATH, query_string=f"format=text&{query}")
+        return result.content, result.headers["X-Log-Next-Offset"], result.headers["X-Log-Complete"]
+
+    assert text("tail=1") == (b"three", "13", "true")
+    assert text("offset=4&limit=3") == (b"two", "7", "false")
+    assert text("offset=-5") == (b"three", "13", "true")
+
+
+def test_a_long_log_comes_whole_unless_there_is_a_limit(running: TaskWeb) -> None:
+    log = bytes(range(256)) * (5 * SLICE_BYTES // 256) + b"end"
+    log += log
+    running.desk.say("task-1", log)
+    result = running.client.simulate_get(PATH, headers=TEXT)
+    assert result.content == log
+    assert result.headers["Content-Length"] == result.headers["X-Log-Size"] == str(len(log))
+    head = running.client.simulate_head(PATH, headers=TEXT)
+    assert dict(head.headers) == dict(result.headers)
+    page = running.client.simulate_get(PATH, query_string="limit=1000", headers=TEXT)
+    assert page.content == log[:1000]
+    assert len(logs(running, "offset=0")["logs"]) <= 1024 * 1024
+    assert logs(running)["next_offset"] in range(1024 * 1024 - 3, 1024 * 1024 + 1)
+
+
+def test_a_log_is_compressed_for_who_asks(running: TaskWeb) -> None:
+    running.desk.say("task-1", b"the same line\n" * 1000)
+    result = running.client.simulate_get(PATH, headers={**TEXT, "Accept-Encoding": "gzip"})
+    assert gzip.decompress(result.content) == b"the same line\n" * 1000
+
+
+# Queries
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "why"),
+    [
+        ("attempt=0", "attempt", "at least 1"),
+        ("attempt=-1", "attempt", "at least 1"),
+        ("attempt=x", "attempt", "whole number"),
+        ("offset=x", "offset", "whole number"),
+        ("offset=9999999999999999", "offset", "at most"),
+        ("offset=-9999999999999999", "offset", "at least"),
+        ("tail=0", "tail", "at least 1"),
+        ("tail=100001", "tail", "at most 100000"),
+        ("tail=all", "tail", "whole number"),
+        ("limit=0", "limit", "at least 1"),
+        ("limit=1048577", "limit", "at most 1048576"),
+        ("format=xml", "format", "must be one of"),
+        ("format=text&format=json", "format", "given once"),
+        ("follow=yes", "follow", "true or false"),
+        ("follow", "follow", "true or false"),
+        ("follow=true&follow=true", "follow", "true or false"),
+        ("since=5", "since", "is not known"),
+        ("tail=5&offset=5", "tail", "together with offset"),
+        ("follow=true&limit=5", "limit", "together with follow"),
+        ("follow=true&format=text", "format", "together with follow"),
+    ],
+)
+def test_a_bad_query(running: TaskWeb, query: str, field: str, why: str) -> None:
+    result = running.client.simulate_get(PATH, query_string=query)
+    assert result.status_code == 422, result.text
+    (error,) = result.json["errors"]
+    assert error["field"] == field
+    assert why in error["message"]
