@@ -134,6 +134,7 @@ def worker_command(
     help="End after this time; by default run until SIGTERM or Ctrl-C.",
 )
 @click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once.")
+@click.option("--tasks/--no-tasks", "runs_tasks", default=True, help="Pretend to run tasks, or only report telemetry.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")
 def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **plan: object) -> None:

@@ -16,7 +16,12 @@ from typing import NamedTuple
 from proto import fleetpulse_pb2 as pb
 from worker.identity import new_incarnation_id
 from worker.session import WorkerSession
+from worker.simulation.engine import SimulatedEngine
 from worker.simulation.machine import SimulatedMachine
+from worker.tasks.executor import Executor
+
+_ROUND_SECONDS = 60.0
+"""A simulated engine tells every end by itself."""
 
 
 class Behaviour(Enum):
@@ -41,6 +46,7 @@ class FleetPlan(NamedTuple):
     trouble_seconds: float = 45.0
     ramp_seconds: float = 5.0
     seed: int = 1
+    runs_tasks: bool = True
 
     def behaviours(self) -> Iterator[Behaviour]:
         """One a worker: the troubled ones come first, so that their ids are easy to find."""
@@ -69,6 +75,8 @@ class _SimulatedWorker:
         self._ending = asyncio.Event()
         self._session: WorkerSession | None = None
         self._sent_before = 0
+        # The machine's, and so older than any incarnation of its worker.
+        self._engine = SimulatedEngine(random.Random(f"{plan.seed}-{machine.worker_id}-tasks"))
 
     @property
     def is_connected(self) -> bool:
@@ -88,24 +96,37 @@ class _SimulatedWorker:
         """Until the simulation ends."""
         if await self._ends_within(self._rng.uniform(0.0, self._plan.ramp_seconds)):
             return
-        while True:
-            self._session = WorkerSession(
-                self._plan.master,
-                self._machine.register(new_incarnation_id(), self._version),
-                self._sample,
-                random.Random(self._rng.random()),
-            )
-            life = asyncio.ensure_future(self._session.run())
-            try:
-                await self._suffer(life)
-            finally:
-                # Cut off, without a word: as a machine that lost its power, or its network.
-                life.cancel()
-                await asyncio.wait({life})
-            self._sent_before += self._session.heartbeats_sent
-            self._session = None
-            if self._behaviour is Behaviour.STEADY or await self._ends_within(self._absence_seconds()):
-                return
+        try:
+            while True:
+                await self._live_once()
+                if self._behaviour is Behaviour.STEADY or await self._ends_within(self._absence_seconds()):
+                    return
+        finally:
+            await self._engine.shut_down()
+
+    async def _live_once(self) -> None:
+        """One incarnation."""
+        executor = Executor(self._engine, round_seconds=_ROUND_SECONDS) if self._plan.runs_tasks else None
+        self._session = WorkerSession(
+            self._plan.master,
+            self._machine.register(new_incarnation_id(), self._version),
+            self._sample,
+            random.Random(self._rng.random()),
+            executor,
+        )
+        if executor is not None:
+            executor.open()
+        life = asyncio.ensure_future(self._session.run())
+        try:
+            await self._suffer(life)
+        finally:
+            # Cut off, without a word: as a machine that lost its power, or its network.
+            life.cancel()
+            await asyncio.wait({life})
+            if executor is not None:
+                await executor.close()
+        self._sent_before += self._session.heartbeats_sent
+        self._session = None
 
     def _absence_seconds(self) -> float | None:
         """How long it stays away once it is cut off; ``None`` for ever."""

@@ -70,6 +70,7 @@ class SimulatedMachine:
                 cpu_cores=self._character.cores,
                 memory_bytes=self._character.memory_bytes,
                 gpu_count=self._character.gpu_count,
+                gpu_uuids=[self._gpu_uuid(index) for index in range(self._character.gpu_count)],
             ),
             labels={"simulated": "true"},
         )
@@ -130,6 +131,9 @@ class SimulatedMachine:
         if self._disk_used_bytes > 0.9 * _DISK_BYTES:
             self._disk_used_bytes = 0.3 * _DISK_BYTES
 
+    def _gpu_uuid(self, index: int) -> str:
+        return f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}"
+
     def _gpu(self, index: int, load: float, elapsed: float) -> pb.Gpu:
         step = self._rng.gauss(0.0, 0.02) * math.sqrt(elapsed)
         busy = self._gpu_loads[index] = min(max(self._gpu_loads[index] + step, 0.0), 1.0)
@@ -138,7 +142,7 @@ class SimulatedMachine:
         self._gpu_temperatures[index] += (target - self._gpu_temperatures[index]) * (1.0 - math.exp(-elapsed / 30.0))
         return pb.Gpu(
             index=index,
-            uuid=f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}",
+            uuid=self._gpu_uuid(index),
             name=_GPU_NAME,
             utilization_percent=100.0 * busy,
             memory_used_bytes=int((0.05 + 0.9 * busy * load) * _GPU_MEMORY_BYTES),
