@@ -1,7 +1,7 @@
 """A real PostgreSQL for tests, in a folder of its own and on a Unix socket: nothing on the machine is touched.
 
 The session fixture ``postgres`` starts it, and ends it with the session, or with the process when that is killed. Each
-test takes a database of its own.
+test takes a database or a schema of its own.
 """
 
 import contextlib
@@ -89,6 +89,13 @@ class PostgresServer:
     def url(self, database: str) -> str:
         """What ``DATABASE_URL`` takes."""
         return f"postgresql://{USER}@/{database}?host={self._folder}"
+
+    def create_schema(self) -> str:
+        """The URL of an empty place in a database that others use too; made in a tenth of the time."""
+        name = f"test_{next(self._numbers)}"
+        with self.connect("postgres") as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url('postgres')}&options=-csearch_path%3D{name}"
 
     def create_database(self) -> str:
         """The URL of a new and empty database."""

@@ -33,10 +33,10 @@ class Page(NamedTuple):
     next_cursor: str | None
 
 
-def find_page(connection: Connection, query: TaskQuery) -> Page:
+def find_page(connection: Connection, query: TaskQuery, few_names: int = FEW_NAMES) -> Page:
     """Raise ``InvalidCursor``."""
     before = None if query.cursor is None else _sequence_of(query.cursor)
-    if query.name_prefix and _are_few(connection, query.name_prefix):
+    if query.name_prefix and _are_few(connection, query.name_prefix, few_names):
         chosen = _sorted(query, query.name_prefix, before)
     else:
         chosen = _walked(query, before)
@@ -73,9 +73,9 @@ def _sequence_of(cursor: str) -> int:
     return sequence
 
 
-def _are_few(connection: Connection, prefix: str) -> bool:
-    named = select(literal(1)).select_from(tasks).where(*_named(prefix)).limit(FEW_NAMES + 1).subquery()
-    return (connection.scalar(select(func.count()).select_from(named)) or 0) <= FEW_NAMES
+def _are_few(connection: Connection, prefix: str, few_names: int) -> bool:
+    named = select(literal(1)).select_from(tasks).where(*_named(prefix)).limit(few_names + 1).subquery()
+    return (connection.scalar(select(func.count()).select_from(named)) or 0) <= few_names
 
 
 def _named(prefix: str) -> Sequence[ColumnElement[bool]]:

@@ -114,6 +114,13 @@ class WriteQueue:
                 return True
             return self._withdraw(write)
 
+    def abort(self) -> Sequence[WaitedWrite]:
+        """The writer is stuck and nobody can wait for it any longer: those who do, to be told so."""
+        with self._changed:
+            waited = [write for write in (*self._taken, *self._waiting) if isinstance(write, WaitedWrite)]
+            self._waiting.clear()
+            return waited
+
     def rest(self) -> Sequence[Write]:
         """What was never written, after the end."""
         with self._changed:

@@ -34,15 +34,14 @@ Found = TypeVar("Found")
 _READERS = 2
 _READ_SECONDS = 10.0
 _LOAD_SECONDS = 120.0
-_LAST_TRY_SECONDS = 5.0
-"""Given to a try that is under way when the patience of those who wait for a write is over."""
+_CLOSE_SECONDS = 5.0
 
 
 class SqlTaskStore:
     """Made, started, used and stopped on the gevent hub, after any fork. Raises ``ConfigError`` for a bad URL.
 
     ``patience_seconds`` is how long ``start`` tries to reach the database or to be the only master on it, and
-    ``write_seconds`` how long a submit waits for a database that cannot be written.
+    ``write_seconds`` how long a submit waits for a database that cannot be written; twice that, when it is being tried.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class SqlTaskStore:
         try:
             last_event_id = self._writer.opened.result()
         except BaseException:
-            self._writer.ended.wait(_LAST_TRY_SECONDS)
+            self._writer.ended.wait(_CLOSE_SECONDS)
             self._mailbox.close()
             raise
         # Larger than any that is there, even when the wall clock was set back.
@@ -91,7 +90,9 @@ class SqlTaskStore:
             return
         self._writer.queue.close(time.monotonic() + timeout_seconds)
         self._readers.stop(1.0)
-        self._writer.ended.wait(timeout_seconds + 1.0)
+        if not self._writer.ended.wait(timeout_seconds + 1.0):
+            for write in self._writer.queue.abort():
+                write.answer.error(StoreUnavailable("the store was closed while the database did not answer"))()
         self._mailbox.close()
 
     def submit(self, changes: Changes, idempotency: Idempotency | None) -> str:
@@ -185,4 +186,4 @@ class SqlTaskStore:
             return True
         if queue.give_up_soon(write):
             return False
-        return write.answer.wait(_LAST_TRY_SECONDS) or not queue.abandon(write)
+        return write.answer.wait(self._write_seconds) or not queue.abandon(write)

@@ -1,0 +1,32 @@
+"""Every test that asks for a store runs on SQLite and on PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from master.store.store import SqlTaskStore
+from master.store.url import default_url
+from tests.master.store.given import open_store
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that nobody has opened yet."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    server = request.getfixturevalue("postgres")
+    assert isinstance(server, PostgresServer)
+    return server.create_schema()
+
+
+def sqlite_url(tmp_path: Path) -> str:
+    return default_url(tmp_path / "data")
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[SqlTaskStore]:
+    """A store that is open."""
+    with open_store(database_url) as store:
+        yield store
