@@ -23,6 +23,7 @@ from worker.tasks.health import EngineHealth
 from worker.tasks.images import Images
 from worker.tasks.log_reader import LogMeans, LogReader
 from worker.tasks.outbox import Outbox
+from worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 
@@ -226,12 +227,9 @@ class Attempt:
             return False
 
     async def _until_something(self, at: float | None) -> None:
-        try:
-            async with asyncio.timeout_at(at):
-                await self._poke.wait()
-        except TimeoutError:
-            return
-        self._poke.clear()
+        wait_seconds = None if at is None else max(at - asyncio.get_running_loop().time(), 0.0)
+        if await happens_within(self._poke, wait_seconds):
+            self._poke.clear()
 
     def _tell(self, progress: str) -> None:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from proto import fleetpulse_pb2 as pb
 from worker.tasks.engine import EngineUnavailable
+from worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +66,5 @@ class EngineHealth:
             else:
                 self.answered()
                 return result
-            await self._answers_within(delay)
+            await happens_within(self._answers, delay)
             delay = min(2 * delay, _LAST_DELAY_SECONDS)
-
-    async def _answers_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._answers.wait()
-        except TimeoutError:
-            return

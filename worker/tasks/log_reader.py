@@ -8,6 +8,7 @@ from worker.tasks.engine import AttemptKey, ContainerEngine, EngineError, Engine
 from worker.tasks.health import PATIENCE_SECONDS, EngineHealth
 from worker.tasks.logs import CappedOutput
 from worker.tasks.outbox import Outbox
+from worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class LogReader:
             await self._read(output, follow=True)
         if not output.is_cut and not self._has_ended.is_set():
             # The end may not have been noticed yet; or the stream broke without a word.
-            await asyncio.wait([asyncio.ensure_future(self._has_ended.wait())], timeout=_AGAIN_SECONDS)
+            await happens_within(self._has_ended, _AGAIN_SECONDS)
 
     async def _read(self, output: CappedOutput, *, follow: bool) -> None:
         known = self._fed
