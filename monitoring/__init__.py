@@ -1,0 +1,1 @@
+"""Files for Prometheus and Alertmanager, and the limits that they share with the dashboards."""
