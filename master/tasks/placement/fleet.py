@@ -2,8 +2,8 @@
 
 Best fit is the first that fits in one order of the workers, the same for every demand: those without GPUs first, then
 those with few free GPUs, then those with little left. Within a round room only shrinks. So for each distinct demand a
-cursor passes once over the workers as they were at the start, and those that were given something since are kept in a
-heap beside it; a thousand tasks that ask for the same cost little more than one.
+cursor passes once over the workers in their order at the start, and those that were given something since, and so have
+moved forward, are kept in a heap beside it; a thousand tasks that ask for the same cost little more than one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,10 +12,9 @@ from heapq import heappop, heappush
 from master.tasks.placement.amounts import Amounts, demanded, free, total
 from master.tasks.placement.records import Offer, Waiting, label_of, satisfies
 
-Rank = tuple[bool, int, int, float, str]
+Rank = tuple[int, int, float, str]
 Touched = tuple[Rank, int, "Machine"]
 ConstraintsKey = tuple[tuple[str, tuple[str, ...]], ...]
-
 
 NOTHING = Amounts(0, 0, 0)
 
@@ -23,7 +22,7 @@ NOTHING = Amounts(0, 0, 0)
 class Machine:
     """A worker that takes tasks, with what is left of it."""
 
-    __slots__ = ("capacity", "free_gpus", "is_reserved", "is_touched", "news", "number", "offer", "rank", "room")
+    __slots__ = ("capacity", "free_gpus", "is_reserved", "news", "offer", "rank", "room")
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
@@ -33,9 +32,7 @@ class Machine:
         self.news: list[list[Touched]] = []
         """Where to tell that it was given something: the news of each pool that it is in."""
 
-        self.number = 0
-        self.rank: Rank = (False, 0, 0, 0.0, offer.worker_id)
-        self.is_touched = False
+        self.rank: Rank = (0, 0, 0.0, offer.worker_id)
         self.is_reserved = False
 
     def give(self, demand: Amounts) -> tuple[str, ...]:
@@ -51,7 +48,7 @@ class Machine:
 class Group:
     """All waiting tasks with the same demand and the same constraints."""
 
-    __slots__ = ("_cursor", "_holders", "_is_hopeless", "_news_read", "_pool", "_touched", "demand")
+    __slots__ = ("_cursor", "_holders", "_news_read", "_pool", "_touched", "demand")
 
     def __init__(self, pool: "Pool", demand: Amounts) -> None:
         self.demand = demand
@@ -59,20 +56,18 @@ class Group:
         self._cursor = 0
         self._touched: list[Touched] = []
         self._news_read = 0
-        self._is_hopeless = False
         self._holders: list[Machine] | None = None
 
     def best(self) -> Machine | None:
         """The worker that fits best; ``None`` now is ``None`` for the rest of the round."""
-        if self._is_hopeless or self._pool.has_refused_less_than(self.demand):
+        if self._pool.has_refused_less_than(self.demand):
             return None
-        touched, untouched = self._first_touched(), self._first_untouched()
-        if touched is None and untouched is None:
-            self._is_hopeless = True
+        touched, other = self._first_touched(), self._first_as_of_the_start()
+        if touched is None and other is None:
             self._pool.refused(self.demand)
-        if touched is None or untouched is None:
-            return touched or untouched
-        return min(touched, untouched, key=lambda machine: machine.rank)
+        if touched is None or other is None:
+            return touched or other
+        return min(touched, other, key=lambda machine: machine.rank)
 
     def holders(self) -> list[Machine]:
         """The workers that could hold it if they were idle, by id."""
@@ -80,19 +75,13 @@ class Group:
             self._holders = self._pool.holders(self.demand)
         return self._holders
 
-    def _first_untouched(self) -> Machine | None:
+    def _first_as_of_the_start(self) -> Machine | None:
         microcores, memory_bytes, gpus = self.demand
         machines = self._pool.with_room
         for index in range(self._cursor, len(machines)):
             machine = machines[index]
             room = machine.room
-            if (
-                room[0] >= microcores
-                and room[1] >= memory_bytes
-                and room[2] >= gpus
-                and not machine.is_touched
-                and not machine.is_reserved
-            ):
+            if room[0] >= microcores and room[1] >= memory_bytes and room[2] >= gpus and not machine.is_reserved:
                 self._cursor = index
                 return machine
         self._cursor = len(machines)
@@ -165,8 +154,7 @@ class Fleet:
         for machine in self.machines:
             machine.rank = self._rank(machine)
         self.machines.sort(key=lambda machine: machine.rank)
-        for number, machine in enumerate(self.machines):
-            machine.number = number
+        self._gifts = 0
         self._by_label: dict[str, dict[str | None, list[Machine]]] = {}
         self._pools: dict[ConstraintsKey, Pool] = {}
         demands = [demanded(task.demand) for task in waiting]
@@ -181,9 +169,9 @@ class Fleet:
     def give(self, machine: Machine, demand: Amounts) -> tuple[str, ...]:
         """Place something on a worker; the GPUs that it gets."""
         gpu_uuids = machine.give(demand)
-        machine.is_touched = True
         machine.rank = self._rank(machine)
-        touched = (machine.rank, machine.number, machine)
+        self._gifts += 1
+        touched = (machine.rank, self._gifts, machine)
         for news in machine.news:
             news.append(touched)
         return gpu_uuids
@@ -192,7 +180,7 @@ class Fleet:
         """Less is a better fit. A task without GPUs goes where none could be wasted."""
         room, gpus = machine.room, machine.capacity.gpus
         left = room.microcores / self._all_microcores + room.memory_bytes / self._all_memory_bytes
-        return (gpus > 0, room.gpus, gpus, left, machine.offer.worker_id)
+        return (room.gpus, gpus, left, machine.offer.worker_id)
 
     def _pool(self, constraints: Mapping[str, tuple[str, ...]]) -> Pool:
         key = tuple(sorted(constraints.items())) if constraints else ()
@@ -207,7 +195,7 @@ class Fleet:
         choices = (self._with_label(label, allowed) for label, allowed in constraints.items())
         fewest = min(choices, key=len)
         members = (machine for machine in fewest if satisfies(machine.offer, constraints))
-        return sorted(members, key=lambda machine: machine.number)
+        return sorted(members, key=lambda machine: machine.rank)
 
     def _with_label(self, label: str, allowed: Iterable[str]) -> list[Machine]:
         by_value = self._by_label.get(label)

@@ -1,4 +1,4 @@
-"""A fleet and its tasks, moved by the real transitions and the real scheduler; the promises are checked at each step."""
+"""A fleet and its tasks, moved by the real transitions and the real scheduler; promises are checked at each step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

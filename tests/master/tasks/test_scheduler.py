@@ -128,6 +128,12 @@ def test_a_gpu_task_leaves_whole_machines_to_larger_ones() -> None:
     assert set(places(offers, tasks).values()) == {"one", "two"}
 
 
+def test_a_gpu_task_takes_the_last_gpu_of_a_large_machine_before_it_breaks_into_another() -> None:
+    eight = [f"e{number}" for number in range(8)]
+    offers = [an_offer("eight", gpus=eight, taken=(0.0, 0.0, eight[:7])), an_offer("four", gpus=["1", "2", "3", "4"])]
+    assert places(offers, [a_task("t", gpus=1)]) == {"t": "eight"}
+
+
 @pytest.mark.parametrize(
     ("constraints", "expected"),
     [
