@@ -7,7 +7,7 @@ import pytest
 
 from tests.docker_engine import Engine, docker_engine
 from tests.e2e.jobs import Site
-from tests.e2e.masters import Master
+from tests.e2e.masters import started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
@@ -16,11 +16,18 @@ pytestmark = pytest.mark.e2e
 __all__ = ["docker_engine"]
 
 
+# Longer than any process here takes to start on a busy machine, or it would be lost before it is back.
+TERMS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "8s")
+
+
 @pytest.fixture
-def site(processes: Processes, master: Master, docker_engine: Engine) -> Iterator[Site]:
+def site(processes: Processes, docker_engine: Engine) -> Iterator[Site]:
+    master = started_master(processes, *TERMS)
     site = Site(processes, master, docker_engine)
     yield site
     site.close()
+    master.close()
+    master.assert_nothing_went_wrong()
 
 
 COUNT = ("sh", "-c", "for i in $(seq 1 30); do echo $i; sleep 0.1; done")
@@ -72,7 +79,7 @@ def test_a_worker_that_stops_leaves_its_containers_to_its_next_start(site: Site)
 
 def test_a_task_of_a_lost_worker_is_tried_elsewhere_and_the_first_ended_when_it_is_back(site: Site) -> None:
     lost = site.worker("lost-1")
-    retried = site.jobs.submit("sleep", "8", max_retries=1)
+    retried = site.jobs.submit("sleep", "15", max_retries=1)
     given_up = site.jobs.submit("sleep", "300")
     for task_id in (retried, given_up):
         site.jobs.when(task_id, "running")
@@ -80,9 +87,7 @@ def test_a_task_of_a_lost_worker_is_tried_elsewhere_and_the_first_ended_when_it_
     lost.send(signal.SIGSTOP)
     failed = site.jobs.ended(given_up)
     assert (failed["status"], failed["reason"]) == ("failed", "worker_lost")
-    elsewhere = eventually(
-        lambda: task if (task := site.jobs.get(retried))["worker_id"] == "other-1" else None, 30.0
-    )
+    elsewhere = eventually(lambda: task if (task := site.jobs.get(retried))["worker_id"] == "other-1" else None, 30.0)
     assert elsewhere["attempts"][0]["status"] == "lost"
     assert site.containers("lost-1", retried)
     lost.send(signal.SIGCONT)
