@@ -1,4 +1,4 @@
-"""Every limit that an alert compares with, in one place: rules, dashboards and docs/monitoring.md agree with it by test.
+"""Every limit that an alert compares with, in one place: a test keeps the rules and docs/monitoring.md in step with it.
 
 ``value`` is in the unit of the metric, as it stands in the rule; ratios run from 0 to 1.
 """
@@ -83,11 +83,11 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "store_commit_seconds": Threshold("FleetPulseStoreSlow", "warning", "p99 of a transaction", 1.0, "s"),
     "open_files_ratio": Threshold(
-        "FleetPulseMasterOpenFiles", "warning", "open files of what is allowed", 0.8, "ratio"
+        "FleetPulseMasterOpenFiles", "warning", "open files of those allowed", 0.8, "ratio"
     ),
     # Anomalies
-    "anomaly_own_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the worker's own spread", 4, "σ"),
-    "anomaly_peer_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the peers' changes", 5, "σ"),
+    "anomaly_own_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the worker's own spread", 4, "sigma"),
+    "anomaly_peer_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the peers' changes", 5, "sigma"),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from master.telemetry.records import WorkerTelemetry
+from master.telemetry.records import Allocation, WorkerTelemetry
 
 Number = float | int | None
 
@@ -67,6 +67,10 @@ def _ratio(percent: float) -> float:
 
 def _one(_: object) -> int:
     return 1
+
+
+def _is_drained(allocation: Allocation) -> int:
+    return int(allocation.drain_reason is not None)
 
 
 def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
@@ -156,6 +160,8 @@ FAMILIES: tuple[Family, ...] = (
            _WORKER, "running_tasks_count", seldom_changes=True),
     _gauge("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",
            _TASK_RUNNER, "is_schedulable", int, seldom_changes=True),
+    _gauge("draining", "", "1 while somebody has drained the worker, 0 otherwise.",
+           _WORKER, "allocation", _is_drained, seldom_changes=True, outlives_silence=True),
     _gauge("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
            _TASK_RUNNER, "allocation.cpu_cores", seldom_changes=True),
     _gauge("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",

@@ -100,7 +100,7 @@ class FleetCapacity:
     def allocation(self, worker_id: str) -> Allocation:
         """What the worker's live attempts take, and why it gets no more."""
         held = self._held.get(worker_id, {}).values()
-        offer = self._offers.get(worker_id)
+        offer, drain = self._offers.get(worker_id), self._drains.get(worker_id)
         return Allocation(
             # Summed in thousandths of a core: ten times 0.1 is 1.
             cpu_cores=sum(_millicores(taken.demand) for taken in held) / 1000,
@@ -108,6 +108,7 @@ class FleetCapacity:
             gpu_uuids=tuple(sorted(uuid for taken in held for uuid in taken.gpu_uuids)),
             tasks=len(held),
             refusal=None if offer is None else offer.refusal,
+            drain_reason=None if drain is None else drain.reason,
         )
 
     def _make_offer(self, worker_id: str) -> None:

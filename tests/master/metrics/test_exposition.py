@@ -111,6 +111,7 @@ def test_what_a_machine_cannot_give_has_no_sample() -> None:
         "fleetpulse_worker_up",
         "fleetpulse_worker_last_heartbeat_timestamp_seconds",
         "fleetpulse_worker_info",
+        "fleetpulse_worker_draining",
         "fleetpulse_worker_heartbeats_dropped_total",
         "fleetpulse_worker_heartbeats_missed_total",
     }
@@ -153,7 +154,7 @@ def test_zero_is_a_reading() -> None:
 # Silence
 
 
-def test_an_inactive_worker_keeps_two_series() -> None:
+def test_an_inactive_worker_keeps_three_series() -> None:
     exposition = showing(FULL)
     text_of(exposition)
     exposition.worker_changed(FULL._replace(is_active=False))
@@ -161,6 +162,7 @@ def test_an_inactive_worker_keeps_two_series() -> None:
     assert {(sample.name, sample.value) for sample in samples} == {
         ("fleetpulse_worker_up", 0.0),
         ("fleetpulse_worker_last_heartbeat_timestamp_seconds", 1_700_000_005.25),
+        ("fleetpulse_worker_draining", 0.0),
     }
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from master.metrics.families import FAMILIES, Family
+from master.telemetry.records import Allocation
 from tests.master.metrics.test_exposition import FULL
 
 by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -21,6 +22,7 @@ UNIT_OF_SUFFIX = {
     "info": "",
     "success": "",
     "schedulable": "",
+    "draining": "",
     "gpus": "GPUs",
 }
 
@@ -65,4 +67,11 @@ def test_what_outlives_silence() -> None:
     assert [family.name for family in FAMILIES if family.outlives_silence] == [
         "fleetpulse_worker_up",
         "fleetpulse_worker_last_heartbeat_timestamp_seconds",
+        "fleetpulse_worker_draining",
     ]
+
+
+def test_a_drain_is_told_with_or_without_a_reason() -> None:
+    (family,) = (family for family in FAMILIES if family.name == "fleetpulse_worker_draining")
+    for reason, value in ((None, 0), ("", 1), ("new disks", 1)):
+        assert family.samples(FULL._replace(allocation=Allocation(drain_reason=reason))) == [((), value)]

@@ -78,6 +78,7 @@ def test_an_inactive_worker_is_down_and_a_forgotten_one_is_nowhere(web: Web) -> 
     assert [line for line in text.splitlines() if '"rack-7"' in line] == [
         'fleetpulse_worker_up{worker_id="rack-7"} 0',
         'fleetpulse_worker_last_heartbeat_timestamp_seconds{worker_id="rack-7"} 1700000000.0',
+        'fleetpulse_worker_draining{worker_id="rack-7"} 0',
     ]
     assert 'fleetpulse_workers{state="inactive"} 2.0' in text
     web.fleet.manager.unregister_worker("rack-7")

@@ -85,12 +85,14 @@ def test_a_worker_that_cannot_be_told_anything_takes_nothing(fleet: FleetCapacit
 def test_a_drain_outlives_the_worker(fleet: FleetCapacity) -> None:
     fleet.set_drain("rack-7", Drain("rack-7", "new disks", since=1.0))
     assert fleet.offers()[0].refusal == "it is drained: new disks"
+    assert fleet.allocation("rack-7").drain_reason == "new disks"
     fleet.forget("rack-7")
     assert fleet.offers() == ()
     fleet.observe(READY)
     assert fleet.offers()[0].refusal == "it is drained: new disks"
     fleet.set_drain("rack-7", None)
     assert fleet.offers()[0].refusal is None
+    assert fleet.allocation("rack-7").drain_reason is None
 
 
 def test_what_a_worker_that_left_holds_is_held_until_it_ends(fleet: FleetCapacity) -> None:
