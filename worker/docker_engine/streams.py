@@ -34,12 +34,25 @@ class _Thread:
         self._closed.set()
         self._cut()
 
+    def _begin(self, stream: "CancellableStream[Any]") -> None:
+        """``close`` may have come while the engine was asked: then there was nothing yet that it could cut."""
+        self._stream = stream
+        if self._closed.is_set():
+            self._cut()
+
     def _cut(self) -> None:
         """End the answer under way. It may end by itself at this very moment, in any of these ways."""
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError, AttributeError, ValueError):
                 stream.close()
+
+    def _finish(self, stream: "CancellableStream[Any]") -> None:
+        """From the thread: let go of the file as well, which only its reader may close."""
+        self._cut()
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            # The SDK leaves it to the garbage collector, and its stub does not show it.
+            stream._response.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody listens
@@ -93,13 +106,14 @@ class DockerLog(_Thread):
     def _run(self) -> None:
         try:
             with self._connection.stream_client(self._container_id) as client:
-                self._stream = client.logs(self._container_id, stream=True, follow=self._follow)
+                stream = client.logs(self._container_id, stream=True, follow=self._follow)
+                self._begin(stream)
                 try:
-                    for data in self._stream:
+                    for data in stream:
                         if not self._put(data):
                             break
                 finally:
-                    self._cut()
+                    self._finish(stream)
         except EngineError as error:
             self._error = error
         with self._changed:
@@ -138,13 +152,14 @@ class DockerNews(_Thread):
 
     def _listen(self) -> None:
         with self._connection.stream_client() as client:
-            self._stream = client.events(filters=self._filters, decode=True)
+            events = client.events(filters=self._filters, decode=True)
+            self._begin(events)
             self._changed("")
             try:
-                for event in self._stream:
+                for event in events:
                     self._changed(str(event.get("id", "")))
             finally:
-                self._cut()
+                self._finish(events)
 
     def _changed(self, container_id: str) -> None:
         self._tell(lambda: self._listener(container_id))

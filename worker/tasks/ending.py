@@ -10,9 +10,8 @@ from worker.tasks.engine import Container
 _SIGNALLED = 128
 """A shell, docker-init and Docker itself give 128 + n as the exit code of what signal n ended."""
 
-_CANNOT_BE_RUN = frozenset({126, 127})
 _INIT_FAILED = b"[FATAL tini ("
-"""So begins what docker-init, which is tini, says when it cannot run the command."""
+"""So begins the one line that docker-init, which is tini, writes when it cannot run the command."""
 
 
 class Cause(Enum):
@@ -49,9 +48,8 @@ def ending_of(container: Container, cause: Cause | None, last_output: bytes) -> 
         limit = f" of {container.memory_bytes / 2**20:g} MiB" if container.memory_bytes else ""
         reason = "out_of_memory"
         message = f"it needed more memory than its limit{limit}, and the kernel ended it; raise memory_required"
-    elif code in _CANNOT_BE_RUN and _INIT_FAILED in last_output:
-        said = last_output[last_output.rindex(_INIT_FAILED) :].decode("utf-8", "replace").strip()
-        reason, message = "command_not_found", f"the command cannot be run in this image: {said.partition('] ')[2]}"
+    elif last_output.startswith(_INIT_FAILED) and last_output.count(b"\n") == 1:
+        reason, message = _cannot_be_run(last_output)
     return Ending(phase, reason, message, code, oom_killed)
 
 
@@ -60,6 +58,13 @@ def _was_timed_out(container: Container) -> bool:
         return False
     was_ended = container.exit_code in {_SIGNALLED + signal.SIGTERM, _SIGNALLED + signal.SIGKILL}
     return was_ended and container.finished_at - container.started_at >= container.timeout_seconds
+
+
+def _cannot_be_run(last_output: bytes) -> tuple[str, str]:
+    said = last_output.decode("utf-8", "replace").strip().partition("] ")[2]
+    if "Exec format error" in said:
+        return "image_invalid", f"the image is made for another kind of processor: {said}"
+    return "command_not_found", f"the command cannot be run in this image: {said}"
 
 
 def _code_in_words(code: int) -> str:

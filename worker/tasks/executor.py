@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 ROUND_SECONDS = 5.0
 """How often the engine's list is looked through for what its events did not tell."""
 
+LIST_SECONDS = 15.0
+"""An engine that cannot list its containers in this time does not answer."""
+
 DESCRIBE_SECONDS = 2.0
 """A registration waits so long for a slow engine."""
 
@@ -219,7 +222,7 @@ class Executor:
     async def _make_rounds(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(2 * self._round_seconds):
+                async with asyncio.timeout(LIST_SECONDS):
                     self._look_through(await self._list())
             except TimeoutError:
                 self._means.health.failed(EngineUnavailable("the engine does not answer in time"))

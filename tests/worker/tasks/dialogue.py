@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from proto import fleetpulse_pb2 as pb
 from worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerEngine
@@ -18,6 +18,7 @@ class Master:
         self.acknowledges = True
         self.updates: list[pb.TaskUpdate] = []
         self.logs: dict[AttemptKey, bytes] = {}
+        self.chunks = 0
         self.problems: list[str] = []
         """What a worker must never say."""
         self._hearing: asyncio.Task[None] | None = None
@@ -59,12 +60,14 @@ class Master:
         cpu_cores: float = 0.5,
         memory_mib: int = 64,
         env: dict[str, str] | None = None,
+        gpu_uuids: Sequence[str] = (),
     ) -> AttemptKey:
         """Order an attempt."""
         key = AttemptKey(task_id, attempt)
         order = pb.StartTask(
             id=key.message(), docker_image=image, command=command, env=env or {}, cpu_cores=cpu_cores,
             memory_bytes=memory_mib * 2**20, timeout_seconds=timeout_seconds, log_limit_bytes=log_limit_bytes,
+            gpu_uuids=gpu_uuids,
         )  # fmt: skip
         self.executor.receive(pb.MasterMessage(start_task=order))
         return key
@@ -113,6 +116,7 @@ class Master:
     def _hear_chunk(self, chunk: pb.LogChunk) -> None:
         key = AttemptKey.of(chunk.id)
         log = self.logs.get(key, b"")
+        self.chunks += 1
         if chunk.offset_bytes > len(log):
             self.problems.append(f"{key}: a gap from {len(log)} to {chunk.offset_bytes}")
         if any(update.phase in TERMINAL for update in self.updates_of(key)) and chunk.offset_bytes >= len(log):
