@@ -82,11 +82,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "FleetPulseHeartbeatsRejected", "warning", "heartbeats that the master refused", 0.1, "1/s"
     ),
     "store_commit_seconds": Threshold("FleetPulseStoreSlow", "warning", "p99 of a transaction", 1.0, "s"),
-    "open_files_ratio": Threshold(
-        "FleetPulseMasterOpenFiles", "warning", "open files of those allowed", 0.8, "ratio"
-    ),
+    "open_files_ratio": Threshold("FleetPulseMasterOpenFiles", "warning", "open files of those allowed", 0.8, "ratio"),
     # Anomalies
-    "anomaly_own_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the worker's own spread", 4, "sigma"),
+    "anomaly_own_z": Threshold(
+        "FleetPulseWorkerAnomalous", "info", "change against the worker's own spread", 4, "sigma"
+    ),
     "anomaly_peer_z": Threshold("FleetPulseWorkerAnomalous", "info", "change against the peers' changes", 5, "sigma"),
 }
 
