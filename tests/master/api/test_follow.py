@@ -1,6 +1,7 @@
 """master.api.follow and master.api.presence: a task followed as server-sent events, through a real web server"""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import gevent
 import pytest
 
 from master.api.logs import TaskLogs
+from master.api.presence import ClientGone, while_client_is_there
 from master.errors import StoreUnavailable
 from tests.master.api.desk import TaskWeb
 from tests.master.api.served import Client, Served, served
@@ -188,10 +190,9 @@ def test_a_character_that_comes_in_pieces_comes_whole(tasks: TaskWeb, server: Se
     desk.place("task-1")
     desk.run("task-1")
     with Reader(server.address) as reader:
-        for byte in "aé😀\n".encode():
-            desk.say("task-1", bytes([byte]))
-            gevent.sleep(0)
-        assert reader.log(4) == "aé😀\n"
+        for piece, text in ((b"a\xc3", "a"), (b"\xa9\xf0", "é"), (b"\x9f\x98", ""), (b"\x80b", "😀b")):
+            desk.say("task-1", piece)
+            assert reader.log(len(text)) == text
         desk.say("task-1", b"\xe2\x82")
         desk.end("task-1")
         assert [event.data["logs"] for event in reader if event.kind == "message"] == ["\ufffd"]
@@ -288,6 +289,35 @@ def test_who_asks_the_next_thing_already_is_still_there(tasks: TaskWeb, server: 
         tasks.client.simulate_delete("/api/tasks/task-1")
         assert [event.kind for event in reader] == ["status", "end"]
         assert reader.answer()[0] == 200
+
+
+class Connection:
+    """One that counts how often it is looked at."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self.looks = 0
+
+    def fileno(self) -> int:
+        self.looks += 1
+        return self._end.fileno()
+
+
+@pytest.mark.parametrize("sent", [b"", b"the next request"])
+def test_a_connection_is_not_looked_at_all_the_time(sent: bytes) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        here.sendall(sent)
+        connection = Connection(there)
+        with while_client_is_there(connection):
+            for _ in range(10):
+                gevent.sleep(0.005)
+        assert connection.looks <= 2
+        if sent:
+            return
+        here.close()
+        with pytest.raises(ClientGone), while_client_is_there(connection):
+            gevent.sleep(20.0)
 
 
 def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Served) -> None:
