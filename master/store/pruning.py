@@ -33,10 +33,11 @@ def prune_step(connection: Connection, retention: Retention, now: float) -> bool
         _prune_logs(connection, with_logs)
         return True
     too_old = _ended_before(connection, now - retention.task_seconds, logs_pruned=True)
-    for table in (attempts, events, log_chunks):
+    if not too_old:
+        return False
+    for table in (tasks, attempts, events, log_chunks):
         connection.execute(delete(table).where(table.c.task_id.in_(too_old)))
-    connection.execute(delete(tasks).where(tasks.c.task_id.in_(too_old)))
-    return bool(too_old)
+    return True
 
 
 def _ended_before(connection: Connection, time: float, *, logs_pruned: bool) -> list[str]:

@@ -1,0 +1,247 @@
+"""master.store.writer: a database that cannot be written for a while loses nothing, and nobody waits for ever."""
+
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+import pytest
+
+from master.errors import StoreUnavailable, UnknownTask
+from master.store.observer import StoreObserver
+from master.store.store import SqlTaskStore
+from master.store.url import parse_database_url
+from master.tasks import transitions
+from master.tasks.ports import Changes, Idempotency, TaskQuery
+from master.tasks.records import Drain, LogChunk, TaskSpec
+from tests.master.fleet import wait_until
+from tests.master.store.conftest import sqlite_url
+from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
+from tests.postgres import PostgresServer
+
+PATIENCE_SECONDS = 0.2
+
+HOLD_THE_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hasty_store(database_url: str) -> Iterator[SqlTaskStore]:
+    """One in which a submit waits for a short time only."""
+    with open_store(database_url, write_seconds=PATIENCE_SECONDS) as store:
+        yield store
+
+
+@contextmanager
+def another_process_writes(database_url: str) -> Iterator[None]:
+    """It holds SQLite's lock, in a transaction that does not end."""
+    path = parse_database_url(database_url).path
+    command = [sys.executable, "-c", HOLD_THE_LOCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.communicate()
+
+
+def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) -> None:
+    database_url = sqlite_url(tmp_path)
+    with open_store(database_url, write_seconds=30.0) as store:
+        submit(store, "before")
+        with another_process_writes(database_url):
+            waiting = gevent.spawn(submit, store, "during")
+            ticks = 0
+            with gevent.Timeout(60.0):
+                while store.what_is_wrong() is None:  # more than SQLite's own time limit for a lock
+                    gevent.sleep(0.01)
+                    ticks += 1
+            assert ticks > 20
+            # Reading goes on meanwhile.
+            assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["before"]
+            assert not waiting.ready()
+        waiting.get(timeout=30.0)
+        assert store.what_is_wrong() is None
+        assert store.details("during").task.task_id == "during"
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    heard: list[tuple[object, ...]] = []
+    observer = StoreObserver(lambda *args: heard.append(("committed", *args)), lambda kind: heard.append((kind,)))
+    database_url = sqlite_url(tmp_path)
+    with open_store(database_url, observer=observer) as store:
+        submit(store, "before")
+        with nothing_can_be_written(database_url):
+            store.save_worker("rack-7", "host", {}, NOW)
+            wait_until(lambda: heard.count(("locked",)) == 2)
+            wrong = store.what_is_wrong()
+            assert wrong is not None
+            assert "database is locked" in wrong
+        submit(store, "after")
+        assert store.what_is_wrong() is None
+        assert store.knows_worker("rack-7")
+    told = [record.getMessage() for record in caplog.records if record.name == "master.store.writer"]
+    assert [message.split(":")[0].split(",")[0] for message in told] == [
+        "the database cannot be written",
+        "the database can be written again",
+    ]
+    assert {len(event) for event in heard if event[0] == "committed"} == {3}
+
+
+def test_what_came_during_an_outage_is_written_in_order_after_it(database_url: str) -> None:
+    with open_store(database_url) as store:
+        task = submit(store, "t1")
+        told: list[str] = []
+        with nothing_can_be_written(database_url):
+            placed = transitions.placed(task, "rack-7", (), NOW)
+            assert placed.attempt is not None
+            store.save(of(placed), lambda: told.append("placed"))
+            for number in range(100):
+                store.append_log(LogChunk("t1", 1, number, b"%d" % (number % 10)), lambda: told.append("log"))
+            lost = transitions.lost(placed.task, placed.attempt, "it is gone", NOW + 1)
+            store.save(of(lost), lambda: told.append("lost"))
+            gevent.sleep(0.1)
+            assert told == []
+        wait_until(lambda: len(told) == 102)
+        assert told == ["placed", *["log"] * 100, "lost"]
+        assert store.details("t1").task == lost.task
+        assert store.read_log("t1", 1, 0, 1000).data == b"0123456789" * 10
+
+
+def test_a_submit_that_was_given_up_is_never_written(hasty_store: SqlTaskStore, database_url: str) -> None:
+    key = Idempotency("k", "digest")
+    with nothing_can_be_written(database_url):
+        for task_id in ("in-flight", "waiting"):
+            with pytest.raises(StoreUnavailable):
+                hasty_store.submit(of(transitions.submitted(task_id, TaskSpec("busybox"), NOW)), key)
+    save(hasty_store)  # behind all that was there
+    assert [task.task_id for task in hasty_store.find(TaskQuery()).tasks] == []
+    for task_id in ("in-flight", "waiting"):
+        with pytest.raises(UnknownTask):
+            hasty_store.details(task_id)
+    # Its key is free again.
+    assert hasty_store.submit(of(transitions.submitted("again", TaskSpec("busybox"), NOW)), key) == "again"
+
+
+def test_a_drain_that_was_given_up_leaves_the_one_before(hasty_store: SqlTaskStore, database_url: str) -> None:
+    before = Drain("rack-7", "new memory", NOW)
+    hasty_store.save_drain("rack-7", before)
+    with nothing_can_be_written(database_url):
+        for drain in (None, Drain("rack-7", "another reason", NOW + 1)):
+            with pytest.raises(StoreUnavailable):
+                hasty_store.save_drain("rack-7", drain)
+    save(hasty_store)
+    assert hasty_store.drains() == [before]
+
+
+def test_a_submit_whose_greenlet_is_killed_is_never_written(store: SqlTaskStore, database_url: str) -> None:
+    with nothing_can_be_written(database_url):
+        waiting = gevent.spawn(submit, store, "t1")
+        gevent.sleep(0.05)
+        waiting.kill()
+    save(store)
+    assert sum(store.count_by_status().values()) == 0
+
+
+def test_a_row_that_cannot_be_written_does_not_stop_the_others(
+    store: SqlTaskStore, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    failed: list[BaseException] = []
+
+    def try_it() -> None:
+        change = transitions.submitted("waited", TaskSpec("busybox", priority=2**70), NOW)
+        try:
+            store.submit(of(change), None)
+        except Exception as error:  # noqa: BLE001 - whatever the database says
+            failed.append(error)
+
+    with nothing_can_be_written(database_url):  # so that all of it is one batch
+        store.save(Changes(), lambda: told.append("first"))
+        gevent.sleep(0.05)
+        for name, priority in (("good", 1), ("bad", 2**70), ("late", 2)):
+            change = transitions.submitted(name, TaskSpec("busybox", priority=priority), NOW)
+            store.save(of(change), lambda name=name: told.append(name))  # type: ignore[misc]  # mypy knows no lambda with a default
+        waiting = gevent.spawn(try_it)
+        gevent.sleep(0.05)
+    waiting.join(timeout=20.0)
+    assert told == ["first", "good", "late"]
+    assert len(failed) == 1
+    assert not isinstance(failed[0], StoreUnavailable)
+    assert {task.task_id for task in store.find(TaskQuery()).tasks} == {"good", "late"}
+    assert caplog.text.count("a Save cannot be written and is lost: a bug") == 1
+    assert "Traceback" in caplog.text
+    assert store.what_is_wrong() is None
+
+
+def test_what_waits_is_committed_together(database_url: str) -> None:
+    sizes: list[int] = []
+    observer = StoreObserver(committed=lambda _seconds, writes: sizes.append(writes))
+    with open_store(database_url, observer=observer) as store:
+        with nothing_can_be_written(database_url):
+            submits = [gevent.spawn(submit, store, f"t{number}") for number in range(300)]
+            gevent.sleep(0.1)
+        gevent.joinall(submits, raise_error=True)
+    # The first one alone, as nothing else was there yet, and then all the others.
+    assert sum(sizes) == 300
+    assert len(sizes) <= 3
+
+
+def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
+    made: list[object] = []
+
+    def note(_frame: object, event: str, function: object) -> None:
+        owner = getattr(function, "__self__", None)
+        if event == "c_call" and isinstance(owner, sqlite3.Connection | sqlite3.Cursor):
+            made.append(function)
+
+    sys.setprofile(note)  # of this thread only
+    try:
+        with open_store(sqlite_url(tmp_path)) as store:
+            place(store, submit(store, "t1"))
+            store.details("t1")
+    finally:
+        sys.setprofile(None)
+    assert made == []
+
+
+def test_the_server_is_restarted_in_the_middle(postgres: PostgresServer) -> None:
+    with open_store(postgres.create_schema(), write_seconds=PATIENCE_SECONDS) as store:
+        task = submit(store, "before")
+        told: list[str] = []
+        postgres.kill()
+        store.save(of(transitions.placed(task, "rack-7", (), NOW)), lambda: told.append("placed"))
+        with pytest.raises(StoreUnavailable):
+            submit(store, "during")
+        with pytest.raises(StoreUnavailable):
+            store.details("before")
+        assert store.what_is_wrong() is not None
+        assert told == []
+        postgres.start()
+        wait_until(lambda: bool(told))
+        assert store.what_is_wrong() is None
+        submit(store, "after")
+        assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["after", "before"]
+        assert [attempt.worker_id for attempt in store.details("before").attempts] == ["rack-7"]
+
+
+def test_a_connection_that_is_cut_is_no_outage_for_a_reader(postgres: PostgresServer) -> None:
+    with open_store(postgres.create_schema()) as store:
+        submit(store, "t1")
+        store.details("t1")
+        with postgres.connect("postgres") as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'fleetpulse' AND pid <> pg_backend_pid()"
+            )
+        assert store.details("t1").task.task_id == "t1"
+        submit(store, "t2")
