@@ -84,8 +84,8 @@ class RpcServer:
         self._instruments = instruments
         self._max_streams = max_streams
         self._sessions = SessionTable(manager, desk, instruments)
-        self._bridge = HubBridge()
         self._loop = asyncio.new_event_loop()
+        self._bridge = HubBridge(self._loop)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
@@ -198,7 +198,7 @@ class RpcServer:
         handed_over = 0
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
-                self._bridge.call(session.receive, data, time.monotonic())
+                self._bridge.call_soon(session.receive, data, time.monotonic())
                 handed_over += 1
                 # Who sends faster than the hub can follow is slowed down by HTTP/2's flow control, and no one else is.
                 while handed_over - session.received > _WAITING_MESSAGES:  # noqa: ASYNC110 - an event would cost a wake-up
