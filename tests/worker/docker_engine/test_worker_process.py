@@ -1,0 +1,220 @@
+"""Real worker processes on a real Docker Engine: what becomes of containers when a worker, or the engine, goes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.docker_engine import Engine, own_engine
+from tests.worker.scripted import run
+from tests.worker.tasks.dialogue import executor_on, until
+from tests.worker.tasks.wire import WireMaster, wire_master
+from worker.docker_engine.engine import DockerEngine
+from worker.tasks.engine import AttemptKey
+from worker.tasks.executor import Executor
+
+pytestmark = pytest.mark.e2e
+
+STOP_SECONDS = 2.0
+
+
+class Worker:
+    """``python -m worker``, with a stream to a master."""
+
+    def __init__(self, master: WireMaster, engine: Engine, worker_id: str, folder: Path) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
+        self._command = [
+            sys.executable, "-m", "worker", "--master", master.target, "--worker-id", worker_id,
+            "--data-dir", str(folder / "data"),
+        ]  # fmt: skip
+        self._env = inherited | engine.env
+        self._folder = folder
+        self.log = folder / "worker.log"
+        self.process = self._started()
+
+    def start_again(self) -> None:
+        """The next incarnation."""
+        assert self.process.poll() is not None
+        self.process = self._started()
+
+    def end(self, number: signal.Signals) -> float:
+        """Send it a signal that ends it; how long that took."""
+        asked = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20.0)
+        return time.monotonic() - asked
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self._command, cwd=self._folder, env=self._env, stderr=log)
+
+
+@contextlib.asynccontextmanager
+async def worker_at(engine: Engine, worker_id: str, folder: Path) -> AsyncIterator[tuple[WireMaster, Worker]]:
+    """A worker process that is registered."""
+    async with wire_master() as master:
+        worker = Worker(master, engine, worker_id, folder)
+        try:
+            await master.is_registered()
+            yield master, worker
+        finally:
+            worker.process.kill()
+            worker.process.wait()
+        assert "Traceback" not in worker.log.read_text()
+
+
+def test_a_worker_that_was_killed_finds_its_container_again(
+    docker_engine: Engine, worker_id: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
+            script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 9"
+            key = await master.start(docker_engine.image, "sh", "-c", script)
+            await until(lambda: master.logs.get(key) == b"one\n")
+            container_id = master.updates[-1].container_id
+            worker.end(signal.SIGKILL)
+            worker.start_again()
+            register = await master.is_registered(2)
+            assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
+            assert register.incarnation_id != master.registers[0].incarnation_id
+            with docker_engine.client() as client:
+                client.containers.get(container_id).exec_run(["touch", "/tmp/go"])
+            end = await master.ends(key)
+            assert (end.container_id, end.exit_code) == (container_id, 9)
+            assert master.logs[key] == b"one\ntwo\n"
+            await until(lambda: not docker_engine.containers(worker_id))
+
+    run(test())
+
+
+def test_what_finished_while_the_worker_was_away(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
+            key = await master.start(docker_engine.image, "sh", "-c", "echo one; sleep 1; echo two; exit 9")
+            await until(lambda: master.logs.get(key) == b"one\n")
+            worker.end(signal.SIGKILL)
+            await until(lambda: [container.status for container in docker_engine.containers(worker_id)] == ["exited"])
+            worker.start_again()
+            end = await master.ends(key)
+            assert (end.exit_code, end.oom_killed) == (9, False)
+            assert master.logs[key] == b"one\ntwo\n"
+            await until(lambda: not docker_engine.containers(worker_id))
+
+    run(test())
+
+
+def test_a_worker_that_is_stopped_leaves_its_container_to_the_next(
+    docker_engine: Engine, worker_id: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
+            key = await master.start(docker_engine.image, "sleep", "1000")
+            await master.comes_to(key, "running")
+            assert await asyncio.to_thread(worker.end, signal.SIGTERM) < STOP_SECONDS
+            (container,) = docker_engine.containers(worker_id)
+            assert container.status == "running"
+            assert master.phases(key) == ["preparing", "running"]
+            worker.start_again()
+            assert len((await master.is_registered(2)).attempts_held) == 1
+            await until(lambda: len(master.updates_of(key)) == 3)
+            assert master.updates_of(key)[-1].container_id == container.id
+
+    run(test())
+
+
+def test_what_the_master_does_not_keep_is_removed(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
+            runs = await master.start(docker_engine.image, "sleep", "1000", task_id="runs")
+            await master.comes_to(runs, "running")
+            worker.end(signal.SIGKILL)
+            with docker_engine.client() as client:  # one that never ran, and one that has ended
+                labels = {"fleetpulse.worker_id": worker_id, "fleetpulse.attempt": "1"}
+                for name in ("created", "ended"):
+                    labels["fleetpulse.task_id"] = name
+                    container = client.containers.create(docker_engine.image, ["true"], labels=labels)
+                    if name == "ended":
+                        container.start()
+            told = len(master.updates)
+            master.keeps.clear()
+            worker.start_again()
+            register = await master.is_registered(2)
+            assert {held.task_id for held in register.attempts_held} == {"runs", "created", "ended"}
+            await until(lambda: not docker_engine.containers(worker_id))
+            assert len(master.updates) == told
+
+    run(test())
+
+
+def test_heartbeats_go_on_while_the_engine_stands_still(worker_id: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        with own_engine() as engine:
+            async with worker_at(engine, worker_id, tmp_path) as (master, _):
+                key = await master.start(engine.image, "sh", "-c", "sleep 1; exit 3")
+                await master.comes_to(key, "running")
+                pid = int((engine.folder / "pid").read_text())
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    beats = len(master.heartbeats)
+                    await until(lambda: len(master.heartbeats) >= beats + 10)
+                    late = await master.start(engine.image, "true", task_id="late")
+                    beats = len(master.heartbeats)
+                    await until(lambda: len(master.heartbeats) >= beats + 5)
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                assert (await master.ends(key)).exit_code == 3
+                assert (await master.ends(late)).exit_code == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_of_the_engine_is_not_the_end_of_a_container(worker_id: str, end: str) -> None:
+    async def test() -> None:
+        with own_engine(live_restore=True) as engine:
+            async with executor_on(DockerEngine(worker_id, engine.env), round_seconds=0.1) as master:
+                script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5"
+                key = master.start("t", engine.image, "sh", "-c", script)
+                await until(lambda: master.logs.get(key) == b"one\n")
+                container_id = master.updates[-1].container_id
+                await asyncio.to_thread(getattr(engine, end))
+                await until(lambda: not support_of(master.executor).available)
+                assert str(engine.folder) in support_of(master.executor).reason
+                await asyncio.to_thread(engine.start)
+                await until(lambda: support_of(master.executor).available)
+                with engine.client() as client:
+                    client.containers.get(container_id).exec_run(["touch", "/tmp/go"])
+                assert (await master.ends(key)).exit_code == 5
+                assert master.logs[key] == b"one\ntwo\n"
+                assert master.phases(key) == ["preparing", "running", "failed"]
+
+    run(test())
+
+
+def support_of(executor: Executor) -> pb.TaskSupport:
+    heartbeat = pb.Heartbeat()
+    executor.report(heartbeat)
+    return heartbeat.task_support
+
+
+def test_an_engine_that_ends_its_containers_is_told_as_it_was(worker_id: str) -> None:
+    async def test() -> None:
+        with own_engine() as engine:
+            async with executor_on(DockerEngine(worker_id, engine.env), round_seconds=0.1) as master:
+                key = master.start("t", engine.image, "sleep", "1000")
+                await master.comes_to(key, "running")
+                await asyncio.to_thread(engine.stop)
+                await asyncio.to_thread(engine.start)
+                end = await master.ends(key)
+                assert (end.phase, end.reason) == (pb.ATTEMPT_PHASE_FAILED, "exit_code")
+                assert end.exit_code in {137, 143}
+
+    run(test())
