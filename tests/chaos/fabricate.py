@@ -90,6 +90,7 @@ class Fabricator:
             self._container(task, attempt, "die", self.later(run.seconds), exit_code)
             attempt["exit_code"] = exit_code
         attempt["finished_at"] = self.later(0.01)
+        attempt["error"] = "nothing was heard of it in time" if run.status == "lost" else None
         attempt["reason"] = {"lost": "worker_lost", "failed": "exit_code", "stopped": "stopped"}.get(run.status)
         task["events"].append(_event(self.time, run.status, number))
         whole = output(job)

@@ -101,6 +101,12 @@ def _steady(rng: random.Random, key: str) -> Job:
     return Job(key, beats=round(seconds * 2), lines=rng.randint(1, 3), seconds=seconds)
 
 
+def _long(rng: random.Random, key: str) -> Job:
+    """Outlives every fault, so that it still runs when its worker is back."""
+    seconds = rng.uniform(8.0, 14.0)
+    return Job(key, beats=round(seconds), seconds=seconds)
+
+
 def _failing(rng: random.Random, key: str) -> Job:
     return Job(key, beats=2, seconds=rng.uniform(0.1, 2.0), exit_code=rng.randint(1, 120))
 
@@ -113,5 +119,5 @@ def _wide(rng: random.Random, key: str) -> Job:
     return wide(Job(key, beats=2, lines=2, seconds=rng.uniform(0.2, 2.0)))
 
 
-_MAKERS = (_short, _steady, _failing, _talkative, _wide)
-_WEIGHTS = (3, 8, 3, 1, 1)
+_MAKERS = (_short, _steady, _long, _failing, _talkative, _wide)
+_WEIGHTS = (6, 12, 4, 6, 2, 2)

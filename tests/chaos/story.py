@@ -26,6 +26,7 @@ class AttemptStory(NamedTuple):
     container_id: str | None
     exit_code: int | None
     reason: str | None
+    error: str | None = None
 
 
 class EventStory(NamedTuple):
@@ -176,6 +177,7 @@ def _attempt_story(attempt: Mapping[str, Any]) -> AttemptStory:
         container_id=attempt["container_id"],
         exit_code=attempt["exit_code"],
         reason=attempt["reason"],
+        error=attempt["error"],
     )
 
 

@@ -274,6 +274,14 @@ def lose_too_soon(records: Records) -> None:
     assert started.time < cut.time + 1.5
 
 
+def come_back_without_it(records: Records) -> None:
+    task_named(records, "moved")["attempts"][0]["error"] = "worker worker-1 came back without it"
+
+
+def lose_for_another_reason(records: Records) -> None:
+    task_named(records, "moved")["attempts"][0]["error"] = "bad luck"
+
+
 def leak_a_file_a_round(records: Records) -> None:
     for record in list(history.of_type(records, history.OpenFiles)):
         replace(records, record, files=record.files + record.round)
@@ -334,6 +342,8 @@ PLANTS: list[tuple[str, Plant]] = [
     ("no_container_is_left", do_not_look),
     ("no_attempt_is_lost_needlessly", lose_without_a_fault),
     ("no_attempt_is_lost_needlessly", lose_too_soon),
+    ("no_attempt_is_lost_needlessly", come_back_without_it),
+    ("no_attempt_is_lost_needlessly", lose_for_another_reason),
     ("open_files_are_flat", leak_a_file_a_round),
     ("nothing_went_wrong_aloud", meet_trouble),
     ("the_history_is_whole", break_off),

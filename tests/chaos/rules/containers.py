@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tests.chaos.story import TERMINAL_ATTEMPTS, AttemptStory, Container, Story
 
-STALE_STOP_SECONDS = 5.0
+STALE_STOP_SECONDS = 3.0
 """What a worker that is back has to end what is not its own any more, on a busy machine."""
 
 SLACK_SECONDS = 0.5

@@ -28,8 +28,14 @@ def nothing_went_wrong_aloud(story: Story) -> Iterator[str]:
         yield trouble.what
 
 
+_SILENT = "nothing was heard of it"
+_FORGOTTEN = "came back without it"
+"""What the master says of a lost attempt."""
+
+
 def no_attempt_is_lost_needlessly(story: Story) -> Iterator[str]:
-    """A container is given up only when its worker was silent for the inactivity timeout, because of a fault."""
+    """A container is given up only when its worker was silent for the inactivity timeout, because of a fault. One that
+    ran when the fault came is still known to its worker afterwards."""
     timeout = story.began.inactivity_timeout_seconds
     for container in story.containers:
         attempt = story.attempts.get(container.key)
@@ -39,8 +45,14 @@ def no_attempt_is_lost_needlessly(story: Story) -> Iterator[str]:
         if fault is None:
             yield f"{container} was lost, and nothing had happened to its worker"
             continue
+        ran_before = container.started[0] < fault.time
+        why = attempt.error or ""
+        if _FORGOTTEN in why and ran_before:
+            yield f"{container} ran before '{fault.what}', and its worker came back without it"
+        elif _FORGOTTEN not in why and _SILENT not in why:
+            yield f"{container} was lost for a reason that this rule does not know: {why!r}"
         silent_seconds = attempt.finished_at - fault.time
-        if container.started[0] < fault.time and silent_seconds < timeout - SILENCE_SLACK_SECONDS:
+        if ran_before and silent_seconds < timeout - SILENCE_SLACK_SECONDS:
             yield f"{container} was lost {silent_seconds:.1f} s after '{fault.what}', and the timeout is {timeout:g} s"
 
 
