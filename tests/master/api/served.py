@@ -28,7 +28,7 @@ class Served(NamedTuple):
 @contextmanager
 def served(app: Any) -> Iterator[Served]:
     config = Config()
-    config.set("keepalive", 5)
+    config.set("keepalive", 60)  # so that what ends a connection is not that
     worker = MasterWorker(0, 0, [], None, 30, config, Logger(config))
     worker.wsgi = app
     listener = gevent.socket.socket()

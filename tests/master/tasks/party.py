@@ -69,7 +69,7 @@ class Desk:
     def hang_up(self) -> None:
         self._party.tasks.workers.unregister(self.worker_id, self)
 
-    def report(self, task_id: str, phase: pb.AttemptPhase, attempt: int = 1, **fields: Any) -> int:
+    def report(self, task_id: str, phase: "pb.AttemptPhase.ValueType", attempt: int = 1, **fields: Any) -> int:
         """Say how far the attempt has come; the number of the update."""
         self._updates += 1
         update = pb.TaskUpdate(

@@ -1,0 +1,207 @@
+"""The paths of tasks over the real task service and a real store, with a worker at its desk"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from falcon.testing import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from master.api.resources import Health
+from master.api.views import FleetViews
+from master.app import create_wsgi
+from master.metrics.exposition import FleetExposition
+from proto import fleetpulse_pb2 as pb
+from tests.master.api.served import Client, served
+from tests.master.api.test_follow import Reader
+from tests.master.fleet import GIB, wait_until
+from tests.master.tasks.party import Desk, Party, new_party
+
+EXITED = pb.ATTEMPT_PHASE_FAILED
+
+
+class Whole:
+    """A master's tasks and REST."""
+
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        views, exposition = FleetViews(), FleetExposition()
+        party.fleet.manager.add_observer(views)
+        health = Health({}, "1.2.3")
+        self.app = create_wsgi(party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health)
+        self.client = TestClient(self.app)
+
+    def get(self, path: str) -> Any:
+        result = self.client.simulate_get(path)
+        assert result.status_code == 200, result.text
+        return result.json
+
+    def submit(self, **fields: Any) -> str:
+        result = self.client.simulate_post("/api/tasks", json={"docker_image": "busybox", **fields})
+        assert result.status_code == 201, result.text
+        task_id: str = result.json["task_id"]
+        return task_id
+
+    def running(self, desk: Desk, **fields: Any) -> str:
+        """A new task that runs on the worker."""
+        task_id = self.submit(**fields)
+        wait_until(lambda: (task_id, 1) in desk.starts())
+        desk.run(task_id)
+        return task_id
+
+
+@pytest.fixture
+def whole() -> Iterator[Whole]:
+    with new_party() as party:
+        yield Whole(party)
+
+
+def test_a_task_is_followed_from_before_there_is_a_worker(whole: Whole) -> None:
+    with served(whole.app) as server, Client(server.address) as client:
+        body = json.dumps({"docker_image": "busybox", "command": "sh -c 'echo hi; exit 3'"}).encode()
+        client.request(
+            "POST", "/api/tasks", "Content-Type: application/json", f"Content-Length: {len(body)}", body=body
+        )
+        status, task = client.answer()
+        task_id = task["task_id"]
+        assert (status, task["status"]) == (201, "queued")
+        assert "no worker" in task["queue_reason"]
+        with Reader(server.address, f"/api/tasks/{task_id}/logs?follow=true") as reader:
+            assert reader.take(1)[0].data["status"] == "queued"
+            desk = whole.party.worker()
+            wait_until(lambda: (task_id, 1) in desk.starts())
+            desk.run(task_id)
+            desk.log(task_id, 0, b"hi\n")
+            assert reader.log(3) == "hi\n"
+            desk.log(task_id, 3, b"bye\n")
+            desk.wait_for_ack(desk.report(task_id, EXITED, exit_code=3, oom_killed=False, reason="exit_code"))
+            events = list(reader)
+        assert "".join(event.data["logs"] for event in events if event.kind == "message") == "bye\n"
+        assert events[-1].kind == "end"
+        assert events[-1].data.items() >= {"status": "failed", "exit_code": 3, "oom_killed": False}.items()
+        assert whole.get(f"/api/tasks/{task_id}/logs").items() >= {"logs": "hi\nbye\n", "complete": True}.items()
+        details = whole.get(f"/api/tasks/{task_id}")
+        assert details["command"] == ["sh", "-c", "echo hi; exit 3"]
+        assert details.items() >= {"status": "failed", "exit_code": 3, "reason": "exit_code"}.items()
+        assert details["attempts"][0].items() >= {"worker_id": "rack-7", "container_id": f"{task_id}-1"}.items()
+        assert [event["kind"] for event in details["events"]] == ["submitted", "assigned", "running", "failed"]
+
+
+def test_cancelling(whole: Whole) -> None:
+    desk = whole.party.worker()
+    task_id = whole.running(desk)
+    path = f"/api/tasks/{task_id}"
+    assert whole.client.simulate_delete(path).status_code == 202
+    wait_until(lambda: (task_id, 1, False) in desk.stops())
+    assert whole.client.simulate_delete(path).status_code == 202
+    desk.wait_for_ack(desk.report(task_id, pb.ATTEMPT_PHASE_STOPPED, exit_code=143, reason="stopped"))
+    assert whole.get(path).items() >= {"status": "cancelled", "exit_code": 143, "reason": "cancelled"}.items()
+    assert whole.client.simulate_delete(path).status_code == 409
+
+
+def test_a_worker_shows_what_is_taken_and_what_is_left(whole: Whole) -> None:
+    desk = whole.party.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
+    task_id = whole.running(desk, cpu_required=1.5, memory_required=1024, gpu_required=1)
+    details = whole.get("/api/workers/rack-7")
+    assert details["capacity"]["gpu_uuids"] == ["GPU-a", "GPU-b"]
+    assert details["allocated"].items() >= {"cpu_cores": 1.5, "memory_bytes": GIB, "gpu_count": 1}.items()
+    assert details["available"].items() >= {"cpu_cores": 2.5, "memory_bytes": 7 * GIB, "gpu_count": 1}.items()
+    assert details["tasks"].items() >= {"count": 1, "accepted": True, "draining": False}.items()
+    (assignment,) = whole.get("/api/workers/rack-7/tasks")
+    assert assignment.items() >= {"task_id": task_id, "status": "running", "gpu_uuids": ["GPU-a"]}.items()
+    assert whole.client.simulate_get("/api/workers/stranger/tasks").status_code == 404
+
+
+def test_a_drained_worker_gets_no_tasks(whole: Whole) -> None:
+    desk = whole.party.worker()
+    path = "/api/workers/rack-7"
+    drained = whole.client.simulate_post(f"{path}/drain", json={"reason": "new disk"})
+    assert drained.status_code == 200
+    assert (
+        whole.get(path)["tasks"].items()
+        >= {
+            "accepted": False,
+            "draining": True,
+            "drain_reason": "new disk",
+        }.items()
+    )
+    task_id = whole.submit()
+    assert "drained" in whole.get(f"/api/tasks/{task_id}")["queue_reason"]
+    assert whole.client.simulate_post(f"{path}/undrain").status_code == 200
+    wait_until(lambda: (task_id, 1) in desk.starts())
+    assert whole.client.simulate_post("/api/workers/stranger/drain").status_code == 404
+
+
+def test_a_task_that_no_worker_can_fit_is_accepted_and_says_so(whole: Whole) -> None:
+    whole.party.worker(cores=4.0)
+    task_id = whole.submit(cpu_required=64)
+    reason = whole.get(f"/api/tasks/{task_id}")["queue_reason"]
+    assert "64" in reason
+    assert whole.get("/api/tasks?status=queued")[0]["queue_reason"] == reason
+
+
+def test_pages(whole: Whole) -> None:
+    submitted = [whole.submit(name=f"n-{number}") for number in range(5)]
+    found: list[str] = []
+    path = "/api/tasks?limit=2&name=n-"
+    while path:
+        result = whole.client.simulate_get(path)
+        found += [task["task_id"] for task in result.json]
+        path = result.headers.get("Link", "").partition(">")[0].removeprefix("<")
+    assert found == submitted[::-1]
+    assert whole.client.simulate_get("/api/tasks?cursor=made-up").status_code == 422
+
+
+def test_the_idempotency_key(whole: Whole) -> None:
+    def post(**fields: Any) -> Any:
+        body = {"docker_image": "busybox", **fields}
+        return whole.client.simulate_post("/api/tasks", json=body, headers={"Idempotency-Key": "k"})
+
+    first, again, other = post(), post(priority=0), post(priority=1)
+    assert [first.status_code, again.status_code, other.status_code] == [201, 200, 409]
+    assert first.json["task_id"] == again.json["task_id"]
+
+
+# Whatever comes
+
+
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
+NAMES = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,20}\Z")
+SUBMISSIONS = st.fixed_dictionaries(
+    {"docker_image": st.sampled_from(["busybox", "registry.example.com:5000/a/b:1"])},
+    optional={
+        "name": TEXTS,
+        "command": st.lists(TEXTS.filter(bool), max_size=4),
+        "env": st.dictionaries(NAMES, TEXTS, max_size=3),
+        "cpu_required": st.floats(0.01, 1024),
+        "memory_required": st.integers(6, 16 * 1024 * 1024),
+        "gpu_required": st.integers(0, 64),
+        "priority": st.integers(0, 100),
+        "max_retries": st.integers(0, 100),
+        "timeout_seconds": st.none() | st.floats(0.001, 2_592_000),
+        "labels": st.dictionaries(NAMES, TEXTS, max_size=3),
+        "constraints": st.dictionaries(NAMES, st.lists(TEXTS, min_size=1, max_size=3), max_size=3),
+    },
+)
+QUERIES = st.dictionaries(
+    st.sampled_from(["status", "worker_id", "name", "limit", "cursor"]),
+    st.text(max_size=10) | st.sampled_from(["queued,failed", "1", "rack-7", "%", "_", "\\", "'", "\x00", "\ud800"]),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(SUBMISSIONS)
+def test_what_was_asked_for_is_what_is_shown(whole: Whole, body: dict[str, Any]) -> None:
+    shown = whole.get(f"/api/tasks/{whole.submit(**body)}")
+    expected = {**body, "env": dict.fromkeys(body.get("env", {}))}
+    assert {name: shown[name] for name in expected} == expected
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(QUERIES)
+def test_no_query_is_too_much_for_the_store(whole: Whole, query: dict[str, str]) -> None:
+    encoded = urlencode(query, errors="surrogatepass")
+    assert whole.client.simulate_get("/api/tasks", query_string=encoded).status_code in {200, 422}
