@@ -24,9 +24,10 @@ def explain(waiting: Waiting, offers: Sequence[Offer], reservations: Mapping[str
     if not offers:
         return "there is no worker"
     demand = demanded(waiting.demand)
-    matching = [offer for offer in offers if satisfies(offer, waiting.constraints)]
+    constraints = waiting.constraints
+    matching = [offer for offer in offers if satisfies(offer, constraints)] if constraints else offers
     if not matching:
-        return _no_match(waiting.constraints, offers)
+        return _no_match(constraints, offers)
     able = [offer for offer in matching if demand.fits_into(total(offer))]
     if not able:
         return _never(demand, matching, _worker(matching, offers))
@@ -68,9 +69,10 @@ def _may_fit(task_id: str, demand: Amounts, able: Sequence[Offer], reservations:
     taking = [offer for offer in able if offer.refusal is None]
     if not taking:
         return _refused(able)
-    for offer in taking:
-        if reservations.get(offer.worker_id) == task_id:
-            return _kept(demand, offer)
+    if task_id in reservations.values():
+        for offer in taking:
+            if reservations.get(offer.worker_id) == task_id:
+                return _kept(demand, offer)
     room = [offer for offer in taking if demand.fits_into(free(offer))]
     if not room:
         return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
@@ -98,10 +100,10 @@ def _kept(demand: Amounts, offer: Offer) -> str:
 def _short(demand: Amounts, taking: Sequence[Offer], worker: str) -> str:
     """Some worker could hold it, but none can now."""
     rooms = [(free(offer), offer.worker_id) for offer in taking]
-    totals = {offer.worker_id: total(offer) for offer in taking}
+    by_id = {offer.worker_id: offer for offer in taking}
     short = [
         f"{_amount(kind, wanted)} free: the most is {_bare(kind, most)} on {worker_id},"
-        f" of {_bare(kind, totals[worker_id][kind])}"
+        f" of {_bare(kind, total(by_id[worker_id])[kind])}"
         for kind, wanted, most, worker_id in _largest(demand, rooms)
         if most < wanted
     ]
@@ -131,8 +133,8 @@ def _largest(demand: Amounts, sizes: Sequence[tuple[Amounts, str]]) -> Iterable[
     """For each resource that is demanded its index in ``Amounts``, how much is, the most that there is, and where."""
     for kind, wanted in enumerate(demand):
         if wanted:
-            size, worker_id = min(sizes, key=lambda sized: (-sized[0][kind], sized[1]))
-            yield kind, wanted, max(size[kind], 0), worker_id
+            most = max(size[kind] for size, _ in sizes)
+            yield kind, wanted, max(most, 0), min(worker_id for size, worker_id in sizes if size[kind] == most)
 
 
 def _amounts(amounts: Amounts) -> str:
