@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 # --no-input: a package index that wants a password fails at once instead of waiting for one.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-CODE := master worker proto tests tools setup.py
+CODE := master worker proto grafana tests tools setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format proto docs lock tools bench soak chaos clean
+.PHONY: help up test lint format proto docs dashboards lock tools bench soak chaos clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but python3
 	@exec $(BIN)/fleetpulse up $(ARGS)
@@ -28,6 +28,7 @@ lint: $(VENV)/.dev ## Style, types, layers, what is generated
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/generate_proto.py --check
 	$(BIN)/python tools/metrics_reference.py --check
+	$(BIN)/python -m grafana.builder --check
 
 format: $(VENV)/.dev ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix-only
@@ -38,6 +39,9 @@ proto: $(VENV)/.dev ## Generate the protobuf code anew
 
 docs: $(VENV)/.dev ## Write docs/metrics.md anew from the code
 	$(BIN)/python tools/metrics_reference.py
+
+dashboards: $(VENV)/.dev ## Write grafana/dashboards/ anew from grafana/builder/
+	$(BIN)/python -m grafana.builder
 
 lock: $(VENV)/.dev ## Pin what requirements/*.in ask for; make lock ARGS=--upgrade takes newer ones
 	$(LOCK) $(ARGS) requirements/build.in -o requirements/build.txt

@@ -1,0 +1,185 @@
+"""The Fleet dashboard: is all well? who is not? what is used, and what is free?"""
+
+from collections.abc import Callable
+
+from grafana_foundation_sdk.models import dashboard as sdk
+
+from grafana.builder.board import Section, board, search
+from grafana.builder.limits import ANY, PLAIN, SOME, alerting
+from grafana.builder.panels import HALF, QUARTER, THIRD, WIDE, Text, bars, lines, number, spread
+from grafana.builder.queries import FOUND, ROWS, Query, by_worker, distribution, or_zero, rate, top, with_info
+from grafana.builder.tables import WORKER, Column, firing, rows
+
+UP = by_worker(FOUND("up"))
+_CPU = by_worker(FOUND("cpu_usage_ratio"))
+_MEMORY = f"{by_worker(FOUND('memory_used_bytes'))} / {by_worker(FOUND('memory_size_bytes'))}"
+_DISK = f"max by (worker_id) ({FOUND('filesystem_used_bytes')} / {FOUND('filesystem_size_bytes')})"
+_CORES_USED = f"sum({_CPU} * {by_worker(FOUND('cpu_logical_cores'))})"
+_SEEN_INFO = "last_over_time(fleetpulse_worker_info[1d])"
+_INFO = {"info": "fleetpulse_worker_info", "on": "worker_id", "labels": "hostname, version"}
+
+
+def fleet() -> sdk.Dashboard:
+    return board(
+        "fleetpulse-fleet",
+        "Is all well? Who is not? What is used, and what is free? Sums, distributions and the few that stand out.",
+        [
+            Section("Is all well?", _well()),
+            Section("Who is not?", [firing({}, HALF, ", of workers, tasks and the master"), _silent()]),
+            Section("Capacity: used, promised to tasks, there", _capacity()),
+            Section("All workers", _all()),
+            Section("Those that stand out", _outstanding()),
+        ],
+        [search()],
+    )
+
+
+def _well() -> list[sdk.Panel]:
+    down = f"1 - avg({UP})"
+    return [
+        number(Text("Active", "Workers that beat.", "short"), f"sum({UP})"),
+        number(Text("Inactive", "Workers that have been silent for the inactivity timeout.", "short"),
+               or_zero(f"count({UP} == 0)"), ANY),
+        number(Text("Gone",
+                    "Share of the known workers that are inactive. Coloured from where FleetPulseFleetPartlyGone "
+                    "fires.", "percentunit"), down, alerting("fleet_gone_ratio")),
+        number(Text("Take no tasks", "Workers that are drained or cannot run tasks.", "short"),
+               or_zero(f"count({by_worker(FOUND('schedulable'))} == 0)"), SOME),
+        number(Text("Alerts", "Alerts of FleetPulse that fire, whomever they are about.", "short"),
+               or_zero('count(ALERTS{alertname=~"FleetPulse.+", alertstate="firing"})'), ANY),
+        number(Text("Oldest in the queue", "How long the oldest task has waited for a place. Coloured from where "
+                    "FleetPulseTaskQueueTooOld fires.", "s"),
+               "max(fleetpulse_task_oldest_queued_seconds)", alerting("queue_age_seconds")),
+    ]  # fmt: skip
+
+
+def _silent() -> sdk.Panel:
+    since = by_worker(FOUND("last_heartbeat_timestamp_seconds"))
+    silent = f"bottomk({ROWS}, (time() - {since}) and on (worker_id) ({UP} == 0))"
+    named = with_info(silent, _SEEN_INFO, "worker_id", "hostname, version")
+    text = Text(
+        "Inactive workers",
+        f"Who is inactive, the {ROWS} that were lost last; a click on one shows what it did before. Host name and "
+        "version are those of the last day.",
+        "s",
+    )
+    columns = (
+        WORKER,
+        Column("Host", "hostname"),
+        Column("Version", "version"),
+        Column("Silent for", named, "s", limits=ANY),
+    )
+    return rows(text, *columns, size=HALF)
+
+
+def _capacity() -> list[sdk.Panel]:
+    def three(title: str, unit: str, used: str, promised: str, there: str) -> sdk.Panel:
+        text = Text(title, "Of active workers: in use, promised to tasks, and what there is.", unit)
+        named = (("used", used), ("promised", promised), ("there is", there))
+        return lines(text, *(Query(expr, name) for name, expr in named), size=THIRD)
+
+    return [
+        three("CPU cores", "short", _CORES_USED, total("allocated_cpu_cores"), total("cpu_logical_cores")),
+        three("Memory", "bytes", total("memory_used_bytes"), total("allocated_memory_bytes"),
+              total("memory_size_bytes")),
+        three("GPUs", "short", total("gpu_utilization_ratio"), total("allocated_gpus"),
+              f"count({FOUND('gpu_memory_size_bytes')})"),
+        _used(),
+        _free(),
+        lines(Text("Workers", "Known workers, by whether they are active.", "short"),
+              Query(f"sum({UP})", "active"), Query(or_zero(f"count({UP} == 0)"), "inactive"), size=THIRD, stacked=True),
+    ]  # fmt: skip
+
+
+def total(name: str) -> str:
+    """The sum of a metric over the fleet."""
+    return f"sum({FOUND(name)})"
+
+
+def _used() -> sdk.Panel:
+    shares = {
+        "CPU": f"{_CORES_USED} / {total('cpu_logical_cores')}",
+        "Memory": f"{total('memory_used_bytes')} / {total('memory_size_bytes')}",
+        "Filesystems": f"{total('filesystem_used_bytes')} / {total('filesystem_size_bytes')}",
+        "GPUs": f"avg({FOUND('gpu_utilization_ratio')})",
+        "GPU memory": f"{total('gpu_memory_used_bytes')} / {total('gpu_memory_size_bytes')}",
+    }
+    text = Text("Used now", "Share of what all active workers have that is in use.", "percentunit")
+    return bars(text, *(Query(expr, name) for name, expr in shares.items()), size=THIRD, most=1)
+
+
+def _free() -> sdk.Panel:
+    def free(size: str, promised: str) -> str:
+        unpromised = f"{size} - {by_worker(FOUND(promised))}"
+        return f"sum({unpromised} and on (worker_id) {by_worker(FOUND('schedulable'))} == 1) / sum({size})"
+
+    gpus = f"count by (worker_id) ({FOUND('gpu_memory_size_bytes')})"
+    shares = {
+        "CPU": free(by_worker(FOUND("cpu_logical_cores")), "allocated_cpu_cores"),
+        "Memory": free(by_worker(FOUND("memory_size_bytes")), "allocated_memory_bytes"),
+        "GPUs": free(gpus, "allocated_gpus"),
+    }
+    text = Text(
+        "Free for tasks now",
+        "Share of what all active workers have that is not promised to a task, on workers that take tasks.",
+        "percentunit",
+    )
+    return bars(text, *(Query(expr, name) for name, expr in shares.items()), size=THIRD, most=1)
+
+
+def _all() -> list[sdk.Panel]:
+    def heat(title: str, ratio: str) -> sdk.Panel:
+        text = Text(
+            title,
+            "How many workers are in each tenth, at each time. A worker that falls silent leaves it.",
+            "percentunit",
+        )
+        return spread(text, distribution(ratio), "short", size=HALF)
+
+    return [heat("CPU of all workers", _CPU), heat("Memory of all workers", f"({_MEMORY})"), _table()]
+
+
+def _table() -> sdk.Panel:
+    busiest = f"topk({ROWS}, {_CPU})"
+
+    def beside(expr: str) -> str:
+        return f"{expr} and on (worker_id) {busiest}"
+
+    text = Text("Busiest workers", f"The {ROWS} that use most of their CPU, with their other readings.", "short")
+    return rows(
+        text,
+        WORKER,
+        Column("Host", "hostname"),
+        Column("Version", "version"),
+        Column("CPU", with_info(busiest, **_INFO), "percentunit", limits=alerting("cpu_ratio"), share=True),
+        Column("Memory", beside(f"({_MEMORY})"), "percentunit", limits=alerting("memory_ratio"), share=True),
+        Column("Fullest disk", beside(_DISK), "percentunit",
+               limits=alerting("filesystem_ratio", "filesystem_full_ratio"), share=True),
+        Column("Load by core", beside(f"{by_worker(FOUND('load5'))} / {by_worker(FOUND('cpu_logical_cores'))}"), "none",
+               limits=alerting("load_per_core")),
+        Column("Tasks", beside(by_worker(FOUND("running_tasks"))), "none", limits=PLAIN),
+        size=WIDE,
+        sort="CPU",
+    )  # fmt: skip
+
+
+def _outstanding() -> list[sdk.Panel]:
+    def used(kind: str) -> Callable[[str], str]:
+        return lambda at: f"max by (worker_id) ({FOUND(f'{kind}_used_bytes')}{at} / {FOUND(f'{kind}_size_bytes')}{at})"
+
+    def ten(title: str, unit: str, what: str, make: Callable[[str], str], *limits: str) -> sdk.Panel:
+        text = Text(title, f"The ten workers with most of it at the end of the time range: {what}.", unit)
+        shown = alerting(*limits) if limits else PLAIN
+        most = 1 if unit == "percentunit" else None
+        return lines(text, Query(top(make), "{{worker_id}}"), limits=shown, size=QUARTER, most=most, per_worker=True)
+
+    return [
+        ten("CPU", "percentunit", "share of all cores",
+            lambda at: f"max by (worker_id) ({FOUND('cpu_usage_ratio')}{at})",
+            "cpu_ratio"),
+        ten("Memory", "percentunit", "share of the memory's size", used("memory"), "memory_ratio"),
+        ten("Fullest filesystem", "percentunit", "used share of a worker's fullest", used("filesystem"),
+            "filesystem_ratio", "filesystem_full_ratio"),
+        ten("Missed heartbeats", "cps", "heartbeats that never arrived, each second",
+            lambda at: f"max by (worker_id) ({rate(FOUND('heartbeats_missed_total'), at)})", "heartbeats_missed_rate"),
+    ]  # fmt: skip

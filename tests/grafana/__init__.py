@@ -1,0 +1,1 @@
+"""Dashboards: what is generated, whether Grafana takes it, and whether every query gives data."""

@@ -1,0 +1,160 @@
+"""A master with a simulated fleet that has all sorts of trouble, and a Prometheus that scrapes it."""
+
+import time
+from typing import Any, NamedTuple
+
+import requests
+
+from proto import fleetpulse_pb2 as pb
+from tests.e2e.jobs import Jobs
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Wire, a_heartbeat
+from tests.tools import require_tool
+
+WORKERS = 24
+BY_HAND = "by-hand"
+"""A worker that gives readings that simulated machines do not have."""
+
+_CONFIG = """
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+  evaluation_interval: 1s
+rule_files: [rules.yml]
+scrape_configs:
+  - job_name: whatever-it-is-called
+    static_configs:
+      - targets: ["{target}"]
+  - job_name: prometheus
+    static_configs:
+      - targets: ["{itself}"]
+"""
+
+# Alerts under the names of real ones that do not wait, so that there is something to show.
+_ALERT = """
+      - alert: {name}
+        expr: {expr}
+        labels: {{severity: warning}}
+"""
+_ALERTS = {
+    "FleetPulseWorkerInactive": "max by (worker_id) (fleetpulse_worker_up) == 0",
+    "FleetPulseGpuHot": "max by (worker_id) (fleetpulse_worker_gpu_temperature_celsius) > 0",
+    "FleetPulseTaskAttemptsLost": "vector(1)",
+    "FleetPulseStoreSlow": "vector(1)",
+}
+
+
+class Sample(NamedTuple):
+    """One series of an answer: its labels and its values, NaN among them."""
+
+    labels: dict[str, str]
+    values: list[float]
+
+
+class Prometheus:
+    """A real one."""
+
+    def __init__(self, processes: Processes, target: str) -> None:
+        program = require_tool("prometheus")
+        itself = f"{LOCALHOST}:{free_port()}"
+        self.url = f"http://{itself}"
+        folder = processes.folder
+        rules = "".join(_ALERT.format(name=name, expr=expr) for name, expr in _ALERTS.items())
+        (folder / "rules.yml").write_text(f"groups:\n  - name: shown\n    rules:{rules}")
+        config = folder / "prometheus.yml"
+        config.write_text(_CONFIG.format(target=target, itself=itself))
+        self._session = requests.Session()
+        self._session.trust_env = False
+        processes.start(
+            "prometheus", str(program), f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}",
+            f"--web.listen-address={itself}", "--log.level=warn",
+        )  # fmt: skip
+        eventually(lambda: self._session.get(f"{self.url}/-/ready", timeout=5).status_code == 200, 20.0)
+
+    def get(self, path: str, **params: Any) -> Any:
+        response = self._session.get(f"{self.url}/api/v1/{path}", params=params, timeout=20)
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
+
+    def at(self, moment: float, expr: str) -> list[Sample]:
+        """An instant query."""
+        return _samples(self.get("query", query=expr, time=moment))
+
+    def over(self, begin: float, end: float, expr: str) -> list[Sample]:
+        """A range query."""
+        return _samples(self.get("query_range", query=expr, start=begin, end=end, step=1))
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _samples(data: Any) -> list[Sample]:
+    if data["resultType"] == "scalar":
+        return [Sample({}, [float(data["result"][1])])]
+    return [
+        Sample(series["metric"], [float(value) for _, value in series.get("values") or [series["value"]]])
+        for series in data["result"]
+    ]
+
+
+class Scene:
+    """All that a dashboard may show, between ``begin`` and ``end``."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.master: Master = started_master(processes, *FAST_TERMS)
+        self.prometheus = Prometheus(processes, f"{LOCALHOST}:{self.master.http_port}")
+        self._jobs = Jobs(self.master, "busybox")
+        self._wire = Wire(self.master.target)
+        self.begin = time.time()
+        processes.simulate(
+            self.master.target, WORKERS, "--gpu-share", "0.75", "--vanish", "2",
+            "--trouble-after", "4", "--trouble-for", "1",
+        )  # fmt: skip
+        eventually(lambda: self.master.active() == WORKERS)
+        eventually(self._is_scraped, 20.0)
+        self._trouble()
+        self._tasks()
+        eventually(self._has_everything, 45.0)
+        self.end = time.time()
+
+    def _is_scraped(self) -> bool:
+        return len(self.prometheus.at(time.time(), "fleetpulse_worker_up")) == WORKERS
+
+    def _trouble(self) -> None:
+        """What the master refuses is counted by reason only once there was one."""
+        self._speak_by_hand()
+        for _ in range(3):
+            self._wire.send_heartbeat(a_heartbeat("not an id"))
+        stream = self._wire.stream()
+        stream.send(pb.WorkerMessage(register=pb.Register(worker_id="not an id", incarnation_id="one")))
+        stream.refusal()
+
+    def _speak_by_hand(self) -> None:
+        self._wire.send_heartbeat(
+            a_heartbeat(BY_HAND, memory=pb.Memory(used_bytes=1, size_bytes=4, swap_used_bytes=1, swap_size_bytes=2))
+        )
+
+    def _tasks(self) -> None:
+        """Some that run on, some that end well, fail, are lost with their worker, or fit nowhere."""
+        self._jobs.post("/api/workers/sim-24/drain", {})
+        for worker_id in ("sim-01", "sim-05"):
+            self._jobs.submit("sleep", "600", constraints={"worker_id": worker_id}, max_retries=0)
+        self._jobs.submit("sleep", "600", constraints={"worker_id": "nobody"})
+        for command in (["true"], ["sleep", "1"], ["false"]):
+            for _ in range(4):
+                self._jobs.submit(*command, max_retries=0)
+        self._jobs.submit("sleep", "600", gpu_required=1)
+
+    def _has_everything(self) -> bool:
+        """Prometheus has seen the last of what was begun, for long enough to have a rate. Heartbeats go on."""
+        self._speak_by_hand()
+        now = time.time()
+        seen = self.prometheus.at(now, 'fleetpulse_task_attempts_ended_total{status="lost"} offset 3s')
+        return bool(seen) and now - self.begin > 15.0
+
+    def close(self) -> None:
+        self._wire.__exit__(None, None, None)
+        self.prometheus.close()
+        self.master.close()
