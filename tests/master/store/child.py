@@ -1,0 +1,71 @@
+"""A store in a process to be killed or starved: ``python -m tests.master.store.child WHAT DATABASE_URL``."""
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+
+import gevent
+
+from master.errors import StoreUnavailable
+from master.store.store import SqlTaskStore
+from master.store.url import parse_database_url
+from master.tasks.ports import Changes
+from master.tasks.records import LogChunk
+from tests.master.store.given import open_store, submit
+
+
+def submit_for_ever(store: SqlTaskStore, _url: str) -> None:
+    """Say the id of every task that was accepted."""
+
+    def submit_some(name: str) -> None:
+        number = 0
+        while True:
+            # Said with one write, so that a kill leaves no half of an id behind.
+            os.write(1, f"{submit(store, f'{name}-{number}').task_id}\n".encode())
+            number += 1
+
+    gevent.joinall([gevent.spawn(submit_some, f"{os.getpid()}-{number}") for number in range(8)], raise_error=True)
+
+
+def fill_the_disk(store: SqlTaskStore, url: str) -> None:
+    """Write a log until no file may grow, see what the store says, and then let it have more."""
+    path = parse_database_url(url).path
+    assert path is not None
+    submit(store, "before")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512 * 1024, most))
+    saved: list[int] = []
+    for number in range(100):
+        chunk = LogChunk("before", 1, number * 65536, bytes([number]) * 65536)
+        store.append_log(chunk, lambda number=number: saved.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
+    _wait_until(lambda: store.what_is_wrong() is not None)
+    print("wrong:", store.what_is_wrong())
+    try:
+        submit(store, "during")
+    except StoreUnavailable as error:
+        print("unavailable:", error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    _wait_until(lambda: len(saved) == 100)
+    assert saved == sorted(saved)
+    print("right:", store.what_is_wrong())
+    submit(store, "after")
+    store.save(Changes())
+
+
+def only_open(_store: SqlTaskStore, _url: str) -> None:
+    """Hold the database."""
+    print("open", flush=True)
+    sys.stdin.read()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(60.0):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+if __name__ == "__main__":
+    _, what, database_url = sys.argv
+    with open_store(database_url, write_seconds=0.5, patience_seconds=1.0) as opened:
+        {"submit": submit_for_ever, "fill": fill_the_disk, "hold": only_open}[what](opened, database_url)

@@ -1,0 +1,93 @@
+"""master.store.schema: the migrations make the tables that the code speaks of."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from master.errors import ConfigError, StoreUnavailable
+from master.store.engines import Engines, open_engines
+from master.store.schema import migrate
+from master.store.store import SqlTaskStore
+from master.store.tables import metadata
+from master.store.url import default_url, parse_database_url
+from tests.master.store.given import open_store, submit
+
+
+def engines_of(database_url: str) -> Engines:
+    return open_engines(parse_database_url(database_url), 1)
+
+
+def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
+    with open_store(database_url):
+        pass
+    engines = engines_of(database_url)
+    with engines.reader.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engines.close()
+
+
+def test_migrating_again_changes_nothing(database_url: str) -> None:
+    with open_store(database_url) as store:
+        submit(store, "t1")
+    with open_store(database_url) as store:
+        assert store.details("t1").task.task_id == "t1"
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
+    with open_store(database_url):
+        pass
+    engines = engines_of(database_url)
+    with engines.writer.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match=r"newer version of FleetPulse \(its schema is 9999"):
+        SqlTaskStore(database_url).start()
+    with engines.reader.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
+    engines.close()
+
+
+def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
+    if (path := parse_database_url(database_url).path) is not None:
+        path.parent.mkdir()
+    engines = engines_of(database_url)
+    with engines.writer.connect() as connection, connection.begin() as transaction:
+        migrate(connection, "the database")
+        transaction.rollback()
+    with engines.writer.begin() as connection:
+        assert MigrationContext.configure(connection).get_current_heads() == ()
+        migrate(connection, "the database")
+    engines.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fleetpulse.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(ConfigError, match=r"fleetpulse\.db is not usable: file is not a database"):
+        SqlTaskStore(default_url(tmp_path)).start()
+
+
+def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database_url = f"postgresql://somebody:secret@/fleetpulse?host={tmp_path}"
+    with pytest.raises(
+        StoreUnavailable, match=r"^the database postgresql\+psycopg://somebody:\*\*\*@/fleetpulse: "
+    ) as told:
+        SqlTaskStore(database_url, patience_seconds=0.5).start()
+    assert "secret" not in str(told.value) + caplog.text
+    assert caplog.text.count("waiting for the database") == 1
+
+
+def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no_such_parameter"):
+        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1").start()
+
+
+def test_every_migration_is_in_a_package() -> None:
+    # Or it would not be in a wheel.
+    spec = importlib.util.find_spec("master.store.migrations.versions")
+    assert spec is not None
+    assert spec.origin is not None
