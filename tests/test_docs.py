@@ -1,5 +1,6 @@
 """What the documentation says of the code is so."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import click
 import pytest
 from falcon.inspect import inspect_app
 
+from master.api.submission import TaskSubmission
 from master.cli import master_command
 from master.instruments import Instruments
 from master.metrics.families import FAMILIES, Family
@@ -88,7 +90,7 @@ def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
         routes = inspect_app(web.app).routes
     assert len(routes) > 5
     for route in routes:
-        path = re.escape("localhost:8080" + route.path.replace("{worker_id}", "worker-1"))
+        path = re.escape("localhost:8080" + route.path.format(worker_id="worker-1", task_id="task-123"))
         assert any(re.search(rf"{path}(\s|'|$)", line) for line in curl_lines), route.path
         for method in {method.method for method in route.methods if not method.internal} - {"HEAD"}:
             assert f"`{method} {route.path}`" in text
@@ -99,6 +101,25 @@ def test_the_rest_page_explains_every_field_of_a_record() -> None:
     with running_web() as web:
         web.fleet.beat("rack-7")
         assert web.json("/telemetry/rack-7").keys() <= explained
+
+
+def test_the_rest_page_explains_every_field_of_a_task_and_of_a_worker() -> None:
+    explained = {name for names in rows_of(DOCS / "rest.md") for name in names.split(", ")}
+    text = (DOCS / "rest.md").read_text()
+    with running_web() as web:
+        web.fleet.beat("rack-7")
+        task = web.client.simulate_post("/api/tasks", json={"docker_image": "busybox"}).json
+        details = web.json(f"/api/tasks/{task['task_id']}")
+        assert details.keys() <= explained
+        assert details["events"][0].keys() <= set(re.findall(r"`(\w+)`", text))
+        assert web.json("/api/workers/rack-7").keys() <= set(re.findall(r"`(\w+)`", text))
+
+
+def test_the_rest_page_explains_every_field_of_a_submit_with_its_default() -> None:
+    text = (DOCS / "rest.md").read_text()
+    for name, field in TaskSubmission.model_fields.items():
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        assert f"| `{name}` | {'what the image says' if name == 'command' else default} | " in text
 
 
 # docs/operations.md

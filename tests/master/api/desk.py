@@ -37,6 +37,7 @@ class Desk:
         self.drained: dict[str, str] = {}
         self.workers = {"rack-7"}
         self.expired: set[str] = set()
+        self.asked_for: set[str] = set()
         self._tasks: dict[str, Task] = {}
         self._attempts: defaultdict[str, dict[int, Attempt]] = defaultdict(dict)
         self._events: defaultdict[str, list[TaskEvent]] = defaultdict(list)
@@ -153,6 +154,7 @@ class Desk:
             raise self.failing
 
     def _task(self, task_id: str) -> Task:
+        self.asked_for.add(task_id)
         self._answer()
         if task_id not in self._tasks:
             raise UnknownTask(task_id)

@@ -68,6 +68,10 @@ class Client:
         self._file.close()
         self._socket.close()
 
+    def end(self) -> None:
+        """Send nothing more, and go on reading."""
+        self._socket.shutdown(gevent.socket.SHUT_WR)
+
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 

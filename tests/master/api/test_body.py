@@ -126,6 +126,13 @@ def test_a_body_that_breaks_off_harms_nothing(echo: Served, caplog: pytest.LogCa
         assert client.answer() == (200, 1)
 
 
+def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(echo: Served) -> None:
+    with Client(echo.address) as client:
+        client.request("POST", "/echo", TYPE, "Content-Length: 5", body=b"1")
+        client.end()
+        assert client.answer()[0] == 400
+
+
 @pytest.mark.parametrize("body", [b"xyz\r\n", b"-1\r\n", b"2\r\n123\r\n0\r\n\r\n", b"\r\n\r\n"])
 def test_malformed_chunks(echo: Served, body: bytes) -> None:
     with Client(echo.address) as client:

@@ -1,5 +1,6 @@
 """master.api.submission, by POST /api/tasks: every rule about what a submit may say"""
 
+import hashlib
 import json
 from typing import Any
 
@@ -282,6 +283,16 @@ def test_no_more_than_a_hundred_errors_are_told(tasks: TaskWeb) -> None:
     assert len(refusals(tasks, {"docker_image": "busybox", "env": {f"E{n}": 1 for n in range(1000)}})) == 100
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("NaN", "nan"), ("-Infinity", "-inf"), ("1e999", "inf"), ("1" + "0" * 30, 1e30), ("true", True), ("null", None)],
+)
+def test_a_refused_value_is_repeated_as_far_as_json_can(tasks: TaskWeb, text: str, value: object) -> None:
+    result = post_text(tasks, f'{{"docker_image": "busybox", "cpu_required": {text}}}')
+    (error,) = result.json["errors"]
+    assert error["value"] == value
+
+
 def test_a_long_value_is_told_in_part(tasks: TaskWeb) -> None:
     (error,) = refusals(tasks, {"docker_image": "busybox", "priority": "x" * 100_000})
     assert error["value"] == "x" * 200 + "…"
@@ -355,6 +366,14 @@ def test_the_digest_is_of_what_is_meant() -> None:
         digest(command="a"), digest(priority=1), digest(max_retries=1), digest(constraints={"a": ["x", "y"]}),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
+
+
+def test_a_digest_stays_the_same_when_fields_are_added_in_later_versions() -> None:
+    # Digests are in the store: what is said, and nothing else, may be in them.
+    assert digest_of(TaskSpec("busybox")) == hashlib.sha256(b'{"docker_image":"busybox"}').hexdigest()
+    assert digest_of(TaskSpec("busybox", priority=1)) == (
+        hashlib.sha256(b'{"docker_image":"busybox","priority":1}').hexdigest()
+    )
 
 
 # Whatever comes

@@ -117,6 +117,7 @@ def test_an_unknown_task(tasks: TaskWeb, path: str) -> None:
 def test_whatever_stands_where_a_task_id_should_is_not_found(tasks: TaskWeb, task_id: str, suffix: str) -> None:
     path, _, query = f"/api/tasks/{task_id}{suffix}".partition("?")
     problem(tasks.client.simulate_get(path, query_string=query), 404)
+    assert tasks.desk.asked_for == set()  # no store need cope with it
 
 
 # Cancelling
