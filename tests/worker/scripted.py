@@ -25,6 +25,7 @@ class ScriptedStream:
         self.was_closed = False
         """The worker said that nothing more will come."""
         self._context = context
+        self._sending = asyncio.Lock()
 
     @property
     def heartbeats(self) -> list[pb.Heartbeat]:
@@ -41,7 +42,8 @@ class ScriptedStream:
         return message
 
     async def send(self, message: pb.MasterMessage) -> None:
-        await self._context.write(message)
+        async with self._sending:
+            await self._context.write(message)
 
     async def register(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
         """Wait for Register, and grant terms."""

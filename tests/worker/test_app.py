@@ -18,6 +18,7 @@ from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 
 PATIENCE_SECONDS = 20.0
+NO_DOCKER = "unix:///nowhere/docker.sock"
 COLLECTORS = ["cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "gpu"]
 
 
@@ -59,7 +60,7 @@ class Worker:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "worker", "--master", target, "--data-dir", str(folder / "data"), *flags],
-            cwd=folder, env=inherited, stderr=subprocess.PIPE, text=True,
+            cwd=folder, env=inherited | {"DOCKER_HOST": NO_DOCKER}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def stopped(self) -> str:
@@ -88,6 +89,8 @@ def test_it_registers_this_machine(listener: tuple[Listener, str], worker: Worke
     assert register.capacity.cpu_cores == psutil.cpu_count()
     assert register.capacity.memory_bytes == psutil.virtual_memory().total
     assert dict(register.labels) == {"rack": "7"}
+    assert not register.task_support.available
+    assert "no Docker Engine answers at unix:///nowhere/docker.sock" in register.task_support.reason
 
 
 def test_the_first_heartbeat_has_every_reading_and_a_report_of_every_collector(
@@ -99,6 +102,7 @@ def test_the_first_heartbeat_has_every_reading_and_a_report_of_every_collector(
     assert heartbeat.cpu.HasField("usage_percent")
     assert heartbeat.memory.size_bytes == psutil.virtual_memory().total
     assert heartbeat.uptime_seconds > 0.0
+    assert NO_DOCKER in heartbeat.task_support.reason
     assert heartbeat.load.HasField("load1")
     assert heartbeat.filesystems
     assert heartbeat.network_interfaces
@@ -117,6 +121,13 @@ def test_it_leaves_with_a_goodbye_and_nothing_else_to_say(listener: tuple[Listen
     assert listener[0].heard.empty()
     assert "Traceback" not in log
     assert "said goodbye (SIGTERM)" in log
+
+
+def test_one_without_tasks_says_so(listener: tuple[Listener, str], tmp_path: Path) -> None:
+    worker = Worker(listener[1], tmp_path, "--no-tasks")
+    support = listener[0].next_message().register.task_support
+    assert support == pb.TaskSupport(available=False, reason="tasks are switched off on this worker")
+    assert "no tasks can run here" not in worker.stopped()
 
 
 def test_each_start_is_another_incarnation_of_the_same_worker(listener: tuple[Listener, str], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a simulated container does: read off its command, or left to chance. Pure.
 
-``sleep 3``, ``echo words``, ``exit 7``, ``true``, ``false`` and ``trap '' TERM`` are understood, alone or as ``sh -c``
-with several of them between ``;`` or ``&&``. Whatever else a command says takes a while and most often ends well.
+``sleep 3``, ``echo words``, ``head -c 100 /dev/zero``, ``exit 7``, ``true``, ``false`` and ``trap '' TERM`` are
+understood, alone or as ``sh -c`` with several of them between ``;`` or ``&&``. Whatever else a command says takes a while
+and most often ends well.
 """
 
 import random
@@ -55,10 +56,10 @@ def _step(words: Sequence[str], rng: random.Random) -> Step:
         return Step(exit_code=int(number or 0) & 0xFF)
     if name == "echo":
         return Step(output=f"{' '.join(rest)}\n".encode())
-    if name in {"true", "trap"}:
-        return Step()
-    if name == "false":
-        return Step(exit_code=1)
+    if name == "head" and list(rest[:1]) == ["-c"] and list(rest[2:]) == ["/dev/zero"]:
+        return Step(output=bytes(int(_number(rest[1]) or 0)))
+    if name in {"true", "trap", "false"}:
+        return Step(exit_code=1 if name == "false" else None)
     return _by_chance(words, rng)
 
 

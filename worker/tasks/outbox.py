@@ -63,12 +63,13 @@ class Outbox:
         self._logs[key] = _Log(start_bytes)
 
     async def add_log(self, key: AttemptKey, data: bytes) -> None:
-        """Append to a log; waits while too much of it is unacknowledged."""
+        """Append to a log; waits while too much of it is unacknowledged. Of one that is forgotten nothing is kept."""
         for begin in range(0, len(data), MAX_LOG_CHUNK_BYTES):
             log = self._logs.get(key)
-            if log is None:
-                return
-            await log.has_room.wait()
+            if log is not None:
+                await log.has_room.wait()
+            if log is None or log is not self._logs.get(key):
+                return  # forgotten
             log.data += data[begin : begin + MAX_LOG_CHUNK_BYTES]
             if len(log.data) >= MAX_UNACKNOWLEDGED_LOG_BYTES:
                 log.has_room.clear()

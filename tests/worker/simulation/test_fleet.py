@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.worker.scripted import ScriptedMaster, eventually, run, scripted_master, serve
+from tests.worker.tasks.wire import wire_master
 from worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
 
 
@@ -136,5 +137,34 @@ def test_an_end_before_the_fleet_has_come_up() -> None:
             async with asyncio.timeout(3.0):
                 await fleet.stop(60.0)
             assert len(master.streams) < 5
+
+    run(test())
+
+
+def test_a_machine_that_flaps_finds_its_containers_again() -> None:
+    async def test() -> None:
+        async with wire_master() as master:
+            plan = FleetPlan(
+                master.target, 1, ramp_seconds=0.0, flap=1, trouble_after_seconds=0.3, trouble_seconds=0.02
+            )
+            fleet = SimulatedFleet(plan, "1.0")
+            fleet.start()
+            await master.is_registered()
+            key = await master.start("busybox", "sh", "-c", "echo one; sleep 0.8; echo two; exit 4")
+            end = await master.ends(key)
+            assert (end.exit_code, master.logs[key]) == (4, b"one\ntwo\n")
+            assert len(master.registers) >= 2
+            assert len({register.incarnation_id for register in master.registers}) >= 2
+            await fleet.stop(5.0)
+
+    run(test())
+
+
+def test_a_fleet_without_tasks() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master, fleet_at(master, 1, runs_tasks=False):
+            await eventually(lambda: master.streams and master.streams[0].heartbeats)
+        assert not master.streams[0].messages[0].register.HasField("task_support")
+        assert not master.streams[0].heartbeats[0].HasField("task_support")
 
     run(test())

@@ -20,6 +20,7 @@ class WireMaster(Ears):
         self.keeps: set[AttemptKey] = set()
         self.registers: list[pb.Register] = []
         self.heartbeats: list[pb.Heartbeat] = []
+        self.farewells: list[str] = []
         self.target = ""
         self._stream: ScriptedStream | None = None
 
@@ -33,7 +34,10 @@ class WireMaster(Ears):
         self.registers.append(first.register)
         self._stream = stream
         while (message := await stream.receive()) is not None:
-            if message.HasField("heartbeat"):
+            assert not self.farewells
+            if message.HasField("goodbye"):
+                self.farewells.append(message.goodbye.reason)
+            elif message.HasField("heartbeat"):
                 self.heartbeats.append(message.heartbeat)
             answer = self.hear(message)
             if answer is not None:

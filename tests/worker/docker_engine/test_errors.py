@@ -1,0 +1,73 @@
+"""worker.docker_engine.errors: what Docker's answers mean, word for word as engines of versions 20 to 28 give them."""
+
+import pytest
+import requests
+
+from proto.rules import ATTEMPT_REASONS
+from worker.docker_engine.errors import mapped, refused
+from worker.tasks.engine import EngineUnavailable
+
+PULLING = [
+    (
+        'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+        "image_pull_failed",
+    ),
+    ('Get "https://10.0.0.1:5000/v2/": dial tcp 10.0.0.1:5000: connect: connection refused', "image_pull_failed"),
+    ("net/http: TLS handshake timeout", "image_pull_failed"),
+    ("toomanyrequests: You have reached your pull rate limit.", "image_pull_failed"),
+    ("pull access denied for nosuch, repository does not exist or may require 'docker login'", "image_not_found"),
+    ("manifest for busybox:nosuch not found: manifest unknown: manifest unknown", "image_not_found"),
+    ("unauthorized: authentication required", "image_not_found"),
+    ("no matching manifest for linux/arm64/v8 in the manifest list entries", "image_invalid"),
+    ("failed to register layer: write /usr/lib/x: no space left on device", "disk_full"),
+    ("invalid reference format: repository name must be lowercase", "image_invalid"),
+]
+
+RUNNING = [
+    ('OCI runtime create failed: exec: "nosuch": executable file not found in $PATH: unknown', "command_not_found"),
+    ('unable to start container process: exec: "/x": stat /x: no such file or directory', "command_not_found"),
+    ('unable to start container process: exec: "/etc": permission denied', "command_not_found"),
+    ("exec /program: exec format error", "image_invalid"),
+    ("No command specified", "command_not_found"),
+    ('could not select device driver "" with capabilities: [[gpu]]', "container_failed"),
+    ("mkdir /var/lib/docker/overlay2/x: no space left on device", "disk_full"),
+    ("Minimum memory limit allowed is 6MB", "container_failed"),
+    ("network bridge not found", "container_failed"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason"), PULLING)
+def test_what_a_pull_says(answer: str, reason: str) -> None:
+    assert refused(answer, pulling=True).reason == reason
+
+
+@pytest.mark.parametrize(("answer", "reason"), RUNNING)
+def test_what_a_container_says(answer: str, reason: str) -> None:
+    assert refused(answer).reason == reason
+
+
+@pytest.mark.parametrize(("answer", "reason"), PULLING + RUNNING)
+def test_every_message_has_docker_s_own_words_and_a_known_reason(answer: str, reason: str) -> None:
+    assert answer in str(refused(answer, pulling=True))
+    assert reason in ATTEMPT_REASONS
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError("Connection aborted."),
+        requests.ReadTimeout("Read timed out. (read timeout=30)"),
+        ConnectionResetError(104, "Connection reset by peer"),
+    ],
+)
+def test_no_answer_says_nothing_of_containers(error: Exception) -> None:
+    def fail() -> None:
+        with mapped("unix:///run/docker.sock", "c0ffee"):
+            raise error
+
+    with pytest.raises(EngineUnavailable, match=r"no Docker Engine answers at unix:///run/docker\.sock: "):
+        fail()
+
+
+def test_a_long_answer_is_cut() -> None:
+    assert len(str(refused("x" * 10_000))) < 700

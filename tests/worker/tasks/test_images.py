@@ -1,0 +1,106 @@
+"""worker.tasks.images"""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.worker.scripted import run
+from tests.worker.tasks.dialogue import executor_on, until
+from worker.simulation.engine import SimulatedEngine
+from worker.tasks.engine import EngineRefused
+from worker.tasks.health import EngineHealth
+from worker.tasks.images import MAX_PARALLEL_PULLS, Images
+
+
+def images_on(engine: SimulatedEngine) -> Images:
+    return Images(engine, EngineHealth())
+
+
+def test_one_that_is_there_is_not_pulled() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), {"busybox"})
+        await images_on(engine).ensure("busybox", print)
+        assert engine.pulls == []
+
+    run(test())
+
+
+def test_all_who_want_one_share_its_pull() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.05)
+        images = images_on(engine)
+        said: list[str] = []
+        await asyncio.gather(*(images.ensure("busybox", said.append) for _ in range(5)))
+        assert engine.pulls == ["busybox"]
+        assert said.count("pulling busybox: 0 of 1 layers") == 5
+
+    run(test())
+
+
+def test_a_few_at_a_time() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
+        images = images_on(engine)
+        said: list[str] = []
+        wanted = [
+            asyncio.ensure_future(images.ensure(f"image-{n}", said.append)) for n in range(MAX_PARALLEL_PULLS + 2)
+        ]
+        await until(lambda: len(engine.pulls) == MAX_PARALLEL_PULLS)
+        assert sum("waiting to pull" in text for text in said) == 2
+        await asyncio.gather(*wanted)
+        assert len(engine.pulls) == MAX_PARALLEL_PULLS + 2
+
+    run(test())
+
+
+def test_who_gives_up_ends_a_pull_only_if_nobody_else_waits() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
+        images = images_on(engine)
+        first, second = (asyncio.ensure_future(images.ensure("busybox", print)) for _ in range(2))
+        await until(lambda: engine.pulls)
+        first.cancel()
+        await second
+        assert engine.images == {"busybox"}
+
+        alone = asyncio.ensure_future(images.ensure("other", print))
+        await until(lambda: engine.pulls == ["busybox", "other"])
+        alone.cancel()
+        await until(lambda: not images._pulls)
+        assert engine.images == {"busybox"}
+
+    run(test())
+
+
+def test_all_who_want_one_hear_why_it_cannot_be_had_and_the_next_one_tries_again() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.02)
+        images = images_on(engine)
+        results = await asyncio.gather(
+            *(images.ensure("missing/image", print) for _ in range(2)), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [EngineRefused] * 2
+        with pytest.raises(EngineRefused, match="no registry gives missing/image"):
+            await images.ensure("missing/image", print)
+        assert engine.pulls == ["missing/image"] * 2
+
+    run(test())
+
+
+def test_progress_is_told_now_and_then() -> None:
+    class ChattyEngine(SimulatedEngine):
+        async def pull(self, image: str, progress: object) -> None:
+            for number in range(1000):
+                progress(f"{number} of 1000 layers")  # type: ignore[operator]  # a Progress
+            await super().pull(image, progress)  # type: ignore[arg-type]  # a Progress
+
+    async def test() -> None:
+        engine = ChattyEngine(random.Random(1), set())
+        async with executor_on(engine) as master:
+            key = master.start("t", "busybox", "true")
+            await master.ends(key)
+            told = [update.message for update in master.updates_of(key) if update.message]
+            assert told == ["pulling busybox"]
+
+    run(test())

@@ -1,0 +1,161 @@
+"""worker.tasks.outbox"""
+
+import asyncio
+
+from proto import fleetpulse_pb2 as pb
+from proto.rules import MAX_LOG_CHUNK_BYTES
+from tests.worker.scripted import run
+from worker.tasks.engine import AttemptKey
+from worker.tasks.outbox import MAX_UNACKNOWLEDGED_LOG_BYTES, Outbox
+
+KEY = AttemptKey("t", 1)
+OTHER = AttemptKey("u", 1)
+
+
+def update(phase: "pb.AttemptPhase.ValueType", key: AttemptKey = KEY, message: str = "") -> pb.TaskUpdate:
+    return pb.TaskUpdate(id=key.message(), phase=phase, message=message)
+
+
+async def all_of(outbox: Outbox) -> list[pb.WorkerMessage]:
+    """What is sent now."""
+    messages = []
+    while True:
+        try:
+            async with asyncio.timeout(0.02):
+                messages.append(await outbox.next_message())
+        except TimeoutError:
+            return messages
+
+
+def shorthand(messages: list[pb.WorkerMessage]) -> list[object]:
+    """An update by its number, a piece of a log by where it begins and how long it is."""
+    return [
+        message.task_update.update_number
+        if message.HasField("task_update")
+        else (message.log_chunk.offset_bytes, len(message.log_chunk.data))
+        for message in messages
+    ]
+
+
+def test_updates_come_at_once_and_an_end_after_the_last_byte() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 0)
+        await outbox.add_log(KEY, b"x" * (MAX_LOG_CHUNK_BYTES + 5))
+        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING))
+        outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
+        outbox.update(update(pb.ATTEMPT_PHASE_FAILED, OTHER))
+        assert shorthand(await all_of(outbox)) == [
+            1, 3, 4, (0, MAX_LOG_CHUNK_BYTES), (MAX_LOG_CHUNK_BYTES, 5), 2,
+        ]  # fmt: skip
+
+    run(test())
+
+
+def test_a_new_stream_gets_what_is_not_acknowledged() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 100)
+        heard = outbox.update(update(pb.ATTEMPT_PHASE_RUNNING))
+        await outbox.add_log(KEY, b"0123456789")
+        outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        assert shorthand(await all_of(outbox)) == [1, (100, 10), 2]
+        outbox.acknowledge(1)
+        assert heard.is_set()
+        outbox.log_received(KEY, 104)
+        assert await all_of(outbox) == []
+        outbox.rewind()
+        assert shorthand(await all_of(outbox)) == [(104, 6), 2]
+        outbox.log_received(KEY, 110)
+        outbox.acknowledge(2)
+        outbox.rewind()
+        assert await all_of(outbox) == []
+
+    run(test())
+
+
+def test_what_cannot_be_is_not_believed() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 10)
+        await outbox.add_log(KEY, b"12345")
+        for received in (0, 10, 16, 2**40):
+            outbox.log_received(KEY, received)
+        outbox.log_received(OTHER, 3)
+        outbox.acknowledge(99)
+        outbox.rewind()
+        assert shorthand(await all_of(outbox)) == [(10, 5)]
+
+    run(test())
+
+
+def test_who_writes_too_much_waits_until_it_was_heard() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 0)
+        outbox.open_log(OTHER, 0)
+        writing = asyncio.ensure_future(outbox.add_log(KEY, b"x" * (3 * MAX_UNACKNOWLEDGED_LOG_BYTES)))
+        sent = sum(len(message.log_chunk.data) for message in await all_of(outbox))
+        assert sent == MAX_UNACKNOWLEDGED_LOG_BYTES
+        assert not writing.done()
+        await outbox.add_log(OTHER, b"others go on")
+        assert len(await all_of(outbox)) == 1
+        while not writing.done():
+            outbox.log_received(KEY, sent)
+            sent += sum(len(message.log_chunk.data) for message in await all_of(outbox))
+        assert sent == 3 * MAX_UNACKNOWLEDGED_LOG_BYTES
+
+    run(test())
+
+
+def test_a_chatty_attempt_does_not_keep_others_waiting() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 0)
+        outbox.open_log(OTHER, 0)
+        await outbox.add_log(KEY, b"x" * (10 * MAX_LOG_CHUNK_BYTES))
+        await outbox.add_log(OTHER, b"me too")
+        messages = [await outbox.next_message() for _ in range(2)]
+        assert [message.log_chunk.id.task_id for message in messages] == ["t", "u"]
+
+    run(test())
+
+
+def test_small_pieces_are_joined_while_nobody_takes_them() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 0)
+        for _ in range(1000):
+            await outbox.add_log(KEY, b"x")
+        assert shorthand(await all_of(outbox)) == [(0, 1000)]
+
+    run(test())
+
+
+def test_of_the_news_of_a_pull_only_the_last_is_kept() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.update(update(pb.ATTEMPT_PHASE_PREPARING))
+        for number in range(3):
+            outbox.update(update(pb.ATTEMPT_PHASE_PREPARING, message=f"{number} of 3 layers"))
+        outbox.update(update(pb.ATTEMPT_PHASE_PREPARING, OTHER, "1 of 1 layers"))
+        assert shorthand(await all_of(outbox)) == [1, 4, 5]
+
+    run(test())
+
+
+def test_nothing_more_is_said_of_what_is_forgotten() -> None:
+    async def test() -> None:
+        outbox = Outbox()
+        outbox.open_log(KEY, 0)
+        writing = asyncio.ensure_future(outbox.add_log(KEY, b"x" * (2 * MAX_UNACKNOWLEDGED_LOG_BYTES)))
+        heard = outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
+        await asyncio.sleep(0)
+        outbox.forget(KEY)
+        assert shorthand(await all_of(outbox)) == [2]
+        await writing
+        assert heard.is_set()
+
+    run(test())

@@ -1,0 +1,131 @@
+"""worker.session: what passes between the master and a worker's tasks."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.worker.scripted import REGISTER, ScriptedStream, eventually, quick_sample, run, scripted_master
+from tests.worker.tasks.wire import WireMaster, wire_master
+from worker.session import GOODBYE_SECONDS, WorkerSession
+from worker.simulation.engine import SimulatedEngine
+from worker.tasks.engine import AttemptKey
+from worker.tasks.executor import Executor
+
+
+@contextlib.asynccontextmanager
+async def session_with_tasks(target: str, engine: SimulatedEngine) -> AsyncIterator[WorkerSession]:
+    executor = Executor(engine)
+    executor.open()
+    session = WorkerSession(target, REGISTER, quick_sample, random.Random(1), executor)
+    running = asyncio.ensure_future(session.run())
+    try:
+        yield session
+    finally:
+        session.stop("the test ends")
+        await running
+        await executor.close()
+        await engine.shut_down()
+
+
+def engine() -> SimulatedEngine:
+    return SimulatedEngine(random.Random(1))
+
+
+def test_orders_are_carried_out_and_reported_at_once() -> None:
+    async def test() -> None:
+        async with wire_master() as master, session_with_tasks(master.target, engine()):
+            register = await master.is_registered()
+            assert register.worker_id == REGISTER.worker_id
+            assert register.task_support.available
+            key = await master.start("busybox", "sh", "-c", "echo hello; exit 3")
+            end = await master.ends(key)
+            assert (end.exit_code, master.logs[key]) == (3, b"hello\n")
+            assert master.phases(key) == ["preparing", "running", "failed"]
+
+    run(test())
+
+
+def test_heartbeats_tell_what_runs() -> None:
+    async def test() -> None:
+        async with wire_master() as master, session_with_tasks(master.target, engine()):
+            await master.is_registered()
+            key = await master.start("busybox", "sleep", "1000")
+            await eventually(lambda: master.heartbeats and master.heartbeats[-1].running_tasks)
+            (running,) = master.heartbeats[-1].running_tasks
+            assert (running.task_id, running.attempt) == key
+            assert master.heartbeats[-1].task_support.available
+
+    run(test())
+
+
+def test_each_stream_has_a_registration_of_its_own() -> None:
+    async def test() -> None:
+        master, keys = WireMaster(), list[AttemptKey]()
+
+        async def break_when_it_runs(stream: ScriptedStream) -> None:
+            serving = asyncio.ensure_future(master.act(stream))
+            await eventually(lambda: master.registers)
+            keys.append(await master.start("busybox", "sleep", "1000"))
+            await master.comes_to(keys[0], "running")
+            serving.cancel()
+            await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
+
+        async with (
+            scripted_master(break_when_it_runs, master.act) as scripted,
+            session_with_tasks(scripted.target, engine()),
+        ):
+            first, second = await master.is_registered(1), await master.is_registered(2)
+            assert not first.attempts_held
+            assert [AttemptKey.of(held) for held in second.attempts_held] == keys
+            assert first.incarnation_id == second.incarnation_id
+            await eventually(lambda: master.heartbeats and master.heartbeats[-1].running_tasks)
+
+    run(test())
+
+
+@pytest.mark.parametrize("output_bytes", [0, 8 * 1024 * 1024])
+def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: int) -> None:
+    """A master that stands still lets the stream fill with output."""
+
+    async def stand_still(stream: ScriptedStream) -> None:
+        await stream.register()
+        order = pb.StartTask(
+            id=pb.AttemptId(task_id="t", attempt=1),
+            docker_image="busybox",
+            command=["sh", "-c", f"head -c {output_bytes} /dev/zero; sleep 1000"],
+            log_limit_bytes=2**30,
+        )
+        await stream.send(pb.MasterMessage(start_task=order))
+        await asyncio.get_running_loop().create_future()
+
+    async def test() -> None:
+        async with scripted_master(stand_still) as master:
+            simulated = engine()
+            async with session_with_tasks(master.target, simulated) as session:
+                await eventually(lambda: simulated.starts)
+                await asyncio.sleep(0.3)
+                asked = asyncio.get_running_loop().time()
+                session.stop("maintenance")
+                await eventually(lambda: not session.is_connected)
+                assert asyncio.get_running_loop().time() - asked < GOODBYE_SECONDS + 0.75
+
+    run(test())
+
+
+def test_the_goodbye_is_the_last_word_while_there_is_much_to_say() -> None:
+    async def test() -> None:
+        async with wire_master() as master:
+            async with session_with_tasks(master.target, engine()) as session:
+                await master.is_registered()
+                await master.start("busybox", "sh", "-c", "head -c 50000000 /dev/zero; sleep 1000")
+                await eventually(lambda: master.chunks)
+                session.stop("maintenance")
+                await eventually(lambda: not session.is_connected)
+            assert master.farewells == ["maintenance"]
+
+    run(test())
