@@ -57,15 +57,16 @@ class _Run:
             self._rest.round = plan.number
             self._recorder.add(history.RoundBegan(now(), plan.number))
             time.sleep(plan.calm)
-            alive = len(self._docker.running)
-            self._break_and_mend(plan, self._fleet.workers[plan.victim])
+            victim = self._fleet.workers[plan.victim]
+            running = list(self._docker.running.values())
+            self._break_and_mend(plan, victim)
             self._wait_until_back(plan)
             time.sleep(_CALM_AFTER_SECONDS)
-            took = time.monotonic() - began
-            self._say(
-                f"round {plan.number}/{len(planned)} {words_of(plan)}: {alive} containers ran, "
-                f"{self._load.acknowledged} tasks so far, {took:.1f} s"
+            ran = (
+                f"{len(running)} containers ran, {running.count(victim.worker_id)} of them on worker {plan.victim + 1}"
             )
+            took = f"{self._load.acknowledged} tasks so far, {time.monotonic() - began:.1f} s"
+            self._say(f"round {plan.number}/{len(planned)} {words_of(plan)}: {ran}; {took}")
 
     def _break_and_mend(self, plan: Round, victim: ChaosWorker) -> None:
         fleet, number = self._fleet, plan.number

@@ -54,13 +54,13 @@ def output(job: Job) -> bytes:
     return ("".join(lines) + f"{job.key} ends").encode()
 
 
-def request(job: Job, image: str) -> dict[str, Any]:
+def request(job: Job, image: str, cpu_cores: float) -> dict[str, Any]:
     """The body of its submit."""
     return {
         "docker_image": image,
         "name": job.key,
         "command": ["sh", "-c", script(job)],
-        "cpu_required": 0.2,
+        "cpu_required": cpu_cores,
         "memory_required": 32,
         "max_retries": job.max_retries,
     }

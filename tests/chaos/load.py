@@ -1,5 +1,6 @@
 """A steady stream of submits and cancels, by clients that ask again with the same key when the connection broke."""
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,9 @@ from tests.chaos.jobs import Job, request
 from tests.chaos.plan import Submission
 
 _CLIENTS = 16
+_CPU_SHARE = 0.3
+"""Of a worker: three tasks fill it, and the next ones go to the others or wait."""
+
 _AGAIN_SECONDS = 0.15
 _LAST_ANSWER_SECONDS = 30.0
 
@@ -26,6 +30,7 @@ class Load:
         self._image = image
         self._stream = stream
         self._recorder = recorder
+        self._cpu_cores = _CPU_SHARE * (os.cpu_count() or 1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
         self._clients = ThreadPoolExecutor(_CLIENTS, thread_name_prefix="client")
@@ -66,10 +71,10 @@ class Load:
             self._cancel(task_id)
 
     def _asked_until_answered(self, job: Job) -> str | None:
-        headers = {"Idempotency-Key": job.key}
+        body, headers = request(job, self._image, self._cpu_cores), {"Idempotency-Key": job.key}
         while True:
             try:
-                answer = self._door.ask("POST", "/api/tasks", json=request(job, self._image), headers=headers)
+                answer = self._door.ask("POST", "/api/tasks", json=body, headers=headers)
             except requests.RequestException:
                 if job.gives_up:
                     return None

@@ -32,8 +32,8 @@ class DockerObserver:
         self._events: Any = None
         self._thread = threading.Thread(target=self._follow, name="docker-events")
         self._present: set[str] = set()
-        self.running: set[str] = set()
-        """The containers that run now, as far as the events tell."""
+        self.running: dict[str, str] = {}
+        """The containers that run now, as far as the events tell, and their workers."""
 
     def __enter__(self) -> Self:
         filters = {"type": "container", "event": list(_ACTIONS)}
@@ -78,9 +78,9 @@ class DockerObserver:
         who = labels[f"{LABEL}task_id"], int(labels[f"{LABEL}attempt"]), labels[f"{LABEL}worker_id"]
         self._recorder.add(history.ContainerEvent(time, container_id, *who, action, exit_code, pid))
         if action == "start":
-            self.running.add(container_id)
+            self.running[container_id] = who[2]
         elif action != "create":
-            self.running.discard(container_id)
+            self.running.pop(container_id, None)
         if action == "destroy":
             self._present.discard(container_id)
         else:

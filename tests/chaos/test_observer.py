@@ -63,12 +63,12 @@ def test_it_sees_a_container_from_its_beginning_to_its_end(
 
 def test_it_knows_what_runs_and_what_is_left(client: docker.DockerClient, observer: DockerObserver, path: Path) -> None:
     container = run(client, "sleep 60")
-    eventually(lambda: observer.running == {container.id})
+    eventually(lambda: observer.running == {container.id: WORKER_ID})
     assert observer.look() == {container.id: "running"}
     eventually(lambda: events(path)[-1].pid is not None)
     container.remove(force=True)
     eventually(lambda: observer.look() == {} and observer.has_seen_the_end())
-    assert observer.running == set()
+    assert observer.running == {}
     assert observer.is_looking
 
 
@@ -76,6 +76,6 @@ def test_the_containers_of_others_are_none_of_its_business(
     client: docker.DockerClient, observer: DockerObserver, path: Path
 ) -> None:
     other, own = run(client, "sleep 60", "somebody-else"), run(client, "sleep 60")
-    eventually(lambda: observer.running == {own.id})
+    eventually(lambda: observer.running == {own.id: WORKER_ID})
     assert observer.look() == {own.id: "running"}
     assert str(other.id) not in path.read_text()

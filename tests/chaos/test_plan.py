@@ -66,5 +66,5 @@ def test_a_job_prints_what_it_is_said_to_print(job: Job) -> None:
 
 
 def test_a_request_names_its_job() -> None:
-    body = request(Job("k", max_retries=2), "busybox")
+    body = request(Job("k", max_retries=2), "busybox", 0.5)
     assert (body["name"], body["docker_image"], body["max_retries"]) == ("k", "busybox", 2)
