@@ -3,11 +3,13 @@
 import sqlite3
 from typing import Any
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data, integrity, and limits as that of an index entry.
 _ROW_CLASSES = ("22", "23", "54")
+
+KINDS = frozenset({"row", "locked", "disk_full", "unavailable"})
 
 
 def blames_row(error: Exception) -> bool:
@@ -24,15 +26,15 @@ def blames_row(error: Exception) -> bool:
 
 
 def in_words(error: Exception) -> str:
-    """One line for people. No statement and no value of a row is in it."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
+    """One line for people. The statement is not in it, nor PostgreSQL's detail, which quotes the whole row."""
+    if isinstance(error, StatementError) and error.orig is not None:
         lines = str(error.orig).strip().splitlines()
         return lines[0] if lines else type(error.orig).__name__
     return str(error) or type(error).__name__
 
 
 def kind_of(error: Exception) -> str:
-    """One bounded word for counting."""
+    """One of ``KINDS``, for counting."""
     if blames_row(error):
         return "row"
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):

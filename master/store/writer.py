@@ -6,6 +6,7 @@ Nothing is given up for an outage of the database: the writer keeps the order an
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Engine
@@ -123,9 +124,13 @@ class Writer:
         elif len(writes) > 1:
             self.queue.write_singly()
         else:
-            _LOGGER.error("a %s cannot be written and is lost: a bug", type(writes[0]).__name__, exc_info=error)
+            # Not as exc_info: the error itself may quote the row, and with it what is secret in a task's environment.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            name = type(writes[0]).__name__
+            _LOGGER.error("a %s cannot be written and is lost: a bug: %s\n%s", name, in_words(error), where)
             self.queue.drop()
-            self._mailbox.post([w.answer.error(error) for w in writes if isinstance(w, WaitedWrite)])
+            refused = RuntimeError(f"the database refused it: {in_words(error)}")
+            self._mailbox.post([w.answer.error(refused) for w in writes if isinstance(w, WaitedWrite)])
 
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(self.what_is_wrong() or "the store did not answer in time")

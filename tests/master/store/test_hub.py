@@ -1,0 +1,86 @@
+"""master.store.hub"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from master.store.hub import BATCH_LENGTH, Answer, Mailbox
+from tests.master.fleet import wait_until
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    mailbox = Mailbox()
+    yield mailbox
+    mailbox.close()
+
+
+def in_a_thread(function: Callable[[], None]) -> None:
+    """Run it in a native thread, to its end, while the hub stands still."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: Mailbox) -> None:
+    made: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        made.append((number, threading.get_ident()))
+
+    def post() -> None:
+        for first in range(0, 1000, 10):
+            mailbox.post([lambda number=number: note(number) for number in range(first, first + 10)])  # type: ignore[misc]  # mypy knows no lambda with a default
+
+    in_a_thread(post)
+    assert made == []
+    wait_until(lambda: len(made) == 1000)
+    assert made == [(number, threading.get_ident()) for number in range(1000)]
+
+
+def test_under_load_others_have_their_turn(mailbox: Mailbox) -> None:
+    made: list[int] = []
+    seen: list[int] = []
+
+    def watch() -> None:
+        while len(made) < 10 * BATCH_LENGTH:
+            seen.append(len(made))
+            gevent.sleep(0)
+
+    mailbox.post([lambda: made.append(1)] * (10 * BATCH_LENGTH))
+    gevent.spawn(watch).join(timeout=20.0)
+    assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
+
+
+def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: Mailbox, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("nobody expected this")
+
+    mailbox.post([fail, lambda: made.append("next")])
+    wait_until(lambda: made == ["next"])
+    assert "nobody expected this" in caplog.text
+
+
+def test_a_mailbox_that_closes_makes_the_calls_that_are_there_and_no_more() -> None:
+    mailbox = Mailbox()
+    made: list[str] = []
+    mailbox.post([lambda: made.append("before")])
+    mailbox.close()
+    in_a_thread(lambda: mailbox.post([lambda: made.append("after")]))  # a thread that was stuck is late
+    gevent.idle()
+    assert made == ["before"]
+
+
+def test_an_answer_is_a_value_or_an_error(mailbox: Mailbox) -> None:
+    value, error, never = Answer(), Answer(), Answer()
+    in_a_thread(lambda: mailbox.post([value.value(None), error.error(KeyError("why"))]))
+    assert value.wait(20.0)
+    assert value.result() is None
+    assert error.wait(20.0)
+    with pytest.raises(KeyError, match="why"):
+        error.result()
+    assert not never.wait(0.01)

@@ -1,0 +1,227 @@
+"""master.store.queue: the order of writes, and what becomes of one that nobody waits for any longer."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from master.store.hub import Answer
+from master.store.queue import BATCH_BYTES, BATCH_LENGTH, WriteQueue
+from master.store.writes import (
+    AppendLog,
+    EraseTask,
+    NoteWorker,
+    SaveDrain,
+    SetDrain,
+    Submit,
+    Write,
+)
+from master.tasks import transitions
+from master.tasks.ports import Changes
+from master.tasks.records import Drain, LogChunk, TaskSpec
+
+
+@pytest.fixture
+def queue() -> WriteQueue:
+    return WriteQueue()
+
+
+def note(name: str = "rack-7") -> NoteWorker:
+    return NoteWorker(name, "host", {}, 0.0)
+
+
+def submit(task_id: str) -> Submit:
+    change = transitions.submitted(task_id, TaskSpec("busybox"), 0.0)
+    return Submit(Answer(), Changes((change.task,)), 0, None, task_id)
+
+
+def filled(queue: WriteQueue, *writes: Write) -> None:
+    for write in writes:
+        assert queue.put(write)
+
+
+def tried(writes: Sequence[Write] | None) -> None:
+    """As a batch does that came to its commit."""
+    assert writes
+    for write in writes:
+        write.maybe_written = True
+        if isinstance(write, Submit):
+            write.outcome = write.outcome or write.task_id
+        if isinstance(write, SaveDrain):
+            write.previous_is_known = True
+
+
+def next_of(queue: WriteQueue) -> list[Write]:
+    """What is tried next, and is written this time."""
+    taken = queue.take(1.0)
+    assert taken is not None
+    queue.written()
+    return list(taken)
+
+
+def test_what_waits_is_taken_together_and_in_order(queue: WriteQueue) -> None:
+    writes = [note(str(number)) for number in range(10)]
+    filled(queue, *writes)
+    assert next_of(queue) == writes
+    assert len(queue) == 0
+
+
+def test_a_batch_is_bounded_by_number_and_by_bytes(queue: WriteQueue) -> None:
+    filled(queue, *(note() for _ in range(BATCH_LENGTH + 1)))
+    assert [len(next_of(queue)), len(next_of(queue))] == [BATCH_LENGTH, 1]
+    chunk = LogChunk("t1", 1, 0, b"x" * (BATCH_BYTES // 4))
+    filled(queue, *(AppendLog(chunk, lambda: None) for _ in range(6)))
+    assert [len(next_of(queue)), len(next_of(queue))] == [4, 2]
+
+
+def test_without_anything_to_do_the_writer_is_let_go_after_a_while(queue: WriteQueue) -> None:
+    assert queue.take(0.01) == ()
+
+
+def test_what_could_not_be_written_is_next_again_and_before_what_came_later(queue: WriteQueue) -> None:
+    first, second = note("first"), note("second")
+    filled(queue, first)
+    queue.take(1.0)
+    filled(queue, second)
+    assert queue.postpone(0.0) == []
+    assert next_of(queue) == [first, second]
+
+
+def test_a_pause_is_kept_whatever_comes(queue: WriteQueue) -> None:
+    filled(queue, note())
+    queue.take(1.0)
+    queue.postpone(3600.0)
+    filled(queue, note())
+    assert queue.take(0.01) == ()
+
+
+def test_a_batch_with_a_bad_row_is_taken_one_by_one(queue: WriteQueue) -> None:
+    writes = [note(str(number)) for number in range(3)]
+    filled(queue, *writes)
+    queue.take(1.0)
+    queue.write_singly()
+    filled(queue, note("later"))
+    assert [next_of(queue) for _ in range(3)] == [[write] for write in writes]
+
+
+def test_what_waits_can_be_withdrawn(queue: WriteQueue) -> None:
+    first, second = submit("t1"), submit("t2")
+    filled(queue, first, second)
+    assert queue.give_up_soon(first)
+    assert next_of(queue) == [second]
+
+
+def test_the_last_try_may_still_succeed(queue: WriteQueue) -> None:
+    write = submit("t1")
+    filled(queue, write)
+    tried(queue.take(1.0))
+    assert not queue.give_up_soon(write)
+    assert queue.written() == [write]
+    assert len(queue) == 0
+
+
+def test_after_the_last_try_there_is_no_other(queue: WriteQueue) -> None:
+    write, other = submit("t1"), note()
+    filled(queue, write, other)
+    queue.take(1.0)  # and no commit was tried
+    queue.give_up_soon(write)
+    assert queue.postpone(0.0) == [write]
+    assert next_of(queue) == [other]
+
+
+def test_after_a_commit_that_may_have_worked_the_task_is_erased(queue: WriteQueue) -> None:
+    write, other = submit("t1"), note()
+    filled(queue, write, other)
+    tried(queue.take(1.0))
+    queue.give_up_soon(write)
+    assert queue.postpone(0.0) == [write]
+    erase, after = next_of(queue)
+    assert isinstance(erase, EraseTask)
+    assert (erase.task_id, after) == ("t1", other)
+
+
+def test_one_that_may_be_written_is_erased_when_it_is_withdrawn_from_the_pause(queue: WriteQueue) -> None:
+    first, write, last = note("first"), submit("t1"), note("last")
+    filled(queue, first, write, last)
+    tried(queue.take(1.0))
+    queue.postpone(0.0)
+    assert queue.give_up_soon(write)
+    taken = next_of(queue)
+    assert isinstance(taken[1], EraseTask)
+    assert [taken[0], taken[2]] == [first, last]
+
+
+def test_one_whose_caller_is_gone_is_erased_once_it_is_written(queue: WriteQueue) -> None:
+    write, other = submit("t1"), note()
+    filled(queue, write, other)
+    tried(queue.take(1.0))
+    assert queue.abandon(write)
+    assert queue.written() == [other]
+    (erase,) = next_of(queue)
+    assert isinstance(erase, EraseTask)
+
+
+def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue) -> None:
+    write, other = submit("t1"), submit("t2")
+    filled(queue, write, other)
+    other.outcome = "t1"  # for the same idempotency key
+    tried(queue.take(1.0))
+    queue.abandon(write)
+    assert queue.written() == [other]
+    assert len(queue) == 0
+
+
+def test_one_that_is_durable_is_not_abandoned(queue: WriteQueue) -> None:
+    write = submit("t1")
+    filled(queue, write)
+    tried(queue.take(1.0))
+    queue.written()
+    assert not queue.abandon(write)
+    assert len(queue) == 0
+
+
+def drain(worker_id: str, reason: str, previous: str) -> SaveDrain:
+    write = SaveDrain(Answer(), worker_id, Drain(worker_id, reason, 0.0))
+    write.previous = Drain(worker_id, previous, 0.0)
+    return write
+
+
+def test_drains_are_taken_back_from_the_last_to_the_first(queue: WriteQueue) -> None:
+    first, second = drain("rack-7", "two", "one"), drain("rack-7", "three", "two")
+    for give_up in (queue.abandon, queue.give_up_soon):
+        filled(queue, first, second)
+        tried(queue.take(1.0))
+        give_up(first)
+        give_up(second)
+        queue.written() if give_up == queue.abandon else queue.postpone(0.0)
+        undone = next_of(queue)
+        assert [write.drain.reason for write in undone if isinstance(write, SetDrain) and write.drain] == ["two", "one"]
+
+
+def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) -> None:
+    first, second = drain("rack-7", "two", "one"), drain("rack-7", "three", "two")
+    filled(queue, first, second)
+    tried(queue.take(1.0))
+    queue.abandon(first)
+    assert queue.written() == [second]
+    assert len(queue) == 0
+
+
+def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
+    write = note()
+    filled(queue, write)
+    queue.close(time.monotonic() + 3600.0)
+    assert not queue.put(note())
+    assert next_of(queue) == [write]
+    assert queue.take(1.0) is None
+    assert queue.rest() == ()
+
+
+def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
+    write = note()
+    filled(queue, write)
+    queue.take(1.0)
+    queue.postpone(0.0)
+    queue.close(time.monotonic())
+    assert queue.take(1.0) is None
+    assert queue.rest() == (write,)
