@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from grafana_foundation_sdk.models import dashboard as sdk
 
+from grafana.builder.charts import lines
 from grafana.builder.limits import PLAIN, Limits, alerting
-from grafana.builder.panels import HALF, QUARTER, Size, Text, lines
+from grafana.builder.panels import HALF, QUARTER, Size, Text
 from grafana.builder.queries import ONE, Query, Workers, top
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board, search
+from grafana.builder.charts import lines, spread
+from grafana.builder.figures import bars, number
 from grafana.builder.limits import ANY, PLAIN, SOME, alerting
-from grafana.builder.panels import HALF, QUARTER, THIRD, WIDE, Text, bars, lines, number, spread
+from grafana.builder.panels import HALF, THIRD, WIDE, Text
 from grafana.builder.queries import FOUND, ROWS, Query, by_worker, distribution, or_zero, rate, top, with_info
 from grafana.builder.tables import WORKER, Column, firing, rows
 
@@ -35,14 +37,17 @@ def fleet() -> sdk.Dashboard:
 
 
 def _well() -> list[sdk.Panel]:
-    down = f"1 - avg({UP})"
+    # As the alert counts them.
+    down = f"count({UP} == 0 unless on (worker_id) {by_worker(FOUND('draining'))} == 1)"
     return [
         number(Text("Active", "Workers that beat.", "short"), f"sum({UP})"),
-        number(Text("Inactive", "Workers that have been silent for the inactivity timeout.", "short"),
-               or_zero(f"count({UP} == 0)"), ANY),
+        number(Text("Inactive", "Workers that have been silent for the inactivity timeout and are not drained.",
+                    "short"),
+               or_zero(down), ANY),
         number(Text("Gone",
-                    "Share of the known workers that are inactive. Coloured from where FleetPulseFleetPartlyGone "
-                    "fires.", "percentunit"), down, alerting("fleet_gone_ratio")),
+                    "Share of the known workers that are inactive and not drained. Coloured from where "
+                    "FleetPulseFleetPartlyGone fires, if they are more than two.", "percentunit"),
+               f"({or_zero(down)}) / count({UP})", alerting("fleet_gone_ratio")),
         number(Text("Take no tasks", "Workers that are drained or cannot run tasks.", "short"),
                or_zero(f"count({by_worker(FOUND('schedulable'))} == 0)"), SOME),
         number(Text("Alerts", "Alerts of FleetPulse that fire, whomever they are about.", "short"),
@@ -68,6 +73,7 @@ def _silent() -> sdk.Panel:
         Column("Host", "hostname"),
         Column("Version", "version"),
         Column("Silent for", named, "s", limits=ANY),
+        Column("Drained", f"{by_worker(FOUND('draining'))} and on (worker_id) ({silent})", "bool_yes_no"),
     )
     return rows(text, *columns, size=HALF)
 
@@ -171,7 +177,9 @@ def _outstanding() -> list[sdk.Panel]:
         text = Text(title, f"The ten workers with most of it at the end of the time range: {what}.", unit)
         shown = alerting(*limits) if limits else PLAIN
         most = 1 if unit == "percentunit" else None
-        return lines(text, Query(top(make), "{{worker_id}}"), limits=shown, size=QUARTER, most=most, per_worker=True)
+        return lines(text, Query(top(make), "{{worker_id}}"), limits=shown, size=THIRD, most=most, per_worker=True)
+
+    odd = f"max by (worker_id, reading) (abs(fleetpulse:worker_reading:own_z{{{FOUND.matchers}}}"
 
     return [
         ten("CPU", "percentunit", "share of all cores",
@@ -182,4 +190,11 @@ def _outstanding() -> list[sdk.Panel]:
             "filesystem_ratio", "filesystem_full_ratio"),
         ten("Missed heartbeats", "cps", "heartbeats that never arrived, each second",
             lambda at: f"max by (worker_id) ({rate(FOUND('heartbeats_missed_total'), at)})", "heartbeats_missed_rate"),
+        ten("Flapping", "short", "turns of active and inactive in 30 minutes",
+            lambda at: f"max by (worker_id) (changes({FOUND('up')}[30m]{at}))", "worker_flaps"),
+        lines(Text("Not as usual",
+                   "How far a reading is from the worker's own last hour, in standard deviations: the ten "
+                   "farthest at the end of the time range. It takes an hour, and the rules of monitoring/.", "short"),
+              Query(top(lambda at: f"{odd}{at}))"), "{{worker_id}} {{reading}}"),
+              limits=alerting("anomaly_own_z"), size=THIRD, per_worker=True),
     ]  # fmt: skip

@@ -4,9 +4,11 @@ from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board, search
 from grafana.builder.board import worker as worker_variable
+from grafana.builder.charts import lines, spread
 from grafana.builder.devices import those_that_stand_out
+from grafana.builder.figures import bars, number
 from grafana.builder.limits import alerting
-from grafana.builder.panels import HALF, THIRD, WIDE, Text, bars, lines, number, spread
+from grafana.builder.panels import HALF, THIRD, WIDE, Text
 from grafana.builder.queries import CHOSEN, ROWS, Query, distribution, with_info
 from grafana.builder.tables import WORKER, Column, firing, rows
 

@@ -34,5 +34,8 @@ ANY = steps((1, RED))
 SOME = steps((1, ORANGE))
 """One is worth a look."""
 
+FULL = steps((1.0, ORANGE))
+"""Of a share."""
+
 NEVER = Limits(sdk.ThresholdsMode.ABSOLUTE, [sdk.Threshold(None, RED), sdk.Threshold(1, GREEN)])
 """Good at 1, bad at 0."""

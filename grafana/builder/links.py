@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from grafana_foundation_sdk.models import dashboard as sdk
 
-RUNBOOKS = "https://github.com/fleetpulse/fleetpulse/blob/main/docs/runbooks.md"
+RUNBOOKS = "https://fleetpulse.example/docs/runbooks.md"
 
 TITLES: Mapping[str, str] = {
     "fleetpulse-fleet": "Fleet",

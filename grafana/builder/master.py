@@ -3,8 +3,10 @@
 from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board
+from grafana.builder.charts import lines, spread
+from grafana.builder.figures import label, number
 from grafana.builder.limits import alerting
-from grafana.builder.panels import QUARTER, THIRD, Text, label, lines, number, spread
+from grafana.builder.panels import QUARTER, THIRD, Text
 from grafana.builder.queries import Query, buckets, of_master, or_zero, quantile, quantiles, rate
 from grafana.builder.tables import firing
 
@@ -49,7 +51,7 @@ def _now() -> list[sdk.Panel]:
 def _heartbeats() -> list[sdk.Panel]:
     received, dropped = (rate(f"fleetpulse_heartbeats_{what}_total") for what in ("received", "dropped"))
     return [
-        lines(Text("Heartbeats", "Accepted, each second.", "cps"), Query(f"sum({received})", "received"), size=THIRD),
+        lines(Text("Accepted", "Heartbeats, each second.", "cps"), Query(f"sum({received})", "received"), size=THIRD),
         lines(Text("Dropped share", "Of the accepted heartbeats, those that a newer one overtook in a full queue.",
                    "percentunit"),
               Query(f"sum({dropped}) / (sum({received}) > 0)", "dropped"),
@@ -98,14 +100,14 @@ def _http() -> list[sdk.Panel]:
 
 def _grpc() -> list[sdk.Panel]:
     calls = "fleetpulse_grpc_requests_total"
-    errors = rate(calls + '{code!~"OK|CANCELLED"}')
+    errors = rate(calls + '{code!~"OK|CANCELLED|UNAVAILABLE|ABORTED"}')
     return [
         lines(Text("Streams", "Streams of workers that are open and registered, and active workers.", "short"),
               Query("max(fleetpulse_worker_sessions)", "streams"),
               Query('max(fleetpulse_workers{state="active"})', "active"), size=QUARTER),
         lines(Text("Calls that ended", "Each second, by method and how. A stream ends when its worker leaves.", "cps"),
               Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=QUARTER),
-        lines(Text("Errors", "Calls that ended in an error, each second.", "cps"),
+        lines(Text("Errors", "Calls that ended in an error other than a lost connection, each second.", "cps"),
               Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=QUARTER),
         lines(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),

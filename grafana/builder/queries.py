@@ -95,11 +95,15 @@ def of_master(selector: str) -> str:
 
 
 def alerts(matchers: Mapping[str, str] | None = None) -> str:
-    """For how many seconds each alert of FleetPulse has been active, of those that fire."""
+    """For how many seconds each alert of FleetPulse has been active, of those that fire; ``about`` says on what."""
     chosen = "".join(f', {label}=~"{pattern}"' for label, pattern in (matchers or {}).items())
     names = f'alertname=~"FleetPulse.+"{chosen}'
     firing = f'ALERTS_FOR_STATE{{{names}}} and ignoring (alertstate) ALERTS{{{names}, alertstate="firing"}}'
-    return f"time() - topk({ROWS}, max by (alertname, severity, worker_id) ({firing}))"
+    about = f'label_join({firing}, "about", " ", {_ABOUT})'
+    return f"time() - topk({ROWS}, max by (alertname, severity, worker_id, about) ({about}))"
 
+
+_ABOUT = ", ".join(f'"{label}"' for label in ("mountpoint", "gpu", "reading", "collector", "method", "code", "reason"))
+"""The labels of alerts that say which part of a machine or of the master is meant."""
 
 FIRING = 'ALERTS{alertname=~"FleetPulse.+", alertstate="firing"}'

@@ -91,6 +91,7 @@ def firing(matchers: dict[str, str], size: Size, about: str) -> sdk.Panel:
         Column("Alert", "alertname", link=RUNBOOK_OF_ROW),
         Column("Severity", "severity"),
         WORKER,
+        Column("About", "about"),
         Column("Active for", alerts(matchers), "s"),
     )
     return rows(text, *columns, size=size, sort="Active for")

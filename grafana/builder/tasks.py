@@ -3,14 +3,20 @@
 from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board, search
+from grafana.builder.charts import lines, spread, states
+from grafana.builder.figures import number
 from grafana.builder.limits import ORANGE, SHOWN, alerting, steps
-from grafana.builder.panels import HALF, THIRD, Text, lines, number, paint, spread, states
+from grafana.builder.panels import HALF, THIRD, Text
 from grafana.builder.queries import FOUND, ROWS, Query, buckets, by_worker, or_zero, quantiles, rate, top
 from grafana.builder.tables import WORKER, Column, firing, rows
 
 FAILED_SHARE = (
     'sum(increase(fleetpulse_tasks_finished_total{{status="failed"}}[{window}]))'
-    " / (sum(increase(fleetpulse_tasks_finished_total[{window}])) > 0)"
+    ' / (sum(increase(fleetpulse_tasks_finished_total{{status=~"completed|failed"}}[{window}])) > 0)'
+)
+_BY_DOCKER = (
+    "fleetpulse_task_attempts_ended_total"
+    '{reason=~"docker_unavailable|container_failed|container_gone|image_pull_failed|disk_full|no_task_support"}'
 )
 _HELD = {0: "no", 1: "held back"}
 
@@ -30,12 +36,19 @@ def tasks() -> sdk.Dashboard:
     )
 
 
+def or_else(recorded: str, raw: str) -> str:
+    """An increase by the recording rule, which begins at 0, or without it, when the first of all cannot be seen."""
+    return or_zero(f"sum(increase({recorded})) or sum(increase({raw}))")
+
+
 def _now() -> list[sdk.Panel]:
     def of(status: str, what: str) -> sdk.Panel:
         expr = f'max(fleetpulse_tasks{{status="{status}"}})'
         return number(Text(status.capitalize(), what, "short"), expr, SHOWN)
 
-    lost = 'sum(increase(fleetpulse_task_attempts_ended_total{status="lost"}[30m]))'
+    lost = or_else(
+        "fleetpulse:task_attempts_lost:total[30m]", 'fleetpulse_task_attempts_ended_total{status="lost"}[30m]'
+    )
     return [
         of("queued", "Tasks that wait for a place. GET /api/tasks/ID says what each waits for."),
         of("pending",
@@ -44,11 +57,12 @@ def _now() -> list[sdk.Panel]:
         number(Text("Oldest in the queue", "How long the oldest task has waited for a place. Coloured from where "
                     "FleetPulseTaskQueueTooOld fires.", "s"),
                "max(fleetpulse_task_oldest_queued_seconds)", alerting("queue_age_seconds")),
-        number(Text("Failed, 30 minutes", "Share of all that ended in the last 30 minutes. Coloured from where "
+        number(Text("Failed, 30 minutes",
+                    "Share of those that completed or failed in the last 30 minutes. Coloured from where "
                     "FleetPulseTaskFailureRatioHigh fires, if there were enough of them.", "percentunit"),
                FAILED_SHARE.format(window="30m"), alerting("task_failure_ratio")),
         number(Text("Lost, 30 minutes", "Attempts that ended with their workers in the last 30 minutes.", "short"),
-               or_zero(lost), alerting("attempts_lost")),
+               lost, alerting("attempts_lost")),
     ]  # fmt: skip
 
 
@@ -84,7 +98,11 @@ def _times() -> list[sdk.Panel]:
     waits = Text("Waits", "From when a task could have been placed until it was.", "s")
     runs = Text("Run times", "From when a container ran until it had ended.", "s")
     rounds = Text("Scheduling rounds", "Time of one round in which waiting tasks were given places.", "s")
-    stuck = "sum(fleetpulse_tasks{status='pending'})"
+    # By Little's law, as the alert has it: how many are pending, by how many become so in a second.
+    pending = (
+        'sum(avg_over_time(fleetpulse_tasks{status="pending"}[30m]))'
+        " / (sum(rate(fleetpulse_task_queue_wait_seconds_count[30m])) > 0)"
+    )
     return [
         lines(waits, *quantiles("task_queue_wait_seconds"), size=THIRD),
         lines(runs, *quantiles("task_run_seconds"), size=THIRD),
@@ -93,24 +111,30 @@ def _times() -> list[sdk.Panel]:
                buckets("task_queue_wait_seconds"), "short", THIRD),
         spread(Text("Run times, all", "How many attempts ran so long.", "s"), buckets("task_run_seconds"), "short",
                THIRD),
-        lines(Text("Pending", "Tasks whose containers are being prepared. They pile up when images are slow.", "short"),
-              Query(stuck.replace("'", '"'), "pending"), size=THIRD),
+        lines(Text("Pending", "Mean time to prepare a container, in the 30 minutes before. The line is the alert's.",
+                   "s"),
+              Query(pending, "mean"), limits=alerting("pending_seconds"), size=THIRD),
     ]  # fmt: skip
 
 
 def _failures() -> list[sdk.Panel]:
+    docker = or_else("fleetpulse:task_attempts_docker_failed:total[15m]", f"{_BY_DOCKER}[15m]")
     ended = rate("fleetpulse_task_attempts_ended_total")
     not_well = rate('fleetpulse_task_attempts_ended_total{status=~"failed|lost"}')
     why = f"topk({ROWS}, sum by (status, reason) (increase(fleetpulse_task_attempts_ended_total[$__range])))"
     return [
-        lines(Text("Failed share", "Of the tasks that ended in the 30 minutes before. The line is the alert's.",
+        lines(Text("Failed share",
+                   "Of the tasks that completed or failed in the 30 minutes before. The line is the alert's.",
                    "percentunit"),
               Query(FAILED_SHARE.format(window="30m"), "failed"), limits=alerting("task_failure_ratio"), size=THIRD,
               most=1),
-        paint(lines(Text("Attempts", "Attempts that ended, each second, by how.", "cps"),
-                    Query(f"sum by (status) ({ended})", "{{status}}"), size=THIRD, stacked=True), {}),
+        lines(Text("Attempts", "Attempts that ended, each second, by how.", "cps"),
+              Query(f"sum by (status) ({ended})", "{{status}}"), size=THIRD, stacked=True),
         lines(Text("Why attempts failed or were lost", "Attempts, each second, by reason.", "cps"),
               Query(f"sum by (status, reason) ({not_well})", "{{status}}: {{reason}}"), size=THIRD, stacked=True),
+        lines(Text("Failed by Docker",
+                   "Attempts in the 15 minutes before that failed because of the machine or its engine.",
+                   "short"), Query(docker, "failed"), limits=alerting("docker_failures"), size=THIRD),
         rows(Text("Attempts by how and why they ended",
                   "In the whole time range; /api/tasks/ID has the attempts of one task.", "short"),
              Column("How", "status"), Column("Why", "reason"), Column("Attempts", why, "short"), size=THIRD,

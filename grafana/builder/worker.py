@@ -4,9 +4,11 @@ from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board, search
 from grafana.builder.board import worker as worker_variable
+from grafana.builder.charts import lines, states
 from grafana.builder.devices import of_one_worker
-from grafana.builder.limits import NEVER, PLAIN, SHOWN, alerting
-from grafana.builder.panels import HALF, QUARTER, THIRD, Size, Text, label, lines, number, states
+from grafana.builder.figures import label, number
+from grafana.builder.limits import FULL, NEVER, PLAIN, SHOWN, alerting
+from grafana.builder.panels import HALF, QUARTER, THIRD, Size, Text
 from grafana.builder.queries import ONE, Query, rate, top
 from grafana.builder.tables import firing
 
@@ -93,17 +95,25 @@ def _bytes() -> list[sdk.Panel]:
         pair = f"{ONE('filesystem_used_bytes')}{at} / {ONE('filesystem_size_bytes')}{at}"
         return f"max by (mountpoint) ({pair})"
 
+    def in_4_hours(at: str) -> str:
+        then = f"predict_linear({ONE('filesystem_used_bytes')}[1h]{at}, 4 * 3600)"
+        return f"max by (mountpoint) ({then} / {ONE('filesystem_size_bytes')}{at})"
+
     def way(by: str, name: str) -> str:
         return top(lambda at: f"sum by ({by}) ({rate(ONE(name), at)})")
 
     def flow(title: str, what: str, by: str, *pair: tuple[str, str]) -> sdk.Panel:
         text = Text(title, f"Bytes {what}, each second; the ten busiest at the end of the time range.", "Bps")
-        return lines(text, *(Query(way(by, name), f"{{{{{by}}}}} {verb}") for name, verb in pair), size=THIRD)
+        return lines(text, *(Query(way(by, name), f"{{{{{by}}}}} {verb}") for name, verb in pair), size=QUARTER)
 
     return [
         lines(Text("Filesystems", "Used share of each, the ten fullest at the end of the time range.", "percentunit"),
               Query(top(used), "{{mountpoint}}"), limits=alerting("filesystem_ratio", "filesystem_full_ratio"),
-              size=THIRD, most=1),
+              size=QUARTER, most=1),
+        lines(Text("Filesystems in 4 hours",
+                   "Used share of each if the last hour goes on. FleetPulseFilesystemFillsIn4Hours "
+                   "fires when that is full, and the filesystem more than half full already.", "percentunit"),
+              Query(top(in_4_hours), "{{mountpoint}}"), limits=FULL, size=QUARTER),
         flow("Disks", "read and written", "device",
              ("disk_read_bytes_total", "read"), ("disk_written_bytes_total", "written")),
         flow("Network", "received and sent", "interface",

@@ -11,18 +11,20 @@ from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import LOCALHOST, Processes, free_port
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, a_heartbeat
-from tests.tools import require_tool
+from tests.tools import ROOT, require_tool
 
 WORKERS = 24
 BY_HAND = "by-hand"
 """A worker that gives readings that simulated machines do not have."""
+
+RECORDING = ROOT / "monitoring" / "rules" / "recording.yml"
 
 _CONFIG = """
 global:
   scrape_interval: 1s
   scrape_timeout: 1s
   evaluation_interval: 1s
-rule_files: [rules.yml]
+rule_files: [rules.yml, {recording}]
 scrape_configs:
   - job_name: whatever-it-is-called
     static_configs:
@@ -64,7 +66,7 @@ class Prometheus:
         rules = "".join(_ALERT.format(name=name, expr=expr) for name, expr in _ALERTS.items())
         (folder / "rules.yml").write_text(f"groups:\n  - name: shown\n    rules:{rules}")
         config = folder / "prometheus.yml"
-        config.write_text(_CONFIG.format(target=target, itself=itself))
+        config.write_text(_CONFIG.format(target=target, itself=itself, recording=RECORDING))
         self._session = requests.Session()
         self._session.trust_env = False
         processes.start(

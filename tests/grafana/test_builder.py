@@ -1,0 +1,61 @@
+"""What writes the dashboards: the files are what it says, and its queries are what they are meant to be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grafana.builder.__main__ import FOLDER, differing, written
+from grafana.builder.queries import CHOSEN, FOUND, ONE, distribution, quantile, top, with_info
+from tests.tools import ROOT
+
+
+def test_writing_them_anew_changes_nothing() -> None:
+    assert differing(written(), FOLDER) == []
+    assert written() == written()
+    ended = subprocess.run(
+        [sys.executable, "-m", "grafana.builder", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_what_was_edited_added_or_deleted_by_hand_is_found(tmp_path: Path) -> None:
+    files = written()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert differing(files, tmp_path) == []
+    edited, deleted, *_ = sorted(files)
+    (tmp_path / edited).write_text(files[edited].replace("30s", "10s", 1))
+    (tmp_path / deleted).unlink()
+    (tmp_path / "mine.json").write_text("{}")
+    assert differing(files, tmp_path) == sorted([edited, deleted, "mine.json"])
+
+
+def test_selectors_name_the_metric_and_the_workers() -> None:
+    assert FOUND("up") == 'fleetpulse_worker_up{worker_id=~"$search"}'
+    assert ONE("up") == 'fleetpulse_worker_up{worker_id="$worker"}'
+    assert CHOSEN("up", 'gpu="0"') == 'fleetpulse_worker_up{worker_id=~"$search", worker_id=~"$worker", gpu="0"}'
+
+
+def test_the_top_is_chosen_once_at_the_end() -> None:
+    assert top(lambda at: f"max(x{at})", 3) == "max(x) and topk(3, max(x @ end()))"
+
+
+def test_a_distribution_has_ten_cumulative_buckets() -> None:
+    query = distribution("x")
+    assert query.expr.count(" or ") == 9
+    assert query.expr.startswith('label_replace(sum(x <= bool 0.1), "le", "0.1", "", "") or ')
+    assert query.expr.endswith('label_replace(sum(x <= bool 1.0), "le", "1.0", "", "")')
+
+
+@pytest.mark.parametrize(("by", "labels"), [("", "le"), ("route", "le, route")])
+def test_a_quantile_keeps_the_bounds(by: str, labels: str) -> None:
+    rate = "rate(fleetpulse_x_seconds_bucket[$__rate_interval])"
+    assert quantile(0.5, "x_seconds", by) == f"histogram_quantile(0.5, sum by ({labels}) ({rate}))"
+
+
+def test_info_is_joined_to_at_most_one_and_may_be_missing() -> None:
+    joined = with_info("x", "i", "worker_id", "hostname")
+    one = "topk by (worker_id) (1, max by (worker_id, hostname) (i))"
+    assert joined == f"(x) * on (worker_id) group_left (hostname) {one} or on (worker_id) (x)"
