@@ -16,7 +16,7 @@ HealthCheck = Callable[[], str | None]
 _BOOT_ID = uuid.uuid4().hex[:12]
 
 
-def _answer(req: falcon.Request, resp: falcon.Response, body: bytes, revision: int) -> None:
+def _answer(req: falcon.Request, resp: falcon.Response, pieces: list[bytes], revision: int) -> None:
     """JSON with a weak ETag of the table's revision, or 304 when the client has that one."""
     etag = falcon.ETag(f"{_BOOT_ID}-{revision}")
     etag.is_weak = True
@@ -26,7 +26,9 @@ def _answer(req: falcon.Request, resp: falcon.Response, body: bytes, revision: i
         resp.status = falcon.HTTP_304
         return
     resp.content_type = falcon.MEDIA_JSON
-    resp.data = body
+    # A list, so that it can be compressed on its way.
+    resp.stream = pieces
+    resp.content_length = sum(map(len, pieces))
 
 
 class Health:
@@ -56,7 +58,7 @@ class Health:
 class Fleet:
     """A view of all workers."""
 
-    def __init__(self, manager: TelemetryManager, view: Callable[[], bytes]) -> None:
+    def __init__(self, manager: TelemetryManager, view: Callable[[], list[bytes]]) -> None:
         self._manager = manager
         self._view = view
 
@@ -77,7 +79,7 @@ class OneWorker:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         revision = self._manager.get_worker_telemetry(worker_id).revision
-        _answer(req, resp, self._view(worker_id), revision)
+        _answer(req, resp, [self._view(worker_id)], revision)
 
     on_head = on_get
 

@@ -1,5 +1,6 @@
 """The JSON of every worker: the record of each is kept ready, so an answer about the fleet joins bytes."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -10,8 +11,11 @@ from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
 from master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
 
-DETAILS_IN_A_ROW = 64
-"""Workers after which other greenlets have their turn."""
+WORKERS_IN_A_ROW = 256
+"""Joined, after which other greenlets have their turn."""
+
+Pieces = list[bytes]
+"""A large answer. Not joined as a whole: that would copy it once more, and let nobody else run meanwhile."""
 
 
 class FleetViews(LazyView):
@@ -46,7 +50,7 @@ class FleetViews(LazyView):
     def record(self, worker_id: str) -> bytes:
         """Everything that is known of one worker's state."""
         self._worker(worker_id)
-        return _value(worker_id, self._records[worker_id])
+        return bytes(_value(worker_id, self._records[worker_id]))
 
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
@@ -56,41 +60,47 @@ class FleetViews(LazyView):
         """One worker's identity and capacity, with its record."""
         return self._detailed(self._worker(worker_id))
 
-    def all_records(self) -> bytes:
+    def all_records(self) -> Pieces:
         """Map of worker_id to record."""
         self.catch_up()
-        return b"{%b}" % b",".join(self._records.values())
+        return _enclosed(b"{", _joined(self._records), b"}")
 
-    def all_summaries(self) -> bytes:
+    def all_summaries(self) -> Pieces:
         """Map of worker_id to the short form."""
         self.catch_up()
-        return b"{%b}" % b",".join(self._summaries.values())
+        return _enclosed(b"{", _joined(self._summaries), b"}")
 
-    def all_details(self) -> bytes:
-        """Array of details. Lets other greenlets run now and then, so a worker may leave or change meanwhile."""
+    def all_details(self) -> Pieces:
+        """Array of details."""
         self.catch_up()
-        details = []
-        for number, worker_id in enumerate(list(self._latest), start=1):
-            if number % DETAILS_IN_A_ROW == 0:
-                gevent.sleep(0)
-            if worker_id in self._latest:
-                details.append(self._detailed(self._latest[worker_id]))
-        return b"[%b]" % b",".join(details)
+        return _enclosed(b"[", self._joined_details(), b"]")
+
+    def _joined_details(self) -> Iterator[bytes]:
+        for worker_ids in _in_rows(self._latest):
+            details = [
+                part
+                for worker_id in worker_ids
+                if worker_id in self._latest
+                for part in (b",", *self._details_in_parts(self._latest[worker_id]))
+            ]
+            yield b"".join(details[1:])
 
     def _detailed(self, telemetry: WorkerTelemetry) -> bytes:
+        return b"".join(self._details_in_parts(telemetry))
+
+    def _details_in_parts(self, telemetry: WorkerTelemetry) -> tuple[bytes | memoryview, ...]:
         worker_id, counts = telemetry.worker_id, telemetry.counts
         registration, identity = self._identities.get(worker_id, (None, b""))
         # What a worker says of itself is rendered again only when it says it again.
         if registration is not telemetry.registration:
-            identity = orjson.dumps(_identity(telemetry))
+            identity = orjson.dumps(_identity(telemetry))[:-1]
             self._identities[worker_id] = telemetry.registration, identity
-        return b'%b,"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},%b,"telemetry":%b}' % (
-            identity[:-1],
+        state = b',"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},' % (
             b"true" if telemetry.is_active else b"false",
             *counts,
-            self._rooms.members(telemetry),
-            _value(worker_id, self._records[worker_id]),
         )
+        record = _value(worker_id, self._records[worker_id])
+        return identity, state, self._rooms.members(telemetry), b',"telemetry":', record, b"}"
 
     def _worker(self, worker_id: str) -> WorkerTelemetry:
         self.catch_up_with(worker_id)
@@ -105,8 +115,29 @@ def _member(worker_id: str, value: bytes) -> bytes:
     return b'"%b":%b' % (worker_id.encode(), value)
 
 
-def _value(worker_id: str, member: bytes) -> bytes:
-    return member[len(worker_id) + 3 :]
+def _value(worker_id: str, member: bytes) -> memoryview:
+    return memoryview(member)[len(worker_id) + 3 :]
+
+
+def _in_rows(workers: Iterable[str]) -> Iterator[list[str]]:
+    """The workers of now, some at a time. Lets other greenlets run in between, so one may leave or change meanwhile."""
+    now = list(workers)
+    for start in range(0, len(now), WORKERS_IN_A_ROW):
+        if start:
+            gevent.sleep(0)
+        yield now[start : start + WORKERS_IN_A_ROW]
+
+
+def _joined(members: dict[str, bytes]) -> Iterator[bytes]:
+    for worker_ids in _in_rows(members):
+        yield b",".join([members[worker_id] for worker_id in worker_ids if worker_id in members])
+
+
+def _enclosed(opening: bytes, rows: Iterable[bytes], closing: bytes) -> Pieces:
+    pieces = [opening]
+    for row in filter(None, rows):
+        pieces += [b",", row] if len(pieces) > 1 else [row]
+    return [*pieces, closing]
 
 
 def _summary(telemetry: WorkerTelemetry) -> dict[str, Any]:
@@ -177,17 +208,25 @@ def _metrics(reading: Reading) -> dict[str, Any]:
         },
         "load": {"load1": reading.load1, "load5": reading.load5, "load15": reading.load15},
         "uptime_seconds": reading.uptime_seconds,
-        "filesystems": [item._asdict() for item in reading.filesystems],
-        "disk_devices": [item._asdict() for item in reading.disk_devices],
-        "network_interfaces": [item._asdict() for item in reading.network_interfaces],
+        "filesystems": [
+            {"mountpoint": item.mountpoint, "used_bytes": item.used_bytes, "size_bytes": item.size_bytes}
+            for item in reading.filesystems
+        ],
+        "disk_devices": [
+            {"device": item.device, "read_bytes": item.read_bytes, "written_bytes": item.written_bytes}
+            for item in reading.disk_devices
+        ],
+        "network_interfaces": [
+            {
+                "interface": item.interface,
+                "received_bytes": item.received_bytes,
+                "transmitted_bytes": item.transmitted_bytes,
+            }
+            for item in reading.network_interfaces
+        ],
         "gpus": [_gpu(item) for item in reading.gpus],
         "collectors": [
-            {
-                "collector": item.collector,
-                "success": item.success,
-                "duration_seconds": item.duration_seconds,
-                "error": item.error or None,
-            }
-            for item in reading.collectors
+            {"collector": collector, "success": success, "duration_seconds": duration, "error": error or None}
+            for collector, success, duration, error in reading.collectors
         ],
     }

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import gevent
 import pytest
 
 from master.api.room import room_of
-from master.api.views import FleetViews
+from master.api.views import WORKERS_IN_A_ROW, FleetViews
 from master.errors import UnknownWorker
 from master.telemetry.intake import reading_from
 from master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, WorkerTelemetry
@@ -141,9 +142,9 @@ def test_one_worker(worker: WorkerTelemetry, record: object, metrics: object, de
 
 def test_all_workers() -> None:
     views = showing(FULL, BARE)
-    assert json.loads(views.all_records()) == {"rack-7": FULL_RECORD, "bare": BARE_RECORD}
-    assert json.loads(views.all_details()) == [FULL_DETAILS, BARE_DETAILS]
-    assert json.loads(views.all_summaries()) == {
+    assert json.loads(b"".join(views.all_records())) == {"rack-7": FULL_RECORD, "bare": BARE_RECORD}
+    assert json.loads(b"".join(views.all_details())) == [FULL_DETAILS, BARE_DETAILS]
+    assert json.loads(b"".join(views.all_summaries())) == {
         "rack-7": {"worker_id": "rack-7", "is_active": True, "running_tasks_count": 1, "last_update": 1_700_000_005},
         "bare": {"worker_id": "bare", "is_active": True, "running_tasks_count": 0, "last_update": 1_700_000_000},
     }
@@ -151,7 +152,8 @@ def test_all_workers() -> None:
 
 def test_nobody() -> None:
     views = FleetViews()
-    assert (views.all_records(), views.all_summaries(), views.all_details()) == (b"{}", b"{}", b"[]")
+    answers = views.all_records(), views.all_summaries(), views.all_details()
+    assert [b"".join(pieces) for pieces in answers] == [b"{}", b"{}", b"[]"]
     for view in (views.record, views.metrics, views.details):
         with pytest.raises(UnknownWorker):
             view("rack-7")
@@ -163,7 +165,7 @@ def test_an_inactive_worker_keeps_its_readings() -> None:
     views.worker_changed(FULL._replace(is_active=False))
     assert json.loads(views.record("rack-7")) == {**FULL_RECORD, "is_active": False}
     assert json.loads(views.details("rack-7"))["is_active"] is False
-    assert json.loads(views.all_summaries())["rack-7"]["is_active"] is False
+    assert json.loads(b"".join(views.all_summaries()))["rack-7"]["is_active"] is False
 
 
 def test_a_removed_worker_is_nowhere() -> None:
@@ -171,17 +173,29 @@ def test_a_removed_worker_is_nowhere() -> None:
     views.all_records()
     views.worker_removed("rack-7")
     views.worker_removed("stranger")
-    assert json.loads(views.all_records()) == {"bare": BARE_RECORD}
-    assert json.loads(views.all_details()) == [BARE_DETAILS]
-    assert json.loads(views.all_summaries()).keys() == {"bare"}
+    assert json.loads(b"".join(views.all_records())) == {"bare": BARE_RECORD}
+    assert json.loads(b"".join(views.all_details())) == [BARE_DETAILS]
+    assert json.loads(b"".join(views.all_summaries())).keys() == {"bare"}
     with pytest.raises(UnknownWorker):
         views.record("rack-7")
+
+
+@pytest.mark.parametrize("leaving", [range(WORKERS_IN_A_ROW, 2 * WORKERS_IN_A_ROW), range(WORKERS_IN_A_ROW, 600)])
+def test_workers_that_leave_while_an_answer_is_made_do_no_harm(leaving: range) -> None:
+    for whole, view in ({}, FleetViews.all_records), ({}, FleetViews.all_summaries), ([], FleetViews.all_details):
+        views = showing(*(BARE._replace(worker_id=f"rack-{number}") for number in range(600)))
+        views.catch_up()
+        leave = [gevent.spawn(views.worker_removed, f"rack-{number}") for number in leaving]
+        answer = json.loads(b"".join(view(views)))
+        assert all(greenlet.successful() for greenlet in leave)
+        assert type(answer) is type(whole)
+        assert len(answer) == 600 - len(leaving)
 
 
 def test_texts_of_a_worker_are_escaped() -> None:
     hostile = '"},{"\\\u2028\u0000</script>'
     views = showing(FULL._replace(registration=Registration(hostname=hostile, labels={hostile: hostile})))
-    details = json.loads(views.all_details())[0]
+    details = json.loads(b"".join(views.all_details()))[0]
     assert details["hostname"] == hostile
     assert details["labels"] == {hostile: hostile}
 
@@ -191,4 +205,4 @@ def test_the_largest_numbers_of_the_wire() -> None:
     views = showing(FULL._replace(reading=reading, last_update=4e9))
     assert json.loads(views.record("rack-7"))["memory"]["used_bytes"] == 2**64 - 1
     assert json.loads(views.record("rack-7"))["memory_usage"] == 100.0
-    assert json.loads(views.all_summaries())["rack-7"]["last_update"] == 4_000_000_000
+    assert json.loads(b"".join(views.all_summaries()))["rack-7"]["last_update"] == 4_000_000_000

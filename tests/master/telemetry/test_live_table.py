@@ -72,12 +72,12 @@ class LiveTable(RuleBasedStateMachine):
     @invariant()
     def json_shows_the_table(self) -> None:
         table = self.fleet.manager.get_all_worker_telemetry()
-        records = json.loads(self.views.all_records())
+        records = json.loads(b"".join(self.views.all_records()))
         assert {name: (record["is_active"], record["cpu_usage"]) for name, record in records.items()} == {
             name: (telemetry.is_active, telemetry.cpu_usage) for name, telemetry in table.items()
         }
-        assert json.loads(self.views.all_summaries()).keys() == table.keys()
-        assert sorted(detail["worker_id"] for detail in json.loads(self.views.all_details())) == sorted(table)
+        assert json.loads(b"".join(self.views.all_summaries())).keys() == table.keys()
+        assert sorted(detail["worker_id"] for detail in json.loads(b"".join(self.views.all_details()))) == sorted(table)
         assert all(json.loads(self.views.record(name)) == record for name, record in records.items())
 
     @invariant()
