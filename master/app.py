@@ -10,6 +10,7 @@ from typing import Any
 import falcon
 
 from master.api import middleware, problems, resources
+from master.api.followers import Followers
 from master.api.tasks import add_task_routes
 from master.api.views import FleetViews
 from master.config import MasterConfig, StoreConfig
@@ -52,7 +53,8 @@ class Master:
             "tasks": self.tasks.what_is_wrong,
         }
         health = resources.Health(checks, version("fleetpulse"))
-        self.wsgi = create_wsgi(self.telemetry, self.tasks, views, exposition, instruments, health)
+        self._followers = Followers()
+        self.wsgi = create_wsgi(self.telemetry, self.tasks, views, exposition, instruments, health, self._followers)
 
     def start(self) -> None:
         """Open the store, watch for silent workers and accept calls. Raises ``ConfigError``, ``StoreUnavailable``."""
@@ -64,6 +66,10 @@ class Master:
         self._store.start()
         self.tasks.start()
         self._rpc.start()
+
+    def end_long_answers(self) -> None:
+        """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
+        self._followers.end()
 
     def stop(self) -> None:
         """End every stream and every greenlet. Takes a few seconds at most."""
@@ -96,6 +102,7 @@ def create_wsgi(
     exposition: FleetExposition,
     instruments: Instruments,
     health: resources.Health,
+    followers: Followers,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
@@ -104,7 +111,7 @@ def create_wsgi(
     )
     problems.install(app)
     resources.add_routes(app, telemetry, views, health)
-    add_task_routes(app, tasks)
+    add_task_routes(app, tasks, followers)
     app.add_route("/metrics", MetricsResource(exposition, instruments))
     return app
 

@@ -71,6 +71,11 @@ class MasterServer(BaseApplication):
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         return self._master.wsgi
 
+    def end_long_answers(self) -> None:
+        """Let those who follow something go. Called by the worker when it is told to stop."""
+        if self._master is not None:
+            self._master.end_long_answers()
+
     def _stop_master(self, _arbiter: Any, _worker: Any) -> None:
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         if self._master is not None:
@@ -119,6 +124,8 @@ class MasterWorker(GeventWorker):
         gevent.spawn(self._end_idle_connections)
 
     def _end_idle_connections(self) -> None:
+        if isinstance(self.app, MasterServer):
+            self.app.end_long_answers()
         for patience in list(self._idle):
             gevent.get_hub().loop.run_callback(self._end_if_idle, patience)
 

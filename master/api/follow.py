@@ -5,18 +5,19 @@ id that it saw misses nothing and gets nothing twice.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import gevent
 import orjson
 
+from master.api.followers import STOPPING, Followers
 from master.api.log_text import decoded, whole_characters
 from master.api.ports import TaskService, TaskWatch
 from master.api.presence import ClientGone, HasFile, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
 from master.api.task_views import newest, outcome_view
-from master.errors import FleetPulseError
+from master.errors import FleetPulseError, MasterStopping
 from master.tasks.ports import TaskDetails
 from master.tasks.records import Attempt
 
@@ -39,7 +40,7 @@ class Position(NamedTuple):
 
 
 class Follower:
-    """One reader's events, to be iterated once, in the greenlet of its request."""
+    """One reader's events, to be iterated once, in the greenlet of its request. Raises when it is not admitted."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Follower:
         *,
         only_this_attempt: bool,
         connection: HasFile | None,
-        on_close: Callable[[], None],
+        followers: Followers,
         heartbeat_seconds: float,
     ) -> None:
         self._tasks = tasks
@@ -57,10 +58,13 @@ class Follower:
         self._attempt, self._offset = position
         self._only_this_attempt = only_this_attempt
         self._connection = connection
-        self._on_close = on_close
+        self._followers = followers
         self._heartbeat_seconds = heartbeat_seconds
         self._status: dict[str, Any] | None = None
+        self._waiting: Any = None
+        self._is_ending = False
         self._events = self._guarded()
+        followers.admit(self)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._events
@@ -68,8 +72,16 @@ class Follower:
     def close(self) -> None:
         """The reader is gone, or has all. Called by the web server, whatever happened."""
         self._events.close()
-        on_close, self._on_close = self._on_close, _nothing
-        on_close()
+        self._followers.leave(self)
+
+    def end(self) -> None:
+        """Have the events end with a last word, soon. Does not wait."""
+        self._is_ending = True
+        gevent.get_hub().loop.run_callback(self._end_wait)
+
+    def _end_wait(self) -> None:
+        if self._waiting is not None:
+            self._waiting.throw(MasterStopping(STOPPING))
 
     def _guarded(self) -> Generator[bytes, None, None]:
         try:
@@ -85,7 +97,7 @@ class Follower:
     def _follow(self) -> Iterator[bytes]:
         yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
         with self._tasks.watch(self._task_id) as watch:
-            while True:
+            while not self._is_ending:
                 details = self._tasks.details(self._task_id)
                 told = False
                 for event in self._news(details):
@@ -98,10 +110,15 @@ class Follower:
                     gevent.sleep(PAUSE_SECONDS)
                 if not self._wait(watch):
                     yield _HEARTBEAT
+        raise MasterStopping(STOPPING)
 
     def _wait(self, watch: TaskWatch) -> bool:
-        with while_client_is_there(self._connection):
-            return watch.wait(self._heartbeat_seconds)
+        self._waiting = gevent.getcurrent()
+        try:
+            with while_client_is_there(self._connection):
+                return watch.wait(self._heartbeat_seconds)
+        finally:
+            self._waiting = None
 
     def _news(self, details: TaskDetails) -> Iterator[bytes]:
         """What has changed since the last time, up to what was durable when the details were read."""
@@ -158,10 +175,6 @@ class Follower:
 
     def _id(self) -> str:
         return f"{self._attempt}-{self._offset}"
-
-
-def _nothing() -> None:
-    """It was closed before."""
 
 
 def _event(kind: str | None, body: object, event_id: str | None = None) -> bytes:

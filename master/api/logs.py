@@ -7,14 +7,11 @@ import falcon
 import orjson
 
 from master.api.follow import HEARTBEAT_SECONDS, Follower, Position
+from master.api.followers import Followers
 from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
 from master.api.ports import TaskService
-from master.api.problems import RETRY_AFTER_SECONDS
 from master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
 from master.tasks.ports import TaskDetails
-
-MAX_FOLLOWERS = 500
-"""Each holds a connection and a greenlet."""
 
 SLICE_BYTES = 256 * 1024
 
@@ -40,13 +37,12 @@ class TaskLogs:
     def __init__(
         self,
         tasks: TaskService,
-        max_followers: int = MAX_FOLLOWERS,
+        followers: Followers,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._tasks = tasks
-        self._max_followers = max_followers
+        self._followers = followers
         self._heartbeat_seconds = heartbeat_seconds
-        self.followers = 0
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         query = log_query_of(req)
@@ -135,22 +131,15 @@ class TaskLogs:
         resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
         if req.method == "HEAD":
             return
-        if self.followers >= self._max_followers:
-            told = f"{self.followers} readers follow logs already, which is as many as the master serves"
-            raise falcon.HTTPServiceUnavailable(description=told, retry_after=RETRY_AFTER_SECONDS)
-        self.followers += 1
         resp.stream = Follower(
             self._tasks,
             task_id,
             position,
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
-            on_close=self._unfollow,
+            followers=self._followers,
             heartbeat_seconds=self._heartbeat_seconds,
         )
-
-    def _unfollow(self) -> None:
-        self.followers -= 1
 
     def _position(self, req: falcon.Request, task_id: str, query: LogQuery) -> Position:
         """Where to begin. Looks at the log, so that one that cannot be had is a 404 or a 410 before any event."""

@@ -9,6 +9,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from master.api.body import BodyReader
+from master.api.followers import Followers
 from master.api.invalid import validated
 from master.api.logs import TaskLogs
 from master.api.ports import TaskService
@@ -141,12 +142,12 @@ class UndrainedWorker:
         _answer(resp, {"worker_id": worker_id, "draining": False, "reason": None})
 
 
-def add_task_routes(app: App, tasks: TaskService) -> None:
-    """Every path about tasks."""
+def add_task_routes(app: App, tasks: TaskService, followers: Followers) -> None:
+    """Every path about tasks. ``followers`` are to be ended before the web server stops, or it would wait for them."""
     body = BodyReader()
     app.add_route("/api/tasks", Tasks(tasks, body))
     app.add_route("/api/tasks/{task_id}", OneTask(tasks))
-    app.add_route("/api/tasks/{task_id}/logs", TaskLogs(tasks))
+    app.add_route("/api/tasks/{task_id}/logs", TaskLogs(tasks, followers))
     app.add_route("/api/workers/{worker_id}/tasks", WorkerTasks(tasks))
     app.add_route("/api/workers/{worker_id}/drain", DrainedWorker(tasks, body))
     app.add_route("/api/workers/{worker_id}/undrain", UndrainedWorker(tasks, body))

@@ -6,6 +6,7 @@ from typing import Any
 
 from falcon.testing import TestClient
 
+from master.api.followers import Followers
 from master.api.resources import Health
 from master.api.views import FleetViews
 from master.app import create_wsgi
@@ -24,7 +25,8 @@ class Web:
         self.tasks = tasks
         self.ailments: dict[str, str | None] = {"telemetry": None, "grpc": None}
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
-        self.app = create_wsgi(fleet.manager, tasks, views, exposition, fleet.instruments, Health(checks, "1.2.3"))
+        health = Health(checks, "1.2.3")
+        self.app = create_wsgi(fleet.manager, tasks, views, exposition, fleet.instruments, health, Followers())
         self.client = TestClient(self.app)
 
     def json(self, path: str) -> Any:

@@ -9,6 +9,7 @@ import falcon
 from falcon.testing import Result, TestClient
 
 from master.api import middleware, problems
+from master.api.followers import Followers
 from master.api.tasks import add_task_routes
 from master.errors import (
     FleetPulseError,
@@ -183,7 +184,8 @@ class TaskWeb:
             middleware=[middleware.Observation(Instruments()), middleware.Fairness(), middleware.Compression()]
         )
         problems.install(self.app)
-        add_task_routes(self.app, self.desk)
+        self.followers = Followers()
+        add_task_routes(self.app, self.desk, self.followers)
         self.client = TestClient(self.app)
 
     def get(self, path: str, **kwargs: Any) -> Any:

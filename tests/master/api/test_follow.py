@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gevent
 import pytest
 
+from master.api.followers import Followers
 from master.api.logs import TaskLogs
 from master.api.presence import ClientGone, while_client_is_there
 from master.errors import StoreUnavailable
@@ -77,13 +78,6 @@ def server(tasks: TaskWeb) -> Iterator[Served]:
         yield server
 
 
-def followers(tasks: TaskWeb) -> int:
-    found = tasks.app._router.find("/api/tasks/task-1/logs")
-    assert found is not None
-    assert isinstance(found[0], TaskLogs)
-    return found[0].followers
-
-
 # From before the start to the end
 
 
@@ -129,7 +123,7 @@ def test_a_task_from_before_its_container_to_its_end(tasks: TaskWeb, server: Ser
         # The connection can be used again.
         reader.request("GET", "/api/tasks/task-1")
         assert reader.answer()[1]["status"] == "completed"
-    wait_until(lambda: followers(tasks) == 0)
+    wait_until(lambda: len(tasks.followers) == 0)
 
 
 def test_a_task_that_ended_before(tasks: TaskWeb, server: Served) -> None:
@@ -271,13 +265,13 @@ def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> N
     readers = [Reader(server.address) for _ in range(10)]
     for reader in readers:
         reader.take(1)
-    assert followers(tasks) == 10
+    assert len(tasks.followers) == 10
     for reader in readers:
         reader.close()
     # Nothing is sent meanwhile: heartbeats come every 15 s.
     with gevent.Timeout(5.0):
         server.connections.join()
-    assert followers(tasks) == 0
+    assert len(tasks.followers) == 0
     assert len(tasks.desk.watches) == 0
 
 
@@ -330,14 +324,14 @@ def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Serve
         assert reader.log(10_000_000) == "x" * 10_000_000
         tasks.desk.end("task-1")
         assert [event.kind for event in reader][-1] == "end"
-    assert followers(tasks) == 1
+    assert len(tasks.followers) == 1
     stalled.close()
-    wait_until(lambda: followers(tasks) == 0)
+    wait_until(lambda: len(tasks.followers) == 0)
 
 
 def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, max_followers=2))
+    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, Followers(2)))
     path = "/few/task-1/logs?follow=true"
     with served(tasks.app) as server:
         readers = [Reader(server.address, path) for _ in range(2)]
@@ -361,7 +355,7 @@ def test_a_head_follows_nothing(tasks: TaskWeb, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert followers(tasks) == 0
+        assert len(tasks.followers) == 0
 
 
 def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
@@ -372,7 +366,7 @@ def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
 
 def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, heartbeat_seconds=0.05))
+    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, Followers(), heartbeat_seconds=0.05))
     with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
         assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
         tasks.desk.place("task-1")
@@ -380,13 +374,32 @@ def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
     wait_until(lambda: len(tasks.desk.watches) == 0)
 
 
+def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served) -> None:
+    tasks.desk.place("task-1")
+    tasks.desk.run("task-1")
+    stalled = Reader(server.address)
+    with Reader(server.address) as reader, Reader(server.address, f"{PATH}&offset=10000000") as other:
+        other.take(1)
+        tasks.desk.say("task-1", b"x" * 10_000_000)
+        reader.log(10_000_000)
+        tasks.followers.end()
+        for events in (list(reader), list(other)):
+            assert events[-1].kind == "problem"
+            assert events[-1].data == {"status": 503, "detail": "the master is stopping; come back in a moment"}
+        reader.request("GET", PATH)
+        assert reader.answer()[0] == 503
+    assert len(tasks.followers) == 1
+    stalled.close()
+    wait_until(lambda: len(tasks.followers) == 0)
+
+
 def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
     tasks.submit()
     with served(tasks.app) as server:
         reader = Reader(server.address)
         reader.take(1)
-        assert followers(tasks) == 1
-    wait_until(lambda: followers(tasks) == 0)
+        assert len(tasks.followers) == 1
+    wait_until(lambda: len(tasks.followers) == 0)
     reader.close()
 
 

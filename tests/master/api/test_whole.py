@@ -10,6 +10,7 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from master.api.followers import Followers
 from master.api.resources import Health
 from master.api.views import FleetViews
 from master.app import create_wsgi
@@ -31,7 +32,9 @@ class Whole:
         views, exposition = FleetViews(), FleetExposition()
         party.fleet.manager.add_observer(views)
         health = Health({}, "1.2.3")
-        self.app = create_wsgi(party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health)
+        self.app = create_wsgi(
+            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers()
+        )
         self.client = TestClient(self.app)
 
     def get(self, path: str) -> Any:
