@@ -22,7 +22,6 @@ SETTLE_SECONDS = 90.0
 """The longest task, its retries and their pauses take less."""
 
 ORPHAN_SECONDS = 60.0
-_CALM_AFTER_SECONDS = 1.0
 _LIVE = "queued,pending,running"
 
 Say = Callable[[str], None]
@@ -35,6 +34,8 @@ class Campaign(NamedTuple):
     seed: int
     kinds: Sequence[Kind]
     rounds_of_each: int
+    calm_after_seconds: float = 2.0
+    """After each round. With streams that are always short the workers would wait longer and longer before each try."""
 
 
 class _Run:
@@ -50,7 +51,7 @@ class _Run:
         self._recorder = recorder
         self._say = say
 
-    def play(self, planned: Sequence[Round]) -> None:
+    def play(self, planned: Sequence[Round], calm_after_seconds: float) -> None:
         """All rounds, one after the other."""
         for plan in planned:
             began = time.monotonic()
@@ -61,7 +62,7 @@ class _Run:
             running = list(self._docker.running.values())
             self._break_and_mend(plan, victim)
             self._wait_until_back(plan)
-            time.sleep(_CALM_AFTER_SECONDS)
+            time.sleep(calm_after_seconds)
             ran = (
                 f"{len(running)} containers ran, {running.count(victim.worker_id)} of them on worker {plan.victim + 1}"
             )
@@ -148,7 +149,7 @@ def run_campaign(campaign: Campaign, engine: Engine, folder: Path, path: Path, s
                     Load(fleet.door, engine.image, submissions(campaign.seed), recorder) as load,
                 ):
                     run = _Run(fleet, load, docker, rest, recorder, say)
-                    run.play(planned)
+                    run.play(planned, campaign.calm_after_seconds)
                     run.settle()
                     run.look_at_everything(_acknowledged(path))
             recorder.add(history.Ended(now()))

@@ -74,7 +74,7 @@ def submissions(seed: int) -> Iterator[Submission]:
 
 def _round(rng: random.Random, number: int, kind: Kind) -> Round:
     # Every draw is made whatever the kind, so that the rounds that follow do not depend on it.
-    calm, victim, stalls = rng.uniform(0.5, 3.0), rng.randrange(WORKERS), rng.random() < 0.5
+    calm, victim, stalls = rng.uniform(1.0, 4.0), rng.randrange(WORKERS), rng.random() < 0.5
     share, gap = rng.random(), rng.uniform(-0.6, 0.6)
     absence = TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS + 1.5 * share if kind is Kind.CUT else share
     return Round(number, kind, calm, victim, stalls, absence, gap)

@@ -19,7 +19,8 @@ ROUNDS_OF_EACH = 2
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_doubled_or_left_behind(docker_engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    run_campaign(Campaign("all", SEED, list(Kind), ROUNDS_OF_EACH), docker_engine, tmp_path, path, print)
+    campaign = Campaign("all", SEED, list(Kind), ROUNDS_OF_EACH, calm_after_seconds=0.2)
+    run_campaign(campaign, docker_engine, tmp_path, path, print)
     records = history.load(path)
     assert [str(violation) for violation in check(records)] == []
     figures = summary(records)
