@@ -9,6 +9,7 @@ Everything here runs on the gevent hub of one process; nothing needs a lock, bec
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -76,9 +77,7 @@ class TelemetryManager:
             _LOGGER.info("worker %s: a new incarnation took over", worker_id)
         worker.held = True
         self._renew(worker_id, now)
-        self._publish(
-            worker, worker.telemetry._replace(registration=registration, is_active=True, last_update=self._clock.wall())
-        )
+        self._publish(worker, registration=registration, is_active=True, last_update=self._clock.wall())
 
     def unregister_worker(self, worker_id: str) -> None:
         """Forget the worker: its row, its greenlet, its queue and every view of it. Raises ``UnknownWorker``."""
@@ -90,7 +89,10 @@ class TelemetryManager:
         worker.close(drop_pending=True)
         self._revision += 1
         for observer in self._observers:
-            observer.worker_removed(worker_id)
+            try:
+                observer.worker_removed(worker_id)
+            except Exception:
+                _LOGGER.exception("worker %s: an observer failed on its removal", worker_id)
 
     def forget_worker(self, worker_id: str) -> None:
         """``unregister_worker`` for a worker that is gone. Raises ``UnknownWorker``, ``WorkerStillActive``."""
@@ -102,7 +104,7 @@ class TelemetryManager:
         """Show what the worker's tasks take of it. A worker that is not in the table is fine."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.telemetry.allocation != allocation:
-            self._publish(worker, worker.telemetry._replace(allocation=allocation))
+            self._publish(worker, allocation=allocation)
 
     def release_worker(self, worker_id: str, incarnation_id: str) -> None:
         """The incarnation's connection ended: another one need not wait until this one counts as silent."""
@@ -198,7 +200,7 @@ class TelemetryManager:
                 "worker %s is inactive: nothing heard for %.0f s", worker_id, self.terms.inactivity_timeout_seconds
             )
             self._remembered.renew(worker_id, now)
-            self._publish(worker, worker.telemetry._replace(is_active=False))
+            self._publish(worker, is_active=False)
         for worker_id in self._remembered.expire(now):
             _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, self.terms.retention_seconds)
             self.unregister_worker(worker_id)
@@ -270,12 +272,10 @@ class TelemetryManager:
     def _process(self, worker: WorkerRow, pending: PendingReading) -> None:
         self._publish(
             worker,
-            worker.telemetry._replace(
-                reading=pending.reading,
-                is_active=worker.telemetry.worker_id in self._leases,
-                last_update=pending.received_wall,
-                counts=worker.counts,
-            ),
+            reading=pending.reading,
+            is_active=worker.telemetry.worker_id in self._leases,
+            last_update=pending.received_wall,
+            counts=worker.counts,
         )
         visible = self._clock.monotonic()
         self._instruments.heartbeat_receipt_to_visible.observe(visible - pending.received_monotonic)
@@ -288,11 +288,15 @@ class TelemetryManager:
                 self._instruments.update_callback_failures.inc()
                 _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
 
-    def _publish(self, worker: WorkerRow, telemetry: WorkerTelemetry) -> None:
+    def _publish(self, worker: WorkerRow, **changes: Any) -> None:
+        """Change the worker's record, and tell the observers."""
         self._revision += 1
-        worker.telemetry = telemetry = telemetry._replace(revision=self._revision)
+        worker.telemetry = telemetry = worker.telemetry._replace(revision=self._revision, **changes)
         for observer in self._observers:
-            observer.worker_changed(telemetry)
+            try:
+                observer.worker_changed(telemetry)
+            except Exception:
+                _LOGGER.exception("worker %s: an observer failed on a change of it", telemetry.worker_id)
 
     def _watch_liveness(self) -> None:
         """Body of the checker's greenlet."""

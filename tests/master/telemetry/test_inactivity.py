@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from master.config import Terms
-from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
+from master.telemetry.records import WorkerTelemetry
+from tests.master.fleet import Fleet, Recorder, heartbeat, running_fleet, settle
 
 
 def test_a_silent_worker_is_active_for_30_s_and_inactive_by_31(fleet: Fleet) -> None:
@@ -185,3 +186,31 @@ def test_the_terms_say_how_long_a_worker_may_be_silent() -> None:
         assert fleet.is_active()
         fleet.pass_time(0.25)
         assert not fleet.is_active()
+
+
+class Fragile:
+    """An observer that fails at one worker."""
+
+    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
+        if telemetry.worker_id == "rack-1" and not telemetry.is_active:
+            raise RuntimeError("nobody expected silence")
+
+    def worker_removed(self, worker_id: str) -> None:
+        if worker_id == "rack-1":
+            raise RuntimeError("nobody expected an end")
+
+
+def test_an_observer_that_fails_at_one_worker_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    workers = ["rack-1", "rack-2", "rack-3"]
+    later = Recorder()
+    with running_fleet(Terms(), Fragile(), later) as fleet:
+        for worker_id in workers:
+            fleet.beat(worker_id)
+        fleet.pass_time(60.0)
+        assert [fleet.is_active(worker_id) for worker_id in workers] == [False, False, False]
+        assert [change.worker_id for change in later.changes if not change.is_active] == workers
+        for worker_id in workers:
+            fleet.manager.unregister_worker(worker_id)
+        assert fleet.seen.removed == later.removed == workers
+    assert "worker rack-1: an observer failed on a change of it" in caplog.text
+    assert "worker rack-1: an observer failed on its removal" in caplog.text

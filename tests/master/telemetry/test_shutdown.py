@@ -9,9 +9,12 @@ from gevent.event import Event
 
 from master.config import Terms
 from master.errors import MasterStopping
+from master.instruments import Instruments
+from master.telemetry.manager import TelemetryManager
+from master.telemetry.ports import Clock
 from master.telemetry.records import WorkerTelemetry
 from proto import fleetpulse_pb2 as pb
-from tests.master.fleet import Fleet, heartbeat, running_fleet, settle, wait_until
+from tests.master.fleet import Fleet, ManualClock, heartbeat, settle, wait_until
 
 
 def living_greenlets(name: str) -> list[str]:
@@ -63,32 +66,34 @@ def test_who_comes_too_late_is_told_that_the_master_stops(fleet: Fleet) -> None:
     assert living_greenlets("telemetry-") == []
 
 
-class FailingOnce:
-    """An observer that fails at the first worker that it sees turn inactive."""
+class FailingClock(ManualClock):
+    """One that fails at the first look."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.has_failed = False
 
-    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
-        if not telemetry.is_active and not self.has_failed:
-            self.has_failed = True
-            raise RuntimeError("the view is broken")
+    @property
+    def port(self) -> Clock:
+        return Clock(monotonic=self.look, wall=lambda: self.wall)
 
-    def worker_removed(self, worker_id: str) -> None:
-        pass
+    def look(self) -> float:
+        if not self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("the clock stands")
+        return self.monotonic
 
 
 def test_the_checker_goes_on_by_itself_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
-    terms = Terms(heartbeat_interval_seconds=0.1, inactivity_timeout_seconds=0.5)
-    with running_fleet(terms, FailingOnce()) as fleet:
-        fleet.manager.start()
-        fleet.manager.check_liveness()
-        for worker_id in ("first", "second"):
-            fleet.beat(worker_id)
-            fleet.clock.advance(0.75)  # less than what counts as a stall
-            wait_until(lambda: not fleet.is_active(worker_id))  # noqa: B023 - called in this round of the loop
-        assert "the check for silent workers failed" in caplog.text
-        assert fleet.manager.what_is_wrong() is None
+    clock = FailingClock()
+    manager = TelemetryManager(Terms(inactivity_timeout_seconds=0.5), Instruments(), clock=clock.port)
+    manager.start()
+    wait_until(lambda: "the check for silent workers failed" in caplog.text)
+    manager.register_worker("rack-7")
+    clock.advance(0.75)  # less than what counts as a stall
+    wait_until(lambda: not manager.get_worker_telemetry("rack-7").is_active)
+    assert manager.what_is_wrong() is None
+    manager.shutdown()
 
 
 def test_health_is_a_checker_that_lives(fleet: Fleet) -> None:
