@@ -128,7 +128,7 @@ def _store() -> list[sdk.Panel]:
         lines(Text("Rounds", "Scheduling rounds, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_scheduling_round_seconds_count')})", "rounds"), size=THIRD),
         firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock).*"}, THIRD,
-               ", about the master"),
+               ", about the master", of_workers=False),
     ]  # fmt: skip
 
 

@@ -79,8 +79,8 @@ def _override(column: Column) -> sdk.DashboardFieldConfigSourceOverrides:
 WORKER = Column("Worker", "worker_id", link=WORKER_OF_ROW)
 
 
-def firing(matchers: dict[str, str], size: Size, about: str) -> sdk.Panel:
-    """The alerts that fire, of those whose labels match."""
+def firing(matchers: dict[str, str], size: Size, about: str, *, of_workers: bool = True) -> sdk.Panel:
+    """The alerts that fire, of those whose labels match; only those of workers name one."""
     text = Text(
         "Alerts that fire",
         f"Alerts of FleetPulse that fire now{about}; a click on one opens its runbook. Empty is good, or Prometheus "
@@ -90,7 +90,7 @@ def firing(matchers: dict[str, str], size: Size, about: str) -> sdk.Panel:
     columns = (
         Column("Alert", "alertname", link=RUNBOOK_OF_ROW),
         Column("Severity", "severity"),
-        WORKER,
+        *([WORKER] if of_workers else []),
         Column("About", "about"),
         Column("Active for", alerts(matchers), "s"),
     )

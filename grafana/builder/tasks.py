@@ -143,7 +143,7 @@ def _failures() -> list[sdk.Panel]:
                    "Reports and logs about attempts that were not the worker's any more, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_reports_stale_total')})", "stale"),
               limits=alerting("stale_reports_rate"), size=THIRD),
-        firing({"alertname": "FleetPulse(Task|Docker).*"}, THIRD, ", about tasks"),
+        firing({"alertname": "FleetPulse(Task|Docker).*"}, THIRD, ", about tasks", of_workers=False),
     ]  # fmt: skip
 
 

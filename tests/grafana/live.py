@@ -14,6 +14,11 @@ from tests.e2e.wire import Wire, a_heartbeat
 from tests.tools import ROOT, require_tool
 
 WORKERS = 24
+DRAINED = "sim-24"
+VANISHING = ("sim-01", "sim-02")
+IN_DEPTH = "sim-06"
+"""It has GPUs, and one of them is promised to a task that runs on."""
+
 BY_HAND = "by-hand"
 """A worker that gives readings that simulated machines do not have."""
 
@@ -111,7 +116,7 @@ class Scene:
         self._wire = Wire(self.master.target)
         self.begin = time.time()
         processes.simulate(
-            self.master.target, WORKERS, "--gpu-share", "0.75", "--vanish", "2",
+            self.master.target, WORKERS, "--gpu-share", "0.75", "--vanish", str(len(VANISHING)),
             "--trouble-after", "4", "--trouble-for", "1",
         )  # fmt: skip
         eventually(lambda: self.master.active() == WORKERS)
@@ -120,6 +125,7 @@ class Scene:
         self._tasks()
         eventually(self._has_everything, 45.0)
         self.end = time.time()
+        self.exposition = self.master.get("/metrics").text
 
     def _is_scraped(self) -> bool:
         return len(self.prometheus.at(time.time(), "fleetpulse_worker_up")) == WORKERS
@@ -140,14 +146,13 @@ class Scene:
 
     def _tasks(self) -> None:
         """Some that run on, some that end well, fail, are lost with their worker, or fit nowhere."""
-        self._jobs.post("/api/workers/sim-24/drain", {})
-        for worker_id in ("sim-01", "sim-05"):
-            self._jobs.submit("sleep", "600", constraints={"worker_id": worker_id}, max_retries=0)
+        self._jobs.post(f"/api/workers/{DRAINED}/drain", {})
+        self._jobs.submit("sleep", "600", constraints={"worker_id": VANISHING[0]})
+        self._jobs.submit("sleep", "600", constraints={"worker_id": IN_DEPTH}, gpu_required=1)
         self._jobs.submit("sleep", "600", constraints={"worker_id": "nobody"})
         for command in (["true"], ["sleep", "1"], ["false"]):
             for _ in range(4):
-                self._jobs.submit(*command, max_retries=0)
-        self._jobs.submit("sleep", "600", gpu_required=1)
+                self._jobs.submit(*command)
 
     def _has_everything(self) -> bool:
         """Prometheus has seen the last of what was begun, for long enough to have a rate. Heartbeats go on."""

@@ -1,0 +1,56 @@
+"""Colours change where alerts fire."""
+
+import re
+from typing import Any
+
+import pytest
+
+from grafana.builder.limits import BY_SEVERITY, alerting
+from monitoring.thresholds import THRESHOLDS
+from tests.grafana.boards import every_panel
+
+OWN = {("red", 1), ("orange", 1), ("green", 1)}
+"""One is too many, one is worth a look, one is good: no limit of an alert."""
+
+UNDRAWN = {
+    "fleet_gone_workers": "a second condition of an alert whose first is drawn",
+    "filesystem_fills_guard_ratio": "a second condition of an alert that is drawn as what is full in 4 hours",
+    "task_failures": "a second condition of an alert whose first is drawn",
+    "anomaly_peer_z": "a second condition of an alert whose first is drawn",
+}
+
+
+def steps_of(panel: dict[str, Any]) -> set[tuple[str, float]]:
+    """Colour and value of every limit of a panel, its columns among them."""
+    config = panel["fieldConfig"]
+    limits = [config["defaults"].get("thresholds") or {"steps": []}]
+    limits += [prop["value"] for one in config["overrides"] for prop in one["properties"] if prop["id"] == "thresholds"]
+    return {(step["color"], step["value"]) for one in limits for step in one["steps"] if step["value"] is not None}
+
+
+DRAWN = {step for _, panel in every_panel() for step in steps_of(panel)}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS.keys() - UNDRAWN.keys())
+def test_where_an_alert_fires_is_drawn_in_the_colour_of_its_severity(name: str) -> None:
+    threshold = THRESHOLDS[name]
+    assert (BY_SEVERITY[threshold.severity], threshold.value) in DRAWN
+
+
+def test_nothing_else_is_drawn() -> None:
+    assert {(BY_SEVERITY[one.severity], one.value) for one in THRESHOLDS.values()} >= DRAWN - OWN
+    assert UNDRAWN.keys() <= THRESHOLDS.keys()
+
+
+def test_several_limits_go_up() -> None:
+    limits = alerting("filesystem_full_ratio", "filesystem_ratio")
+    values = [THRESHOLDS[name].value for name in ("filesystem_ratio", "filesystem_full_ratio")]
+    assert [step.value for step in limits.steps] == [None, *values]
+    with pytest.raises(KeyError):
+        alerting("no_such_limit")
+
+
+@pytest.mark.parametrize(("uid", "panel"), every_panel())
+def test_an_alert_that_is_named_exists(uid: str, panel: dict[str, Any]) -> None:
+    alerts = {threshold.alert for threshold in THRESHOLDS.values()}
+    assert set(re.findall(r"FleetPulse[A-Z]\w+", panel["description"])) <= alerts

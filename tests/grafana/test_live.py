@@ -1,0 +1,189 @@
+"""Every query on a real Prometheus that scraped a real master: it is understood, and gives data, of what there is."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from grafana.builder.queries import ROWS
+from tests.e2e.processes import Processes
+from tests.grafana.boards import UIDS, Target, every_panel, every_target, filled_in, load
+from tests.grafana.live import BY_HAND, DRAINED, IN_DEPTH, VANISHING, WORKERS, Sample, Scene
+from tests.grafana.promql import names_in
+from tests.tools import ROOT
+
+pytestmark = pytest.mark.e2e
+
+RIGHTLY_EMPTY = {
+    ("fleetpulse-fleet", "Not as usual"): "what is usual for a worker is known after an hour",
+    ("fleetpulse-master", "Failed transactions"): "the store of a healthy master fails at nothing",
+}
+
+NOT_SIMULATED = {("fleetpulse-worker", "Swap")}
+"""Simulated machines do not give it, another worker does."""
+
+MOST_LINES = 16
+"""Of one query of a graph, with more workers and GPUs than that."""
+
+PROMETHEUS_OWN = {
+    "ALERTS": {"alertname", "alertstate", "severity", "worker_id"},
+    "ALERTS_FOR_STATE": {"alertname", "severity", "worker_id"},
+    "scrape_duration_seconds": set[str](),
+    "scrape_samples_scraped": set[str](),
+}
+"""Series that Prometheus makes, with their labels; every series has those of its scrape job as well."""
+
+EVERY_TARGET = [pytest.param(target, id=str(target)) for target in every_target()]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    processes = Processes(tmp_path_factory.mktemp("scene"))
+    try:
+        scene = Scene(processes)
+        yield scene
+        scene.close()
+    except BaseException:
+        print("\n".join(f"{name}:\n{text}" for name, text in processes.logs()))
+        raise
+    finally:
+        processes.close()
+
+
+def variables(scene: Scene, uid: str, worker: str = IN_DEPTH) -> Mapping[str, str]:
+    """What Grafana would put for them: of every worker, in the whole time, a step and a scrape a second apart."""
+    return {
+        "search": ".*",
+        "worker": worker if uid == "fleetpulse-worker" else ".*",
+        "__range": f"{math.ceil(scene.end - scene.begin)}s",
+        "__rate_interval": "4s",
+    }
+
+
+def answer(scene: Scene, target: Target, worker: str = IN_DEPTH) -> list[Sample]:
+    """The series that have a value, of one query."""
+    expr = filled_in(target.expr, variables(scene, target.uid, worker))
+    prometheus = scene.prometheus
+    found = prometheus.at(scene.end, expr) if target.is_instant else prometheus.over(scene.begin, scene.end, expr)
+    return [sample for sample in found if not all(math.isnan(value) for value in sample.values)]
+
+
+def of(uid: str, panel: str) -> list[Target]:
+    """The queries of one panel."""
+    return [target for target in every_target() if (target.uid, target.panel) == (uid, panel)]
+
+
+def shown(scene: Scene, uid: str, panel: str) -> list[Sample]:
+    """What the first query of a panel gives."""
+    return answer(scene, of(uid, panel)[0])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("target", EVERY_TARGET)
+def test_a_query_gives_data(scene: Scene, target: Target) -> None:
+    key = (target.uid, target.panel)
+    found = answer(scene, target, BY_HAND if key in NOT_SIMULATED else IN_DEPTH)
+    assert bool(found) is (key not in RIGHTLY_EMPTY), RIGHTLY_EMPTY.get(key, "empty")
+    assert len(found) <= (ROWS if target.is_instant else MOST_LINES)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("uid", UIDS)
+def test_a_legend_and_a_column_name_labels_that_there_are(scene: Scene, uid: str) -> None:
+    for panel in (panel for of_uid, panel in every_panel() if of_uid == uid):
+        targets = of(uid, panel["title"])
+        labels = {label for target in targets for sample in answer(scene, target) for label in sample.labels}
+        for target in panel["targets"]:
+            wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert wanted <= labels or (uid, panel["title"]) in RIGHTLY_EMPTY, panel["title"]
+        if panel["type"] == "table":
+            sources = panel["transformations"][-1]["options"]["renameByName"].keys()
+            columns = {source for source in sources if not source.startswith("Value")}
+            assert columns == labels, panel["title"]
+
+
+def test_metrics_and_labels_exist(scene: Scene) -> None:
+    """In the text of /metrics, among the recording rules, or as what Prometheus adds."""
+    labels = dict(PROMETHEUS_OWN)
+    for family in text_string_to_metric_families(scene.exposition):
+        labels[family.name] = labels.setdefault(family.name, set())
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    recorded = recorded_names()
+    joined = {label for own in labels.values() for label in own} | {"instance", "job", "about", "reading"}
+    exprs = [target.expr for target in every_target()]
+    exprs += [load(uid)["annotations"]["list"][0]["expr"] for uid in UIDS]
+    for expr in exprs:
+        names = names_in(expr)
+        # There is no failure of the store to count.
+        assert names.metrics - recorded - {"fleetpulse_store_errors_total"} <= labels.keys(), expr
+        for metric, label in names.matched:
+            assert metric in recorded or label in labels[metric], expr
+        assert names.labels <= joined, expr
+
+
+def recorded_names() -> set[str]:
+    files = [yaml.safe_load(path.read_text()) for path in (ROOT / "monitoring" / "rules").glob("*.yml")]
+    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
+    return {rule["record"] for rule in rules if "record" in rule}
+
+
+def test_no_query_knows_what_a_scrape_job_is_called() -> None:
+    for target in every_target():
+        assert not {"instance", "job"} & {label for _, label in names_in(target.expr).matched}, target
+
+
+def test_the_list_of_workers_and_the_marks_of_alerts(scene: Scene) -> None:
+    for uid in UIDS:
+        board = load(uid)
+        (alerts,) = board["annotations"]["list"]
+        marks = scene.prometheus.over(scene.begin, scene.end, filled_in(alerts["expr"], variables(scene, uid)))
+        assert marks
+        assert all(mark.labels.keys() == {"alertname", "severity"} for mark in marks)
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+                assert asked is not None
+                match = filled_in(asked[1], {"search": "sim-0[1-3]"})
+                assert scene.prometheus.get(f"label/{asked[2]}/values", **{"match[]": match}) == [
+                    "sim-01",
+                    "sim-02",
+                    "sim-03",
+                ]
+
+
+def test_the_fleet_is_counted_right(scene: Scene) -> None:
+    active = WORKERS + 1 - len(VANISHING)
+    (count,) = shown(scene, "fleetpulse-fleet", "Active")
+    assert count.values == [active]
+    (inactive,) = shown(scene, "fleetpulse-fleet", "Inactive")
+    assert inactive.values == [len(VANISHING)]
+    (gone,) = shown(scene, "fleetpulse-fleet", "Gone")
+    assert gone.values == [pytest.approx(len(VANISHING) / (WORKERS + 1))]
+    silent = shown(scene, "fleetpulse-fleet", "Inactive workers")
+    assert {(s.labels["worker_id"], s.labels["hostname"]) for s in silent} == {(w, f"{w}.simulated") for w in VANISHING}
+    (no_tasks,) = shown(scene, "fleetpulse-fleet", "Take no tasks")
+    assert no_tasks.values == [1.0], DRAINED
+
+
+@pytest.mark.parametrize("panel", ["CPU of all workers", "Memory of all workers"])
+def test_a_heat_map_counts_every_active_worker_once(scene: Scene, panel: str) -> None:
+    buckets = {sample.labels["le"]: sample.values[-1] for sample in shown(scene, "fleetpulse-fleet", panel)}
+    assert buckets["1.0"] == WORKERS + 1 - len(VANISHING)
+    in_order = [buckets[le] for le in sorted(buckets, key=float)]
+    assert in_order == sorted(in_order)
+    assert len(in_order) == 10
+
+
+def test_an_inactive_worker_shows_its_state_and_when_it_was_heard(scene: Scene) -> None:
+    by_panel = {
+        panel: [s.values for target in of("fleetpulse-worker", panel) for s in answer(scene, target, VANISHING[0])]
+        for panel in ("State", "Last heard", "Cores", "Up for")
+    }
+    assert by_panel["State"] == [[0.0]]
+    ((silence,),) = by_panel["Last heard"]
+    assert 2.0 < silence < 60.0
+    assert by_panel["Cores"] == by_panel["Up for"] == []
