@@ -10,6 +10,9 @@ Call = grpc.aio.ServicerContext[bytes, bytes]
 """A call without (de)serializers: bytes in, bytes out, ``grpc.aio.EOF`` at the end."""
 
 
+_CANCELLED_WITHIN_SECONDS = 0.05
+
+
 class Ending(NamedTuple):
     """How the master ends a call."""
 
@@ -41,8 +44,11 @@ class Stream:
             self._loop.call_soon_threadsafe(self._outbox.put_nowait, item)
 
     def hang_up(self) -> None:
-        """The worker closed its side, or the connection broke."""
-        self._outbox.put_nowait(Ending(grpc.StatusCode.OK))
+        """The worker closed its side, cancelled the call, or the connection broke.
+
+        To read is the same for all three. In the latter two grpc cancels the pump next; so the first waits for that.
+        """
+        self._loop.call_later(_CANCELLED_WITHIN_SECONDS, self._outbox.put_nowait, Ending(grpc.StatusCode.OK))
 
     async def pump(self, call: Call) -> None:
         """Carry out what the hub wants until the call ends."""
