@@ -20,11 +20,16 @@ class Backoff:
         self._factor = factor
         self._cap_seconds = cap_seconds
         self._rng = rng or random.Random()
+        self._limit_seconds = cap_seconds
         self._next_seconds = initial_seconds
+
+    def limit(self, seconds: float) -> None:
+        """No delay is longer than this from now on, nor than the cap. Less than the first delay counts as that."""
+        self._limit_seconds = max(self._initial_seconds, seconds)
 
     def next_delay_seconds(self) -> float:
         """The delay before the next try."""
-        delay = self._next_seconds
+        delay = min(self._next_seconds, self._limit_seconds)
         self._next_seconds = min(delay * self._factor, self._cap_seconds)
         return delay * self._rng.uniform(0.5, 1.0)
 

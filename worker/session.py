@@ -30,6 +30,9 @@ GOODBYE_SECONDS = 1.0
 LASTING_SECONDS = 5.0
 """A stream that lived this long was good: the next outage starts with short delays again."""
 
+LONGEST_DELAY_RATIO = 0.5
+"""Of the inactivity timeout: between two tries to reach the master."""
+
 _CHANNEL_OPTIONS = (
     # One connection a worker, also where a process holds thousands of them.
     ("grpc.use_local_subchannel_pool", 1),
@@ -169,6 +172,8 @@ class WorkerSession:
                     raise TimeoutError
                 return
             terms = registered.result()
+            # A master that is started again gives up what its workers ran when they are not back in that time.
+            self._backoff.limit(terms.inactivity_timeout_seconds * LONGEST_DELAY_RATIO)
             self._outage.over()
             _LOGGER.info(
                 "worker %s: registered at %s, beats every %g s",

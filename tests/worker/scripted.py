@@ -45,14 +45,16 @@ class ScriptedStream:
         async with self._sending:
             await self._context.write(message)
 
-    async def register(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
+    async def register(self, interval_seconds: float = INTERVAL_SECONDS, timeout_seconds: float = 30.0) -> None:
         """Wait for Register, and grant terms."""
         first = await self.receive()
         assert first is not None
         assert first.WhichOneof("message") == "register"
         await self.send(
             pb.MasterMessage(
-                registered=pb.Registered(heartbeat_interval_seconds=interval_seconds, inactivity_timeout_seconds=30.0)
+                registered=pb.Registered(
+                    heartbeat_interval_seconds=interval_seconds, inactivity_timeout_seconds=timeout_seconds
+                )
             )
         )
 

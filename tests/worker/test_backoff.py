@@ -28,6 +28,16 @@ def test_a_reset_starts_over() -> None:
     assert [backoff.next_delay_seconds() for _ in range(2)] == [1.0, 2.0]
 
 
+def test_a_limit_below_the_cap_holds_until_there_is_another() -> None:
+    backoff = Backoff(initial_seconds=1.0, factor=2.0, cap_seconds=5.0, rng=NoJitter())
+    backoff.limit(3.0)
+    assert [backoff.next_delay_seconds() for _ in range(4)] == [1.0, 2.0, 3.0, 3.0]
+    backoff.limit(60.0)
+    assert [backoff.next_delay_seconds() for _ in range(2)] == [5.0, 5.0]
+    backoff.limit(0.0)
+    assert backoff.next_delay_seconds() == 1.0
+
+
 @given(st.integers())
 def test_chance_shortens_each_delay_by_half_at_most(seed: int) -> None:
     longest, shortened = Backoff(rng=NoJitter()), Backoff(rng=random.Random(seed))

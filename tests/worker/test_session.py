@@ -67,6 +67,21 @@ def test_it_beats_at_the_interval_that_the_master_grants() -> None:
     run(test())
 
 
+def test_it_tries_at_least_twice_in_an_inactivity_timeout() -> None:
+    async def serve_impatiently(stream: ScriptedStream) -> None:
+        await stream.register(timeout_seconds=3.0)
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(serve_impatiently) as master, session_at(master.target) as session:
+            await eventually(lambda: session.is_connected)
+            delays = [session._backoff.next_delay_seconds() for _ in range(30)]
+        assert max(delays) <= 1.5
+
+    run(test())
+
+
 def test_workers_that_came_at_once_do_not_beat_at_once() -> None:
     async def second_gap(master: ScriptedMaster, seed: int) -> float:
         session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(seed))
