@@ -69,7 +69,7 @@ def submissions(seed: int) -> Iterator[Submission]:
     """Tasks without end."""
     rng = random.Random(f"jobs {seed}")
     for number in count(1):
-        yield Submission(rng.uniform(0.2, 0.9), _job(rng, f"chaos-{seed}-{number}"))
+        yield Submission(rng.uniform(0.4, 1.3), _job(rng, f"chaos-{seed}-{number}"))
 
 
 def _round(rng: random.Random, number: int, kind: Kind) -> Round:
