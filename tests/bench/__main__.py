@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from tests.bench import manager
-from tests.bench.figures import IDLE, compared
+from tests.bench.figures import IDLE, PLACING, SMALL, compared
 from tests.bench.fleet import running_fleet
 from tests.bench.host import describe_host
 from tests.bench.idle import measure_idle
@@ -23,6 +23,7 @@ from tests.bench.probe import measure_probe
 from tests.bench.processes import ROOT, BenchError, find_tool, run_json
 from tests.bench.report import Run, print_table, write_docs
 from tests.bench.rest import measure_metrics, measure_rest
+from tests.bench.tasks import TaskPlan, measure_burst, measure_containers, measure_placing, measure_submits
 from tests.bench.window import measure_window, whole_run
 
 _RESULTS = ROOT / "bench-results"
@@ -46,11 +47,12 @@ class Plan(NamedTuple):
     idle_starts: int = 3
     manager_rounds: int = 5
     peers: bool = True
+    tasks: TaskPlan | None = TaskPlan()
 
 
 QUICK = Plan(
     workers=(200,), window_seconds=10.0, rest_seconds=1.0, fetches=10, probes=20, idle_seconds=2.0, idle_starts=1,
-    manager_rounds=1,
+    manager_rounds=1, tasks=TaskPlan(submits=10, containers=2, queued=50, history=500, pages=5, burst=20),
 )  # fmt: skip
 
 
@@ -59,6 +61,7 @@ QUICK = Plan(
 @click.option("--seconds", type=click.FloatRange(5.0), default=_SECONDS, help="Length of the steady window of each.")
 @click.option("--quick", is_flag=True, help="200 workers for 10 s, and everything else short: to see that it works.")
 @click.option("--skip-peers", is_flag=True, help="Leave out prometheus_client and the Pushgateway.")
+@click.option("--skip-tasks", is_flag=True, help="Leave out tasks, which need a Docker Engine and root to start one.")
 @click.option(
     "--json",
     "json_path",
@@ -85,7 +88,7 @@ def main(**options: Any) -> None:
 
 def _new_run(options: Mapping[str, Any]) -> Run:
     plan = QUICK if options["quick"] else Plan(_sizes(options["workers"]), options["seconds"])
-    plan = plan._replace(peers=not options["skip_peers"])
+    plan = plan._replace(peers=not options["skip_peers"], tasks=None if options["skip_tasks"] else plan.tasks)
     for tool in ("wrk", "prometheus-pushgateway") if plan.peers else ("wrk",):
         find_tool(tool)
     began = datetime.now().astimezone()
@@ -126,11 +129,27 @@ def measure(plan: Plan, folder: Path) -> Iterator[Rows]:
     command = [sys.executable, "-m", "tests.bench.manager", str(plan.manager_rounds)]
     rows[manager.WORKERS] = run_json("manager", command, folder, 300.0)
     yield rows
+    if plan.tasks is not None:
+        rows[IDLE] |= _measure_tasks(plan.tasks, folder)
+        rows[PLACING] = _measure_placing(plan.tasks, folder)
+        yield rows
     for workers in plan.workers:
         row = rows.setdefault(workers, {})
         row |= _measure_fleet(plan, workers, folder)
         row |= compared(row)
         yield rows
+
+
+def _measure_tasks(plan: TaskPlan, folder: Path) -> dict[str, float | None]:
+    _say(f"submits, and pages of {plan.history:,} tasks")
+    row = measure_submits(folder, plan)
+    _say("tasks in real containers")
+    return row | measure_containers(folder, plan)
+
+
+def _measure_placing(plan: TaskPlan, folder: Path) -> dict[str, float | None]:
+    _say(f"{plan.queued:,} tasks wait for {PLACING} workers")
+    return measure_placing(folder, plan)
 
 
 def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | None]:
@@ -145,6 +164,9 @@ def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | 
         row |= figures
         _say(f"{workers:,} workers: from outside")
         row |= measure_probe(fleet, plan.probes)
+        if plan.tasks is not None and workers <= SMALL:
+            _say(f"{workers:,} workers: {plan.tasks.burst} submits at once")
+            row |= measure_burst(fleet, plan.tasks)
         row |= whole_run(fleet)
     if plan.peers:
         _say(f"{workers:,} workers: the same samples in prometheus_client")
@@ -168,8 +190,7 @@ def _command(options: Mapping[str, Any]) -> str:
         words.append(f"--workers {options['workers']}")
     if options["seconds"] != _SECONDS:
         words.append(f"--seconds {options['seconds']:g}")
-    if options["skip_peers"]:
-        words.append("--skip-peers")
+    words += [f"--skip-{part}" for part in ("peers", "tasks") if options[f"skip_{part}"]]
     return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 

@@ -16,6 +16,9 @@ SMALL, LARGE = 1_000, 5_000
 IDLE = 1
 """The number of workers of an idle master."""
 
+PLACING = 200
+"""The number of workers that a queue of tasks is placed on."""
+
 
 class Unit(NamedTuple):
     """How an SI number is shown."""
@@ -112,8 +115,24 @@ SECTIONS = (
         _percentiles("/health", "health", _below(5e-3)),
         _percentiles("/metrics", "metrics", _below(5e-3, 40e-3)),
         Figure("/metrics, the first when nobody had asked", MS, ("metrics_first_seconds",)),
+        Figure("/metrics, gzip, the slowest of one each 15 s in the window", MS, ("metrics_in_window_max_seconds",)),
         _percentiles("/metrics, gzip", "metrics_gzip", _below(5e-3)),
         Figure("/metrics, size plain / gzip", MB, ("metrics_bytes", "metrics_gzip_bytes")),
+    )),
+    Section("Tasks", (
+        Figure("a submit, durable, p99 / p50", MS, ("submit_p99_seconds", "submit_p50_seconds"),
+               {IDLE: Goal("<", 10e-3)}),
+        Figure("from the submit until the container runs, p99 / p50", MS,
+               ("submit_to_running_p99_seconds", "submit_to_running_p50_seconds"), {IDLE: Goal("<", 1.0)}),
+        Figure("tasks that have ended, in the store", COUNT, ("history_tasks",)),
+        _percentiles("... a page of them", "task_page", {IDLE: Goal("<", 20e-3)}),
+        _percentiles("... a page by status and worker", "task_page_filtered", {IDLE: Goal("<", 20e-3)}),
+        Figure("queued tasks placed, from the first worker on", COUNT, ("placing_tasks",)),
+        Figure("... within", SECONDS, ("placing_seconds",), {PLACING: Goal("<", 2.0)}),
+        Figure("submits at once while the fleet beats", COUNT, ("burst_submits",)),
+        _percentiles("... each of them", "burst_submit", {}),
+        _percentiles("... heartbeats meanwhile, receipt to visible", "burst_receipt_to_visible",
+                     {SMALL: Goal("<", 50e-3)}),
     )),
     Section("prometheus_client with the same samples", (
         Figure("generate_latest, p50", MS, ("latest_p50_seconds",)),

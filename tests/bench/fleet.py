@@ -52,11 +52,13 @@ class Fleet(NamedTuple):
 
 
 @contextmanager
-def running_master(folder: Path) -> Iterator[Master]:
-    """A master with the settings that it has by itself, but for its ports."""
+def running_master(folder: Path, data_dir: Path | None = None) -> Iterator[Master]:
+    """A master with the settings that it has by itself, but for its ports and the folder of its tasks."""
     http_port, grpc_port = free_port(), free_port()
-    command = [sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port)]
-    command += ["--heartbeat-interval", f"{INTERVAL_SECONDS:g}s"]
+    command: list[str | Path] = [
+        sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
+        "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}",
+    ]  # fmt: skip
     started = time.perf_counter()
     with running("master", command, folder) as process:
         wait_until(lambda: _is_healthy(http_port), _UP_SECONDS, "not healthy", process, poll_seconds=_POLL_SECONDS)
@@ -67,30 +69,36 @@ def running_master(folder: Path) -> Iterator[Master]:
 def running_fleet(folder: Path, workers: int) -> Iterator[Fleet]:
     """A fleet of which every worker is connected and has beaten."""
     ramp_seconds = max(workers / _ARRIVALS_PER_SECOND, 1.0)
-    with running_master(folder) as master:
-        command: Command = [
-            Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{HOST}:{master.grpc_port}",
-            "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
-        ]  # fmt: skip
-        with running("simulator", command, folder) as simulator:
-            fleet = Fleet(master, simulator, workers)
-            patience_seconds = ramp_seconds + _PATIENCE_SECONDS
-            needed = (master.process, simulator)
-            wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
-            wait_until(lambda: _have_beaten(fleet), _PATIENCE_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
-            # The answers that showed it were large; let what they delayed pass.
-            time.sleep(_SETTLING_SECONDS)
-            yield fleet
+    with running_master(folder) as master, running_simulator(folder, master, workers, ramp_seconds) as simulator:
+        fleet = Fleet(master, simulator, workers)
+        patience_seconds = ramp_seconds + _PATIENCE_SECONDS
+        needed = (master.process, simulator)
+        wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
+        wait_until(lambda: _have_beaten(fleet), _PATIENCE_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
+        # The answers that showed it were large; let what they delayed pass.
+        time.sleep(_SETTLING_SECONDS)
+        yield fleet
 
 
 @contextmanager
-def running_worker(folder: Path, master: Master) -> Iterator[Child]:
+def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: float) -> Iterator[Child]:
+    """Simulated workers on their way to the master."""
+    command: Command = [
+        Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{HOST}:{master.grpc_port}",
+        "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
+    ]  # fmt: skip
+    with running("simulator", command, folder) as simulator:
+        yield simulator
+
+
+@contextmanager
+def running_worker(folder: Path, master: Master, **env: str) -> Iterator[Child]:
     """The worker of this machine, with its real collectors, active in the master's eyes."""
     command: Command = [
         sys.executable, "-m", "worker", "--master", f"{HOST}:{master.grpc_port}", "--worker-id", "bench",
         "--data-dir", folder / "worker",
     ]  # fmt: skip
-    with running("worker", command, folder) as process:
+    with running("worker", command, folder, env=env) as process:
         wait_until(lambda: fetch(master.http_port, "/telemetry/bench").status == 200, _UP_SECONDS, "no worker", process)
         yield process
 

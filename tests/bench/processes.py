@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 
 _STOP_SECONDS = 20.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_SETTINGS = {"HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY"}
+_SETTINGS = {"HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY", "DATABASE_URL"}
 
 
 Command = Sequence[str | Path]
@@ -42,15 +42,17 @@ class Usage(NamedTuple):
 class Child:
     """A process that was started here, with those that it started."""
 
-    def __init__(self, name: str, command: Command, folder: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self, name: str, command: Command, folder: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.output_path = folder / f"{name}.out"
         self.log_path = folder / f"{name}.err"
         with self.output_path.open("wb") as output, self.log_path.open("wb") as log:
             # A session of its own: Ctrl-C reaches the benchmark alone, which then ends everything in order.
             self._process = subprocess.Popen(
-                command, cwd=cwd or folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=log,
-                start_new_session=True,
+                command, cwd=cwd or folder, env=_environment() | dict(env or {}), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property
@@ -114,9 +116,11 @@ class Child:
 
 
 @contextmanager
-def running(name: str, command: Command, folder: Path, cwd: Path | None = None) -> Iterator[Child]:
+def running(
+    name: str, command: Command, folder: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Child]:
     """The process, until the block ends. What it says goes to ``folder``; it runs there unless ``cwd`` is given."""
-    child = Child(name, command, folder, cwd)
+    child = Child(name, command, folder, cwd, env)
     try:
         yield child
     finally:

@@ -50,7 +50,7 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
     fleet = found["results"]["200"]
     assert fleet["heartbeats_accepted"] > 0
     assert fleet["run_heartbeats_lost"] == fleet["run_workers_inactive"] == 0
-    assert {goal["workers"] for goal in found["goals"]} == {1, 1000}
+    assert {goal["workers"] for goal in found["goals"]} == {1, 200, 1000}
     assert all(section.title in output for section in SECTIONS)
     assert left_behind(tmp_path) == []
 

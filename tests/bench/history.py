@@ -1,0 +1,63 @@
+"""``python -m tests.bench.history FOLDER COUNT``: a store with many tasks that have ended, as after months of work.
+
+Written by the store itself, so it is what a master would have left. Prints how many tasks there are, as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from gevent.event import Event
+
+from master.store.store import SqlTaskStore
+from master.store.url import default_url
+from master.tasks.ports import Changes
+from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from tests.bench.processes import run_json
+
+_IN_A_ROW = 5_000
+_BEGAN = 1_700_000_000.0
+_WORKERS = 40
+
+
+def fill_history(folder: Path, count: int) -> None:
+    """Make such a store in ``folder``, in a process of its own."""
+    folder.mkdir()
+    run_json("history", [sys.executable, "-m", "tests.bench.history", str(folder), str(count)], folder, 600.0)
+
+
+def main() -> None:
+    """Write, and wait until all of it is durable."""
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    store = SqlTaskStore(default_url(folder))
+    store.start()
+    for first in range(0, count, _IN_A_ROW):
+        written = Event()
+        for number in range(first, min(first + _IN_A_ROW, count)):
+            store.save(_ended(number))
+        store.save(Changes(), written.set)
+        written.wait()
+    found = store.count_by_status()
+    store.stop()
+    print(json.dumps({"tasks": sum(found.values())}))
+
+
+def _ended(number: int) -> Changes:
+    began, task_id, worker_id = _BEGAN + number, f"task-{number:08}", f"rack-{number % _WORKERS}"
+    has_failed = number % 10 == 0
+    outcome = Outcome(exit_code=int(has_failed), oom_killed=False, reason="exit_code" if has_failed else None)
+    task = Task(
+        task_id, TaskSpec("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
+        TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED, began,
+        attempt=1, pending_at=began, running_at=began + 1.0, finished_at=began + 60.0, outcome=outcome,
+    )  # fmt: skip
+    attempt = Attempt(
+        task_id, 1, worker_id, AttemptStatus.FAILED if has_failed else AttemptStatus.COMPLETED, began,
+        preparing_at=began, running_at=began + 1.0, finished_at=began + 60.0, container_id=task_id, outcome=outcome,
+    )  # fmt: skip
+    kinds = ("submitted", "assigned", "preparing", "running", str(attempt.status))
+    return Changes((task,), (attempt,), tuple(TaskEvent(task_id, began, kind, attempt=1) for kind in kinds))
+
+
+if __name__ == "__main__":
+    main()
