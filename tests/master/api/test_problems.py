@@ -94,6 +94,12 @@ class Raising:
         (errors.WorkerStillActive("it beats"), 409),
         (errors.FleetFull("no more"), 503),
         (errors.MasterStopping("on its way out"), 503),
+        (errors.UnknownTask("task-9"), 404),
+        (errors.TaskAlreadyFinished("it has ended"), 409),
+        (errors.IdempotencyConflict("the key was used"), 409),
+        (errors.LogExpired("it was deleted"), 410),
+        (errors.InvalidCursor("not one of ours"), 422),
+        (errors.StoreUnavailable("the disk is full"), 503),
         (errors.FleetPulseError("something else"), 500),
     ],
 )
