@@ -56,6 +56,14 @@ def test_it_is_all_there_for_the_next_process(database_url: str) -> None:
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["t2", "t1"]
 
 
+def test_the_story_of_a_task_goes_on_in_the_next_process(database_url: str) -> None:
+    with open_store(database_url) as store:
+        task = submit(store, "t1")
+    with open_store(database_url) as store:
+        place(store, task)
+        assert [event.kind for event in store.details("t1").events] == ["submitted", "assigned"]
+
+
 def test_what_waits_is_written_before_the_stop(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1")
