@@ -12,7 +12,7 @@ DEMAND_SECONDS = 90.0
 LEAD_SECONDS = 1.0
 """Before a read is expected: time to render a whole fleet, and for a reader who comes early."""
 
-_PAUSES = 4
+_PAUSES = 3
 """The shortest of so many is expected again, so up to that many readers may share a view."""
 
 
