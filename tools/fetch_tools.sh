@@ -16,6 +16,7 @@ packages_of() {
         prometheus | promtool) echo prometheus ;;
         prometheus-alertmanager | amtool) echo prometheus-alertmanager ;;
         prometheus-pushgateway) echo prometheus-pushgateway ;;
+        prometheus-node-exporter) echo prometheus-node-exporter ;;
         wrk) echo wrk libluajit-5.1-2 ;;
         jq) echo jq libjq1 libonig5 ;;
         dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
@@ -23,7 +24,8 @@ packages_of() {
         postgres) packages_of_postgres ;;
     esac
 }
-programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway wrk jq postgres)
+programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway
+    prometheus-node-exporter wrk jq postgres)
 # A Docker Engine needs root, and so does nothing else here.
 if ((EUID == 0)); then
     programs+=(dockerd busybox)

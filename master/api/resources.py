@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import falcon
 import orjson
 
+from master.api.discovery import Targets
 from master.api.views import FleetViews
 from master.telemetry.manager import TelemetryManager
 
@@ -103,3 +104,4 @@ def add_routes(
     app.add_route("/api/workers", Fleet(manager, views.all_details))
     app.add_route("/api/workers/{worker_id}", ManagedWorker(manager, views.details))
     app.add_route("/api/workers/{worker_id}/metrics", OneWorker(manager, views.metrics))
+    app.add_route("/sd/targets", Targets(manager))

@@ -43,10 +43,6 @@ class Case(NamedTuple):
     at: int | None = None
     fires: Sequence[Firing] = ()
 
-    @property
-    def id(self) -> str:
-        return f"{self.alert}-{self.name}"
-
 
 def flat(value: float, minutes: int = 120) -> str:
     """The same value for so many minutes and one."""
@@ -81,17 +77,18 @@ def run(tests: Sequence[dict[str, Any]], folder: Path, rule_files: Sequence[Path
     )
 
 
-def as_test(case: Case, rule: str | None = None) -> dict[str, Any]:
-    """The case as promtool reads it; of the alert by another name, if one is given."""
+def as_test(case: Case, rules: Sequence[str] = ()) -> dict[str, Any]:
+    """The case as promtool reads it; held against alerts of other names, if some are given."""
     expected: list[tuple[int, list[Any]]] = [(minute, []) for minute in case.quiet]
     if case.at is not None:
         expected.append((case.at, [_expected(case.alert, firing) for firing in case.fires]))
     return {
-        "name": f"{rule or case.alert} {case.name}",
+        "name": f"{case.alert} {case.name}",
         "interval": "1m",
         "input_series": [{"series": with_master(name), "values": values} for name, values in case.series.items()],
         "alert_rule_test": [
-            {"eval_time": f"{minute}m", "alertname": rule or case.alert, "exp_alerts": alerts}
+            {"eval_time": f"{minute}m", "alertname": rule, "exp_alerts": alerts}
+            for rule in rules or [case.alert]
             for minute, alerts in expected
         ],
     }

@@ -1,0 +1,105 @@
+"""master.api.discovery"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from master.telemetry.records import Registration
+from tests.master.web import Web, running_web
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with running_web() as web:
+        yield web
+
+
+def register(web: Web, worker_id: str, hostname: str = "", **labels: str) -> None:
+    registration = Registration(
+        "first", hostname, "1.2.3", labels={name.replace("__", "/"): v for name, v in labels.items()}
+    )
+    web.fleet.manager.register_worker(worker_id, registration)
+
+
+def targets(web: Web, query: str = "port=9100") -> list[str]:
+    return [target for group in web.json(f"/sd/targets?{query}") for target in group["targets"]]
+
+
+def test_a_worker_is_a_target_at_its_host_name_and_the_port_that_was_asked_for(web: Web) -> None:
+    register(web, "rack-7", "rack-7.example.com", zone="eu", team__name="vision")
+    assert web.json("/sd/targets?port=9400") == [
+        {
+            "targets": ["rack-7.example.com:9400"],
+            "labels": {
+                "worker_id": "rack-7",
+                "hostname": "rack-7.example.com",
+                "__meta_fleetpulse_label_zone": "eu",
+                "__meta_fleetpulse_label_team_name": "vision",
+            },
+        }
+    ]
+
+
+def test_nobody_is_an_empty_list_of_the_type_that_prometheus_wants(web: Web) -> None:
+    result = web.client.simulate_get("/sd/targets?port=9100")
+    assert (result.status_code, result.json, result.headers["Content-Type"]) == (200, [], "application/json")
+    head = web.client.simulate_head("/sd/targets?port=9100")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_worker_that_fell_silent_is_no_target_until_it_is_back(web: Web) -> None:
+    register(web, "rack-7", "rack-7.example.com")
+    web.fleet.pass_time(31.0)
+    assert targets(web) == []
+    register(web, "rack-7", "rack-7.example.com")
+    assert targets(web) == ["rack-7.example.com:9100"]
+
+
+@pytest.mark.parametrize("hostname", ["", "two words", "a/b", "x:1", 'quo"te', "-dash", "dot.", "ünïcode"])
+def test_where_there_is_no_usable_host_name_the_id_is_the_address(web: Web, hostname: str) -> None:
+    register(web, "rack-7", hostname)
+    assert targets(web) == ["rack-7:9100"]
+
+
+def test_labels_choose_and_every_one_of_them_must_fit(web: Web) -> None:
+    register(web, "a", "a", node_exporter="true", zone="eu")
+    register(web, "b", "b", node_exporter="true", zone="us")
+    register(web, "c", "c", zone="eu")
+    assert targets(web, "port=1&label=node_exporter=true") == ["a:1", "b:1"]
+    assert targets(web, "port=1&label=node_exporter=true&label=zone=eu") == ["a:1"]
+    assert targets(web, "port=1&label=zone=") == []
+    assert targets(web, "port=65535") == ["a:65535", "b:65535", "c:65535"]
+
+
+def test_a_value_may_have_signs_that_a_query_escapes(web: Web) -> None:
+    register(web, "a", "a", rule="x=y&z,w")
+    assert targets(web, "port=1&label=rule=x%3Dy%26z%2Cw") == ["a:1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "message"),
+    [
+        ("", "port", "is required"),
+        ("port=0", "port", "must be at least 1"),
+        ("port=65536", "port", "must be at most 65535"),
+        ("port=http", "port", "must be a whole number"),
+        ("port=1&port=2", "port", "must be given once"),
+        ("port=1&label=zone", "label[0]", "must be NAME=VALUE"),
+        ("port=1&label==eu", "label[0]", "must be NAME=VALUE"),
+        ("port=1&" + "&".join(["label=a=b"] * 17), "label", "must have at most 16 entries"),
+        ("port=1&lable=a=b", "lable", "is label meant?"),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_a_problem(web: Web, query: str, field: str, message: str) -> None:
+    result = web.client.simulate_get("/sd/targets", query_string=query)
+    assert (result.status_code, result.headers["Content-Type"]) == (422, "application/problem+json")
+    problem: Any = result.json
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert message in problem["errors"][0]["message"]
+
+
+def test_a_large_fleet_lets_others_have_their_turn(web: Web) -> None:
+    for number in range(600):
+        register(web, f"w{number}", f"w{number}")
+    assert len(targets(web)) == 600
