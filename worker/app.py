@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -32,6 +33,10 @@ from worker.tasks.absent import NoTasks
 from worker.tasks.executor import Executor
 
 _LOGGER = logging.getLogger(__name__)
+
+
+GPU_SECONDS = 10.0
+GPU_AGAIN_SECONDS = 0.2
 
 
 class WorkerConfig(NamedTuple):
@@ -65,13 +70,24 @@ def run_worker(config: WorkerConfig) -> None:
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
     sampler.start()
     try:
-        # The first round tells which GPUs there are; its readings are not sent.
-        gpus = sampler.sample().gpus
+        gpus = _first_round(sampler, gpu)
         register = _register(config, worker_id, hostname, gpu.device_count, [device.uuid for device in gpus])
         asyncio.run(_report(config, register, sampler))
     finally:
         sampler.stop()
         gpu.shutdown()
+
+
+def _first_round(sampler: Sampler, gpu: GpuCollector) -> Sequence[pb.Gpu]:
+    """Which GPUs there are; the readings are not sent. A driver that wakes its devices up takes a few seconds."""
+    give_up_at = time.monotonic() + GPU_SECONDS
+    while True:
+        heartbeat = sampler.sample()
+        report = next(report for report in heartbeat.collectors if report.collector == gpu.name)
+        is_slow = not report.success and report.duration_seconds >= sampler.deadline_seconds
+        if not is_slow or time.monotonic() >= give_up_at:
+            return heartbeat.gpus
+        time.sleep(GPU_AGAIN_SECONDS)
 
 
 def _register(

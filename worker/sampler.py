@@ -49,6 +49,11 @@ class Sampler:
         self._one_at_a_time = threading.Lock()
         self._running = threading.Event()
 
+    @property
+    def deadline_seconds(self) -> float:
+        """What a collector has for one round."""
+        return self._deadline_seconds
+
     def start(self) -> None:
         """Start a thread for each collector, named ``collector-<name>``. ``RuntimeError`` the second time."""
         for runner in self._runners:

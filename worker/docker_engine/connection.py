@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from docker import APIClient
+from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
 from worker.docker_engine.errors import mapped, unavailable
@@ -21,11 +22,10 @@ class DockerConnection:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Where Docker is, and by which certificates it is reached, is taken as the docker command does."""
-        self._settings = kwargs_from_env(dict(environment) or {"": ""})
-        self.host = str(self._settings.get("base_url", _DEFAULT_HOST))
+        self._environment = dict(environment) or {"": ""}  # an empty one would stand for the process's own
+        self.host = self._environment.get("DOCKER_HOST") or _DEFAULT_HOST
         self._lock = threading.Lock()
         self._client: APIClient | None = None
-        self._version = ""
 
     @contextlib.contextmanager
     def client(self, container_id: str = "", *, pulling: bool = False) -> Iterator[APIClient]:
@@ -33,18 +33,15 @@ class DockerConnection:
         with mapped(self.host, container_id, pulling=pulling):
             self._probe()
             with self._lock:
+                if self._client is None:
+                    self._client = self._new_client("auto")
                 client = self._client
-                if client is None:
-                    client = self._client = APIClient(
-                        **self._settings, version="auto", timeout=CALL_SECONDS, max_pool_size=_POOLED
-                    )
-                    self._version = str(client.api_version)
             yield client
 
     @contextlib.contextmanager
     def stream_client(self, container_id: str = "") -> Iterator[APIClient]:
         """A client for one long answer alone, so that ending it early harms no other."""
-        with self.client(container_id), APIClient(**self._settings, version=self._version, timeout=CALL_SECONDS) as own:
+        with self.client(container_id) as shared, self._new_client(str(shared.api_version)) as own:
             yield own
 
     def renew(self) -> None:
@@ -57,6 +54,13 @@ class DockerConnection:
     def close(self) -> None:
         """Let the connections go."""
         self.renew()
+
+    def _new_client(self, version: str) -> APIClient:
+        try:
+            settings = kwargs_from_env(self._environment)
+            return APIClient(**settings, version=version, timeout=CALL_SECONDS, max_pool_size=_POOLED)
+        except DockerException as error:  # also for what the environment says of certificates
+            raise unavailable(self.host, error) from error
 
     def _probe(self) -> None:
         """Says sooner, and in plainer words, that nobody listens; the SDK would leave the socket to the collector."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound, StreamParseError
 
 from worker.tasks.engine import EngineError, EngineRefused, EngineUnavailable, NoSuchContainer
 
@@ -72,8 +72,10 @@ def mapped(host: str, container_id: str = "", *, pulling: bool = False) -> Itera
         raise refused(str(error.explanation), pulling=True) from error
     except APIError as error:
         raise refused(str(error.explanation or error), pulling=pulling) from error
-    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, StreamParseError) as error:
         raise unavailable(host, error) from error
+    except DockerException as error:  # the SDK itself will not: an engine that is too old, a login that cannot be read
+        raise refused(str(error), pulling=pulling) from error
 
 
 def unavailable(host: str, error: BaseException) -> EngineUnavailable:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from docker.types import CancellableStream
 
 from worker.docker_engine.connection import DockerConnection
 from worker.docker_engine.containers import WORKER_LABEL
-from worker.tasks.engine import EngineError
+from worker.tasks.engine import EngineError, EngineUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -109,16 +110,20 @@ class DockerLog(_Thread):
                 stream = client.logs(self._container_id, stream=True, follow=self._follow)
                 self._begin(stream)
                 try:
-                    for data in stream:
+                    # Not by way of the SDK's wrapper, to which a stream that broke is one that ended.
+                    for data in stream._stream:  # type: ignore[attr-defined]  # noqa: SLF001
                         if not self._put(data):
                             break
                 finally:
                     self._finish(stream)
         except EngineError as error:
             self._error = error
-        with self._changed:
-            self._is_over = True
-        self._tell(self._something.set)
+        except (struct.error, AttributeError, ValueError) as error:  # how the SDK fails when its answer is cut short
+            self._error = EngineUnavailable(f"a log broke off: {error}")
+        finally:
+            with self._changed:
+                self._is_over = True
+            self._tell(self._something.set)
 
     def _put(self, data: bytes) -> bool:
         """Whether more is wanted."""
@@ -146,7 +151,7 @@ class DockerNews(_Thread):
         while not self._closed.is_set():
             try:
                 self._listen()
-            except EngineError as error:
+            except (EngineError, AttributeError, ValueError) as error:  # the latter when the answer is cut short
                 _log.debug("no events: %s", error)
             self._closed.wait(_AGAIN_SECONDS)
 

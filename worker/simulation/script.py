@@ -1,8 +1,8 @@
 """What a simulated container does: read off its command, or left to chance. Pure.
 
 ``sleep 3``, ``echo words``, ``head -c 100 /dev/zero``, ``exit 7``, ``true``, ``false`` and ``trap '' TERM`` are
-understood, alone or as ``sh -c`` with several of them between ``;`` or ``&&``. Whatever else a command says takes a while
-and most often ends well.
+understood, alone or as ``sh -c`` with several of them between ``;`` or ``&&``. Whatever else a command says takes a
+while and most often ends well.
 """
 
 import random

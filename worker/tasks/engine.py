@@ -171,7 +171,7 @@ class ContainerEngine(Protocol):
         ...
 
     def listen(self, changed: Callable[[str], None]) -> None:
-        """Call this, on the loop, with the id of each container that ended. What is missed, ``containers`` tells."""
+        """Call this, on the loop, with the id of each container that ended; an empty one stands for any of them."""
         ...
 
     async def close(self) -> None:

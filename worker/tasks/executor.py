@@ -56,6 +56,8 @@ class Executor:
         self._over: OrderedDict[AttemptKey, None] = OrderedDict()
         self._removals: dict[AttemptKey, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._has_attempts = asyncio.Event()
+        """So that an idle worker takes no readings; a simulated fleet has thousands of them."""
         self._is_registered = False
         self._was_registered = False
 
@@ -184,6 +186,7 @@ class Executor:
 
     def _live(self, attempt: Attempt) -> None:
         self._attempts[attempt.key] = attempt
+        self._has_attempts.set()
         life = asyncio.create_task(attempt.run(), name=f"attempt {attempt.key}")
         self._lives[attempt.key] = life
         life.add_done_callback(lambda _: self._is_over(attempt))
@@ -192,6 +195,8 @@ class Executor:
         if self._attempts.get(attempt.key) is attempt:
             del self._attempts[attempt.key], self._lives[attempt.key]
         self._remember(attempt.key)
+        if not self._attempts:
+            self._has_attempts.clear()
 
     def _remember(self, key: AttemptKey) -> None:
         self._over[key] = None
@@ -261,11 +266,12 @@ class Executor:
 
     def _container_changed(self, container_id: str) -> None:
         for attempt in self._attempts.values():
-            if attempt.container_id == container_id:
+            if container_id in {attempt.container_id, ""}:
                 attempt.poke()
 
     async def _take_usage(self) -> None:
         while True:
+            await self._has_attempts.wait()
             await asyncio.sleep(self._usage_seconds)
             running = [attempt for attempt in self._attempts.values() if attempt.is_running]
             await asyncio.gather(*(self._take_usage_of(attempt) for attempt in running))

@@ -65,7 +65,12 @@ class LogReader:
         while not output.is_cut:
             is_last = self._has_ended.is_set()
             try:
-                await (self._read(output, follow=False) if is_last else self._follow(output))
+                if is_last:
+                    await self._read(output, follow=False)
+                    # An engine that goes down may end an answer too early as if it were whole.
+                    await self._means.engine.inspect(self._container_id)
+                else:
+                    await self._follow(output)
             except EngineUnavailable as error:
                 self._means.health.failed(error)
                 give_up_at = give_up_at or loop.time() + PATIENCE_SECONDS

@@ -25,6 +25,11 @@ pytestmark = pytest.mark.e2e
 
 STOP_SECONDS = 2.0
 
+# The SDK leaves a socket that could not be connected to the garbage collector; here the engine goes at any moment.
+engine_goes = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 class Worker:
     """``python -m worker``, with a stream to a master."""
@@ -176,6 +181,7 @@ def test_heartbeats_go_on_while_the_engine_stands_still(worker_id: str, tmp_path
     run(test())
 
 
+@engine_goes
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_restart_of_the_engine_is_not_the_end_of_a_container(worker_id: str, end: str) -> None:
     async def test() -> None:
@@ -205,6 +211,7 @@ def support_of(executor: Executor) -> pb.TaskSupport:
     return heartbeat.task_support
 
 
+@engine_goes
 def test_an_engine_that_ends_its_containers_is_told_as_it_was(worker_id: str) -> None:
     async def test() -> None:
         with own_engine() as engine:

@@ -33,9 +33,12 @@ class WireMaster(Ears):
         await stream.send(pb.MasterMessage(registered=terms))
         self.registers.append(first.register)
         self._stream = stream
+        said_goodbye = False
         while (message := await stream.receive()) is not None:
-            assert not self.farewells
+            if said_goodbye:
+                self.problems.append("something was said after the goodbye")
             if message.HasField("goodbye"):
+                said_goodbye = True
                 self.farewells.append(message.goodbye.reason)
             elif message.HasField("heartbeat"):
                 self.heartbeats.append(message.heartbeat)
