@@ -124,6 +124,31 @@ def test_one_that_comes_back_and_is_lost_again_is_away() -> None:
     assert guard.hold(START + 2.0) == MassLoss(START, 6, 10)
 
 
+def test_those_that_came_back_for_a_moment_do_not_end_it() -> None:
+    guard = a_guard(10)
+    lose(guard, range(6))
+    for number in range(3):
+        if number:
+            guard.worker_lost(f"w{number - 1}", START + number)
+        guard.worker_back(f"w{number}", START + number)
+    guard.worker_lost("w2", START + 3.0)
+    for number in (3, 4):
+        guard.worker_back(f"w{number}", START + 4.0)
+    assert guard.hold(START + 4.0) == MassLoss(START, 4, 10), "2 of 6"
+
+
+def test_one_that_came_back_and_said_goodbye_is_no_part_of_the_loss_any_more() -> None:
+    guard = a_guard(10)
+    lose(guard, range(6))
+    for number in range(2):
+        guard.worker_back(f"w{number}", START + 1.0)
+        guard.worker_left(f"w{number}", START + 2.0)
+    guard.worker_back("w2", START + 3.0)
+    assert guard.is_holding(START + 3.0), "1 of 4"
+    guard.worker_back("w3", START + 3.0)
+    assert not guard.is_holding(START + 3.0), "2 of 4"
+
+
 def test_one_that_flaps_is_one_worker() -> None:
     guard = a_guard(10)
     for second in range(20):
