@@ -9,7 +9,7 @@ import yaml
 
 from tests.monitoring.rules import Alert, groups_of
 
-_LIMIT = re.compile(r"(?<=[<>=] )(\d+(?:\.\d+)?)\b")
+LIMIT = re.compile(r"(?<=[<>=] )(\d+(?:\.\d+)?)\b")
 
 
 class Mutant(NamedTuple):
@@ -28,7 +28,7 @@ def mutants_of(alert: Alert) -> list[Mutant]:
 
 
 def _limits(alert: Alert) -> Iterator[tuple[str, str, str]]:
-    for match in _LIMIT.finditer(alert.expr):
+    for match in LIMIT.finditer(alert.expr):
         value = float(match[1])
         step = 1.0 if value <= 10 and value == int(value) else value / 4
         for other in (value - step, value + step):
