@@ -22,13 +22,16 @@ packages_of() {
         dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
         busybox) echo busybox-static ;;
         postgres) packages_of_postgres ;;
+        docker-compose) packages_of_compose ;;
+        debootstrap) echo debootstrap ;;
+        iptables-nft) echo iptables libip4tc2 libip6tc2 libxtables12 libnftnl11 libmnl0 ;;
     esac
 }
 programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway
-    prometheus-node-exporter wrk jq postgres)
-# A Docker Engine needs root, and so does nothing else here.
+    prometheus-node-exporter wrk jq postgres docker-compose)
+# A Docker Engine and what it runs need root, and so does nothing else here. iptables gives containers their name server.
 if ((EUID == 0)); then
-    programs+=(dockerd busybox)
+    programs+=(dockerd busybox debootstrap iptables-nft)
 fi
 
 # Of whatever version this release of Debian has, and those of its many libraries that the machine lacks. Not LLVM's,
@@ -36,6 +39,21 @@ fi
 packages_of_postgres() {
     apt --simulate install --no-install-recommends postgresql |
         sed -nE '/^Inst lib(llvm|z3|perl|c6)/d; s/^Inst (postgresql-(client-)?[0-9]+|lib[^ ]*) .*/\1/p'
+}
+
+# And those of its modules that the machine's own Python lacks.
+packages_of_compose() {
+    apt --simulate install --no-install-recommends docker-compose |
+        sed -nE 's/^Inst (docker-compose|python3-[^ ]*) .*/\1/p'
+}
+
+# What an unpacked program must be told, because it looks for its own files where they would be installed.
+settings_of() {
+    case $1 in
+        docker-compose) echo 'export PYTHONPATH="$root/usr/lib/python3/dist-packages"' ;;
+        debootstrap) echo 'export DEBOOTSTRAP_DIR="$root/usr/share/debootstrap"' ;;
+        iptables-nft) echo 'export XTABLES_LIBDIR="$folder/xtables"' ;;
+    esac
 }
 
 # The path of a program that the machine has, or nothing. Debian does not put PostgreSQL's on PATH.
@@ -94,6 +112,7 @@ for folder in "\$root"/usr/lib/*-linux-*; do
     LD_LIBRARY_PATH=\$folder\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 done
 export LD_LIBRARY_PATH
+$(settings_of "$1")
 exec "\$root/$(unpacked "$1")" "\$@"
 LAUNCHER
     chmod +x "$here/bin/$1"

@@ -1,0 +1,35 @@
+# One image for the master, the worker and the simulated fleet: `docker run fleetpulse master`, `... worker`, `... simulate`.
+# Any Debian-like base with Python 3.11 or later will do.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+# What installs stays behind in a virtual environment of its own; the one without pip is what the image takes.
+COPY requirements/build.txt requirements/
+RUN python3 -m venv tools \
+    && tools/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+    && python3 -m venv --without-pip /opt/fleetpulse
+# Before the code, so that a change of the code does not fetch them again. Wheels alone: there is no compiler here.
+COPY requirements/runtime.txt requirements/
+RUN tools/bin/python -m pip --python /opt/fleetpulse/bin/python \
+    install --no-cache-dir --only-binary :all: --require-hashes -r requirements/runtime.txt
+COPY setup.py pyproject.toml MANIFEST.in LICENSE ./
+COPY requirements/runtime.in requirements/
+COPY proto proto
+COPY worker worker
+COPY master master
+RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+    && tools/bin/python -m pip --python /opt/fleetpulse/bin/python install --no-deps --no-index wheels/*.whl
+
+FROM ${PYTHON_IMAGE}
+# A number that the user of a volume can rely on.
+RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/fleetpulse --shell /usr/sbin/nologin fleetpulse \
+    && install --directory --owner fleetpulse --group fleetpulse --mode 0700 /var/lib/fleetpulse
+COPY --from=build /opt/fleetpulse /opt/fleetpulse
+ENV PATH=/opt/fleetpulse/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FLEETPULSE_DATA_DIR=/var/lib/fleetpulse
+WORKDIR /var/lib/fleetpulse
+USER fleetpulse
+ENTRYPOINT ["fleetpulse"]
+CMD ["--help"]
