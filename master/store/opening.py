@@ -11,7 +11,7 @@ from master.store.engines import Engines
 from master.store.failures import blames_row, in_words
 from master.store.files import FileLock, make_private
 from master.store.reading import last_event_id
-from master.store.schema import migrate
+from master.store.schema import bring_up_to_date, is_current
 from master.store.url import DatabaseUrl
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,9 +36,10 @@ class Opening:
         is_first = True
         while True:
             try:
-                with self._engines.writer.begin() as connection:
-                    migrate(connection, str(self._database))
-                    return last_event_id(connection)
+                return self._open()
+            except StoreUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
             except DBAPIError as error:
                 if _is_final(error):
                     raise ConfigError(f"the database {self._database} is not usable: {in_words(error)}") from error
@@ -48,6 +49,15 @@ class Opening:
                     _LOGGER.warning("waiting for the database %s: %s", self._database, in_words(error))
                 is_first = False
             time.sleep(_PAUSE_SECONDS)
+
+    def _open(self) -> int:
+        with self._engines.writer.begin() as connection:
+            has_tables = is_current(connection, str(self._database))
+        if not has_tables:
+            _LOGGER.info("bringing the tables of %s up to date", self._database)
+            bring_up_to_date(self._database.url)
+        with self._engines.writer.begin() as connection:
+            return last_event_id(connection)
 
     def close(self) -> None:
         """Let go of the connections, then of the file."""

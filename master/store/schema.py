@@ -1,40 +1,46 @@
-"""Brings the tables of a database up to what this version knows. The writer's thread does it before anything else."""
+"""Which schema a database has, and whether it is the one that this version needs. Alembic changes it (``migration``).
 
-import logging
-from importlib.resources import files
+Alembic is loaded in a process of its own, and only when there is something to change: it would take 9 MB of every
+master for ever.
+"""
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+import subprocess
+import sys
 
-from master.errors import ConfigError
+from sqlalchemy import URL, Connection, inspect, text
 
-_LOGGER = logging.getLogger(__name__)
-logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
+from master.errors import ConfigError, StoreUnavailable
 
-# Held on PostgreSQL for the length of the migrations; any number that nobody else uses.
-_MIGRATION_LOCK = 4_201_702
+KNOWN = ("0001",)
+"""The versions of the schema, oldest first. This code needs the last."""
+
+_MIGRATION_SECONDS = 600.0
 
 
-def migrate(connection: Connection, database: str) -> None:
-    """Run, in the caller's transaction, every migration that has not run yet.
-
-    Raise ``ConfigError`` when the schema is of a newer version: it may hold what this one would not understand.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(files("master.store") / "migrations").replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
-    found = set(MigrationContext.configure(connection).get_current_heads())
-    if unknown := found - known:
+def is_current(connection: Connection, database: str) -> bool:
+    """Whether the tables are as this version needs them. Raise ``ConfigError`` when they are of a newer one, for they
+    may hold what this one would not understand."""
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    found = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
+    if unknown := found - set(KNOWN):
         raise ConfigError(
             f"{database} was written by a newer version of FleetPulse (its schema is {', '.join(sorted(unknown))}, "
-            f"this version knows up to {scripts.get_current_head()}): run that version, or restore an older copy"
+            f"this version knows up to {KNOWN[-1]}): run that version, or restore an older copy"
         )
-    if found != set(scripts.get_heads()):
-        _LOGGER.info("bringing the tables of %s to version %s", database, scripts.get_current_head())
-        command.upgrade(config, "head")
+    return found == {KNOWN[-1]}
+
+
+def bring_up_to_date(url: URL) -> None:
+    """Run every migration that has not run yet. Raise ``StoreUnavailable`` with what the child said when it fails."""
+    child = subprocess.run(
+        [sys.executable, "-m", "master.store.migration"],
+        # Not as a flag or a variable: others may read those, and a password may be in it.
+        input=url.render_as_string(hide_password=False),
+        capture_output=True,
+        text=True,
+        timeout=_MIGRATION_SECONDS,
+        check=False,
+    )
+    if child.returncode != 0:
+        raise StoreUnavailable(f"the tables could not be brought up to date: {child.stderr.strip()[-500:]}")

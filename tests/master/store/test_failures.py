@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from master.store.engines import open_engines
 from master.store.failures import KINDS, blames_row, in_words, kind_of
 from master.store.files import make_private
-from master.store.schema import migrate
+from master.store.migration import migrate
 from master.store.tables import events, tasks
 from master.store.url import parse_database_url
 from tests.postgres import PostgresServer
@@ -25,7 +25,7 @@ def writing(database_url: str, *, migrated: bool = True) -> Iterator[Engine]:
     engines = open_engines(database, 1)
     if migrated:
         with engines.writer.begin() as connection:
-            migrate(connection, "the database")
+            migrate(connection)
     yield engines.writer
     engines.close()
 

@@ -1,15 +1,20 @@
 """master.store.schema: the migrations make the tables that the code speaks of."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from master.errors import ConfigError, StoreUnavailable
 from master.store.engines import Engines, open_engines
-from master.store.schema import migrate
+from master.store.migration import migrate
+from master.store.schema import KNOWN
 from master.store.store import SqlTaskStore
 from master.store.tables import metadata
 from master.store.url import default_url, parse_database_url
@@ -50,16 +55,38 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: s
     engines.close()
 
 
+def test_the_code_knows_every_version_and_loads_alembic_for_none_of_them() -> None:
+    config = Config()
+    config.set_main_option("script_location", "master:store/migrations")
+    scripts = ScriptDirectory.from_config(config)
+    assert [script.revision for script in scripts.walk_revisions()] == list(reversed(KNOWN))
+    loaded = "import sys, master.app; print('alembic' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
+
+
+def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None:
+    engines = engines_of(database_url)
+    if (path := parse_database_url(database_url).path) is not None:
+        path.parent.mkdir()
+    with engines.writer.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE tasks (other INTEGER)")
+    with pytest.raises(StoreUnavailable, match=r"the tables could not be brought up to date: .*tasks"):
+        SqlTaskStore(database_url, patience_seconds=0.1).start()
+    engines.close()
+
+
 def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
     if (path := parse_database_url(database_url).path) is not None:
         path.parent.mkdir()
     engines = engines_of(database_url)
     with engines.writer.connect() as connection, connection.begin() as transaction:
-        migrate(connection, "the database")
+        migrate(connection)
         transaction.rollback()
     with engines.writer.begin() as connection:
         assert MigrationContext.configure(connection).get_current_heads() == ()
-        migrate(connection, "the database")
+        migrate(connection)
     engines.close()
 
 
