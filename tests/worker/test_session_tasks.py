@@ -9,11 +9,20 @@ import grpc
 import pytest
 
 from proto import fleetpulse_pb2 as pb
-from tests.worker.scripted import REGISTER, ScriptedStream, eventually, quick_sample, run, scripted_master
+from tests.worker.scripted import (
+    REGISTER,
+    ScriptedStream,
+    eventually,
+    quick_sample,
+    register_and_end,
+    run,
+    say_nothing,
+    scripted_master,
+)
 from tests.worker.tasks.wire import WireMaster, wire_master
 from worker.session import GOODBYE_SECONDS, WorkerSession
 from worker.simulation.engine import SimulatedEngine
-from worker.tasks.engine import AttemptKey
+from worker.tasks.engine import AttemptKey, ContainerSpec
 from worker.tasks.executor import Executor
 
 
@@ -84,6 +93,26 @@ def test_each_stream_has_a_registration_of_its_own() -> None:
             assert [AttemptKey.of(held) for held in second.attempts_held] == keys
             assert first.incarnation_id == second.incarnation_id
             await eventually(lambda: master.heartbeats and master.heartbeats[-1].running_tasks)
+
+    run(test())
+
+
+def test_nothing_is_decided_about_containers_without_a_stream() -> None:
+    async def test() -> None:
+        simulated = engine()
+        executor = Executor(simulated, round_seconds=0.02)
+        executor.open()
+        async with scripted_master(register_and_end, say_nothing) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(1), executor)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: len(master.streams) == 2)
+            key = AttemptKey("of-another-incarnation", 1)
+            await simulated.create(ContainerSpec(key, "busybox"))
+            await asyncio.sleep(0.2)
+            assert [container.key for container in await simulated.containers()] == [key]
+            session.stop("the test ends")
+            await running
+        await executor.close()
 
     run(test())
 

@@ -141,19 +141,26 @@ def test_containers_go_on_without_a_master() -> None:
 
 
 def test_what_the_master_does_not_keep_is_gone_before_anything_begins() -> None:
+    class SlowEngine(SimulatedEngine):
+        may_remove = asyncio.Event()
+
+        async def remove(self, container_id: str) -> None:
+            await self.may_remove.wait()
+            await super().remove(container_id)
+
     async def test() -> None:
-        engine = engine_with()
+        engine = SlowEngine(random.Random(1))
         async with executor_on(engine) as master:
             old, kept = (master.start(name, "busybox", "sleep", "1000") for name in ("old", "kept"))
             await master.comes_to(old, "running")
             await master.comes_to(kept, "running")
             told = len(master.updates_of(old))
-            engine.is_away = True
             await master.connect(kept)
             new = master.start("new", "busybox", "true")
-            await asyncio.sleep(0.05)
+            await master.comes_to(new, "preparing")
+            await asyncio.sleep(0.1)
             assert engine.starts == [old, kept]
-            engine.is_away = False
+            engine.may_remove.set()
             await master.ends(new)
             assert old not in await containers_of(engine)
             assert kept in await containers_of(engine)
