@@ -15,7 +15,15 @@ AMOUNTS = st.builds(Amounts, *[st.integers(0, 5)] * 3)
 
 @pytest.mark.parametrize(
     ("cores", "microcores"),
-    [(1.0, 1_000_000), (0.1, 100_000), (1.001, 1_001_000), (2.007, 2_007_000), (0.1000004, 100_001), (0.0, 1), (1e-9, 1)],
+    [
+        (1.0, 1_000_000),
+        (0.1, 100_000),
+        (1.001, 1_001_000),
+        (2.007, 2_007_000),
+        (0.1000004, 100_001),
+        (0.0, 1),
+        (1e-9, 1),
+    ],
 )
 def test_a_demand_is_rounded_up_but_not_for_the_error_of_a_float(cores: float, microcores: int) -> None:
     assert demanded(Demand(cores, 5, 2)) == (microcores, 5, 2)
