@@ -63,7 +63,7 @@ def spread(text: Text, query: Query, of: str, size: Size = HALF) -> sdk.Panel:
     custom = heatmap.FieldConfig(common.ScaleDistributionConfig(common.ScaleDistribution.LINEAR), hidden)
     queries = targets([query], prom.PromQueryFormat.HEATMAP, instant=False)
     shown = panel("heatmap", text, size, queries, options, sdk.FieldConfig(custom=custom))
-    shown.max_data_points = 120
+    shown.max_data_points = 80
     return shown
 
 

@@ -27,7 +27,7 @@ def _plain(name: str) -> Callable[[Workers, str], str]:
 
 
 def _memory(workers: Workers, at: str) -> str:
-    return f"{workers('gpu_memory_used_bytes')}{at} / {workers('gpu_memory_size_bytes')}{at}"
+    return f"{workers.recorded('worker_gpu_memory_used:ratio')}{at}"
 
 
 UTILIZATION = Reading(
@@ -58,7 +58,7 @@ def those_that_stand_out(workers: Workers) -> list[sdk.Panel]:
 
 
 def _of(reading: Reading, workers: Workers, by: str, legend: str, size: Size, description: str) -> sdk.Panel:
-    expr = top(lambda at: f"max by ({by}) ({reading.make(workers, at)})", 16 if workers is ONE else 10)
+    expr = top(lambda at: reading.make(workers, at), by, 16 if workers is ONE else 10)
     text = Text(reading.title, description, reading.unit)
     per_worker = "worker_id" in by
     return lines(text, Query(expr, legend), limits=reading.limits, size=size, most=reading.most, per_worker=per_worker)

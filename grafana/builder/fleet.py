@@ -9,14 +9,14 @@ from grafana.builder.charts import lines, spread
 from grafana.builder.figures import bars, number
 from grafana.builder.limits import ANY, PLAIN, SOME, alerting
 from grafana.builder.panels import HALF, THIRD, WIDE, Text
-from grafana.builder.queries import FOUND, ROWS, Query, by_worker, distribution, or_zero, rate, top, with_info
+from grafana.builder.queries import FOUND, ROWS, TOP, Query, by_worker, distribution, or_zero, rate, top, with_info
 from grafana.builder.tables import WORKER, Column, firing, rows
 
-UP = by_worker(FOUND("up"))
+_UP = FOUND("up")
 _CPU = by_worker(FOUND("cpu_usage_ratio"))
-_MEMORY = f"{by_worker(FOUND('memory_used_bytes'))} / {by_worker(FOUND('memory_size_bytes'))}"
-_DISK = f"max by (worker_id) ({FOUND('filesystem_used_bytes')} / {FOUND('filesystem_size_bytes')})"
-_CORES_USED = f"sum({_CPU} * {by_worker(FOUND('cpu_logical_cores'))})"
+_MEMORY = FOUND.recorded("worker_memory_used:ratio")
+_DISK = FOUND.recorded("worker_filesystem_used:ratio")
+_CORES_USED = f"sum({FOUND('cpu_usage_ratio')} * {FOUND('cpu_logical_cores')})"
 _SEEN_INFO = "last_over_time(fleetpulse_worker_info[1d])"
 _INFO = {"info": "fleetpulse_worker_info", "on": "worker_id", "labels": "hostname, version"}
 
@@ -38,18 +38,18 @@ def fleet() -> sdk.Dashboard:
 
 def _well() -> list[sdk.Panel]:
     # As the alert counts them.
-    down = f"count({UP} == 0 unless on (worker_id) {by_worker(FOUND('draining'))} == 1)"
+    down = f"count({_UP} == 0 unless on (worker_id) {FOUND('draining')} == 1)"
     return [
-        number(Text("Active", "Workers that beat.", "short"), f"sum({UP})"),
+        number(Text("Active", "Workers that beat.", "short"), f"sum({_UP})"),
         number(Text("Inactive", "Workers that have been silent for the inactivity timeout and are not drained.",
                     "short"),
                or_zero(down), ANY),
         number(Text("Gone",
                     "Share of the known workers that are inactive and not drained. Coloured from where "
                     "FleetPulseFleetPartlyGone fires, if they are more than two.", "percentunit"),
-               f"({or_zero(down)}) / count({UP})", alerting("fleet_gone_ratio")),
+               f"({or_zero(down)}) / count({_UP})", alerting("fleet_gone_ratio")),
         number(Text("Take no tasks", "Workers that are drained or cannot run tasks.", "short"),
-               or_zero(f"count({by_worker(FOUND('schedulable'))} == 0)"), SOME),
+               or_zero(f"count({FOUND('schedulable')} == 0)"), SOME),
         number(Text("Alerts", "Alerts of FleetPulse that fire, whomever they are about.", "short"),
                or_zero('count(ALERTS{alertname=~"FleetPulse.+", alertstate="firing"})'), ANY),
         number(Text("Oldest in the queue", "How long the oldest task has waited for a place. Coloured from where "
@@ -60,7 +60,7 @@ def _well() -> list[sdk.Panel]:
 
 def _silent() -> sdk.Panel:
     since = by_worker(FOUND("last_heartbeat_timestamp_seconds"))
-    silent = f"bottomk({ROWS}, (time() - {since}) and on (worker_id) ({UP} == 0))"
+    silent = f"bottomk({ROWS}, (time() - {since}) and on (worker_id) {_UP} == 0)"
     named = with_info(silent, _SEEN_INFO, "worker_id", "hostname, version")
     text = Text(
         "Inactive workers",
@@ -93,7 +93,8 @@ def _capacity() -> list[sdk.Panel]:
         _used(),
         _free(),
         lines(Text("Workers", "Known workers, by whether they are active.", "short"),
-              Query(f"sum({UP})", "active"), Query(or_zero(f"count({UP} == 0)"), "inactive"), size=THIRD, stacked=True),
+              Query(f"sum({_UP})", "active"), Query(or_zero(f"count({_UP} == 0)"), "inactive"), size=THIRD,
+              stacked=True),
     ]  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def _all() -> list[sdk.Panel]:
         )
         return spread(text, distribution(ratio), "short", size=HALF)
 
-    return [heat("CPU of all workers", _CPU), heat("Memory of all workers", f"({_MEMORY})"), _table()]
+    return [heat("CPU of all workers", FOUND("cpu_usage_ratio")), heat("Memory of all workers", _MEMORY), _table()]
 
 
 def _table() -> sdk.Panel:
@@ -158,8 +159,8 @@ def _table() -> sdk.Panel:
         Column("Host", "hostname"),
         Column("Version", "version"),
         Column("CPU", with_info(busiest, **_INFO), "percentunit", limits=alerting("cpu_ratio"), share=True),
-        Column("Memory", beside(f"({_MEMORY})"), "percentunit", limits=alerting("memory_ratio"), share=True),
-        Column("Fullest disk", beside(_DISK), "percentunit",
+        Column("Memory", beside(by_worker(_MEMORY)), "percentunit", limits=alerting("memory_ratio"), share=True),
+        Column("Fullest disk", beside(by_worker(_DISK)), "percentunit",
                limits=alerting("filesystem_ratio", "filesystem_full_ratio"), share=True),
         Column("Load by core", beside(f"{by_worker(FOUND('load5'))} / {by_worker(FOUND('cpu_logical_cores'))}"), "none",
                limits=alerting("load_per_core")),
@@ -170,31 +171,26 @@ def _table() -> sdk.Panel:
 
 
 def _outstanding() -> list[sdk.Panel]:
-    def used(kind: str) -> Callable[[str], str]:
-        return lambda at: f"max by (worker_id) ({FOUND(f'{kind}_used_bytes')}{at} / {FOUND(f'{kind}_size_bytes')}{at})"
-
     def ten(title: str, unit: str, what: str, make: Callable[[str], str], *limits: str) -> sdk.Panel:
         text = Text(title, f"The ten workers with most of it at the end of the time range: {what}.", unit)
-        shown = alerting(*limits) if limits else PLAIN
         most = 1 if unit == "percentunit" else None
-        return lines(text, Query(top(make), "{{worker_id}}"), limits=shown, size=THIRD, most=most, per_worker=True)
+        query = Query(top(make), "{{worker_id}}")
+        return lines(text, query, limits=alerting(*limits), size=THIRD, most=most, per_worker=True)
 
-    odd = f"max by (worker_id, reading) (abs(fleetpulse:worker_reading:own_z{{{FOUND.matchers}}}"
-
+    odd = FOUND.recorded("worker_reading:own_z")
+    turns = f"topk({TOP}, max by (worker_id) (changes({_UP}[30m])) > 0)"
     return [
-        ten("CPU", "percentunit", "share of all cores",
-            lambda at: f"max by (worker_id) ({FOUND('cpu_usage_ratio')}{at})",
-            "cpu_ratio"),
-        ten("Memory", "percentunit", "share of the memory's size", used("memory"), "memory_ratio"),
-        ten("Fullest filesystem", "percentunit", "used share of a worker's fullest", used("filesystem"),
+        ten("CPU", "percentunit", "share of all cores", lambda at: f"{FOUND('cpu_usage_ratio')}{at}", "cpu_ratio"),
+        ten("Memory", "percentunit", "share of the memory's size", lambda at: f"{_MEMORY}{at}", "memory_ratio"),
+        ten("Fullest filesystem", "percentunit", "used share of the fullest", lambda at: f"{_DISK}{at}",
             "filesystem_ratio", "filesystem_full_ratio"),
         ten("Missed heartbeats", "cps", "heartbeats that never arrived, each second",
-            lambda at: f"max by (worker_id) ({rate(FOUND('heartbeats_missed_total'), at)})", "heartbeats_missed_rate"),
-        ten("Flapping", "short", "turns of active and inactive in 30 minutes",
-            lambda at: f"max by (worker_id) (changes({FOUND('up')}[30m]{at}))", "worker_flaps"),
+            lambda at: rate(FOUND("heartbeats_missed_total"), at), "heartbeats_missed_rate"),
+        bars(Text("Flapping", "Turns of active and inactive in the last 30 minutes. Empty is good.", "short"),
+             Query(turns, "{{worker_id}}"), limits=alerting("worker_flaps"), size=THIRD),
         lines(Text("Not as usual",
                    "How far a reading is from the worker's own last hour, in standard deviations: the ten "
                    "farthest at the end of the time range. It takes an hour, and the rules of monitoring/.", "short"),
-              Query(top(lambda at: f"{odd}{at}))"), "{{worker_id}} {{reading}}"),
+              Query(top(lambda at: f"abs({odd}{at})", "worker_id, reading"), "{{worker_id}} {{reading}}"),
               limits=alerting("anomaly_own_z"), size=THIRD, per_worker=True),
     ]  # fmt: skip

@@ -4,10 +4,10 @@ from grafana_foundation_sdk.models import dashboard as sdk
 
 from grafana.builder.board import Section, board, search
 from grafana.builder.charts import lines, spread, states
-from grafana.builder.figures import number
+from grafana.builder.figures import bars, number
 from grafana.builder.limits import ORANGE, SHOWN, alerting, steps
 from grafana.builder.panels import HALF, THIRD, Text
-from grafana.builder.queries import FOUND, ROWS, Query, buckets, by_worker, or_zero, quantiles, rate, top
+from grafana.builder.queries import FOUND, ROWS, TOP, Query, buckets, by_worker, or_zero, quantiles, rate, top
 from grafana.builder.tables import WORKER, Column, firing, rows
 
 FAILED_SHARE = (
@@ -148,19 +148,18 @@ def _failures() -> list[sdk.Panel]:
 
 
 def _by_worker() -> list[sdk.Panel]:
-    def share(at: str) -> str:
-        return f"max by (worker_id) ({FOUND('allocated_cpu_cores')}{at} / {FOUND('cpu_logical_cores')}{at})"
+    share = f"{by_worker(FOUND('allocated_cpu_cores'))} / {by_worker(FOUND('cpu_logical_cores'))}"
 
     cpu = f"max by (worker_id, task_id) ({FOUND('task_cpu_usage_ratio')})"
     busiest = f"topk({ROWS}, {cpu})"
     memory = f"max by (worker_id, task_id) ({FOUND('task_memory_used_bytes')}) and on (worker_id, task_id) {busiest}"
     return [
         lines(Text("Running tasks", "The ten workers that run most at the end of the time range.", "short"),
-              Query(top(lambda at: f"max by (worker_id) ({FOUND('running_tasks')}{at})"), "{{worker_id}}"),
+              Query(top(lambda at: f"{FOUND('running_tasks')}{at}"), "{{worker_id}}"),
               per_worker=True),
-        lines(Text("Promised CPU", "Share of a worker's cores that is promised to tasks, the ten fullest.",
-                   "percentunit"),
-              Query(top(share), "{{worker_id}}"), most=1, per_worker=True),
+        bars(Text("Promised CPU", "Share of a worker's cores that is promised to tasks, the ten fullest now.",
+                  "percentunit"),
+             Query(f"topk({TOP}, {share})", "{{worker_id}}"), most=1),
         rows(Text("Workers by running tasks", f"The {ROWS} that run most, with what is promised.", "short"), WORKER,
              Column("Tasks", f"topk({ROWS}, {by_worker(FOUND('running_tasks'))})", "short"),
              Column("Cores", _beside("allocated_cpu_cores"), "short"),

@@ -31,6 +31,7 @@ def worker() -> sdk.Dashboard:
         ],
         [search(), worker_variable(several=False)],
         'ALERTS{alertname=~"FleetPulse.+", alertstate="firing", worker_id="$worker"}',
+        points=None,
     )
 
 
@@ -92,15 +93,14 @@ def _load() -> list[sdk.Panel]:
 
 def _bytes() -> list[sdk.Panel]:
     def used(at: str) -> str:
-        pair = f"{ONE('filesystem_used_bytes')}{at} / {ONE('filesystem_size_bytes')}{at}"
-        return f"max by (mountpoint) ({pair})"
+        return f"{ONE('filesystem_used_bytes')}{at} / {ONE('filesystem_size_bytes')}{at}"
 
     def in_4_hours(at: str) -> str:
         then = f"predict_linear({ONE('filesystem_used_bytes')}[1h]{at}, 4 * 3600)"
-        return f"max by (mountpoint) ({then} / {ONE('filesystem_size_bytes')}{at})"
+        return f"{then} / {ONE('filesystem_size_bytes')}{at}"
 
     def way(by: str, name: str) -> str:
-        return top(lambda at: f"sum by ({by}) ({rate(ONE(name), at)})")
+        return top(lambda at: rate(ONE(name), at), by)
 
     def flow(title: str, what: str, by: str, *pair: tuple[str, str]) -> sdk.Panel:
         text = Text(title, f"Bytes {what}, each second; the ten busiest at the end of the time range.", "Bps")
@@ -108,12 +108,13 @@ def _bytes() -> list[sdk.Panel]:
 
     return [
         lines(Text("Filesystems", "Used share of each, the ten fullest at the end of the time range.", "percentunit"),
-              Query(top(used), "{{mountpoint}}"), limits=alerting("filesystem_ratio", "filesystem_full_ratio"),
+              Query(top(used, "mountpoint"), "{{mountpoint}}"),
+              limits=alerting("filesystem_ratio", "filesystem_full_ratio"),
               size=QUARTER, most=1),
         lines(Text("Filesystems in 4 hours",
                    "Used share of each if the last hour goes on. FleetPulseFilesystemFillsIn4Hours "
                    "fires when that is full, and the filesystem more than half full already.", "percentunit"),
-              Query(top(in_4_hours), "{{mountpoint}}"), limits=FULL, size=QUARTER),
+              Query(top(in_4_hours, "mountpoint"), "{{mountpoint}}"), limits=FULL, size=QUARTER),
         flow("Disks", "read and written", "device",
              ("disk_read_bytes_total", "read"), ("disk_written_bytes_total", "written")),
         flow("Network", "received and sent", "interface",
@@ -124,7 +125,7 @@ def _bytes() -> list[sdk.Panel]:
 def _tasks() -> list[sdk.Panel]:
     def ten(title: str, what: str, unit: str, name: str) -> sdk.Panel:
         text = Text(title, f"{what}, by running task; the ten with most at the end of the time range.", unit)
-        return lines(text, Query(top(lambda at: f"max by (task_id) ({ONE(name)}{at})"), "{{task_id}}"), size=THIRD)
+        return lines(text, Query(top(lambda at: f"{ONE(name)}{at}", "task_id"), "{{task_id}}"), size=THIRD)
 
     return [
         lines(

@@ -122,6 +122,13 @@ def test_all_data_comes_from_the_chosen_source(panel: dict[str, Any]) -> None:
     assert len(set(ref_ids)) == len(ref_ids)
 
 
+@pytest.mark.parametrize(("uid", "panel"), every_panel())
+def test_what_is_about_many_workers_is_asked_for_few_points(uid: str, panel: dict[str, Any]) -> None:
+    most = panel.get("maxDataPoints")
+    assert (most is None) is (uid == "fleetpulse-worker")
+    assert most is None or most <= 120
+
+
 @pytest.mark.parametrize("uid", UIDS)
 def test_variables(uid: str) -> None:
     variables = {variable["name"]: variable for variable in load(uid)["templating"]["list"]}
