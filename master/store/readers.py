@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from master.errors import StoreUnavailable
+from master.mailbox import Mailbox
+from master.store.answer import Answer, Call
 from master.store.failures import in_words
-from master.store.hub import Answer, Call, Mailbox
 
 Found = TypeVar("Found")
 

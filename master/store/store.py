@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from master.errors import StoreUnavailable
+from master.mailbox import Mailbox
 from master.store import reading
+from master.store.answer import Answer
 from master.store.engines import open_engines
-from master.store.hub import Answer, Mailbox
 from master.store.observer import StoreObserver
 from master.store.opening import Opening
 from master.store.pruning import Retention
@@ -62,7 +63,7 @@ class SqlTaskStore:
         opening = Opening(database, engines, patience_seconds)
         self._write_seconds = write_seconds
         self._next_event_id = 0
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox("store")
         self._readers = Readers(engines.reader, self._mailbox, _READERS)
         self._writer = Writer(
             engines.writer, self._mailbox, opening.open, opening.close, retention, observer, clock
@@ -78,7 +79,7 @@ class SqlTaskStore:
             last_event_id = self._writer.opened.result()
         except BaseException:
             self._writer.ended.wait(_CLOSE_SECONDS)
-            self._mailbox.close()
+            self._mailbox.close(make_calls=True)
             raise
         # Larger than any that is there, even when the wall clock was set back.
         self._next_event_id = max(last_event_id + 1, time.time_ns())
@@ -93,7 +94,7 @@ class SqlTaskStore:
         if not self._writer.ended.wait(timeout_seconds + 1.0):
             for write in self._writer.queue.abort():
                 write.answer.error(StoreUnavailable("the store was closed while the database did not answer"))()
-        self._mailbox.close()
+        self._mailbox.close(make_calls=True)
 
     def submit(self, changes: Changes, idempotency: Idempotency | None) -> str:
         """``changes`` has exactly one new task. See ``TaskStore``."""

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from master.errors import FleetPulseError, StoreUnavailable
+from master.mailbox import Mailbox
+from master.store.answer import Answer, Call
 from master.store.batch import Batch
 from master.store.failures import blames_row, in_words, kind_of
-from master.store.hub import Answer, Call, Mailbox
 from master.store.logs import LogWriter
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention, prune_step

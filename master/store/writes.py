@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from master.store.hub import Answer
+from master.store.answer import Answer
 from master.tasks.ports import Changes, Idempotency, OnSaved
 from master.tasks.records import Drain, LogChunk
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from master.rpc.bridge import BATCH_LENGTH, HubBridge
+from master.rpc.bridge import HubBridge
 from tests.master.fleet import wait_until
 
 
@@ -84,34 +84,6 @@ def test_calls_that_can_wait_are_made_together_and_in_order_with_the_others(
     wait_until(lambda: made == ["first", "second", "third", "fourth", "fifth"])
 
 
-def test_a_call_that_fails_is_logged_and_the_next_is_made(bridge: HubBridge, caplog: pytest.LogCaptureFixture) -> None:
-    made: list[str] = []
-
-    def fail() -> None:
-        raise RuntimeError("nobody expected this")
-
-    bridge.call(fail)
-    bridge.call(made.append, "next")
-    wait_until(lambda: made == ["next"])
-    assert "nobody expected this" in caplog.text
-
-
-def test_under_load_others_have_their_turn(bridge: HubBridge) -> None:
-    made: list[int] = []
-    seen: list[int] = []
-
-    def watch() -> None:
-        while len(made) < 10 * BATCH_LENGTH:
-            seen.append(len(made))
-            gevent.sleep(0)
-
-    for number in range(10 * BATCH_LENGTH):
-        bridge.call(made.append, number)
-    gevent.spawn(watch).join(timeout=20.0)
-    assert len(made) == 10 * BATCH_LENGTH
-    assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
-
-
 def test_a_closed_bridge_makes_no_call(loop: asyncio.AbstractEventLoop) -> None:
     bridge = HubBridge(loop)
     made: list[int] = []
@@ -119,4 +91,3 @@ def test_a_closed_bridge_makes_no_call(loop: asyncio.AbstractEventLoop) -> None:
     bridge.close()
     gevent.idle()
     assert made == []
-    assert bridge._greenlet.dead

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from master.store.hub import Answer
+from master.store.answer import Answer
 from master.store.queue import BATCH_BYTES, BATCH_LENGTH, WriteQueue
 from master.store.writes import (
     AppendLog,

@@ -1,4 +1,4 @@
-"""master.store.hub"""
+"""master.mailbox"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from master.store.hub import BATCH_LENGTH, Answer, Mailbox
+from master.mailbox import BATCH_LENGTH, Mailbox
 from tests.master.fleet import wait_until
 
 
 @pytest.fixture
 def mailbox() -> Iterator[Mailbox]:
-    mailbox = Mailbox()
+    mailbox = Mailbox("test")
     yield mailbox
     mailbox.close()
 
@@ -65,22 +65,14 @@ def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: Mailbox, capl
     assert "nobody expected this" in caplog.text
 
 
-def test_a_mailbox_that_closes_makes_the_calls_that_are_there_and_no_more() -> None:
-    mailbox = Mailbox()
+@pytest.mark.parametrize(("make_calls", "expected"), [(True, ["before"]), (False, [])])
+def test_a_mailbox_that_closes_makes_the_calls_that_are_there_if_it_is_to_and_no_more(
+    make_calls: bool, expected: list[str]
+) -> None:
+    mailbox = Mailbox("test")
     made: list[str] = []
     mailbox.post([lambda: made.append("before")])
-    mailbox.close()
+    mailbox.close(make_calls=make_calls)
     in_a_thread(lambda: mailbox.post([lambda: made.append("after")]))  # a thread that was stuck is late
     gevent.idle()
-    assert made == ["before"]
-
-
-def test_an_answer_is_a_value_or_an_error(mailbox: Mailbox) -> None:
-    value, error, never = Answer(), Answer(), Answer()
-    in_a_thread(lambda: mailbox.post([value.value(None), error.error(KeyError("why"))]))
-    assert value.wait(20.0)
-    assert value.result() is None
-    assert error.wait(20.0)
-    with pytest.raises(KeyError, match="why"):
-        error.result()
-    assert not never.wait(0.01)
+    assert made == expected
