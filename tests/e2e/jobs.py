@@ -46,9 +46,7 @@ class Jobs:
 
     def when(self, task_id: str, *statuses: str) -> Any:
         """The task, once it has one of these."""
-        return eventually(
-            lambda: task if (task := self.get(task_id))["status"] in statuses else None, PATIENCE_SECONDS
-        )
+        return eventually(lambda: task if (task := self.get(task_id))["status"] in statuses else None, PATIENCE_SECONDS)
 
     def ended(self, task_id: str) -> Any:
         """The task, once it has ended."""
