@@ -6,7 +6,7 @@ from grafana.builder.board import Section, board, search
 from grafana.builder.charts import lines, spread, states
 from grafana.builder.figures import bars, number
 from grafana.builder.limits import ORANGE, SHOWN, alerting, steps
-from grafana.builder.panels import HALF, THIRD, Text
+from grafana.builder.panels import HALF, THIRD, WIDE, Text
 from grafana.builder.queries import FOUND, ROWS, TOP, Query, buckets, by_worker, or_zero, quantiles, rate, top
 from grafana.builder.tables import WORKER, Column, firing, rows
 
@@ -143,7 +143,7 @@ def _failures() -> list[sdk.Panel]:
                    "Reports and logs about attempts that were not the worker's any more, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_reports_stale_total')})", "stale"),
               limits=alerting("stale_reports_rate"), size=THIRD),
-        firing({"alertname": "FleetPulse(Task|Docker).*"}, THIRD, ", about tasks", of_workers=False),
+        firing({"alertname": "FleetPulse(Task|Docker).*"}, WIDE, ", about tasks", of_workers=False),
     ]  # fmt: skip
 
 
