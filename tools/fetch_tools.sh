@@ -53,7 +53,15 @@ settings_of() {
         docker-compose) echo 'export PYTHONPATH="$root/usr/lib/python3/dist-packages"' ;;
         debootstrap) echo 'export DEBOOTSTRAP_DIR="$root/usr/share/debootstrap"' ;;
         iptables-nft) echo 'export XTABLES_LIBDIR="$folder/xtables"' ;;
+        prometheus-alertmanager) redirect_templates; echo 'exec 9<"$root/usr/share/prometheus/alertmanager"' ;;
     esac
+}
+
+# Debian's Alertmanager takes its templates from a folder that cannot be named. Its copy here looks, by a path of the same
+# length, into what is open as 9.
+redirect_templates() {
+    LC_ALL=C sed -i 's#/usr/share/prometheus/alertmanager#/dev/fd/9/././././././././././././#g' \
+        "$here/root/$(unpacked prometheus-alertmanager)"
 }
 
 # The path of a program that the machine has, or nothing. Debian does not put PostgreSQL's on PATH.
