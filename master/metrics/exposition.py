@@ -98,9 +98,14 @@ class FleetExposition(LazyView):
 
     def _lay_out(self, telemetry: WorkerTelemetry) -> bytes:
         """Render what seldom changes; returns the lively families' lines, with holes."""
-        written_out = [lines for section in self._sections for lines in section.written_out(telemetry)]
+        with_holes: list[bytes] = []
+        written_out: list[bytes] = []
+        for section in self._sections:
+            lively, steady = section.lay_out(telemetry)
+            with_holes += lively
+            written_out += steady
         self._steady_columns.put(telemetry.worker_id, _shown(telemetry, self._steady, written_out))
-        return _BETWEEN_FAMILIES.join(lines for section in self._sections for lines in section.with_holes(telemetry))
+        return _BETWEEN_FAMILIES.join(with_holes)
 
 
 def _shown(telemetry: WorkerTelemetry, families: Iterable[Family], row: Sequence[bytes]) -> Sequence[bytes]:

@@ -1,7 +1,7 @@
 """The families of one subject, and what text they make of a worker."""
 
-from collections.abc import Iterator
 from operator import attrgetter
+from typing import Any
 
 from master.metrics.families import FAMILIES, Subject
 from master.telemetry.records import WorkerTelemetry
@@ -29,27 +29,30 @@ class Section:
         self._steady_reads = [family.read for family in self.steady]
         self._labels = [(f',{label}="', attrgetter(field)) for label, field in subject.field_by_label.items()]
 
-    def with_holes(self, telemetry: WorkerTelemetry) -> Iterator[bytes]:
-        """The lines of each lively family, with a ``%b`` for each number."""
-        middles = [middle.replace("%", "%%") for middle in self._middles(telemetry)]
-        for family in self.lively:
-            yield "".join([f"{family.name}{middle}%b\n" for middle in middles]).encode()
-
-    def written_out(self, telemetry: WorkerTelemetry) -> Iterator[bytes]:
-        """The lines of each steady family."""
-        items, middles = self.items(telemetry), self._middles(telemetry)
-        for family, read in zip(self.steady, self._steady_reads, strict=True):
-            numbered = zip(middles, map(read, items), strict=True)
-            lines = [f"{family.name}{middle}{number}\n" for middle, number in numbered if number is not None]
-            yield "".join(lines).encode()
-
-    def _middles(self, telemetry: WorkerTelemetry) -> list[str]:
-        """What is between a line's name and its number, for each item."""
-        start = f'{{worker_id="{telemetry.worker_id}"'
-        return [
-            start + "".join([f'{label}{escape(str(read(item)))}"' for label, read in self._labels]) + "} "
-            for item in self.items(telemetry)
+    def lay_out(self, telemetry: WorkerTelemetry) -> tuple[list[bytes], list[bytes]]:
+        """The lines of each lively family, with a ``%b`` for each number, and those of each steady family."""
+        items = self.items(telemetry)
+        if not items:
+            return [b""] * len(self.lively), [b""] * len(self.steady)
+        middles = [self._middle(telemetry.worker_id, item) for item in items]
+        escaped = [middle.replace("%", "%%") for middle in middles]
+        with_holes = ["".join([f"{family.name}{middle}%b\n" for middle in escaped]) for family in self.lively]
+        written_out = [
+            "".join(
+                [
+                    f"{family.name}{middle}{number}\n"
+                    for middle, number in zip(middles, map(read, items), strict=True)
+                    if number is not None
+                ]
+            )
+            for family, read in zip(self.steady, self._steady_reads, strict=True)
         ]
+        return [*map(str.encode, with_holes)], [*map(str.encode, written_out)]
+
+    def _middle(self, worker_id: str, item: Any) -> str:
+        """What is between a line's name and its number."""
+        labels = "".join([f'{label}{escape(str(read(item)))}"' for label, read in self._labels])
+        return f'{{worker_id="{worker_id}"{labels}}} '
 
 
 def all_sections() -> list[Section]:
