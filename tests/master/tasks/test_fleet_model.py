@@ -24,7 +24,7 @@ WORKERS = st.lists(
         st.sampled_from(["eu", "us", None]),
     ),
     min_size=1,
-    max_size=5,
+    max_size=4,
 )
 SPECS = st.builds(
     TaskSpec,
@@ -33,9 +33,17 @@ SPECS = st.builds(
     cpu_required=st.sampled_from([0.1, 0.1, 0.3, 0.7, 1.0, 2.0, 3.0]),
     memory_required=st.sampled_from([64, 64, 512, 1024, 2048]),
     gpu_required=st.sampled_from([0, 0, 0, 1, 2]),
-    priority=st.integers(0, 3),
     max_retries=st.integers(0, 2),
-    constraints=st.sampled_from([{}, {}, {}, {"zone": ("eu",)}, {"zone": ("eu", "us")}, {"worker_id": ("w0",)}]),
+    constraints=st.sampled_from(
+        [
+            {},
+            {},
+            {},
+            {"zone": ("eu",)},
+            {"zone": ("eu", "us"), "worker_id": ("w0", "w1")},
+            {"worker_id": ("w0",)},
+        ]
+    ),
 )
 
 
@@ -59,10 +67,13 @@ class Life(RuleBasedStateMachine):
             }
         )
 
-    @rule(specs=st.lists(SPECS, min_size=1, max_size=6))
-    def submit(self, specs: list[TaskSpec]) -> None:
-        for spec in specs:
-            self.model.submit(spec)
+    @rule(spec=SPECS, priorities=st.lists(st.integers(0, 3), min_size=1, max_size=6), place=st.booleans())
+    def submit(self, spec: TaskSpec, priorities: list[int], place: bool) -> None:
+        """Several that ask for the same, as most do."""
+        for priority in priorities:
+            self.model.submit(spec._replace(priority=priority))
+        if place:
+            self.model.round()
 
     @rule()
     def place(self) -> None:
@@ -85,11 +96,22 @@ class Life(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.model.begun)))
         self.model.report(key, self.model.begun[key], status)
 
-    @precondition(lambda self: self.model.begun)
+    @precondition(lambda self: self.model.live() and len(self.model.workers) > 1)
     @rule(data=st.data(), status=SAID)
     def report_of_another(self, data: st.DataObject, status: AttemptStatus) -> None:
-        key = data.draw(st.sampled_from(sorted(self.model.begun)))
-        self.model.report(key, data.draw(st.sampled_from(sorted(self.model.workers))), status)
+        """A worker speaks of what was given to another one."""
+        key = data.draw(st.sampled_from(self.model.live()))
+        others = sorted(set(self.model.workers) - {self.model.begun[key]})
+        self.model.report(key, data.draw(st.sampled_from(others)), status)
+
+    @precondition(lambda self: self.model.live())
+    @rule(data=st.data(), cancel=st.booleans())
+    def fail(self, data: st.DataObject, cancel: bool) -> None:
+        """What fails may be retried, and cancelled before it is."""
+        key = data.draw(st.sampled_from(self.model.live()))
+        self.model.report(key, self.model.begun[key], AttemptStatus.FAILED)
+        if cancel and key[0] in self.model.unfinished():
+            self.model.cancel(key[0])
 
     @precondition(lambda self: self.model.unfinished())
     @rule(data=st.data())
