@@ -27,7 +27,7 @@ class EngineHealth:
     def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._patience_seconds = patience_seconds
         self._trouble: str | None = "the Docker Engine has not been asked yet"
-        self._has_said = False
+        self._has_said = self._has_answered = False
         self._answers = asyncio.Event()
         self.failures = 0
         """How often it did not answer."""
@@ -41,14 +41,16 @@ class EngineHealth:
         """It did."""
         if self._trouble is not None:
             _log.info("the container engine answers: tasks can run here")
-        self._trouble, self._has_said = None, False
+        self._trouble, self._has_said, self._has_answered = None, False, True
         self._answers.set()
 
     def failed(self, error: EngineUnavailable) -> None:
         """It did not."""
         self.failures += 1
         if not self._has_said:
-            _log.warning("no tasks can run here for now: %s", error)
+            # A machine may well have no engine at all: that is worth a line, and no warning.
+            level = logging.WARNING if self._has_answered else logging.INFO
+            _log.log(level, "no tasks can run here for now: %s", error)
         self._trouble, self._has_said = str(error), True
         self._answers.clear()
 
