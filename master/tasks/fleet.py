@@ -5,6 +5,7 @@ scheduler sees all of it as offers.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 from master.tasks.placement.records import Offer
@@ -144,4 +145,5 @@ class FleetCapacity:
 
 
 def _millicores(demand: Demand) -> int:
-    return round(demand.cpu_cores * 1000)
+    # Rounded up, so that no sum promises more than there is; the inner round takes the dust off 0.1 * 1000.
+    return ceil(round(demand.cpu_cores * 1000, 6))

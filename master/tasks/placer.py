@@ -71,9 +71,9 @@ class Placer:
         self.reservations = decided.reservations
         self.rounds += 1
         count = 0
-        for placement in decided.placements:
+        for number, placement in enumerate(decided.placements, start=1):
             count += self._carry_out(placement)
-            if count % _PLACED_IN_A_ROW == 0:
+            if number % _PLACED_IN_A_ROW == 0:
                 gevent.sleep(0)
         self._ledger.instruments.scheduling_round.observe(time.perf_counter() - started)
         return count

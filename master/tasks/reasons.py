@@ -1,5 +1,7 @@
 """Why queued tasks wait, in words: worked out when somebody asks, and kept until something in the fleet changes."""
 
+import gevent
+
 from master.tasks.explain import explain
 from master.tasks.fleet import FleetCapacity
 from master.tasks.live import waiting_for
@@ -30,5 +32,7 @@ class QueueReasons:
         own = waiting.task_id if waiting.task_id in reservations.values() else None
         wanted = own, waiting.demand, tuple(sorted(waiting.constraints.items()))
         if wanted not in self._kept:
+            # A page of tasks that all ask for something else takes a while in a large fleet.
+            gevent.sleep(0)
             self._kept[wanted] = explain(waiting, self._fleet.offers(), reservations)
         return self._kept[wanted]

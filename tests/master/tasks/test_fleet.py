@@ -56,6 +56,11 @@ def test_tenths_of_cores_add_up_exactly(fleet: FleetCapacity) -> None:
     assert fleet.offers()[0].free_cpu_cores == 4.0
 
 
+def test_less_than_a_thousandth_of_a_core_counts_as_one(fleet: FleetCapacity) -> None:
+    fleet.allocate("rack-7", ("task-1", 1), Demand(0.0101, 0, 0), ())
+    assert fleet.allocation("rack-7").cpu_cores == 0.011
+
+
 def test_a_heartbeat_that_says_nothing_new_changes_nothing(fleet: FleetCapacity) -> None:
     before = fleet.revision
     assert not fleet.observe(READY._replace(last_update=99.0, reading=Reading(load1=1.0)))
