@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # --no-input: a package index that wants a password fails at once instead of waiting for one.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-CODE := master worker proto grafana tests tools setup.py
+CODE := master worker proto grafana monitoring tests tools setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help up test lint format proto docs dashboards lock tools bench soak chaos clean

@@ -34,7 +34,7 @@ class ShippedPrometheus(Prometheus):
         folder = processes.folder / "monitoring"
         shutil.copytree(RULES, folder / "rules")
         for file in (folder / "rules").glob("*.yml"):
-            file.write_text(re.sub(r"(for|interval): \d+m", r"\1: 1s", file.read_text()))
+            file.write_text(re.sub(r"(for|interval): 1m$", r"\1: 1s", file.read_text(), flags=re.MULTILINE))
         text = re.sub(r"(_interval): \d+s", r"\1: 1s", (MONITORING / "prometheus.yml").read_text())
         for shipped, port in ports.items():
             assert shipped in text
