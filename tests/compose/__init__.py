@@ -1,0 +1,1 @@
+"""The stack that docker-compose.yml starts: its files, and a run of it."""

@@ -1,0 +1,131 @@
+"""Images for a machine that reaches no registry: a Debian with Python, and Prometheus and Alertmanager upon it.
+
+The first takes minutes, so its files are kept in ``.tools/images`` for the next run.
+"""
+
+import contextlib
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.docker_engine import IMAGE, Engine
+from tests.tools import ROOT, find_tool, require_tool, without_tool
+
+PYTHON_IMAGE = "fleetpulse-python:test"
+PROMETHEUS_IMAGE = "fleetpulse-prometheus:test"
+ALERTMANAGER_IMAGE = "fleetpulse-alertmanager:test"
+
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+_KEPT = ROOT / ".tools" / "images"
+_UNPACKED = ROOT / ".tools" / "root"
+_PACKAGES = "python3,python3-venv,ca-certificates"
+_NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
+
+_DOCKERFILE = """
+FROM {base}
+# As the official images, which are made of busybox, have it for their health checks.
+COPY --from={busybox} /bin/busybox /bin/wget
+RUN install --directory --owner nobody --group nogroup {data}
+COPY {program} /bin/
+COPY share /usr/share/prometheus
+USER nobody
+ENTRYPOINT ["/bin/{program}"]
+"""
+
+
+def load_images(engine: Engine) -> None:
+    """Make the three of them on the engine, which has the image of busybox already."""
+    with contextlib.closing(docker.DockerClient(engine.host, timeout=300)) as client:
+        try:
+            client.images.get(PYTHON_IMAGE)
+        except docker.errors.ImageNotFound:
+            _import_base(client)
+        _build(client, PROMETHEUS_IMAGE, "prometheus", data="/prometheus")
+        _build(client, ALERTMANAGER_IMAGE, "prometheus-alertmanager", data="/alertmanager")
+
+
+def _import_base(client: docker.DockerClient) -> None:
+    """What pip is told on this machine, it is told in the image as well."""
+    settings = {"PIP_CERT": str(CERTIFICATES)} | {
+        name: value for name, value in os.environ.items() if name in {"PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT"}
+    }
+    repository, tag = PYTHON_IMAGE.split(":")
+    changes = [f"ENV {name}={value}" for name, value in settings.items()]
+    client.api.import_image_from_file(str(_base_archive()), repository, tag, changes=changes)
+
+
+def _build(client: docker.DockerClient, image: str, program: str, data: str) -> None:
+    """An image of one program, and a folder for its data where the official image of it has that."""
+    found = find_tool(program, _UNPACKED / "usr/bin", os.environ.get("PATH", os.defpath))
+    if found is None:
+        without_tool(program, in_ci=bool(os.environ.get("CI")))
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copy(found, Path(context) / program)
+        # Alertmanager's own templates among them, which Debian's looks for there.
+        shutil.copytree(
+            found.parent.parent / "share" / "prometheus" / "alertmanager", Path(context) / "share" / "alertmanager"
+        )
+        dockerfile = _DOCKERFILE.format(base=PYTHON_IMAGE, busybox=IMAGE, program=program, data=data)
+        (Path(context) / "Dockerfile").write_text(dockerfile)
+        client.images.build(path=context, tag=image, rm=True)
+
+
+def _base_archive() -> Path:
+    """The files of a Debian like this machine's, with Python, as a tar; made if they are not there."""
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    with (_KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one is enough when two test runs want it
+        archive = _KEPT / f"{_release()}.tar"
+        if not archive.exists():
+            with tempfile.TemporaryDirectory(dir=_KEPT) as folder:
+                _bootstrap(Path(folder) / "root")
+                made = Path(folder) / archive.name
+                subprocess.run(
+                    ["tar", "--create", "--file", made, "--directory", Path(folder) / "root", "."], check=True
+                )
+                made.rename(archive)
+        return archive
+
+
+def _bootstrap(folder: Path) -> None:
+    command: list[str | Path] = [
+        require_tool("debootstrap"),
+        "--variant=minbase",
+        f"--include={_PACKAGES}",
+        _release(),
+        folder,
+        _mirror(),
+    ]
+    with (_KEPT / "debootstrap.log").open("w+") as log:
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode:
+            log.seek(0)
+            pytest.fail(f"debootstrap said: {log.read()[-1500:]}", pytrace=False)
+    for path in _NOT_NEEDED:
+        shutil.rmtree(folder / path)
+    # Those that this machine trusts, so that pip in the container reaches what it reaches here.
+    shutil.copy(CERTIFICATES, folder / str(CERTIFICATES).lstrip("/"))
+
+
+def _release() -> str:
+    try:
+        return platform.freedesktop_os_release()["VERSION_CODENAME"]
+    except (OSError, KeyError):
+        without_tool("a Debian or Ubuntu", in_ci=bool(os.environ.get("CI")))
+
+
+def _mirror() -> str:
+    """The one that apt uses for this release."""
+    fields = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"]
+    for line in subprocess.run(fields, capture_output=True, text=True, check=True).stdout.splitlines():
+        codename, mirror = line.split()
+        if codename == _release():
+            return mirror
+    pytest.fail(f"apt has no mirror for {_release()}", pytrace=False)

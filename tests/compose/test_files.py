@@ -1,0 +1,203 @@
+"""docker-compose.yml, Dockerfile and .env.example agree with each other and with the files that they name."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tools import ROOT, require_tool
+
+TEXT = (ROOT / "docker-compose.yml").read_text()
+VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?::?-(?P<default>[^}]*))?\}")
+DEFAULTS = {match["name"]: match["default"] for match in VARIABLE.finditer(TEXT)}
+
+
+def with_defaults(text: str) -> dict[str, Any]:
+    """The file as it is where nothing is set."""
+    content = yaml.safe_load(VARIABLE.sub(lambda match: match["default"] or "", text))
+    assert isinstance(content, dict)
+    return content
+
+
+COMPOSE = with_defaults(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("master", "worker", "simulate")
+MOUNTS = [
+    (service, *str(volume).split(":")) for service, content in SERVICES.items() for volume in content.get("volumes", [])
+]
+
+
+def test_it_is_the_stack() -> None:
+    assert list(SERVICES) == [*OURS, "prometheus", "alertmanager", "grafana"]
+    assert "version" not in COMPOSE  # one warns, the other needs none
+
+
+@pytest.mark.parametrize("files", [[], ["tests/compose/override.yml"]], ids=["alone", "as tested"])
+def test_docker_compose_takes_it(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("FLEETPULSE_IMAGE=fleetpulse:test\n")
+    named = [word for name in ["docker-compose.yml", *files] for word in ("--file", name)]
+    command: list[str | Path] = [
+        require_tool("docker-compose"),
+        "--env-file",
+        str(tmp_path / "env"),
+        *named,
+        "config",
+        "--quiet",
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_every_variable_has_one_default() -> None:
+    assert [name for name, default in DEFAULTS.items() if default is None] == []
+    assert {(match["name"], match["default"]) for match in VARIABLE.finditer(TEXT)} == set(DEFAULTS.items())
+
+
+def test_the_example_settings_are_the_variables_with_their_defaults() -> None:
+    """Each as a comment, so that a copy of the file changes nothing."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+    shown = dict(re.findall(r"^#(\w+)=(.*)$", "\n".join(lines), re.MULTILINE))
+    assert shown == DEFAULTS
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_image_is_pinned(service: str) -> None:
+    assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", SERVICES[service]["image"])
+
+
+def test_the_image_of_this_tree_has_its_version_and_is_built_once() -> None:
+    (version,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
+    assert {SERVICES[service]["image"] for service in OURS} == {f"fleetpulse:{version}"}
+    assert [service for service in SERVICES if "build" in SERVICES[service]] == ["master"]
+    # Nobody looks for it in a registry.
+    assert {SERVICES[service]["pull_policy"] for service in OURS if service != "master"} == {"never"}
+
+
+def test_the_base_image_is_an_argument_with_one_default() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", dockerfile, re.MULTILINE)
+    assert default == DEFAULTS["PYTHON_IMAGE"] == SERVICES["master"]["build"]["args"]["PYTHON_IMAGE"]
+    assert re.fullmatch(r"python:3\.\d+-slim", default)
+    assert {line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM")} == {"${PYTHON_IMAGE}"}
+
+
+def test_the_image_holds_what_it_is_built_from_and_runs_as_nobody_special() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", dockerfile, re.MULTILINE)
+    sources = [source for sources in copied for source in sources.split()]
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in == {source.split("/")[0] for source in sources}
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE)[-1] == "fleetpulse"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_port_is_this_machines_alone(service: str) -> None:
+    assert [port for port in SERVICES[service].get("ports", []) if not str(port).startswith("127.0.0.1:")] == []
+    assert "network_mode" not in SERVICES[service]
+
+
+def test_every_file_that_is_mounted_exists_and_cannot_be_written() -> None:
+    files = [mount for mount in MOUNTS if mount[1].startswith(".")]
+    assert len(files) >= 5
+    assert [mount for mount in files if mount[3:] != ("ro",) or not (ROOT / mount[1]).exists()] == []
+
+
+def test_every_other_mount_is_a_volume_or_the_socket_of_the_worker() -> None:
+    others = [mount for mount in MOUNTS if not mount[1].startswith(".")]
+    socket = "/var/run/docker.sock"
+    assert [mount[:3] for mount in others if mount[1].startswith("/")] == [("worker", socket, socket)]
+    assert {mount[1] for mount in others if not mount[1].startswith("/")} == COMPOSE["volumes"].keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_watched_restarted_and_without_privileges(service: str) -> None:
+    content = SERVICES[service]
+    assert content["restart"] == "unless-stopped"
+    assert content["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
+    assert content["healthcheck"]["test"][0] == "CMD"
+    assert "curl" not in content["healthcheck"]["test"]
+    assert content["cap_drop"] == ["ALL"]
+    assert content["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in content
+
+
+def test_it_starts_in_order() -> None:
+    order = {
+        service: {name: how["condition"] for name, how in content.get("depends_on", {}).items()}
+        for service, content in SERVICES.items()
+    }
+    healthy = "service_healthy"
+    assert order == {
+        "master": {},
+        "worker": {"master": healthy},
+        "simulate": {"master": healthy},
+        "prometheus": {"master": healthy, "alertmanager": "service_started"},
+        "alertmanager": {},
+        "grafana": {"prometheus": healthy},
+    }
+
+
+def test_prometheus_finds_its_rules_the_master_and_alertmanager() -> None:
+    mounts = {target: source for service, source, target, *_ in MOUNTS if service == "prometheus"}
+    scraping = yaml.safe_load((ROOT / mounts["/etc/prometheus/prometheus.yml"]).read_text())
+    assert scraping["rule_files"] == ["rules/*.yml"]
+    assert list((ROOT / mounts["/etc/prometheus/rules"]).glob("*.yml"))
+    alertmanagers = scraping["alerting"]["alertmanagers"]
+    static = [
+        config for job in [*scraping["scrape_configs"], *alertmanagers] for config in job.get("static_configs", [])
+    ]
+    named = [target for config in static for target in config["targets"]]
+    named += [
+        found[1]
+        for job in scraping["scrape_configs"]
+        for discovery in job.get("http_sd_configs", [])
+        if (found := re.match(r"http://([^/]+)/", discovery["url"]))
+    ]
+    assert len(named) >= 2
+    assert [target for target in named if target not in listening()] == []
+
+
+def test_grafana_finds_what_is_provisioned_and_who_comes_sees_it() -> None:
+    mounts = {source: target for service, source, target, *_ in MOUNTS if service == "grafana"}
+    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/fleetpulse.yml").read_text())["providers"]
+    assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+    (source,) = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    assert source["url"].removeprefix("http://") in listening()
+    environment = SERVICES["grafana"]["environment"]
+    assert (environment["GF_AUTH_ANONYMOUS_ENABLED"], environment["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    home = Path(environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert home.parent == Path(mounts["./grafana/dashboards"])
+    assert (ROOT / "grafana/dashboards" / home.name).exists()
+
+
+def listening() -> set[str]:
+    """Each service with each port of its container."""
+    return {
+        f"{service}:{str(port).rpartition(':')[2]}"
+        for service, content in SERVICES.items()
+        for port in content.get("ports", [])
+    }
+
+
+@pytest.mark.parametrize(("password", "creates"), [("", "without an administrator"), ("a secret", "with a secret")])
+def test_grafana_has_an_administrator_only_with_a_password(password: str, creates: str, tmp_path: Path) -> None:
+    """The words of its entry point, with a script in the place of the image's own."""
+    shell, flag, script = SERVICES["grafana"]["entrypoint"]
+    own = tmp_path / "run.sh"
+    own.write_text(
+        "#!/bin/sh\n"
+        'if [ "$GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION" = true ]; then echo without an administrator\n'
+        "else echo with $GF_SECURITY_ADMIN_PASSWORD; fi\n"
+    )
+    own.chmod(0o755)
+    result = subprocess.run(
+        [shell, flag, script.replace("$$", "$").replace("/run.sh", str(own))],
+        env={"GF_SECURITY_ADMIN_PASSWORD": password}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stdout.strip() == creates.replace("a secret", password)

@@ -1,0 +1,148 @@
+"""The stack of docker-compose.yml on a real Docker Engine: what it shows, and how an alert gets through it."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from master.config import parse_duration
+from tests.compose.images import load_images
+from tests.compose.stack import SERVICES, WORKER_ID, Message, Stack, patiently
+from tests.docker_engine import IMAGE, Engine, own_engine
+from tests.monitoring.rules import ALERTS, MONITORING
+from tests.tools import require_tool
+
+# The first run on a machine makes the base image, which takes minutes where others are at work.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+ALERT = "FleetPulseWorkerInactive"
+SIMULATED = 10
+INACTIVITY_TIMEOUT = "5s"
+GROUP_INTERVAL = "10s"
+SLACK_SECONDS = 20.0
+"""For a busy machine."""
+
+
+def settings_of(file: str) -> dict[str, Any]:
+    content = yaml.safe_load((MONITORING / file).read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def seconds(text: str) -> float:
+    return parse_duration("a duration of Prometheus", text)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one that answers at a socket, which may have layers of the images already; else one of its own."""
+    engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    if engine.host.startswith("unix://") and engine.answers():
+        engine.load_image()
+        yield engine
+        return
+    # It gives containers a server for names by rules that it makes with a program called so.
+    iptables = tmp_path_factory.mktemp("bin") / "iptables"
+    iptables.write_text(f'#!/bin/sh\nexec {require_tool("iptables-nft")} "$@"\n')
+    iptables.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{iptables.parent}{os.pathsep}{os.environ['PATH']}")
+        with own_engine() as engine:
+            yield engine
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Up; with a worker that is missed sooner, and an Alertmanager that tells sooner that all is well."""
+    folder = tmp_path_factory.mktemp("stack")
+    alertmanager = settings_of("alertmanager.yml")
+    alertmanager["route"]["group_interval"] = GROUP_INTERVAL
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(alertmanager))
+    load_images(engine)
+    stack = Stack(
+        engine, folder, HEARTBEAT_INTERVAL="1s", INACTIVITY_TIMEOUT=INACTIVITY_TIMEOUT,
+        SIMULATED_WORKERS=str(SIMULATED), SIMULATED_GPUS="2", ALERTMANAGER_CONFIG=str(folder / "alertmanager.yml"),
+    )  # fmt: skip
+    try:
+        stack.compose("up", "--build", "--detach", *SERVICES)
+        yield stack
+    finally:
+        stack.close()
+
+
+def test_every_service_becomes_healthy(stack: Stack) -> None:
+    healthy = dict.fromkeys(set(SERVICES) - {"webhook"}, "healthy")
+    patiently(lambda: stack.health() == healthy, 90.0)
+
+
+def test_no_process_is_roots(stack: Stack) -> None:
+    users = stack.users()
+    assert users.keys() == set(SERVICES)
+    assert {service: found for service, found in users.items() if "0" in found} == {}
+
+
+def test_prometheus_has_the_master_the_simulated_fleet_and_this_machine(stack: Stack) -> None:
+    patiently(lambda: stack.value('up{job="fleetpulse"}') == 1.0, 40.0)
+    patiently(lambda: stack.value('sum(fleetpulse_worker_up{worker_id=~"sim-.*"})') == SIMULATED, 40.0)
+    assert stack.value('count(fleetpulse_worker_gpu_temperature_celsius{worker_id=~"sim-.*"})') == SIMULATED
+    assert stack.value(f'fleetpulse_worker_memory_size_bytes{{worker_id="{WORKER_ID}"}}') == memory_bytes()
+
+
+def memory_bytes() -> int:
+    """The machine's, which a container's worker reports as well."""
+    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")]
+    return int(line.split()[1]) * 1024
+
+
+def test_a_task_runs_on_this_machine_by_the_socket_that_the_worker_has(stack: Stack) -> None:
+    body = {"docker_image": IMAGE, "command": ["echo", "hello"], "cpu_required": 0.1, "memory_required": 32}
+    task = stack.post("/api/tasks", body)
+    path = f"/api/tasks/{task['task_id']}"
+    ended = patiently(
+        lambda: found if (found := stack.json("MASTER_HTTP", path))["status"] == "completed" else None, 60.0
+    )
+    assert ended["worker_id"] == WORKER_ID
+
+
+def test_a_killed_worker_is_told_of_within_the_time_that_the_rule_says_and_told_of_again_when_it_is_back(
+    stack: Stack,
+) -> None:
+    patiently(lambda: stack.value(f'fleetpulse_worker_up{{worker_id="{WORKER_ID}"}}') == 1.0, 40.0)
+    stack.container("worker").kill()
+    killed = time.time()
+
+    # Inactive, scraped, found by a rule, pending, found again, and kept for a moment to be told with others.
+    prometheus, group_wait = (
+        settings_of("prometheus.yml")["global"],
+        settings_of("alertmanager.yml")["route"]["group_wait"],
+    )
+    pending = seconds(ALERTS[ALERT].pending)
+    round_trip = seconds(prometheus["scrape_interval"]) + 2 * seconds(prometheus["evaluation_interval"])
+    within = seconds(INACTIVITY_TIMEOUT) + round_trip + pending + seconds(group_wait) + SLACK_SECONDS
+    fired = patiently(lambda: told(stack, "firing"), within)
+    assert killed + pending < fired.time < killed + within
+    assert fired.receiver == "team"
+    assert fired.labels.items() >= {"worker_id": WORKER_ID, "severity": ALERTS[ALERT].labels["severity"]}.items()
+    # Its death was its user's wish: the engine leaves it so.
+    assert stack.container("worker").status == "exited"
+    assert {m.labels.get("worker_id") for m in stack.messages() if m.labels["alertname"] == ALERT} == {WORKER_ID}
+
+    stack.compose("up", "--detach", "worker")
+    resolved = patiently(lambda: told(stack, "resolved"), round_trip + seconds(GROUP_INTERVAL) + 2 * SLACK_SECONDS)
+    assert resolved.time > fired.time
+
+
+def told(stack: Stack, status: str) -> Message | None:
+    """The first message of this status about the worker."""
+    for message in stack.messages():
+        if (
+            message.status == status
+            and message.labels["alertname"] == ALERT
+            and message.labels["worker_id"] == WORKER_ID
+        ):
+            return message
+    return None
