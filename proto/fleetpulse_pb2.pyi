@@ -170,12 +170,15 @@ class Register(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_HELD_FIELD_NUMBER: _builtins.int
     TASK_SUPPORT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_UNKNOWN_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     """Made anew by every start of a worker process, so that a master can tell a reconnect from a second process."""
     hostname: _builtins.str
     version: _builtins.str
     boot_time_unix_seconds: _builtins.float
+    attempts_unknown: _builtins.bool
+    """The worker could not find out yet what it holds: it registers again when it has, and nothing is lost until then."""
     @_builtins.property
     def capacity(self) -> Global___Capacity: ...
     @_builtins.property
@@ -198,10 +201,11 @@ class Register(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         attempts_held: _abc.Iterable[Global___AttemptId] | None = ...,
         task_support: Global___TaskSupport | None = ...,
+        attempts_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "task_support", b"task_support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "attempts_held", b"attempts_held", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "hostname", b"hostname", "incarnation_id", b"incarnation_id", "labels", b"labels", "task_support", b"task_support", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "attempts_held", b"attempts_held", "attempts_unknown", b"attempts_unknown", "boot_time_unix_seconds", b"boot_time_unix_seconds", "capacity", b"capacity", "hostname", b"hostname", "incarnation_id", b"incarnation_id", "labels", b"labels", "task_support", b"task_support", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["boot_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds"]  # noqa: Y015

@@ -55,6 +55,10 @@ class Tasks(Protocol):
         """A new stream is open, on which everything that is not acknowledged is to be sent again."""
         ...
 
+    async def must_register_again(self) -> None:
+        """Wait until there is more to say in a registration than there was."""
+        ...
+
     def disconnected(self) -> None:
         """The stream is gone."""
         ...
@@ -70,6 +74,10 @@ class Tasks(Protocol):
     def report(self, heartbeat: pb.Heartbeat) -> None:
         """Add what runs. Must not wait."""
         ...
+
+
+class _RegisterAgain(Exception):
+    """The stream is good, but its registration did not say all."""
 
 
 class _Outage:
@@ -137,6 +145,9 @@ class WorkerSession:
                 await self._connect_and_beat(stop_reason)
             except grpc.aio.AioRpcError as error:
                 self._outage.failed(error.code(), error.details() or "no details")
+            except _RegisterAgain:
+                _LOGGER.info("worker %s: registers again, with what it holds", self._register.worker_id)
+                continue
             except TimeoutError:
                 self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {FIRST_ANSWER_SECONDS:.0f} s")
             if time.monotonic() - started >= LASTING_SECONDS:
@@ -198,16 +209,19 @@ class WorkerSession:
             self._tasks.registered(terms)
         reader = asyncio.ensure_future(self._receive(stream))
         sender = asyncio.ensure_future(self._send(stream))
+        again = asyncio.ensure_future(self._must_register_again())
         self.is_connected = True
         try:
-            await self._beat(stream, reader, terms.heartbeat_interval_seconds, stop_reason)
+            await self._beat(stream, (reader, stop_reason, again), terms.heartbeat_interval_seconds)
+            if not stop_reason.done():
+                raise _RegisterAgain
             # It ended by a stop: the goodbye is the last word.
             sender.cancel()
             await self._say_goodbye(stream, reader, stop_reason.result())
         finally:
             self.is_connected = False
-            reader.cancel()
-            sender.cancel()
+            for task in (reader, sender, again):
+                task.cancel()
             if self._tasks is not None:
                 self._tasks.disconnected()
 
@@ -229,22 +243,28 @@ class WorkerSession:
             # The reader meets the same end, and tells it.
             _LOGGER.debug("worker %s: a message was not sent (%s)", self._register.worker_id, error.code())
 
+    async def _must_register_again(self) -> None:
+        if self._tasks is not None:
+            await self._tasks.must_register_again()
+        else:
+            await asyncio.Event().wait()
+
     async def _beat(
         self,
         stream: MasterStream,
-        reader: "asyncio.Future[None]",
+        ends: "tuple[asyncio.Future[None], asyncio.Future[str], asyncio.Future[None]]",
         interval_seconds: float,
-        stop_reason: "asyncio.Future[str]",
     ) -> None:
         """Beat at once, then at the interval from a random phase on, so that a fleet that came at once spreads out.
 
-        Returns when it is time to stop. Raises ``AioRpcError`` when the stream has ended.
+        ``ends`` are the reader, whose end is the stream's and raises ``AioRpcError``, and what else ends the beating:
+        a stop, and a reason to register again; then it returns.
         """
+        reader, stop_reason, again = ends
         loop = asyncio.get_running_loop()
         due = loop.time() + interval_seconds * self._rng.random() - interval_seconds
-        ends = (reader, stop_reason)
         while not reader.done():
-            if stop_reason.done():
+            if stop_reason.done() or again.done():
                 return
             heartbeat = await self._sample()
             writing = asyncio.ensure_future(stream.write(self._stamped(heartbeat)))

@@ -57,7 +57,7 @@ class WorkerDesk:
         worker_id, ledger = register.worker_id, self._ledger
         self._store.save_worker(worker_id, register.hostname, dict(register.labels), self._clock.wall())
         own = {(attempt.task_id, attempt.attempt): entry for entry, attempt in ledger.live.on_worker(worker_id)}
-        for key, entry in own.items():
+        for key, entry in own.items() if not register.attempts_unknown else ():
             if key not in held and entry.start is Start.SENT:
                 self._lose(entry, f"worker {worker_id} came back without it")
         kept = {key: own[key].log_durable_bytes for key in held if key in own}
@@ -135,6 +135,7 @@ class WorkerDesk:
         if not self._ledger.fleet.observe(telemetry):
             return
         worker_id, now = telemetry.worker_id, self._clock.monotonic()
+        self._ledger.show_allocation(worker_id)
         if telemetry.is_active:
             self._absences.guard.worker_back(worker_id, now)
             self._absences.back(worker_id)

@@ -23,12 +23,14 @@ from tests.worker.tasks.wire import WireMaster, wire_master
 from worker.session import GOODBYE_SECONDS, WorkerSession
 from worker.simulation.engine import SimulatedEngine
 from worker.tasks.engine import AttemptKey, ContainerSpec
-from worker.tasks.executor import Executor
+from worker.tasks.executor import ROUND_SECONDS, Executor
 
 
 @contextlib.asynccontextmanager
-async def session_with_tasks(target: str, engine: SimulatedEngine) -> AsyncIterator[WorkerSession]:
-    executor = Executor(engine)
+async def session_with_tasks(
+    target: str, engine: SimulatedEngine, round_seconds: float = ROUND_SECONDS
+) -> AsyncIterator[WorkerSession]:
+    executor = Executor(engine, round_seconds=round_seconds)
     executor.open()
     session = WorkerSession(target, REGISTER, quick_sample, random.Random(1), executor)
     running = asyncio.ensure_future(session.run())
@@ -93,6 +95,26 @@ def test_each_stream_has_a_registration_of_its_own() -> None:
             assert [AttemptKey.of(held) for held in second.attempts_held] == keys
             assert first.incarnation_id == second.incarnation_id
             await eventually(lambda: master.heartbeats and master.heartbeats[-1].running_tasks)
+
+    run(test())
+
+
+def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it_can() -> None:
+    async def test() -> None:
+        key, simulated = AttemptKey("t", 1), engine()
+        await simulated.start(await simulated.create(ContainerSpec(key, "busybox", command=("sleep", "1000"))))
+        simulated.is_away = True
+        async with wire_master() as master, session_with_tasks(master.target, simulated, round_seconds=0.05):
+            master.keeps.add(key)
+            blind = await master.is_registered(1)
+            assert blind.attempts_unknown
+            assert not blind.attempts_held
+            await eventually(lambda: master.heartbeats)
+            simulated.is_away = False
+            seeing = await master.is_registered(2)
+            assert not seeing.attempts_unknown
+            assert [AttemptKey.of(held) for held in seeing.attempts_held] == [key]
+            await eventually(lambda: master.heartbeats[-1].running_tasks)
 
     run(test())
 

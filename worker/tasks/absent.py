@@ -1,5 +1,7 @@
 """A worker that runs no tasks, because somebody said so."""
 
+import asyncio
+
 from proto import fleetpulse_pb2 as pb
 from worker.tasks.outbox import Outbox
 
@@ -18,6 +20,10 @@ class NoTasks:
     def registered(self, terms: pb.Registered) -> None:
         """Whatever was not acknowledged is said again."""
         self._outbox.rewind()
+
+    async def must_register_again(self) -> None:
+        """Never: it knows that it holds nothing."""
+        await asyncio.Event().wait()
 
     def disconnected(self) -> None:
         """Nothing depends on it."""

@@ -60,6 +60,8 @@ class Executor:
         """So that an idle worker takes no readings; a simulated fleet has thousands of them."""
         self._is_registered = False
         self._was_registered = False
+        self._is_blind = False
+        self._sees = asyncio.Event()
 
     @property
     def engine_failures(self) -> int:
@@ -84,24 +86,35 @@ class Executor:
         await self._engine.close()
 
     async def describe(self, register: pb.Register) -> None:
-        """Say in a registration what this worker holds. Takes ``DESCRIBE_SECONDS`` at most."""
+        """Say in a registration what this worker holds, or that it does not know. Takes a few seconds at most."""
+        self._is_blind = False
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS):
                 containers = await self._list()
         except TimeoutError:
             self._means.health.failed(EngineUnavailable(f"no answer from the engine in {DESCRIBE_SECONDS:g} s"))
+            self._is_blind = not self._was_registered
         except EngineError as error:
             _log.debug("a registration without a list of containers: %s", error)
+            self._is_blind = not self._was_registered
         else:
             # Once registered, a container that this worker does not know is one that the master was not told of.
             if not self._was_registered:
                 for container in containers:
                     self._adopt(container)
+        # Who has not seen an engine for so long will hardly find on it what was running.
+        self._is_blind = self._is_blind and not self._means.health.is_given_up
+        register.attempts_unknown = self._is_blind
         register.attempts_held.extend(key.message() for key in self._attempts)
         register.task_support.CopyFrom(self._means.health.support)
 
     def registered(self, terms: pb.Registered) -> None:
         """A new stream is open. What the master does not keep is ended before anything new begins."""
+        self._sees.clear()
+        if self._is_blind:
+            self._means.outbox.rewind()
+            self._means.may_start.clear()
+            return
         self._is_registered = self._was_registered = True
         self._usage_seconds = min(max(terms.heartbeat_interval_seconds, 0.5), 60.0)
         kept = {AttemptKey.of(attempt.id): attempt.log_received_bytes for attempt in terms.attempts_to_keep}
@@ -115,6 +128,10 @@ class Executor:
         self._means.outbox.rewind()
         self._means.may_start.clear()
         self._spawn(self._clear_the_ground(), "task clearing")
+
+    async def must_register_again(self) -> None:
+        """Wait until it is known what this worker holds, after a registration that could not say it."""
+        await self._sees.wait()
 
     def disconnected(self) -> None:
         """The stream is gone: nothing is decided any more about what is found."""
@@ -233,6 +250,8 @@ class Executor:
                 self._means.health.failed(EngineUnavailable("the engine does not answer in time"))
             except EngineError as error:
                 _log.debug("a round without a list of containers: %s", error)
+            if self._means.health.is_given_up:
+                self._see()
             await asyncio.sleep(self._round_seconds)
 
     async def _list(self) -> Iterable[Container]:
@@ -243,7 +262,12 @@ class Executor:
             self._means.health.failed(error)
             raise
         self._means.health.answered()
+        self._see()
         return containers
+
+    def _see(self) -> None:
+        if self._is_blind:
+            self._sees.set()
 
     def _look_through(self, containers: Iterable[Container]) -> None:
         by_key = {container.key: container for container in containers}

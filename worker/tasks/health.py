@@ -29,6 +29,7 @@ class EngineHealth:
         self._trouble: str | None = "the Docker Engine has not been asked yet"
         self._has_said = self._has_answered = False
         self._answers = asyncio.Event()
+        self._silent_since = time.monotonic()
         self.failures = 0
         """How often it did not answer."""
 
@@ -36,6 +37,11 @@ class EngineHealth:
     def support(self) -> pb.TaskSupport:
         """What the master is told."""
         return pb.TaskSupport(available=self._trouble is None, reason=self._trouble or "")
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has been silent for so long that nobody should wait for it any more."""
+        return self._trouble is not None and time.monotonic() - self._silent_since >= self._patience_seconds
 
     def answered(self) -> None:
         """It did."""
@@ -47,6 +53,8 @@ class EngineHealth:
     def failed(self, error: EngineUnavailable) -> None:
         """It did not."""
         self.failures += 1
+        if self._trouble is None:
+            self._silent_since = time.monotonic()
         if not self._has_said:
             # A machine may well have no engine at all: that is worth a line, and no warning.
             level = logging.WARNING if self._has_answered else logging.INFO

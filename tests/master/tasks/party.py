@@ -56,11 +56,12 @@ class Desk:
 
     # What it says
 
-    def register(self, *held: tuple[str, int]) -> None:
+    def register(self, *held: tuple[str, int], attempts_unknown: bool = False) -> None:
         """Open a stream: with telemetry first, as a session does."""
         register = pb.Register()
         register.CopyFrom(self._register)
         register.attempts_held.extend(pb.AttemptId(task_id=task_id, attempt=number) for task_id, number in held)
+        register.attempts_unknown = attempts_unknown
         self.sent.clear()
         self._party.fleet.manager.register_worker(self.worker_id, registration_from(register))
         self.kept = list(self._party.tasks.workers.register(register))

@@ -268,6 +268,27 @@ def test_the_tasks_of_a_worker_that_fell_silent_are_lost_and_retried_elsewhere(p
     assert silent.kept == []
 
 
+def test_a_worker_that_does_not_know_yet_what_it_holds_loses_nothing(party: Party) -> None:
+    desk = party.worker()
+    task_id = party.placed(desk)
+    desk.run(task_id)
+    desk.register(attempts_unknown=True)
+    assert desk.kept == []
+    party.pass_time(60.0, desk)
+    assert party.task(task_id).status is TaskStatus.RUNNING
+    desk.register((task_id, 1))
+    assert [kept.id.task_id for kept in desk.kept] == [task_id]
+
+
+def test_a_worker_that_beats_again_on_its_stream_may_get_tasks_again(party: Party) -> None:
+    desk, other = party.worker(), party.worker("rack-8", cores=0.5)
+    task_id = party.placed(desk)
+    party.pass_time(40.0, other)
+    assert desk.stops() == [(task_id, 1, True)]
+    party.fleet.beat("rack-7", incarnation_id="first")
+    assert party.fleet.manager.get_worker_telemetry("rack-7").allocation.refusal is None
+
+
 def test_an_attempt_that_its_worker_does_not_have_is_lost_without_a_retry(party: Party) -> None:
     desk = party.worker()
     task_id = party.placed(desk)
