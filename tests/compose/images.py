@@ -37,7 +37,8 @@ RUN install --directory --owner nobody --group nogroup {data}
 COPY {program} /bin/
 COPY share /usr/share/prometheus
 USER nobody
-ENTRYPOINT ["/bin/{program}"]
+# Where the unpacked Alertmanager looks for its templates, as tools/fetch_tools.sh has it; an installed one needs no 9.
+ENTRYPOINT ["/bin/sh", "-c", "exec 9</usr/share/prometheus/alertmanager; exec {program} \\"$@\\"", "{program}"]
 """
 
 
