@@ -162,7 +162,7 @@ def test_a_second_process_with_the_same_id(processes: Processes, master: Master)
 
 
 def test_an_empty_id_is_no_id(processes: Processes, master: Master) -> None:
-    (processes.folder / "data").mkdir()
+    (processes.folder / "data").mkdir(exist_ok=True)
     (processes.folder / "data" / "worker_id").write_text("kept-from-before\n")
     processes.worker(master.target, FLEETPULSE_WORKER_ID="")
     eventually(lambda: master.workers() == {"kept-from-before": True})
