@@ -3,6 +3,8 @@
 The telemetry of the workers is not here: that follows the live table (``metrics.exposition``).
 """
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
@@ -18,87 +20,62 @@ class Instruments:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        hub_counter = partial(HubCounter, registry=registry)
+        hub_histogram = partial(HubHistogram, registry=registry)
 
-        self.heartbeats_received = HubCounter(
-            "fleetpulse_heartbeats_received_total",
-            "Heartbeats that the master accepted, over a stream or one by one.",
-            registry=registry,
+        self.heartbeats_received = hub_counter(
+            "fleetpulse_heartbeats_received_total", "Heartbeats that the master accepted, over a stream or one by one."
         )
-        self.heartbeats_dropped = HubCounter(
+        self.heartbeats_dropped = hub_counter(
             "fleetpulse_heartbeats_dropped_total",
             "Accepted heartbeats that a newer one of the same worker overtook in a full queue.",
-            registry=registry,
         )
-        self.heartbeats_rejected = Counter(
-            "fleetpulse_heartbeats_rejected_total",
-            "Heartbeats that the master refused, by reason.",
-            ["reason"],
-            registry=registry,
+        self.heartbeats_rejected = counter(
+            "fleetpulse_heartbeats_rejected_total", "Heartbeats that the master refused, by reason.", ["reason"]
         )
-        self.heartbeat_receipt_to_visible = HubHistogram(
+        self.heartbeat_receipt_to_visible = hub_histogram(
             "fleetpulse_heartbeat_receipt_to_visible_seconds",
             "Time from a heartbeat's arrival in the master's code until REST and /metrics show it.",
             bounds=FAST_SECONDS,
-            registry=registry,
         )
-        self.heartbeat_sent_to_visible = HubHistogram(
+        self.heartbeat_sent_to_visible = hub_histogram(
             "fleetpulse_heartbeat_sent_to_visible_seconds",
             "Time from a heartbeat's sending, by the worker's clock, until REST and /metrics show it, by the master's. "
             "Clocks that differ show up here.",
             bounds=FAST_SECONDS,
-            registry=registry,
         )
-        self.update_callback_failures = Counter(
-            "fleetpulse_update_callback_failures_total",
-            "Exceptions out of the callback that receives every update.",
-            registry=registry,
+        self.update_callback_failures = counter(
+            "fleetpulse_update_callback_failures_total", "Exceptions out of the callback that receives every update."
         )
-        self.workers = Gauge(
-            "fleetpulse_workers",
-            "Workers that the master knows, by whether they are active.",
-            ["state"],
-            registry=registry,
+        self.workers = gauge(
+            "fleetpulse_workers", "Workers that the master knows, by whether they are active.", ["state"]
         )
-        self.sessions = Gauge(
-            "fleetpulse_worker_sessions",
-            "Streams of workers that are open and registered.",
-            registry=registry,
-        )
-        self.sessions_refused = Counter(
+        self.sessions = gauge("fleetpulse_worker_sessions", "Streams of workers that are open and registered.")
+        self.sessions_refused = counter(
             "fleetpulse_worker_sessions_refused_total",
             "Streams that the master ended with an error, by reason.",
             ["reason"],
-            registry=registry,
         )
-        self.grpc_requests = Counter(
-            "fleetpulse_grpc_requests_total",
-            "Calls that ended, by method and status code.",
-            ["method", "code"],
-            registry=registry,
+        self.grpc_requests = counter(
+            "fleetpulse_grpc_requests_total", "Calls that ended, by method and status code.", ["method", "code"]
         )
-        self.http_requests = Counter(
+        self.http_requests = counter(
             "fleetpulse_http_requests_total",
             "Answered requests, by route, method and status.",
             ["route", "method", "status"],
-            registry=registry,
         )
-        self.http_request_duration = Histogram(
+        self.http_request_duration = histogram(
             "fleetpulse_http_request_duration_seconds",
             "Time to make an answer, its sending left out, by route.",
             ["route"],
             buckets=FAST_SECONDS,
-            registry=registry,
         )
-        self.exposition_duration = Histogram(
-            "fleetpulse_exposition_duration_seconds",
-            "Time to put the text of /metrics together.",
-            buckets=FAST_SECONDS,
-            registry=registry,
+        self.exposition_duration = histogram(
+            "fleetpulse_exposition_duration_seconds", "Time to put the text of /metrics together.", buckets=FAST_SECONDS
         )
-        self.build_info = Gauge(
-            "fleetpulse_build_info",
-            "Always 1; the labels say what runs.",
-            ["version", "python_version"],
-            registry=registry,
+        self.build_info = gauge(
+            "fleetpulse_build_info", "Always 1; the labels say what runs.", ["version", "python_version"]
         )
         self.tasks = TaskInstruments(registry)
