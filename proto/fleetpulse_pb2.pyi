@@ -357,6 +357,7 @@ class Heartbeat(_message.Message):
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     COLLECTORS_FIELD_NUMBER: _builtins.int
     TASK_SUPPORT_FIELD_NUMBER: _builtins.int
+    ENGINE_FAILURES_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -364,6 +365,8 @@ class Heartbeat(_message.Message):
     sent_time_unix_seconds: _builtins.float
     """The worker's wall clock when it sent this. Never used to judge liveness."""
     uptime_seconds: _builtins.float
+    engine_failures: _builtins.int
+    """Calls to the container engine that found none, or got no answer, since the worker started."""
     @_builtins.property
     def cpu(self) -> Global___Cpu: ...
     @_builtins.property
@@ -404,15 +407,20 @@ class Heartbeat(_message.Message):
         running_tasks: _abc.Iterable[Global___RunningTask] | None = ...,
         collectors: _abc.Iterable[Global___CollectorReport] | None = ...,
         task_support: Global___TaskSupport | None = ...,
+        engine_failures: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "disk_devices", b"disk_devices", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__engine_failures: _TypeAlias = _typing.Literal["engine_failures"]  # noqa: Y015
+    _WhichOneofArgType__engine_failures: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures"]  # noqa: Y015
     _WhichOneofReturnType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofReturnType__uptime_seconds: _TypeAlias = _typing.Literal["uptime_seconds"]  # noqa: Y015
     _WhichOneofArgType__uptime_seconds: _TypeAlias = _typing.Literal["_uptime_seconds", b"_uptime_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_failures) -> _WhichOneofReturnType__engine_failures | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sent_time_unix_seconds) -> _WhichOneofReturnType__sent_time_unix_seconds | None: ...
     @_typing.overload

@@ -120,6 +120,7 @@ def reading_from(message: pb.Heartbeat) -> Reading:
         running_tasks=_each("running_tasks", _task_from, message.running_tasks, MAX_RUNNING_TASKS),
         collectors=_collectors_from(message.collectors),
         task_support=_task_support(message),
+        engine_failures=_given(message, "engine_failures"),
     )
 
 

@@ -121,6 +121,7 @@ class Reading(NamedTuple):
     running_tasks: tuple[RunningTask, ...] = ()
     collectors: tuple[CollectorReport, ...] = ()
     task_support: TaskSupport | None = None
+    engine_failures: int | None = None
 
     @property
     def slowest_collector_seconds(self) -> float | None:

@@ -6,7 +6,6 @@ The first takes minutes, so its files are kept in ``.tools/images`` for the next
 import contextlib
 import fcntl
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -26,8 +25,6 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 _KEPT = ROOT / ".tools" / "images"
 _UNPACKED = ROOT / ".tools" / "root"
-_PACKAGES = "python3,python3-venv,ca-certificates"
-_NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
 
 _DOCKERFILE = """
 FROM {base}
@@ -81,52 +78,14 @@ def _build(client: docker.DockerClient, image: str, program: str, data: str) -> 
 
 def _base_archive() -> Path:
     """The files of a Debian like this machine's, with Python, as a tar; made if they are not there."""
+    require_tool("debootstrap")
     _KEPT.mkdir(parents=True, exist_ok=True)
+    archive = _KEPT / "python.tar"
     with (_KEPT / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one is enough when two test runs want it
-        archive = _KEPT / f"{_release()}.tar"
         if not archive.exists():
-            with tempfile.TemporaryDirectory(dir=_KEPT) as folder:
-                _bootstrap(Path(folder) / "root")
-                made = Path(folder) / archive.name
-                subprocess.run(
-                    ["tar", "--create", "--file", made, "--directory", Path(folder) / "root", "."], check=True
-                )
-                made.rename(archive)
-        return archive
-
-
-def _bootstrap(folder: Path) -> None:
-    command: list[str | Path] = [
-        require_tool("debootstrap"),
-        "--variant=minbase",
-        f"--include={_PACKAGES}",
-        _release(),
-        folder,
-        _mirror(),
-    ]
-    with (_KEPT / "debootstrap.log").open("w+") as log:
-        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode:
-            log.seek(0)
-            pytest.fail(f"debootstrap said: {log.read()[-1500:]}", pytrace=False)
-    for path in _NOT_NEEDED:
-        shutil.rmtree(folder / path)
-    # Those that this machine trusts, so that pip in the container reaches what it reaches here.
-    shutil.copy(CERTIFICATES, folder / str(CERTIFICATES).lstrip("/"))
-
-
-def _release() -> str:
-    try:
-        return platform.freedesktop_os_release()["VERSION_CODENAME"]
-    except (OSError, KeyError):
-        without_tool("a Debian or Ubuntu", in_ci=bool(os.environ.get("CI")))
-
-
-def _mirror() -> str:
-    """The one that apt uses for this release."""
-    fields = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"]
-    for line in subprocess.run(fields, capture_output=True, text=True, check=True).stdout.splitlines():
-        codename, mirror = line.split()
-        if codename == _release():
-            return mirror
-    pytest.fail(f"apt has no mirror for {_release()}", pytrace=False)
+            command = [ROOT / "tools" / "make_base_image.sh", archive]
+            made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if made.returncode:
+                pytest.fail(f"no base image: {made.stdout[-1000:]}\n{made.stderr[-1000:]}", pytrace=False)
+    return archive

@@ -130,5 +130,6 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
             pb.CollectorReport(collector="gpu", success=False, duration_seconds=0.25, error="the driver hangs"),
         ],
         task_support=pb.TaskSupport(available=True),
+        engine_failures=3,
         **fields,
     )  # fmt: skip

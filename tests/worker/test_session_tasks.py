@@ -109,7 +109,7 @@ def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it
             blind = await master.is_registered(1)
             assert blind.attempts_unknown
             assert not blind.attempts_held
-            await eventually(lambda: master.heartbeats)
+            await eventually(lambda: master.heartbeats and master.heartbeats[-1].engine_failures > 0)
             simulated.is_away = False
             seeing = await master.is_registered(2)
             assert not seeing.attempts_unknown

@@ -63,11 +63,6 @@ class Executor:
         self._is_blind = False
         self._sees = asyncio.Event()
 
-    @property
-    def engine_failures(self) -> int:
-        """How often the engine did not answer."""
-        return self._means.health.failures
-
     def open(self) -> None:
         """Begin to look after the engine."""
         self._engine.listen(self._container_changed)
@@ -158,6 +153,7 @@ class Executor:
         """Add what runs, as of the last readings."""
         heartbeat.running_tasks.extend(attempt.reading() for attempt in self._attempts.values() if attempt.is_running)
         heartbeat.task_support.CopyFrom(self._means.health.support)
+        heartbeat.engine_failures = self._means.health.failures
 
     def _start(self, order: pb.StartTask) -> None:
         key = AttemptKey.of(order.id)

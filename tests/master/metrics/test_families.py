@@ -50,7 +50,7 @@ def test_the_unit_is_in_the_name(family: Family) -> None:
             assert family.unit == unit
             return
     # What is left is counted, or has a word of its own.
-    assert family.unit in {"cores", "processes", "tasks", "heartbeats"}
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls"}
 
 
 @by_name
