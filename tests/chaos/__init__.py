@@ -4,7 +4,7 @@ plan      what is submitted and what is broken, when: all of it from a seed; pur
 jobs      what a task does, and what it must print; pure
 history   everything that was done and seen, as JSON lines
 story     a history arranged by task, container and worker; pure
-checker   the rules that a history must keep; pure, runs on a file as well
+checker   the rules that a history must keep (in rules/); pure, runs on a file as well
 fleet     the master, the workers, and what is done to them
 proxy     the network between them, which can be cut and stalled
 load      submits and cancels, and keeps asking when the master is away
