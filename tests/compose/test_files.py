@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from master.cli import master_command
 from tests.tools import ROOT, require_tool
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -62,6 +63,15 @@ def test_the_example_settings_are_the_variables_with_their_defaults() -> None:
     assert [line for line in lines if line and not line.startswith("#")] == []
     shown = dict(re.findall(r"^#(\w+)=(.*)$", "\n".join(lines), re.MULTILINE))
     assert shown == DEFAULTS
+
+
+def test_the_settings_of_the_master_have_the_defaults_of_its_command() -> None:
+    defaults = {str(option.envvar): option.default for option in master_command.params}
+    shared = DEFAULTS.keys() & defaults.keys()
+    assert len(shared) >= 7
+    assert {name: DEFAULTS[name] for name in shared} == {
+        name: "" if defaults[name] is None else str(defaults[name]) for name in shared
+    }
 
 
 @pytest.mark.parametrize("service", SERVICES)
