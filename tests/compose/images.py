@@ -67,10 +67,12 @@ def _build(client: docker.DockerClient, image: str, program: str, data: str) -> 
         without_tool(program, in_ci=bool(os.environ.get("CI")))
     with tempfile.TemporaryDirectory() as context:
         shutil.copy(found, Path(context) / program)
-        # Alertmanager's own templates among them, which Debian's looks for there.
-        shutil.copytree(
-            found.parent.parent / "share" / "prometheus" / "alertmanager", Path(context) / "share" / "alertmanager"
-        )
+        # Alertmanager's own templates, which Debian's looks for there; others have them within.
+        templates = found.parent.parent / "share" / "prometheus" / "alertmanager"
+        copied = Path(context) / "share" / "alertmanager"
+        copied.mkdir(parents=True)
+        if templates.is_dir():
+            shutil.copytree(templates, copied, dirs_exist_ok=True)
         dockerfile = _DOCKERFILE.format(base=PYTHON_IMAGE, busybox=IMAGE, program=program, data=data)
         (Path(context) / "Dockerfile").write_text(dockerfile)
         client.images.build(path=context, tag=image, rm=True)

@@ -40,6 +40,7 @@ def seconds(text: str) -> float:
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The one that answers at a socket, which may have layers of the images already; else one of its own."""
+    require_tool("docker-compose")  # before anything that takes long
     engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if engine.host.startswith("unix://") and engine.answers():
         engine.load_image()
