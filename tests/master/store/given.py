@@ -13,6 +13,7 @@ from master.tasks import transitions
 from master.tasks.ports import Changes
 from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
 from tests.master.fleet import wait_until
+from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
 
@@ -34,6 +35,7 @@ FULL_SPEC = TaskSpec(
 
 @contextmanager
 def open_store(database_url: str, **options: Any) -> Iterator[SqlTaskStore]:
+    make_tables(database_url)
     store = SqlTaskStore(database_url, **options)
     store.start()
     try:

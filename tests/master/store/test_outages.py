@@ -203,11 +203,13 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
         if event == "c_call" and isinstance(owner, sqlite3.Connection | sqlite3.Cursor):
             made.append(function)
 
+    store = SqlTaskStore(sqlite_url(tmp_path))
     sys.setprofile(note)  # of this thread only
     try:
-        with open_store(sqlite_url(tmp_path)) as store:
-            place(store, submit(store, "t1"))
-            store.details("t1")
+        store.start()
+        place(store, submit(store, "t1"))
+        store.details("t1")
+        store.stop()
     finally:
         sys.setprofile(None)
     assert made == []

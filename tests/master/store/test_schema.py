@@ -26,8 +26,9 @@ def engines_of(database_url: str) -> Engines:
 
 
 def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
-    with open_store(database_url):
-        pass
+    store = SqlTaskStore(database_url)
+    store.start()
+    store.stop()
     engines = engines_of(database_url)
     with engines.reader.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})

@@ -9,11 +9,13 @@ from master.store.store import SqlTaskStore
 from master.store.url import default_url
 from master.tasks.service import TaskService
 from tests.master.fleet import Fleet
+from tests.master.store.tables import make_tables
 
 
 @contextmanager
 def running_store(folder: Path) -> Iterator[SqlTaskStore]:
     """SQLite in the folder."""
+    make_tables(default_url(folder))
     store = SqlTaskStore(default_url(folder))
     store.start()
     try:
