@@ -6,6 +6,7 @@ ends with the process that started it, even when that one is killed. On the mach
 """
 
 import contextlib
+import http
 import io
 import os
 import shutil
@@ -70,8 +71,14 @@ class Engine:
         """Remove what one worker left."""
         with self.client() as client:
             for container in client.containers.list(all=True, filters={"label": f"{WORKER_LABEL}={worker_id}"}):
-                with contextlib.suppress(docker.errors.NotFound):
+                try:
                     container.remove(force=True)
+                except docker.errors.NotFound:
+                    continue
+                except docker.errors.APIError as error:
+                    # A worker that was killed had asked for the same, and the engine is at it.
+                    if error.status_code != http.HTTPStatus.CONFLICT:
+                        raise
 
     def answers(self) -> bool:
         """Whether it answers now."""
@@ -98,8 +105,8 @@ class OwnEngine(Engine):
 
     def __init__(self, *, live_restore: bool = False) -> None:
         """``live_restore``: containers go on while the engine is away. Starts nothing yet."""
-        # Short, because the path of a socket has 107 characters at most.
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # Short, because the path of a socket has 104 characters at most; TMPDIR may be anything.
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
         super().__init__(f"unix://{self.folder}/docker.sock")
         self._live_restore = live_restore
         self._process: subprocess.Popen[bytes] | None = None
@@ -251,7 +258,7 @@ def _root_filesystem() -> bytes:
 
 def _sweep() -> None:
     """Remove the folders of engines that are gone, as a killed test run leaves them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in Path("/tmp").glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             age_seconds = time.time() - folder.stat().st_mtime
             if age_seconds > 2 * _START_SECONDS and not _listens(f"unix://{folder}/docker.sock"):

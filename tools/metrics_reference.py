@@ -77,8 +77,9 @@ A reading that a machine does not give has no series. It is never shown as 0: a 
 When nothing was heard of a worker for the inactivity timeout, `fleetpulse_worker_up` turns 0 and
 `fleetpulse_worker_last_heartbeat_timestamp_seconds` stays as it is; `fleetpulse_worker_draining` is still told, so that
 nobody is paged for a machine that was drained. All other series of the worker end there, so Prometheus marks them stale
-and no graph shows a dead machine's last reading as if it were live. They are back with the next heartbeat. When the worker says goodbye, is deleted, or has been gone for the retention time
-(`FLEETPULSE_RETENTION`), nothing of it is left. Series are made from the live table, so they cannot pile up.
+and no graph shows a dead machine's last reading as if it were live. They are back with the next heartbeat. When the
+worker says goodbye, is deleted, or has been gone for the retention time (`FLEETPULSE_RETENTION`), nothing of it is
+left. Series are made from the live table, so they cannot pile up.
 
 `fleetpulse_worker_up` is not Prometheus' own `up`, which tells whether the master could be scraped: alert on both.
 To see which machines are down, with what they were called:

@@ -87,7 +87,8 @@ def test_a_task_of_a_lost_worker_is_tried_elsewhere_and_the_first_ended_when_it_
     lost.send(signal.SIGSTOP)
     failed = site.jobs.ended(given_up)
     assert (failed["status"], failed["reason"]) == ("failed", "worker_lost")
-    elsewhere = eventually(lambda: task if (task := site.jobs.get(retried))["worker_id"] == "other-1" else None, 30.0)
+    eventually(lambda: site.jobs.get(retried)["worker_id"] == "other-1", 30.0)
+    elsewhere = site.jobs.get(retried)
     assert elsewhere["attempts"][0]["status"] == "lost"
     assert site.containers("lost-1", retried)
     lost.send(signal.SIGCONT)

@@ -117,13 +117,13 @@ class Scene:
         self.begin = time.time()
         processes.simulate(
             self.master.target, WORKERS, "--gpu-share", "0.75", "--vanish", str(len(VANISHING)),
-            "--trouble-after", "4", "--trouble-for", "1",
+            "--trouble-after", "15", "--trouble-for", "1",
         )  # fmt: skip
         eventually(lambda: self.master.active() == WORKERS)
         eventually(self._is_scraped, 20.0)
         self._trouble()
         self._tasks()
-        eventually(self._has_everything, 45.0)
+        eventually(self._has_everything, 60.0)
         self.end = time.time()
         self.exposition = self.master.get("/metrics").text
 

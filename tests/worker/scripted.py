@@ -149,7 +149,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
     asyncio.run(watched())
     gc.collect()
-    assert unheard == []
+    assert unheard == [], unheard
 
 
 async def quick_sample() -> pb.Heartbeat:
