@@ -127,17 +127,25 @@ class OwnEngine(Engine):
             "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
             *(["--live-restore"] if self._live_restore else []),
         ]  # fmt: skip
-        # An engine that was killed leaves this behind, and the next one may take its pid for another engine.
-        (self.folder / "pid").unlink(missing_ok=True)
+        # An engine that was killed leaves these behind, and the next one may take their pids, of processes that have
+        # ended and that nobody has waited for, for another engine and its containerd.
+        for name in ("pid", "exec/containerd/containerd.pid"):
+            (self.folder / name).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + _START_SECONDS
+        if not self._answers_within(_START_SECONDS):
+            _without_engine(f"dockerd did not start; it said: {self.log[-1500:]}")
+
+    def _answers_within(self, seconds: float) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + seconds
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                _without_engine(f"dockerd did not start; it said: {self.log[-1500:]}")
+                return False
             time.sleep(_POLL_SECONDS)
+        return True
 
     def stop(self) -> None:
         """End it in order: unless it restores, its containers end with it."""
@@ -146,6 +154,10 @@ class OwnEngine(Engine):
     def kill(self) -> None:
         """``kill -9``. Its containers go on."""
         self._end(signal.SIGKILL)
+        for process in self._remnants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "containerd":
+                    process.kill()
 
     def close(self) -> None:
         """End it, whatever runs on it, and leave nothing of it."""

@@ -238,7 +238,10 @@ class WorkerSession:
         try:
             while True:
                 message = await self._tasks.next_message()
-                await asyncio.shield(stream.write(message))
+                writing = asyncio.ensure_future(stream.write(message))
+                # It goes on when this is cancelled, and may then fail with nobody there.
+                writing.add_done_callback(_hear)
+                await asyncio.shield(writing)
         except grpc.aio.AioRpcError as error:
             # The reader meets the same end, and tells it.
             _LOGGER.debug("worker %s: a message was not sent (%s)", self._register.worker_id, error.code())

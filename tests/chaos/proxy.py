@@ -66,9 +66,14 @@ class Link:
                     _reset(writer)
                     return
                 with self._kept(master_writer):
+                    self._reset_if_cut(master_writer)  # since it began to connect
                     await asyncio.gather(self._pump(reader, master_writer), self._pump(master_reader, writer))
         finally:
             writer.close()
+
+    def _reset_if_cut(self, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            _reset(writer)
 
     @contextlib.contextmanager
     def _kept(self, writer: asyncio.StreamWriter) -> Any:
