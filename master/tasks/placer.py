@@ -25,6 +25,11 @@ _LOGGER = logging.getLogger(__name__)
 GATHER_SECONDS = 0.01
 """Before a round, so that a burst of submits is one round."""
 
+REST_RATIO = 4.0
+"""After a round, so many times its length until the next: a burst of submits to a large fleet must not fill the
+processor with rounds."""
+
+LONGEST_REST_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 5.0
 """Between two rounds while tasks wait: their age counts, too."""
 
@@ -83,10 +88,12 @@ class Placer:
             self._room.wait(self._patience_seconds())
             self._room.clear()
             gevent.sleep(GATHER_SECONDS)
+            started = time.perf_counter()
             try:
                 self.place()
             except Exception:
                 _LOGGER.exception("a round of the scheduler failed")
+            gevent.sleep(min(REST_RATIO * (time.perf_counter() - started), LONGEST_REST_SECONDS))
 
     def _patience_seconds(self) -> float | None:
         wall, live = self._clock.wall(), self._ledger.live
