@@ -9,7 +9,7 @@ from worker.tasks.engine import EngineUnavailable
 
 PULLING = [
     (
-        'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+        'Get "https://registry.example/v2/": dial tcp: lookup registry.example: no such host',
         "image_pull_failed",
     ),
     ('Get "https://10.0.0.1:5000/v2/": dial tcp 10.0.0.1:5000: connect: connection refused', "image_pull_failed"),
