@@ -60,7 +60,7 @@ class TaskLedger:
         self.live.put(found.task, found.attempt, found.log_received_bytes)
         if found.attempt is not None:
             self.fleet.allocate(
-                found.attempt.worker_id, _key(found.attempt), demand_of(found.task), found.attempt.gpu_uuids
+                found.attempt.worker_id, found.attempt.key, demand_of(found.task), found.attempt.gpu_uuids
             )
 
     def load_counts(self, counts: Mapping[TaskStatus, int]) -> None:
@@ -87,7 +87,7 @@ class TaskLedger:
         if attempt is not None:
             self._account(task, attempt, is_new=attempt.attempt != before.attempt, ends=ends)
         if attempt is not None and ends and attempt.status is not AttemptStatus.LOST:
-            self._settling[_key(attempt)] = _Settling(entry.log_taken_bytes)
+            self._settling[attempt.key] = _Settling(entry.log_taken_bytes)
         self._store.save(
             Changes((task,), (attempt,) if attempt is not None else (), tuple(change.events)),
             lambda: self._saved(entry, change, then),
@@ -157,9 +157,9 @@ class TaskLedger:
 
     def _account(self, task: Task, attempt: Attempt, *, is_new: bool, ends: bool) -> None:
         if is_new:
-            self.fleet.allocate(attempt.worker_id, _key(attempt), demand_of(task), attempt.gpu_uuids)
+            self.fleet.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
         elif ends:
-            self.fleet.release(attempt.worker_id, _key(attempt))
+            self.fleet.release(attempt.worker_id, attempt.key)
             self.on_room()
         else:
             return
@@ -190,10 +190,6 @@ class TaskLedger:
         if then is not None:
             then()
         if attempt is not None and attempt.status.is_terminal:
-            settling = self._settling.pop(_key(attempt), None)
+            settling = self._settling.pop(attempt.key, None)
             for also_then in settling.thens if settling is not None else ():
                 also_then()
-
-
-def _key(attempt: Attempt) -> AttemptKey:
-    return attempt.task_id, attempt.attempt

@@ -124,6 +124,11 @@ class Attempt(NamedTuple):
     container_id: str | None = None
     outcome: Outcome = Outcome()
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Task id and number, which are no other attempt's."""
+        return self.task_id, self.attempt
+
 
 class TaskEvent(NamedTuple):
     """One line of a task's story."""

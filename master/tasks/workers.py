@@ -56,7 +56,7 @@ class WorkerDesk:
         held = held_from(register)
         worker_id, ledger = register.worker_id, self._ledger
         self._store.save_worker(worker_id, register.hostname, dict(register.labels), self._clock.wall())
-        own = {(attempt.task_id, attempt.attempt): entry for entry, attempt in ledger.live.on_worker(worker_id)}
+        own = {attempt.key: entry for entry, attempt in ledger.live.on_worker(worker_id)}
         for key, entry in own.items() if not register.attempts_unknown else ():
             if key not in held and entry.start is Start.SENT:
                 self._lose(entry, f"worker {worker_id} came back without it")

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker_engine import Engine, docker_engine
+from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
-
-__all__ = ["docker_engine"]
 
 
 # Longer than any process here takes to start on a busy machine, or it would be lost before it is back.

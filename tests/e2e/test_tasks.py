@@ -4,15 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker_engine import Engine, docker_engine
+from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
-
-__all__ = ["docker_engine"]
 
 
 @pytest.fixture(scope="module")
