@@ -12,7 +12,9 @@ import falcon
 
 from master.api import middleware, problems, resources
 from master.api.followers import Followers
-from master.api.tasks import add_task_routes
+from master.api.routes import ROUTES
+from master.api.serving import serve
+from master.api.tasks import task_resources
 from master.api.views import FleetViews
 from master.config import MasterConfig, StoreConfig
 from master.instruments import Instruments
@@ -112,9 +114,12 @@ def create_wsgi(
         middleware=[middleware.Observation(instruments), middleware.Fairness(), middleware.Compression()]
     )
     problems.install(app)
-    resources.add_routes(app, telemetry, views, health)
-    add_task_routes(app, tasks, followers)
-    app.add_route("/metrics", MetricsResource(exposition, instruments))
+    answering = {
+        **resources.fleet_resources(telemetry, views, health),
+        **task_resources(tasks, followers),
+        "/metrics": MetricsResource(exposition, instruments),
+    }
+    serve(app, ROUTES, answering)
     return app
 
 

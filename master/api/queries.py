@@ -21,7 +21,8 @@ _MAX_OFFSET = 2**53 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,16}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CURSOR = re.compile(r"[\x21-\x7e]{1,512}")
-_EVENT_ID = re.compile(r"([0-9]{1,9})-([0-9]{1,15})")
+EVENT_ID_PATTERN = "([0-9]{1,9})-([0-9]{1,15})"
+_EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
 
 def _number(text: Any) -> Any:

@@ -93,15 +93,15 @@ class ManagedWorker(OneWorker):
         resp.status = falcon.HTTP_204
 
 
-def add_routes(
-    app: "falcon.App[falcon.Request, falcon.Response]", manager: TelemetryManager, views: FleetViews, health: Health
-) -> None:
-    """Every path of the REST door."""
-    app.add_route("/health", health)
-    app.add_route("/telemetry", Fleet(manager, views.all_records))
-    app.add_route("/telemetry/{worker_id}", OneWorker(manager, views.record))
-    app.add_route("/workers", Fleet(manager, views.all_summaries))
-    app.add_route("/api/workers", Fleet(manager, views.all_details))
-    app.add_route("/api/workers/{worker_id}", ManagedWorker(manager, views.details))
-    app.add_route("/api/workers/{worker_id}/metrics", OneWorker(manager, views.metrics))
-    app.add_route("/sd/targets", Targets(manager))
+def fleet_resources(manager: TelemetryManager, views: FleetViews, health: Health) -> dict[str, object]:
+    """What answers at each path about the master and its workers."""
+    return {
+        "/health": health,
+        "/telemetry": Fleet(manager, views.all_records),
+        "/telemetry/{worker_id}": OneWorker(manager, views.record),
+        "/workers": Fleet(manager, views.all_summaries),
+        "/api/workers": Fleet(manager, views.all_details),
+        "/api/workers/{worker_id}": ManagedWorker(manager, views.details),
+        "/api/workers/{worker_id}/metrics": OneWorker(manager, views.metrics),
+        "/sd/targets": Targets(manager),
+    }

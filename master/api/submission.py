@@ -45,7 +45,8 @@ SECRETS = frozenset({"env"})
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,128}")
+IDEMPOTENCY_KEY_PATTERN = r"[\x20-\x7e]{1,128}"
+_IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
 def _image(reference: str) -> str:

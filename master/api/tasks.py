@@ -1,6 +1,6 @@
 """What the paths of tasks answer."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import falcon
@@ -19,8 +19,6 @@ from master.api.task_views import assignment_view, details_view, task_view
 
 TASKS_IN_A_ROW = 64
 """Tasks of a page after which other greenlets have their turn."""
-
-App: TypeAlias = "falcon.App[Any, Any]"
 
 
 def _reason(text: str) -> str:
@@ -142,15 +140,20 @@ class UndrainedWorker:
         _answer(resp, {"worker_id": worker_id, "draining": False, "reason": None})
 
 
-def add_task_routes(app: App, tasks: TaskService, followers: Followers) -> None:
-    """Every path about tasks. ``followers`` are to be ended before the web server stops, or it would wait for them."""
+def task_resources(tasks: TaskService, followers: Followers) -> dict[str, object]:
+    """What answers at each path about tasks.
+
+    ``followers`` are to be ended before the web server stops, or it would wait for them.
+    """
     body = BodyReader()
-    app.add_route("/api/tasks", Tasks(tasks, body))
-    app.add_route("/api/tasks/{task_id}", OneTask(tasks))
-    app.add_route("/api/tasks/{task_id}/logs", TaskLogs(tasks, followers))
-    app.add_route("/api/workers/{worker_id}/tasks", WorkerTasks(tasks))
-    app.add_route("/api/workers/{worker_id}/drain", DrainedWorker(tasks, body))
-    app.add_route("/api/workers/{worker_id}/undrain", UndrainedWorker(tasks, body))
+    return {
+        "/api/tasks": Tasks(tasks, body),
+        "/api/tasks/{task_id}": OneTask(tasks),
+        "/api/tasks/{task_id}/logs": TaskLogs(tasks, followers),
+        "/api/workers/{worker_id}/tasks": WorkerTasks(tasks),
+        "/api/workers/{worker_id}/drain": DrainedWorker(tasks, body),
+        "/api/workers/{worker_id}/undrain": UndrainedWorker(tasks, body),
+    }
 
 
 def _details(tasks: TaskService, task_id: str) -> dict[str, Any]:

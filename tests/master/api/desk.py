@@ -10,7 +10,7 @@ from falcon.testing import Result, TestClient
 
 from master.api import middleware, problems
 from master.api.followers import Followers
-from master.api.tasks import add_task_routes
+from master.api.tasks import task_resources
 from master.errors import (
     FleetPulseError,
     IdempotencyConflict,
@@ -185,7 +185,8 @@ class TaskWeb:
         )
         problems.install(self.app)
         self.followers = Followers()
-        add_task_routes(self.app, self.desk, self.followers)
+        for path, resource in task_resources(self.desk, self.followers).items():
+            self.app.add_route(path, resource)
         self.client = TestClient(self.app)
 
     def get(self, path: str, **kwargs: Any) -> Any:

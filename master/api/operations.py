@@ -1,0 +1,96 @@
+"""What can be said of a path: its methods, what they take, what they answer. ``master.api.routes`` says it of each."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel
+
+from master.access import Role
+
+JSON = "application/json"
+TEXT = "text/plain"
+EVENTS = "text/event-stream"
+HTML = "text/html"
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+"""``HEAD`` goes without saying: every path that takes ``GET`` takes it too."""
+
+Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
+
+EVERYWHERE = (500,)
+"""Statuses of the problems that any request may come to."""
+
+PATH_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "worker_id": "1 to 128 ASCII letters, digits, '.', '_' or '-', a letter or a digit first",
+        "task_id": "as the master gave it when the task was submitted",
+    }
+)
+"""The fields that paths have. What cannot be one is a 404."""
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Answer(NamedTuple):
+    """One way in which a request that is in order is answered."""
+
+    status: int
+    text: str
+    content: Mapping[str, Any] = MappingProxyType({})
+    """By media type, the type of the answer as pydantic understands types; empty: it has no body."""
+
+    headers: Mapping[str, str] = _NONE
+    """What the headers that belong to this answer say."""
+
+
+class Body(NamedTuple):
+    """What a request's body may be."""
+
+    model: type[BaseModel]
+    is_required: bool = True
+    media_type: str = JSON
+    example: Any = None
+
+
+class Header(NamedTuple):
+    """A header of a request that changes its answer."""
+
+    name: str
+    text: str
+    pattern: str | None = None
+
+
+class Operation(NamedTuple):
+    """One method of a path."""
+
+    method: Method
+    name: str
+    """As client libraries call it; no two are the same."""
+
+    summary: str
+    role: Role
+    answers: tuple[Answer, ...]
+    problems: tuple[int, ...] = ()
+    """Statuses of the problems that this may come to, without those that any request may: see ``EVERYWHERE``."""
+
+    text: str = ""
+    query: type[BaseModel] | None = None
+    """``None``: the path looks at no query."""
+
+    body: Body | None = None
+    headers: tuple[Header, ...] = ()
+
+
+class Route(NamedTuple):
+    """One path. ``path`` is a template as Falcon has them, with fields of ``PATH_FIELDS``."""
+
+    path: str
+    tag: Tag
+    operations: tuple[Operation, ...]
+
+
+def answer(kind: Any, text: str, status: int = HTTPStatus.OK, **headers: str) -> Answer:
+    """An answer in JSON. Names of headers with '_' for '-'."""
+    return Answer(status, text, {JSON: kind}, {name.replace("_", "-"): says for name, says in headers.items()})

@@ -1,0 +1,144 @@
+"""Every path that a master serves: what it is for, who may use it, what it takes, what it answers.
+
+This table is the one place. ``master.api.serving`` adds its rows to the app, and refuses a path without a row, a row
+without a resource, and a resource with other methods. The reference is made of it, and so will be who may do what.
+
+To add a path:
+
+1. Write its resource, with ``on_get`` and the like, and ``on_head = on_get`` where there is a ``GET``.
+2. Add a row here. A query and a body are described by the pydantic types that check them (``master.api.queries``), an
+   answer by a type as in ``master.api.worker_answers``; for one that is not JSON say ``Answer(200, "…", {HTML: str})``.
+   A new field in braces gets a line in ``PATH_FIELDS``.
+3. Hand the resource over under its path, in ``master.app.create_wsgi``.
+4. Add a row and a curl line to ``docs/rest.md``. Tests hold the two to each other, and real answers to the types.
+
+``ROUTES`` is only a tuple, so rows that belong together may be a tuple in a module of their own.
+"""
+
+from typing import Any
+
+from master.access import Role
+from master.api.discovery import TargetsQuery
+from master.api.operations import EVENTS, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
+from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, TaskListQuery
+from master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
+from master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
+from master.api.tasks import DrainRequest, UndrainRequest
+from master.api.worker_answers import Health, Readings, TargetGroup, WorkerDetails, WorkerRecord, WorkerSummary
+
+OPENMETRICS = "application/openmetrics-text"
+
+_BODY = (400, 408, 413, 415, 422)
+"""What a body may come to."""
+
+
+def _look(name: str, summary: str, kind: Any, *problems: int) -> Operation:
+    """A look at the live table."""
+    etag = "to be sent back in `If-None-Match`"
+    held = Header("If-None-Match", "the `ETag` of the answer that the client has")
+    answers = answer(kind, summary, ETag=etag), Answer(304, "what the client has still holds", headers={"ETag": etag})
+    return Operation("GET", name, summary, Role.READ, answers, problems, headers=(held,))
+
+
+MASTER = (
+    Route("/health", "Master", (
+        Operation("GET", "get_health", "whether every part of the master works", Role.OPEN, (
+            answer(Health, "all is well"),
+            answer(Health, "something is not, and what", 503),
+        )),
+    )),
+)  # fmt: skip
+
+WORKERS = (
+    Route("/telemetry", "Workers", (
+        _look("get_telemetry", "map of worker id to record", dict[str, WorkerRecord]),
+    )),
+    Route("/telemetry/{worker_id}", "Workers", (
+        _look("get_worker_telemetry", "one record", WorkerRecord, 404),
+    )),
+    Route("/workers", "Workers", (
+        _look("get_workers", "map of worker id to a short form", dict[str, WorkerSummary]),
+    )),
+    Route("/api/workers", "Workers", (
+        _look("list_workers", "array of details, each with its record", list[WorkerDetails]),
+    )),
+    Route("/api/workers/{worker_id}", "Workers", (
+        _look("get_worker", "one worker's details", WorkerDetails, 404),
+        Operation("DELETE", "forget_worker", "forget a worker that is gone", Role.ADMIN, (
+            Answer(204, "it is forgotten"),
+        ), (404, 409), text="An active worker cannot be forgotten: that is a 409."),
+    )),
+    Route("/api/workers/{worker_id}/metrics", "Workers", (
+        _look("get_worker_metrics", "one worker's resource readings", Readings, 404),
+    )),
+    Route("/api/workers/{worker_id}/drain", "Workers", (
+        Operation("POST", "drain_worker", "give the worker no new tasks; those that it has run on", Role.ADMIN, (
+            answer(DrainState, "it gets none"),
+        ), (*_BODY, 404, 503), query=NoQuery, body=Body(DrainRequest, False, example={"reason": "new disk"}),
+            text="A drain outlives restarts of the master and of the worker."),
+    )),
+    Route("/api/workers/{worker_id}/undrain", "Workers", (
+        Operation("POST", "undrain_worker", "give it tasks again", Role.ADMIN, (
+            answer(DrainState, "it gets tasks"),
+        ), (*_BODY, 404, 503), query=NoQuery, body=Body(UndrainRequest, False)),
+    )),
+    Route("/api/workers/{worker_id}/tasks", "Workers", (
+        Operation("GET", "list_worker_tasks", "array of what was assigned to the worker, newest first", Role.READ, (
+            answer(list[Assignment], "attempts, each with something of its task"),
+        ), (404, 422, 503), query=AttemptListQuery),
+    )),
+)  # fmt: skip
+
+_LOGS = """As JSON, 1 MiB at most; as text, the bytes as they are, all of them unless there is a limit; or with
+`follow=true` as server-sent events (`status`, `attempt`, pieces of the log, and at last `end` or `problem`), from
+before the container starts, and over retries unless an `attempt` is named."""
+
+TASKS = (
+    Route("/api/tasks", "Tasks", (
+        Operation("POST", "submit_task", "submit a task", Role.SUBMIT, (
+            answer(Task, "it is on disk", 201, Location="the path of the task"),
+            answer(TaskDetails, "the task that the same request with this key made", Location="the path of the task"),
+        ), (*_BODY, 409, 411, 503), query=NoQuery,
+            body=Body(TaskSubmission, example={"docker_image": "busybox", "command": ["echo", "hi"]}),
+            headers=(Header("Idempotency-Key", "makes it safe to try again", IDEMPOTENCY_KEY_PATTERN),),
+            text="A task that no worker can run now is accepted, and waits."),
+        Operation("GET", "list_tasks", "array of tasks, newest first, in pages", Role.READ, (
+            answer(list[Task], "one page", Link="the next page, `<…>; rel=\"next\"`; absent on the last one"),
+        ), (422, 503), query=TaskListQuery),
+    )),
+    Route("/api/tasks/{task_id}", "Tasks", (
+        Operation("GET", "get_task", "one task with its attempts and its story", Role.READ, (
+            answer(TaskDetails, "the task"),
+        ), (404, 422, 503), query=NoQuery),
+        Operation("DELETE", "cancel_task", "cancel it", Role.SUBMIT, (
+            answer(TaskDetails, "it is cancelled, or will be when its container is gone", 202),
+        ), (404, 409, 422, 503), query=NoQuery, text="409 when it has ended already."),
+    )),
+    Route("/api/tasks/{task_id}/logs", "Tasks", (
+        Operation("GET", "get_task_logs", "its output: JSON, the raw bytes, or as it comes", Role.READ, (
+            Answer(200, "a part of the log, or its events", {JSON: LogPart, TEXT: str, EVENTS: str}, {
+                "X-Log-Attempt": "of text: which attempt's log it is",
+                "X-Log-Offset": "of text: its first byte",
+                "X-Log-Next-Offset": "of text: where to go on",
+                "X-Log-Size": "of text: bytes that there are",
+                "X-Log-Complete": "of text: `true` when nothing will come after this",
+            }),
+        ), (404, 410, 422, 503), query=LogQuery, text=_LOGS,
+            headers=(Header("Last-Event-ID", "where to go on with events: the last `id` seen", EVENT_ID_PATTERN),)),
+    )),
+)  # fmt: skip
+
+PROMETHEUS = (
+    Route("/metrics", "Prometheus", (
+        Operation("GET", "get_metrics", "Prometheus text, or OpenMetrics where `Accept` asks for it", Role.READ, (
+            Answer(200, "the fleet's series and the master's own", {TEXT: str, OPENMETRICS: str}),
+        )),
+    )),
+    Route("/sd/targets", "Prometheus", (
+        Operation("GET", "get_targets", "the active workers as scrape targets", Role.READ, (
+            answer(list[TargetGroup], "as Prometheus' HTTP service discovery has it"),
+        ), (422,), query=TargetsQuery),
+    )),
+)  # fmt: skip
+
+ROUTES: tuple[Route, ...] = (*MASTER, *WORKERS, *TASKS, *PROMETHEUS)

@@ -1,0 +1,202 @@
+"""What is answered about the master and its workers, as types. They describe; tests hold real answers to them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0)]
+UnixSeconds = Annotated[int, Field(description="Unix seconds by the master's clock")]
+
+
+class Said(BaseModel):
+    """An object of an answer: these members and no others."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Health(Said):
+    """How the master is."""
+
+    status: Literal["healthy", "unhealthy"]
+    time: UnixSeconds
+    version: str
+    failing: dict[str, str] = {}
+    """What is wrong, by part of the master; absent while all is well."""
+
+
+class WorkerSummary(Said):
+    """A worker in short."""
+
+    worker_id: str
+    is_active: bool
+    """False when the worker has been silent for the inactivity timeout."""
+    running_tasks_count: Count
+    last_update: UnixSeconds
+
+
+class RunningTask(Said):
+    """A task that the worker runs now."""
+
+    task_id: str
+    attempt: Count
+    cpu_usage: float | None
+    """Percent of one core: 200 is two cores kept busy."""
+    memory_used_bytes: Count | None
+
+
+class Cpu(Said):
+    """The processors."""
+
+    usage_percent: Percent | None
+    logical_cores: Count | None
+
+
+class Memory(Said):
+    """Memory and swap."""
+
+    used_bytes: Count | None
+    size_bytes: Count | None
+    swap_used_bytes: Count | None
+    swap_size_bytes: Count | None
+
+
+class Load(Said):
+    """Load averages over 1, 5 and 15 minutes."""
+
+    load1: float | None
+    load5: float | None
+    load15: float | None
+
+
+class Filesystem(Said):
+    """A mounted filesystem."""
+
+    mountpoint: str
+    used_bytes: Count | None
+    size_bytes: Count | None
+
+
+class DiskDevice(Said):
+    """Counters since boot."""
+
+    device: str
+    read_bytes: Count | None
+    written_bytes: Count | None
+
+
+class NetworkInterface(Said):
+    """Counters since boot."""
+
+    interface: str
+    received_bytes: Count | None
+    transmitted_bytes: Count | None
+
+
+class Gpu(Said):
+    """A GPU."""
+
+    index: Count
+    uuid: str
+    name: str
+    utilization_percent: Percent | None
+    memory_used_bytes: Count | None
+    memory_size_bytes: Count | None
+    temperature_celsius: float | None
+    power_watts: float | None
+
+
+class CollectorReport(Said):
+    """How one of the worker's collectors fared."""
+
+    collector: str
+    success: bool
+    duration_seconds: Annotated[float, Field(ge=0)]
+    error: str | None
+
+
+class Readings(Said):
+    """A worker's resource readings. What the machine does not give is null, never 0."""
+
+    cpu: Cpu
+    memory: Memory
+    load: Load
+    uptime_seconds: float | None
+    filesystems: list[Filesystem]
+    disk_devices: list[DiskDevice]
+    network_interfaces: list[NetworkInterface]
+    gpus: list[Gpu]
+    collectors: list[CollectorReport]
+
+
+class WorkerRecord(Readings):
+    """The latest that is known of a worker. An inactive one keeps its last readings."""
+
+    worker_id: str
+    cpu_usage: Percent | None
+    """Percent of all cores."""
+    memory_usage: Percent | None
+    """Percent of the memory's size."""
+    gpu_usage: Percent | None
+    """Mean utilisation of the GPUs; null without one."""
+    running_tasks: list[RunningTask]
+    last_update: UnixSeconds
+    is_active: bool
+
+
+class Room(Said):
+    """Of resources, as much as the worker has, has given away, or has left."""
+
+    cpu_cores: float | None
+    memory_bytes: Count | None
+    gpu_count: Count | None
+    gpu_uuids: list[str]
+
+
+class Heartbeats(Said):
+    """What became of the worker's heartbeats since it was registered."""
+
+    received: Count
+    dropped: Count
+    missed: Count
+
+
+class TaskSupport(Said):
+    """Whether the worker runs tasks and gets new ones."""
+
+    count: Count
+    """Live attempts."""
+    supported: bool
+    support_reason: str | None
+    accepted: bool
+    """Whether it may get new tasks."""
+    refusal: str | None
+    draining: bool
+    drain_reason: str | None
+
+
+class WorkerDetails(Said):
+    """Who a worker is, what it has, and its record."""
+
+    worker_id: str
+    hostname: str | None
+    version: str | None
+    labels: dict[str, str]
+    capacity: Room
+    boot_time: float | None
+    registered_at: UnixSeconds
+    is_active: bool
+    heartbeats: Heartbeats
+    allocated: Room
+    """What its live attempts take."""
+    available: Room
+    """The capacity without what is allocated, whatever else the machine does."""
+    tasks: TaskSupport
+    telemetry: WorkerRecord
+
+
+class TargetGroup(Said):
+    """A target as Prometheus' HTTP service discovery has it."""
+
+    targets: list[str]
+    labels: dict[str, str]
