@@ -26,6 +26,23 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CustomType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CustomTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CUSTOM_TYPE_UNTYPED: _CustomType.ValueType  # 0
+    CUSTOM_TYPE_GAUGE: _CustomType.ValueType  # 1
+    CUSTOM_TYPE_COUNTER: _CustomType.ValueType  # 2
+
+class CustomType(_CustomType, metaclass=_CustomTypeEnumTypeWrapper): ...
+
+CUSTOM_TYPE_UNTYPED: CustomType.ValueType  # 0
+CUSTOM_TYPE_GAUGE: CustomType.ValueType  # 1
+CUSTOM_TYPE_COUNTER: CustomType.ValueType  # 2
+Global___CustomType: _TypeAlias = CustomType  # noqa: Y015
+
 class _AttemptPhase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -358,6 +375,7 @@ class Heartbeat(_message.Message):
     COLLECTORS_FIELD_NUMBER: _builtins.int
     TASK_SUPPORT_FIELD_NUMBER: _builtins.int
     ENGINE_FAILURES_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -389,6 +407,12 @@ class Heartbeat(_message.Message):
     def task_support(self) -> Global___TaskSupport:
         """Absent from a worker that only reports telemetry."""
 
+    @_builtins.property
+    def custom(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomMetric]:
+        """What the operator of the machine measures beside all this. Several entries may have one name where their types are
+        the same: each holds the samples with one set of label names. Limits: CUSTOM_* and MAX_CUSTOM_* in proto/rules.py.
+        """
+
     def __init__(
         self,
         *,
@@ -408,10 +432,11 @@ class Heartbeat(_message.Message):
         collectors: _abc.Iterable[Global___CollectorReport] | None = ...,
         task_support: Global___TaskSupport | None = ...,
         engine_failures: _builtins.int | None = ...,
+        custom: _abc.Iterable[Global___CustomMetric] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine_failures: _TypeAlias = _typing.Literal["engine_failures"]  # noqa: Y015
     _WhichOneofArgType__engine_failures: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures"]  # noqa: Y015
@@ -789,6 +814,69 @@ class CollectorReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectorReport: _TypeAlias = CollectorReport  # noqa: Y015
+
+@_typing.final
+class CustomMetric(_message.Message):
+    """Samples of one own metric that have the same label names; on the master's /metrics it is fleetpulse_custom_<name>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    HELP_FIELD_NUMBER: _builtins.int
+    LABEL_NAMES_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As CUSTOM_NAME_RULE says; a counter's ends in _total, and no other's does."""
+    type: Global___CustomType.ValueType
+    help: _builtins.str
+    """For people; may be empty."""
+    @_builtins.property
+    def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomSample]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: Global___CustomType.ValueType = ...,
+        help: _builtins.str = ...,
+        label_names: _abc.Iterable[_builtins.str] | None = ...,
+        samples: _abc.Iterable[Global___CustomSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["help", b"help", "label_names", b"label_names", "name", b"name", "samples", b"samples", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomMetric: _TypeAlias = CustomMetric  # noqa: Y015
+
+@_typing.final
+class CustomSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_VALUES_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """Finite: what is not a number is no reading, and its sample is left out."""
+    @_builtins.property
+    def label_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One for each of the metric's label_names, in their order."""
+
+    def __init__(
+        self,
+        *,
+        label_values: _abc.Iterable[_builtins.str] | None = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_values", b"label_values", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomSample: _TypeAlias = CustomSample  # noqa: Y015
 
 @_typing.final
 class AttemptId(_message.Message):

@@ -20,6 +20,32 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 
 MAX_LOG_CHUNK_BYTES = 64 * 1024
 
+MAX_CUSTOM_METRICS = 64
+"""Entries of ``Heartbeat.custom``: own metrics, counted once for each set of label names."""
+
+MAX_CUSTOM_SAMPLES = 256
+MAX_CUSTOM_LABELS = 8
+MAX_CUSTOM_NAME_LENGTH = 100
+MAX_CUSTOM_LABEL_NAME_LENGTH = 64
+MAX_CUSTOM_LABEL_VALUE_LENGTH = 128
+MAX_CUSTOM_HELP_LENGTH = 256
+MAX_CUSTOM_BYTES = 64 * 1024
+"""Of all own metrics of a heartbeat, as they are on the wire."""
+
+CUSTOM_NAME_RULE = (
+    f"1 to {MAX_CUSTOM_NAME_LENGTH} lower-case ASCII letters, digits and '_', the first one a letter, "
+    "the end none of _bucket, _count, _sum, _created, and _total for a counter alone"
+)
+CUSTOM_LABEL_NAME_RULE = (
+    f"1 to {MAX_CUSTOM_LABEL_NAME_LENGTH} ASCII letters, digits and '_', the first one no digit, "
+    "not two '_' at the start, and none of instance, job, le, quantile, worker_id"
+)
+
+_CUSTOM_NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_CUSTOM_NAME_LENGTH - 1}}}", re.ASCII)
+_CUSTOM_LABEL_NAME = re.compile(rf"(?!__)[A-Za-z_][A-Za-z0-9_]{{0,{MAX_CUSTOM_LABEL_NAME_LENGTH - 1}}}", re.ASCII)
+_PARTS_OF_OTHERS = ("_bucket", "_count", "_sum", "_created")
+_TAKEN_LABEL_NAMES = frozenset({"instance", "job", "le", "quantile", "worker_id"})
+
 ATTEMPT_REASONS = frozenset(
     {
         "exit_code",  # the command ended with another code than 0
@@ -43,3 +69,17 @@ ATTEMPT_REASONS = frozenset(
 def is_worker_id(text: str) -> bool:
     """Whether ``text`` is a well-formed worker id; the rule in words is ``WORKER_ID_RULE``."""
     return _WORKER_ID.fullmatch(text) is not None
+
+
+def is_custom_name(name: str, *, is_counter: bool) -> bool:
+    """Whether an own metric may have this name; the rule in words is ``CUSTOM_NAME_RULE``."""
+    return (
+        _CUSTOM_NAME.fullmatch(name) is not None
+        and not name.endswith(_PARTS_OF_OTHERS)
+        and name.endswith("_total") == is_counter
+    )
+
+
+def is_custom_label_name(name: str) -> bool:
+    """Whether an own metric may have this label; the rule in words is ``CUSTOM_LABEL_NAME_RULE``."""
+    return _CUSTOM_LABEL_NAME.fullmatch(name) is not None and name not in _TAKEN_LABEL_NAMES

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from master.errors import InvalidMessage, InvalidReading
+from master.telemetry.custom import custom_from
 from master.telemetry.records import (
     Capacity,
     CollectorReport,
@@ -121,6 +122,7 @@ def reading_from(message: pb.Heartbeat) -> Reading:
         collectors=_collectors_from(message.collectors),
         task_support=_task_support(message),
         engine_failures=_given(message, "engine_failures"),
+        custom=custom_from(message.custom) if message.custom else (),
     )
 
 

@@ -101,6 +101,31 @@ class CollectorReport(NamedTuple):
     error: str
 
 
+CustomSeries = tuple[tuple[str, str], ...]
+"""The labels of one sample, sorted by name; none is empty."""
+
+
+class CustomLayout(NamedTuple):
+    """Of an own metric all but its numbers. ``kind`` is ``gauge``, ``counter`` or ``untyped``."""
+
+    name: str
+    kind: str
+    help: str
+    series: tuple[CustomSeries, ...]
+
+    @property
+    def family(self) -> str:
+        """What OpenMetrics calls it, where the end of a counter's name belongs to its samples."""
+        return self.name.removesuffix("_total")
+
+
+class CustomMetric(NamedTuple):
+    """Samples of a metric that the worker's operator added; a number for each series of the layout."""
+
+    layout: CustomLayout
+    values: tuple[float, ...]
+
+
 class Reading(NamedTuple):
     """One heartbeat's worth of readings, checked against the contract."""
 
@@ -122,6 +147,8 @@ class Reading(NamedTuple):
     collectors: tuple[CollectorReport, ...] = ()
     task_support: TaskSupport | None = None
     engine_failures: int | None = None
+    custom: tuple[CustomMetric, ...] = ()
+    """Of one family there may be several, with different labels."""
 
     @property
     def slowest_collector_seconds(self) -> float | None:
