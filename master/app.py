@@ -42,6 +42,7 @@ class Master:
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         exposition, views = FleetExposition(), FleetViews()
+        exposition.custom.report_to(instruments.own_samples_left_out)
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)

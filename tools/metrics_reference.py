@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from master.instruments import Instruments
+from master.metrics.custom import MAX_FAMILIES, MAX_SAMPLES, PREFIX
 from master.metrics.families import FAMILIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
@@ -98,6 +99,16 @@ metric, whose value is always 1; join it where it is needed:
 
     fleetpulse_worker_cpu_usage_ratio * on (worker_id) group_left (hostname) fleetpulse_worker_info
 
+"""
+
+
+OWN_METRICS = f"""
+## Of each worker's operator
+
+Metrics that operators add are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or untyped.
+Type and description of a family are those of the worker that brought it first. A worker that has it with another type,
+and what goes beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, is left out and counted by
+`fleetpulse_own_samples_left_out`. Like other readings they end while their worker is silent.
 """
 
 
@@ -195,7 +206,7 @@ def page() -> str:
     return "".join(
         [
             INTRODUCTION, cardinality(), LABELS_INTRODUCTION, labels_table([*workers, *ours, *process]),
-            "\n## Of each worker\n\n", metrics_table(workers),
+            "\n## Of each worker\n\n", metrics_table(workers), OWN_METRICS,
             "\n## Of the master\n\n", metrics_table(ours),
             "\n## Of the master's process\n\n",
             "These come from Prometheus' Python client; those that begin with `process_` are there on Linux only.\n\n",

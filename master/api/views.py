@@ -6,6 +6,7 @@ from typing import Any
 import gevent
 import orjson
 
+from master.api.own_metrics import own_samples
 from master.api.room import RoomViews
 from master.errors import UnknownWorker
 from master.telemetry.lazy import LazyView
@@ -229,4 +230,5 @@ def _metrics(reading: Reading) -> dict[str, Any]:
             {"collector": collector, "success": success, "duration_seconds": duration, "error": error or None}
             for collector, success, duration, error in reading.collectors
         ],
+        "custom": own_samples(reading.custom) if reading.custom else [],
     }

@@ -115,6 +115,15 @@ class CollectorReport(Said):
     error: str | None
 
 
+class OwnSample(Said):
+    """A sample of a metric that the worker's operator added; `fleetpulse_custom_<name>` on /metrics."""
+
+    name: str
+    type: Literal["gauge", "counter", "untyped"]
+    labels: dict[str, str]
+    value: float
+
+
 class Readings(Said):
     """A worker's resource readings. What the machine does not give is null, never 0."""
 
@@ -127,6 +136,7 @@ class Readings(Said):
     network_interfaces: list[NetworkInterface]
     gpus: list[Gpu]
     collectors: list[CollectorReport]
+    custom: list[OwnSample]
 
 
 class WorkerRecord(Readings):

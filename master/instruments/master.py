@@ -75,6 +75,11 @@ class Instruments:
         self.exposition_duration = histogram(
             "fleetpulse_exposition_duration_seconds", "Time to put the text of /metrics together.", buckets=FAST_SECONDS
         )
+        self.own_samples_left_out = gauge(
+            "fleetpulse_own_samples_left_out",
+            "Samples of workers' own metrics that /metrics leaves out now, by why.",
+            ["reason"],
+        )
         self.build_info = gauge(
             "fleetpulse_build_info", "Always 1; the labels say what runs.", ["version", "python_version"]
         )

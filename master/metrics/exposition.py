@@ -16,6 +16,7 @@ import gevent
 import orjson
 
 from master.metrics.columns import Columns, SteadyColumns
+from master.metrics.custom import CustomFamilies
 from master.metrics.families import FAMILIES, Family, Number
 from master.metrics.sections import all_sections
 from master.telemetry.lazy import LazyView
@@ -50,6 +51,7 @@ class FleetExposition(LazyView):
         self._steady_columns = SteadyColumns(len(self._steady))
         self._layouts: dict[str, _Layout] = {}
         self._headers = [_headers(family) for family in FAMILIES]
+        self.custom = CustomFamilies()
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's lines. An inactive one keeps those that outlive silence; the rest end, and go stale."""
@@ -72,12 +74,16 @@ class FleetExposition(LazyView):
         if b"null" in texts:
             text = _MISSING.sub(b"", text)
         self._lively_columns.put(worker_id, _shown(telemetry, self._lively, text.split(_BETWEEN_FAMILIES)))
+        custom = telemetry.reading.custom
+        if custom or worker_id in self.custom:
+            self.custom.put(worker_id, custom if telemetry.is_active else ())
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
         self._layouts.pop(worker_id, None)
         self._lively_columns.remove(worker_id)
         self._steady_columns.remove(worker_id)
+        self.custom.remove(worker_id)
 
     def chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
         """The families, one after the other. Lets other greenlets run in between, so each is consistent in itself."""
@@ -90,6 +96,7 @@ class FleetExposition(LazyView):
             if in_a_row > BYTES_IN_A_ROW:
                 gevent.sleep(0)
                 in_a_row = 0
+        yield from self.custom.chunks(openmetrics=openmetrics)
 
     def _joined(self, family: Family) -> bytes:
         if family.seldom_changes:

@@ -61,6 +61,7 @@ FULL_METRICS = {
         {"collector": "cpu", "success": True, "duration_seconds": 0.001, "error": None},
         {"collector": "gpu", "success": False, "duration_seconds": 0.25, "error": "the driver hangs"},
     ],
+    "custom": [],
 }  # fmt: skip
 FULL_RECORD = {
     "worker_id": "rack-7",
@@ -95,6 +96,7 @@ BARE_METRICS: dict[str, Any] = {
     "network_interfaces": [],
     "gpus": [],
     "collectors": [],
+    "custom": [],
 }
 BARE_RECORD = {
     "worker_id": "bare",

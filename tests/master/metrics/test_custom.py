@@ -1,0 +1,157 @@
+"""master.metrics.custom, and its place in the exposition"""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from master.instruments import Instruments
+from master.metrics.custom import (
+    TOO_MANY_FAMILIES,
+    TOO_MANY_SAMPLES,
+    TYPE_CONFLICT,
+    CustomFamilies,
+)
+from master.metrics.exposition import FleetExposition
+from master.telemetry.records import CustomLayout, CustomMetric, CustomSeries, Reading
+from tests.master.metrics.test_exposition import BARE, FULL, GOLDEN, check_by_promtool, text_of
+
+HOSTILE = 'a "quoted" \\ word'
+
+
+def metric(
+    name: str = "inlet_celsius", kind: str = "gauge", text: str = "Air.", *series: CustomSeries, value: float = 21.5
+) -> CustomMetric:
+    chosen = series or ((),)
+    return CustomMetric(CustomLayout(name, kind, text, chosen), (value,) * len(chosen))
+
+
+def shown(families: CustomFamilies, *, openmetrics: bool = False) -> str:
+    return b"".join(families.chunks(openmetrics=openmetrics)).decode()
+
+
+MIXED = (
+    metric("inlet_celsius", "gauge", HOSTILE, (("rack", "7"), ("side", HOSTILE)), (("rack", "8"),)),
+    metric("runs_total", "counter", "Runs.", value=3.0),
+    metric("note", "untyped", ""),
+)
+
+
+def test_the_text_to_the_letter() -> None:
+    families = CustomFamilies()
+    families.put("rack-7", MIXED)
+    assert shown(families) == (
+        '# HELP fleetpulse_custom_inlet_celsius a "quoted" \\\\ word\n'
+        "# TYPE fleetpulse_custom_inlet_celsius gauge\n"
+        'fleetpulse_custom_inlet_celsius{worker_id="rack-7",rack="7",side="a \\"quoted\\" \\\\ word"} 21.5\n'
+        'fleetpulse_custom_inlet_celsius{worker_id="rack-7",rack="8"} 21.5\n'
+        "# HELP fleetpulse_custom_note An own metric of workers, without a description.\n"
+        "# TYPE fleetpulse_custom_note untyped\n"
+        'fleetpulse_custom_note{worker_id="rack-7"} 21.5\n'
+        "# HELP fleetpulse_custom_runs_total Runs.\n"
+        "# TYPE fleetpulse_custom_runs_total counter\n"
+        'fleetpulse_custom_runs_total{worker_id="rack-7"} 3.0\n'
+    )
+    check_by_promtool(shown(families))
+
+
+def test_openmetrics_says_the_same() -> None:
+    families = CustomFamilies()
+    families.put("rack-7", MIXED)
+    text = shown(families, openmetrics=True) + "# EOF\n"
+    read = list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    assert [(family.name.removeprefix("fleetpulse_custom_"), family.type) for family in read] == [
+        ("inlet_celsius", "gauge"), ("note", "unknown"), ("runs", "counter"),
+    ]  # fmt: skip
+    assert read[0].documentation == HOSTILE
+    plain = parser.text_string_to_metric_families(shown(families))
+    assert [s for family in read for s in family.samples] == [s for family in plain for s in family.samples]
+
+
+def test_one_family_with_several_label_sets_is_one_block() -> None:
+    families = CustomFamilies()
+    families.put("rack-7", [metric(), metric("inlet_celsius", "gauge", "Air.", (("side", "left"),))])
+    families.put("rack-8", [metric()])
+    assert shown(families).count("# TYPE") == 1
+    assert shown(families).count("\nfleetpulse_custom_inlet_celsius{") == 3
+
+
+# Across workers
+
+
+def test_the_first_type_and_words_win_until_their_last_worker_leaves() -> None:
+    families = CustomFamilies()
+    families.put("rack-7", [metric(text="First.")])
+    families.put("rack-8", [metric(text="Second."), metric("ok", "gauge")])
+    families.put("rack-9", [metric(kind="untyped"), metric("inlet_celsius_total", "counter")])
+    assert families.left_out(TYPE_CONFLICT) == 2
+    assert "First." in shown(families)
+    assert "Second." not in shown(families)
+    assert "rack-9" not in shown(families)
+    families.remove("rack-7")
+    families.put("rack-8", [])
+    assert (shown(families), families.left_out(TYPE_CONFLICT)) == ("", 2)
+    families.put("rack-9", [metric(kind="untyped")])
+    assert "# TYPE fleetpulse_custom_inlet_celsius untyped" in shown(families)
+    assert families.left_out(TYPE_CONFLICT) == 0
+
+
+def test_what_is_too_much_for_the_fleet_is_left_out_and_counted() -> None:
+    families = CustomFamilies(most_families=2, most_samples=3)
+    families.put("a", [metric("m1"), metric("m2"), metric("m3")])
+    families.put("b", [metric("m1"), metric("m2")])
+    assert families.left_out(TOO_MANY_FAMILIES) == 1
+    assert families.left_out(TOO_MANY_SAMPLES) == 1
+    assert shown(families).count('{worker_id="b"}') == 1
+    # Who is shown stays, and room that is left is given away.
+    families.put("a", [metric("m1"), metric("m2")])
+    assert shown(families).count('{worker_id="a"}') == 2
+    families.remove("a")
+    families.put("b", [metric("m1"), metric("m2")])
+    assert families.left_out(TOO_MANY_SAMPLES) == families.left_out(TOO_MANY_FAMILIES) == 0
+    assert shown(families).count('{worker_id="b"}') == 2
+
+
+def test_what_is_left_out_is_told() -> None:
+    instruments = Instruments()
+    families = CustomFamilies(most_families=0)
+    families.report_to(instruments.own_samples_left_out)
+    families.put("a", [metric()])
+    told = {
+        reason: instruments.registry.get_sample_value("fleetpulse_own_samples_left_out", {"reason": reason})
+        for reason in (TYPE_CONFLICT, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES)
+    }
+    assert told == {TYPE_CONFLICT: 0, TOO_MANY_FAMILIES: 1, TOO_MANY_SAMPLES: 0}
+
+
+# In the exposition
+
+Leave = Callable[[FleetExposition], None]
+WITH_OWN = FULL._replace(reading=FULL.reading._replace(custom=MIXED))
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda exposition: exposition.worker_removed("rack-7"),
+        lambda exposition: exposition.worker_changed(WITH_OWN._replace(is_active=False)),
+        lambda exposition: exposition.worker_changed(BARE._replace(worker_id="rack-7", reading=Reading())),
+    ],
+    ids=["removed", "silent", "has none any more"],
+)
+def test_series_end_with_their_worker(leave: Leave) -> None:
+    exposition = FleetExposition()
+    exposition.worker_changed(WITH_OWN)
+    assert 'fleetpulse_custom_runs_total{worker_id="rack-7"} 3.0' in text_of(exposition)
+    check_by_promtool(text_of(exposition))
+    leave(exposition)
+    assert "fleetpulse_custom" not in text_of(exposition)
+    exposition.worker_changed(WITH_OWN)
+    assert "fleetpulse_custom_runs_total" in text_of(exposition)
+
+
+def test_the_rest_stays_as_it_is() -> None:
+    exposition = FleetExposition()
+    exposition.worker_changed(WITH_OWN)
+    assert text_of(exposition).startswith((GOLDEN / "full.prom").read_text())
