@@ -34,15 +34,18 @@ def _filter(text: str) -> str:
     return text
 
 
+Filter = Annotated[str, Field(json_schema_extra={"pattern": "^[^=]+="}), AfterValidator(_filter)]
+
+
 class TargetsQuery(BaseModel):
     """``GET /sd/targets``. Of several ``label`` a worker must have each."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     port: Annotated[int, Field(ge=1, le=65535), Number]
-    label: Annotated[
-        list[Annotated[str, AfterValidator(_filter)]], Field(max_length=_MAX_FILTERS), BeforeValidator(_list)
-    ] = []
+    """At which the workers' machines serve an exporter."""
+    label: Annotated[list[Filter], Field(max_length=_MAX_FILTERS), BeforeValidator(_list)] = []
+    """`NAME=VALUE`, as workers were started with; of several a worker must have each."""
 
     @property
     def wanted(self) -> set[tuple[str, str]]:

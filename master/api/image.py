@@ -18,6 +18,15 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]+")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
+_NAMESPACE = r"[a-z0-9]+(?:(?:__?|-+)[a-z0-9]+)*"  # with a dot it would be a registry
+_PORT_NUMBER = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+IMAGE_PATTERN = (
+    rf"(?:(?:(?:{_HOST.pattern}|\[[0-9A-Fa-f]*:[0-9A-Fa-f:]*\])(?::{_PORT_NUMBER})?|{_NAMESPACE})/(?:{_COMPONENT.pattern}/)*)?"
+    rf"{_COMPONENT.pattern}(?::{_TAG.pattern})?"
+    r"(?:@(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}))?"
+)
+"""For a schema: what matches is well-formed, but for its length and for the id of an image."""
+
 
 def check_image(reference: str) -> None:
     """Raise ``ValueError`` with what is wrong unless the reference is well-formed."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from master.access import Role
+from master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -22,13 +23,23 @@ Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 EVERYWHERE = (500,)
 """Statuses of the problems that any request may come to."""
 
-PATH_FIELDS: Mapping[str, str] = MappingProxyType(
+
+class PathField(NamedTuple):
+    """What one field of a path may be. What does not match is a 404."""
+
+    text: str
+    pattern: str
+
+
+PATH_FIELDS: Mapping[str, PathField] = MappingProxyType(
     {
-        "worker_id": "1 to 128 ASCII letters, digits, '.', '_' or '-', a letter or a digit first",
-        "task_id": "as the master gave it when the task was submitted",
+        "worker_id": PathField("the id of a worker", WORKER_ID_PATTERN),
+        "task_id": PathField("as the master gave it when the task was submitted", TASK_ID_PATTERN),
+        "page_version": PathField("as the page at `/` names it", r"[0-9a-f]{12}"),
+        "page_file": PathField("a file that the page is made of", r"[a-z-]+\.(js|css|svg)"),
     }
 )
-"""The fields that paths have. What cannot be one is a 404."""
+"""Of every field that a path has."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 

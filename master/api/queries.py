@@ -10,16 +10,20 @@ from master.api.invalid import FieldError, InvalidRequest, Model, validated
 from master.errors import UnknownTask, UnknownWorker
 from master.tasks.ports import TaskQuery
 from master.tasks.records import TaskStatus
-from proto.rules import WORKER_ID_RULE, is_worker_id
+from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
 
 MAX_PAGE = 1000
 MAX_TAIL_LINES = 100_000
 MAX_LOG_BYTES = 1024 * 1024
+MAX_NAMED_WORKERS = 1000
 _MAX_OFFSET = 2**53 - 1
 """The largest whole number that every reader of JSON understands."""
 
+WORKER_ID_PATTERN = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 1}}}"
+_WHOLE_WORKER_ID = f"^{WORKER_ID_PATTERN}$"
 _NUMBER = re.compile(r"-?[0-9]{1,16}")
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+TASK_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_TASK_ID = re.compile(TASK_ID_PATTERN)
 _CURSOR = re.compile(r"[\x21-\x7e]{1,512}")
 EVENT_ID_PATTERN = "([0-9]{1,9})-([0-9]{1,15})"
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
@@ -50,6 +54,11 @@ def _once(value: Any) -> Any:
     return value
 
 
+def _shown(**schema: Any) -> Any:
+    """For the schema of a parameter alone: the rule that a validator enforces."""
+    return Field(json_schema_extra=schema)
+
+
 def _worker_id(text: str) -> str:
     if not is_worker_id(text):
         raise ValueError(f"must be {WORKER_ID_RULE}")
@@ -73,17 +82,24 @@ Once = BeforeValidator(_once)
 
 
 class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class TaskListQuery(_Query):
     """``GET /api/tasks``."""
 
     status: Annotated[frozenset[TaskStatus], BeforeValidator(_names)] = frozenset()
-    worker_id: Annotated[str | None, AfterValidator(_worker_id), Once] = None
-    name: Annotated[str | None, Field(max_length=128), AfterValidator(_printable), Once] = None
+    """One or more, repeated or with commas between; if there is none, all."""
+    worker_id: Annotated[str | None, _shown(pattern=_WHOLE_WORKER_ID), AfterValidator(_worker_id), Once] = None
+    """Whose newest attempt is or was on this worker."""
+    name: Annotated[str | None, Field(max_length=128), _shown(format="printable"), AfterValidator(_printable), Once] = (
+        None
+    )
+    """Whose name begins so."""
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE), Number] = 100
-    cursor: Annotated[str | None, AfterValidator(_cursor), Once] = None
+    """How many at most."""
+    cursor: Annotated[str | None, _shown(format="cursor"), AfterValidator(_cursor), Once] = None
+    """From the `Link` header of the page before."""
 
     def task_query(self) -> TaskQuery:
         """The same, as the store knows it."""
@@ -94,17 +110,48 @@ class AttemptListQuery(_Query):
     """``GET /api/workers/{worker_id}/tasks``."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE), Number] = 100
+    """How many at most."""
 
 
 class LogQuery(_Query):
     """``GET /api/tasks/{task_id}/logs``."""
 
     attempt: Annotated[int | None, Field(ge=1, le=10**9), Number] = None
+    """Which; the newest if not given."""
     offset: Annotated[int | None, Field(ge=-_MAX_OFFSET, le=_MAX_OFFSET), Number] = None
+    """The first byte; negative: from the end."""
     tail: Annotated[int | None, Field(ge=1, le=MAX_TAIL_LINES), Number] = None
+    """So many lines from the end, within `limit`; not together with `offset`."""
     limit: Annotated[int | None, Field(ge=1, le=MAX_LOG_BYTES), Number] = None
+    """Bytes at most; not together with `follow`."""
     format: Annotated[Literal["json", "text"] | None, Once] = None
+    """If not given, what `Accept` prefers, JSON if it does not say; not together with `follow`."""
     follow: Annotated[bool, BeforeValidator(_truth)] = False
+    """Server-sent events, until the end."""
+
+
+class StreamQuery(_Query):
+    """``GET /telemetry/stream``."""
+
+    worker_id: Annotated[
+        frozenset[Annotated[str, AfterValidator(_worker_id)]],
+        Field(max_length=MAX_NAMED_WORKERS),
+        BeforeValidator(_names),
+    ] = frozenset()
+    fields: Annotated[Literal["all", "summary"], Once] = "all"
+
+
+class StreamQuery(_Query):
+    """``GET /telemetry/stream``."""
+
+    worker_id: Annotated[
+        frozenset[Annotated[str, AfterValidator(_worker_id)]],
+        Field(max_length=MAX_NAMED_WORKERS),
+        BeforeValidator(_names),
+    ] = frozenset()
+    """Only these workers, repeated or with commas between; if there is none, all."""
+    fields: Annotated[Literal["all", "summary"], Once] = "all"
+    """The whole record of each, or a short form."""
 
 
 class NoQuery(_Query):

@@ -6,177 +6,70 @@ found at once.
 
 import hashlib
 import re
-import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from master.api.image import MAX_IMAGE_LENGTH, check_image
+from master.api.fields import (
+    MAX_MEMORY_MIB,
+    MAX_TIMEOUT_SECONDS,
+    MIN_CPU_CORES,
+    MIN_MEMORY_MIB,
+    Command,
+    Constraints,
+    Env,
+    Image,
+    Labels,
+    Name,
+    Whole,
+    WholeGpus,
+)
 from master.api.invalid import FieldError, InvalidRequest, validated
 from master.tasks.ports import Idempotency
 from master.tasks.records import TaskSpec
 
-MAX_WORDS = 4096
-MAX_ENTRIES = 1000
-MAX_LABELS = 64
-MAX_CONSTRAINTS = 32
-MAX_CONSTRAINT_VALUES = 32
-MAX_TEXTS_BYTES = 256 * 1024
-"""Of all words of the command, and of all names and values of the environment."""
-
-MAX_STRING_BYTES = 128 * 1024 - 1
-"""The most that Linux takes as one argument, or as one ``NAME=value``."""
-
-MAX_MEMORY_MIB = 16 * 1024 * 1024
-MIN_MEMORY_MIB = 6
-"""Docker refuses less."""
-
-MIN_CPU_CORES = 0.01
-"""Docker refuses less."""
-
-MAX_TIMEOUT_SECONDS = 30 * 24 * 3600.0
-
 SECRETS = frozenset({"env"})
 """Fields whose values are never shown again."""
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-_LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-IDEMPOTENCY_KEY_PATTERN = r"[\x20-\x7e]{1,128}"
+IDEMPOTENCY_KEY_PATTERN = r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?"
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
-
-
-def _image(reference: str) -> str:
-    check_image(reference)
-    return reference
-
-
-def _line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable, without control characters")
-    return text
-
-
-def _text(text: str) -> str:
-    """Of a script or a key there may be several lines."""
-    if (control := _CONTROL.search(text)) is not None:
-        raise ValueError(f"must not hold control characters; it holds {control.group()!r}")
-    if len(text.encode()) > MAX_STRING_BYTES:
-        raise ValueError(f"must have at most {MAX_STRING_BYTES} bytes")
-    return text
-
-
-def _env_name(name: str) -> str:
-    if not _ENV_NAME.fullmatch(name):
-        raise ValueError("must be 1 to 255 ASCII letters, digits and '_', no digit first")
-    return name
-
-
-def _label_name(name: str) -> str:
-    if not _LABEL_NAME.fullmatch(name):
-        raise ValueError("must be 1 to 64 ASCII letters, digits and '_./-', a letter or '_' first")
-    return name
-
-
-def _words(command: Any) -> Any:
-    """A string is split as a POSIX shell splits it into words; nothing in it is expanded, and no shell runs."""
-    if not isinstance(command, str):
-        if not isinstance(command, list):
-            raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic takes no TypeError
-        return command
-    try:
-        return shlex.split(_text(command))
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode") from None
-    except ValueError as error:
-        raise ValueError(_QUOTING.get(str(error), str(error))) from None
-
-
-_QUOTING = {"No closing quotation": "has a quote that is not closed", "No escaped character": "ends with a backslash"}
-
-
-def _command(words: list[str]) -> list[str]:
-    if words and not words[0]:
-        raise ValueError("must not begin with an empty word: that is the program")
-    if sum(len(word.encode()) for word in words) > MAX_TEXTS_BYTES:
-        raise ValueError(f"must have at most {MAX_TEXTS_BYTES} bytes in all")
-    return words
-
-
-def _env(env: dict[str, str]) -> dict[str, str]:
-    if sum(len(name) + len(value.encode()) for name, value in env.items()) > MAX_TEXTS_BYTES:
-        raise ValueError(f"must have at most {MAX_TEXTS_BYTES} bytes in all")
-    return env
-
-
-def _whole(number: Any) -> Any:
-    return int(number) if isinstance(number, float) and number.is_integer() else number
-
-
-def _whole_gpus(number: Any) -> Any:
-    if isinstance(number, float) and not number.is_integer():
-        raise ValueError("must be a whole number: a task has each of its GPUs for itself")
-    return _whole(number)
-
-
-def _choice(values: Any) -> Any:
-    if not isinstance(values, str | list):
-        raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic takes no TypeError
-    return [values] if isinstance(values, str) else values
-
-
-def _at_most(limit: int) -> BeforeValidator:
-    """Counted before anything in it is looked at, so that a million errors cannot be made."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, dict | list) and len(value) > limit:
-            raise ValueError(f"must have at most {limit} entries, not {len(value)}")
-        return value
-
-    return BeforeValidator(check)
-
-
-Line = Annotated[str, Field(max_length=256), AfterValidator(_line)]
-Text = Annotated[str, AfterValidator(_text)]
-LabelName = Annotated[str, AfterValidator(_label_name)]
-Choice = Annotated[
-    list[Line],
-    Field(min_length=1),
-    _at_most(MAX_CONSTRAINT_VALUES),
-    BeforeValidator(_choice, json_schema_input_type=str | list[str]),
-]
 
 
 class TaskSubmission(BaseModel):
     """The body of ``POST /api/tasks``."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
-    docker_image: Annotated[str, Field(json_schema_extra={"maxLength": MAX_IMAGE_LENGTH}), AfterValidator(_image)]
-    name: Annotated[str, Field(max_length=128), AfterValidator(_line)] = ""
-    command: Annotated[
-        list[Text],
-        AfterValidator(_command),
-        _at_most(MAX_WORDS),
-        BeforeValidator(_words, json_schema_input_type=str | list[str]),
-    ] = []
-    env: Annotated[
-        dict[Annotated[str, AfterValidator(_env_name)], Text],
-        Field(repr=False),
-        AfterValidator(_env),
-        _at_most(MAX_ENTRIES),
-    ] = {}
+    docker_image: Image
+    """A reference as Docker has it, `[registry[:port]/]path[:tag][@digest]`; no URL, no image id."""
+    name: Name = ""
+    """For people."""
+    command: Command = []
+    """Words, or a string that is split into words as a POSIX shell splits it. No shell runs and nothing is expanded.
+    256 KiB at most; if there is none, the image says what runs."""
+    env: Env = {}
+    """The environment; 256 KiB at most. The values are secret: no answer shows them."""
     cpu_required: Annotated[float, Field(ge=MIN_CPU_CORES, le=1024)] = 1.0
-    memory_required: Annotated[int, Field(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB), BeforeValidator(_whole)] = 512
-    gpu_required: Annotated[int, Field(ge=0, le=64), BeforeValidator(_whole_gpus)] = 0
-    priority: Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)] = 0
-    max_retries: Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)] = 0
+    """Cores that the task gets at most, and that the worker must have free."""
+    memory_required: Annotated[int, Field(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB), Whole] = 512
+    """MiB, the limit at which the task is killed."""
+    gpu_required: Annotated[int, Field(ge=0, le=64), WholeGpus] = 0
+    """Whole devices, each for this task alone."""
+    priority: Annotated[int, Field(ge=0, le=100), Whole] = 0
+    """The highest goes first, then the oldest."""
+    max_retries: Annotated[int, Field(ge=0, le=100), Whole] = 0
+    """How often a failed attempt is followed by another."""
     timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] | None = None
-    labels: Annotated[dict[LabelName, Line], _at_most(MAX_LABELS)] = {}
-    constraints: Annotated[dict[LabelName, Choice], _at_most(MAX_CONSTRAINTS)] = {}
+    """From the container's start; null: no limit."""
+    labels: Labels = {}
+    """The submitter's own; they decide nothing."""
+    constraints: Constraints = {}
+    """Labels of a worker, each with the value, or the values, that it may have; `worker_id` counts as a label."""
 
     def spec(self) -> TaskSpec:
         """What was asked for, as the rest of the master knows it."""

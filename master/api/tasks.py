@@ -1,14 +1,15 @@
 """What the paths of tasks answer."""
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import falcon
 import gevent
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from master.api.body import BodyReader
+from master.api.fields import Line
 from master.api.followers import Followers
 from master.api.invalid import validated
 from master.api.logs import TaskLogs
@@ -21,18 +22,13 @@ TASKS_IN_A_ROW = 64
 """Tasks of a page after which other greenlets have their turn."""
 
 
-def _reason(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable, without control characters")
-    return text
-
-
 class DrainRequest(BaseModel):
     """The body, if there is one, of ``POST /api/workers/{worker_id}/drain``."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
-    reason: Annotated[str, Field(max_length=256), AfterValidator(_reason)] = ""
+    reason: Line = ""
+    """For people: why."""
 
 
 class UndrainRequest(BaseModel):

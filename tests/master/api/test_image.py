@@ -1,10 +1,12 @@
 """master.api.image"""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.api.image import check_image
+from master.api.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 
@@ -67,6 +69,7 @@ BAD = [
 @pytest.mark.parametrize("reference", GOOD)
 def test_well_formed(reference: str) -> None:
     check_image(reference)
+    assert re.fullmatch(IMAGE_PATTERN, reference)
 
 
 @pytest.mark.parametrize(("reference", "why"), BAD)
@@ -88,3 +91,8 @@ def refusal_of(reference: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+@given(st.from_regex(IMAGE_PATTERN, fullmatch=True).filter(lambda image: len(image) <= MAX_REPOSITORY_LENGTH))
+def test_what_the_schema_allows_is_well_formed(image: str) -> None:
+    check_image(image)

@@ -1,0 +1,130 @@
+"""The table of routes as an OpenAPI document: https://spec.openapis.org/oas/v3.1.1.html"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
+from master.api.problem_answers import TEXT_BY_STATUS, Problem
+from master.api.problems import PROBLEM_TYPE
+from master.api.schemas import Schemas
+
+ROLE_MEMBER = "x-fleetpulse-role"
+"""Of an operation: the least role that it takes."""
+
+_PROBLEM = "Problem{}"
+_FIELD = re.compile(r"\{(\w+)\}")
+
+_TEXT = """A fleet of machines and the Docker tasks that run on it.
+
+Every `GET` path answers `HEAD` as well, and every path `OPTIONS`; another method is a 405 whose `Allow` lists those
+that the path takes. Answers above 1,400 bytes are compressed for clients that send `Accept-Encoding: gzip`. A reading
+that a machine does not give is `null`, never 0. Every error is a problem as RFC 9457 has it."""
+
+_TAGS = {
+    "Master": "The master itself, and this reference.",
+    "Workers": "The machines, their readings, and whether they get tasks.",
+    "Tasks": "Docker images to run: submit them, look at them, cancel them, read their logs.",
+    "Prometheus": "What Prometheus scrapes, and whom it may scrape.",
+    "Page": "For people with a browser.",
+}
+
+
+def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
+    """The whole document. Takes some tens of milliseconds, so it is made once."""
+    schemas = Schemas(routes)
+    used = {route.tag for route in routes}
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "FleetPulse",
+            "version": version,
+            "description": _TEXT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items() if tag in used],
+        "paths": {route.path: _path(route, schemas) for route in routes},
+        "components": {"schemas": schemas.components, "responses": _problems(routes, schemas)},
+    }
+
+
+def _path(route: Route, schemas: Schemas) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        operation.method.lower(): _operation(operation, route.tag, schemas) for operation in route.operations
+    }
+    fields = [_path_parameter(name) for name in _FIELD.findall(route.path)]
+    return {"parameters": fields, **item} if fields else item
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    text, pattern = PATH_FIELDS[name]
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+
+
+def _operation(operation: Operation, tag: str, schemas: Schemas) -> dict[str, Any]:
+    said: dict[str, Any] = {"operationId": operation.name, "tags": [tag], "summary": operation.summary}
+    if operation.text:
+        said["description"] = " ".join(operation.text.split())
+    said[ROLE_MEMBER] = operation.role.name.lower()
+    if parameters := [*_query(operation, schemas), *_headers(operation)]:
+        said["parameters"] = parameters
+    if (body := operation.body) is not None:
+        content: dict[str, Any] = {"schema": schemas.of(body.model)}
+        if body.example is not None:
+            content["example"] = body.example
+        said["requestBody"] = {"required": body.is_required, "content": {body.media_type: content}}
+    said["responses"] = _responses(operation, schemas)
+    return said
+
+
+def _query(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
+    if operation.query is None:
+        return
+    for name, schema, is_required in schemas.query(operation.query):
+        parameter: dict[str, Any] = {"name": name, "in": "query", "required": is_required}
+        if (text := schema.pop("description", None)) is not None:
+            parameter["description"] = text
+        yield {**parameter, "schema": schema}
+
+
+def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
+    for header in operation.headers:
+        schema = {"type": "string"} if header.pattern is None else {"type": "string", "pattern": f"^{header.pattern}$"}
+        yield {"name": header.name, "in": "header", "description": header.text, "schema": schema}
+
+
+def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    responses = {str(answer.status): _answer(answer, schemas) for answer in operation.answers}
+    for status in {*operation.problems, *EVERYWHERE}:
+        if str(status) in responses:
+            raise ValueError(f"{operation.name} says of {status} both that it is an answer and that it is a problem")
+        responses[str(status)] = {"$ref": f"#/components/responses/{_PROBLEM.format(status)}"}
+    return dict(sorted(responses.items()))
+
+
+def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": answer.text}
+    if answer.headers:
+        response["headers"] = _answer_headers(answer.headers)
+    if answer.content:
+        response["content"] = {media_type: {"schema": schemas.of(kind)} for media_type, kind in answer.content.items()}
+    return response
+
+
+def _answer_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+
+
+def _problems(routes: Iterable[Route], schemas: Schemas) -> dict[str, Any]:
+    statuses = {status for route in routes for operation in route.operations for status in operation.problems}
+    problems = {}
+    for status in sorted({*statuses, *EVERYWHERE}):
+        problems[_PROBLEM.format(status)] = problem = {
+            "description": TEXT_BY_STATUS[status],
+            "content": {PROBLEM_TYPE: {"schema": schemas.of(Problem)}},
+        }
+        if status == 503:
+            problem["headers"] = _answer_headers({"Retry-After": "seconds"})
+    return problems

@@ -1,0 +1,47 @@
+"""The problems that requests come to, as a type, and what each status says."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from master.api.worker_answers import Said
+
+
+class FieldProblem(Said):
+    """One thing that is wrong with a request."""
+
+    field: str
+    """A path such as `command[2]` or `env.PATH`, the name of a header, or `(body)`."""
+    message: str
+    value: Any = None
+    """What was sent; absent where nothing or more than one value was sent, and for secrets."""
+
+
+class Problem(Said):
+    """An error, as RFC 9457 has it."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    instance: str
+    """The path that was asked."""
+    errors: tuple[FieldProblem, ...] = ()
+    """Of a 422: everything that is wrong, 100 at most."""
+
+
+TEXT_BY_STATUS: Mapping[int, str] = MappingProxyType(
+    {
+        400: "the body is not JSON, or broke off",
+        404: "there is no such worker, task or attempt",
+        408: "the body was not complete in time",
+        409: "the worker is active, the task has ended, or the idempotency key was used for another request",
+        410: "the log has been deleted, after the time for which logs are kept",
+        411: "there is no `Content-Length`, and the body is not chunked",
+        413: "the body is over 1 MiB",
+        415: "the body is not `application/json`",
+        422: "the body, the query or a header says something wrong; `errors` lists all of it",
+        500: "a bug; the master's log has the traceback",
+        503: "the master cannot do this now; `Retry-After` says when to come back",
+    }
+)
