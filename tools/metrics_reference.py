@@ -33,6 +33,7 @@ LABELS = {
     "method": "of a call: the gRPC method, or the HTTP method",
     "code": "how a gRPC call ended",
     "route": "the template of a path, `/telemetry/{worker_id}` for one; `(none)` where no path matched",
+    "event": "kind of a server-sent event: `reset`, `snapshot`, `update`, `removed` or `problem`",
     "status": "of an HTTP answer; of a task: `queued`, `pending`, `running`, `completed`, `failed` or `cancelled`; how "
     "an attempt ended: `completed`, `failed`, `stopped` or `lost`",
     "python_version": "of the interpreter that runs the master",

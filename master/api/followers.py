@@ -1,4 +1,4 @@
-"""Everybody who follows a log now: so many at most, and none any more when the master stops."""
+"""Everybody who follows something now: so many at most, and none any more when the master stops."""
 
 from typing import Protocol
 
@@ -22,10 +22,11 @@ class Endable(Protocol):
 
 
 class Followers:
-    """On the hub."""
+    """On the hub. ``doing`` is what they do, in words."""
 
-    def __init__(self, most: int = MAX_FOLLOWERS) -> None:
+    def __init__(self, most: int = MAX_FOLLOWERS, doing: str = "follow logs") -> None:
         self._most = most
+        self._doing = doing
         self._following: set[Endable] = set()
         self._is_ending = False
 
@@ -37,7 +38,7 @@ class Followers:
         if self._is_ending:
             raise MasterStopping(STOPPING)
         if len(self._following) >= self._most:
-            told = f"{len(self._following)} readers follow logs already, which is as many as the master serves"
+            told = f"{len(self._following)} readers {self._doing} already, which is as many as the master serves"
             raise falcon.HTTPServiceUnavailable(description=told, retry_after=RETRY_AFTER_SECONDS)
         self._following.add(follower)
 

@@ -53,6 +53,11 @@ class FleetViews(LazyView):
         self._worker(worker_id)
         return bytes(_value(worker_id, self._records[worker_id]))
 
+    def member(self, worker_id: str) -> bytes | None:
+        """The same as ``"worker-1":{…}``; ``None`` for a worker that is not there."""
+        self.catch_up_with(worker_id)
+        return self._records.get(worker_id)
+
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
         return orjson.dumps(_metrics(self._worker(worker_id).reading))

@@ -1,9 +1,7 @@
 """master.api.follow and master.api.presence: a task followed as server-sent events, through a real web server"""
 
-import json
 import socket
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import gevent
 import pytest
@@ -13,53 +11,18 @@ from master.api.logs import TaskLogs
 from master.api.presence import ClientGone, while_client_is_there
 from master.errors import StoreUnavailable
 from tests.master.api.desk import TaskWeb
+from tests.master.api.events import Event, EventReader
 from tests.master.api.served import Client, Served, served
 from tests.master.fleet import wait_until
 
 PATH = "/api/tasks/task-1/logs?follow=true"
 
 
-class Event(NamedTuple):
-    """``kind`` is ``message`` for a piece of log, as a browser has it, and ``comment`` for a comment."""
-
-    kind: str
-    data: Any
-    event_id: str | None = None
-
-
-class Reader(Client):
-    """Follows a log; to be iterated for its events."""
+class Reader(EventReader):
+    """Follows a log."""
 
     def __init__(self, address: tuple[str, int], path: str = PATH, *lines: str) -> None:
-        super().__init__(address)
-        self.request("GET", path, *lines)
-        self.answered = self.head()
-        self._text = b""
-
-    def __iter__(self) -> Iterator[Event]:
-        while (event := self.next_event()) is not None:
-            yield event
-
-    def next_event(self) -> Event | None:
-        """Wait for one; ``None`` at the end."""
-        while b"\n\n" not in self._text:
-            piece = self.chunk()
-            if not piece:
-                assert self._text == b""
-                return None
-            self._text += piece
-        event, _, self._text = self._text.partition(b"\n\n")
-        fields = dict(line.partition(": ")[::2] for line in event.decode().split("\n"))
-        if "retry" in fields:
-            return self.next_event()
-        if "" in fields:
-            return Event("comment", fields[""])
-        return Event(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id"))
-
-    def take(self, number: int) -> list[Event]:
-        found = [event for _ in range(number) if (event := self.next_event()) is not None]
-        assert len(found) == number
-        return found
+        super().__init__(address, path, *lines)
 
     def log(self, size: int) -> str:
         """Wait for so many characters of log."""

@@ -1,0 +1,75 @@
+"""``/telemetry/stream``: the fleet as server-sent events, first as it is and then what changes."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+
+import falcon
+
+from master.api.followers import Followers
+from master.api.queries import StreamQuery, query_of
+from master.api.stream_events import Composer, Member
+from master.api.stream_reader import Shared, Start, StreamReader
+from master.api.stream_rounds import Rounds, Timing
+from master.instruments.stream import StreamInstruments
+from master.telemetry.changes import ChangeLog
+
+MAX_READERS = 500
+
+_EVENT_ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
+
+
+class TelemetryStream:
+    """The resource. ``members`` makes a worker's JSON, by the form that ``fields`` asks for."""
+
+    def __init__(
+        self,
+        changes: ChangeLog,
+        members: Mapping[str, Member],
+        instruments: StreamInstruments,
+        boot_id: str,
+        timing: Timing = Timing(),  # noqa: B008 - immutable
+        max_readers: int = MAX_READERS,
+    ) -> None:
+        self._changes = changes
+        self._boot_id = boot_id
+        self._composers = {form: Composer(boot_id, member) for form, member in members.items()}
+        self._readers = Followers(max_readers, "read the stream")
+        self._shared = Shared(
+            changes,
+            Rounds(changes, self._composers.values(), timing, instruments.readers_cut.inc),
+            self._readers,
+            timing.heartbeat,
+            lambda kind: instruments.events.labels(kind).inc(),
+        )
+        instruments.readers.set_function(partial(len, self._readers))
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query = query_of(req, StreamQuery)
+        resp.content_type = "text/event-stream; charset=utf-8"
+        resp.cache_control = ("no-store",)
+        resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
+        if req.method == "HEAD":
+            return
+        resp.stream = StreamReader(
+            self._shared,
+            self._composers[query.fields],
+            self._start(req.get_header("Last-Event-ID")),
+            query.worker_id or None,
+            req.env.get("gunicorn.socket"),
+        )
+
+    on_head = on_get
+
+    def end(self) -> None:
+        """Admit nobody any more, and end the streams of those who are there. Does not wait."""
+        self._readers.end()
+
+    def _start(self, last_event_id: str | None) -> Start:
+        """An id that is not of this start of the master is no error: the reader was there before a restart."""
+        if not last_event_id:
+            return Start(None, "start")
+        match = _EVENT_ID.fullmatch(last_event_id)
+        if match is None or match[1] != self._boot_id or int(match[2]) > self._changes.revision:
+            return Start(None, "unknown_id")
+        return Start(int(match[2]))
