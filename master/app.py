@@ -20,6 +20,7 @@ from master.config import MasterConfig, StoreConfig
 from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
+from master.page.resources import page_resources
 from master.rpc.server import RpcServer
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
@@ -108,6 +109,7 @@ def create_wsgi(
     instruments: Instruments,
     health: resources.Health,
     followers: Followers,
+    grafana_url: str | None = None,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
@@ -119,6 +121,7 @@ def create_wsgi(
         **resources.fleet_resources(telemetry, views, health),
         **task_resources(tasks, followers),
         "/metrics": MetricsResource(exposition, instruments),
+        **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }
     serve(app, ROUTES, answering)
     return app

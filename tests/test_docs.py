@@ -82,6 +82,13 @@ def test_the_metrics_page_lists_every_metric_of_the_master_and_explains_every_la
 
 # docs/rest.md
 
+PATH_VALUES = {
+    "worker_id": "worker-1",
+    "task_id": "task-123",
+    "page_version": "0123456789ab",
+    "page_file": "app.js",
+}
+
 
 def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
     text = (DOCS / "rest.md").read_text()
@@ -90,7 +97,7 @@ def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
         routes = inspect_app(web.app).routes
     assert len(routes) > 5
     for route in routes:
-        path = re.escape("localhost:8080" + route.path.format(worker_id="worker-1", task_id="task-123"))
+        path = re.escape("localhost:8080" + route.path.format(**PATH_VALUES))
         assert any(re.search(rf"{path}(\s|'|$)", line) for line in curl_lines), route.path
         for method in {method.method for method in route.methods if not method.internal} - {"HEAD"}:
             assert f"`{method} {route.path}`" in text

@@ -22,13 +22,14 @@ packages_of() {
         dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
         busybox) echo busybox-static ;;
         postgres) packages_of_postgres ;;
+        chromium) packages_of_chromium ;;
         docker-compose) packages_of_compose ;;
         debootstrap) echo debootstrap ;;
         iptables-nft) echo iptables libip4tc2 libip6tc2 libxtables12 libnftnl11 libmnl0 ;;
     esac
 }
 programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway
-    prometheus-node-exporter wrk jq postgres docker-compose)
+    prometheus-node-exporter wrk jq postgres chromium docker-compose)
 # A Docker Engine and what it runs need root, and so does nothing else here. iptables gives containers their name server.
 if ((EUID == 0)); then
     programs+=(dockerd busybox debootstrap iptables-nft)
@@ -47,12 +48,19 @@ packages_of_compose() {
         sed -nE 's/^Inst (docker-compose|python3-[^ ]*) .*/\1/p'
 }
 
+# And its libraries that the machine lacks.
+packages_of_chromium() {
+    apt --simulate install --no-install-recommends chromium |
+        sed -nE '/^Inst (libc6|libstdc|libgcc|xdg-)/d; s/^Inst (chromium[^ ]*|lib[^ ]*) .*/\1/p'
+}
+
 # What an unpacked program must be told, because it looks for its own files where they would be installed.
 settings_of() {
     case $1 in
         docker-compose) echo 'export PYTHONPATH="$root/usr/lib/python3/dist-packages"' ;;
         debootstrap) echo 'export DEBOOTSTRAP_DIR="$root/usr/share/debootstrap"' ;;
         iptables-nft) echo 'export XTABLES_LIBDIR="$folder/xtables"' ;;
+        chromium) echo 'LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$folder/pulseaudio' ;;
         prometheus-alertmanager) redirect_templates; echo 'exec 9<"$root/usr/share/prometheus/alertmanager"' ;;
     esac
 }
@@ -79,7 +87,9 @@ installed() {
 # Where an unpacked program lies, or nothing.
 unpacked() {
     local path
-    for path in root/usr/bin/"$1" root/usr/sbin/"$1" root/bin/"$1" root/usr/lib/postgresql/*/bin/"$1"; do
+    # Chromium's own, before the script that looks for it where it would be installed.
+    for path in root/usr/lib/chromium/"$1" root/usr/bin/"$1" root/usr/sbin/"$1" root/bin/"$1" \
+        root/usr/lib/postgresql/*/bin/"$1"; do
         if [[ -x $path ]]; then
             echo "${path#root/}"
             return

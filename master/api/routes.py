@@ -20,6 +20,7 @@ from typing import Any
 from master.access import Role
 from master.api.discovery import TargetsQuery
 from master.api.operations import EVENTS, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
+from master.api.page_routes import PAGE
 from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, TaskListQuery
 from master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
 from master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
@@ -141,4 +142,4 @@ PROMETHEUS = (
     )),
 )  # fmt: skip
 
-ROUTES: tuple[Route, ...] = (*MASTER, *WORKERS, *TASKS, *PROMETHEUS)
+ROUTES: tuple[Route, ...] = (*MASTER, *WORKERS, *TASKS, *PROMETHEUS, *PAGE)

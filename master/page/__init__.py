@@ -1,0 +1,1 @@
+"""The page at ``/``: what it is made of, and how it is served."""

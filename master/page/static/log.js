@@ -1,0 +1,146 @@
+// A log that follows. It keeps a bounded part of what it was sent, and stays where one reads.
+
+import { logEvents, logPath } from './api.js';
+import { h, setText } from './dom.js';
+
+const MAX_LINES = 5000;
+const MAX_CHARACTERS = 2_000_000;
+const LINES_IN_A_CHUNK = 200;
+const NEAR_PX = 24;
+
+/** `onStatus(status)` hears of the task's states as they come, `onEnd(end)` of the last event. */
+export class LogPanel {
+  constructor(taskId, { onStatus, onEnd }) {
+    this.taskId = taskId;
+    this.tell = { onStatus, onEnd };
+    this.chunks = [];
+    this.pending = '';
+    this.isFollowing = true;
+    this.isCut = false;
+    this.note = h('span', { class: 'note', role: 'status' }, 'connecting');
+    this.cut = h('p', { class: 'cut', hidden: true }, 'Earlier lines are not shown here. ',
+      h('a', { href: logPath(taskId), target: '_blank', rel: 'noopener' }, 'The whole log'));
+    this.lines = h('pre', { class: 'lines' });
+    this.scroller = h('div', { class: 'log', tabindex: '0', role: 'region', 'aria-label': 'Log',
+      onscroll: () => this.onScroll() }, this.cut, this.lines);
+    this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => this.follow() }, 'Follow the newest ↓');
+    this.element = h('section', { class: 'log-panel', 'aria-label': 'Log of the task' },
+      h('p', { class: 'log-head' }, h('span', { class: 'log-title' }, 'Log'), this.note,
+        h('a', { href: logPath(taskId), target: '_blank', rel: 'noopener' }, 'as text')),
+      h('div', { class: 'log-frame' }, this.scroller, this.jump));
+    this.open();
+  }
+
+  close() {
+    this.stream?.close();
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.timer);
+  }
+
+  open() {
+    this.stream = logEvents(this.taskId, MAX_LINES);
+    const on = (kind, action) => this.stream.addEventListener(kind, (event) => action(JSON.parse(event.data)));
+    this.stream.addEventListener('open', () => setText(this.note, 'follows'));
+    on('message', (piece) => this.onPiece(piece));
+    on('status', (status) => this.tell.onStatus(status));
+    on('attempt', (attempt) => this.onAttempt(attempt));
+    on('end', (end) => this.finish(end.exit_code === null ? end.status : `${end.status}, exit code ${end.exit_code}`, end));
+    on('problem', (problem) => this.finish(problem.detail));
+    this.stream.addEventListener('error', () => this.onError());
+  }
+
+  onError() {
+    if (this.stream.readyState !== EventSource.CLOSED) setText(this.note, 'reconnecting');
+    else this.finish('there is no log to follow');
+  }
+
+  finish(says, end = null) {
+    this.stream.close();
+    setText(this.note, says);
+    if (end) this.tell.onEnd(end);
+  }
+
+  onAttempt({ attempt, worker_id: worker }) {
+    if (attempt > 1) this.add(`\n── attempt ${attempt} on ${worker} ──\n`);
+  }
+
+  onPiece({ offset, logs }) {
+    if (this.isEmpty !== false && offset > 0) this.showCut();
+    this.isEmpty = false;
+    this.add(logs);
+  }
+
+  add(text) {
+    this.pending += text;
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw();
+    });
+  }
+
+  draw() {
+    // Colours and the like of terminals are left out; the text that is linked has them.
+    const text = this.pending.replace(/\x1b\[[0-9;?]*[A-Za-z]/g, '').replace(/\r\n/g, '\n');
+    this.pending = '';
+    for (const piece of piecesOf(text)) this.append(piece);
+    this.trim();
+    if (this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  append(piece) {
+    const last = this.chunks.at(-1);
+    if (last && last.lines + piece.lines <= LINES_IN_A_CHUNK) {
+      last.node.appendData(piece.text);
+      last.lines += piece.lines;
+      last.characters += piece.text.length;
+      return;
+    }
+    const node = document.createTextNode(piece.text);
+    this.lines.append(h('span', {}, node));
+    this.chunks.push({ node, lines: piece.lines, characters: piece.text.length });
+  }
+
+  /** Cut the oldest. Where one reads in the middle, the lines stay where they are on the screen. */
+  trim() {
+    const sum = (name) => this.chunks.reduce((total, chunk) => total + chunk[name], 0);
+    let [lines, characters] = [sum('lines'), sum('characters')];
+    while (this.chunks.length > 1 && (lines > MAX_LINES || characters > MAX_CHARACTERS)) {
+      const oldest = this.chunks.shift();
+      lines -= oldest.lines;
+      characters -= oldest.characters;
+      oldest.node.parentNode.remove();
+      this.showCut();
+    }
+  }
+
+  showCut() {
+    this.cut.hidden = false;
+  }
+
+  onScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    this.isFollowing = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    this.jump.hidden = this.isFollowing;
+  }
+
+  follow() {
+    this.isFollowing = true;
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.scroller.focus();
+  }
+}
+
+/** The text in pieces of so many lines; a line without end is cut as well. */
+function* piecesOf(text) {
+  let start = 0;
+  while (start < text.length) {
+    let [end, lines] = [start, 0];
+    while (lines < LINES_IN_A_CHUNK && end < text.length && end - start < MAX_CHARACTERS / 50) {
+      const next = text.indexOf('\n', end) + 1 || text.length;
+      end = Math.min(next, start + MAX_CHARACTERS / 50);
+      lines += 1;
+    }
+    yield { text: text.slice(start, end), lines };
+    start = end;
+  }
+}

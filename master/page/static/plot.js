@@ -1,0 +1,137 @@
+// A plot of readings over time: axes with units, gaps where nothing was read, a readout, and a table behind it.
+
+import { h, newId, setText, svg } from './dom.js';
+import { clock } from './format.js';
+import { pathsOf, ticks, timeTicks } from './scale.js';
+
+const WIDTH = 520;
+const HEIGHT = 190;
+const LEFT = 58;
+const RIGHT = 12;
+const TOP = 10;
+const BOTTOM = 24;
+
+export class Plot {
+  /**
+   * `series`: `{title, class, mean, min, max}`, lists with a value or null for each step; point i is of the time
+   * from + i * step. `write(value)` gives a value with its unit. `top`: where the axis ends at least.
+   */
+  constructor({ title, series, from, step, write, base = 10, top = 0 }) {
+    Object.assign(this, { title, series, from, step, write });
+    this.count = Math.max(...series.map(({ mean }) => mean.length));
+    this.to = from + this.count * step;
+    const highest = Math.max(top, ...series.flatMap(({ mean, max }) => (max || mean).filter((value) => value !== null)));
+    this.ticks = ticks(highest, base);
+    this.cursor = null;
+    this.element = h('figure', { class: 'plot' }, this.makeCaption(), this.makeDrawing(), this.makeTable());
+  }
+
+  x(index) {
+    return LEFT + ((index + 0.5) / this.count) * (WIDTH - LEFT - RIGHT);
+  }
+
+  y(value) {
+    return HEIGHT - BOTTOM - (value / this.ticks.at(-1)) * (HEIGHT - TOP - BOTTOM);
+  }
+
+  makeCaption() {
+    this.readout = h('span', { class: 'readout' });
+    this.captionId = newId('plot');
+    const keys = this.series.length > 1 ? this.series.map(({ title, class: name }) => h('span', { class: `key ${name}` }, title)) : [];
+    this.showReadout(null);
+    return h('figcaption', {}, h('span', { class: 'plot-title', id: this.captionId }, this.title), ...keys, this.readout);
+  }
+
+  makeDrawing() {
+    this.line = svg('line', { class: 'cursor', y1: TOP, y2: HEIGHT - BOTTOM, visibility: 'hidden' });
+    this.dots = this.series.map(({ class: name }) => svg('circle', { class: `dot-mark ${name}`, r: 3.5, visibility: 'hidden' }));
+    this.drawing = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: 'drawing', role: 'img', tabindex: '0',
+      'aria-labelledby': this.captionId,
+      onpointermove: (event) => this.onPointer(event), onpointerleave: () => this.point(null),
+      onfocus: () => this.point(this.cursor ?? this.lastRead()), onblur: () => this.point(null), onkeydown: (event) => this.onKey(event) },
+    ...this.makeAxes(), ...this.series.flatMap((series) => this.makeSeries(series)), this.line, ...this.dots);
+    return this.drawing;
+  }
+
+  makeAxes() {
+    const across = this.ticks.flatMap((value) => [
+      svg('line', { class: 'rule', x1: LEFT, x2: WIDTH - RIGHT, y1: this.y(value), y2: this.y(value) }),
+      svg('text', { class: 'tick', x: LEFT - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.write(value)),
+    ]);
+    const down = timeTicks(this.from, this.to).flatMap((time) => {
+      const x = this.x((time - this.from) / this.step - 0.5);
+      return [
+        svg('line', { class: 'tick-mark', x1: x, x2: x, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM + 4 }),
+        svg('text', { class: 'tick', x, y: HEIGHT - 6, 'text-anchor': 'middle' }, clock(time, false)),
+      ];
+    });
+    return [...across, ...down];
+  }
+
+  makeSeries({ mean, min, max, class: name }) {
+    const [x, y] = [(index) => this.x(index), (value) => this.y(value)];
+    const { lines, areas } = pathsOf({ mean, min, max }, x, y);
+    return [svg('path', { class: `band ${name}`, d: areas }), svg('path', { class: `line ${name}`, d: lines })];
+  }
+
+  onPointer(event) {
+    const box = this.drawing.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * WIDTH;
+    const index = Math.floor(((at - LEFT) / (WIDTH - LEFT - RIGHT)) * this.count);
+    this.point(index >= 0 && index < this.count ? index : null);
+  }
+
+  onKey(event) {
+    const at = this.cursor ?? this.count - 1;
+    const target = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: this.count - 1 }[event.key];
+    if (target === undefined) return;
+    event.preventDefault();
+    this.point(Math.min(Math.max(target, 0), this.count - 1));
+  }
+
+  /** The newest step that has a reading. */
+  lastRead() {
+    const last = Math.max(...this.series.map(({ mean }) => mean.findLastIndex((value) => value !== null)));
+    return last < 0 ? this.count - 1 : last;
+  }
+
+  point(index) {
+    this.cursor = index;
+    const visibility = index === null ? 'hidden' : 'visible';
+    this.line.setAttribute('visibility', visibility);
+    if (index !== null) for (const end of ['x1', 'x2']) this.line.setAttribute(end, this.x(index));
+    this.series.forEach(({ mean }, number) => {
+      const value = index === null ? null : mean[index];
+      this.dots[number].setAttribute('visibility', value === null ? 'hidden' : 'visible');
+      if (value === null) return;
+      this.dots[number].setAttribute('cx', this.x(index));
+      this.dots[number].setAttribute('cy', this.y(value));
+    });
+    this.showReadout(index);
+  }
+
+  showReadout(index) {
+    const at = index ?? this.lastRead();
+    const values = this.series.map(({ mean }) => this.write(mean[at] ?? null)).join(' / ');
+    setText(this.readout, index === null ? values : `${clock(this.from + at * this.step)}  ${values}`);
+  }
+
+  /** The numbers, made when somebody opens them: every twentieth of the time, with the lowest and the highest. */
+  makeTable() {
+    const details = h('details', { class: 'numbers', ontoggle: () => details.querySelector('table') || details.append(this.table()) },
+      h('summary', {}, 'Numbers'));
+    return details;
+  }
+
+  table() {
+    const every = Math.max(1, Math.ceil(this.count / 60));
+    const rows = [];
+    for (let index = 0; index < this.count; index += every) {
+      rows.push(h('tr', {}, h('th', { scope: 'row' }, clock(this.from + index * this.step)),
+        ...this.series.map(({ mean }) => h('td', { class: 'number' }, this.write(mean[index] ?? null)))));
+    }
+    return h('table', { class: 'table', 'aria-label': this.title },
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Time'),
+        ...this.series.map(({ title }) => h('th', { scope: 'col', class: 'number' }, title)))), h('tbody', {}, ...rows));
+  }
+}

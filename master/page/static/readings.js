@@ -1,0 +1,77 @@
+// A worker's readings by device, and its room for tasks.
+
+import { h } from './dom.js';
+import { MISSING, bytes, number, percent } from './format.js';
+
+/** What there is, what is taken, what is left. */
+export function capacityTable({ capacity, allocated, available }) {
+  const rows = [
+    ['CPU cores', capacity.cpu_cores, allocated.cpu_cores, available.cpu_cores, number],
+    ['Memory', capacity.memory_bytes, allocated.memory_bytes, available.memory_bytes, bytes],
+    ['GPUs', capacity.gpu_count, allocated.gpu_count, available.gpu_count, number],
+  ];
+  return table('Room for tasks', ['', 'Capacity', 'Allocated', 'Available'], rows.map(([name, ...values]) => {
+    const write = values.pop();
+    return [name, ...values.map((value) => write(value))];
+  }));
+}
+
+/** A part for each kind of reading; those that the machine does not give are left out. */
+export function readingPanels(record) {
+  const { cpu, memory, load } = record;
+  return [
+    part('Processor and memory', meters([
+      ['CPU', record.cpu_usage, cpu.logical_cores ? `${percent(record.cpu_usage, 1)} of ${cpu.logical_cores} cores` : percent(record.cpu_usage, 1), 'cpu'],
+      ['Memory', record.memory_usage, `${bytes(memory.used_bytes)} of ${bytes(memory.size_bytes)}`, 'memory'],
+      memory.swap_size_bytes ? ['Swap', share(memory.swap_used_bytes, memory.swap_size_bytes), `${bytes(memory.swap_used_bytes)} of ${bytes(memory.swap_size_bytes)}`, 'memory'] : null,
+    ]), h('p', { class: 'aside' }, `Load ${number(load.load1)}, ${number(load.load5)}, ${number(load.load15)} over 1, 5 and 15 minutes`)),
+    record.gpus.length ? part('GPUs', ...record.gpus.map(gpu)) : null,
+    record.filesystems.length ? part('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
+      share(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
+    record.disk_devices.length ? part('Disks since boot', table('Disks', ['', 'Read', 'Written'],
+      record.disk_devices.map((item) => [item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
+    record.network_interfaces.length ? part('Network since boot', table('Network', ['', 'Received', 'Sent'],
+      record.network_interfaces.map((item) => [item.interface, bytes(item.received_bytes), bytes(item.transmitted_bytes)]))) : null,
+    record.running_tasks.length ? part('Containers', table('Containers', ['', 'CPU', 'Memory'],
+      record.running_tasks.map((item) => [item.task_id, percent(item.cpu_usage, 1), bytes(item.memory_used_bytes)]))) : null,
+    collectors(record.collectors),
+  ].filter(Boolean);
+}
+
+function gpu(item) {
+  const facts = [item.temperature_celsius === null ? null : `${number(item.temperature_celsius, 0)} °C`,
+    item.power_watts === null ? null : `${number(item.power_watts, 0)} W`].filter(Boolean);
+  return h('div', { class: 'gpu-part' }, h('p', { class: 'gpu-name' }, `${item.index}: ${item.name || item.uuid}`, h('span', {}, facts.join(', '))),
+    meters([['Use', item.utilization_percent, percent(item.utilization_percent), 'gpu'],
+      ['Memory', share(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory']]));
+}
+
+function collectors(items) {
+  const failed = items.filter((item) => !item.success);
+  if (!failed.length) return null;
+  return part('What could not be read', h('ul', { class: 'plain' }, ...failed.map((item) => h('li', {}, `${item.collector}: ${item.error || 'failed'}`))));
+}
+
+function part(title, ...children) {
+  return h('section', { class: 'part' }, h('h3', {}, title), ...children);
+}
+
+function meters(rows) {
+  return h('dl', { class: 'meters' }, ...rows.filter(Boolean).flatMap(([name, value, says, kind]) => {
+    const isMissing = value === null || value === undefined;
+    const track = h('span', { class: `bar-track ${kind}`, 'aria-hidden': 'true' });
+    track.style.setProperty('--value', isMissing ? 0 : value);
+    return [h('dt', {}, name), h('dd', {}, isMissing ? null : track, h('span', { class: 'meter-text' }, isMissing ? MISSING : says))];
+  }));
+}
+
+function table(label, heads, rows) {
+  return h('table', { class: 'table plain-table', 'aria-label': label },
+    h('thead', {}, h('tr', {}, ...heads.map((title, index) => (title ? h('th', { scope: 'col', class: index ? 'number' : null }, title) : h('td'))))),
+    h('tbody', {}, ...rows.map(([name, ...values]) => h('tr', {}, h('th', { scope: 'row' }, name),
+      ...values.map((value) => h('td', { class: 'number' }, value))))));
+}
+
+function share(used, whole) {
+  return used === null || !whole ? null : (100 * used) / whole;
+}

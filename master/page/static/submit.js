@@ -1,0 +1,115 @@
+// The form of a new task. The master checks it; what it refuses is said at the field.
+
+import { submit } from './api.js';
+import { show } from './ask.js';
+import { h, newId } from './dom.js';
+
+const FIELDS = [
+  { name: 'docker_image', title: 'Image', kind: 'text', isRequired: true, hint: 'as Docker has it: busybox, registry.example/team/app:1.0' },
+  { name: 'command', title: 'Command', kind: 'text', hint: 'split into words as a shell does; no shell runs. Empty: what the image says' },
+  { name: 'name', title: 'Name', kind: 'text', hint: 'for people' },
+  { name: 'cpu_required', title: 'CPU', kind: 'number', value: '1', hint: 'cores' },
+  { name: 'memory_required', title: 'Memory', kind: 'number', value: '512', hint: 'MiB' },
+  { name: 'gpu_required', title: 'GPUs', kind: 'number', value: '0', hint: 'whole devices' },
+  { name: 'priority', title: 'Priority', kind: 'number', value: '0', hint: '0 to 100, the highest first' },
+  { name: 'max_retries', title: 'Retries', kind: 'number', value: '0', hint: 'after a failed attempt' },
+  { name: 'timeout_seconds', title: 'Timeout', kind: 'number', hint: 'seconds; empty: none' },
+  { name: 'env', title: 'Environment', kind: 'pairs', hint: 'NAME=value, one a line' },
+  { name: 'constraints', title: 'Only on workers with', kind: 'pairs', hint: 'label=value, one a line; worker_id is a label' },
+];
+
+/** Open the form; `done(task)` hears of the task that came of it. */
+export function openSubmit(done) {
+  const form = new SubmitForm((task) => {
+    dialog.close();
+    done(task);
+  });
+  const dialog = h('dialog', { class: 'submit', 'aria-labelledby': form.titleId }, form.element);
+  form.onBack = () => dialog.close();
+  return show(dialog);
+}
+
+class SubmitForm {
+  constructor(done) {
+    this.done = done;
+    this.titleId = newId('submit');
+    // One form is one task, however often it is sent.
+    this.key = idempotencyKey();
+    this.fields = new Map(FIELDS.map((field) => [field.name, new Field(field)]));
+    this.error = h('p', { class: 'error', role: 'alert' });
+    this.button = h('button', { type: 'submit', class: 'primary' }, 'Submit');
+    this.element = h('form', { novalidate: true, onsubmit: (event) => this.send(event) },
+      h('h2', { id: this.titleId }, 'Submit a task'),
+      h('div', { class: 'fields' }, ...[...this.fields.values()].map((field) => field.element)), this.error,
+      h('p', { class: 'buttons' },
+        h('button', { type: 'button', class: 'quiet', onclick: () => this.onBack() }, 'Back'), this.button));
+  }
+
+  async send(event) {
+    event.preventDefault();
+    this.showErrors([], '');
+    this.button.disabled = true;
+    const body = {};
+    for (const [name, field] of this.fields) if (field.value !== undefined) body[name] = field.value;
+    try {
+      this.done(await submit(body, this.key));
+    } catch (problem) {
+      // What was refused is no task: what is sent next is another request.
+      if (problem.status >= 400 && problem.status < 500) this.key = idempotencyKey();
+      this.showErrors(problem.errors || [], problem.message);
+    }
+    this.button.disabled = false;
+  }
+
+  showErrors(errors, detail) {
+    const others = [];
+    const messages = new Map();
+    for (const { field, message } of errors) {
+      const name = /^\w+/.exec(field)?.[0];
+      if (this.fields.has(name)) messages.set(name, [...(messages.get(name) || []), field === name ? message : `${field} ${message}`]);
+      else others.push(`${field}: ${message}`);
+    }
+    for (const [name, field] of this.fields) field.setError((messages.get(name) || []).join('; '));
+    this.error.textContent = errors.length ? others.join('; ') : detail;
+    [...this.fields.values()].find((field) => messages.has(field.name))?.input.focus();
+  }
+}
+
+class Field {
+  constructor({ name, title, kind, value = '', hint, isRequired = false }) {
+    this.name = name;
+    this.kind = kind;
+    const [inputId, hintId, errorId] = [name, `${name}-hint`, `${name}-error`].map(newId);
+    this.input = h(kind === 'pairs' ? 'textarea' : 'input', {
+      id: inputId, name, 'aria-describedby': `${errorId} ${hintId}`, autocomplete: 'off', spellcheck: 'false',
+      'aria-required': isRequired ? 'true' : null, inputmode: kind === 'number' ? 'decimal' : null, rows: kind === 'pairs' ? '2' : null,
+    });
+    this.input.value = value;
+    this.error = h('span', { class: 'error', id: errorId });
+    this.element = h('p', { class: `field ${kind}`, 'data-field': name }, h('label', { for: inputId }, title), this.input,
+      this.error, h('span', { class: 'hint', id: hintId }, hint));
+  }
+
+  /** As the API takes it; undefined: nothing was said. What is no number goes as it is, and the master says so. */
+  get value() {
+    const text = this.kind === 'pairs' ? this.input.value : this.input.value.trim();
+    if (!text.trim()) return undefined;
+    if (this.kind === 'text') return text;
+    if (this.kind === 'number') return Number.isFinite(Number(text)) ? Number(text) : text;
+    return Object.fromEntries(text.split('\n').filter((line) => line.trim()).map((line) => {
+      const at = line.indexOf('=');
+      return at < 0 ? [line.trim(), ''] : [line.slice(0, at).trim(), line.slice(at + 1)];
+    }));
+  }
+
+  setError(message) {
+    this.error.textContent = message;
+    if (message) this.input.setAttribute('aria-invalid', 'true');
+    else this.input.removeAttribute('aria-invalid');
+  }
+}
+
+/** `crypto.randomUUID` is there only on HTTPS and localhost. */
+function idempotencyKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
