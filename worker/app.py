@@ -19,6 +19,7 @@ import pynvml
 from proto import fleetpulse_pb2 as pb
 from worker.capacity import machine_capacity
 from worker.collectors.cpu import CpuCollector
+from worker.collectors.custom.sources import OwnMetrics, own_collectors
 from worker.collectors.disk import DiskCollector
 from worker.collectors.filesystem import FilesystemCollector
 from worker.collectors.gpu import GpuCollector
@@ -50,11 +51,14 @@ class WorkerConfig(NamedTuple):
     docker: Mapping[str, str] = MappingProxyType({})
     """The environment by which Docker is found: ``DOCKER_HOST`` and its like."""
 
+    own_metrics: OwnMetrics = OwnMetrics()
+
 
 def run_worker(config: WorkerConfig) -> None:
     """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``."""
     hostname = socket.gethostname()
     gpu = GpuCollector(pynvml)
+    own, commands = own_collectors(config.own_metrics)
     sampler = Sampler(
         [
             CpuCollector(),
@@ -65,6 +69,7 @@ def run_worker(config: WorkerConfig) -> None:
             LoadCollector(),
             UptimeCollector(),
             gpu,
+            *own,
         ]
     )
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
@@ -75,6 +80,8 @@ def run_worker(config: WorkerConfig) -> None:
         asyncio.run(_report(config, register, sampler))
     finally:
         sampler.stop()
+        for command in commands:
+            command.close()
         gpu.shutdown()
 
 

@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import platformdirs
 
 from proto.rules import WORKER_ID_RULE, is_worker_id
+from worker.own_flags import own_metrics_from, own_metrics_options
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -55,9 +57,16 @@ _master_option = click.option(
     show_envvar=True,
     help="Run Docker containers for the master, or only report telemetry.",
 )
+@own_metrics_options
 def worker_command(
-    master: str, worker_id: str | None, labels: tuple[str, ...], data_dir: Path, log_level: str, runs_tasks: bool
-) -> None:  # fmt: skip
+    master: str,
+    worker_id: str | None,
+    labels: tuple[str, ...],
+    data_dir: Path,
+    log_level: str,
+    runs_tasks: bool,
+    **own: Any,
+) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.identity import InvalidWorkerId  # noqa: PLC0415
@@ -72,6 +81,7 @@ def worker_command(
                 labels=dict(_label(label) for label in labels),
                 runs_tasks=runs_tasks,
                 docker=docker_settings(os.environ),
+                own_metrics=own_metrics_from(os.environ, **own),
             )
         )
     except InvalidWorkerId as error:

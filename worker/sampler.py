@@ -4,6 +4,7 @@ A collector can hang for ever in a system call (a filesystem that is gone, a dri
 for a worker whose heartbeats stop is taken for dead. So each has a thread of its own, and a deadline.
 """
 
+import dataclasses
 import logging
 import math
 import threading
@@ -13,6 +14,7 @@ from queue import Empty, SimpleQueue
 
 from proto import fleetpulse_pb2 as pb
 from worker.collectors.base import Collector, CollectorError
+from worker.collectors.custom.gathering import Gathering
 from worker.collectors.runner import CollectorRunner, Outcome
 
 _log = logging.getLogger(__name__)
@@ -71,12 +73,14 @@ class Sampler:
             if not self._running.is_set():
                 raise RuntimeError("a sampler samples between start and stop only")
             outcomes = self._run_round()
-            heartbeat = pb.Heartbeat()
+            heartbeat, own = pb.Heartbeat(), Gathering()
             for runner in self._runners:
-                outcome = outcomes.get(runner)
+                outcome = self._joining(own, outcomes.get(runner))
                 report = self._report(runner, outcome)
                 if outcome is not None and report.success:
                     heartbeat.MergeFrom(outcome.fields)
+                    for part in outcome.fields.collectors:
+                        self._log_change(part, None)
                 heartbeat.collectors.append(report)
                 self._log_change(report, outcome)
             return heartbeat
@@ -116,6 +120,16 @@ class Sampler:
             return self._outcomes.get(timeout=max(0.0, deadline - self._clock()))
         except Empty:
             return None
+
+    def _joining(self, own: Gathering, outcome: Outcome | None) -> Outcome | None:
+        """The outcome; a failed one when its own metrics do not go together with those of collectors before it."""
+        if outcome is None or not outcome.fields.custom or outcome.round_number != self._round_number:
+            return outcome
+        try:
+            own.add(outcome.fields.custom)
+        except CollectorError as error:
+            return dataclasses.replace(outcome, fields=pb.Heartbeat(), error=error)
+        return outcome
 
     def _report(self, runner: CollectorRunner, outcome: Outcome | None) -> pb.CollectorReport:
         duration = runner.busy_seconds() if outcome is None else outcome.duration_seconds

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from proto.rules import WORKER_ID_RULE
 from worker import cli
 from worker.cli import simulate_command, worker_command
+from worker.own_flags import commands_environment
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +122,22 @@ def test_help_names_every_variable(command: click.Command) -> None:
         assert option.opts[0] in result.output
         if option.envvar is not None:
             assert str(option.envvar) in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--metrics-command", "raid"], "'raid': expected NAME=COMMAND, as raid='/usr/local/bin/raid-state --all'"),
+        (["--metrics-dir", "/nowhere"], "/nowhere: No such file or directory"),
+        (["--metrics-interval", "0.5"], "Invalid value for '--metrics-interval'"),
+        (["--metrics-interval", "nan"], "nan is no number of seconds"),
+        (["--textfile-max-age", "nan"], "nan is no number of seconds"),
+    ],
+)
+def test_own_metrics_that_cannot_be(words: list[str], expected: str, tmp_path: Path) -> None:
+    assert error_of(invoked(worker_command, *words, FLEETPULSE_DATA_DIR=str(tmp_path))).startswith(expected)
+
+
+def test_commands_get_no_setting_of_the_project() -> None:
+    given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "FLEETPULSE_MASTER": "m:1"}
+    assert commands_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}

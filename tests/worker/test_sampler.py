@@ -359,3 +359,34 @@ def test_an_error_in_one_printable_line(error: Exception, text: str) -> None:
 
 def test_an_error_is_cut() -> None:
     assert describe(CollectorError("x" * 5000)) == "x" * ERROR_MAX_LENGTH
+
+
+# Own metrics
+
+
+def own(name: str, *values: float, kind: "pb.CustomType.ValueType" = pb.CUSTOM_TYPE_GAUGE) -> pb.CustomMetric:
+    return pb.CustomMetric(name=name, type=kind, samples=[pb.CustomSample(value=value) for value in values])
+
+
+def test_of_own_metrics_that_contradict_each_other_the_first_are_sent_and_nothing_else_is_lost() -> None:
+    first = Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)]))
+    second = Fixed("second", pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)]))
+    third = Fixed("third", pb.Heartbeat(custom=[own("z", 3.0), own("x_total", 3.0, kind=pb.CUSTOM_TYPE_COUNTER)]))
+    fourth = Fixed("fourth", pb.Heartbeat(custom=[own("y", 4.0)]))
+    with sampling(first, second, third, fourth, LOAD) as sampler:
+        for _ in range(2):
+            heartbeat = sampler.sample()
+            assert heartbeat.custom == [own("x", 1.0), own("y", 4.0)]
+            assert heartbeat.load.load1 == 1.5
+            errors = {report.collector: report.error for report in heartbeat.collectors}
+            assert errors.pop("second") == "x{} comes twice"
+            assert errors.pop("third").startswith("x_total comes with two types")
+            assert set(errors.values()) == {""}
+
+
+def test_a_collector_reports_on_its_parts_and_their_failures_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    broken = pb.CollectorReport(collector="textfile:a.prom", error="line 1 is not Prometheus' text format")
+    with sampling(Fixed("textfile", pb.Heartbeat(collectors=[broken]))) as sampler:
+        heartbeats = [sampler.sample() for _ in range(2)]
+    assert [report.collector for report in heartbeats[0].collectors] == ["textfile:a.prom", "textfile"]
+    assert caplog.text.count("textfile:a.prom fails: line 1 is not") == 1

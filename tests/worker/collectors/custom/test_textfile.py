@@ -1,0 +1,137 @@
+"""worker.collectors.custom.textfile"""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from worker.collectors.custom.text import MAX_TEXT_BYTES
+from worker.collectors.custom.textfile import MAX_FILES, TextfileCollector
+
+NOW = 1_700_000_000.0
+
+
+class Folder:
+    def __init__(self, path: Path, max_age_seconds: float | None = 100.0) -> None:
+        self.path = path
+        self.now = NOW
+        self.collector = TextfileCollector(path, max_age_seconds, wall=lambda: self.now)
+        self.heartbeat = pb.Heartbeat()
+
+    def write(self, name: str, text: str, at: float = NOW) -> None:
+        (self.path / name).write_text(text)
+        os.utime(self.path / name, (at, at))
+
+    def read(self) -> dict[str, list[float]]:
+        """The values by name, but for the times of the files."""
+        self.heartbeat = self.collector.collect()
+        values: dict[str, list[float]] = {}
+        for metric in self.heartbeat.custom:
+            values.setdefault(metric.name, []).extend(sample.value for sample in metric.samples)
+        values.pop("textfile_mtime_seconds", None)
+        return values
+
+    def errors(self) -> dict[str, str]:
+        assert all(bool(report.error) != report.success for report in self.heartbeat.collectors)
+        return {report.collector: report.error for report in self.heartbeat.collectors}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_every_file_is_read_and_reported(folder: Folder) -> None:
+    folder.write("raid.prom", 'raid{array="md0"} 1\n')
+    folder.write("raid2.prom", 'raid{array="md1"} 2\n', at=NOW - 7)
+    for name in ("notes.txt", ".hidden.prom"):
+        folder.write(name, "nonsense")
+    assert folder.read() == {"raid": [1.0, 2.0]}
+    assert folder.errors() == {"textfile:raid.prom": "", "textfile:raid2.prom": ""}
+    times = folder.heartbeat.custom[0]
+    assert times.name == "textfile_mtime_seconds"
+    assert [(*sample.label_values, sample.value) for sample in times.samples] == [
+        ("raid.prom", NOW), ("raid2.prom", NOW - 7),
+    ]  # fmt: skip
+
+
+def test_an_empty_folder_says_nothing(folder: Folder) -> None:
+    assert folder.read() == {}
+    assert folder.heartbeat == pb.Heartbeat()
+
+
+def test_a_folder_that_is_not_there_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        TextfileCollector(tmp_path / "nowhere").collect()
+
+
+def test_it_changes_breaks_recovers_and_goes(folder: Folder) -> None:
+    folder.write("a.prom", "a 1\n")
+    folder.write("b.prom", "b 1\n")
+    assert folder.read() == {"a": [1.0], "b": [1.0]}
+    folder.write("a.prom", "a 2\n", at=NOW + 1)
+    assert folder.read() == {"a": [2.0], "b": [1.0]}
+    folder.write("a.prom", "a two\n", at=NOW + 2)
+    assert folder.read() == {"b": [1.0]}
+    assert "line 1 is not Prometheus' text format" in folder.errors()["textfile:a.prom"]
+    folder.write("a.prom", "a 3\n", at=NOW + 3)
+    assert folder.read() == {"a": [3.0], "b": [1.0]}
+    (folder.path / "a.prom").unlink()
+    assert folder.read() == {"b": [1.0]}
+    assert folder.errors() == {"textfile:b.prom": ""}
+
+
+def test_a_stale_file_says_its_age_and_nothing_else(folder: Folder) -> None:
+    folder.write("a.prom", "a 1\n")
+    folder.now += 100
+    assert folder.read() == {"a": [1.0]}
+    folder.now += 1
+    assert folder.read() == {}
+    assert folder.errors() == {"textfile:a.prom": "stale: written 101 s ago, 100 s are allowed"}
+    assert folder.heartbeat.custom[0].samples[0].value == NOW
+    folder.write("a.prom", "a 1\n", at=folder.now)
+    assert folder.read() == {"a": [1.0]}
+
+
+def test_files_may_be_kept_for_ever(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, max_age_seconds=None)
+    folder.write("a.prom", "a 1\n", at=0)
+    assert folder.read() == {"a": [1.0]}
+
+
+def test_of_two_that_contradict_each_other_the_first_is_believed(folder: Folder) -> None:
+    folder.write("a.prom", "x 1\n")
+    folder.write("b.prom", "x 2\n")
+    folder.write("c.prom", "# TYPE x gauge\nx 3\n")
+    folder.write("d.prom", "textfile_mtime_seconds 1\n")
+    assert folder.read() == {"x": [1.0]}
+    errors = folder.errors()
+    assert (errors["textfile:a.prom"], errors["textfile:b.prom"]) == ("", "x{} comes twice")
+    assert "two types" in errors["textfile:c.prom"]
+    assert "two types" in errors["textfile:d.prom"]
+
+
+def test_what_is_no_file_hangs_nobody(folder: Folder) -> None:
+    os.mkfifo(folder.path / "pipe.prom")
+    (folder.path / "folder.prom").mkdir()
+    folder.write("big.prom", "# x\n" * MAX_TEXT_BYTES)
+    folder.write("ok.prom", "ok 1\n")
+    before = psutil.Process().num_fds()
+    assert folder.read() == {"ok": [1.0]}
+    assert psutil.Process().num_fds() == before
+    assert folder.errors() == {
+        "textfile:folder.prom": "not a regular file",
+        "textfile:pipe.prom": "not a regular file",
+        "textfile:big.prom": f"more than {MAX_TEXT_BYTES} bytes",
+        "textfile:ok.prom": "",
+    }
+
+
+def test_too_many_and_badly_named_files_are_one_report(folder: Folder) -> None:
+    for number in range(MAX_FILES + 1):
+        folder.write(f"f{number:02}.prom", f"m{number} 1\n")
+    folder.write("a b\n.prom", "x 1\n")
+    assert len(folder.read()) == MAX_FILES
+    assert folder.errors()["textfile:others"].startswith(r"2 not read, 'a b\n.prom' first: at most 16 files")
