@@ -22,6 +22,7 @@ class WriteQueue:
         self._not_before = 0.0
         self._singly = 0
         self._deadline: float | None = None
+        self._is_woken = False
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._taken)
@@ -35,6 +36,17 @@ class WriteQueue:
             self._changed.notify()
             return True
 
+    def wake(self) -> None:
+        """Let ``take`` return, though nothing waits: the writer has something else to do."""
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something waits."""
+        return bool(self._waiting)
+
     def close(self, deadline: float) -> None:
         """Take nothing on, and let the writer go on until all is written or the monotonic clock is at ``deadline``."""
         with self._changed:
@@ -46,7 +58,8 @@ class WriteQueue:
         return self._deadline is not None
 
     def take(self, idle_seconds: float) -> Sequence[Write] | None:
-        """What is to be written next, at once if it is there; nothing after ``idle_seconds``; ``None`` at the end.
+        """What is to be written next, at once if it is there; nothing after ``idle_seconds`` or a ``wake``; ``None`` at
+        the end.
 
         Called by the writer, which then says how it went: ``written``, ``postpone`` or ``write_singly``.
         """
@@ -59,7 +72,8 @@ class WriteQueue:
                 if self._waiting and now >= self._not_before:
                     self._taken = self._next_batch()
                     return self._taken
-                if now >= until:
+                if now >= until or self._is_woken:
+                    self._is_woken = False
                     return ()
                 wake_at = (until, self._not_before if self._waiting else until, self._deadline or until)
                 self._changed.wait(max(min(wake_at) - now, 0.0))

@@ -11,6 +11,7 @@ from master.mailbox import Mailbox
 from master.store import reading
 from master.store.answer import Answer
 from master.store.engines import open_engines
+from master.store.history_store import SqlHistoryStore
 from master.store.observer import StoreObserver
 from master.store.opening import Opening
 from master.store.pruning import Retention
@@ -68,6 +69,8 @@ class SqlTaskStore:
         self._writer = Writer(
             engines.writer, self._mailbox, opening.open, opening.close, retention, observer, clock
         )  # fmt: skip
+        self.history = SqlHistoryStore(self._writer, self._readers)
+        """The same database, for the history of telemetry."""
 
     def start(self) -> None:
         """Wait until the database is open and its tables are as this version needs them.

@@ -160,3 +160,25 @@ log_chunks = Table(
     Column("end_offset", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
 )
+
+# Both hold points as ``master.history.points`` packs them; times are whole Unix seconds.
+history_journal = Table(
+    "history_journal",
+    metadata,
+    # In the order of writing.
+    Column("number", RowNumber, primary_key=True, autoincrement=True),
+    Column("step", Integer, nullable=False),
+    Column("newest", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+history_chunks = Table(
+    "history_chunks",
+    metadata,
+    Column("worker_id", Words, primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+Index("ix_history_chunks_last", history_chunks.c.step, history_chunks.c.last)

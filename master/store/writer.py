@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from master.errors import FleetPulseError, StoreUnavailable
+from master.history.ports import Written
 from master.mailbox import Mailbox
 from master.store.answer import Answer, Call
 from master.store.batch import Batch
 from master.store.failures import blames_row, in_words, kind_of
+from master.store.history import HistoryJob, write_batch
 from master.store.logs import LogWriter
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention, prune_step
@@ -56,10 +58,16 @@ class Writer:
         self._trying_since: float | None = None
         self._pause = 0.0
         self._prune_at = 0.0
+        self._history: HistoryJob | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def put_history(self, job: HistoryJob) -> None:
+        """For any thread, one at a time. Written when nothing else waits, or has kept it waiting for long."""
+        self._history = job
+        self.queue.wake()
 
     def what_is_wrong(self) -> str | None:
         """For any thread."""
@@ -95,6 +103,9 @@ class Writer:
                 return
             if writes:
                 self._try(writes)
+            if (job := self._history) is not None and (job.is_overdue or not self.queue.is_busy):
+                self._history = None
+                self._write_history(job)
             if self._outage is None and time.monotonic() >= self._prune_at:
                 self._prune()
 
@@ -149,6 +160,20 @@ class Writer:
             lasted = time.monotonic() - self._outage[0]
             self._outage = None
             _LOGGER.warning("the database can be written again, after %.1f s", lasted)
+
+    def _write_history(self, job: HistoryJob) -> None:
+        """Once: it is not worth more, and who gave it keeps it."""
+        written = Written(self._outage[1] if self._outage is not None else "")
+        if self._outage is None:
+            self._trying_since = time.monotonic()
+            try:
+                written = write_batch(self._engine, job.batch)
+            except Exception as error:  # noqa: BLE001 - who gave it hears it
+                self._observer.failed(kind_of(error))
+                written = Written(in_words(error))
+            finally:
+                self._trying_since = None
+        self._mailbox.post([lambda: job.on_done(written)])
 
     def _prune(self) -> None:
         pause = _PRUNE_IDLE_SECONDS

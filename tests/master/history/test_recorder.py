@@ -1,0 +1,205 @@
+"""The update callback, from a live table to a store in memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from master.errors import StoreUnavailable
+from master.history.fields import INDEX_BY_NAME
+from master.history.points import Points, decode_chunk
+from master.history.ports import Chunk, HistoryBatch, Remains, Written
+from master.history.recorder import Recorder
+from master.history.window import Series, Window, laid_out
+from master.instruments import Instruments
+from tests.master.fleet import settle, wait_until
+from tests.master.history.given import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
+
+
+class MemoryStore:
+    """A store that can be away."""
+
+    def __init__(self) -> None:
+        self.journal: dict[str, dict[int, Points]] = {}
+        self.chunks: list[Chunk] = []
+        self.batches: list[HistoryBatch] = []
+        self.trouble: str | None = None
+        self.answers = True
+        self._unanswered: list[Callable[[], None]] = []
+
+    def save(self, batch: HistoryBatch, on_done: Callable[[Written], None]) -> None:
+        if not self.answers:
+            self._unanswered.append(lambda: self.save(batch, on_done))
+        elif self.trouble is not None:
+            on_done(Written(self.trouble))
+        else:
+            self.batches.append(batch)
+            for step, told in batch.journal.items():
+                for worker_id, time, data in told:
+                    self.of(worker_id, step).append(time, data)
+            self.chunks += batch.chunks
+            on_done(Written(None, len(batch.journal) + len(batch.chunks), 100, 0.001))
+
+    def answer(self) -> None:
+        self.answers = True
+        while self._unanswered:
+            self._unanswered.pop(0)()
+
+    def of(self, worker_id: str, step: int) -> Points:
+        by_step = self.journal.setdefault(worker_id, {})
+        return by_step.setdefault(step, Points([], bytearray()))
+
+    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, Remains]]:
+        if self.trouble is not None:
+            raise StoreUnavailable(self.trouble)
+        return {
+            worker_id: {step: Remains(points, None) for step, points in by_step.items()}
+            for worker_id, by_step in self.journal.items()
+        }
+
+    def read(
+        self, worker_id: str, step: int, window: Window, fields: Sequence[str], recent: Sequence[Points]
+    ) -> Mapping[str, Series]:
+        stored = [decode_chunk(one.data) for one in self.chunks if (one.worker_id, one.step) == (worker_id, step)]
+        found = laid_out(window, [*stored, *recent], [INDEX_BY_NAME[field] for field in fields])
+        return dict(zip(fields, found, strict=True))
+
+    def has_worker(self, worker_id: str) -> bool:
+        return any(one.worker_id == worker_id for one in self.chunks)
+
+
+class Recording:
+    """A recorder whose greenlet goes round whenever it may, on a clock that the test moves."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store, self.now = store, float(NOW)
+        self.instruments = Instruments()
+        self.recorder = Recorder(store, TIERS, self.instruments, 30.0, lambda: self.now, flush_seconds=0.001)
+
+    def record(self, time: float, worker_id: str = "rack-7", **reading: Any) -> None:
+        self.now = max(self.now, time)
+        self.recorder.record(worker_id, telemetry(time, worker_id, **reading))
+
+    def metric(self, name: str) -> float | None:
+        return self.instruments.registry.get_sample_value(f"fleetpulse_history_{name}")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def recording(store: MemoryStore) -> Iterator[Recording]:
+    recording = Recording(store)
+    recording.recorder.start()
+    settle()
+    yield recording
+    recording.recorder.stop()
+
+
+def cpu_of(points: Points) -> list[tuple[int, float | None]]:
+    return list(zip(points.times, values_of(bytes(points.data), "cpu_usage"), strict=True))
+
+
+def test_updates_become_points_in_the_journal(recording: Recording, store: MemoryStore) -> None:
+    for second in (0, 5, 10, 15):
+        recording.record(NOW + second, cpu_usage_percent=float(second), **disk(100 * second))
+    wait_until(lambda: bool(store.of("rack-7", 15).times))
+    assert cpu_of(store.of("rack-7", 15)) == [(NOW, 5.0)]
+    assert values_of(bytes(store.of("rack-7", 15).data), "disk_read_bytes_per_second") == [100.0]
+    assert values_of(bytes(store.of("rack-7", 15).data), "gpu_usage") == [None]
+    assert cpu_of(recording.recorder.recent("rack-7", 15)[0]) == [(NOW, 5.0)]
+    assert recording.recorder.recent("rack-8", 15) == []
+    assert recording.metric("samples_total") == 4.0
+    assert recording.metric("written_rows_total") == 1.0
+
+
+def test_a_clean_stop_loses_nothing(store: MemoryStore) -> None:
+    recording = Recording(store)
+    recording.recorder.start()
+    settle()
+    recording.record(NOW, cpu_usage_percent=1.0)
+    recording.record(NOW + 15, cpu_usage_percent=2.0)
+    recording.recorder.stop()
+    assert cpu_of(store.of("rack-7", 15)) == [(NOW, 1.0), (NOW + 15, 2.0)]
+
+
+def test_the_next_master_goes_on_where_the_last_one_was(recording: Recording, store: MemoryStore) -> None:
+    for number in range(30):
+        recording.record(NOW + 15 * number, cpu_usage_percent=float(number))
+    wait_until(lambda: len(store.of("rack-7", 15).times) == 29)
+    after = Recording(store)
+    after.now = NOW + 440.0
+    after.record(NOW + 440, cpu_usage_percent=50.0)
+    after.recorder.start()
+    settle()
+    after.record(NOW + 455, cpu_usage_percent=50.0)
+    found = store.read("rack-7", 15, Window(NOW, NOW + 450, 15), ["cpu_usage"], after.recorder.recent("rack-7", 15))
+    assert found["cpu_usage"].mean == [*map(float, range(29)), 50.0]
+    after.recorder.stop()
+
+
+def test_a_journal_that_cannot_be_read_yet_is_read_later_and_nothing_is_missing(store: MemoryStore) -> None:
+    store.of("rack-7", 15).append(NOW, bytes(4 * 36))
+    store.trouble = "the database is starting"
+    recording = Recording(store)
+    recording.recorder.start()
+    recording.record(NOW + 15, cpu_usage_percent=1.0)
+    settle()
+    assert recording.recorder.recent("rack-7", 15) == []
+    store.trouble = None
+    recording.record(NOW + 30, cpu_usage_percent=2.0)
+    wait_until(lambda: bool(recording.recorder.recent("rack-7", 15)))
+    assert list(recording.recorder.recent("rack-7", 15)[0].times) == [NOW, NOW + 15]
+    recording.recorder.stop()
+
+
+def test_while_the_store_is_away_memory_is_bounded_and_what_is_given_up_is_counted(
+    recording: Recording, store: MemoryStore
+) -> None:
+    recording.recorder._outbox._max_chunk_bytes = 800
+    store.trouble = "the disk is full"
+    for number in range(600):
+        recording.record(NOW + 15 * number, cpu_usage_percent=float(number % 7))
+    wait_until(lambda: bool(recording.metric("points_dropped_total")))
+    assert recording.recorder._outbox._chunk_bytes <= 800
+    store.trouble = None
+    wait_until(lambda: bool(store.chunks))
+    assert store.chunks[-1].last > NOW + 15 * 500
+    assert recording.recorder.what_is_wrong() is None
+
+
+def test_one_batch_at_a_time_and_what_is_under_way_can_be_read(recording: Recording, store: MemoryStore) -> None:
+    store.answers = False
+    for number in range(150):
+        recording.record(NOW + 15 * number, cpu_usage_percent=1.0)
+        settle()
+    seen = recording.recorder.recent("rack-7", 15)
+    assert sum(len(points.times) for points in seen) == 149
+    assert store.batches == []
+    store.answer()
+    wait_until(lambda: len(store.of("rack-7", 15).times) == 149)
+    again = [*[decode_chunk(chunk.data) for chunk in store.chunks if chunk.step == 15],
+             *recording.recorder.recent("rack-7", 15)]  # fmt: skip
+    assert sum(len(points.times) for points in again) == 149
+
+
+def test_the_journal_is_kept_for_what_is_in_no_chunk_and_no_longer(recording: Recording, store: MemoryStore) -> None:
+    for number in range(300):
+        recording.record(NOW + 15 * number, cpu_usage_percent=1.0)
+        settle()
+    wait_until(lambda: store.batches[-1].journal_before[15] > NOW + 3000)
+    before = store.batches[-1].journal_before[15]
+    (chunk,) = [one for one in store.chunks if one.step == 15][-1:]
+    assert before <= min(chunk.last + 15, recording.now - 360)
+    assert store.batches[-1].chunks_before[15] == pytest.approx(recording.now - DAY_SECONDS)
+
+
+def test_a_worker_that_is_silent_for_long_is_not_kept_in_memory(recording: Recording, store: MemoryStore) -> None:
+    recording.record(NOW, cpu_usage_percent=1.0)
+    settle()
+    assert recording.recorder.knows_worker("rack-7")
+    recording.now += 4 * 3600.0
+    wait_until(lambda: not recording.recorder.knows_worker("rack-7"))
+    wait_until(lambda: {chunk.step for chunk in store.chunks} == {15, 300})

@@ -1,0 +1,177 @@
+"""One worker's samples on their way into points, chunks and the journal."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from master.history.outbox import Outbox
+from master.history.points import Points, decode_chunk
+from master.history.ports import NO_REMAINS, Remains, Tier
+from master.history.track import Track
+from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, sample, values_of
+
+TINY = (Tier(15, 4, DAY_SECONDS), Tier(60, 3, DAY_SECONDS))
+
+
+class Recording:
+    """A track and what came out of it."""
+
+    def __init__(self, tiers: tuple[Tier, ...] = TIERS) -> None:
+        self.outbox = Outbox()
+        self.track = Track("rack-7", tiers, self.outbox)
+        self.journal: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
+        self.chunks: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
+        self.chunk_lengths: list[int] = []
+
+    def add(self, time: float, cpu_usage: float) -> None:
+        self.track.bucket_at(time).add(sample(cpu_usage=cpu_usage), 0.0)
+
+    def collect(self) -> None:
+        """Take out what is finished."""
+        while not self.outbox.is_empty:
+            journal, chunks = self.outbox.take()
+            for step, told in journal.items():
+                self.journal[step] += [(point.time, values_of(point.data, "cpu_usage")[0]) for point in told]
+            for chunk in chunks:
+                times = decode_chunk(chunk.data).times
+                assert (chunk.first, chunk.last, chunk.points) == (times[0], times[-1], len(times))
+                self.chunks[chunk.step] += timed(decode_chunk(chunk.data))
+                self.chunk_lengths.append(chunk.points)
+            self.outbox.written()
+
+    def open(self, step: int) -> list[tuple[int, float | None]]:
+        found = self.track.open_points(step)
+        assert found is not None
+        return timed(found)
+
+
+def timed(found: Points) -> list[tuple[int, float | None]]:
+    return list(zip(found.times, values_of(bytes(found.data), "cpu_usage"), strict=True))
+
+
+def test_a_bucket_is_a_point_when_a_sample_of_a_later_one_comes() -> None:
+    recording = Recording()
+    for second, value in ((0, 10.0), (5, 20.0), (14.9, 30.0)):
+        recording.add(NOW + second, value)
+    recording.collect()
+    assert recording.journal[15] == recording.open(15) == []
+    recording.add(NOW + 15, 99.0)
+    recording.collect()
+    assert recording.journal[15] == recording.open(15) == [(NOW, 20.0)]
+
+
+def test_a_bucket_is_a_point_when_its_time_is_over() -> None:
+    recording = Recording()
+    recording.add(NOW, 10.0)
+    recording.track.close_until(NOW + 16.0)
+    assert recording.open(15) == []
+    recording.track.close_until(NOW + 17.0)
+    assert recording.open(15) == [(NOW, 10.0)]
+    assert recording.open(300) == []
+    recording.track.close_until(NOW + 302.0)
+    assert recording.open(300) == [(NOW, 10.0)]
+
+
+def test_the_longer_points_are_made_of_the_shorter_ones() -> None:
+    recording = Recording()
+    for number in range(21):
+        recording.add(NOW + 15 * number, float(number))
+        recording.add(NOW + 15 * number + 5, float(number))
+    recording.add(NOW + 315, 0.0)
+    recording.collect()
+    assert recording.journal[300] == [(NOW, 9.5)]
+    assert len(recording.journal[15]) == 21
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(min_value=0, max_value=12), min_size=1, max_size=60))
+def test_every_point_is_journalled_once_and_is_in_one_chunk_in_the_end(steps: list[int]) -> None:
+    """With silences that are longer than a chunk."""
+    recording, time = Recording(TINY), NOW
+    expected: dict[int, list[float]] = {}
+    for number, step in enumerate(steps):
+        time += 15 * step
+        recording.add(time, float(number))
+        expected.setdefault(time, []).append(float(number))
+    recording.track.close_until(time + 3600.0)
+    recording.collect()
+    means = {begin: sum(values) / len(values) for begin, values in expected.items()}
+    for told in (recording.journal[15], recording.chunks[15]):
+        assert [begin for begin, _ in told] == list(means)
+        assert dict(told) == pytest.approx(means, rel=1e-4)
+    assert [begin for begin, _ in recording.chunks[60]] == sorted({begin // 60 * 60 for begin in means})
+    assert max(recording.chunk_lengths) <= 4
+    assert recording.track.is_idle
+
+
+def test_the_chunks_of_a_fleet_do_not_end_together() -> None:
+    outbox = Outbox()
+    tracks = [Track(f"worker-{number}", TIERS[:1], outbox) for number in range(300)]
+    at_once = 0
+    for number in range(121):
+        for track in tracks:
+            track.bucket_at(NOW + 15 * number).add(sample(cpu_usage=1.0), 0.0)
+        at_once = max(at_once, len(outbox.take().chunks))
+        outbox.written()
+    assert 1 <= at_once < 30
+
+
+@pytest.mark.parametrize("back", [10, 60])
+def test_a_clock_set_back_a_little_cuts_nothing(back: int) -> None:
+    recording = Recording()
+    recording.add(NOW + 60, 10.0)
+    recording.add(NOW + 60 - back, 30.0)
+    recording.add(NOW + 75, 0.0)
+    assert recording.open(15) == [(NOW + 60, 20.0)]
+
+
+def test_a_clock_set_back_by_far_begins_another_chunk() -> None:
+    recording = Recording()
+    recording.add(NOW + 7200, 10.0)
+    recording.add(NOW, 30.0)
+    recording.add(NOW + 15, 40.0)
+    recording.add(NOW + 30, 0.0)
+    recording.collect()
+    assert recording.chunks[15] == [(NOW + 7200, 10.0)]
+    assert recording.open(15) == [(NOW, 30.0), (NOW + 15, 40.0)]
+
+
+def test_a_stop_and_a_start_within_a_bucket_make_one_point() -> None:
+    before = Recording()
+    before.add(NOW, 10.0)
+    before.track.close_bucket()
+    before.collect()
+    after = Recording()
+    after.track.restore([Remains(points((NOW, 10.0)), None), NO_REMAINS])
+    after.add(NOW + 10, 30.0)
+    after.add(NOW + 15, 0.0)
+    assert after.open(15) == [(NOW, 20.0)]
+
+
+def test_what_was_journalled_is_found_again_with_the_longer_bucket_that_was_open() -> None:
+    recovered = points(*[(NOW + 15 * number, float(number)) for number in range(25)])
+    recording = Recording((Tier(15, 4000, DAY_SECONDS), Tier(300, 4000, DAY_SECONDS)))
+    recording.track.restore([Remains(recovered, NOW + 75), Remains(points((NOW, 9.5)), None)])
+    assert recording.open(15) == timed(recovered)[6:]
+    assert recording.open(300) == [(NOW, 9.5)]
+    recording.add(NOW + 600, 0.0)
+    recording.add(NOW + 615, 0.0)
+    assert recording.open(300) == [(NOW, 9.5), (NOW + 300, pytest.approx(22.0))]
+
+
+def test_a_longer_point_that_is_in_a_chunk_is_not_made_again() -> None:
+    recovered = points(*[(NOW + 15 * number, 1.0) for number in range(25)])
+    recording = Recording((Tier(15, 4000, DAY_SECONDS), Tier(300, 4000, DAY_SECONDS)))
+    recording.track.restore([Remains(recovered, None), Remains(points(), NOW)])
+    recording.track.close_until(NOW + 900.0)
+    recording.collect()
+    assert recording.journal[300] == [(NOW + 300, 1.0)]
+
+
+def test_a_track_tells_from_when_on_it_needs_the_journal() -> None:
+    recording = Recording()
+    assert recording.track.oldest_points() == [None, None]
+    recording.add(NOW, 1.0)
+    recording.add(NOW + 15, 1.0)
+    assert recording.track.oldest_points() == [NOW, None]
+    assert not recording.track.is_idle
