@@ -14,6 +14,7 @@ from master.api import middleware, problems, resources
 from master.api.followers import Followers
 from master.api.routes import ROUTES
 from master.api.serving import serve
+from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
 from master.config import MasterConfig, StoreConfig
@@ -119,6 +120,7 @@ def create_wsgi(
     problems.install(app)
     answering = {
         **resources.fleet_resources(telemetry, views, health),
+        **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),

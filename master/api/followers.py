@@ -28,10 +28,17 @@ class Followers:
         self._most = most
         self._doing = doing
         self._following: set[Endable] = set()
+        self._groups: list[Followers] = []
         self._is_ending = False
 
     def __len__(self) -> int:
         return len(self._following)
+
+    def group(self, most: int, doing: str) -> "Followers":
+        """Others, with a limit of their own, who end with these."""
+        group = Followers(most, doing)
+        self._groups.append(group)
+        return group
 
     def admit(self, follower: Endable) -> None:
         """Raise ``MasterStopping``, or a 503 when there are as many as there may be."""
@@ -51,3 +58,5 @@ class Followers:
         self._is_ending = True
         for follower in list(self._following):
             follower.end()
+        for group in self._groups:
+            group.end()

@@ -16,7 +16,6 @@ MAX_PAGE = 1000
 MAX_TAIL_LINES = 100_000
 MAX_LOG_BYTES = 1024 * 1024
 MAX_NAMED_WORKERS = 1000
-MAX_NAMED_WORKERS = 1000
 _MAX_OFFSET = 2**53 - 1
 """The largest whole number that every reader of JSON understands."""
 
@@ -135,31 +134,7 @@ class StreamQuery(_Query):
     """``GET /telemetry/stream``."""
 
     worker_id: Annotated[
-        frozenset[Annotated[str, AfterValidator(_worker_id)]],
-        Field(max_length=MAX_NAMED_WORKERS),
-        BeforeValidator(_names),
-    ] = frozenset()
-    fields: Annotated[Literal["all", "summary"], Once] = "all"
-
-
-class StreamQuery(_Query):
-    """``GET /telemetry/stream``."""
-
-    worker_id: Annotated[
-        frozenset[Annotated[str, AfterValidator(_worker_id)]],
-        Field(max_length=MAX_NAMED_WORKERS),
-        BeforeValidator(_names),
-    ] = frozenset()
-    """Only these workers, repeated or with commas between; if there is none, all."""
-    fields: Annotated[Literal["all", "summary"], Once] = "all"
-    """The whole record of each, or a short form."""
-
-
-class StreamQuery(_Query):
-    """``GET /telemetry/stream``."""
-
-    worker_id: Annotated[
-        frozenset[Annotated[str, AfterValidator(_worker_id)]],
+        frozenset[Annotated[str, _shown(pattern=_WHOLE_WORKER_ID), AfterValidator(_worker_id)]],
         Field(max_length=MAX_NAMED_WORKERS),
         BeforeValidator(_names),
     ] = frozenset()

@@ -21,7 +21,7 @@ from master.access import Role
 from master.api.discovery import TargetsQuery
 from master.api.operations import EVENTS, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
 from master.api.page_routes import PAGE
-from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, TaskListQuery
+from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, StreamQuery, TaskListQuery
 from master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
 from master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
 from master.api.tasks import DrainRequest, UndrainRequest
@@ -50,9 +50,19 @@ MASTER = (
     )),
 )  # fmt: skip
 
+_STREAM = """First `reset` and the present state of the fleet in pieces (`snapshot`), then every half second at most the
+workers that changed (`update`) or left (`removed`); at last `problem`, when the master stops. It has no end of its own.
+Who comes back with the last `id` gets what changed since."""
+
 WORKERS = (
     Route("/telemetry", "Workers", (
         _look("get_telemetry", "map of worker id to record", dict[str, WorkerRecord]),
+    )),
+    Route("/telemetry/stream", "Workers", (
+        Operation("GET", "stream_telemetry", "the records as they change: server-sent events", Role.READ, (
+            Answer(200, "its events", {EVENTS: str}),
+        ), (422, 503), query=StreamQuery, text=_STREAM,
+            headers=(Header("Last-Event-ID", "where to go on: the last `id` seen, with the same query"),)),
     )),
     Route("/telemetry/{worker_id}", "Workers", (
         _look("get_worker_telemetry", "one record", WorkerRecord, 404),

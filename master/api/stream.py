@@ -1,6 +1,7 @@
 """``/telemetry/stream``: the fleet as server-sent events, first as it is and then what changes."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from functools import partial
 
@@ -11,10 +12,14 @@ from master.api.queries import StreamQuery, query_of
 from master.api.stream_events import Composer, Member
 from master.api.stream_reader import Shared, Start, StreamReader
 from master.api.stream_rounds import Rounds, Timing
+from master.api.stream_views import ShortViews
+from master.api.views import FleetViews
 from master.instruments.stream import StreamInstruments
 from master.telemetry.changes import ChangeLog
+from master.telemetry.manager import TelemetryManager
 
 MAX_READERS = 500
+"""Each holds a connection and a greenlet."""
 
 _EVENT_ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
@@ -27,22 +32,21 @@ class TelemetryStream:
         changes: ChangeLog,
         members: Mapping[str, Member],
         instruments: StreamInstruments,
+        readers: Followers,
         boot_id: str,
         timing: Timing = Timing(),  # noqa: B008 - immutable
-        max_readers: int = MAX_READERS,
     ) -> None:
         self._changes = changes
         self._boot_id = boot_id
         self._composers = {form: Composer(boot_id, member) for form, member in members.items()}
-        self._readers = Followers(max_readers, "read the stream")
         self._shared = Shared(
             changes,
             Rounds(changes, self._composers.values(), timing, instruments.readers_cut.inc),
-            self._readers,
+            readers,
             timing.heartbeat,
             lambda kind: instruments.events.labels(kind).inc(),
         )
-        instruments.readers.set_function(partial(len, self._readers))
+        instruments.readers.set_function(partial(len, readers))
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, StreamQuery)
@@ -61,10 +65,6 @@ class TelemetryStream:
 
     on_head = on_get
 
-    def end(self) -> None:
-        """Admit nobody any more, and end the streams of those who are there. Does not wait."""
-        self._readers.end()
-
     def _start(self, last_event_id: str | None) -> Start:
         """An id that is not of this start of the master is no error: the reader was there before a restart."""
         if not last_event_id:
@@ -73,3 +73,19 @@ class TelemetryStream:
         if match is None or match[1] != self._boot_id or int(match[2]) > self._changes.revision:
             return Start(None, "unknown_id")
         return Start(int(match[2]))
+
+
+def stream_resources(
+    telemetry: TelemetryManager, views: FleetViews, instruments: StreamInstruments, followers: Followers
+) -> dict[str, object]:
+    """The path of the stream, which observes the table from now on: to be built before there is any worker.
+
+    Its readers end with the followers.
+    """
+    changes, short_views = ChangeLog(), ShortViews()
+    for observer in (short_views, changes):
+        telemetry.add_observer(observer)
+    members = {"all": views.member, "summary": short_views.member}
+    readers = followers.group(MAX_READERS, "read the stream")
+    stream = TelemetryStream(changes, members, instruments, readers, uuid.uuid4().hex[:12])
+    return {"/telemetry/stream": stream}

@@ -7,6 +7,7 @@ from typing import Any
 import falcon
 
 from master.api import middleware, problems
+from master.api.followers import Followers
 from master.api.stream import MAX_READERS, TelemetryStream
 from master.api.stream_rounds import Timing
 from master.api.stream_views import ShortViews
@@ -30,13 +31,14 @@ class StreamWeb:
         self.changes = ChangeLog(most_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)
+        self.followers = Followers()
         self.stream = TelemetryStream(
             self.changes,
             {"all": self.views.member, "summary": self.short_views.member},
             fleet.instruments.stream,
+            self.followers.group(max_readers, "read the stream"),
             BOOT_ID,
             timing,
-            max_readers,
         )
         self.app: falcon.App[Any, Any] = falcon.App(middleware=[middleware.Fairness(), middleware.Compression()])
         problems.install(self.app)
