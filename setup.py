@@ -42,7 +42,11 @@ setup(
     packages=find_packages(include=["master*", "worker*", "proto*"]),
     # Said outright so that an editable install is a plain path entry, which type checkers and new modules understand.
     package_dir={"": "."},
-    package_data={"": ["*.pyi", "*.proto", "py.typed"], "master.page": ["static/*", "templates/*"]},
+    package_data={
+        "": ["*.pyi", "*.proto", "py.typed"],
+        "master.api": ["templates/*"],
+        "master.page": ["static/*", "templates/*"],
+    },
     entry_points={
         "console_scripts": ["fleetpulse = master.cli:main"],
         # The command line finds its commands here by name, because master/ and worker/ never import each other.

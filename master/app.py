@@ -12,6 +12,7 @@ import falcon
 
 from master.api import middleware, problems, resources
 from master.api.followers import Followers
+from master.api.reference import reference_resources
 from master.api.routes import ROUTES
 from master.api.serving import serve
 from master.api.stream import stream_resources
@@ -120,6 +121,7 @@ def create_wsgi(
     problems.install(app)
     answering = {
         **resources.fleet_resources(telemetry, views, health),
+        **reference_resources(ROUTES, version("fleetpulse")),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
         "/metrics": MetricsResource(exposition, instruments),

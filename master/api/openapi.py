@@ -9,9 +9,6 @@ from master.api.problem_answers import TEXT_BY_STATUS, Problem
 from master.api.problems import PROBLEM_TYPE
 from master.api.schemas import Schemas
 
-ROLE_MEMBER = "x-fleetpulse-role"
-"""Of an operation: the least role that it takes."""
-
 _PROBLEM = "Problem{}"
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -67,7 +64,6 @@ def _operation(operation: Operation, tag: str, schemas: Schemas) -> dict[str, An
     said: dict[str, Any] = {"operationId": operation.name, "tags": [tag], "summary": operation.summary}
     if operation.text:
         said["description"] = " ".join(operation.text.split())
-    said[ROLE_MEMBER] = operation.role.name.lower()
     if parameters := [*_query(operation, schemas), *_headers(operation)]:
         said["parameters"] = parameters
     if (body := operation.body) is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from master.access import Role
 from master.api.discovery import TargetsQuery
-from master.api.operations import EVENTS, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
+from master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
 from master.api.page_routes import PAGE
 from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, StreamQuery, TaskListQuery
 from master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
@@ -32,13 +32,21 @@ OPENMETRICS = "application/openmetrics-text"
 _BODY = (400, 408, 413, 415, 422)
 """What a body may come to."""
 
+_ETAG = "to be sent back in `If-None-Match`"
+_HELD = Header("If-None-Match", "the `ETag` of the answer that the client has")
+_NOT_MODIFIED = Answer(304, "what the client has still holds", headers={"ETag": _ETAG})
+
 
 def _look(name: str, summary: str, kind: Any, *problems: int) -> Operation:
     """A look at the live table."""
-    etag = "to be sent back in `If-None-Match`"
-    held = Header("If-None-Match", "the `ETag` of the answer that the client has")
-    answers = answer(kind, summary, ETag=etag), Answer(304, "what the client has still holds", headers={"ETag": etag})
-    return Operation("GET", name, summary, Role.READ, answers, problems, headers=(held,))
+    answers = answer(kind, summary, ETag=_ETAG), _NOT_MODIFIED
+    return Operation("GET", name, summary, Role.READ, answers, problems, headers=(_HELD,))
+
+
+def _fixed(name: str, summary: str, media_type: str, kind: Any) -> Operation:
+    """What never changes while the master runs."""
+    answers = Answer(200, summary, {media_type: kind}, {"ETag": _ETAG}), _NOT_MODIFIED
+    return Operation("GET", name, summary, Role.READ, answers, headers=(_HELD,))
 
 
 MASTER = (
@@ -47,6 +55,12 @@ MASTER = (
             answer(Health, "all is well"),
             answer(Health, "something is not, and what", 503),
         )),
+    )),
+    Route("/openapi.json", "Master", (
+        _fixed("get_openapi", "this reference for programs, as OpenAPI 3.1", JSON, dict[str, Any]),
+    )),
+    Route("/docs", "Master", (
+        _fixed("get_docs", "this reference for people", HTML, str),
     )),
 )  # fmt: skip
 
