@@ -5,7 +5,7 @@ import logging
 import platform
 import resource
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from typing import Any
 
 import falcon
@@ -28,6 +28,7 @@ from master.store.observer import StoreObserver
 from master.store.pruning import Retention
 from master.store.store import SqlTaskStore
 from master.store.url import default_url
+from master.tasks.policies import POLICIES_GROUP, policy_named
 from master.tasks.service import TaskService
 from master.telemetry.lazy import LazyView
 from master.telemetry.manager import TelemetryManager
@@ -49,7 +50,8 @@ class Master:
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)
-        self.tasks = TaskService(self._store, self.telemetry, instruments)
+        policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
+        self.tasks = TaskService(self._store, self.telemetry, instruments, policy=policy)
         self.telemetry.add_observer(self.tasks.workers)
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams)

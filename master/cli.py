@@ -76,6 +76,8 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_envvar=True, help="For how long the logs of an ended task are kept."),
         click.option("--task-retention", envvar="FLEETPULSE_TASK_RETENTION", default="90d", show_default=True,
                      show_envvar=True, help="For how long an ended task is kept."),
+        click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
+                     show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
         click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
                      show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
     )  # fmt: skip
@@ -99,9 +101,19 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
             terms=config.check_terms(terms),
             log_level=settings["log_level"],
+            placement=_placement(settings["placement"]),
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _placement(name: str) -> str:
+    """The name of a policy that can be loaded. Raises ``ConfigError``."""
+    if name != config.BEST_FIT:
+        from master.tasks.policies import POLICIES_GROUP, policy_named  # noqa: PLC0415 - mostly not needed
+
+        policy_named(name, entry_points(group=POLICIES_GROUP))
+    return name
 
 
 def _store_config(settings: dict[str, Any]) -> config.StoreConfig:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from master.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+BEST_FIT = "best-fit"
+"""FleetPulse's own policy of placement. No installed one can take its name."""
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)?")
@@ -53,6 +55,8 @@ class MasterConfig(NamedTuple):
     grpc: Address = Address(LOOPBACK, 50051)
     terms: Terms = Terms()
     log_level: str = "info"
+    placement: str = BEST_FIT
+    """Which policy decides where tasks run; see ``tasks.policies``."""
 
 
 def parse_address(name: str, text: str) -> Address:

@@ -20,7 +20,7 @@ _STOPPED = (0, -signal.SIGTERM)
 """Exit codes of a child that was asked to stop; one that had no time yet to catch the signal ends by it."""
 
 _PASSED_ON = (
-    *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level"),
+    *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("data_dir", "log_retention", "task_retention"),
 )
 

@@ -1,7 +1,7 @@
 """Finds places for the tasks that wait: one greenlet, woken when there might be room.
 
-The scheduler runs in a native thread, on a snapshot. By the time that it is done the world has moved on, so each
-placement is checked against what is true now, and what does not hold any more waits for the next round.
+The policy runs in a native thread, on a snapshot. By the time that it is done the world has moved on, and it may be
+somebody else's; so each placement is checked against what is true now, and what does not hold waits for the next round.
 """
 
 import logging
@@ -14,8 +14,8 @@ from gevent.event import Event
 from master.tasks.fleet import FleetCapacity
 from master.tasks.ledger import TaskLedger
 from master.tasks.live import demand_of
-from master.tasks.placement.records import Placement
-from master.tasks.records import Demand, TaskStatus
+from master.tasks.placement.records import Placement, Policy, satisfies
+from master.tasks.records import Task, TaskStatus
 from master.tasks.scheduler import plan
 from master.tasks.transitions import placed
 from master.telemetry.ports import Clock
@@ -33,6 +33,9 @@ LONGEST_REST_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 5.0
 """Between two rounds while tasks wait: their age counts, too."""
 
+STUCK_AFTER_SECONDS = 30.0
+"""A round that takes longer has gone wrong: the policy hangs."""
+
 _PLACED_IN_A_ROW = 32
 """Placements after which other greenlets have their turn."""
 
@@ -40,9 +43,12 @@ _PLACED_IN_A_ROW = 32
 class Placer:
     """Owns the greenlet ``task-placer`` from ``start`` to ``stop``."""
 
-    def __init__(self, ledger: TaskLedger, clock: Clock) -> None:
+    def __init__(self, ledger: TaskLedger, clock: Clock, policy: Policy = plan) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._policy = policy
+        self._round_began: float | None = None
+        self._refused = 0
         self._room = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.reservations: Mapping[str, str] = {}
@@ -62,7 +68,12 @@ class Placer:
 
     def what_is_wrong(self) -> str | None:
         """Why no task finds a place, or ``None``."""
-        return "nobody places tasks" if self._greenlet is None or self._greenlet.dead else None
+        if self._greenlet is None or self._greenlet.dead:
+            return "nobody places tasks"
+        began = self._round_began
+        if began is not None and (seconds := self._clock.monotonic() - began) > STUCK_AFTER_SECONDS:
+            return f"the placement of tasks has been thinking for {seconds:.0f} s"
+        return None
 
     def place(self) -> int:
         """One round; how many tasks found a place. Waits while the scheduler runs."""
@@ -72,10 +83,14 @@ class Placer:
             return 0
         started = time.perf_counter()
         offers = self._ledger.fleet.offers()
-        decided = gevent.get_hub().threadpool.apply(plan, (offers, waiting, self._clock.wall()))
-        self.reservations = decided.reservations
+        self._round_began = self._clock.monotonic()
+        try:
+            decided = gevent.get_hub().threadpool.apply(self._policy, (offers, waiting, self._clock.wall()))
+        finally:
+            self._round_began = None
+        self.reservations = dict(decided.reservations)
         self.rounds += 1
-        count = 0
+        count = self._refused = 0
         for number, placement in enumerate(decided.placements, start=1):
             count += self._carry_out(placement)
             if number % _PLACED_IN_A_ROW == 0:
@@ -88,12 +103,15 @@ class Placer:
             self._room.wait(self._patience_seconds())
             self._room.clear()
             gevent.sleep(GATHER_SECONDS)
-            started = time.perf_counter()
+            started, count = time.perf_counter(), 0
             try:
-                self.place()
+                count = self.place()
             except Exception:
                 _LOGGER.exception("a round of the scheduler failed")
-            gevent.sleep(min(REST_RATIO * (time.perf_counter() - started), LONGEST_REST_SECONDS))
+            # A policy that is wrong about everything would be asked again at once, and for ever.
+            is_wrong = self._refused and not count
+            taken = time.perf_counter() - started
+            gevent.sleep(LONGEST_REST_SECONDS if is_wrong else min(REST_RATIO * taken, LONGEST_REST_SECONDS))
 
     def _patience_seconds(self) -> float | None:
         wall, live = self._clock.wall(), self._ledger.live
@@ -106,20 +124,23 @@ class Placer:
         entry = self._ledger.live.get(placement.task_id)
         if entry is None or entry.task.status is not TaskStatus.QUEUED:
             return False
-        if not still_fits(placement, self._ledger.fleet, demand_of(entry.task)):
+        if not still_fits(placement, self._ledger.fleet, entry.task):
+            self._refused += 1
             self._room.set()
             return False
         self._ledger.apply(entry, placed(entry.task, placement.worker_id, placement.gpu_uuids, self._clock.wall()))
         return True
 
 
-def still_fits(placement: Placement, fleet: FleetCapacity, demand: Demand) -> bool:
-    """Whether the worker has now what the scheduler saw a moment ago."""
-    offer = fleet.offer_of(placement.worker_id)
+def still_fits(placement: Placement, fleet: FleetCapacity, task: Task) -> bool:
+    """Whether the worker may get the task, and has now what the policy saw a moment ago, or says that it saw."""
+    offer, demand = fleet.offer_of(placement.worker_id), demand_of(task)
     return (
         offer is not None
         and offer.refusal is None
         and offer.free_cpu_cores >= demand.cpu_cores
         and offer.free_memory_bytes >= demand.memory_bytes
+        and len(set(placement.gpu_uuids)) == len(placement.gpu_uuids) == demand.gpus
         and set(placement.gpu_uuids) <= set(offer.free_gpu_uuids)
+        and satisfies(offer, task.spec.constraints)
     )

@@ -16,10 +16,12 @@ from master.instruments import Instruments
 from master.tasks.absence import Absences
 from master.tasks.ledger import TaskLedger
 from master.tasks.mass_loss import MassLossGuard
+from master.tasks.placement.records import Policy
 from master.tasks.placer import Placer
 from master.tasks.ports import Changes, Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery, TaskStore
 from master.tasks.reasons import QueueReasons
 from master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
+from master.tasks.scheduler import plan
 from master.tasks.transitions import cancelled, submitted
 from master.tasks.watch import TaskWatch
 from master.tasks.workers import WorkerDesk
@@ -51,6 +53,7 @@ class TaskService:
         instruments: Instruments,
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
         new_id: Callable[[], str] = new_task_id,
+        policy: Policy = plan,
     ) -> None:
         terms: Terms = telemetry.terms
         self._store = store
@@ -60,7 +63,7 @@ class TaskService:
         self._ledger = TaskLedger(store, telemetry, instruments)
         self._guard = MassLossGuard()
         self.workers = WorkerDesk(self._ledger, store, Absences(self._guard), terms, clock)
-        self._placer = Placer(self._ledger, clock)
+        self._placer = Placer(self._ledger, clock, policy)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
         self._reasons = QueueReasons(self._ledger.fleet, self._placer)

@@ -1,6 +1,6 @@
 """What the scheduler is given and what it gives back, as immutable snapshots."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from master.tasks.records import Demand
@@ -46,6 +46,17 @@ class Plan(NamedTuple):
     placements: list[Placement]
     reservations: dict[str, str]
     """By worker id, the task for which the worker is kept: nothing behind that task was placed there."""
+
+
+Policy = Callable[[Sequence[Offer], Sequence[Waiting], float], Plan]
+"""``(offers, waiting, now) -> Plan``: who goes where, of those that wait, by what every worker has left.
+
+It is called in a native thread, one call at a time, with immutable snapshots: each worker once, those that take
+nothing (``refusal``) among them, and each queued task that may be placed now; ``now`` is on the clock of ``queued_at``.
+It waits for nothing and is done within a fraction of a second, for nothing is placed meanwhile.
+What it leaves out waits for the next round, at most five seconds later. Each placement is checked when it is carried
+out, so a wrong one costs a round, and never puts more on a worker than it has. An exception costs the round, too.
+"""
 
 
 def satisfies(offer: Offer, constraints: Mapping[str, tuple[str, ...]]) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 from master.config import Terms
 from master.store.store import SqlTaskStore
+from master.tasks.placement.records import Policy
 from master.tasks.records import Attempt, Task, TaskSpec
+from master.tasks.scheduler import plan
 from master.tasks.service import TaskService
 from master.telemetry.intake import registration_from
 from master.telemetry.manager import LIVENESS_CHECK_SECONDS
@@ -95,10 +97,10 @@ class Desk:
 class Party:
     """The service, its fleet and its store."""
 
-    def __init__(self, fleet: Fleet, store: SqlTaskStore) -> None:
+    def __init__(self, fleet: Fleet, store: SqlTaskStore, policy: Policy = plan) -> None:
         self.fleet = fleet
         self.store = store
-        self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port)
+        self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port, policy=policy)
         fleet.manager.add_observer(self.tasks.workers)
 
     def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> Desk:
@@ -135,10 +137,10 @@ class Party:
 
 
 @contextmanager
-def running_party(folder: Path, terms: Terms = Terms()) -> Iterator[Party]:  # noqa: B008 - immutable
+def running_party(folder: Path, terms: Terms = Terms(), policy: Policy = plan) -> Iterator[Party]:  # noqa: B008 - immutable
     """A master's tasks and fleet, on what is in the folder."""
     with running_fleet(terms) as fleet, running_store(folder) as store:
-        party = Party(fleet, store)
+        party = Party(fleet, store, policy)
         party.tasks.start()
         try:
             yield party

@@ -1,0 +1,179 @@
+"""master.tasks.policies, and what the placer makes of a policy that is not FleetPulse's own"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from master.errors import ConfigError
+from master.tasks.placement.records import Offer, Placement, Plan, Policy, Waiting
+from master.tasks.placer import STUCK_AFTER_SECONDS
+from master.tasks.policies import POLICIES_GROUP, policy_named
+from master.tasks.scheduler import plan
+from tests.master.fleet import settle, wait_until
+from tests.master.tasks.party import SMALL, Party, running_party
+
+# By name
+
+
+def installed(value: str) -> EntryPoints:
+    return EntryPoints([EntryPoint("other", value, POLICIES_GROUP), EntryPoint("another", value, "something.else")])
+
+
+def test_fleetpulses_own_needs_nothing_installed() -> None:
+    assert policy_named("best-fit", EntryPoints()) is plan
+
+
+def test_an_installed_one_by_its_name() -> None:
+    assert policy_named("other", installed("master.tasks.scheduler:plan")) is plan
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("another", "x:y", "no such policy is installed; there is best-fit, other"),
+        ("other", "master.nowhere:plan", "master.nowhere:plan cannot be loaded: ModuleNotFoundError"),
+        ("other", "master.tasks.scheduler:nothing", "cannot be loaded: AttributeError"),
+        ("other", "master.tasks.scheduler:MAX_RESERVED_WORKERS", "is no function"),
+    ],
+)
+def test_one_that_cannot_be_had(name: str, value: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        policy_named(name, installed(value))
+    assert str(caught.value).startswith(f"FLEETPULSE_PLACEMENT={name!r}: ")
+
+
+# In the placer
+
+Decide = Callable[[Waiting], Placement]
+
+
+@contextmanager
+def party_with(policy: Policy, folder: Path) -> Iterator[Party]:
+    with running_party(folder, policy=policy) as party:
+        yield party
+
+
+class Told:
+    """A policy that places every task as a test says, and counts its rounds."""
+
+    def __init__(self, decide: Decide) -> None:
+        self.decide = decide
+        self.rounds = 0
+
+    def __call__(self, offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> Plan:
+        self.rounds += 1
+        return Plan([self.decide(task) for task in waiting], {})
+
+
+def to(worker_id: str, *gpu_uuids: str) -> Decide:
+    return lambda task: Placement(task.task_id, worker_id, gpu_uuids)
+
+
+def test_it_decides(tmp_path: Path) -> None:
+    with party_with(Told(to("b")), tmp_path) as party:
+        party.worker("a")
+        b = party.worker("b")
+        party.placed(b)
+
+
+WRONG: dict[str, tuple[Decide, dict[str, Any]]] = {
+    "a worker that is not there": (to("nobody"), {}),
+    "a worker that is drained": (to("drained"), {}),
+    "more cores than there are": (to("small"), {"cpu_required": 2.0}),
+    "more memory than there is": (to("small"), {"memory_required": 9000}),
+    "no GPU for one that wants one": (to("gpus"), {"gpu_required": 1}),
+    "a GPU for one that wants none": (to("gpus", "GPU-a"), {}),
+    "one GPU twice": (to("gpus", "GPU-a", "GPU-a"), {"gpu_required": 2}),
+    "a GPU of another": (to("gpus", "GPU-z"), {"gpu_required": 1}),
+    "a worker that the task does not want": (to("small"), {"constraints": {"worker_id": ("gpus",)}}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_decision_is_not_carried_out_and_the_next_one_may_be_right(case: str, tmp_path: Path) -> None:
+    decide, fields = WRONG[case]
+    policy = Told(decide)
+    with party_with(policy, tmp_path) as party:
+        desks = [
+            party.worker("small", cores=1.0),
+            party.worker("gpus", gpus=["GPU-a", "GPU-b"]),
+            party.worker("drained"),
+        ]
+        party.tasks.drain("drained", "")
+        task_id = party.submit(SMALL._replace(**fields))
+        wait_until(lambda: policy.rounds >= 2)
+        assert [desk.starts() for desk in desks] == [[], [], []]
+        policy.decide = lambda task: plan(party.tasks._ledger.fleet.offers(), [task], 0.0).placements[0]
+        if "memory_required" not in fields:
+            wait_until(lambda: any((task_id, 1) in desk.starts() for desk in desks))
+
+
+def test_no_worker_gets_more_than_it_has(tmp_path: Path) -> None:
+    with party_with(Told(to("a")), tmp_path) as party:
+        a = party.worker("a", cores=3.0)
+        for _ in range(5):
+            party.submit()
+        wait_until(lambda: len(a.starts()) == 3)
+        settle()
+        assert len(a.starts()) == 3
+
+
+def test_a_policy_that_is_wrong_about_everything_is_not_asked_without_end(tmp_path: Path) -> None:
+    policy = Told(to("nobody"))
+    with party_with(policy, tmp_path) as party:
+        party.worker("a")
+        party.submit()
+        wait_until(lambda: policy.rounds >= 1)
+        gevent.sleep(1.2)
+        assert policy.rounds <= 5
+
+
+def test_a_policy_that_raises_or_says_nonsense_costs_its_rounds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Any] = [ValueError("no idea"), None, Plan([None], {})]  # type: ignore[list-item]
+
+    def policy(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> Plan:
+        if not answers:
+            return plan(offers, waiting, now)
+        answer = answers.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    with party_with(policy, tmp_path) as party:
+        a = party.worker("a")
+        first = party.submit()
+        for _ in range(3):
+            left = len(answers)
+            party.tasks._ledger.on_room()
+            wait_until(partial(lambda left: len(answers) < left, left))
+        party.tasks._ledger.on_room()
+        wait_until(lambda: (first, 1) in a.starts())
+    assert caplog.text.count("a round of the scheduler failed") == 3
+
+
+def test_a_policy_that_hangs_is_told(tmp_path: Path) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def policy(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> Plan:
+        entered.set()
+        released.wait(20.0)
+        return Plan([], {})
+
+    with party_with(policy, tmp_path) as party:
+        party.worker("a")
+        party.submit()
+        wait_until(entered.is_set)
+        assert party.tasks.what_is_wrong() is None
+        party.fleet.clock.advance(STUCK_AFTER_SECONDS + 1)
+        assert party.tasks.what_is_wrong() == "the placement of tasks has been thinking for 31 s"
+        released.set()
+        wait_until(lambda: party.tasks.what_is_wrong() is None)
