@@ -63,7 +63,9 @@ class Master:
         }
         health = resources.Health(checks, version("fleetpulse"))
         self._followers = Followers()
-        self.wsgi = create_wsgi(self.telemetry, self.tasks, views, exposition, instruments, health, self._followers)
+        self.wsgi = create_wsgi(
+            self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url
+        )
 
     def start(self) -> None:
         """Open the store, watch for silent workers and accept calls. Raises ``ConfigError``, ``StoreUnavailable``."""

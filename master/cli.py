@@ -78,6 +78,8 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_envvar=True, help="For how long an ended task is kept."),
         click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
+        click.option("--grafana-url", envvar="FLEETPULSE_GRAFANA_URL", default="", show_default="none",
+                     show_envvar=True, help="Where Grafana with the dashboards is, for links from the page."),
         click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
                      show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
     )  # fmt: skip
@@ -101,6 +103,7 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
             terms=config.check_terms(terms),
             log_level=settings["log_level"],
+            grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
         )
     except ConfigError as error:

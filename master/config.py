@@ -55,6 +55,8 @@ class MasterConfig(NamedTuple):
     grpc: Address = Address(LOOPBACK, 50051)
     terms: Terms = Terms()
     log_level: str = "info"
+    grafana_url: str | None = None
+    """Where the page's links to dashboards lead."""
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
 
@@ -83,6 +85,17 @@ def parse_duration(name: str, text: str) -> float:
     if not 0.0 < seconds < math.inf:
         raise ConfigError(f"{name}={text!r}: expected a duration above 0 as 5s, 500ms, 2m or 24h")
     return seconds
+
+
+def parse_link(name: str, text: str) -> str | None:
+    """The address of a site that a browser can go to, without a ``/`` at its end; ``None`` for an empty text.
+
+    Raises ``ConfigError`` that names the setting.
+    """
+    text = text.strip().rstrip("/")
+    if text and not re.fullmatch(r"https?://[^/\s\"'<>?#@]+(/[^\s\"'<>?#]*)?", text):
+        raise ConfigError(f"{name}={text!r}: expected an address as https://grafana.example or http://localhost:3000")
+    return text or None
 
 
 def check_terms(terms: Terms) -> Terms:

@@ -21,7 +21,7 @@ _STOPPED = (0, -signal.SIGTERM)
 
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
-    *("data_dir", "log_retention", "task_retention"),
+    *("grafana_url", "data_dir", "log_retention", "task_retention"),
 )
 
 

@@ -6,4 +6,4 @@ from hypothesis import settings
 settings.register_profile("fleetpulse", parent=settings(), deadline=None)
 settings.load_profile("fleetpulse")
 
-pytest_plugins = ["tests.docker_engine", "tests.postgres"]
+pytest_plugins = ["tests.browser", "tests.docker_engine", "tests.postgres"]

@@ -14,6 +14,7 @@ from master.config import (
     claim_port,
     parse_address,
     parse_duration,
+    parse_link,
 )
 from master.errors import ConfigError
 
@@ -140,3 +141,23 @@ def test_a_port_in_use() -> None:
 def test_a_host_that_is_not_here(host: str) -> None:
     with pytest.raises(ConfigError, match="HTTP_PORT: "):
         claim_port("HTTP_PORT", Address(host, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://grafana.example/", "https://grafana.example"),
+        (" http://localhost:3000/a/b ", "http://localhost:3000/a/b"),
+        ("", None),
+    ],
+)
+def test_links(text: str, expected: str | None) -> None:
+    assert parse_link("FLEETPULSE_GRAFANA_URL", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["grafana.example", "javascript:alert(1)", "https://", "https://a b", "https://u:p@host"]
+)
+def test_what_is_no_link(text: str) -> None:
+    with pytest.raises(ConfigError, match="FLEETPULSE_GRAFANA_URL"):
+        parse_link("FLEETPULSE_GRAFANA_URL", text)

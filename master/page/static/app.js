@@ -51,11 +51,11 @@ function navigate(isFirst = false) {
 }
 
 function showConnection(state, text) {
-  if (connection.dataset.state === state) return;
-  const hadOne = connection.dataset.state !== 'connecting';
+  const says = connection.querySelector('.connection-text');
+  if (says.textContent === text) return;
   connection.dataset.state = state;
-  setText(connection.querySelector('.connection-text'), text);
-  if (hadOne || state === 'live') announce('connection', text);
+  setText(says, text);
+  announce('connection', text);
 }
 
 function submit() {

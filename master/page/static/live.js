@@ -3,7 +3,7 @@
 import { workerEvents, workers } from './api.js';
 
 const FAILURES_BEFORE_POLLING = 3;
-const RETRY_MS = 3000;
+const RETRY_MS = 1000;
 const POLL_MS = 5000;
 const HIDDEN_MS = 10000;
 
@@ -79,7 +79,7 @@ export class Live {
     this.stop();
     if (this.failures >= FAILURES_BEFORE_POLLING) this.poll();
     else this.tell('connecting', 'reconnecting');
-    this.after(this.failures < FAILURES_BEFORE_POLLING ? RETRY_MS : RETRY_MS * 5, () => this.start());
+    this.after(this.failures < FAILURES_BEFORE_POLLING ? RETRY_MS : RETRY_MS * 10, () => this.start());
   }
 
   async poll() {
