@@ -14,6 +14,7 @@ import platformdirs
 from dotenv import load_dotenv
 
 from master import config
+from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
 from master.up import Supervisor
 
@@ -34,14 +35,25 @@ class LazyGroup(click.Group):
             return command
         return None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Ctrl-C where the command has no answer to it, as while it is loaded, ends in silence."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+
+_HELP = f"""Telemetry and Docker tasks for a fleet of machines.
+
+Every setting is a flag, an environment variable or a line in a .env file in this folder, in this order.
+
+{EXIT_CODES}"""
+
+
+@click.group(cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("fleetpulse"), prog_name="fleetpulse")
 def fleetpulse() -> None:
-    """Telemetry for a fleet of machines.
-
-    Every setting is a flag, an environment variable or a line in a .env file in this folder, in this order.
-    """
+    """The group of all commands."""
 
 
 def main() -> None:
@@ -88,6 +100,18 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_shell_option = click.option(
+    "--shell", "has_shell", is_flag=True,
+    help="Open the prompt of `fleetpulse shell` here; the log goes to a file in the data directory.",
+)  # fmt: skip
+
+
+def _prompt(settings: dict[str, Any]) -> Callable[[str], int]:
+    from master.console.shell import run_shell  # noqa: PLC0415 - only needed with --shell
+
+    return lambda url: run_shell(url, settings["data_dir"])
+
+
 def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
     """The settings, parsed and checked, with ports that are free. Raises ``click.UsageError``."""
     try:
@@ -119,23 +143,10 @@ def _placement(name: str) -> str:
     return name
 
 
-def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
-    database_url = settings["database_url"]
-    if database_url is not None:
-        from master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and mostly not needed
-
-        parse_database_url(database_url)
-    return config.StoreConfig(
-        data_dir=settings["data_dir"],
-        database_url=database_url,
-        log_retention_seconds=config.parse_duration("FLEETPULSE_LOG_RETENTION", settings["log_retention"]),
-        task_retention_seconds=config.parse_duration("FLEETPULSE_TASK_RETENTION", settings["task_retention"]),
-    )
-
-
 @click.command("master")
 @_master_options
-def master_command(**settings: Any) -> None:
+@_shell_option
+def master_command(has_shell: bool, **settings: Any) -> None:
     """Run the master: REST, /metrics and the port that workers connect to."""
     from master.server import MasterServer, configure_logging, refuse_several_processes  # noqa: PLC0415 - heavy
 
@@ -144,6 +155,11 @@ def master_command(**settings: Any) -> None:
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     master_config = _master_config(settings)
+    if has_shell:
+        supervisor = Supervisor(
+            master_config, settings, None, echo=click.echo, has_worker=False, prompt=_prompt(settings)
+        )
+        raise SystemExit(supervisor.run())
     configure_logging(master_config.log_level)
     MasterServer(master_config).run()
 
@@ -151,7 +167,9 @@ def master_command(**settings: Any) -> None:
 @click.command("up")
 @_master_options
 @click.option("--worker-id", envvar="FLEETPULSE_WORKER_ID", show_envvar=True, help="Id of this machine's worker.")
-def up_command(worker_id: str | None, **settings: Any) -> None:
+@_shell_option
+def up_command(worker_id: str | None, has_shell: bool, **settings: Any) -> None:
     """Run a master and this machine's worker together; Ctrl-C stops both."""
     master_config = _master_config(settings)
-    raise SystemExit(Supervisor(master_config, settings, worker_id, echo=click.echo).run())
+    prompt = _prompt(settings) if has_shell else None
+    raise SystemExit(Supervisor(master_config, settings, worker_id, echo=click.echo, prompt=prompt).run())

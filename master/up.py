@@ -1,16 +1,24 @@
-"""``fleetpulse up``: a master and this machine's worker as two child processes that live and die together."""
+"""``fleetpulse up``: a master and this machine's worker as two child processes that live and die together.
 
+With a prompt in the same terminal they write to a file, and end when somebody leaves the prompt.
+"""
+
+import contextlib
 import http.client
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from master.config import Address, MasterConfig
+
+LOG_NAME = "up.log"
 
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0
@@ -22,6 +30,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
+    *("history_retention", "history_long_retention"),
 )
 
 
@@ -29,15 +38,27 @@ class Supervisor:
     """Starts both processes, tells where to look, and stops both when one ends or a signal comes."""
 
     def __init__(
-        self, config: MasterConfig, settings: dict[str, Any], worker_id: str | None, echo: Callable[[str], None]
+        self,
+        config: MasterConfig,
+        settings: dict[str, Any],
+        worker_id: str | None,
+        echo: Callable[[str], None],
+        *,
+        has_worker: bool = True,
+        prompt: Callable[[str], object] | None = None,
     ) -> None:
+        """``prompt`` has the terminal while both run; called with the master's URL, it returns when one leaves it."""
         self._config = config
         self._echo = echo
+        self._has_worker = has_worker
+        self._prompt = prompt
+        self._log = None if prompt is None else config.store.data_dir / LOG_NAME
         self._stop_signal: int | None = None
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         # Not as a flag: everybody on the machine may read those, and a password may be in it.
         database_url = config.store.database_url
         self._environment = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
+        self._environment["FLEETPULSE_PROMETHEUS_URL"] = config.history.prometheus_url or ""
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
@@ -58,13 +79,17 @@ class Supervisor:
         try:
             self._start("master")
             if self._wait_until_ready():
-                self._start("worker")
+                if self._has_worker:
+                    self._start("worker")
                 self._say_where_to_look()
+                if self._prompt is not None:
+                    self._talk(self._prompt)
             ended = self._wait_for_an_end()
         finally:
             failures = self._stop_all()
         if self._stop_signal is None:
-            self._echo(f"The {ended} ended by itself; its messages above say why.")
+            where = "its messages above say" if self._log is None else f"{self._log} says"
+            self._echo(f"The {ended} ended by itself; {where} why.")
             return 1
         return 1 if failures else 0
 
@@ -72,10 +97,45 @@ class Supervisor:
         self._stop_signal = number
 
     def _start(self, name: str) -> None:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops each child once and in order.
-        self._children[name] = subprocess.Popen(
-            [sys.executable, *self._commands[name]], env=self._environment, start_new_session=True
-        )
+        with contextlib.ExitStack() as files:
+            output = None if self._log is None else files.enter_context(_opened(self._log))
+            # A session of its own: Ctrl-C reaches this process alone, which then stops each child once and in order.
+            self._children[name] = subprocess.Popen(
+                [sys.executable, *self._commands[name]],
+                env=self._environment, start_new_session=True, stdout=output, stderr=output,
+                stdin=None if output is None else subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def _talk(self, prompt: Callable[[str], object]) -> None:
+        """Hand the terminal over, until somebody leaves the prompt, a signal comes or a child ends."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._leave_prompt)
+        is_over = threading.Event()
+        watch = threading.Thread(target=self._end_prompt_with_children, args=(is_over,), name="children", daemon=True)
+        watch.start()
+        try:
+            prompt(f"http://{_reachable(self._config.http)}")
+            self._stop_signal = signal.SIGTERM
+        except SystemExit:
+            pass  # _leave_prompt says why
+        finally:
+            is_over.set()
+            watch.join()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, self._on_signal)
+
+    def _leave_prompt(self, number: int, _frame: object) -> None:
+        if self._first_ended() is None:
+            self._stop_signal = number
+        # Of all exceptions the one that passes through an event loop and puts the terminal in order.
+        raise SystemExit
+
+    def _end_prompt_with_children(self, is_over: threading.Event) -> None:
+        while not is_over.wait(_WATCH_SECONDS):
+            if self._first_ended() is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
     def _wait_until_ready(self) -> bool:
         deadline = time.monotonic() + _READY_SECONDS
@@ -110,15 +170,25 @@ class Supervisor:
 
     def _say_where_to_look(self) -> None:
         url = f"http://{_reachable(self._config.http)}"
-        self._echo(
-            f"\nFleetPulse {version('fleetpulse')} is up.\n"
-            f"  telemetry   curl -s {url}/telemetry\n"
-            f"  metrics     curl -s {url}/metrics\n"
-            f"  tasks       curl -s {url}/api/tasks\n"
-            f"  health      curl -s {url}/health\n"
-            f"  workers connect to {self._config.grpc}\n"
-            "Ctrl-C stops the master and the worker.\n"
-        )
+        lines = [
+            f"\nFleetPulse {version('fleetpulse')} is up.",
+            f"  telemetry   curl -s {url}/telemetry",
+            f"  metrics     curl -s {url}/metrics",
+            f"  tasks       curl -s {url}/api/tasks",
+            f"  health      curl -s {url}/health",
+            f"  workers connect to {self._config.grpc}",
+        ]
+        both = "the master and the worker" if self._has_worker else "the master"
+        if self._log is None:
+            lines.append(f"Ctrl-C stops {both}.\n")
+        else:
+            lines += [f"  log in {self._log}", f"Leaving the prompt stops {both}.\n"]
+        self._echo("\n".join(lines))
+
+
+def _opened(log: Path) -> BinaryIO:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("ab")
 
 
 def _reachable(address: Address) -> Address:

@@ -1,0 +1,117 @@
+"""Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
+
+import http
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from master.console.answers import no_master
+from master.console.client import MasterClient, Query
+from master.console.errors import ConsoleError, UnknownId, Unreachable
+
+_MOST_BUFFERED = 64 * 1024 * 1024
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0)
+PATIENCE_SECONDS = 60.0
+
+
+class Event(NamedTuple):
+    """One event; ``data`` is JSON, ``id`` the newest that there was."""
+
+    kind: str
+    data: Any
+    id: str | None
+
+
+def parse(pieces: Iterable[bytes]) -> Iterator[Event]:
+    """The events of a stream that comes in pieces of any size. Raises ``ValueError`` where it is no such stream."""
+    kind, data, last_id = "message", list[str](), None
+    for line in _lines(pieces):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield Event(kind, json.loads("\n".join(data)), last_id)
+            kind, data = "message", []
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif name == "id":
+            last_id = value
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    buffer = b""
+    for piece in pieces:
+        *complete, buffer = (buffer + piece).split(b"\n")
+        for line in complete:
+            yield line.removesuffix(b"\r").decode(errors="replace")
+        if len(buffer) > _MOST_BUFFERED:
+            raise ValueError("a line without end")
+
+
+def follow(
+    client: MasterClient,
+    path: str,
+    query: Query,
+    *,
+    is_last: Callable[[Event], bool],
+    note: Callable[[str], None],
+    sleep: Callable[[float], object] = time.sleep,
+    patience_seconds: float = PATIENCE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Event]:
+    """The events of a path up to the last one. A connection that breaks is made again where it broke.
+
+    Raises ``Unreachable`` when that did not work for so long; whatever else the first answer says is raised at once.
+    """
+    last_id: str | None = None
+    has_heard, failures, since = False, 0, clock()
+    while True:
+        try:
+            for event in _once(client, path, query, last_id):
+                has_heard, failures, last_id = True, 0, event.id or last_id
+                yield event
+                if is_last(event):
+                    return
+            reason: ConsoleError = Unreachable(f"the master at {client.url} ended the stream")
+        except (UnknownId, Lasting):
+            raise
+        except ConsoleError as error:
+            if not has_heard:
+                raise
+            reason = error
+        if failures == 0:
+            since = clock()
+            note(f"{reason.message.partition('. ')[0]}; trying again")
+        elif clock() - since > patience_seconds:
+            raise reason
+        sleep(_PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS) - 1)])
+        failures += 1
+
+
+def _once(client: MasterClient, path: str, query: Query, last_id: str | None) -> Iterator[Event]:
+    headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
+    with client.stream(path, query, headers) as response:
+        if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            raise no_master(client.url, "it answers no events where a master does")
+        try:
+            for event in parse(client.pieces(response)):
+                if event.kind == "problem":
+                    raise _problem(event.data)
+                yield event
+        except ValueError:
+            raise no_master(client.url, "what it sends are no events of a master") from None
+
+
+def _problem(data: Any) -> ConsoleError:
+    """What a master says that cannot go on: later it can, unless the fault is the reader's."""
+    known = data if isinstance(data, dict) else {}
+    detail, status = str(known.get("detail", "the master cannot go on")), known.get("status", 500)
+    is_lasting = isinstance(status, int) and status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    return Lasting(detail) if is_lasting else ConsoleError(detail)
+
+
+class Lasting(ConsoleError):
+    """Trying again would not help."""
