@@ -1,6 +1,7 @@
 """Rows that may be there already, said alike to both databases."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, func
@@ -9,28 +10,43 @@ from sqlalchemy.dialects import postgresql, sqlite
 Rows = Sequence[Mapping[str, Any]]
 
 
-def insert_or_keep(connection: Connection, table: Table, rows: Rows, keys: Sequence[str]) -> None:
+def insert_or_keep(connection: Connection, table: Table, rows: Rows, keys: tuple[str, ...]) -> None:
     """A row that is there stays as it is."""
     if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=keys), rows)
+        connection.execute(_keeping(connection.dialect.name, table, keys), rows)
 
 
 def insert_or_change(
     connection: Connection,
     table: Table,
     rows: Rows,
-    keys: Sequence[str],
-    changes: Sequence[str],
-    keep_if_null: Sequence[str] = (),
+    keys: tuple[str, ...],
+    changes: tuple[str, ...],
+    keep_if_null: tuple[str, ...] = (),
 ) -> None:
     """Of a row that is there only ``changes`` are written, and ``keep_if_null`` where the new value is not null."""
     if rows:
-        insert = _insert(connection, table)
-        new = {name: insert.excluded[name] for name in changes}
-        new |= {name: func.coalesce(insert.excluded[name], table.c[name]) for name in keep_if_null}
-        connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=new), rows)
+        connection.execute(_changing(connection.dialect.name, table, keys, changes, keep_if_null), rows)
 
 
-def _insert(connection: Connection, table: Table) -> Any:
+# Statements are made once: making one takes several times longer than executing it.
+
+
+@cache
+def _keeping(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
+    return _insert(dialect, table).on_conflict_do_nothing(index_elements=keys)
+
+
+@cache
+def _changing(
+    dialect: str, table: Table, keys: tuple[str, ...], changes: tuple[str, ...], keep_if_null: tuple[str, ...]
+) -> Any:
+    insert = _insert(dialect, table)
+    new = {name: insert.excluded[name] for name in changes}
+    new |= {name: func.coalesce(insert.excluded[name], table.c[name]) for name in keep_if_null}
+    return insert.on_conflict_do_update(index_elements=keys, set_=new)
+
+
+def _insert(dialect: str, table: Table) -> Any:
     # Both dialects spell it alike, but have no common type for it.
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)

@@ -4,6 +4,7 @@ CPU counts in microcores: the kernel's CPU quotas cannot tell apart less than te
 floats is far below one.
 """
 
+from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
@@ -50,8 +51,14 @@ def demanded(demand: Demand) -> Amounts:
 
 
 def free(offer: Offer) -> Amounts:
-    return Amounts(round(offer.free_cpu_cores * _MICRO), offer.free_memory_bytes, len(offer.free_gpu_uuids))
+    return _amounts(offer.free_cpu_cores, offer.free_memory_bytes, len(offer.free_gpu_uuids))
 
 
 def total(offer: Offer) -> Amounts:
-    return Amounts(round(offer.cpu_cores * _MICRO), offer.memory_bytes, len(offer.gpu_uuids))
+    return _amounts(offer.cpu_cores, offer.memory_bytes, len(offer.gpu_uuids))
+
+
+@lru_cache(maxsize=16_384)
+def _amounts(cpu_cores: float, memory_bytes: int, gpus: int) -> Amounts:
+    # Asked of every worker in each round, and most have not changed since the last.
+    return Amounts(round(cpu_cores * _MICRO), memory_bytes, gpus)
