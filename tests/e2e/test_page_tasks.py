@@ -1,0 +1,160 @@
+"""The page in a real browser: tasks on a real Docker Engine, from the form to the exit code."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import Visit, visit_to
+from tests.docker_engine import Engine
+from tests.e2e.a11y import complaints
+from tests.e2e.jobs import Site
+from tests.e2e.masters import Master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+MARKUP = "<img src=x onerror=window.isBroken=1>"
+
+
+@pytest.fixture(scope="module")
+def site(shared_processes: Processes, shared_master: Master, docker_engine: Engine) -> Iterator[Site]:
+    site = Site(shared_processes, shared_master, docker_engine)
+    site.worker("dock-page")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Visit]:
+    with visit_to(browser, site.master.url) as visit:
+        yield visit
+
+
+def fill(page: Page, **fields: str) -> None:
+    """Open the form and fill these fields."""
+    page.get_by_role("button", name="Submit a task").click()
+    for name, value in fields.items():
+        page.locator(f"dialog [name={name}]").fill(value)
+
+
+def send(page: Page) -> None:
+    page.get_by_role("dialog").get_by_role("button", name="Submit").click()
+
+
+def test_a_task_is_submitted_followed_and_its_exit_code_seen(visit: Visit, site: Site) -> None:
+    page = visit.open()
+    command = "sh -c 'echo one; sleep 1; echo two; exit 3'"
+    fill(page, docker_image=site.engine.image, command=command, name="counts", cpu_required="0.1", memory_required="32")
+    page.locator("dialog [name=env]").fill("A=1\nB=x=y")
+    page.locator("dialog [name=constraints]").fill("worker_id=dock-page")
+    send(page)
+    expect(page.get_by_role("heading", name="counts", level=1)).to_be_visible()
+    expect(page.locator(".lines")).to_have_text("one\ntwo\n")
+    expect(page.locator(".title-line .status")).to_have_text("failed · exit code 3")
+    expect(page.locator(".log-head .note")).to_have_text("failed, exit code 3")
+    expect(page.locator("#announcements")).to_contain_text("failed, exit code 3")
+    expect(page.locator(".facts")).to_contain_text("A, B")
+    expect(page.get_by_role("table", name="Attempts")).to_contain_text("dock-page")
+    assert complaints(page) == []
+    page.get_by_role("link", name="Tasks", exact=True).first.click()
+    row = page.locator("tbody tr", has_text="counts")
+    expect(row.locator(".status")).to_have_text("failed")
+    expect(row).to_contain_text("dock-page")
+    expect(row.locator('[data-title="Exit code"]')).to_have_text("3")
+    assert complaints(page) == []
+
+
+def test_what_is_wrong_is_said_at_its_field(visit: Visit, site: Site) -> None:
+    page = visit.open()
+    fill(page, docker_image="http://nowhere/x", cpu_required="0", memory_required="much", priority="7", env="9=1")
+    send(page)
+    said = {name: page.locator(f"dialog [data-field={name}] .error") for name in ("docker_image", "cpu_required")}
+    expect(said["docker_image"]).to_contain_text("not a URL")
+    expect(said["cpu_required"]).to_have_text("must be at least 0.01")
+    for name in ("docker_image", "cpu_required", "memory_required", "env"):
+        expect(page.locator(f"dialog [name={name}]")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("dialog [name=priority]")).not_to_have_attribute("aria-invalid", "true")
+    expect(page.locator("dialog [name=docker_image]")).to_be_focused()
+    assert complaints(page) == []
+    for name, value in {"docker_image": site.engine.image, "cpu_required": "0.1", "memory_required": "32"}.items():
+        page.locator(f"dialog [name={name}]").fill(value)
+    page.locator("dialog [name=env]").fill("")
+    page.locator("dialog [name=name]").fill("right at last")
+    send(page)
+    expect(page.get_by_role("heading", name="right at last", level=1)).to_be_visible()
+
+
+def test_a_task_is_cancelled_from_the_list(visit: Visit, site: Site) -> None:
+    task_id = site.jobs.submit("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done", name="endless")
+    site.jobs.when(task_id, "running")
+    page = visit.open("/tasks?status=running")
+    page.get_by_role("button", name="Cancel endless").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the task").click()
+    expect(page.locator("tbody tr", has_text=task_id)).to_have_count(0)
+    assert site.jobs.ended(task_id)["status"] == "cancelled"
+    page.get_by_role("link", name="cancelled").click()
+    expect(page.locator("tbody tr", has_text=task_id).locator(".status")).to_have_text("cancelled")
+
+
+def test_a_task_that_waits_says_why(visit: Visit, site: Site) -> None:
+    task_id = site.jobs.submit(name="too large", memory_required=16_777_216)
+    page = visit.open("/tasks?status=queued")
+    row = page.locator("tbody tr", has_text=task_id)
+    expect(row.locator(".why")).to_have_text(str(site.jobs.get(task_id)["queue_reason"]))
+    row.get_by_role("link", name="too large").click()
+    expect(page.locator(".why-line")).to_contain_text("memory", ignore_case=True)
+    page.get_by_role("button", name="Cancel the task").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the task").click()
+    expect(page.locator(".title-line .status")).to_have_text("cancelled")
+
+
+def test_markup_in_names_and_logs_stays_text(visit: Visit, site: Site) -> None:
+    script = f"echo '{MARKUP}<script>window.isBroken=1</script>'"
+    task_id = site.jobs.submit("sh", "-c", script, name=MARKUP, labels={"a": MARKUP}, env={"A": MARKUP})
+    site.jobs.ended(task_id)
+    page = visit.open(f"/tasks/{task_id}")
+    expect(page.locator(".lines")).to_contain_text(f"{MARKUP}<script>window.isBroken=1</script>")
+    expect(page.locator("main h1")).to_have_text(MARKUP)
+    page.goto(f"{visit.url}/#/tasks")
+    expect(page.get_by_role("link", name=MARKUP)).to_be_visible()
+    page.goto(f"{visit.url}/#/workers/dock-page")
+    expect(page.get_by_role("link", name=MARKUP)).to_be_visible()
+    assert page.evaluate("window.isBroken") is None
+    assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+
+
+def test_a_long_log_is_cut_where_it_begins_and_stays_where_one_reads(visit: Visit, site: Site) -> None:
+    script = "seq 20000; while [ ! -e /tmp/on ]; do sleep 0.1; done; seq 20001 20050"
+    task_id = site.jobs.submit("sh", "-c", script, name="long")
+    page = visit.open(f"/tasks/{task_id}")
+    lines, log = page.locator(".lines"), page.locator(".log")
+    expect(lines).to_contain_text("20000\n")
+    expect(page.locator(".cut")).to_be_visible()
+    text = str(lines.text_content())
+    assert 4_000 <= text.count("\n") <= 5_200
+    assert page.evaluate("document.querySelectorAll('.lines *').length") < 60
+    assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 30
+    log.evaluate("log => { log.scrollTop = 2000; }")
+    expect(page.locator(".jump")).to_be_visible()
+    container = eventually(lambda: site.containers("dock-page", task_id))[0]
+    with site.engine.client() as client:
+        client.containers.get(str(container.id)).exec_run(["touch", "/tmp/on"])
+    expect(lines).to_contain_text("20050\n")
+    assert abs(log.evaluate("log => log.scrollTop") - 2000) < 1500
+    expect(page.locator(".jump")).to_be_visible()
+    page.locator(".jump").click()
+    expect(page.locator(".jump")).to_be_hidden()
+    assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 30
+
+
+def test_counts_of_tasks_lead_to_the_tasks(visit: Visit, site: Site) -> None:
+    task_id = site.jobs.submit("true", name="counted")
+    site.jobs.ended(task_id)
+    page = visit.open()
+    count = json.dumps(site.master.json("/api/overview")["tasks"]["completed"])
+    expect(page.locator('.tile[data-status="completed"] .tile-value')).to_have_text(count)
+    page.locator('.tile[data-status="completed"]').click()
+    expect(page.locator("tbody tr", has_text="counted")).to_be_visible()
