@@ -12,17 +12,23 @@ import falcon
 
 from master.api import middleware, problems, resources
 from master.api.followers import Followers
+from master.api.history import HistoryReader, history_resources
 from master.api.reference import reference_resources
 from master.api.routes import ROUTES
 from master.api.serving import serve
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
-from master.config import MasterConfig, StoreConfig
+from master.config import HistoryConfig, MasterConfig, StoreConfig
+from master.history.ports import Tier
+from master.history.recorder import Recorder
+from master.history.service import HistoryService
 from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.page.resources import page_resources
+from master.prometheus.client import PrometheusClient
+from master.prometheus.history import PrometheusHistory
 from master.rpc.server import RpcServer
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
@@ -34,6 +40,9 @@ from master.telemetry.lazy import LazyView
 from master.telemetry.manager import TelemetryManager
 
 _LOGGER = logging.getLogger(__name__)
+
+_PROMETHEUS_SECONDS = 8.0
+"""For so long it may think about a history; then the store answers."""
 
 _STREAMS_BESIDE_WORKERS = 500
 """Streams that may be open beyond one a worker: those not registered yet, and old ones about to be superseded."""
@@ -53,6 +62,15 @@ class Master:
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
         self.tasks = TaskService(self._store, self.telemetry, instruments, policy=policy)
         self.telemetry.add_observer(self.tasks.workers)
+        tiers = history_tiers(config.history)
+        self._recorder = Recorder(self._store.history, tiers, instruments, config.terms.inactivity_timeout_seconds)
+        if tiers:
+            self.telemetry.set_update_callback(self._recorder.record)
+        url = config.history.prometheus_url
+        self._prometheus = None if url is None else PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
+        history = HistoryService(
+            self._store.history, self._recorder, tiers, instruments, self.telemetry.knows_worker, self._prometheus
+        )
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams)
         checks = {
@@ -60,12 +78,14 @@ class Master:
             "grpc": self._rpc.what_is_wrong,
             "store": self._store.what_is_wrong,
             "tasks": self.tasks.what_is_wrong,
+            "history": self._recorder.what_is_wrong,
         }
         health = resources.Health(checks, version("fleetpulse"))
         self._followers = Followers()
         self.wsgi = create_wsgi(
-            self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url
-        )
+            self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
+            history=history,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Open the store, watch for silent workers and accept calls. Raises ``ConfigError``, ``StoreUnavailable``."""
@@ -77,6 +97,7 @@ class Master:
             view.start()
         self._store.start()
         self.tasks.start()
+        self._recorder.start()
         self._rpc.start()
 
     def end_long_answers(self) -> None:
@@ -88,10 +109,21 @@ class Master:
         self._rpc.stop()
         self.tasks.stop()
         self.telemetry.shutdown()
+        self._recorder.stop()
+        if self._prometheus is not None:
+            self._prometheus.close()
         for view in self._views:
             view.stop()
         self._store.stop()
         _LOGGER.info("the master has stopped")
+
+
+def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
+    """The points that are kept: of 15 seconds in rows of a quarter of an hour, and of 5 minutes in rows of 3 hours."""
+    if config.short_seconds is None:
+        return ()
+    short = Tier(15, 60, config.short_seconds)
+    return (short,) if config.long_seconds is None else (short, Tier(300, 36, config.long_seconds))
 
 
 def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
@@ -107,7 +139,7 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     )
 
 
-def create_wsgi(
+def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     telemetry: TelemetryManager,
     tasks: TaskService,
     views: FleetViews,
@@ -116,6 +148,8 @@ def create_wsgi(
     health: resources.Health,
     followers: Followers,
     grafana_url: str | None = None,
+    *,
+    history: HistoryReader,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
@@ -126,6 +160,7 @@ def create_wsgi(
     answering = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),
+        **history_resources(history),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
         "/metrics": MetricsResource(exposition, instruments),

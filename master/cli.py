@@ -92,6 +92,14 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
         click.option("--grafana-url", envvar="FLEETPULSE_GRAFANA_URL", default="", show_default="none",
                      show_envvar=True, help="Where Grafana with the dashboards is, for links from the page."),
+        click.option("--history-retention", envvar="FLEETPULSE_HISTORY_RETENTION", default="24h", show_default=True,
+                     show_envvar=True,
+                     help="For how long points of 15 seconds are kept of every reading; off: there is no history."),
+        click.option("--history-long-retention", envvar="FLEETPULSE_HISTORY_LONG_RETENTION", default="30d",
+                     show_default=True, show_envvar=True,
+                     help="For how long points of 5 minutes are kept of every reading, or off."),
+        click.option("--prometheus-url", envvar="FLEETPULSE_PROMETHEUS_URL", default="", show_default="none",
+                     show_envvar=True, help="A Prometheus that scrapes this master, to ask for history first."),
         click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
                      show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
     )  # fmt: skip
@@ -126,6 +134,7 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
             grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
             terms=config.check_terms(terms),
+            history=_history_config(settings),
             log_level=settings["log_level"],
             grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
@@ -141,6 +150,29 @@ def _placement(name: str) -> str:
 
         policy_named(name, entry_points(group=POLICIES_GROUP))
     return name
+
+
+def _history_config(settings: dict[str, Any]) -> config.HistoryConfig:
+    url = settings["prometheus_url"].strip()
+    return config.HistoryConfig(
+        config.parse_retention("FLEETPULSE_HISTORY_RETENTION", settings["history_retention"]),
+        config.parse_retention("FLEETPULSE_HISTORY_LONG_RETENTION", settings["history_long_retention"]),
+        config.parse_http_url("FLEETPULSE_PROMETHEUS_URL", url) if url else None,
+    )
+
+
+def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
+    database_url = settings["database_url"]
+    if database_url is not None:
+        from master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and mostly not needed
+
+        parse_database_url(database_url)
+    return config.StoreConfig(
+        data_dir=settings["data_dir"],
+        database_url=database_url,
+        log_retention_seconds=config.parse_duration("FLEETPULSE_LOG_RETENTION", settings["log_retention"]),
+        task_retention_seconds=config.parse_duration("FLEETPULSE_TASK_RETENTION", settings["task_retention"]),
+    )
 
 
 @click.command("master")

@@ -5,6 +5,7 @@ import re
 import socket
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from master.errors import ConfigError
 
@@ -47,6 +48,17 @@ class StoreConfig(NamedTuple):
     task_retention_seconds: float = 90 * 24 * 3600.0
 
 
+class HistoryConfig(NamedTuple):
+    """For how long points of 15 seconds and of 5 minutes are kept of each reading; ``None``: none are.
+
+    ``prometheus_url`` is of a Prometheus that scrapes this master, and answers instead of the store when it does.
+    """
+
+    short_seconds: float | None = 24 * 3600.0
+    long_seconds: float | None = 30 * 24 * 3600.0
+    prometheus_url: str | None = None
+
+
 class MasterConfig(NamedTuple):
     """Everything that a master is told from outside."""
 
@@ -54,6 +66,7 @@ class MasterConfig(NamedTuple):
     http: Address = Address(LOOPBACK, 8080)
     grpc: Address = Address(LOOPBACK, 50051)
     terms: Terms = Terms()
+    history: HistoryConfig = HistoryConfig()
     log_level: str = "info"
     grafana_url: str | None = None
     """Where the page's links to dashboards lead."""
@@ -96,6 +109,23 @@ def parse_link(name: str, text: str) -> str | None:
     if text and not re.fullmatch(r"https?://[^/\s\"'<>?#@]+(/[^\s\"'<>?#]*)?", text):
         raise ConfigError(f"{name}={text!r}: expected an address as https://grafana.example or http://localhost:3000")
     return text or None
+
+
+def parse_retention(name: str, text: str) -> float | None:
+    """A duration, or ``None`` for ``off``. Raises ``ConfigError``."""
+    return None if text.strip().lower() == "off" else parse_duration(name, text)
+
+
+def parse_http_url(name: str, text: str) -> str:
+    """Raises ``ConfigError``, which does not repeat the URL: there may be a password in it."""
+    try:
+        parts = urlsplit(text.strip())
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not text.strip().isprintable():
+        raise ConfigError(f"{name}: expected a URL as http://prometheus.example:9090")
+    return text.strip()
 
 
 def check_terms(terms: Terms) -> Terms:

@@ -18,6 +18,8 @@
     ├── IdempotencyConflict      the key was used for another request
     ├── InvalidCursor            a page was asked for by a cursor that the master did not give
     ├── LogExpired               the log was there and has been pruned
+    ├── HistoryOff               no history of telemetry is kept
+    ├── PrometheusUnavailable    Prometheus, which has the longer history, does not answer as it should
     ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
     └── MasterStopping           the master is on its way out
 
@@ -145,6 +147,18 @@ class LogExpired(FleetPulseError):
     """The log was there and has been pruned."""
 
     reason = "log_expired"
+
+
+class HistoryOff(FleetPulseError):
+    """The master was told to keep no history of telemetry."""
+
+    reason = "history_off"
+
+
+class PrometheusUnavailable(FleetPulseError):
+    """Prometheus, which has the longer history, cannot be reached, is too slow, or refuses."""
+
+    reason = "prometheus_unavailable"
 
 
 class StoreUnavailable(FleetPulseError):

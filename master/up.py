@@ -30,6 +30,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
+    *("history_retention", "history_long_retention"),
 )
 
 
@@ -57,6 +58,7 @@ class Supervisor:
         # Not as a flag: everybody on the machine may read those, and a password may be in it.
         database_url = config.store.database_url
         self._environment = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
+        self._environment["FLEETPULSE_PROMETHEUS_URL"] = config.history.prometheus_url or ""
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),

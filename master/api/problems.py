@@ -25,6 +25,8 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.IdempotencyConflict: 409,
     errors.LogExpired: 410,
     errors.InvalidCursor: 422,
+    errors.HistoryOff: 404,
+    errors.PrometheusUnavailable: 503,
     errors.StoreUnavailable: 503,
 }
 

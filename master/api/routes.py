@@ -19,6 +19,8 @@ from typing import Any
 
 from master.access import Role
 from master.api.discovery import TargetsQuery
+from master.api.history import History
+from master.api.history_query import HistoryQuery
 from master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
 from master.api.page_routes import PAGE
 from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, StreamQuery, TaskListQuery
@@ -80,6 +82,11 @@ WORKERS = (
     )),
     Route("/telemetry/{worker_id}", "Workers", (
         _look("get_worker_telemetry", "one record", WorkerRecord, 404),
+    )),
+    Route("/telemetry/{worker_id}/history", "Workers", (
+        Operation("GET", "get_worker_history", "how one worker's readings went", Role.READ, (
+            answer(History, "its fields, a value a step"),
+        ), (404, 422, 503), query=HistoryQuery),
     )),
     Route("/workers", "Workers", (
         _look("get_workers", "map of worker id to a short form", dict[str, WorkerSummary]),

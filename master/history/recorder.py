@@ -1,6 +1,7 @@
 """The update callback that keeps history, and the greenlet that hands it over to the store every few seconds."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -51,7 +52,8 @@ class _Held(NamedTuple):
 class Recorder:
     """Made, called and stopped on the hub. ``record`` neither waits nor switches.
 
-    ``longest_seconds`` is how far apart two updates may be for a rate between them to be told.
+    Without ``tiers`` it has nothing to do. ``longest_seconds`` is how far apart two updates may be for a rate between
+    them to be told.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Recorder:
         tiers: Sequence[Tier],
         instruments: Instruments,
         longest_seconds: float,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
         flush_seconds: float = 15.0,
     ) -> None:
         self._store, self._tiers, self._counts = store, tuple(tiers), instruments.history
@@ -79,8 +81,9 @@ class Recorder:
 
     def start(self) -> None:
         """Read what the last master has left, and then write every few seconds."""
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.name = "history-recorder"
+        if self._tiers:
+            self._greenlet = gevent.spawn(self._run)
+            self._greenlet.name = "history-recorder"
 
     def stop(self) -> None:
         """Write all that there is, when nothing more comes. Waits for some seconds at most."""
@@ -101,7 +104,8 @@ class Recorder:
 
     def what_is_wrong(self) -> str | None:
         """Why nothing is recorded, or ``None``. A store that is away has a check of its own."""
-        return "nobody writes the history" if self._greenlet is None or self._greenlet.dead else None
+        is_running = self._greenlet is not None and not self._greenlet.dead
+        return None if is_running or not self._tiers else "nobody writes the history"
 
     def record(self, worker_id: str, telemetry: WorkerTelemetry) -> None:
         """Take one update in. The update callback of the ``TelemetryManager``."""
@@ -157,8 +161,8 @@ class Recorder:
         held = self._held or ()
         # Nothing switches from here on, so no sample comes between.
         self._held = None
-        for worker_id, time, sample, seconds in held:
-            self._entry(worker_id).track.bucket_at(time).add(sample, seconds)
+        for one in held:
+            self._entry(one.worker_id).track.bucket_at(one.time).add(one.sample, one.seconds)
 
     def _close_what_is_over(self, now: float) -> None:
         oldest = [now - self._tiers[-1].step_seconds - _JOURNAL_MARGIN_SECONDS] * len(self._tiers)

@@ -19,6 +19,7 @@ from proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
 from tests.master.fleet import GIB, wait_until
+from tests.master.history.memory import history_of
 from tests.master.tasks.party import Desk, Party, new_party
 
 EXITED = pb.ATTEMPT_PHASE_FAILED
@@ -33,8 +34,9 @@ class Whole:
         party.fleet.manager.add_observer(views)
         health = Health({}, "1.2.3")
         self.app = create_wsgi(
-            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers()
-        )
+            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers(),
+            history=history_of(party.fleet),
+        )  # fmt: skip
         self.client = TestClient(self.app)
 
     def get(self, path: str) -> Any:

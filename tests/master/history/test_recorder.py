@@ -1,71 +1,17 @@
 """The update callback, from a live table to a store in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from master.errors import StoreUnavailable
-from master.history.fields import INDEX_BY_NAME
 from master.history.points import Points, decode_chunk
-from master.history.ports import Chunk, HistoryBatch, Remains, Written
 from master.history.recorder import Recorder
-from master.history.window import Series, Window, laid_out
+from master.history.window import Window
 from master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
-
-
-class MemoryStore:
-    """A store that can be away."""
-
-    def __init__(self) -> None:
-        self.journal: dict[str, dict[int, Points]] = {}
-        self.chunks: list[Chunk] = []
-        self.batches: list[HistoryBatch] = []
-        self.trouble: str | None = None
-        self.answers = True
-        self._unanswered: list[Callable[[], None]] = []
-
-    def save(self, batch: HistoryBatch, on_done: Callable[[Written], None]) -> None:
-        if not self.answers:
-            self._unanswered.append(lambda: self.save(batch, on_done))
-        elif self.trouble is not None:
-            on_done(Written(self.trouble))
-        else:
-            self.batches.append(batch)
-            for step, told in batch.journal.items():
-                for worker_id, time, data in told:
-                    self.of(worker_id, step).append(time, data)
-            self.chunks += batch.chunks
-            on_done(Written(None, len(batch.journal) + len(batch.chunks), 100, 0.001))
-
-    def answer(self) -> None:
-        self.answers = True
-        while self._unanswered:
-            self._unanswered.pop(0)()
-
-    def of(self, worker_id: str, step: int) -> Points:
-        by_step = self.journal.setdefault(worker_id, {})
-        return by_step.setdefault(step, Points([], bytearray()))
-
-    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, Remains]]:
-        if self.trouble is not None:
-            raise StoreUnavailable(self.trouble)
-        return {
-            worker_id: {step: Remains(points, None) for step, points in by_step.items()}
-            for worker_id, by_step in self.journal.items()
-        }
-
-    def read(
-        self, worker_id: str, step: int, window: Window, fields: Sequence[str], recent: Sequence[Points]
-    ) -> Mapping[str, Series]:
-        stored = [decode_chunk(one.data) for one in self.chunks if (one.worker_id, one.step) == (worker_id, step)]
-        found = laid_out(window, [*stored, *recent], [INDEX_BY_NAME[field] for field in fields])
-        return dict(zip(fields, found, strict=True))
-
-    def has_worker(self, worker_id: str) -> bool:
-        return any(one.worker_id == worker_id for one in self.chunks)
+from tests.master.history.memory import MemoryStore
 
 
 class Recording:

@@ -1,0 +1,64 @@
+"""``LongHistory`` of ``master.history.ports``: a Prometheus, asked in its own threads, left alone while it is away."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from gevent.threadpool import ThreadPool
+
+from master.errors import PrometheusUnavailable
+from master.history.window import Series, Values, Window
+from master.prometheus.client import PrometheusClient, RangeSeries
+from master.prometheus.promql import STATS, query_for
+
+THREADS = 2
+AWAY_SECONDS = 15.0
+"""For so long after a failure nobody is made to wait for another."""
+
+
+class PrometheusHistory:
+    """Made, asked and closed on the hub."""
+
+    def __init__(self, client: PrometheusClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._clock = client, clock
+        self._pool = ThreadPool(THREADS)
+        self._asking = 0
+        self._away: tuple[float, str] | None = None
+
+    def read(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+        """See ``LongHistory``."""
+        if self._away is not None and self._clock() < self._away[0]:
+            raise PrometheusUnavailable(self._away[1])
+        if self._asking >= THREADS:
+            raise PrometheusUnavailable("Prometheus is being asked by others")
+        self._asking += 1
+        try:
+            found: Mapping[str, Series] = self._pool.apply(self._ask, (worker_id, window, fields))
+            self._away = None
+            return found
+        except PrometheusUnavailable as error:
+            self._away = (self._clock() + AWAY_SECONDS, str(error))
+            raise
+        finally:
+            self._asking -= 1
+
+    def close(self) -> None:
+        """End the threads, when what they ask is answered or over."""
+        self._pool.kill()
+
+    def _ask(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+        """In a thread. A point is of the time before the moment of its evaluation."""
+        first, last = window.start + window.step, window.stop
+        found = self._client.query_range(query_for(worker_id, fields, window.step), first, last, window.step)
+        return _laid_out(found, window, fields)
+
+
+def _laid_out(found: Sequence[RangeSeries], window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+    gaps: dict[tuple[str, str], Values] = {(field, stat): [None] * window.length for field in fields for stat in STATS}
+    for labels, values in found:
+        column = gaps.get((labels.get("field", ""), labels.get("stat", "")))
+        for when, value in values if column is not None else ():
+            place = round((when - window.start) / window.step) - 1
+            if column is not None and 0 <= place < window.length and math.isfinite(value):
+                column[place] = float(f"{value:.5g}")
+    return {field: Series(*(gaps[field, stat] for stat in STATS)) for field in fields}
