@@ -31,14 +31,14 @@ class MasterServer(BaseApplication):
     """``MasterServer(config).run()`` serves until SIGTERM or SIGINT, then exits the process."""
 
     def __init__(self, config: MasterConfig) -> None:
-        self._config = config
+        self.config = config
         self._master: Master | None = None
         super().__init__()
 
     def load_config(self) -> None:
         """gunicorn's settings. Called by gunicorn."""
         settings: dict[str, Any] = {
-            "bind": str(self._config.http),
+            "bind": str(self.config.http),
             "workers": 1,
             "worker_class": "master.server.MasterWorker",
             "worker_connections": 2000,
@@ -47,10 +47,10 @@ class MasterServer(BaseApplication):
             "graceful_timeout": _STOP_TIMEOUT_SECONDS,
             "timeout": 30,
             "control_socket_disable": True,
-            "loglevel": self._config.log_level,
+            "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
             "post_fork": _shorten_grace,
-            "worker_exit": self._stop_master,
+            "worker_exit": self._on_worker_exit,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -61,23 +61,31 @@ class MasterServer(BaseApplication):
 
     def load(self) -> Any:
         """Build and start the master. Called by gunicorn in the web process."""
-        from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
-
         try:
-            self._master = Master(self._config)
+            self._master = self.build()
             self._master.start()
         except (ConfigError, StoreUnavailable) as error:
             _LOGGER.error("%s", error)  # noqa: TRY400 - the message says all, a traceback nothing more
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         return self._master.wsgi
 
+    def build(self) -> "Master":
+        """The master, not started, in the web process. Where a composition of one's own adds to it."""
+        from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
+
+        return Master(self.config)
+
+    def _on_worker_exit(self, _arbiter: Any, _worker: Any) -> None:
+        # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
+        self.stop_master()
+
     def end_long_answers(self) -> None:
         """Let those who follow something go. Called by the worker when it is told to stop."""
         if self._master is not None:
             self._master.end_long_answers()
 
-    def _stop_master(self, _arbiter: Any, _worker: Any) -> None:
-        # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
+    def stop_master(self) -> None:
+        """Stop what was built, in the web process. Where a composition of one's own stops what it added."""
         if self._master is not None:
             self._master.stop()
 

@@ -138,6 +138,11 @@ class TelemetryManager:
         if worker.put(PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
             self._instruments.heartbeats_dropped.inc()
 
+    @property
+    def update_callback(self) -> UpdateCallback | None:
+        """The present one, which whoever sets another calls, too."""
+        return self._callback
+
     def set_update_callback(self, callback: UpdateCallback | None) -> None:
         """Call ``callback(worker_id, telemetry)`` after every update, in the worker's own greenlet.
 
