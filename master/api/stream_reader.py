@@ -16,7 +16,7 @@ from master.api.presence import ClientGone, HasFile, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
 from master.api.stream_events import HEARTBEAT, RETRY, Composer, Event, event
 from master.api.stream_rounds import Rounds
-from master.errors import FleetPulseError, MasterStopping
+from master.errors import MasterStopping
 from master.telemetry.changes import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
@@ -131,6 +131,12 @@ class StreamReader:
         if self._taking_since is not None:
             gevent.spawn_later(LAST_WORD_SECONDS, self._cut_if_taking)
 
+    def _take_no_more(self) -> None:
+        """Have the web server close the connection, and not wait for the next request on it."""
+        if self._connection is not None:
+            with suppress(OSError), _plain_socket(self._connection) as plain:
+                plain.shutdown(socket.SHUT_RD)
+
     def _cut_if_taking(self) -> None:
         if self._taking_since is not None:
             self.cut()
@@ -142,8 +148,9 @@ class StreamReader:
             yield from self._all()
         except ClientGone:
             return
-        except FleetPulseError as error:
-            yield event("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+        except MasterStopping as error:
+            yield event("problem", {"status": STATUS_BY_ERROR[MasterStopping], "detail": str(error)})
+            self._take_no_more()
         except Exception:
             _LOGGER.exception("a reader of the stream failed")
             yield event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})

@@ -333,9 +333,10 @@ def test_when_the_master_stops_everybody_is_told(web: StreamWeb, server: Served)
             "problem", {"status": 503, "detail": "the master is stopping; come back in a moment"}
         )
         assert mirror.next_event() is None
-        # The connection can be used again.
-        mirror.request("GET", PATH)
-        assert mirror.answer()[0] == 503
+        assert mirror.is_closed()
+    with Client(server.address) as late:
+        late.request("GET", PATH)
+        assert late.answer()[0] == 503
     assert web.readers() == 0
 
 

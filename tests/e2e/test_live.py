@@ -1,0 +1,89 @@
+"""The stream of telemetry of a real master."""
+
+import signal
+
+import pytest
+
+from tests.e2e.live import LiveReader, Swarm
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+READERS = 20
+STALLED = 3
+WORKERS = 100
+
+
+def test_a_fleet_comes_beats_falls_silent_and_leaves_before_a_readers_eyes(
+    processes: Processes, master: Master
+) -> None:
+    with LiveReader(master.http_port) as reader, LiveReader(master.http_port, "?fields=summary") as short:
+        staying = processes.simulate(master.target, 6, "--prefix", "stay")
+        vanishing = processes.simulate(master.target, 4, "--prefix", "gone", "--no-goodbye")
+        for one in (reader, short):
+            one.learn_until_active_are(10)
+        vanishing.send(signal.SIGKILL)
+        for one in (reader, short):
+            one.learn_until_active_are(6)
+            assert {worker_id.partition("-")[0] for worker_id, active in one.active().items() if active} == {"stay"}
+        shown = master.json("/telemetry")
+        assert reader.workers.keys() == short.workers.keys() == shown.keys()
+        assert reader.workers["gone-1"] == shown["gone-1"]
+        staying.send(signal.SIGTERM)
+        reader.learn_until_active_are(0)
+        assert reader.active() == dict.fromkeys(("gone-1", "gone-2", "gone-3", "gone-4"), False)
+        assert reader.resets == ["start"]
+        assert master.sample("fleetpulse_stream_readers") == 2
+
+
+def test_who_comes_back_goes_on_but_not_after_a_restart_of_the_master(processes: Processes, master: Master) -> None:
+    processes.simulate(master.target, 5)
+    with LiveReader(master.http_port) as first:
+        first.learn_until_active_are(5)
+    with LiveReader(master.http_port, last_id=first.last_id) as second:
+        assert second.learn() == ("", {})
+        kind, _ = second.learn() or ("", None)
+        assert kind == "update"
+        assert second.resets == []
+        master.web_process().kill()
+        while second.learn() is not None:
+            pass
+    eventually(master.is_healthy)
+    eventually(lambda: master.active() == 5)
+    with LiveReader(master.http_port, last_id=second.last_id) as third:
+        third.learn_until_active_are(5)
+        assert third.resets == ["unknown_id"]
+
+
+def test_a_master_that_stops_says_so_and_waits_for_no_reader(processes: Processes) -> None:
+    master = started_master(processes, *FAST_TERMS)
+    processes.simulate(master.target, WORKERS)
+    eventually(lambda: master.active() == WORKERS)
+    with Swarm(master.http_port, [""], STALLED) as swarm, LiveReader(master.http_port) as reader:
+        reader.learn_until_active_are(WORKERS)
+        eventually(swarm.heard_again())
+        master.process.send(signal.SIGTERM)
+        *_, last = iter(reader.learn, None)
+        assert last == ("problem", {"status": 503, "detail": "the master is stopping; come back in a moment"})
+        assert master.process.wait() == 0
+        eventually(lambda: swarm.ended == [0])
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+def test_many_readers_some_of_them_stalled_cost_no_heartbeat(processes: Processes, master: Master) -> None:
+    processes.simulate(master.target, WORKERS)
+    eventually(lambda: master.active() == WORKERS)
+    queries = ["", "?fields=summary", "?worker_id=sim-001,sim-050"]
+    with Swarm(master.http_port, [queries[number % 3] for number in range(READERS)], STALLED) as swarm:
+        eventually(lambda: master.sample("fleetpulse_stream_readers") == READERS + STALLED)
+        for _ in range(5):
+            eventually(swarm.heard_again())
+        assert master.active() == WORKERS
+        assert swarm.ended == []
+    eventually(lambda: master.sample("fleetpulse_stream_readers") == 0)
+    assert master.sample("fleetpulse_heartbeats_dropped_total") == 0
+    assert {worker["heartbeats"]["missed"] for worker in master.json("/api/workers")} == {0}
+    assert not master.log_lines("is inactive")
