@@ -3,6 +3,7 @@
 import time
 import zlib
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import falcon
 import gevent
@@ -47,13 +48,22 @@ class Compression:
 
 
 class Fairness:
-    """Lets other greenlets run before each request.
+    """Lets other greenlets run between two requests of one connection.
 
-    A connection whose next request is always there already would be served without a switch, and starve the others.
+    A connection whose next request is always there already would be served without a switch, and starve the others. One
+    that had to be waited for has let them run.
     """
 
+    def __init__(self) -> None:
+        self._served: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        """In which turn of the hub's loop each greenlet, which is a connection, was served last."""
+
     def process_request(self, _req: falcon.Request, _resp: falcon.Response) -> None:
-        gevent.sleep(0)
+        if self._served.get(gevent.getcurrent()) == gevent.get_hub().loop.iteration:
+            gevent.sleep(0)
+
+    def process_response(self, _req: falcon.Request, _resp: falcon.Response, _resource: Any, _ok: bool) -> None:
+        self._served[gevent.getcurrent()] = gevent.get_hub().loop.iteration
 
 
 def accepts_gzip(header: str) -> bool:

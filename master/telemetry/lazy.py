@@ -26,6 +26,9 @@ _LOOK_AGAIN_SECONDS = 1.0
 _RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
 
+_PAUSE_SECONDS = 0.001
+"""Such a turn, where nobody waits for the view: requests that come meanwhile find the hub at rest every other time."""
+
 
 class LazyView(ABC):
     """A ``TelemetryObserver`` that renders. A subclass calls ``catch_up`` at the start of a read."""
@@ -60,7 +63,7 @@ class LazyView(ABC):
         """Render all that changed. Lets other greenlets run now and then."""
         self._demand.note_read(self._clock.monotonic())
         self._has_work.set()
-        self._render_behind()
+        self._render_behind(pause_seconds=0.0)
 
     def catch_up_with(self, worker_id: str) -> None:
         """Render what changed of one worker."""
@@ -86,9 +89,9 @@ class LazyView(ABC):
             while (quiet_seconds := self._demand.quiet_seconds(self._clock.monotonic())) > 0.0:
                 gevent.sleep(min(quiet_seconds, _LOOK_AGAIN_SECONDS))
             if self._demand.exists(self._clock.monotonic()):
-                self._render_behind()
+                self._render_behind(_PAUSE_SECONDS)
 
-    def _render_behind(self) -> None:
+    def _render_behind(self, pause_seconds: float) -> None:
         rendered = 0
         while self._behind:
             worker_id, telemetry = self._behind.popitem(last=False)
@@ -98,4 +101,4 @@ class LazyView(ABC):
                 _LOGGER.exception("worker %s: its telemetry could not be rendered", worker_id)
             rendered += 1
             if rendered % _RENDERED_IN_A_ROW == 0:
-                gevent.sleep(0)
+                gevent.sleep(pause_seconds)
