@@ -1,0 +1,41 @@
+"""Fixtures: a fake master, and commands that speak to it."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from master.cli import fleetpulse
+from master.console.client import MasterClient
+from tests.master.console.fake_master import FakeMaster, fake_master
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    """A master that knows nothing yet."""
+    with fake_master() as master:
+        yield master
+
+
+@pytest.fixture
+def client(master: FakeMaster) -> Iterator[MasterClient]:
+    """A client of it."""
+    client = MasterClient(master.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def run(master: FakeMaster) -> Run:
+    """Runs a command against it, into a pipe."""
+
+    def run(*words: str, **env: str) -> Result:
+        environment = {"FLEETPULSE_URL": master.url, "FLEETPULSE_TOKEN": None, **env}
+        result = CliRunner().invoke(fleetpulse, list(words), env=environment)
+        # A bug, and no end that a command may have.
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run

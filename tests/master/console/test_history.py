@@ -1,0 +1,78 @@
+"""master.console.history and plot"""
+
+import json
+
+import pytest
+
+from master.console.plot import Series, plot, runs, scale
+from tests.master.console.conftest import Run
+from tests.master.console.fake_master import FakeMaster, problem
+from tests.master.console.given import worker
+
+MEAN = [31.5, None, 47.0, 50.0]
+ANSWER = {
+    "worker_id": "w", "from": 1699286400, "to": 1699286460, "step": 15, "source": "store", "warning": None,
+    "fields": {
+        "cpu_usage": {"unit": "percent", "mean": MEAN, "min": MEAN, "max": MEAN},
+        "gpu_usage": {"unit": "percent", "mean": [None] * 4, "min": [None] * 4, "max": [None] * 4},
+    },
+}  # fmt: skip
+
+
+def test_a_line_has_gaps_where_nothing_was_read() -> None:
+    assert runs(MEAN) == [[(0, 31.5)], [(2, 47.0), (3, 50.0)]]
+    assert runs([None]) == []
+
+
+def test_bytes_have_the_unit_that_fits() -> None:
+    assert scale(Series("disk", "bytes/second", 0, 15, [3 * 2**20, None])) == (2**20, "MiB/s")
+    assert scale(Series("memory", "bytes", 0, 15, [10.0])) == (1, "B")
+    assert scale(Series("cpu", "percent", 0, 15, [10.0])) == (1, "percent")
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_a_plot_keeps_to_its_width(width: int) -> None:
+    text = plot(Series("cpu_usage", "percent", 1.7e9, 15, [float(n % 100) for n in range(240)]), width, 10)
+    lines = text.splitlines()
+    assert len(lines) == 10
+    assert max(map(len, lines)) <= width
+    assert "cpu_usage, percent" in lines[0]
+    assert "\x1b" not in text
+    assert any("\u2801" <= char <= "\u28ff" for char in text)
+
+
+def test_nothing_but_zeros_has_a_plot() -> None:
+    assert "load1, processes" in plot(Series("load1", "processes", 0, 15, [0.0, 0.0]), 60, 8)
+
+
+def test_into_a_pipe_it_is_numbers(run: Run, master: FakeMaster) -> None:
+    master.get("/telemetry/w/history", ANSWER)
+    lines = run("history", "w", "--since", "2h", "--step", "15").stdout.splitlines()
+    assert master.requests[-1].query == {"from": "-2h", "step": "15", "fields": "cpu_usage,memory_usage,gpu_usage"}
+    assert [line.split()[1:] for line in lines] == [["CPU_USAGE", "GPU_USAGE"], ["31.5", "-"], ["47", "-"], ["50", "-"]]
+    assert json.loads(run("history", "w", "--json").stdout) == ANSWER
+
+
+def test_plots_where_they_are_asked_for(run: Run, master: FakeMaster) -> None:
+    master.get("/telemetry/w/history", {**ANSWER, "warning": "Prometheus does not answer"})
+    result = run("history", "w", "--plot", "--field", "all")
+    assert "cpu_usage, percent" in result.stdout
+    assert "gpu_usage" not in result.stdout
+    assert "Prometheus does not answer" in result.stderr
+    assert "fields" not in master.requests[-1].query
+
+
+def test_what_there_is_no_history_of(run: Run, master: FakeMaster) -> None:
+    for worker_id in ("w", "x"):
+        master.on("GET", f"/telemetry/{worker_id}/history", problem(404, f"no worker has the id '{worker_id}'"))
+    master.get("/api/workers/w", worker("w"))
+    master.get("/workers", {"w": {"is_active": True}})
+    known = run("history", "w")
+    assert (known.exit_code, "keeps no history" in known.stderr) == (1, True)
+    assert run("history", "x").exit_code == 4
+    assert run("history", "w", "--since", "1h", "--from", "2").exit_code == 2
+
+
+def test_history_of_somebody_else(run: Run, master: FakeMaster) -> None:
+    master.get("/telemetry/w/history", {"fields": []})
+    assert run("history", "w").exit_code == 3

@@ -1,0 +1,131 @@
+"""master.console.shell, shell_commands and completion"""
+
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from master.cli import fleetpulse
+from master.console.shell import run_lines
+from master.console.shell_commands import Interpreter, Left
+from tests.master.console.conftest import Run
+from tests.master.console.fake_master import FakeMaster, problem
+from tests.master.console.given import task, worker
+
+
+@pytest.fixture
+def interpreter(master: FakeMaster) -> Interpreter:
+    master.get("/api/workers", [worker("worker-1")])
+    master.get("/workers", {"worker-1": {"is_active": True}, "worker-2": {"is_active": False}})
+    master.get("/api/tasks", [task("task-1", name="night")])
+    master.get("/api/workers/worker-1", worker("worker-1"))
+    return Interpreter(["--url", master.url])
+
+
+def test_lines_are_commands(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
+    assert interpreter.run("workers") == 0
+    assert interpreter.run("status worker-1") == 0
+    assert interpreter.run("fleetpulse workers --inactive") == 0
+    assert interpreter.run("  # nothing") == interpreter.run("") == 0
+    out = capsys.readouterr().out
+    assert out.count("worker-1") == 3
+    assert "12.3%" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("wrokers", 2, "did you mean 'workers'?"),
+        ("zzz", 2, "`help` lists them"),
+        ("shell", 2, "there is no command 'shell'"),
+        ("workers --nonsense", 2, "No such option"),
+        ("status 'x", 2, "a quote is not closed"),
+        ("status worker-3", 4, "did you mean 'worker-"),
+        ("workers --url 127.0.0.1:1", 3, "Connection refused"),
+    ],
+)
+def test_what_goes_wrong_is_told_and_the_prompt_goes_on(
+    interpreter: Interpreter, master: FakeMaster, capsys: pytest.CaptureFixture[str], line: str, code: int, told: str
+) -> None:
+    master.on("GET", "/api/workers/worker-3", problem(404, "no worker has the id 'worker-3'"))
+    assert interpreter.run(line) == code
+    assert told in capsys.readouterr().err
+
+
+def test_help(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
+    assert interpreter.run("help") == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert listed >= {"workers", "status", "submit", "top", "help", "exit"}
+    assert not listed & {"master", "worker", "up", "shell", "completion"}
+    assert interpreter.run("help submit") == 0
+    assert "Usage: submit [OPTIONS] IMAGE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "incomplete", "offered"),
+    [
+        ("", "", {"workers", "exit", "help", "top"}),
+        ("work", "work", {"workers"}),
+        ("help sub", "sub", {"submit"}),
+        ("status ", "", {"worker-1", "worker-2"}),
+        ("status worker-2", "worker-2", {"worker-2"}),
+        ("drain worker-1 w", "w", {"worker-1", "worker-2"}),
+        ("logs -f t", "t", {"task-1"}),
+        ("tasks --st", "--st", {"--status"}),
+        ("tasks --status f", "f", {"failed"}),
+        ("status 'x", "", set()),
+        ("nonsense x", "x", set()),
+    ],
+)
+def test_completion(interpreter: Interpreter, text: str, incomplete: str, offered: set[str]) -> None:
+    word, items = interpreter.complete(text)
+    assert word == incomplete
+    found = {item.value for item in items}
+    assert offered <= found
+    assert len(found) == len(offered) or not text
+
+
+def test_ids_are_asked_for_once_in_a_while(interpreter: Interpreter, master: FakeMaster) -> None:
+    for _ in range(3):
+        interpreter.complete("status ")
+    assert len(master.asked("GET", "/workers")) == 1
+
+
+def test_completion_without_a_master_offers_nothing() -> None:
+    assert Interpreter(["--url", "http://127.0.0.1:1"]).complete("status ")[1] == []
+
+
+def test_exit(interpreter: Interpreter) -> None:
+    for line in ("exit", "quit"):
+        with pytest.raises(Left):
+            interpreter.run(line)
+
+
+def test_lines_from_a_pipe(run: Run, master: FakeMaster, interpreter: Interpreter, tmp_path: Path) -> None:
+    env = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path)}
+    result = CliRunner().invoke(fleetpulse, ["shell"], input="workers\nstatus nobody\n", env=env)
+    assert result.exit_code == 4
+    assert "worker-1" in result.stdout
+    assert "master>" not in result.stdout
+    assert run_lines(["status nobody", "exit", "workers"], interpreter) == 4
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(run: Run, shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert "_FLEETPULSE_COMPLETE" in result.stdout
+
+
+def test_a_shell_completes_ids(run: Run, master: FakeMaster, interpreter: Interpreter) -> None:
+    words = {"COMP_WORDS": "fleetpulse status worker-", "COMP_CWORD": "2", "_FLEETPULSE_COMPLETE": "bash_complete"}
+    assert run(**words).stdout.splitlines() == ["plain,worker-1", "plain,worker-2"]
+
+
+def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
+    from master.console.shell import _history_file  # noqa: PLC0415 - private, and nothing else of it is wanted here
+
+    path = _history_file(tmp_path / "new")
+    assert path is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
