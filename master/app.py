@@ -175,7 +175,7 @@ def _share_the_interpreter() -> None:
 
     With Python's default it would wait 5 ms each time that it has waited for a socket.
     """
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
 
 
 def _raise_open_files_limit() -> None:
