@@ -10,7 +10,7 @@ from typing import Any
 import click
 import platformdirs
 
-from proto.rules import WORKER_ID_RULE, is_worker_id
+from proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
 from worker.own_flags import own_metrics_from, own_metrics_options
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -106,6 +106,13 @@ def worker_command(
     default=2,
     show_default=True,
     help="GPUs in each of those.",
+)
+@click.option(
+    "--own-samples",
+    type=click.IntRange(0, MAX_CUSTOM_SAMPLES),
+    default=0,
+    show_default=True,
+    help="Samples of own metrics of each machine.",
 )
 @click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover.")
 @click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away.")

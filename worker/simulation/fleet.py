@@ -47,6 +47,8 @@ class FleetPlan(NamedTuple):
     ramp_seconds: float = 5.0
     seed: int = 1
     runs_tasks: bool = True
+    own_samples: int = 0
+    """Of own metrics, in each heartbeat of each machine."""
 
     def behaviours(self) -> Iterator[Behaviour]:
         """One a worker: the troubled ones come first, so that their ids are easy to find."""
@@ -205,4 +207,5 @@ class SimulatedFleet:
         worker_id = f"{plan.prefix}-{number:0{len(str(plan.workers))}d}"
         # Every n-th machine has GPUs, so that the share holds for any number of machines.
         has_gpus = int(number * plan.gpu_share) > int((number - 1) * plan.gpu_share)
-        return SimulatedMachine(worker_id, plan.gpus_per_machine if has_gpus else 0, plan.seed, now)
+        gpu_count = plan.gpus_per_machine if has_gpus else 0
+        return SimulatedMachine(worker_id, gpu_count, plan.seed, now, plan.own_samples)

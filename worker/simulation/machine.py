@@ -5,6 +5,7 @@ import random
 from typing import NamedTuple
 
 from proto import fleetpulse_pb2 as pb
+from worker.simulation.own_metrics import simulated_own_metrics
 
 _GIB = 1024**3
 _MODELS = ((8, 32), (16, 64), (32, 128), (64, 256))
@@ -38,8 +39,9 @@ class SimulatedMachine:
     process); memory, GPUs, network and disk follow the load.
     """
 
-    def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float) -> None:
+    def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float, own_samples: int = 0) -> None:
         self.worker_id = worker_id
+        self._own_samples = own_samples
         self._rng = random.Random(f"{seed}-{worker_id}")
         cores, memory_gib = self._rng.choice(_MODELS)
         self._character = Character(
@@ -111,6 +113,7 @@ class SimulatedMachine:
                 pb.CollectorReport(collector=name, success=True, duration_seconds=self._rng.uniform(1e-4, 2e-3))
                 for name in _COLLECTORS
             ],
+            custom=simulated_own_metrics(self._own_samples, load, now - self._booted_at) if self._own_samples else None,
         )
 
     def _load_at(self, now: float, elapsed: float) -> float:
