@@ -77,7 +77,7 @@ class Sampler:
             for runner in self._runners:
                 outcome = self._joining(own, outcomes.get(runner))
                 report = self._report(runner, outcome)
-                if outcome is not None and report.success:
+                if outcome is not None and outcome.round_number == self._round_number:
                     heartbeat.MergeFrom(outcome.fields)
                     for part in outcome.fields.collectors:
                         self._log_change(part, None)
@@ -122,13 +122,19 @@ class Sampler:
             return None
 
     def _joining(self, own: Gathering, outcome: Outcome | None) -> Outcome | None:
-        """The outcome; a failed one when its own metrics do not go together with those of collectors before it."""
+        """The outcome; a failed one when its own metrics do not go together with those of collectors before it.
+
+        Of a collector with parts that have reports of their own, what goes together is kept.
+        """
         if outcome is None or not outcome.fields.custom or outcome.round_number != self._round_number:
             return outcome
         try:
             own.add(outcome.fields.custom)
         except CollectorError as error:
-            return dataclasses.replace(outcome, fields=pb.Heartbeat(), error=error)
+            fields = pb.Heartbeat(collectors=outcome.fields.collectors)
+            if fields.collectors:
+                fields.custom.extend(own.add_what_fits(outcome.fields.custom))
+            return dataclasses.replace(outcome, fields=fields, error=error)
         return outcome
 
     def _report(self, runner: CollectorRunner, outcome: Outcome | None) -> pb.CollectorReport:

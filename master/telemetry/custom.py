@@ -24,11 +24,18 @@ from proto.rules import (
     is_custom_name,
 )
 
-_KINDS: dict[int, str] = {pb.CUSTOM_TYPE_UNTYPED: "untyped", pb.CUSTOM_TYPE_GAUGE: "gauge", pb.CUSTOM_TYPE_COUNTER: "counter"}
+_KINDS: dict[int, str] = {
+    pb.CUSTOM_TYPE_UNTYPED: "untyped",
+    pb.CUSTOM_TYPE_GAUGE: "gauge",
+    pb.CUSTOM_TYPE_COUNTER: "counter",
+}
 
 Key = tuple[str, int, str, tuple[str, ...], tuple[tuple[str, ...], ...]]
 
-_MAX_KNOWN_LAYOUTS = 4096
+_MAX_KNOWN_LAYOUTS = 2048
+_MAX_KNOWN_BYTES = 4096
+"""Of one layout: together with the number a bound of the memory that anybody can make the master use."""
+
 _known_layouts: dict[Key, CustomLayout] = {}
 
 
@@ -56,7 +63,8 @@ def _metric_from(item: pb.CustomMetric) -> CustomMetric:
         layout = _layout_from(*key)
         if len(_known_layouts) >= _MAX_KNOWN_LAYOUTS:
             _known_layouts.clear()
-        _known_layouts[key] = layout
+        if item.ByteSize() <= _MAX_KNOWN_BYTES:
+            _known_layouts[key] = layout
     return CustomMetric(layout, values)
 
 

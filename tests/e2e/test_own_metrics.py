@@ -91,10 +91,10 @@ def test_a_command_that_hangs_is_killed_and_reported_and_the_others_go_on(own: O
 
 
 def test_what_contradicts_itself_across_sources_is_kept_from_the_wire(own: OwnWorker) -> None:
-    own.write("second.prom", 'good{a="b"} 6\n')
+    own.write("second.prom", 'good{a="b"} 6\nother 7\n')
     eventually(lambda: own.errors().get("textfile") is not None)
     assert own.errors()["textfile"] == "good{a='b'} comes twice"
-    assert own.record("good") == [5.0]
+    assert (own.record("good"), own.record("other")) == ([5.0], [7.0])
     (own.folder / "second.prom").unlink()
     eventually(lambda: own.errors().get("textfile", "") is None)
 

@@ -384,6 +384,16 @@ def test_of_own_metrics_that_contradict_each_other_the_first_are_sent_and_nothin
             assert set(errors.values()) == {""}
 
 
+def test_of_a_collector_with_parts_what_goes_together_is_sent() -> None:
+    parts = [pb.CollectorReport(collector=f"textfile:{name}.prom", success=True) for name in "ab"]
+    files = pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)], collectors=parts)
+    with sampling(Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)])), Fixed("textfile", files)) as sampler:
+        heartbeat = sampler.sample()
+    assert heartbeat.custom == [own("x", 1.0), own("y", 2.0)]
+    assert report_of(heartbeat, "textfile").error == "x{} comes twice"
+    assert report_of(heartbeat, "textfile:a.prom").success
+
+
 def test_a_collector_reports_on_its_parts_and_their_failures_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = pb.CollectorReport(collector="textfile:a.prom", error="line 1 is not Prometheus' text format")
     with sampling(Fixed("textfile", pb.Heartbeat(collectors=[broken]))) as sampler:

@@ -11,7 +11,7 @@ from worker.collectors.base import Collector
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one call of one collector. Where there is an error there are no fields."""
+    """What came of one call of one collector. Where the call raised there are no fields."""
 
     runner: "CollectorRunner"
     round_number: int

@@ -4,6 +4,7 @@ The master refuses a heartbeat that breaks a rule, with all that is in it. So wh
 and whoever came before stays.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from proto import fleetpulse_pb2 as pb
@@ -40,6 +41,15 @@ class Gathering:
         _check("bytes", size, MAX_CUSTOM_BYTES)
         self._names, self._series, self._bytes = names, series, size
         self._metrics += len(metrics)
+
+    def add_what_fits(self, metrics: Sequence[pb.CustomMetric]) -> list[pb.CustomMetric]:
+        """Take in those of them that break no rule; which they are."""
+        fitting = []
+        for metric in metrics:
+            with contextlib.suppress(BadMetrics):
+                self.add([metric])
+                fitting.append(metric)
+        return fitting
 
 
 def _series_of(metrics: Sequence[pb.CustomMetric]) -> Iterator[Series]:
