@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import requests
+import urllib3
 
 from master.errors import PrometheusUnavailable
 
@@ -27,37 +28,39 @@ class RangeSeries(NamedTuple):
 
 
 class PrometheusClient:
-    """``url`` is where Prometheus has its root, with a path if it has one."""
+    """``url`` is where Prometheus has its root, with a path if it has one; ``seconds`` is for one answer."""
 
     def __init__(self, url: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url, self._seconds, self._clock = f"{url.rstrip('/')}/api/v1/query_range", seconds, clock
+        self._url, self._clock = f"{url.rstrip('/')}/api/v1/query_range", clock
+        self.seconds = seconds
 
     def query_range(self, promql: str, start: int, stop: int, step: int) -> Sequence[RangeSeries]:
         """Evaluate it at ``start`` and every ``step`` until ``stop``. Raises ``PrometheusUnavailable``."""
-        deadline = self._clock() + self._seconds
+        deadline = self._clock() + self.seconds
         form = {
             "query": promql,
             "start": str(start),
             "end": str(stop),
             "step": str(step),
-            "timeout": f"{self._seconds:g}s",
+            "timeout": f"{self.seconds:g}s",
         }
         try:
             with requests.Session() as session:
                 # What the environment says of proxies and of .netrc is about the machine's user, not about this.
                 session.trust_env = False
-                timeouts = (min(CONNECT_SECONDS, self._seconds), self._seconds)
+                timeouts = (min(CONNECT_SECONDS, self.seconds), self.seconds)
                 with session.post(self._url, data=form, timeout=timeouts, stream=True, allow_redirects=False) as answer:
                     return _series(answer.status_code, self._body(answer, deadline))
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise PrometheusUnavailable(f"Prometheus does not answer: {_why(error)}") from error
 
     def _body(self, answer: requests.Response, deadline: float) -> bytes:
         body = bytearray()
-        for piece in answer.iter_content(_PIECE_BYTES):
+        # Not iter_content: that returns when it has all it was asked for, however slowly that comes.
+        while piece := answer.raw.read1(_PIECE_BYTES, decode_content=True):
             body += piece
             if self._clock() > deadline:
-                raise PrometheusUnavailable(f"Prometheus has not answered within {self._seconds:g} s")
+                raise PrometheusUnavailable(f"Prometheus has not answered within {self.seconds:g} s")
             if len(body) > MAX_ANSWER_BYTES:
                 raise PrometheusUnavailable(f"Prometheus answered more than {MAX_ANSWER_BYTES} bytes")
         return bytes(body)
@@ -76,11 +79,11 @@ def _series(status: int, body: bytes) -> Sequence[RangeSeries]:
         raise PrometheusUnavailable(f"what answers is no Prometheus: status {status}") from error
 
 
-def _why(error: requests.RequestException) -> str:
+def _why(error: Exception) -> str:
     """In few words, without the URL, which may hold a password."""
     if isinstance(error, requests.ConnectTimeout):
         return "no connection in time"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "no answer in time"
     if isinstance(error, requests.ConnectionError):
         return "no connection"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from master.errors import PrometheusUnavailable
@@ -14,6 +15,8 @@ from master.prometheus.promql import STATS, query_for
 THREADS = 2
 AWAY_SECONDS = 15.0
 """For so long after a failure nobody is made to wait for another."""
+
+_GRACE_SECONDS = 1.0
 
 
 class PrometheusHistory:
@@ -32,19 +35,31 @@ class PrometheusHistory:
         if self._asking >= THREADS:
             raise PrometheusUnavailable("Prometheus is being asked by others")
         self._asking += 1
+        asked = self._pool.spawn(self._ask, worker_id, window, fields)
+        asked.rawlink(self._has_answered)
         try:
-            found: Mapping[str, Series] = self._pool.apply(self._ask, (worker_id, window, fields))
-            self._away = None
-            return found
+            found = self._answer(asked)
         except PrometheusUnavailable as error:
             self._away = (self._clock() + AWAY_SECONDS, str(error))
             raise
-        finally:
-            self._asking -= 1
+        self._away = None
+        return found
+
+    def _answer(self, asked: AsyncResult[Mapping[str, Series]]) -> Mapping[str, Series]:
+        seconds = self._client.seconds + _GRACE_SECONDS
+        asked.wait(timeout=seconds)
+        if not asked.ready():  # its thread is busy with it, and counts for as long as it is
+            raise PrometheusUnavailable(f"Prometheus has not answered within {seconds:g} s")
+        found = asked.get()
+        assert found is not None
+        return found
 
     def close(self) -> None:
         """End the threads, when what they ask is answered or over."""
         self._pool.kill()
+
+    def _has_answered(self, _: object) -> None:
+        self._asking -= 1
 
     def _ask(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
         """In a thread. A point is of the time before the moment of its evaluation."""

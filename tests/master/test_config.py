@@ -14,7 +14,9 @@ from master.config import (
     claim_port,
     parse_address,
     parse_duration,
+    parse_http_url,
     parse_link,
+    parse_retention,
 )
 from master.errors import ConfigError
 
@@ -161,3 +163,22 @@ def test_links(text: str, expected: str | None) -> None:
 def test_what_is_no_link(text: str) -> None:
     with pytest.raises(ConfigError, match="FLEETPULSE_GRAFANA_URL"):
         parse_link("FLEETPULSE_GRAFANA_URL", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("off", None), (" OFF ", None), ("24h", 86_400.0), ("30d", 2_592_000.0)]
+)
+def test_a_retention_may_be_off(text: str, expected: float | None) -> None:
+    assert parse_retention("FLEETPULSE_HISTORY_RETENTION", text) == expected
+
+
+@pytest.mark.parametrize("url", ["http://prometheus:9090", "https://user:pass@host/prefix/", "http://[::1]:9090"])
+def test_a_url_of_prometheus(url: str) -> None:
+    assert parse_http_url("FLEETPULSE_PROMETHEUS_URL", f" {url} ") == url
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "ftp://secret@host", "http://", "http://host:secret", "http://h\0"])
+def test_a_bad_url_of_prometheus_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="FLEETPULSE_PROMETHEUS_URL: expected a URL") as raised:
+        parse_http_url("FLEETPULSE_PROMETHEUS_URL", url)
+    assert "secret" not in str(raised.value)

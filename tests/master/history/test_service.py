@@ -1,0 +1,151 @@
+"""Which source answers, with which points."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+
+from master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
+from master.history.points import encode_chunk
+from master.history.ports import Chunk, LongHistory, Tier
+from master.history.recorder import Recorder
+from master.history.service import HistoryRequest, HistoryService
+from master.history.window import Series, Window
+from master.instruments import Instruments
+from tests.master.fleet import settle, wait_until
+from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, telemetry
+from tests.master.history.memory import MemoryStore
+
+CPU = ["cpu_usage"]
+
+
+class Prometheus:
+    """Answers the step for every value, or not at all."""
+
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+
+    def read(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+        if self.trouble is not None:
+            raise PrometheusUnavailable(self.trouble)
+        values: list[float | None] = [float(window.step)] * window.length
+        return {field: Series(values, values, values) for field in fields}
+
+
+class Reading:
+    """A history over a store in memory, at a fixed time."""
+
+    def __init__(self, tiers: tuple[Tier, ...] = TIERS, prometheus: LongHistory | None = None) -> None:
+        self.store, self.instruments = MemoryStore(), Instruments()
+        self.known: set[str] = set()
+        self.recorder = Recorder(self.store, tiers, self.instruments, 30.0, lambda: float(NOW), 0.001)
+        self.service = HistoryService(
+            self.store, self.recorder, tiers, self.instruments, self.known.__contains__, prometheus, lambda: float(NOW)
+        )
+
+    def keep(self, step: int, *timed: tuple[int, float]) -> None:
+        data = encode_chunk(points(*timed), step)
+        self.store.chunks.append(Chunk("rack-7", step, timed[0][0], timed[-1][0], len(timed), data))
+
+    def read(self, seconds: float, step: int | None = None) -> tuple[Window, str, str | None, list[float | None]]:
+        request = HistoryRequest(NOW - seconds, NOW, step, CPU)
+        window, source, warning, series = self.service.read("rack-7", request)
+        return window, source, warning, series["cpu_usage"].mean
+
+
+@pytest.fixture
+def reading() -> Iterator[Reading]:
+    reading = Reading()
+    yield reading
+    reading.recorder.stop()
+
+
+def test_an_hour_is_of_15_second_points(reading: Reading) -> None:
+    reading.keep(15, (NOW - 3600, 1.0), (NOW - 15, 2.0))
+    window, source, warning, values = reading.read(3600)
+    assert (window, source, warning) == (Window(NOW - 3600, NOW, 15), "store", None)
+    assert (values[0], values[-1], set(values[1:-1])) == (1.0, 2.0, {None})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step"),
+    [(3600, 15), (4 * 3600, 15), (6 * 3600, 30), (DAY_SECONDS, 120), (DAY_SECONDS + 60, 300), (30 * DAY_SECONDS, 3600)],
+)
+def test_the_step_suits_the_length_and_what_is_kept(reading: Reading, seconds: float, step: int) -> None:
+    reading.known.add("rack-7")
+    assert reading.read(seconds)[0].step == step
+
+
+def test_a_week_is_of_5_minute_points(reading: Reading) -> None:
+    reading.keep(300, (NOW - 7 * 86_400, 1.0), (NOW - 7 * 86_400 + 300, 3.0))
+    reading.keep(15, (NOW - 7 * 86_400, 99.0))
+    window, _, _, values = reading.read(7 * DAY_SECONDS)
+    assert (window.step, values[0]) == (900, 2.0)
+
+
+def test_longer_steps_of_the_last_hours_are_made_of_the_newest_short_points(reading: Reading) -> None:
+    reading.keep(15, (NOW - 30, 1.0), (NOW - 15, 3.0))
+    assert reading.read(600, step=300)[3] == [None, 2.0]
+
+
+def test_without_5_minute_points_a_week_shows_what_there_is() -> None:
+    reading = Reading(TIERS[:1])
+    reading.keep(15, (NOW - 15, 3.0))
+    window, _, _, values = reading.read(7 * DAY_SECONDS)
+    assert (window.step, values[-1]) == (900, 3.0)
+
+
+def test_what_is_not_stored_yet_is_answered_too(reading: Reading) -> None:
+    reading.recorder.start()
+    settle()
+    reading.recorder.record("rack-7", telemetry(NOW - 40, cpu_usage_percent=1.0))
+    reading.recorder.record("rack-7", telemetry(NOW - 20, cpu_usage_percent=2.0))
+    reading.recorder.record("rack-7", telemetry(NOW, cpu_usage_percent=3.0))
+    wait_until(lambda: reading.read(45)[3] == [1.0, 2.0, None])
+
+
+def test_a_worker_that_is_gone_keeps_its_history_and_one_that_never_was_has_none(reading: Reading) -> None:
+    with pytest.raises(UnknownWorker):
+        reading.read(3600)
+    reading.keep(15, (NOW - 7200, 1.0))
+    assert set(reading.read(3600)[3]) == {None}
+    assert 1.0 in reading.read(7200)[3]
+
+
+def test_a_worker_without_a_single_point_yet_is_all_gaps(reading: Reading) -> None:
+    reading.known.add("rack-7")
+    assert set(reading.read(3600)[3]) == {None}
+
+
+def test_a_master_that_keeps_none_says_so() -> None:
+    reading = Reading(())
+    reading.recorder.start()
+    assert reading.recorder.what_is_wrong() is None
+    with pytest.raises(HistoryOff, match="history-retention off"):
+        reading.read(3600)
+
+
+def test_prometheus_is_asked_first_and_the_store_says_when_it_is_away() -> None:
+    prometheus = Prometheus()
+    reading = Reading(prometheus=prometheus)
+    reading.keep(15, (NOW - 15, 2.0))
+    window, source, warning, values = reading.read(90 * DAY_SECONDS)
+    assert (window.step, source, warning, values[0]) == (10_800, "prometheus", None, 10_800.0)
+    prometheus.trouble = "Prometheus does not answer: no connection"
+    _, source, warning, values = reading.read(60)
+    assert (source, warning, values[-1]) == ("store", prometheus.trouble, 2.0)
+    failures = "fleetpulse_history_prometheus_failures_total"
+    assert reading.instruments.registry.get_sample_value(failures) == 1.0
+
+
+def test_where_only_prometheus_has_any_its_trouble_is_the_answer() -> None:
+    prometheus = Prometheus()
+    reading = Reading((), prometheus)
+    assert reading.read(60)[1] == "prometheus"
+    prometheus.trouble = "no connection"
+    with pytest.raises(PrometheusUnavailable):
+        reading.read(60)
+
+
+@pytest.mark.parametrize(("tiers", "expected"), [(TIERS, 600), (TIERS[:1], 315), ((), 600)])
+def test_steps_are_rounded_to_what_is_kept(tiers: tuple[Tier, ...], expected: int) -> None:
+    assert Reading(tiers).service.rounded_step(301) == expected
