@@ -45,7 +45,7 @@ class PrometheusHistory:
         self._away = None
         return found
 
-    def _answer(self, asked: AsyncResult[Mapping[str, Series]]) -> Mapping[str, Series]:
+    def _answer(self, asked: "AsyncResult[Mapping[str, Series]]") -> Mapping[str, Series]:
         seconds = self._client.seconds + _GRACE_SECONDS
         asked.wait(timeout=seconds)
         if not asked.ready():  # its thread is busy with it, and counts for as long as it is
