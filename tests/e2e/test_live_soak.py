@@ -1,0 +1,90 @@
+"""200 readers of the stream, ten of them stalled, with 1,000 workers at the default terms: `make soak`.
+
+Half of the readers take whole records, half the short form. Memory is compared with what the same master held, with the
+same fleet, after somebody had read everything and before there was any reader of the stream.
+"""
+
+import time
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from tests.e2e.live import Swarm
+from tests.e2e.masters import Master, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
+
+WORKERS = 1000
+READERS = 190
+STALLED = 10
+REST_SECONDS = 15.0
+READ_SECONDS = 120.0
+GROWTH_BYTES = 64 * 1024**2
+"""What 200 connections and greenlets may take, each with an event on its way."""
+
+
+class Span(NamedTuple):
+    """What a while cost the master's web process."""
+
+    cores: float
+    rss_bytes: int
+    highest_rss_bytes: int
+
+
+def span(web: psutil.Process, seconds: float) -> Span:
+    """Look on for so long."""
+    began, used = time.monotonic(), sum(web.cpu_times()[:2])
+    highest = 0
+    while (elapsed := time.monotonic() - began) < seconds:
+        time.sleep(1.0)
+        highest = max(highest, web.memory_info().rss)
+    return Span((sum(web.cpu_times()[:2]) - used) / elapsed, web.memory_info().rss, highest)
+
+
+def heartbeats(master: Master) -> float:
+    return master.sample("fleetpulse_heartbeats_received_total")
+
+
+@pytest.mark.timeout(600)
+def test_200_readers_of_1000_workers(processes: Processes, capsys: pytest.CaptureFixture[str]) -> None:
+    master = started_master(processes)
+    processes.simulate(master.target, WORKERS, "--gpu-share", "0.2")
+    eventually(lambda: master.active() == WORKERS, 60.0)
+    eventually(lambda: heartbeats(master) > 3 * WORKERS, 60.0)
+    assert len(master.json("/telemetry")) == len(master.json("/api/workers")) == WORKERS
+    web = master.web_process()
+    alone = span(web, REST_SECONDS)
+    queries = ["", "?fields=summary"]
+    # The time comes first here and below: the answer is of when it was asked for, and takes its time to be read.
+    began, heard = time.monotonic(), heartbeats(master)
+    with Swarm(master.http_port, [queries[number % 2] for number in range(READERS)], STALLED) as swarm:
+        eventually(lambda: master.sample("fleetpulse_stream_readers") == READERS + STALLED, 30.0)
+        eventually(swarm.heard_again(), 30.0)
+        first = span(web, READ_SECONDS / 2.0)
+        eventually(swarm.heard_again(), 30.0)
+        second = span(web, READ_SECONDS / 2.0)
+        eventually(swarm.heard_again(), 30.0)
+        seconds, beats = time.monotonic() - began, heartbeats(master) - heard
+        with capsys.disabled():
+            print(
+                f"\nwithout readers: {alone}\nthe first half: {first}\nthe second: {second}\n"
+                f"in {seconds:.0f} s readers got {swarm.received_bytes / seconds / 1e6:.1f} MB/s, "
+                f"each {min(swarm.updates)} to {max(swarm.updates)} updates, "
+                f"none for {swarm.longest_silence_seconds:.1f} s at most; "
+                f"heartbeats: {beats:.0f} of {WORKERS * seconds / 5.0:.0f}"
+            )
+        assert swarm.ended == []
+        assert master.sample("fleetpulse_stream_readers_cut_total") == STALLED
+        assert master.sample("fleetpulse_stream_readers") == READERS
+    assert beats == pytest.approx(WORKERS * seconds / 5.0, rel=0.02)
+    assert master.sample("fleetpulse_heartbeats_dropped_total") == 0
+    assert {worker["heartbeats"]["missed"] for worker in master.json("/api/workers")} == {0}
+    assert master.active() == WORKERS
+    assert not master.log_lines("is inactive|Traceback")
+    assert first.highest_rss_bytes - alone.rss_bytes < GROWTH_BYTES
+    # Nothing adds up: what is held does not go by how long somebody reads, or has stalled.
+    assert second.highest_rss_bytes <= first.highest_rss_bytes * 1.05
+    master.close()
