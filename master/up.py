@@ -141,9 +141,10 @@ class Supervisor:
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline and self._first_ended() is None and self._stop_signal is None:
             if _is_healthy(_reachable(self._config.http)):
-                return True
+                break
             time.sleep(_POLL_SECONDS)
-        return False
+        # One that takes longer, or is not well, is no reason to give up: the worker waits for it, and people may look.
+        return self._first_ended() is None and self._stop_signal is None
 
     def _wait_for_an_end(self) -> str | None:
         while self._stop_signal is None and self._first_ended() is None:

@@ -48,7 +48,8 @@ class MasterClient:
 
     def get(self, path: str, query: Query | None = None, *, timeout: float = ANSWER_SECONDS) -> Any:
         """The JSON of an answer."""
-        return payload(self.url, self._request("GET", path, params=query, timeout=(CONNECT_SECONDS, timeout)))
+        limits = min(CONNECT_SECONDS, timeout), timeout
+        return payload(self.url, self._request("GET", path, params=query, timeout=limits))
 
     def get_dict(self, path: str, query: Query | None = None) -> dict[str, Any]:
         """The same, which must be an object."""

@@ -68,8 +68,10 @@ def _live_tasks(client: MasterClient) -> dict[str, int]:
 
 def _identity(worker: Mapping[str, Any], now: float) -> list[Line]:
     telemetry, tasks = worker.get("telemetry") or {}, worker.get("tasks") or {}
-    refusal = tasks.get("drain_reason") or tasks.get("refusal") or tasks.get("support_reason")
     cell = state_cell(worker)
+    refusal = tasks.get("drain_reason") or tasks.get("refusal") or tasks.get("support_reason")
+    if cell.text == "inactive":
+        refusal = None  # its state says it all
     return [
         ("worker", values.text(worker.get("worker_id"))),
         ("state", Cell(f"{cell.text}: {refusal}" if refusal else cell.text, cell.style)),

@@ -89,7 +89,8 @@ def chosen(fleet: Fleet, view: View) -> list[tuple[str, Worker]]:
         found.sort(key=lambda item: natural(item[0]), reverse=view.is_reversed)
     else:
         field, sign = _FIELDS[view.sort], 1 if view.is_reversed else -1
-        found.sort(key=lambda item: _order(item[1].get(field), sign))
+        # What an inactive worker read last is no load of now.
+        found.sort(key=lambda item: _order(item[1].get(field) if item[1].get("is_active") else None, sign))
     return found
 
 
@@ -97,7 +98,7 @@ def row(worker_id: str, worker: Worker, past: Past, now: float) -> list[Cell]:
     """The cells of a worker, for ``COLUMNS``."""
     word = state(worker)
     cpu, memory = past.sparklines(worker_id)
-    return [
+    cells = [
         Cell(one_line(worker_id)),
         Cell(word, _STATE_STYLES[word]),
         _load(worker.get("cpu_usage")),
@@ -110,6 +111,9 @@ def row(worker_id: str, worker: Worker, past: Past, now: float) -> list[Cell]:
         Cell(values.size(worker.get("memory_size_bytes"))),
         Cell(values.age(worker.get("last_update"), now)),
     ]
+    return (
+        cells if worker.get("is_active") else [cells[0], cells[1], *(cell._replace(style="dim") for cell in cells[2:])]
+    )
 
 
 def shown_columns(width: int, longest_id: int) -> list[int]:

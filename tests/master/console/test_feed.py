@@ -94,7 +94,7 @@ def test_a_stream_of_somebody_else_is_told(master: FakeMaster, start: Start) -> 
 
 def test_what_happens_to_workers() -> None:
     before: Fleet = {"a": {"is_active": True}, "b": {"is_active": False}, "c": {}, "d": {"is_active": True}}
-    after = {
+    after: Fleet = {
         "a": {"is_active": False}, "b": {"is_active": True}, "d": {"is_active": True, "draining": True},
         "e": {"is_active": True, "hostname": "h"},
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_what_happens_to_workers() -> None:
 
 def test_what_happens_to_tasks() -> None:
     before = {"a": task("a"), "b": task("b", "queued", queue_reason="no room"), "c": task("c")}
-    after = {
+    after: Fleet = {
         "a": task("a", "failed", exit_code=3, error="exit code 3"), "b": task("b", "queued", queue_reason="still none"),
         "c": task("c"), "d": task("d", "completed", exit_code=0),
     }  # fmt: skip

@@ -23,7 +23,7 @@ def short(worker_id: str, cpu: float | None, **fields: Any) -> dict[str, Any]:
 FLEET: Fleet = {
     "w-10": short("w-10", 5.0),
     "w-2": short("w-2", 95.0, running_tasks_count=1),
-    "w-1": short("w-1", None, is_active=False),
+    "w-1": short("w-1", 99.0, is_active=False),
     "w-3": short("w-3", 50.0, draining=True, hostname="rack-7", running_tasks_count=9),
 }
 

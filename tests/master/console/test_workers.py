@@ -76,6 +76,11 @@ def test_status_of_the_fleet(run: Run) -> None:
     assert json.loads(run("status", "--json").stdout)["workers"] == {"total": 3, "active": 2, "inactive": 1}
 
 
+def test_an_inactive_worker_is_inactive_and_no_more(run: Run, master: FakeMaster) -> None:
+    master.get("/api/workers/w", worker("w", is_active=False, tasks={"accepted": False, "refusal": "it is inactive"}))
+    assert "state:       inactive\n" in run("status", "w").stdout
+
+
 @pytest.mark.parametrize(("given", "hint"), [("worker-11", "did you mean 'worker-1"), ("zzz", "`fleetpulse workers`")])
 @pytest.mark.parametrize("command", ["status", "drain", "undrain"])
 def test_an_unknown_id_is_answered_with_the_nearest(

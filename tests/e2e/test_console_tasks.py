@@ -1,0 +1,88 @@
+"""Tasks from the command line: a real master, a real worker, a real Docker Engine."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.docker_engine import Engine
+from tests.e2e.jobs import PATIENCE_SECONDS, Site
+from tests.e2e.masters import READY_SECONDS, Master
+from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+SMALL = ("--cpu", "0.1", "--memory", "32")
+
+
+@pytest.fixture(scope="module")
+def site(shared_processes: Processes, shared_master: Master, docker_engine: Engine) -> Iterator[Site]:
+    site = Site(shared_processes, shared_master, docker_engine)
+    site.worker("dock-1")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def start(site: Site, processes: Processes) -> Callable[..., Started]:
+    return lambda *words: processes.start("command", FLEETPULSE, *words, FLEETPULSE_URL=site.master.url)
+
+
+@pytest.fixture
+def run(start: Callable[..., Started]) -> Callable[..., Ended]:
+    def run(*words: str) -> Ended:
+        process = start(*words)
+        return Ended(process.wait(PATIENCE_SECONDS), process.out, process.err)
+
+    return run
+
+
+def test_the_exit_code_of_a_task_is_the_commands_own(site: Site, run: Callable[..., Ended]) -> None:
+    ended = run("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo hi; exit 3")
+    assert (ended.code, ended.out) == (3, "hi\n")
+    assert "with exit code 3" in ended.err
+
+
+def test_the_life_of_a_task(site: Site, run: Callable[..., Ended]) -> None:
+    submitted = run(
+        "submit", *SMALL, "--name", "nightly", site.engine.image, "--", "sh", "-c", "echo out; echo err >&2"
+    )
+    task_id = submitted.out.strip()
+    followed = run("logs", "-f", task_id)
+    assert (followed.code, sorted(followed.out.splitlines())) == (0, ["err", "out"])
+    assert run("logs", task_id).out == followed.out
+    assert "nightly" in run("tasks", "--inactive", "--name", "night").out
+    assert json.loads(run("task", task_id, "--json").out)["status"] == "completed"
+    again = run("cancel", task_id)
+    assert again.code == 1
+    assert task_id in again.the_error()
+
+
+def test_ctrl_c_leaves_the_task_and_cancel_ends_it(
+    site: Site, start: Callable[..., Started], run: Callable[..., Ended]
+) -> None:
+    waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo on; exec sleep 1000")
+    eventually(lambda: waiting.out == "on\n", PATIENCE_SECONDS)
+    waiting.press_ctrl_c()
+    assert waiting.wait() == 130
+    assert "goes on: `fleetpulse logs -f task-" in waiting.err
+    assert "Traceback" not in waiting.err
+    task_id = waiting.err.split()[0]
+    assert site.jobs.status(task_id) == "running"
+    followed = start("logs", "-f", task_id)
+    eventually(lambda: followed.out == "on\n", PATIENCE_SECONDS)
+    assert run("cancel", task_id).out == f"{task_id} is being cancelled\n"
+    assert followed.wait(PATIENCE_SECONDS) == 0
+    assert "cancelled" in followed.err
+
+
+def test_waiting_outlives_a_master_that_is_killed(site: Site, start: Callable[..., Started]) -> None:
+    command = "for i in 1 2 3 4 5; do echo $i; sleep 1; done; exit 5"
+    waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", command)
+    eventually(lambda: waiting.out.startswith("1\n"), PATIENCE_SECONDS)
+    site.master.web_process().send_signal(signal.SIGKILL)
+    assert waiting.wait(PATIENCE_SECONDS + READY_SECONDS) == 5
+    assert waiting.out == "".join(f"{number}\n" for number in range(1, 6))
+    assert "trying again" in waiting.err

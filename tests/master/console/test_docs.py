@@ -1,0 +1,22 @@
+"""docs/cli.md says what there is"""
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from master.console import errors
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
+
+
+def test_the_page_lists_every_command() -> None:
+    listed = set(re.findall(r"^\| `(\w+)[ `]", PAGE.read_text(), re.MULTILINE))
+    ours = {one.name for one in entry_points(group="fleetpulse.commands") if one.value.startswith("master.console.")}
+    assert ours <= listed
+
+
+def test_the_page_and_the_help_list_every_exit_code() -> None:
+    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+    on_page = {int(code) for code in re.findall(r"^\| `(\d+)` \|", PAGE.read_text(), re.MULTILINE)}
+    in_help = {int(code) for code in re.findall(r"^  (\d+) ", errors.EXIT_CODES, re.MULTILINE)}
+    assert on_page == in_help == codes | {0, 2}
