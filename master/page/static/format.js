@@ -18,7 +18,7 @@ export function bytes(value) {
   if (isMissing(value)) return MISSING;
   const step = value < 1 ? 0 : Math.min(Math.floor(Math.log2(value) / 10), UNITS.length - 1);
   const amount = value / 1024 ** step;
-  return `${step === 0 || amount >= 100 ? Math.round(amount) : amount.toFixed(1)} ${UNITS[step]}`;
+  return `${step === 0 || amount >= 100 ? Math.round(amount) : Number(amount.toFixed(1))} ${UNITS[step]}`;
 }
 
 export function number(value, digits = 2) {

@@ -6,7 +6,7 @@ import { pathsOf, ticks, timeTicks } from './scale.js';
 
 const WIDTH = 520;
 const HEIGHT = 190;
-const LEFT = 58;
+const LEFT = 72;
 const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 24;

@@ -34,6 +34,7 @@ export function readingPanels(record) {
       record.network_interfaces.map((item) => [item.interface, bytes(item.received_bytes), bytes(item.transmitted_bytes)]))) : null,
     record.running_tasks.length ? part('Containers', table('Containers', ['', 'CPU', 'Memory'],
       record.running_tasks.map((item) => [item.task_id, percent(item.cpu_usage, 1), bytes(item.memory_used_bytes)]))) : null,
+    custom(record.custom),
     collectors(record.collectors),
   ].filter(Boolean);
 }
@@ -44,6 +45,18 @@ function gpu(item) {
   return h('div', { class: 'gpu-part' }, h('p', { class: 'gpu-name' }, `${item.index}: ${item.name || item.uuid}`, h('span', {}, facts.join(', '))),
     meters([['Use', item.utilization_percent, percent(item.utilization_percent), 'gpu'],
       ['Memory', share(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory']]));
+}
+
+/** What the operator of the worker measures. */
+function custom(samples) {
+  if (!samples?.length) return null;
+  const rows = samples.map(({ name, labels, value }) => [nameOf(name, labels), number(value, 6)]);
+  return part('Own metrics', table('Own metrics', ['', 'Value'], rows));
+}
+
+function nameOf(name, labels) {
+  const pairs = Object.entries(labels || {}).map(([label, value]) => `${label}="${value}"`);
+  return pairs.length ? `${name}{${pairs.join(', ')}}` : name;
 }
 
 function collectors(items) {

@@ -97,7 +97,7 @@ export class TaskView {
     const last = this.story.children.length;
     if (events.length < last) this.story.replaceChildren();
     this.story.append(...events.slice(this.story.children.length).map((event) =>
-      h('li', {}, h('time', {}, clock(event.time)), h('span', {}, event.message || event.kind))));
+      h('li', {}, h('time', {}, clock(event.time)), h('span', { class: 'kind' }, event.kind.replaceAll('_', ' ')), h('span', {}, event.message === event.kind ? '' : event.message))));
   }
 }
 

@@ -107,8 +107,15 @@ export class WorkerView {
     this.drainButton.hidden = false;
     this.forgetButton.hidden = worker.is_active;
     this.showFacts(worker);
+    if (this.isBeingSelected()) return;
     this.capacity.replaceChildren(capacityTable(worker));
     this.readings.replaceChildren(...readingPanels(telemetry));
+  }
+
+  /** Somebody marks text to copy it, which must not go under the hand. */
+  isBeingSelected() {
+    const selection = document.getSelection();
+    return !selection.isCollapsed && this.element.contains(selection.anchorNode);
   }
 
   showFacts(worker) {
