@@ -36,7 +36,7 @@ LONGEST_WAIT_SECONDS = 5.0
 STUCK_AFTER_SECONDS = 30.0
 """A round that takes longer has gone wrong: the policy hangs."""
 
-_PLACED_IN_A_ROW = 32
+_PLACED_IN_A_ROW = 8
 """Placements after which other greenlets have their turn."""
 
 
