@@ -1,7 +1,6 @@
 """Some seconds of one worker, as mean, minimum and maximum of every field."""
 
 import math
-from collections.abc import Sequence
 
 from master.history.fields import FIELDS, GAUGES, Sample
 
@@ -10,8 +9,7 @@ Point = tuple[float, ...]
 
 WIDTH = len(FIELDS)
 
-_LARGEST = 3e38
-"""A point is stored with 32-bit floats."""
+_GAUGES = len(GAUGES)
 
 
 class Bucket:
@@ -26,34 +24,34 @@ class Bucket:
 
     def add(self, sample: Sample, seconds: float) -> None:
         """``seconds`` is the time that the rates are of, so that their mean is what was moved in the whole time."""
-        gauges = len(GAUGES)
+        weights, totals, lows, highs = self._weights, self._totals, self._lows, self._highs
         for index, value in enumerate(sample):
             if value is not None:
-                self._add(index, value, value, value, 1.0 if index < gauges else seconds)
+                weight = 1.0 if index < _GAUGES else seconds
+                weights[index] += weight
+                totals[index] += value * weight
+                # Not min and max: this is done a dozen times for every heartbeat.
+                if value < lows[index]:  # noqa: PLR1730
+                    lows[index] = value
+                if value > highs[index]:  # noqa: PLR1730
+                    highs[index] = value
 
     def add_point(self, point: Point) -> None:
         """A point counts as much as any other, however many samples were in it: its time was as long."""
         for index in range(WIDTH):
             mean = point[index]
             if mean == mean:  # noqa: PLR0124 - NaN alone differs from itself
-                self._add(index, mean, point[WIDTH + index], point[2 * WIDTH + index], 1.0)
+                self._weights[index] += 1.0
+                self._totals[index] += mean
+                self._lows[index] = min(self._lows[index], point[WIDTH + index])
+                self._highs[index] = max(self._highs[index], point[2 * WIDTH + index])
 
     def point(self) -> Point:
-        known = [weight > 0.0 for weight in self._weights]
-        sums = zip(self._totals, self._weights, self._lows, self._highs, strict=True)
-        # Rounding shall not put a mean outside of what it is the mean of.
-        means = [min(max(total / (weight or 1.0), low), high) for total, weight, low, high in sums]
-        return (*_where(known, means), *_where(known, self._lows), *_where(known, self._highs))
-
-    def _add(self, index: int, mean: float, low: float, high: float, weight: float) -> None:
-        self._weights[index] += weight
-        self._totals[index] += mean * weight
-        self._lows[index] = min(self._lows[index], low)
-        self._highs[index] = max(self._highs[index], high)
-
-
-def _where(known: Sequence[bool], values: Sequence[float]) -> list[float]:
-    return [
-        max(min(value, _LARGEST), -_LARGEST) if is_known else math.nan
-        for is_known, value in zip(known, values, strict=True)
-    ]
+        means, lows, highs = [math.nan] * WIDTH, [math.nan] * WIDTH, [math.nan] * WIDTH
+        for index, weight in enumerate(self._weights):
+            if weight:
+                low, high = lows[index], highs[index] = self._lows[index], self._highs[index]
+                mean = self._totals[index] / weight
+                # Rounding shall not put a mean outside of what it is the mean of.
+                means[index] = mean if low <= mean <= high else min(max(mean, low), high)
+        return (*means, *lows, *highs)

@@ -18,6 +18,7 @@ _POINT = struct.Struct(f"<{COLUMNS}f")
 _CHUNK_HEAD = struct.Struct("<BIHH")
 _JOURNAL_HEAD = struct.Struct("<IB")
 _VERSION = 1
+_LARGEST = 3e38
 _KEPT_BYTES = (3, 2, 1)
 _JOURNAL_LEVEL = 1
 
@@ -52,7 +53,10 @@ class Points(NamedTuple):
 
 
 def pack(point: Point) -> bytes:
-    return _POINT.pack(*point)
+    try:
+        return _POINT.pack(*point)
+    except OverflowError:
+        return _POINT.pack(*[max(min(value, _LARGEST), -_LARGEST) if value == value else value for value in point])  # noqa: PLR0124 - NaN
 
 
 def unpack(data: bytes) -> Point:

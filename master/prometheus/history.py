@@ -18,17 +18,24 @@ AWAY_SECONDS = 15.0
 
 _GRACE_SECONDS = 1.0
 
+_Found = Mapping[str, Series]
+
 
 class PrometheusHistory:
     """Made, asked and closed on the hub."""
 
-    def __init__(self, client: PrometheusClient, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client, self._clock = client, clock
+    def __init__(
+        self,
+        client: PrometheusClient,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._client, self._clock, self._wall = client, clock, wall
         self._pool = ThreadPool(THREADS)
         self._asking = 0
         self._away: tuple[float, str] | None = None
 
-    def read(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+    def read(self, worker_id: str, window: Window, fields: Sequence[str]) -> _Found:
         """See ``LongHistory``."""
         if self._away is not None and self._clock() < self._away[0]:
             raise PrometheusUnavailable(self._away[1])
@@ -45,13 +52,15 @@ class PrometheusHistory:
         self._away = None
         return found
 
-    def _answer(self, asked: "AsyncResult[Mapping[str, Series]]") -> Mapping[str, Series]:
+    def _answer(self, asked: "AsyncResult[_Found | PrometheusUnavailable]") -> _Found:
         seconds = self._client.seconds + _GRACE_SECONDS
         asked.wait(timeout=seconds)
         if not asked.ready():  # its thread is busy with it, and counts for as long as it is
             raise PrometheusUnavailable(f"Prometheus has not answered within {seconds:g} s")
         found = asked.get()
         assert found is not None
+        if isinstance(found, PrometheusUnavailable):
+            raise found
         return found
 
     def close(self) -> None:
@@ -61,14 +70,25 @@ class PrometheusHistory:
     def _has_answered(self, _: object) -> None:
         self._asking -= 1
 
-    def _ask(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
-        """In a thread. A point is of the time before the moment of its evaluation."""
-        first, last = window.start + window.step, window.stop
-        found = self._client.query_range(query_for(worker_id, fields, window.step), first, last, window.step)
+    def _ask(self, worker_id: str, window: Window, fields: Sequence[str]) -> _Found | PrometheusUnavailable:
+        """In a thread. An error is returned: gevent writes one that is raised to stderr, with its traceback."""
+        try:
+            return self._found(worker_id, window, fields)
+        except PrometheusUnavailable as error:
+            return error
+
+    def _found(self, worker_id: str, window: Window, fields: Sequence[str]) -> _Found:
+        """A point is of the time before the moment of its evaluation."""
+        first = window.start + window.step
+        # What is not over yet would be told too low, as far as rates go.
+        last = min(window.stop, int(self._wall() // window.step) * window.step)
+        found: Sequence[RangeSeries] = ()
+        if last >= first:
+            found = self._client.query_range(query_for(worker_id, fields, window.step), first, last, window.step)
         return _laid_out(found, window, fields)
 
 
-def _laid_out(found: Sequence[RangeSeries], window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+def _laid_out(found: Sequence[RangeSeries], window: Window, fields: Sequence[str]) -> _Found:
     gaps: dict[tuple[str, str], Values] = {(field, stat): [None] * window.length for field in fields for stat in STATS}
     for labels, values in found:
         column = gaps.get((labels.get("field", ""), labels.get("stat", "")))

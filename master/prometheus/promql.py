@@ -79,5 +79,6 @@ def _rate(expression: _Rate, selector: str, seconds: int) -> str:
 
 
 def _over_time(expression: str, stat: str, step: int) -> str:
+    """Looked at within the step alone: in Prometheus 2 a range has its first moment, which is of the step before."""
     inner = max(5, step // MAX_INNER_POINTS)
-    return f"{_OVER_TIME[stat]}(({expression})[{step}s:{inner}s])"
+    return f"{_OVER_TIME[stat]}(({expression})[{1000 * step - 1}ms:{inner}s])"

@@ -24,7 +24,8 @@ class Asking:
 
     def __init__(self, url: str, seconds: float = 10.0) -> None:
         self.now = 0.0
-        self.history = PrometheusHistory(PrometheusClient(url, seconds), lambda: self.now)
+        client = PrometheusClient(url, seconds)
+        self.history = PrometheusHistory(client, lambda: self.now, lambda: float(NOW + 50))
 
     def read(self) -> list[float | None]:
         return self.history.read("rack-7", WINDOW, FIELD)["cpu_usage"].mean
@@ -123,3 +124,10 @@ def test_an_answer_without_an_end_is_cut(server: Server) -> None:
     with pytest.raises(PrometheusUnavailable, match="more than"):
         asking.read()
     asking.history.close()
+
+
+def test_what_is_not_over_is_not_asked_for(server: Server, asking: Asking) -> None:
+    assert asking.history.read("rack-7", Window(NOW, NOW + 90, 15), FIELD)["cpu_usage"].mean == [None] * 6
+    assert server.asked[0][1]["end"] == str(NOW + 45)
+    assert asking.history.read("rack-7", Window(NOW + 45, NOW + 60, 15), FIELD)["cpu_usage"].mean == [None]
+    assert len(server.asked) == 1

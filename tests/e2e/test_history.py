@@ -1,0 +1,154 @@
+"""The history of a worker over real doors: with a real Prometheus and without it, through deaths of the master."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
+from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.prometheus import Prometheus
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Wire
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+FIELDS = "cpu_usage,memory_used_bytes,filesystem_usage,network_received_bytes_per_second,gpu_usage"
+BYTES_A_SECOND = 10_000
+STEP = 15
+
+
+def cpu_at(moment: float) -> float:
+    """The same for the whole of a bucket."""
+    return 10.0 + 7.5 * (moment // STEP % 8)
+
+
+class Worker:
+    """Sends heartbeats whose readings are known, and goes on when the master is away."""
+
+    def __init__(self, target: str) -> None:
+        self._wire, self._enough = Wire(target), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._enough.wait(0.4):
+            now = time.time()
+            if not 0.2 < now % STEP < STEP - 0.2:
+                continue  # so near to the border it could arrive on the other side
+            heartbeat = pb.Heartbeat(
+                worker_id="steady",
+                incarnation_id="one",
+                cpu=pb.Cpu(usage_percent=cpu_at(now)),
+                memory=pb.Memory(used_bytes=6_000_000_000, size_bytes=16_000_000_000),
+                filesystems=[
+                    pb.Filesystem(mountpoint="/", used_bytes=30, size_bytes=100),
+                    pb.Filesystem(mountpoint="/data", used_bytes=3, size_bytes=4),
+                ],
+                network_interfaces=[
+                    pb.NetworkInterface(interface="eth0", received_bytes=round(now * BYTES_A_SECOND) % 10**12)
+                ],
+            )
+            try:
+                self._wire.send_heartbeat(heartbeat)
+            except grpc.RpcError:
+                continue
+
+    def close(self) -> None:
+        self._enough.set()
+        self._thread.join()
+        self._wire.channel.close()
+
+
+@contextmanager
+def steady_worker(master: Master) -> Iterator[None]:
+    worker = Worker(master.target)
+    try:
+        yield
+    finally:
+        worker.close()
+
+
+def history(master: Master, query: str, since: float) -> dict[str, Any]:
+    """When there is a point that begins at that time or later."""
+
+    def found() -> dict[str, Any] | None:
+        answer = master.get(f"/telemetry/steady/history?fields={FIELDS}&{query}")
+        told: dict[str, Any] = answer.json()
+        return told if answer.status_code == 200 and whole_points(told, since) else None
+
+    told = eventually(found, 60.0)
+    assert told is not None
+    return told
+
+
+def means(found: dict[str, Any], field: str) -> dict[int, float]:
+    """The points that are there, by when they begin."""
+    values = enumerate(found["fields"][field]["mean"])
+    return {found["from"] + number * found["step"]: value for number, value in values if value is not None}
+
+
+def whole_points(found: dict[str, Any], since: float) -> list[int]:
+    return [time for time in means(found, "cpu_usage") if time >= since]
+
+
+def agree(one: dict[str, Any], other: dict[str, Any], begin: int) -> None:
+    for field in ("cpu_usage", "memory_used_bytes", "filesystem_usage"):
+        assert means(one, field)[begin] == pytest.approx(means(other, field)[begin], rel=1e-3), field
+    assert means(one, "cpu_usage")[begin] == pytest.approx(cpu_at(begin), rel=1e-3)
+
+
+def test_store_and_prometheus_agree_and_no_end_of_the_master_loses_what_was_written(processes: Processes) -> None:
+    port = free_port()
+    prometheus = Prometheus(processes, f"{LOCALHOST}:{port}")
+    flags = ("--http-port", str(port), "--prometheus-url", prometheus.url)
+    master = Master(processes, *FAST_TERMS, *flags)
+    master.url = f"http://{LOCALHOST}:{port}"
+    eventually(master.is_healthy, READY_SECONDS)
+    began = time.time()
+    with steady_worker(master):
+        # A whole bucket that began with the worker there, as Prometheus has it and as the store has it.
+        by_prometheus = history(master, "from=-2m", began)
+        assert by_prometheus["source"] == "prometheus"
+        (begin, *_) = whole_points(by_prometheus, began)
+        (process,) = [one for one in processes._started if one.name == "prometheus"]
+        process.kill_all()
+        by_store = history(master, f"from={begin}", begin)
+        assert by_store["source"] == "store"
+        assert "Prometheus does not answer" in by_store["warning"]
+        agree(by_store, by_prometheus, begin)
+        assert means(by_store, "filesystem_usage")[begin] == pytest.approx(75.0)
+        rates = [means(found, "network_received_bytes_per_second")[begin] for found in (by_store, by_prometheus)]
+        assert rates[0] == pytest.approx(BYTES_A_SECOND, rel=0.15)
+        assert 0.0 < rates[1] < 1.15 * BYTES_A_SECOND  # over a minute, most of which the worker was not there
+        assert means(by_store, "gpu_usage") == means(by_prometheus, "gpu_usage") == {}
+
+        # What was written survives the death of the web process, with a gap for the time in which there was none.
+        rows = master.sample("fleetpulse_history_written_rows_total")
+        eventually(lambda: master.sample("fleetpulse_history_written_rows_total") > rows, 30.0)
+        dead = master.web_process()
+        dead.kill()
+        eventually(lambda: master.process.children() not in ([], [dead]), READY_SECONDS)
+        eventually(master.is_healthy, READY_SECONDS)
+        after = history(master, f"from={begin}", begin)
+        agree(after, by_prometheus, begin)
+        heard = master.sample("fleetpulse_history_samples_total")
+        eventually(lambda: master.sample("fleetpulse_history_samples_total") > heard, 30.0)
+        open_bucket = time.time() // STEP * STEP - STEP  # it may have ended since
+    master.process.send(signal.SIGTERM)
+    assert master.process.wait() == 0
+
+    # A clean stop loses nothing, not even the bucket that was open.
+    again = started_master(processes, *FAST_TERMS)
+    found = history(again, f"from={begin}", open_bucket)
+    agree(found, by_prometheus, begin)
+    again.assert_nothing_went_wrong()
+    prometheus.close()
+    master.close()
+    again.close()
