@@ -186,6 +186,7 @@ def test_plots_have_gaps_a_readout_and_a_table(visit: Visit) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.locator(".plot .readout")).to_contain_text("20%")
     page.locator(".plot summary").click()
+    assert page.locator(".plot .rule").count() == 5
     assert page.locator(".plot td").all_inner_texts() == ["10%", "20%", "–", "–", "50%", "60%", "70%", "80%"]
 
 

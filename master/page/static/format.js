@@ -51,6 +51,11 @@ export function clock(time, withSeconds = true) {
   return new Date(time * 1000).toLocaleTimeString([], withSeconds ? { ...options, second: '2-digit' } : options);
 }
 
+/** A day of Unix seconds, short. */
+export function day(time) {
+  return new Date(time * 1000).toLocaleDateString([], { day: 'numeric', month: 'short' });
+}
+
 export function dateTime(time) {
   return isMissing(time) ? MISSING : `${new Date(time * 1000).toLocaleDateString([], { dateStyle: 'medium' })}, ${clock(time)}`;
 }

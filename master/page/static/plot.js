@@ -1,13 +1,17 @@
 // A plot of readings over time: axes with units, gaps where nothing was read, a readout, and a table behind it.
 
 import { h, newId, setText, svg } from './dom.js';
-import { clock } from './format.js';
+import { clock, day } from './format.js';
 import { pathsOf, ticks, timeTicks } from './scale.js';
 
-const WIDTH = 520;
+const WIDEST = 520;
+const NARROWEST = 250;
+const AROUND = 50;
+const TIME_WIDTH = 56;
+const LONG_SECONDS = 2 * 86400;
 const HEIGHT = 190;
 const LEFT = 72;
-const RIGHT = 12;
+const RIGHT = 20;
 const TOP = 10;
 const BOTTOM = 24;
 
@@ -18,8 +22,11 @@ export class Plot {
    */
   constructor({ title, series, from, step, write, base = 10, top = 0 }) {
     Object.assign(this, { title, series, from, step, write });
+    // Letters keep their size on a narrow screen, where the whole drawing is narrower.
+    this.width = Math.min(WIDEST, Math.max(NARROWEST, window.innerWidth - AROUND));
     this.count = Math.max(...series.map(({ mean }) => mean.length));
     this.to = from + this.count * step;
+    this.isLong = this.to - from > LONG_SECONDS;
     const highest = Math.max(top, ...series.flatMap(({ mean, max }) => (max || mean).filter((value) => value !== null)));
     this.ticks = ticks(highest, base);
     this.cursor = null;
@@ -27,7 +34,7 @@ export class Plot {
   }
 
   x(index) {
-    return LEFT + ((index + 0.5) / this.count) * (WIDTH - LEFT - RIGHT);
+    return LEFT + ((index + 0.5) / this.count) * (this.width - LEFT - RIGHT);
   }
 
   y(value) {
@@ -45,7 +52,7 @@ export class Plot {
   makeDrawing() {
     this.line = svg('line', { class: 'cursor', y1: TOP, y2: HEIGHT - BOTTOM, visibility: 'hidden' });
     this.dots = this.series.map(({ class: name }) => svg('circle', { class: `dot-mark ${name}`, r: 3.5, visibility: 'hidden' }));
-    this.drawing = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: 'drawing', role: 'img', tabindex: '0',
+    this.drawing = svg('svg', { viewBox: `0 0 ${this.width} ${HEIGHT}`, class: 'drawing', role: 'img', tabindex: '0',
       'aria-labelledby': this.captionId,
       onpointermove: (event) => this.onPointer(event), onpointerleave: () => this.point(null),
       onfocus: () => this.point(this.cursor ?? this.lastRead()), onblur: () => this.point(null), onkeydown: (event) => this.onKey(event) },
@@ -55,14 +62,15 @@ export class Plot {
 
   makeAxes() {
     const across = this.ticks.flatMap((value) => [
-      svg('line', { class: 'rule', x1: LEFT, x2: WIDTH - RIGHT, y1: this.y(value), y2: this.y(value) }),
+      svg('line', { class: 'rule', x1: LEFT, x2: this.width - RIGHT, y1: this.y(value), y2: this.y(value) }),
       svg('text', { class: 'tick', x: LEFT - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.write(value)),
     ]);
-    const down = timeTicks(this.from, this.to).flatMap((time) => {
+    const down = timeTicks(this.from, this.to, (this.width - LEFT) / TIME_WIDTH).flatMap((time) => {
       const x = this.x((time - this.from) / this.step - 0.5);
       return [
         svg('line', { class: 'tick-mark', x1: x, x2: x, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM + 4 }),
-        svg('text', { class: 'tick', x, y: HEIGHT - 6, 'text-anchor': 'middle' }, clock(time, false)),
+        svg('text', { class: 'tick', x, y: HEIGHT - 6, 'text-anchor': 'middle' },
+          this.isLong ? day(time) : clock(time, false)),
       ];
     });
     return [...across, ...down];
@@ -76,8 +84,8 @@ export class Plot {
 
   onPointer(event) {
     const box = this.drawing.getBoundingClientRect();
-    const at = ((event.clientX - box.left) / box.width) * WIDTH;
-    const index = Math.floor(((at - LEFT) / (WIDTH - LEFT - RIGHT)) * this.count);
+    const at = ((event.clientX - box.left) / box.width) * this.width;
+    const index = Math.floor(((at - LEFT) / (this.width - LEFT - RIGHT)) * this.count);
     this.point(index >= 0 && index < this.count ? index : null);
   }
 
@@ -113,10 +121,15 @@ export class Plot {
   showReadout(index) {
     const at = index ?? this.lastRead();
     const values = this.series.map(({ mean }) => this.write(mean[at] ?? null)).join(' / ');
-    setText(this.readout, index === null ? values : `${clock(this.from + at * this.step)}  ${values}`);
+    setText(this.readout, index === null ? values : `${this.timeOf(at)}  ${values}`);
   }
 
-  /** The numbers, made when somebody opens them: every twentieth of the time, with the lowest and the highest. */
+  timeOf(index) {
+    const time = this.from + index * this.step;
+    return this.isLong ? `${day(time)}, ${clock(time, false)}` : clock(time);
+  }
+
+  /** The numbers, made when somebody opens them: some sixty of them at most. */
   makeTable() {
     const details = h('details', { class: 'numbers', ontoggle: () => details.querySelector('table') || details.append(this.table()) },
       h('summary', {}, 'Numbers'));
@@ -127,7 +140,7 @@ export class Plot {
     const every = Math.max(1, Math.ceil(this.count / 60));
     const rows = [];
     for (let index = 0; index < this.count; index += every) {
-      rows.push(h('tr', {}, h('th', { scope: 'row' }, clock(this.from + index * this.step)),
+      rows.push(h('tr', {}, h('th', { scope: 'row' }, this.timeOf(index)),
         ...this.series.map(({ mean }) => h('td', { class: 'number' }, this.write(mean[index] ?? null)))));
     }
     return h('table', { class: 'table', 'aria-label': this.title },

@@ -1,7 +1,6 @@
 // The arithmetic of plots: where axes have their marks, and the paths through readings with gaps.
 
 const MINUTES = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440];
-const MOST_TIMES = 7;
 
 /** Round values from 0 up to at least `highest`; by powers of 1024 for bytes. */
 export function ticks(highest, base = 10) {
@@ -13,9 +12,9 @@ export function ticks(highest, base = 10) {
   return Array.from({ length: Math.ceil(top / step - 1e-9) + 1 }, (_, index) => index * step);
 }
 
-/** Whole minutes and hours of the reader's day between two Unix times. */
-export function timeTicks(from, to) {
-  const minutes = MINUTES.find((size) => (to - from) / 60 / size <= MOST_TIMES) ?? MINUTES.at(-1);
+/** Whole minutes and hours of the reader's day between two Unix times, `most` of them. */
+export function timeTicks(from, to, most) {
+  const minutes = MINUTES.find((size) => (to - from) / 60 / size <= most) ?? MINUTES.at(-1);
   const size = minutes * 60;
   const shift = new Date(from * 1000).getTimezoneOffset() * 60;
   const times = [];
