@@ -151,7 +151,8 @@ LabelName = Annotated[
 ]
 
 _ShellWords = Annotated[str, Field(json_schema_extra={"format": "shell-words"})]
-_Words = Annotated[list[Text], Field(max_length=MAX_WORDS, json_schema_extra={"prefixItems": [{"minLength": 1}]})]
+_Program = {"type": "string", "pattern": _TEXT_PATTERN, "minLength": 1, "maxLength": MAX_STRING_BYTES}
+_Words = Annotated[list[Text], Field(max_length=MAX_WORDS, json_schema_extra={"prefixItems": [_Program]})]
 Command = Annotated[
     list[Text],
     AfterValidator(_command),

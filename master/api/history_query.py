@@ -72,6 +72,8 @@ def _field(name: str) -> str:
 
 _Moment = Annotated[str, Field(json_schema_extra={"format": "moment"}), AfterValidator(_is_moment), Once]
 
+_Field = Annotated[str, Field(json_schema_extra={"enum": list(FIELD_BY_NAME)}), AfterValidator(_field)]
+
 
 class HistoryQuery(BaseModel):
     """``GET /telemetry/{worker_id}/history``."""
@@ -84,7 +86,7 @@ class HistoryQuery(BaseModel):
     """Where it ends, said alike, or `now`."""
     step: Annotated[int | None, Field(ge=MIN_STEP, le=MAX_STEP), Number] = None
     """Seconds between two points, rounded up to what there is; if not given, it suits the length."""
-    fields: Annotated[list[Annotated[str, AfterValidator(_field)]], BeforeValidator(_names)] = list(FIELD_BY_NAME)
+    fields: Annotated[list[_Field], BeforeValidator(_names)] = list(FIELD_BY_NAME)
     """One or more, repeated or with commas between; if there is none, all."""
 
 

@@ -46,6 +46,7 @@ class TaskLogs:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         query = log_query_of(req)
+        last_event_of(req)  # it is checked, though only one who follows needs it
         check_task_id(task_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.append_header("Vary", "Accept")

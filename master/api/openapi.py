@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
-from master.api.problem_answers import TEXT_BY_STATUS, Problem
+from master.api.operations import EVERYWHERE, HTML, PATH_FIELDS, Answer, Operation, Route
+from master.api.problem_answers import TEXT_BY_SERVER_STATUS, TEXT_BY_STATUS, Problem
 from master.api.problems import PROBLEM_TYPE
 from master.api.schemas import Schemas
 
@@ -93,7 +93,7 @@ def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     responses = {str(answer.status): _answer(answer, schemas) for answer in operation.answers}
-    for status in {*operation.problems, *EVERYWHERE}:
+    for status in {*operation.problems, *EVERYWHERE, *TEXT_BY_SERVER_STATUS}:
         if str(status) in responses:
             raise ValueError(f"{operation.name} says of {status} both that it is an answer and that it is a problem")
         responses[str(status)] = {"$ref": f"#/components/responses/{_PROBLEM.format(status)}"}
@@ -115,7 +115,7 @@ def _answer_headers(headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _problems(routes: Iterable[Route], schemas: Schemas) -> dict[str, Any]:
     statuses = {status for route in routes for operation in route.operations for status in operation.problems}
-    problems = {}
+    problems = {_PROBLEM.format(status): _of_the_server(text) for status, text in TEXT_BY_SERVER_STATUS.items()}
     for status in sorted({*statuses, *EVERYWHERE}):
         problems[_PROBLEM.format(status)] = problem = {
             "description": TEXT_BY_STATUS[status],
@@ -123,4 +123,8 @@ def _problems(routes: Iterable[Route], schemas: Schemas) -> dict[str, Any]:
         }
         if status == 503:
             problem["headers"] = _answer_headers({"Retry-After": "seconds"})
-    return problems
+    return dict(sorted(problems.items()))
+
+
+def _of_the_server(text: str) -> dict[str, Any]:
+    return {"description": f"{text}; in HTML", "content": {HTML: {"schema": {"type": "string"}}}}

@@ -45,3 +45,11 @@ TEXT_BY_STATUS: Mapping[int, str] = MappingProxyType(
         503: "the master cannot do this now; `Retry-After` says when to come back",
     }
 )
+
+TEXT_BY_SERVER_STATUS: Mapping[int, str] = MappingProxyType(
+    {
+        414: "the first line of the request has more than 4,094 bytes",
+        431: "a header has more than 8,190 bytes, or there are more than 100",
+    }
+)
+"""What the web server says of any request before the master sees it, in HTML, and ends the connection."""

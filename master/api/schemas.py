@@ -57,6 +57,8 @@ def _kinds_of(routes: Iterable[Route]) -> Iterator[_Key]:
 def _said_or_not(schema: Schema) -> Schema:
     """Of a parameter: one that may be left out is ``None`` to the model, but nobody can say that in a query."""
     alternatives = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    # Nor does it harm to say one thing twice.
+    schema = {key: value for key, value in schema.items() if key != "uniqueItems"}
     rest = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
     if not alternatives:
         return rest

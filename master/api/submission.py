@@ -46,7 +46,8 @@ class TaskSubmission(BaseModel):
     )
 
     docker_image: Image
-    """A reference as Docker has it, `[registry[:port]/]path[:tag][@digest]`; no URL, no image id."""
+    """A reference as Docker has it, `[registry[:port]/]path[:tag][@digest]`, with at most 255 characters before the
+    tag; no URL, no image id."""
     name: Name = ""
     """For people."""
     command: Command = []
