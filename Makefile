@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Tests wait more than they compute, so they run side by side; ARGS="-n 0 --pdb" for one after the other.
+JOBS ?= 3
 
 BIN := $(VENV)/bin
 # --no-input: a package index that wants a password fails at once instead of waiting for one.
@@ -19,7 +21,7 @@ up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but 
 	@exec $(BIN)/fleetpulse up $(ARGS)
 
 test: $(VENV)/.dev tools ## Every test but the long ones
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Style, types, layers, what is generated
 	$(BIN)/ruff check

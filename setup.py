@@ -48,7 +48,7 @@ setup(
         "master.page": ["static/*", "templates/*"],
     },
     entry_points={
-        "console_scripts": ["fleetpulse = master.cli:main"],
+        "console_scripts": ["fleetpulse = master.script:main"],
         # The command line finds its commands here by name, because master/ and worker/ never import each other.
         "fleetpulse.commands": [
             "master = master.cli:master_command",

@@ -70,6 +70,7 @@ class MasterConfig(NamedTuple):
     log_level: str = "info"
     grafana_url: str | None = None
     """Where the page's links to dashboards lead."""
+
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
 

@@ -177,6 +177,7 @@ class Supervisor:
             f"  metrics     curl -s {url}/metrics",
             f"  tasks       curl -s {url}/api/tasks",
             f"  health      curl -s {url}/health",
+            f"  live        fleetpulse top --url {url}",
             f"  workers connect to {self._config.grpc}",
         ]
         both = "the master and the worker" if self._has_worker else "the master"

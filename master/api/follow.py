@@ -14,7 +14,7 @@ import orjson
 from master.api.followers import STOPPING, Followers
 from master.api.log_text import decoded, whole_characters
 from master.api.ports import TaskService, TaskWatch
-from master.api.presence import ClientGone, HasFile, while_client_is_there
+from master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
 from master.api.task_views import newest, outcome_view
 from master.errors import FleetPulseError, MasterStopping
@@ -90,6 +90,8 @@ class Follower:
             return
         except FleetPulseError as error:
             yield _event("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+            if isinstance(error, MasterStopping):
+                take_no_more(self._connection)
         except Exception:
             _LOGGER.exception("a follower of %s failed", self._task_id)
             yield _event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import gevent
@@ -48,12 +48,27 @@ def while_client_is_there(connection: HasFile | None) -> Iterator[None]:
 
 def has_closed(connection: HasFile) -> bool:
     """Whether nothing will come from the client any more. Does not wait, and takes nothing."""
-    peeking = socket.socket(fileno=connection.fileno())
+    with plain_socket(connection) as peeking:
+        try:
+            return peeking.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def take_no_more(connection: HasFile | None) -> None:
+    """Have the web server close the connection after this answer, and not wait for the next request on it."""
+    if connection is not None:
+        with suppress(OSError), plain_socket(connection) as plain:  # the client may have gone meanwhile
+            plain.shutdown(socket.SHUT_RD)
+
+
+@contextmanager
+def plain_socket(connection: HasFile) -> Iterator[socket.socket]:
+    """The system's socket of the connection. gevent's own would make an error of its own of a shutdown."""
+    plain = socket.socket(fileno=connection.fileno())
     try:
-        return peeking.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+        yield plain
     finally:
-        peeking.detach()
+        plain.detach()

@@ -5,14 +5,14 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 import gevent
 from gevent.event import Event as Wake
 
 from master.api.followers import STOPPING, Followers
-from master.api.presence import ClientGone, HasFile, while_client_is_there
+from master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
 from master.api.stream_events import HEARTBEAT, RETRY, Composer, Event, event
 from master.api.stream_rounds import Rounds
@@ -74,7 +74,7 @@ class StreamReader:
         shared.readers.admit(self)
         shared.rounds.join(self)
         if connection is not None:
-            with _plain_socket(connection) as plain:
+            with plain_socket(connection) as plain:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     # For the web server
@@ -120,7 +120,7 @@ class StreamReader:
         """End the connection, and drop what the system still holds for it. Does not switch."""
         self._taking_since = None
         if self._connection is not None:
-            with suppress(OSError), _plain_socket(self._connection) as plain:  # the client may have gone meanwhile
+            with suppress(OSError), plain_socket(self._connection) as plain:  # the client may have gone meanwhile
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 plain.shutdown(socket.SHUT_RDWR)
 
@@ -130,12 +130,6 @@ class StreamReader:
         self._wake.set()
         if self._taking_since is not None:
             gevent.spawn_later(LAST_WORD_SECONDS, self._cut_if_taking)
-
-    def _take_no_more(self) -> None:
-        """Have the web server close the connection, and not wait for the next request on it."""
-        if self._connection is not None:
-            with suppress(OSError), _plain_socket(self._connection) as plain:
-                plain.shutdown(socket.SHUT_RD)
 
     def _cut_if_taking(self) -> None:
         if self._taking_since is not None:
@@ -150,7 +144,7 @@ class StreamReader:
             return
         except MasterStopping as error:
             yield event("problem", {"status": STATUS_BY_ERROR[MasterStopping], "detail": str(error)})
-            self._take_no_more()
+            take_no_more(self._connection)
         except Exception:
             _LOGGER.exception("a reader of the stream failed")
             yield event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
@@ -213,13 +207,3 @@ class StreamReader:
             start, is_done = piece.stop, piece.stop == len(window.worker_ids)
             if not is_done:
                 gevent.sleep(0)
-
-
-@contextmanager
-def _plain_socket(connection: HasFile) -> Iterator[socket.socket]:
-    """The system's socket of the connection. gevent's own would make an error of its own of a shutdown."""
-    plain = socket.socket(fileno=connection.fileno())
-    try:
-        yield plain
-    finally:
-        plain.detach()

@@ -16,6 +16,7 @@ Fleet = dict[str, Worker]
 
 STREAM = "/telemetry/stream"
 POLL_SECONDS = 2.0
+_END_SECONDS = 2.0
 
 
 class FleetFeed:
@@ -47,10 +48,10 @@ class FleetFeed:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for the end."""
+        """End, and wait for the end, but not long: a master that hangs must not hold whoever leaves."""
         self._stopping.set()
         self._client.interrupt()
-        self._thread.join()
+        self._thread.join(_END_SECONDS)
         self._client.close()
 
     @property
@@ -70,6 +71,7 @@ class FleetFeed:
     def _hear(self) -> None:
         try:
             for fleet in streamed(self._client, note=self._on_trouble, pause=self._pause):
+                self._pause(0.0)
                 self._on_fleet(fleet)
         except UnknownId:
             # A master without the stream takes its path for the id of a worker.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from master.console.clean import one_line
-from master.console.tables import Cell, Column, Grid, Row, fitted, grid, plain_lines
+from master.console.tables import Cell, Column, Grid, Row, fitted, full_width, grid, plain_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,6 +129,9 @@ class Screen:
             )
         for row in shown.rows:
             rich_table.add_row(*(Text(cell.text, cell.style) for cell in row))
+        if self.is_wide:
+            # Everything was asked for: the terminal breaks the lines, and no column is squeezed to nothing.
+            console.width = max(console.width, full_width(shown))
         console.print(rich_table)
 
 

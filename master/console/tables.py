@@ -68,6 +68,11 @@ def fitted(table: Grid, width: int) -> Grid:
     return Grid(tuple(table.columns[index] for index in kept), [[row[index] for index in kept] for row in table.rows])
 
 
+def full_width(table: Grid) -> int:
+    """Characters of its longest line, when nothing is cut."""
+    return max(map(len, plain_lines(table)))
+
+
 def _needed(table: Grid, kept: Sequence[int]) -> int:
     widths = [max(len(table.columns[i].title), *(len(row[i].text) for row in table.rows), 0) for i in kept]
     return sum(widths[:-1]) + min(widths[-1], _LEAST_LAST) + len(_GAP) * (len(kept) - 1)

@@ -81,7 +81,7 @@ class TopApp(App[int]):
 
     def on_input_submitted(self) -> None:
         """Back to the table, with the filter."""
-        self.query_one(DataTable).focus()
+        self.set_focus(self.query_one(DataTable))
         self.query_one("#filter").display = bool(self._view.filter)
 
     def action_leave(self, code: int) -> None:
@@ -103,13 +103,14 @@ class TopApp(App[int]):
         """Ask for a filter."""
         box = self.query_one("#filter", Input)
         box.display = True
-        box.focus()
+        # At once: what is typed next is meant for it.
+        self.set_focus(box)
 
     def action_no_filter(self) -> None:
         """Show all again."""
+        self.set_focus(self.query_one(DataTable))
         box = self.query_one("#filter", Input)
         box.value, box.display = "", False
-        self.query_one(DataTable).focus()
 
     def _tick(self) -> None:
         trouble = self.query_one("#trouble", Static)

@@ -12,6 +12,9 @@ from master.console.sse import follow
 from master.console.tasks import TERMINAL, event_text
 
 _LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 3.0
+"""Whoever leaves waits for it no longer."""
+
 _TOLD_ELSEWHERE = frozenset({"submitted", "completed", "failed", "cancelled"})
 
 
@@ -89,10 +92,11 @@ class _Story:
     def _watch(self) -> None:
         while self._waiting.wait() and not self._stopping.is_set():
             try:
-                task = self._client.get_dict(f"/api/tasks/{segment(self._task_id, 'task')}")
+                task = self._client.get(f"/api/tasks/{segment(self._task_id, 'task')}", timeout=_ANSWER_SECONDS)
             except ConsoleError:
-                task = {}  # the stream says the same, and better
-            self._tell(task.get("events") or [])
+                task = None  # the stream says the same, and better
+            if isinstance(task, dict):
+                self._tell(task.get("events") or [])
             self._stopping.wait(_LOOK_SECONDS)
 
     def _tell(self, events: list[dict[str, Any]]) -> None:

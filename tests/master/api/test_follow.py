@@ -349,8 +349,11 @@ def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served)
         for events in (list(reader), list(other)):
             assert events[-1].kind == "problem"
             assert events[-1].data == {"status": 503, "detail": "the master is stopping; come back in a moment"}
-        reader.request("GET", PATH)
-        assert reader.answer()[0] == 503
+        # The connection ends with the last word, or the server would wait for the next request on it.
+        assert reader.is_closed()
+    with Client(server.address) as late:
+        late.request("GET", PATH)
+        assert late.answer()[0] == 503
     assert len(tasks.followers) == 1
     stalled.close()
     wait_until(lambda: len(tasks.followers) == 0)

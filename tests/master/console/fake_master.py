@@ -124,7 +124,11 @@ def fake_master() -> Iterator[FakeMaster]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that goes is no error."""
+
+    with Server(("127.0.0.1", 0), Web) as server:
         master = FakeMaster(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="fake master")
         thread.start()
