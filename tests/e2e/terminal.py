@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import pexpect
 import pyte
@@ -81,7 +82,9 @@ class Terminal:
 
     def _read(self) -> None:
         try:
-            data = self._child.read_nonblocking(65536, POLL_SECONDS)
+            data = cast(
+                "bytes", self._child.read_nonblocking(65536, POLL_SECONDS)
+            )  # bytes, as no encoding was asked for
         except pexpect.TIMEOUT:
             return
         except pexpect.EOF:

@@ -124,7 +124,7 @@ def test_an_id_against_the_rule(worker_id: str, wire: Wire, shared_master: Maste
     after = rejected(shared_master, "invalid_message"), refused_streams(shared_master, "invalid_message")
     assert after == (before[0] + 1, before[1] + 1)
     assert worker_id not in shared_master.workers()
-    if worker_id:
+    if worker_id.strip("."):  # a client takes dots for folders, and asks for another path
         answer = shared_master.get(f"/telemetry/{quote(worker_id, safe='')}")
         assert answer.status_code in {404, 414}
 

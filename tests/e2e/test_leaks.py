@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.levels import CountedMaster, Level, leave
-from tests.e2e.processes import Processes
+from tests.e2e.processes import Processes, Started
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
 WORKERS = 60
 INTERVAL_SECONDS, TIMEOUT_SECONDS = 0.5, 2.0
+FLAPPING = ("--flap", str(WORKERS // 2), "--trouble-after", "0.5", "--trouble-for", "0.2")
 CACHED_PATHS = 130
 """Python keeps the last 128 paths that it took apart."""
 
@@ -34,15 +35,16 @@ def master(shared_processes: Processes) -> Iterator[CountedMaster]:
 
 @pytest.fixture(scope="module")
 def start(shared_processes: Processes, master: CountedMaster) -> Level:
-    """What the master holds when a first fleet, with clients that ask for everything, has left."""
-    fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", "--prefix", "first")
-    eventually(lambda: master.active() == WORKERS, 20.0)
+    """What the master holds when a first fleet, some of it flapping, and clients that ask for everything have left."""
+    fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", *FLAPPING, "--prefix", "first")
+    eventually(lambda: len(master.workers()) == WORKERS, 20.0)
+    let_it_beat(master, 6)
     for path in ("/telemetry", "/workers", "/api/workers", "/metrics", "/telemetry/nobody", "/nope"):
         master.get(path)
         master.get(path, headers={"Accept-Encoding": "identity"})
     for number in range(CACHED_PATHS):
         master.session.delete(f"{master.url}/api/workers/nobody-{number}", timeout=10)
-    leave(fleet, master)
+    end_and_forget(fleet, master)
     return master.level()
 
 
@@ -69,13 +71,10 @@ def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedM
 
 
 def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
-    trouble = ("--flap", str(WORKERS // 2), "--trouble-after", "0.5", "--trouble-for", "0.2")
-    fleet = shared_processes.simulate(master.target, WORKERS, *trouble, "--prefix", "flapping")
+    fleet = shared_processes.simulate(master.target, WORKERS, *FLAPPING, "--prefix", "flapping")
     let_it_beat(master, 6)
-    assert len(master.log_lines("a new incarnation took over")) > WORKERS
-    fleet.send(signal.SIGTERM)
-    fleet.wait()
-    forget_the_silent(master)
+    assert len(master.log_lines("worker flapping-.* a new incarnation took over")) > WORKERS
+    end_and_forget(fleet, master)
     assert_back_at(master, start)
 
 
@@ -87,6 +86,13 @@ def test_a_fleet_that_dies_and_is_forgotten(shared_processes: Processes, master:
     eventually(lambda: master.sample("fleetpulse_worker_sessions") == 0)
     forget_the_silent(master)
     assert_back_at(master, start)
+
+
+def end_and_forget(fleet: Started, master: CountedMaster) -> None:
+    """Stop a fleet of which some may have no chance to say goodbye."""
+    fleet.send(signal.SIGTERM)
+    fleet.wait()
+    forget_the_silent(master)
 
 
 def forget_the_silent(master: CountedMaster) -> None:
