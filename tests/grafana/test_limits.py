@@ -31,7 +31,7 @@ def steps_of(panel: dict[str, Any]) -> set[tuple[str, float]]:
 DRAWN = {step for _, panel in every_panel() for step in steps_of(panel)}
 
 
-@pytest.mark.parametrize("name", THRESHOLDS.keys() - UNDRAWN.keys())
+@pytest.mark.parametrize("name", sorted(THRESHOLDS.keys() - UNDRAWN.keys()))
 def test_where_an_alert_fires_is_drawn_in_the_colour_of_its_severity(name: str) -> None:
     threshold = THRESHOLDS[name]
     assert (BY_SEVERITY[threshold.severity], threshold.value) in DRAWN
