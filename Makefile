@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# Test processes side by side: tests wait more than they compute, so make test JOBS=3 saves half of the time.
-JOBS ?= 0
+# Test processes side by side: tests wait more than they compute. JOBS=0 runs one after the other, as a debugger wants.
+JOBS ?= 3
 
 BIN := $(VENV)/bin
 # --no-input: a package index that wants a password fails at once instead of waiting for one.
