@@ -168,12 +168,27 @@ def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | 
             _say(f"{workers:,} workers: {plan.tasks.burst} submits at once")
             row |= measure_burst(fleet, plan.tasks)
         row |= whole_run(fleet)
+    if workers <= SMALL:
+        _say(f"{workers:,} workers: the same window without history")
+        row |= _measure_without_history(plan, workers, folder)
+        row["history_cores"] = _difference(row["master_cores"], row["without_history_cores"])
     if plan.peers:
         _say(f"{workers:,} workers: the same samples in prometheus_client")
         row |= measure_latest(text, folder, plan.fetches)
         _say(f"{workers:,} workers: the same samples in the Pushgateway")
         row |= measure_gateway(text, folder, plan.fetches)
     return row
+
+
+def _measure_without_history(plan: Plan, workers: int, folder: Path) -> dict[str, float | None]:
+    """What the window costs a master that keeps none."""
+    off = ("--history-retention", "off", "--history-long-retention", "off")
+    with running_fleet(folder, workers, off) as fleet:
+        return {"without_history_cores": measure_window(fleet, plan.window_seconds)["master_cores"]}
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -95,6 +95,8 @@ SECTIONS = (
     Section("Cost of the window, all of the master's processes", (
         Figure("master CPU per heartbeat", US, ("master_cpu_seconds_per_heartbeat",), _below(None, 350e-6)),
         Figure("master", CORES, ("master_cores",)),
+        Figure("master without history", CORES, ("without_history_cores",)),
+        Figure("... so history takes", CORES, ("history_cores",), _below(0.05)),
         Figure("master RSS", MB, ("master_rss_bytes",), _below(None, 500e6)),
         Figure("master RSS, highest of the whole run", MB, ("master_peak_rss_bytes",), _below(None, 500e6)),
         Figure("simulator CPU per heartbeat", US, ("simulator_cpu_seconds_per_heartbeat",)),
