@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from master.access import Role
+from master.access.roles import Role
 from master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"

@@ -1,6 +1,6 @@
 """The rows of the page in the table of routes. What answers them is in ``master.page``."""
 
-from master.access import Role
+from master.access.roles import Role
 from master.api.operations import HTML, Answer, Header, Operation, Route, answer
 from master.api.worker_answers import Count, Said
 

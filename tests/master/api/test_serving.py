@@ -6,7 +6,7 @@ import falcon
 import pytest
 from falcon.inspect import inspect_app
 
-from master.access import Role
+from master.access.roles import Role
 from master.api.operations import Operation, Route, answer
 from master.api.routes import ROUTES
 from master.api.serving import methods_of, serve
