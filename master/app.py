@@ -7,7 +7,7 @@ import resource
 import socket
 import sys
 from importlib.metadata import entry_points, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import falcon
 
@@ -15,13 +15,16 @@ from master.api import middleware, problems, resources
 from master.api.followers import Followers
 from master.access.book import TokenBook
 from master.access.owner import owner_secret
+from master.access.sessions import Sessions
 from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile
+from master.api.body import BodyReader
 from master.api.guard import Guard
 from master.api.history import HistoryReader, history_resources
 from master.api.reference import reference_resources
 from master.api.routes import ROUTES
 from master.api.serving import serve
+from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
@@ -91,7 +94,7 @@ class Master:
         self._followers = Followers()
         self.wsgi = create_wsgi(
             self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
-            history=history, guard=create_guard(config),
+            history=history, access=create_access(config),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -146,8 +149,15 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     )
 
 
-def create_guard(config: MasterConfig) -> Guard:
-    """Who may ask what. Raises ``ConfigError`` when the data directory cannot be written."""
+class Access(NamedTuple):
+    """Who may ask what, and the page's sessions."""
+
+    guard: Guard
+    sessions: Sessions
+
+
+def create_access(config: MasterConfig) -> Access:
+    """As the settings say. Raises ``ConfigError`` when the data directory cannot be written."""
     access, data_dir = config.access, config.store.data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -160,7 +170,8 @@ def create_guard(config: MasterConfig) -> Guard:
         _LOGGER.warning(
             "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
         )
-    return Guard(book, ROUTES, (socket.gethostname(), config.http.host, *access.names))
+    sessions = Sessions(book)
+    return Access(Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *access.names)), sessions)
 
 
 def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
@@ -174,12 +185,12 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     grafana_url: str | None = None,
     *,
     history: HistoryReader,
-    guard: Guard,
+    access: Access,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
         # Outermost first: what is observed includes the compression.
-        middleware=[middleware.Observation(instruments), middleware.Fairness(), guard, middleware.Compression()]
+        middleware=[middleware.Observation(instruments), middleware.Fairness(), access.guard, middleware.Compression()]
     )
     problems.install(app)
     answering = {
@@ -188,6 +199,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         **history_resources(history),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
+        "/api/session": Session(access.sessions, BodyReader()),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }

@@ -3,7 +3,7 @@
 import base64
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,13 +12,11 @@ import falcon
 from master.access.book import TokenBook
 from master.access.identity import ANYBODY, Identity
 from master.access.roles import Role
+from master.access.sessions import Sessions
 from master.api.operations import Route
 
 CHALLENGE = 'Bearer realm="FleetPulse"'
 SESSION_COOKIE = "fleetpulse_session"
-
-Sessions = Callable[[str], Identity | None]
-"""Whose session a cookie is of."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BASIC_ROLE = Role.READ
@@ -32,7 +30,7 @@ class Guard:
     """
 
     def __init__(
-        self, book: TokenBook, routes: Sequence[Route], names: Collection[str] = (), sessions: Sessions | None = None
+        self, book: TokenBook, sessions: Sessions, routes: Sequence[Route], names: Collection[str] = ()
     ) -> None:
         self._book = book
         self._names = frozenset(name.lower().rstrip(".") for name in names)
@@ -90,12 +88,12 @@ class Guard:
             return identity
         if not self._book.is_closed:
             return ANYBODY
-        cookie = req.cookies.get(SESSION_COOKIE) if self._sessions is not None else None
-        if cookie is None or self._sessions is None:
+        cookie = req.cookies.get(SESSION_COOKIE)
+        if cookie is None:
             return None
         if req.method not in _SAFE_METHODS and req.get_header("Origin") is None:
             raise falcon.HTTPForbidden(description="a page's request must say its Origin; a program sends a token")
-        return self._sessions(cookie)
+        return self._sessions.identity(cookie)
 
     def _is_ours(self, host: str) -> bool:
         name = host.lower().rstrip(".")

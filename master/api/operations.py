@@ -20,7 +20,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
-EVERYWHERE = (500,)
+EVERYWHERE = (401, 403, 421, 500)
 """Statuses of the problems that any request may come to."""
 
 

@@ -9,15 +9,14 @@ import pytest
 from falcon.testing import TestClient
 
 from master.access.book import TokenBook
-from master.access.identity import Identity
 from master.access.roles import Role
 from master.access.token_file import TokenFile
 from master.access.tokens import make_token
 from master.api import problems
-from master.api.guard import SESSION_COOKIE, Guard
+from master.api.guard import SESSION_COOKIE
 from master.api.routes import ROUTES
 from master.api.serving import serve
-from tests.master.guards import ASKED_FOR
+from tests.master.guards import ASKED_FOR, access_of
 
 FIELDS = {"worker_id": "rack-7", "task_id": "t1", "page_version": "0123456789ab", "page_file": "app.js"}
 OPERATIONS = [(route.path, operation) for route in ROUTES for operation in route.operations]
@@ -52,7 +51,7 @@ class Shown(NamedTuple):
 class Site:
     """An app with every path of the table, behind a guard with tokens of every kind."""
 
-    def __init__(self, folder: Path, *, is_open: bool = False, names: tuple[str, ...] = (ASKED_FOR,)) -> None:
+    def __init__(self, folder: Path, *, is_open: bool = False) -> None:
         file = TokenFile(folder / "tokens.json")
         self.shown: dict[str, dict[str, str]] = {"none": {}, "malformed": bearer("x y"), "no scheme": auth("abc")}
         if not is_open:
@@ -66,11 +65,14 @@ class Site:
         self.shown["wrong"], self.shown["wrong password"] = bearer(never_kept), basic(never_kept)
         _, owner = make_token("owner", Role.ADMIN, 0.0, None)
         self.shown["owner"] = bearer(owner)
-        sessions = {"r": Identity("read", Role.READ, "session"), "a": Identity("admin", Role.ADMIN, "session")}
-        for name, cookie in (("session read", "r"), ("session admin", "a"), ("session over", "o")):
-            self.shown[name] = {"Cookie": f"{SESSION_COOKIE}={cookie}", "Origin": f"http://{ASKED_FOR}"}
-        self.guard = Guard(TokenBook(file, owner), ROUTES, names, sessions.get)
-        app: falcon.App[Any, Any] = falcon.App(middleware=[self.guard])
+        self.access = access_of(TokenBook(file, owner))
+        for name, secret in (("session read", self.shown.get("read")), ("session admin", self.shown.get("admin"))):
+            if secret is not None:
+                begun = self.access.sessions.begin(secret["Authorization"].removeprefix("Bearer "))
+                assert begun is not None
+                self.shown[name] = session(begun[0])
+        self.shown["session over"] = session("over")
+        app: falcon.App[Any, Any] = falcon.App(middleware=[self.access.guard])
         problems.install(app)
         serve(app, ROUTES, {route.path: resource_for(route.path) for route in ROUTES})
         self.client = TestClient(app)
@@ -101,6 +103,10 @@ def auth(value: str) -> dict[str, str]:
 
 def bearer(secret: str) -> dict[str, str]:
     return auth(f"Bearer {secret}")
+
+
+def session(cookie: str) -> dict[str, str]:
+    return {"Cookie": f"{SESSION_COOKIE}={cookie}", "Origin": f"http://{ASKED_FOR}"}
 
 
 def basic(secret: str) -> dict[str, str]:
