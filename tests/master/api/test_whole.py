@@ -19,6 +19,7 @@ from proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
 from tests.master.fleet import GIB, wait_until
+from tests.master.guards import open_access
 from tests.master.history.memory import history_of
 from tests.master.tasks.party import Desk, Party, new_party
 
@@ -35,7 +36,7 @@ class Whole:
         health = Health({}, "1.2.3")
         self.app = create_wsgi(
             party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers(),
-            history=history_of(party.fleet),
+            history=history_of(party.fleet), access=open_access(),
         )  # fmt: skip
         self.client = TestClient(self.app)
 
