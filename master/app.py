@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -19,7 +20,7 @@ from master.api.serving import serve
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
-from master.config import HistoryConfig, MasterConfig, StoreConfig
+from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from master.history.ports import Tier
 from master.history.recorder import Recorder
 from master.history.service import HistoryService
@@ -27,9 +28,10 @@ from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.page.resources import page_resources
+from master.pki.authority import Authority
 from master.prometheus.client import PrometheusClient
 from master.prometheus.history import PrometheusHistory
-from master.rpc.server import RpcServer
+from master.rpc.server import RpcServer, Tls
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
 from master.store.store import SqlTaskStore
@@ -72,7 +74,8 @@ class Master:
             self._store.history, self._recorder, tiers, instruments, self.telemetry.knows_worker, self._prometheus
         )
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
-        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams)
+        tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
+        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls)
         checks = {
             "telemetry": self.telemetry.what_is_wrong,
             "grpc": self._rpc.what_is_wrong,
@@ -137,6 +140,11 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
             failed=lambda kind: counts.store_errors.labels(kind).inc(),
         ),
     )
+
+
+def open_tls(config: TlsConfig, data_dir: Path) -> Tls:
+    """What the gRPC ports need of the CA. Raises ``ConfigError`` when it cannot be read."""
+    return Tls(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
 
 
 def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in

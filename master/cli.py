@@ -4,6 +4,7 @@ Subcommands are entry points of the group ``fleetpulse.commands`` and are loaded
 worker`` must not pay for gunicorn, and master and worker do not import each other.
 """
 
+import socket
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -16,6 +17,7 @@ from dotenv import load_dotenv
 from master import config
 from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
+from master.pki import workers_need_certificates
 from master.up import Supervisor
 
 COMMANDS_GROUP = "fleetpulse.commands"
@@ -69,6 +71,13 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Where REST and /metrics listen: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
         click.option("--grpc-port", envvar="GRPC_PORT", default=":50051", show_default=True, show_envvar=True,
                      help="Where workers connect to: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
+        click.option("--join-port", envvar="JOIN_PORT", default="", show_default="the gRPC port + 1", show_envvar=True,
+                     help="Where new workers get a certificate, if there is a CA: PORT, :PORT or HOST:PORT."),
+        click.option("--tls-name", "tls_names", envvar="FLEETPULSE_TLS_NAMES", default="", show_envvar=True,
+                     show_default="loopback and the host name",
+                     help="Further host names and addresses by which workers reach this master, with commas."),
+        click.option("--certificate-lifetime", envvar="FLEETPULSE_CERTIFICATE_LIFETIME", default="30d",
+                     show_default=True, show_envvar=True, help="For how long certificates of workers are good."),
         click.option("--heartbeat-interval", envvar="HEARTBEAT_INTERVAL", default="5s", show_default=True,
                      show_envvar=True, help="How often workers beat."),
         click.option("--inactivity-timeout", envvar="INACTIVITY_TIMEOUT", default="30s", show_default=True,
@@ -129,10 +138,12 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
             max_workers=settings["max_workers"],
         )
+        grpc = config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"]))
         return config.MasterConfig(
             store=_store_config(settings),
             http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
-            grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
+            grpc=grpc,
+            tls=_tls_config(settings, grpc),
             terms=config.check_terms(terms),
             history=_history_config(settings),
             log_level=settings["log_level"],
@@ -141,6 +152,22 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsConfig | None:
+    names = config.parse_names("FLEETPULSE_TLS_NAMES", settings["tls_names"])
+    lifetime = config.parse_duration("FLEETPULSE_CERTIFICATE_LIFETIME", settings["certificate_lifetime"])
+    text = settings["join_port"]
+    join = config.parse_address("JOIN_PORT", text) if text else config.Address(grpc.host, grpc.port + 1)
+    if not workers_need_certificates(settings["data_dir"]):
+        return None
+    if join.port > 65535:
+        raise ConfigError(f"JOIN_PORT: there is no port after GRPC_PORT={grpc.port}; give one")
+    if text.strip().lstrip(":").isdigit():
+        join = join._replace(host=grpc.host)
+    return config.TlsConfig(
+        config.claim_port("JOIN_PORT", join), config.tls_names(grpc.host, socket.gethostname(), names), lifetime
+    )
 
 
 def _placement(name: str) -> str:

@@ -1,0 +1,1 @@
+"""The worker's certificate: how it gets one, keeps it, and renews it while it runs."""
