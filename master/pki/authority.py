@@ -18,7 +18,7 @@ from master.errors import (
     UsedJoinToken,
     WorkerIdNotGranted,
 )
-from master.pki import certificates
+from master.pki import certificates, workers_need_certificates
 from master.pki.admission import Admission
 from master.pki.certificates import KeyPair, Request, WorkerCertificate
 from master.pki.files import CERTIFICATE_NAME, KEY_NAME, ca_folder, locked, make_folder, write_private
@@ -61,6 +61,8 @@ class Authority:
     ) -> None:
         """Raises ``ConfigError`` if there is no CA, or if it cannot be read."""
         self._folder = ca_folder(data_dir)
+        if not workers_need_certificates(data_dir):
+            raise ConfigError(f"there is no CA in {self._folder}: make one with `fleetpulse ca init`")
         self._lifetime_seconds = lifetime_seconds
         self._clock = clock
         self._file = StateFile(self._folder)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from master.errors import FleetPulseError, InvalidMessage, TooManyAttempts
+from master.errors import FleetPulseError, InvalidMessage, StoreUnavailable, TooManyAttempts
 from master.instruments import Instruments
 from master.pki.authority import Authority
 from master.rpc.bridge import HubBridge
@@ -76,7 +76,7 @@ class Enrollment:
             self._attempts.check(address)
             return await self._answer("Join", "join", work)
         except FleetPulseError as error:
-            if not isinstance(error, TooManyAttempts):
+            if not isinstance(error, TooManyAttempts | StoreUnavailable):
                 self._attempts.refused(address)
             return await self._refuse("Join", error, call)
 
@@ -99,7 +99,7 @@ class Enrollment:
         return pb.CertificateChain(certificates=chain).SerializeToString()
 
     async def _refuse(self, method: str, error: FleetPulseError, call: Call) -> bytes:
-        status = grpc.StatusCode.UNAVAILABLE if isinstance(error, _FilesUnavailable) else status_of(error)
+        status = status_of(error)
         _LOGGER.info("%s of %s is refused: %s", method, call.peer(), error)
         self._bridge.call(self._instruments.certificates.refused.labels(error.reason).inc)
         self._bridge.call(self._count, method, status)
@@ -110,18 +110,12 @@ class Enrollment:
         self._instruments.grpc_requests.labels(method, code.name).inc()
 
 
-class _FilesUnavailable(FleetPulseError):
-    """The CA's files cannot be read or written now."""
-
-    reason = "files_unavailable"
-
-
 def _with_reason(work: Callable[[], list[bytes]]) -> list[bytes]:
     try:
         return work()
     except OSError as error:
         _LOGGER.error("the files of the CA cannot be used: %s", error)  # noqa: TRY400 - the message says all
-        raise _FilesUnavailable("the master cannot use the files of its CA now; its log says why") from error
+        raise StoreUnavailable("the master cannot use the files of its CA now; its log says why") from error
 
 
 def _parsed(kind: "type[pb.JoinRequest] | type[pb.RenewRequest]", data: bytes) -> "pb.JoinRequest | pb.RenewRequest":

@@ -21,6 +21,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.ExpiredJoinToken: grpc.StatusCode.PERMISSION_DENIED,
     errors.WorkerIdNotGranted: grpc.StatusCode.PERMISSION_DENIED,
     errors.TooManyAttempts: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.MasterStopping: grpc.StatusCode.UNAVAILABLE,
 }
 

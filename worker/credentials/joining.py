@@ -25,8 +25,9 @@ _REFUSALS = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+"""What time does not mend."""
+
 _WAIT_SECONDS = 2.0
 
 
