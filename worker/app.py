@@ -28,11 +28,10 @@ from worker.collectors.load import LoadCollector
 from worker.collectors.memory import MemoryCollector
 from worker.collectors.network import NetworkCollector
 from worker.collectors.uptime import UptimeCollector
-from worker.credentials.joining import JoinDoor
-from worker.credentials.keeper import CertificateKeeper, credentials_for
+from worker.credentials import BUNDLE_NAME, JoinDoor
 from worker.identity import new_incarnation_id, resolve_worker_id
 from worker.sampler import Sampler
-from worker.session import Tasks, WorkerSession
+from worker.session import Credentials, Tasks, WorkerSession
 from worker.tasks.absent import NoTasks
 from worker.tasks.executor import Executor
 
@@ -119,14 +118,18 @@ def _register(
     )
 
 
-def _keeper(config: WorkerConfig, worker_id: str) -> CertificateKeeper | None:
+def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
     """What the worker shows to its master; it joins first, if it has to. Raises ``CredentialsError``."""
+    if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
+        return None
+    from worker.credentials.keeper import CertificateKeeper, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
+
     bundle = credentials_for(worker_id, config.data_dir, config.join_token, config.join, time.time(), time.sleep)
     return None if bundle is None else CertificateKeeper(config.data_dir, bundle)
 
 
 async def _report(
-    config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: CertificateKeeper | None
+    config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None
 ) -> None:
     loop = asyncio.get_running_loop()
     # One thread: a round of readings is taken from one place, one at a time.

@@ -5,14 +5,18 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import platformdirs
 
 from proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
+from worker.credentials import BUNDLE_NAME, CredentialsError
 from worker.join_flags import door_from, join_options, token_from
 from worker.own_flags import own_metrics_from, own_metrics_options
+
+if TYPE_CHECKING:
+    from worker.session import Credentials
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -74,7 +78,6 @@ def worker_command(  # noqa: PLR0913 - the flags of a command
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
-    from worker.credentials.bundle import CredentialsError  # noqa: PLC0415
     from worker.identity import InvalidWorkerId  # noqa: PLC0415
 
     _configure_logging(log_level)
@@ -90,7 +93,7 @@ def worker_command(  # noqa: PLR0913 - the flags of a command
                 docker=docker_settings(os.environ),
                 own_metrics=own_metrics_from(os.environ, **own),
                 join=door_from(join_address, target),
-                join_token=token_from(join_token, join_file),
+                join_token=token_from(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
             )
         )
     except InvalidWorkerId as error:
@@ -185,9 +188,7 @@ def simulate_command(  # noqa: PLR0913 - the flags of a command
     **plan: object,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
-    from worker.credentials.bundle import CredentialsError  # noqa: PLC0415 - heavy, and not needed for --help
-    from worker.simulation.credentials import join_all  # noqa: PLC0415
-    from worker.simulation.fleet import FleetPlan  # noqa: PLC0415
+    from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.simulation.run import run_simulation  # noqa: PLC0415
 
     fleet_plan = FleetPlan(**{**plan, "master": _target(str(plan["master"]))})  # type: ignore[arg-type]  # click checked the types
@@ -198,11 +199,16 @@ def simulate_command(  # noqa: PLR0913 - the flags of a command
     _configure_logging("warning")
     # Thousands of sessions that lose one master say one thing; the state line says it once.
     logging.getLogger("worker.session").setLevel(logging.ERROR)
-    token = token_from(join_token, join_file)
-    try:
-        keepers = join_all(fleet_plan.worker_ids(), data_dir, token, door_from(join_address, fleet_plan.master))
-    except CredentialsError as error:
-        raise click.ClickException(str(error)) from error
+    folder = data_dir / "simulated"
+    token = token_from(join_token, join_file, has_joined=folder.exists())
+    keepers: Mapping[str, Credentials] = {}
+    if token is not None or folder.exists():
+        from worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
+
+        try:
+            keepers = join_all(fleet_plan.worker_ids(), folder, token, door_from(join_address, fleet_plan.master))
+        except CredentialsError as error:
+            raise click.ClickException(str(error)) from error
     run_simulation(fleet_plan, duration, keepers, say_goodbye=goodbye, as_json=as_json)
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.credentials import JoinDoor
+
 if TYPE_CHECKING:
     from proto.join import JoinToken
-    from worker.credentials.joining import JoinDoor
 
 
 def join_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,8 +28,11 @@ def join_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def token_from(join_token: str | None, join_file: Path | None) -> "JoinToken | None":
-    """What the flags give; ``None`` without any. Raises ``click.UsageError``, which shows no token."""
+def token_from(join_token: str | None, join_file: Path | None, *, has_joined: bool) -> "JoinToken | None":
+    """What the flags give; ``None`` without any, and for a file that is gone after somebody joined with it.
+
+    Raises ``click.UsageError``, which shows no token.
+    """
     from proto.join import parse_join_token  # noqa: PLC0415 - mostly not needed
 
     name, text = "--join", join_token
@@ -36,6 +40,10 @@ def token_from(join_token: str | None, join_file: Path | None) -> "JoinToken | N
         name = f"--join-file {join_file}"
         try:
             text = join_file.read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError as error:
+            if has_joined:
+                return None
+            raise click.UsageError(f"{name}: {error.strerror}") from error
         except OSError as error:
             raise click.UsageError(f"{name}: {error.strerror}") from error
     try:
@@ -44,10 +52,8 @@ def token_from(join_token: str | None, join_file: Path | None) -> "JoinToken | N
         raise click.UsageError(f"{name}: {error}") from error
 
 
-def door_from(join_address: str | None, master: str) -> "JoinDoor":
+def door_from(join_address: str | None, master: str) -> JoinDoor:
     """Where to join: as given, or one port after the master's. ``master`` is HOST:PORT. Raises ``click.UsageError``."""
-    from worker.credentials.joining import JoinDoor  # noqa: PLC0415 - heavy, and not needed for --help
-
     given = join_address or master
     host, colon, port = given.strip().rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):

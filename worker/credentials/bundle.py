@@ -12,16 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proto.join import worker_id_of, worker_uri
+from worker.credentials import CredentialsError
 from worker.files import write_private
-
-BUNDLE_NAME = "tls.pem"
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _COMMON_NAME_LENGTH = 64
-
-
-class CredentialsError(Exception):
-    """The worker's certificate cannot be had or used. The message is one line for people."""
 
 
 class Bundle(NamedTuple):
@@ -73,9 +68,9 @@ def bundle_from(key: ec.EllipticCurvePrivateKey, chain: list[bytes], ca: x509.Ce
     try:
         certificate = x509.load_der_x509_certificate(chain[0])
         certificate.verify_directly_issued_by(ca)
-    except (IndexError, ValueError, TypeError, InvalidSignature) as error:
+        return _bundle(key_pem, certificate, ca)
+    except (IndexError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
         raise CredentialsError("the master's answer is no certificate of its CA") from error
-    return _bundle(key_pem, certificate, ca)
 
 
 def read_bundle(path: Path) -> Bundle | None:
@@ -90,7 +85,7 @@ def read_bundle(path: Path) -> Bundle | None:
         key_pem = data[: data.index(b"-----BEGIN CERTIFICATE")]
         certificate, ca = map(x509.load_pem_x509_certificate, _CERTIFICATE.findall(data))
         return _bundle(key_pem, certificate, ca)
-    except (ValueError, TypeError, CredentialsError) as error:
+    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
         raise CredentialsError(f"{path} is damaged; remove it and join again") from error
 
 
@@ -108,7 +103,7 @@ def _bundle(key_pem: bytes, certificate: x509.Certificate, ca: x509.Certificate)
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     worker_id = worker_id_of(uris[0]) if uris else None
     if worker_id is None or key.public_key() != certificate.public_key():
-        raise CredentialsError("the certificate is not for this worker's key")
+        raise ValueError("the certificate is not for this worker's key")
     return Bundle(
         key_pem,
         certificate.public_bytes(serialization.Encoding.PEM),

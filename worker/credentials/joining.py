@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 from proto.join import JoinToken
-from worker.credentials.bundle import Bundle, CredentialsError, bundle_from, new_key, signing_request
+from worker.credentials import CredentialsError, JoinDoor
+from worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,16 +34,6 @@ _WAIT_SECONDS = 2.0
 
 class MasterUnreachable(CredentialsError):
     """Nobody answers there now; it may work later."""
-
-
-class JoinDoor(NamedTuple):
-    """The join port of a master."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def join(door: JoinDoor, token: JoinToken, worker_id: str, key: ec.EllipticCurvePrivateKey | None = None) -> Bundle:

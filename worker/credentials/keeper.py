@@ -13,17 +13,16 @@ from cryptography import x509
 
 from proto import fleetpulse_pb2 as pb
 from proto.join import JoinToken
+from worker.credentials import BUNDLE_NAME, CredentialsError, JoinDoor
 from worker.credentials.bundle import (
-    BUNDLE_NAME,
     Bundle,
-    CredentialsError,
     bundle_from,
     new_key,
     read_bundle,
     signing_request,
     write_bundle,
 )
-from worker.credentials.joining import JoinDoor, join_when_possible
+from worker.credentials.joining import join_when_possible
 from worker.files import write_private
 
 _LOGGER = logging.getLogger(__name__)

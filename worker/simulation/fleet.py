@@ -15,9 +15,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from proto import fleetpulse_pb2 as pb
-from worker.credentials.keeper import CertificateKeeper
 from worker.identity import new_incarnation_id
-from worker.session import WorkerSession
+from worker.session import Credentials, WorkerSession
 from worker.simulation.engine import SimulatedEngine
 from worker.simulation.machine import SimulatedMachine
 from worker.tasks.executor import Executor
@@ -80,7 +79,7 @@ class _SimulatedWorker:
         machine: SimulatedMachine,
         behaviour: Behaviour,
         version: str,
-        credentials: CertificateKeeper | None,
+        credentials: Credentials | None,
     ) -> None:
         self._plan = plan
         self._credentials = credentials
@@ -186,7 +185,7 @@ class SimulatedFleet:
     """Runs a plan on the current asyncio loop."""
 
     def __init__(
-        self, plan: FleetPlan, version: str, keepers: Mapping[str, CertificateKeeper] = MappingProxyType({})
+        self, plan: FleetPlan, version: str, keepers: Mapping[str, Credentials] = MappingProxyType({})
     ) -> None:
         """``keepers`` are the certificates by worker id; without them connections are not encrypted."""
         now = time.time()

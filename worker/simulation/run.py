@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from worker.credentials.keeper import CertificateKeeper
+from worker.session import Credentials
 from worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
 
 _GOODBYE_SECONDS = 10.0
@@ -21,7 +21,7 @@ _REPORT_SECONDS = 15.0
 def run_simulation(
     plan: FleetPlan,
     duration_seconds: float | None,
-    keepers: Mapping[str, CertificateKeeper],
+    keepers: Mapping[str, Credentials],
     *,
     say_goodbye: bool,
     as_json: bool,
@@ -37,7 +37,7 @@ def run_simulation(
 async def _simulate(
     plan: FleetPlan,
     duration_seconds: float | None,
-    keepers: Mapping[str, CertificateKeeper],
+    keepers: Mapping[str, Credentials],
     *,
     say_goodbye: bool,
     as_json: bool,

@@ -13,8 +13,8 @@ from master.pki.certificates import WorkerCertificate
 from proto import fleetpulse_pb2 as pb
 from proto.join import new_join_token
 from tests.certificates import joined, new_authority
-from worker.credentials.bundle import CredentialsError, read_bundle, write_bundle
-from worker.credentials.joining import JoinDoor
+from worker.credentials import CredentialsError, JoinDoor
+from worker.credentials.bundle import read_bundle, write_bundle
 from worker.credentials.keeper import CertificateKeeper, credentials_for
 
 NOBODY = JoinDoor("127.0.0.1", 1)
