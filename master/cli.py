@@ -138,10 +138,11 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
             max_workers=settings["max_workers"],
         )
+        http = config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"]))
         grpc = config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"]))
         return config.MasterConfig(
             store=_store_config(settings),
-            http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
+            http=http,
             grpc=grpc,
             tls=_tls_config(settings, grpc),
             terms=config.check_terms(terms),
