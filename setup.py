@@ -53,6 +53,7 @@ setup(
         "fleetpulse.commands": [
             "master = master.cli:master_command",
             "up = master.cli:up_command",
+            "ca = master.ca:ca_command",
             "worker = worker.cli:worker_command",
             "simulate = worker.cli:simulate_command",
             "workers = master.console.workers:workers_command",

@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import falcon
@@ -28,7 +29,7 @@ from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
-from master.config import HistoryConfig, MasterConfig, StoreConfig, is_loopback
+from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig, is_loopback
 from master.errors import ConfigError
 from master.history.ports import Tier
 from master.history.recorder import Recorder
@@ -37,9 +38,10 @@ from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.page.resources import page_resources
+from master.pki.authority import Authority
 from master.prometheus.client import PrometheusClient
 from master.prometheus.history import PrometheusHistory
-from master.rpc.server import RpcServer
+from master.rpc.server import RpcServer, Tls
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
 from master.store.store import SqlTaskStore
@@ -82,7 +84,8 @@ class Master:
             self._store.history, self._recorder, tiers, instruments, self.telemetry.knows_worker, self._prometheus
         )
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
-        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams)
+        tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
+        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls)
         checks = {
             "telemetry": self.telemetry.what_is_wrong,
             "grpc": self._rpc.what_is_wrong,
@@ -172,6 +175,11 @@ def create_access(config: MasterConfig) -> Access:
         )
     sessions = Sessions(book)
     return Access(Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *access.names)), sessions)
+
+
+def open_tls(config: TlsConfig, data_dir: Path) -> Tls:
+    """What the gRPC ports need of the CA. Raises ``ConfigError`` when it cannot be read."""
+    return Tls(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
 
 
 def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in

@@ -4,6 +4,7 @@ Subcommands are entry points of the group ``fleetpulse.commands`` and are loaded
 worker`` must not pay for gunicorn, and master and worker do not import each other.
 """
 
+import socket
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -19,6 +20,7 @@ from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile, TokenFileError
 from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
+from master.pki import workers_need_certificates
 from master.up import Supervisor
 
 COMMANDS_GROUP = "fleetpulse.commands"
@@ -72,6 +74,13 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Where REST and /metrics listen: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
         click.option("--grpc-port", envvar="GRPC_PORT", default=":50051", show_default=True, show_envvar=True,
                      help="Where workers connect to: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
+        click.option("--join-port", envvar="JOIN_PORT", default="", show_default="the gRPC port + 1", show_envvar=True,
+                     help="Where new workers get a certificate, if there is a CA: PORT, :PORT or HOST:PORT."),
+        click.option("--tls-name", "tls_names", envvar="FLEETPULSE_TLS_NAMES", default="", show_envvar=True,
+                     show_default="loopback and the host name",
+                     help="Further host names and addresses by which workers reach this master, with commas."),
+        click.option("--certificate-lifetime", envvar="FLEETPULSE_CERTIFICATE_LIFETIME", default="30d",
+                     show_default=True, show_envvar=True, help="For how long certificates of workers are good."),
         click.option("--heartbeat-interval", envvar="HEARTBEAT_INTERVAL", default="5s", show_default=True,
                      show_envvar=True, help="How often workers beat."),
         click.option("--inactivity-timeout", envvar="INACTIVITY_TIMEOUT", default="30s", show_default=True,
@@ -150,10 +159,13 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
             max_workers=settings["max_workers"],
         )
+        http = config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"]))
+        grpc = config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"]))
         master_config = config.MasterConfig(
             store=_store_config(settings),
-            http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
-            grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
+            http=http,
+            grpc=grpc,
+            tls=_tls_config(settings, grpc),
             terms=config.check_terms(terms),
             history=_history_config(settings),
             access=_access_config(settings),
@@ -162,7 +174,7 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             placement=_placement(settings["placement"]),
         )
         has_tokens = bool(_token_file(master_config).read())
-        return config.check_exposure(master_config, has_tokens=has_tokens, has_worker_tls=False)
+        return config.check_exposure(master_config, has_tokens=has_tokens, has_worker_tls=master_config.tls is not None)
     except (ConfigError, TokenFileError) as error:
         raise click.UsageError(str(error)) from error
 
@@ -182,6 +194,22 @@ def _access_config(settings: dict[str, Any]) -> config.AccessConfig:
         raise ConfigError("--tls-certificate and --tls-key go together, and one of them is missing")
     tls = None if certificate is None else config.check_tls(config.TlsFiles(certificate, key))
     return config.AccessConfig(settings["tokens_file"], settings["allowed_hosts"], tls, settings["insecure_network"])
+
+
+def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsConfig | None:
+    names = config.parse_names("FLEETPULSE_TLS_NAMES", settings["tls_names"])
+    lifetime = config.parse_duration("FLEETPULSE_CERTIFICATE_LIFETIME", settings["certificate_lifetime"])
+    text = settings["join_port"]
+    join = config.parse_address("JOIN_PORT", text) if text else config.Address(grpc.host, grpc.port + 1)
+    if not workers_need_certificates(settings["data_dir"]):
+        return None
+    if join.port > 65535:
+        raise ConfigError(f"JOIN_PORT: there is no port after GRPC_PORT={grpc.port}; give one")
+    if text.strip().lstrip(":").isdigit():
+        join = join._replace(host=grpc.host)
+    return config.TlsConfig(
+        config.claim_port("JOIN_PORT", join), config.tls_names(grpc.host, socket.gethostname(), names), lifetime
+    )
 
 
 def _placement(name: str) -> str:

@@ -82,6 +82,15 @@ class AccessConfig(NamedTuple):
     """The operator says that whoever reaches the ports may use them, though tokens or TLS are missing."""
 
 
+class TlsConfig(NamedTuple):
+    """Of a master with a CA in its data directory: where machines join, and by what names workers reach it."""
+
+    join: Address
+    names: tuple[str, ...]
+    certificate_lifetime_seconds: float = 30 * 86400.0
+    """Of certificates for workers, and of the master's own."""
+
+
 class MasterConfig(NamedTuple):
     """Everything that a master is told from outside."""
 
@@ -97,6 +106,9 @@ class MasterConfig(NamedTuple):
 
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
+
+    tls: TlsConfig | None = None
+    """``None``: there is no CA, and workers come without TLS."""
 
 
 def check_tls(files: TlsFiles) -> TlsFiles:
@@ -195,6 +207,21 @@ def parse_http_url(name: str, text: str) -> str:
     if not is_usable or not text.strip().isprintable():
         raise ConfigError(f"{name}: expected a URL as http://prometheus.example:9090")
     return text.strip()
+
+
+def parse_names(name: str, text: str) -> tuple[str, ...]:
+    """Host names and addresses, separated by commas. Raises ``ConfigError`` that names the setting."""
+    names = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in names:
+        if not re.fullmatch(r"[A-Za-z0-9.:_*-]{1,253}", word):
+            raise ConfigError(f"{name}: {word!r} is neither a host name nor an address")
+    return names
+
+
+def tls_names(host: str, hostname: str, more: tuple[str, ...]) -> tuple[str, ...]:
+    """By what names workers may reach a master that listens at ``host`` on the machine ``hostname``."""
+    bound = () if host in ("0.0.0.0", "::") else (host,)
+    return tuple(dict.fromkeys(("localhost", LOOPBACK, "::1", hostname, *bound, *more)))
 
 
 def check_terms(terms: Terms) -> Terms:

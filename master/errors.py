@@ -20,6 +20,16 @@
     ├── LogExpired               the log was there and has been pruned
     ├── HistoryOff               no history of telemetry is kept
     ├── PrometheusUnavailable    Prometheus, which has the longer history, does not answer as it should
+    ├── CertificateRefused       a worker's certificate is not good for what it was shown for
+    │   ├── CertificateMismatch  ... it is another worker's, or none of a worker
+    │   ├── CertificateRevoked   ... it was taken back
+    │   └── CertificateExpired   ... its time is over
+    ├── JoinRefused              no certificate is given for this
+    │   ├── UnknownJoinToken     ... the token is not one of this master's
+    │   ├── UsedJoinToken        ... it has been used
+    │   ├── ExpiredJoinToken     ... its time is over
+    │   ├── WorkerIdNotGranted   ... it is not for this worker id
+    │   └── TooManyAttempts      ... too much was refused, or given, before
     ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
     └── MasterStopping           the master is on its way out
 
@@ -159,6 +169,66 @@ class PrometheusUnavailable(FleetPulseError):
     """Prometheus, which has the longer history, cannot be reached, is too slow, or refuses."""
 
     reason = "prometheus_unavailable"
+
+
+class CertificateRefused(FleetPulseError):
+    """A worker's certificate is not good for what it was shown for."""
+
+    reason = "certificate_refused"
+
+
+class CertificateMismatch(CertificateRefused):
+    """The certificate is another worker's, or none of a worker."""
+
+    reason = "certificate_mismatch"
+
+
+class CertificateRevoked(CertificateRefused):
+    """The certificate was taken back by ``fleetpulse ca revoke``."""
+
+    reason = "certificate_revoked"
+
+
+class CertificateExpired(CertificateRefused):
+    """The certificate's time is over; the stream was opened before that."""
+
+    reason = "certificate_expired"
+
+
+class JoinRefused(FleetPulseError):
+    """No certificate is given for this token or request."""
+
+    reason = "join_refused"
+
+
+class UnknownJoinToken(JoinRefused):
+    """The join token is none of this master's."""
+
+    reason = "token_unknown"
+
+
+class UsedJoinToken(JoinRefused):
+    """The join token has been used as often as it may be."""
+
+    reason = "token_used"
+
+
+class ExpiredJoinToken(JoinRefused):
+    """The join token's time is over."""
+
+    reason = "token_expired"
+
+
+class WorkerIdNotGranted(JoinRefused):
+    """The join token is for another worker id, or for none that has a certificate already."""
+
+    reason = "worker_id_not_granted"
+
+
+class TooManyAttempts(JoinRefused):
+    """Too many attempts of this address were refused, or this worker has too many certificates."""
+
+    reason = "too_many_attempts"
 
 
 class StoreUnavailable(FleetPulseError):

@@ -23,6 +23,7 @@ LOG_NAME = "up.log"
 
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0
+_JOIN_SECONDS = 300.0
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
 _STOPPED = (0, -signal.SIGTERM)
@@ -31,7 +32,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
-    *("history_retention", "history_long_retention"),
+    *("history_retention", "history_long_retention", "certificate_lifetime"),
 )
 
 
@@ -64,6 +65,10 @@ class Supervisor:
         database_url = config.store.database_url
         self._environment = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
         self._environment["FLEETPULSE_PROMETHEUS_URL"] = config.history.prometheus_url or ""
+        tls, self._worker_id = config.tls, worker_id
+        # Under the name that settings have; as flags they are --tls-name and --join-port.
+        self._environment["FLEETPULSE_TLS_NAMES"] = settings["tls_names"]
+        self._environment["JOIN_PORT"] = "" if tls is None else str(tls.join)
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
@@ -74,6 +79,7 @@ class Supervisor:
                 *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
                 *("--data-dir", str(config.store.data_dir)),
                 *(("--worker-id", worker_id) if worker_id else ()),
+                *(("--join-address", str(_reachable(tls.join))) if tls is not None else ()),
             ],
         }
 
@@ -86,6 +92,7 @@ class Supervisor:
             self._start("master")
             if self._wait_until_ready():
                 if self._has_worker:
+                    self._let_worker_join()
                     self._start("worker")
                 self._say_where_to_look()
                 if self._prompt is not None:
@@ -116,6 +123,15 @@ class Supervisor:
                 env=self._environment, start_new_session=True, stdout=output, stderr=output,
                 stdin=None if output is None else subprocess.DEVNULL,
             )  # fmt: skip
+
+    def _let_worker_join(self) -> None:
+        """Make a join token for this machine's worker, if workers need a certificate."""
+        if self._config.tls is not None:
+            from master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
+
+            authority = Authority(self._config.store.data_dir)
+            token = authority.new_join_token(_JOIN_SECONDS, self._worker_id or "*")
+            self._environment["FLEETPULSE_JOIN_TOKEN"] = token
 
     def _talk(self, prompt: Callable[[str], object]) -> None:
         """Hand the terminal over, until somebody leaves the prompt, a signal comes or a child ends."""

@@ -44,6 +44,11 @@ class FleetStub:
                 request_serializer=proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
                 response_deserializer=proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/fleetpulse.v1.Fleet/Renew',
+                request_serializer=proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
+                response_deserializer=proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+                _registered_method=True)
 
 
 class FleetServicer:
@@ -52,8 +57,9 @@ class FleetServicer:
     def Connect(self, request_iterator, context):
         """One long-lived stream a worker. The first message up is `register`; the first message down is `registered`.
         Ends with INVALID_ARGUMENT (a message breaks a rule), ALREADY_EXISTS (another incarnation holds the worker_id),
-        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops)
-        or ABORTED (the same incarnation opened a newer stream).
+        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops),
+        ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate is another worker's)
+        or UNAUTHENTICATED (the certificate was revoked, or has expired).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +68,13 @@ class FleetServicer:
     def SendHeartbeat(self, request, context):
         """Telemetry without a stream, for small agents in any language. A worker that the master does not know is
         registered by its first heartbeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """A new certificate for the worker whose certificate the connection shows. UNIMPLEMENTED by a master without a CA.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +92,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.SendHeartbeat,
                     request_deserializer=proto_dot_fleetpulse__pb2.Heartbeat.FromString,
                     response_serializer=proto_dot_fleetpulse__pb2.HeartbeatAck.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=proto_dot_fleetpulse__pb2.RenewRequest.FromString,
+                    response_serializer=proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,110 @@ class Fleet:
             '/fleetpulse.v1.Fleet/SendHeartbeat',
             proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
             proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetpulse.v1.Fleet/Renew',
+            proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
+            proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrollmentStub:
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Join = channel.unary_unary(
+                '/fleetpulse.v1.Enrollment/Join',
+                request_serializer=proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
+                response_deserializer=proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+                _registered_method=True)
+
+
+class EnrollmentServicer:
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """
+
+    def Join(self, request, context):
+        """The first certificate, for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown, used,
+        expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (no usable request).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrollmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=proto_dot_fleetpulse__pb2.JoinRequest.FromString,
+                    response_serializer=proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'fleetpulse.v1.Enrollment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('fleetpulse.v1.Enrollment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrollment:
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetpulse.v1.Enrollment/Join',
+            proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
+            proto_dot_fleetpulse__pb2.CertificateChain.FromString,
             options,
             channel_credentials,
             insecure,

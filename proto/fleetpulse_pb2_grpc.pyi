@@ -41,13 +41,16 @@ class FleetStub:
     Connect: _grpc.StreamStreamMultiCallable[_fleetpulse_pb2.WorkerMessage, _fleetpulse_pb2.MasterMessage]
     """One long-lived stream a worker. The first message up is `register`; the first message down is `registered`.
     Ends with INVALID_ARGUMENT (a message breaks a rule), ALREADY_EXISTS (another incarnation holds the worker_id),
-    RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops)
-    or ABORTED (the same incarnation opened a newer stream).
+    RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops),
+    ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate is another worker's)
+    or UNAUTHENTICATED (the certificate was revoked, or has expired).
     """
     SendHeartbeat: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]
     """Telemetry without a stream, for small agents in any language. A worker that the master does not know is
     registered by its first heartbeat.
     """
+    Renew: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.RenewRequest, _fleetpulse_pb2.CertificateChain]
+    """A new certificate for the worker whose certificate the connection shows. UNIMPLEMENTED by a master without a CA."""
 
 @_typing.type_check_only
 class FleetAsyncStub(FleetStub):
@@ -55,13 +58,16 @@ class FleetAsyncStub(FleetStub):
     Connect: _aio.StreamStreamMultiCallable[_fleetpulse_pb2.WorkerMessage, _fleetpulse_pb2.MasterMessage]  # type: ignore[assignment]
     """One long-lived stream a worker. The first message up is `register`; the first message down is `registered`.
     Ends with INVALID_ARGUMENT (a message breaks a rule), ALREADY_EXISTS (another incarnation holds the worker_id),
-    RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops)
-    or ABORTED (the same incarnation opened a newer stream).
+    RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops),
+    ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate is another worker's)
+    or UNAUTHENTICATED (the certificate was revoked, or has expired).
     """
     SendHeartbeat: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]  # type: ignore[assignment]
     """Telemetry without a stream, for small agents in any language. A worker that the master does not know is
     registered by its first heartbeat.
     """
+    Renew: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.RenewRequest, _fleetpulse_pb2.CertificateChain]  # type: ignore[assignment]
+    """A new certificate for the worker whose certificate the connection shows. UNIMPLEMENTED by a master without a CA."""
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,8 +78,9 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_fleetpulse_pb2.MasterMessage], _abc.AsyncIterator[_fleetpulse_pb2.MasterMessage]]:
         """One long-lived stream a worker. The first message up is `register`; the first message down is `registered`.
         Ends with INVALID_ARGUMENT (a message breaks a rule), ALREADY_EXISTS (another incarnation holds the worker_id),
-        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops)
-        or ABORTED (the same incarnation opened a newer stream).
+        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops),
+        ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate is another worker's)
+        or UNAUTHENTICATED (the certificate was revoked, or has expired).
         """
 
     @_abc_1.abstractmethod
@@ -86,4 +93,49 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         registered by its first heartbeat.
         """
 
+    @_abc_1.abstractmethod
+    def Renew(
+        self,
+        request: _fleetpulse_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleetpulse_pb2.CertificateChain, _abc.Awaitable[_fleetpulse_pb2.CertificateChain]]:
+        """A new certificate for the worker whose certificate the connection shows. UNIMPLEMENTED by a master without a CA."""
+
 def add_FleetServicer_to_server(servicer: FleetServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class EnrollmentStub:
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EnrollmentAsyncStub: ...
+    Join: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.JoinRequest, _fleetpulse_pb2.CertificateChain]
+    """The first certificate, for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown, used,
+    expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (no usable request).
+    """
+
+@_typing.type_check_only
+class EnrollmentAsyncStub(EnrollmentStub):
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Join: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.JoinRequest, _fleetpulse_pb2.CertificateChain]  # type: ignore[assignment]
+    """The first certificate, for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown, used,
+    expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (no usable request).
+    """
+
+class EnrollmentServicer(metaclass=_abc_1.ABCMeta):
+    """Served on a port of its own, with the master's certificate alone, to those that have none yet."""
+
+    @_abc_1.abstractmethod
+    def Join(
+        self,
+        request: _fleetpulse_pb2.JoinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleetpulse_pb2.CertificateChain, _abc.Awaitable[_fleetpulse_pb2.CertificateChain]]:
+        """The first certificate, for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown, used,
+        expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (no usable request).
+        """
+
+def add_EnrollmentServicer_to_server(servicer: EnrollmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

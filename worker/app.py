@@ -17,6 +17,7 @@ import psutil
 import pynvml
 
 from proto import fleetpulse_pb2 as pb
+from proto.join import JoinToken
 from worker.capacity import machine_capacity
 from worker.collectors.cpu import CpuCollector
 from worker.collectors.custom.sources import OwnMetrics, own_collectors
@@ -27,9 +28,10 @@ from worker.collectors.load import LoadCollector
 from worker.collectors.memory import MemoryCollector
 from worker.collectors.network import NetworkCollector
 from worker.collectors.uptime import UptimeCollector
+from worker.credentials import BUNDLE_NAME, JoinDoor
 from worker.identity import new_incarnation_id, resolve_worker_id
 from worker.sampler import Sampler
-from worker.session import Tasks, WorkerSession
+from worker.session import Credentials, Tasks, WorkerSession
 from worker.tasks.absent import NoTasks
 from worker.tasks.executor import Executor
 
@@ -52,10 +54,14 @@ class WorkerConfig(NamedTuple):
     """The environment by which Docker is found: ``DOCKER_HOST`` and its like."""
 
     own_metrics: OwnMetrics = OwnMetrics()
+    join: JoinDoor | None = None
+    """Where a certificate is to be had, if one is needed."""
+
+    join_token: JoinToken | None = None
 
 
 def run_worker(config: WorkerConfig) -> None:
-    """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``."""
+    """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``, ``CredentialsError``."""
     hostname = socket.gethostname()
     gpu = GpuCollector(pynvml)
     own, commands = own_collectors(config.own_metrics)
@@ -73,11 +79,12 @@ def run_worker(config: WorkerConfig) -> None:
         ]
     )
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
+    keeper = _keeper(config, worker_id)
     sampler.start()
     try:
         gpus = _first_round(sampler, gpu)
         register = _register(config, worker_id, hostname, gpu.device_count, [device.uuid for device in gpus])
-        asyncio.run(_report(config, register, sampler))
+        asyncio.run(_report(config, register, sampler, keeper))
     finally:
         sampler.stop()
         for command in commands:
@@ -111,7 +118,19 @@ def _register(
     )
 
 
-async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler) -> None:
+def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
+    """What the worker shows to its master; it joins first, if it has to. Raises ``CredentialsError``."""
+    if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
+        return None
+    from worker.credentials.keeper import CertificateKeeper, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
+
+    bundle = credentials_for(worker_id, config.data_dir, config.join_token, config.join, time.time(), time.sleep)
+    return None if bundle is None else CertificateKeeper(config.data_dir, bundle)
+
+
+async def _report(
+    config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None
+) -> None:
     loop = asyncio.get_running_loop()
     # One thread: a round of readings is taken from one place, one at a time.
     rounds = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
@@ -120,7 +139,7 @@ async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler)
         return await loop.run_in_executor(rounds, sampler.sample)
 
     async with _tasks(config, register.worker_id) as tasks:
-        session = WorkerSession(config.master, register, sample, tasks=tasks)
+        session = WorkerSession(config.master, register, sample, tasks=tasks, credentials=keeper)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:

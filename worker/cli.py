@@ -5,13 +5,18 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import platformdirs
 
 from proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
+from worker.credentials import BUNDLE_NAME, CredentialsError
+from worker.join_flags import door_from, join_options, token_from
 from worker.own_flags import own_metrics_from, own_metrics_options
+
+if TYPE_CHECKING:
+    from worker.session import Credentials
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -57,14 +62,18 @@ _master_option = click.option(
     show_envvar=True,
     help="Run Docker containers for the master, or only report telemetry.",
 )
+@join_options
 @own_metrics_options
-def worker_command(
+def worker_command(  # noqa: PLR0913 - the flags of a command
     master: str,
     worker_id: str | None,
     labels: tuple[str, ...],
     data_dir: Path,
     log_level: str,
     runs_tasks: bool,
+    join_token: str | None,
+    join_file: Path | None,
+    join_address: str | None,
     **own: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
@@ -72,20 +81,25 @@ def worker_command(
     from worker.identity import InvalidWorkerId  # noqa: PLC0415
 
     _configure_logging(log_level)
+    target = _target(master)
     try:
         run_worker(
             WorkerConfig(
-                master=_target(master),
+                master=target,
                 worker_id=worker_id,
                 data_dir=data_dir,
                 labels=dict(_label(label) for label in labels),
                 runs_tasks=runs_tasks,
                 docker=docker_settings(os.environ),
                 own_metrics=own_metrics_from(os.environ, **own),
+                join=door_from(join_address, target),
+                join_token=token_from(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
             )
         )
     except InvalidWorkerId as error:
         raise click.UsageError(str(error)) from error
+    except CredentialsError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command("simulate")
@@ -154,7 +168,25 @@ def worker_command(
 @click.option("--tasks/--no-tasks", "runs_tasks", default=True, help="Pretend to run tasks, or only report telemetry.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")
-def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **plan: object) -> None:
+@join_options
+@click.option(
+    "--data-dir",
+    envvar="FLEETPULSE_DATA_DIR",
+    type=click.Path(path_type=Path),
+    default=lambda: platformdirs.user_state_path("fleetpulse"),
+    show_default="per-user state directory",
+    help="Where the machines keep the certificates for which they join.",
+)
+def simulate_command(  # noqa: PLR0913 - the flags of a command
+    duration: float | None,
+    goodbye: bool,
+    as_json: bool,
+    join_token: str | None,
+    join_file: Path | None,
+    join_address: str | None,
+    data_dir: Path,
+    **plan: object,
+) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
     from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.simulation.run import run_simulation  # noqa: PLC0415
@@ -167,7 +199,17 @@ def simulate_command(duration: float | None, goodbye: bool, as_json: bool, **pla
     _configure_logging("warning")
     # Thousands of sessions that lose one master say one thing; the state line says it once.
     logging.getLogger("worker.session").setLevel(logging.ERROR)
-    run_simulation(fleet_plan, duration, say_goodbye=goodbye, as_json=as_json)
+    folder = data_dir / "simulated"
+    token = token_from(join_token, join_file, has_joined=folder.exists())
+    keepers: Mapping[str, Credentials] = {}
+    if token is not None or folder.exists():
+        from worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
+
+        try:
+            keepers = join_all(fleet_plan.worker_ids(), folder, token, door_from(join_address, fleet_plan.master))
+        except CredentialsError as error:
+            raise click.ClickException(str(error)) from error
+    run_simulation(fleet_plan, duration, keepers, say_goodbye=goodbye, as_json=as_json)
 
 
 def docker_settings(environment: Mapping[str, str]) -> dict[str, str]:

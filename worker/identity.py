@@ -1,14 +1,12 @@
 """Which worker this is (kept for ever) and which start of it this is (new every time)."""
 
-import contextlib
 import logging
-import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 
 from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
+from worker.files import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +40,8 @@ def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> st
         return kept
     worker_id = worker_id_from_hostname(hostname)
     try:
-        _write(path, worker_id)
+        # A half-written file would stop the next start.
+        write_private(path, f"{worker_id}\n".encode())
     except OSError as exc:
         _log.warning("worker id %s is not kept, a new host name will change it: %s", worker_id, exc)
     return worker_id
@@ -74,29 +73,3 @@ def _read(path: Path) -> str | None:
         raise InvalidWorkerId(f"the worker id in {path} cannot be read: {exc.strerror}") from exc
     text = content.decode("utf-8", "replace").strip()
     return _valid(text, f"{path} holds {_quoted(text)}, which is no worker id; correct or remove the file")
-
-
-def _write(path: Path, worker_id: str) -> None:
-    """All or nothing, also when the power fails: a half-written file would stop the next start."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(temporary_name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{worker_id}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

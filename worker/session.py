@@ -8,6 +8,7 @@ Nothing slow may run on the loop; readings are awaited from wherever they are ta
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -32,6 +33,9 @@ LASTING_SECONDS = 5.0
 
 LONGEST_DELAY_RATIO = 0.5
 """Of the inactivity timeout: between two tries to reach the master."""
+
+_CUT_SHORT = re.compile("Socket closed|Connection reset|Broken pipe|GOAWAY", re.IGNORECASE)
+"""What grpc says of a connection that a master with TLS ends, because it does not understand it."""
 
 _CHANNEL_OPTIONS = (
     # One connection a worker, also where a process holds thousands of them.
@@ -76,8 +80,24 @@ class Tasks(Protocol):
         ...
 
 
+class Credentials(Protocol):
+    """What a session needs of a certificate; ``credentials.keeper.CertificateKeeper`` is one. All on its loop."""
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """For a new connection."""
+        ...
+
+    def what_is_wrong(self) -> str | None:
+        """Why no master will take the certificate."""
+        ...
+
+    async def renew_when_due(self, renew: Callable[..., Awaitable[pb.CertificateChain]]) -> None:
+        """Wait until there is a newer certificate, for which a new connection is needed."""
+        ...
+
+
 class _RegisterAgain(Exception):
-    """The stream is good, but its registration did not say all."""
+    """The stream is good, but its registration did not say all, or its certificate is not the newest."""
 
 
 class _Outage:
@@ -117,9 +137,14 @@ class WorkerSession:
         sample: Sample,
         rng: random.Random | None = None,
         tasks: Tasks | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        """``register`` says who the worker is; what it holds, ``tasks`` adds anew for each stream."""
+        """``register`` says who the worker is; what it holds, ``tasks`` adds anew for each stream.
+
+        Without ``credentials`` the connection is not encrypted; with them there is never one that is not.
+        """
         self._target = target
+        self._credentials = credentials
         self._tasks = tasks
         self._register = register
         self._sample = sample
@@ -144,9 +169,9 @@ class WorkerSession:
             try:
                 await self._connect_and_beat(stop_reason)
             except grpc.aio.AioRpcError as error:
-                self._outage.failed(error.code(), error.details() or "no details")
+                self._outage.failed(error.code(), self._why(error))
             except _RegisterAgain:
-                _LOGGER.info("worker %s: registers again, with what it holds", self._register.worker_id)
+                _LOGGER.info("worker %s: registers again", self._register.worker_id)
                 continue
             except TimeoutError:
                 self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {FIRST_ANSWER_SECONDS:.0f} s")
@@ -160,14 +185,31 @@ class WorkerSession:
         if not stop_reason.done():
             stop_reason.set_result(reason)
 
+    def _why(self, error: grpc.aio.AioRpcError) -> str:
+        """Why a try failed, for people: of a handshake that fails, grpc tells next to nothing."""
+        details = error.details() or "no details"
+        own = self._credentials and self._credentials.what_is_wrong()
+        if own:
+            return own
+        if self._credentials is None and _CUT_SHORT.search(details):
+            return f"{details}; does the master want a certificate, which `--join` gets?"
+        return details
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS)
+        credentials = self._credentials.channel_credentials()
+        return grpc.aio.secure_channel(self._target, credentials, options=_CHANNEL_OPTIONS)
+
     def _stopping(self) -> "asyncio.Future[str]":
         if self._stop_reason is None:
             self._stop_reason = asyncio.get_running_loop().create_future()
         return self._stop_reason
 
     async def _connect_and_beat(self, stop_reason: "asyncio.Future[str]") -> None:
-        async with grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS) as channel:
-            stream = MasterStream(pb_grpc.FleetStub(channel).Connect())
+        async with self._open_channel() as channel:
+            stub = pb_grpc.FleetStub(channel)
+            stream = MasterStream(stub.Connect())
             registered = asyncio.ensure_future(self._registered(stream))
             try:
                 await asyncio.wait(
@@ -190,7 +232,7 @@ class WorkerSession:
                 "worker %s: registered at %s, beats every %g s",
                 self._register.worker_id, self._target, terms.heartbeat_interval_seconds,
             )  # fmt: skip
-            await self._talk(stream, terms, stop_reason)
+            await self._talk(stream, terms, stop_reason, stub)
 
     async def _registered(self, stream: MasterStream) -> pb.Registered:
         register = pb.Register()
@@ -203,13 +245,15 @@ class WorkerSession:
             raise await stream.error()
         return first.registered
 
-    async def _talk(self, stream: MasterStream, terms: pb.Registered, stop_reason: "asyncio.Future[str]") -> None:
+    async def _talk(
+        self, stream: MasterStream, terms: pb.Registered, stop_reason: "asyncio.Future[str]", stub: "pb_grpc.FleetStub"
+    ) -> None:
         """Beat, receive and send until the stream ends, or with a goodbye."""
         if self._tasks is not None:
             self._tasks.registered(terms)
         reader = asyncio.ensure_future(self._receive(stream))
         sender = asyncio.ensure_future(self._send(stream))
-        again = asyncio.ensure_future(self._must_register_again())
+        again = asyncio.ensure_future(self._must_register_again(stub))
         self.is_connected = True
         try:
             await self._beat(stream, (reader, stop_reason, again), terms.heartbeat_interval_seconds)
@@ -246,11 +290,20 @@ class WorkerSession:
             # The reader meets the same end, and tells it.
             _LOGGER.debug("worker %s: a message was not sent (%s)", self._register.worker_id, error.code())
 
-    async def _must_register_again(self) -> None:
+    async def _must_register_again(self, stub: "pb_grpc.FleetStub") -> None:
+        reasons = []
         if self._tasks is not None:
-            await self._tasks.must_register_again()
-        else:
+            reasons.append(asyncio.ensure_future(self._tasks.must_register_again()))
+        if self._credentials is not None:
+            reasons.append(asyncio.ensure_future(self._credentials.renew_when_due(stub.Renew)))
+        if not reasons:
             await asyncio.Event().wait()
+        try:
+            ended, _ = await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            ended.pop().result()
+        finally:
+            for reason in reasons:
+                reason.cancel()
 
     async def _beat(
         self,

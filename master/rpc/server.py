@@ -1,5 +1,7 @@
 """The gRPC server: the Fleet service, standard health checking and reflection, on one port and in a thread of its own.
 
+Where there is a CA the port speaks TLS and wants certificates, and a second one serves those that have none yet.
+
 ``grpc.aio`` takes two thirds of the processor time and of the memory for each stream that the synchronous server takes
 under gevent (docs/performance.md), and none of gevent's patches. The thread only moves bytes: what a message means is
 decided on the hub.
@@ -11,7 +13,8 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent import futures
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import gevent
 import grpc
@@ -21,15 +24,21 @@ from grpc_reflection.v1alpha import reflection
 from master.config import Address
 from master.errors import ConfigError
 from master.instruments import Instruments
+from master.pki.authority import Authority
+from master.pki.certificates import WorkerCertificate
 from master.rpc.bridge import HubBridge
+from master.rpc.enrollment import Attempts, Enrollment
+from master.rpc.peer import peer_certificate
 from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
 from master.rpc.stream import Call, Ending, Stream
-from master.rpc.unary import answer_heartbeat
+from master.rpc.tls import ServerCertificate, Watch
+from master.rpc.unary import answer_heartbeat, anybody
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 
+_ENROLLMENT_NAME = pb.DESCRIPTOR.services_by_name["Enrollment"].full_name
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Fleet"].full_name
 
 _START_SECONDS = 10.0
@@ -53,6 +62,15 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_JOIN_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024),
+    ("grpc.so_reuseport", 0),
+    # Who has joined goes; who does not, too.
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+)
+_JOINS_AT_ONCE = 64
+
 _WAITING_MESSAGES = 16
 """Of one stream, between grpc's thread and the hub."""
 
@@ -62,6 +80,14 @@ _END_OF_STREAM: object = grpc.aio.EOF
 """What read() gives at the end, which its stubs leave out."""
 
 T = TypeVar("T")
+
+
+class Tls(NamedTuple):
+    """What a master needs that speaks TLS to its workers. ``names`` are those by which they reach it."""
+
+    authority: Authority
+    join: Address
+    names: tuple[str, ...]
 
 
 class RpcServer:
@@ -78,16 +104,22 @@ class RpcServer:
         desk: TaskDesk,
         instruments: Instruments,
         max_streams: int,
+        tls: Tls | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._manager = manager
         self._instruments = instruments
         self._max_streams = max_streams
-        self._sessions = SessionTable(manager, desk, instruments)
+        self._admission = None if tls is None else tls.authority.admission
+        self._sessions = SessionTable(manager, desk, instruments, self._admission)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
         self._server: grpc.aio.Server | None = None
+        self._join_server: grpc.aio.Server | None = None
+        self._enrollment: Enrollment | None = None
+        self._watch: Watch | None = None
         self._health = health.aio.HealthServicer()
         self._open_streams = 0
 
@@ -96,7 +128,15 @@ class RpcServer:
     def start(self) -> None:
         """Accept calls. Raises ``ConfigError`` when the port is not to be had."""
         self._thread.start()
-        self._on_loop(self._serve()).result(_START_SECONDS)
+        shown = None
+        if self._tls is not None:
+            shown = ServerCertificate(self._tls.authority, self._tls.names, time.time)
+            self._enrollment = Enrollment(
+                self._tls.authority, self._instruments, self._bridge, Attempts(time.monotonic)
+            )
+            self._watch = Watch(self._tls.authority, shown, self._instruments, self._sessions.end_refused)
+            self._watch.start()
+        self._on_loop(self._serve(shown)).result(_START_SECONDS)
 
     def what_is_wrong(self) -> str | None:
         """Why the server takes no calls, or ``None``."""
@@ -105,6 +145,10 @@ class RpcServer:
     def stop(self, grace_seconds: float = 2.0) -> None:
         """Tell every worker that the master stops, let calls end for ``grace_seconds``, then cancel the rest."""
         self._sessions.end_all()
+        if self._watch is not None:
+            self._watch.stop()
+        if self._enrollment is not None:
+            self._enrollment.close()
         if self._thread.is_alive():
             stopped = self._on_loop(self._shut_down(grace_seconds))
             # The hub must go on meanwhile: calls that end report to it.
@@ -119,10 +163,17 @@ class RpcServer:
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._instruments.grpc_requests.labels(method, code.name).inc()
 
-    def _answer(self, answer: "asyncio.Future[bytes | Ending]", data: bytes, received_at: float) -> None:
+    def _answer(
+        self,
+        answer: "asyncio.Future[bytes | Ending]",
+        data: bytes,
+        received_at: float,
+        certificate: WorkerCertificate | None,
+    ) -> None:
         result: bytes | Ending
+        admit = anybody if self._admission is None else partial(self._admission.check, certificate)
         try:
-            result = answer_heartbeat(self._manager, self._instruments, data, received_at)
+            result = answer_heartbeat(self._manager, self._instruments, data, received_at, admit)
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
             result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
@@ -135,15 +186,17 @@ class RpcServer:
         self._loop.run_forever()
         self._loop.close()
 
-    async def _serve(self) -> None:
+    async def _serve(self, shown: ServerCertificate | None) -> None:
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_streams + _CALLS_BESIDE_STREAMS)
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        try:
-            server.add_insecure_port(str(self._address))
-        except RuntimeError as error:
-            raise ConfigError(f"GRPC_PORT: cannot listen on {self._address}: {error}") from error
+        _listen(server, "GRPC_PORT", self._address, shown and shown.credentials(for_workers=True))
+        if self._tls is not None and shown is not None:
+            self._join_server = grpc.aio.server(options=_JOIN_OPTIONS, maximum_concurrent_rpcs=_JOINS_AT_ONCE)
+            self._join_server.add_generic_rpc_handlers((self._join_handlers(),))
+            _listen(self._join_server, "JOIN_PORT", self._tls.join, shown.credentials(for_workers=False))
+            await self._join_server.start()
         await server.start()
         for service in ("", SERVICE_NAME):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -152,18 +205,25 @@ class RpcServer:
     async def _shut_down(self, grace_seconds: float) -> None:
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
+        if self._join_server is not None:
+            await self._join_server.stop(0.0)
         if server is not None:
             await server.stop(grace_seconds)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         # No (de)serializers: the codec does it on the hub, where what is refused is counted.
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {
-                "Connect": grpc.stream_stream_rpc_method_handler(self._connect),
-                "SendHeartbeat": grpc.unary_unary_rpc_method_handler(self._send_heartbeat),
-            },
-        )
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Connect": grpc.stream_stream_rpc_method_handler(self._connect),
+            "SendHeartbeat": grpc.unary_unary_rpc_method_handler(self._send_heartbeat),
+        }
+        if self._enrollment is not None:
+            handlers["Renew"] = grpc.unary_unary_rpc_method_handler(self._enrollment.renew)
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+
+    def _join_handlers(self) -> grpc.GenericRpcHandler:
+        assert self._enrollment is not None
+        join = grpc.unary_unary_rpc_method_handler(self._enrollment.join)
+        return grpc.method_handlers_generic_handler(_ENROLLMENT_NAME, {"Join": join})
 
     async def _connect(self, _requests: object, call: Call) -> None:
         self._open_streams += 1
@@ -184,7 +244,7 @@ class RpcServer:
 
     async def _converse(self, call: Call) -> None:
         stream = Stream(self._loop, call.peer())
-        session = Session(self._sessions, stream)
+        session = Session(self._sessions, stream, self._certificate_of(call))
         reading = asyncio.ensure_future(self._read(call, session, stream))
         waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration)
         try:
@@ -193,6 +253,9 @@ class RpcServer:
             waiting.cancel()
             reading.cancel()
             self._bridge.call(session.close)
+
+    def _certificate_of(self, call: Call) -> WorkerCertificate | None:
+        return None if self._tls is None else peer_certificate(call)
 
     async def _read(self, call: Call, session: Session, stream: Stream) -> None:
         handed_over = 0
@@ -208,13 +271,25 @@ class RpcServer:
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
-        self._bridge.call(self._answer, answer, data, time.monotonic())
+        self._bridge.call(self._answer, answer, data, time.monotonic(), self._certificate_of(call))
         result = await answer
         if isinstance(result, Ending):
             self._bridge.call(self._count, "SendHeartbeat", result.code)
             await call.abort(result.code, result.details)
         self._bridge.call(self._count, "SendHeartbeat", grpc.StatusCode.OK)
         return result
+
+
+def _listen(
+    server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None
+) -> None:
+    try:
+        if credentials is None:
+            server.add_insecure_port(str(address))
+        else:
+            server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"{setting}: cannot listen on {address}: {error}") from error
 
 
 def _resolve(answer: "asyncio.Future[bytes | Ending]", result: bytes | Ending) -> None:

@@ -16,6 +16,8 @@ from master.errors import (
     UnknownWorker,
 )
 from master.instruments import Instruments
+from master.pki.admission import Admission
+from master.pki.certificates import WorkerCertificate
 from master.rpc.codec import Unreadable, worker_message_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
@@ -58,9 +60,17 @@ class TaskDesk(Protocol):
 class SessionTable:
     """The registered sessions by worker id: at most one a worker."""
 
-    def __init__(self, manager: TelemetryManager, desk: TaskDesk, instruments: Instruments) -> None:
+    def __init__(
+        self,
+        manager: TelemetryManager,
+        desk: TaskDesk,
+        instruments: Instruments,
+        admission: Admission | None = None,
+    ) -> None:
+        """``admission`` says which certificate lets whom in; ``None``: workers show none."""
         self.manager = manager
         self.desk = desk
+        self.admission = admission
         self.instruments = instruments
         self._sessions: dict[str, Session] = {}
         self._stopping = False
@@ -82,6 +92,11 @@ class SessionTable:
         del self._sessions[session.worker_id]
         return True
 
+    def end_refused(self) -> None:
+        """End the sessions whose certificate was revoked, or has expired."""
+        for session in list(self._sessions.values()) if self.admission is not None else ():
+            session.end_if_refused()
+
     def end_all(self) -> None:
         """Let no session in any more, and end those that are open with ``MasterStopping``."""
         self._stopping = True
@@ -92,9 +107,9 @@ class SessionTable:
 class Session:
     """What one stream says, in order; and the ``WorkerLink`` of its worker. Belongs to the hub."""
 
-    __slots__ = ("_has_ended", "_outgoing", "_registration", "_table", "received", "worker_id")
+    __slots__ = ("_certificate", "_has_ended", "_outgoing", "_registration", "_table", "received", "worker_id")
 
-    def __init__(self, table: SessionTable, outgoing: Outgoing) -> None:
+    def __init__(self, table: SessionTable, outgoing: Outgoing, certificate: WorkerCertificate | None = None) -> None:
         self.worker_id = ""
         self.received = 0
         """Messages that were handled, so that grpc's thread knows how many still wait."""
@@ -102,6 +117,7 @@ class Session:
         self._table = table
         self._outgoing = outgoing
         self._has_ended = False
+        self._certificate = certificate
 
     def receive(self, data: bytes, received_at: float | None = None) -> None:
         """A message arrived, on the monotonic clock at ``received_at``. One that breaks a rule ends the stream."""
@@ -143,6 +159,14 @@ class Session:
         self._table.instruments.sessions_refused.labels(error.reason).inc()
         self._outgoing.end(Ending(status, str(error)))
 
+    def end_if_refused(self) -> None:
+        """End the stream if its certificate is good for nothing any more."""
+        admission, certificate = self._table.admission, self._certificate
+        if admission is None or certificate is None:
+            return
+        if (refusal := admission.refusal(certificate)) is not None:
+            self.end(refusal)
+
     def expect_registration(self) -> None:
         """The time for the first message is over."""
         if not self.worker_id:
@@ -158,6 +182,8 @@ class Session:
             raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
         registration = registration_from(first.register)
         worker_id = first.register.worker_id
+        if self._table.admission is not None:
+            self._table.admission.check(self._certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)
         self.worker_id, self._registration = worker_id, registration
         self._table.enter(self)

@@ -13,6 +13,15 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.StreamSuperseded: grpc.StatusCode.ABORTED,
     errors.FleetFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnknownWorker: grpc.StatusCode.NOT_FOUND,
+    errors.CertificateMismatch: grpc.StatusCode.PERMISSION_DENIED,
+    errors.CertificateRevoked: grpc.StatusCode.UNAUTHENTICATED,
+    errors.CertificateExpired: grpc.StatusCode.UNAUTHENTICATED,
+    errors.UnknownJoinToken: grpc.StatusCode.PERMISSION_DENIED,
+    errors.UsedJoinToken: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ExpiredJoinToken: grpc.StatusCode.PERMISSION_DENIED,
+    errors.WorkerIdNotGranted: grpc.StatusCode.PERMISSION_DENIED,
+    errors.TooManyAttempts: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.MasterStopping: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -27,11 +27,12 @@ Then = Callable[[], None]
 
 
 class _Settling:
-    """An attempt whose end is known but not durable yet."""
+    """An attempt of a worker whose end is known but not durable yet."""
 
-    __slots__ = ("log_bytes", "thens")
+    __slots__ = ("log_bytes", "thens", "worker_id")
 
-    def __init__(self, log_bytes: int) -> None:
+    def __init__(self, worker_id: str, log_bytes: int) -> None:
+        self.worker_id = worker_id
         self.log_bytes = log_bytes
         self.thens: list[Then] = []
 
@@ -87,7 +88,7 @@ class TaskLedger:
         if attempt is not None:
             self._account(task, attempt, is_new=attempt.attempt != before.attempt, ends=ends)
         if attempt is not None and ends and attempt.status is not AttemptStatus.LOST:
-            self._settling[attempt.key] = _Settling(entry.log_taken_bytes)
+            self._settling[attempt.key] = _Settling(attempt.worker_id, entry.log_taken_bytes)
         self._store.save(
             Changes((task,), (attempt,) if attempt is not None else (), tuple(change.events)),
             lambda: self._saved(entry, change, then),
@@ -97,17 +98,18 @@ class TaskLedger:
         """Call when everything that was applied until now is durable."""
         self._store.save(Changes(), then)
 
-    def settling_log_bytes(self, key: AttemptKey) -> int | None:
-        """The size of the log of an attempt whose end is known but not durable yet; ``None`` for any other."""
+    def settling_log_bytes(self, worker_id: str, key: AttemptKey) -> int | None:
+        """The size of the log of the worker's attempt whose end is known but not durable yet; ``None`` for others."""
         settling = self._settling.get(key)
-        return None if settling is None else settling.log_bytes
+        return None if settling is None or settling.worker_id != worker_id else settling.log_bytes
 
-    def when_settled(self, key: AttemptKey, then: Then) -> bool:
-        """Call when the attempt's end is durable; whether it is known and about to be."""
+    def when_settled(self, worker_id: str, key: AttemptKey, then: Then) -> bool:
+        """Call when the end of the worker's attempt is durable; whether it is known and about to be."""
         settling = self._settling.get(key)
-        if settling is not None:
-            settling.thens.append(then)
-        return settling is not None
+        if settling is None or settling.worker_id != worker_id:
+            return False
+        settling.thens.append(then)
+        return True
 
     def append_log(self, entry: LiveEntry, chunk: LogChunk, then: Then) -> None:
         """Keep a piece of the live attempt's log that follows what was taken before."""

@@ -63,7 +63,7 @@ class WorkerDesk:
         kept = {key: own[key].log_durable_bytes for key in held if key in own}
         for key in held:
             # Not to be forgotten before it is durable; the worker says it again.
-            if (settling_bytes := ledger.settling_log_bytes(key)) is not None:
+            if (settling_bytes := ledger.settling_log_bytes(worker_id, key)) is not None:
                 kept[key] = settling_bytes
         if len(kept) < len(held):
             _LOGGER.info("worker %s: ends %d attempts that are not its own", worker_id, len(held) - len(kept))
@@ -90,7 +90,7 @@ class WorkerDesk:
         key = report.task_id, report.attempt
         acknowledged = lambda: link.send(update_ack(update))  # noqa: E731 - it is one line, and used three times
         entry = self._ledger.live.get(report.task_id)
-        if self._ledger.when_settled(key, acknowledged):
+        if self._ledger.when_settled(worker_id, key, acknowledged):
             return
         if entry is None:
             self._refuse(worker_id, f"task {report.task_id} is not live", link, update_ack(update, stale=True))
@@ -110,7 +110,9 @@ class WorkerDesk:
         chunk = log_chunk_from(message)
         key = chunk.task_id, chunk.attempt
         entry = self._ledger.live.get(chunk.task_id)
-        if self._ledger.when_settled(key, lambda: link.send(log_ack(key, chunk.offset + len(chunk.data)))):
+        if self._ledger.when_settled(
+            worker_id, key, lambda: link.send(log_ack(key, chunk.offset + len(chunk.data)))
+        ):
             return
         if entry is None or not _is_own(entry, worker_id, chunk.attempt):
             self._refuse(

@@ -56,7 +56,8 @@ class Stack:
     def __init__(self, engine: Engine, folder: Path, **settings: str) -> None:
         self._engine = engine
         self._client = docker.DockerClient(engine.host, timeout=30)
-        self._ports = {name: free_port() for name in ("MASTER_HTTP", "MASTER_GRPC", "PROMETHEUS", "ALERTMANAGER")}
+        names = ("MASTER_HTTP", "MASTER_GRPC", "MASTER_JOIN", "PROMETHEUS", "ALERTMANAGER")
+        self._ports = {name: free_port() for name in names}
         self._session = requests.Session()
         self._session.trust_env = False
         self._env_file = folder / "env"

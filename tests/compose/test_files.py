@@ -25,7 +25,8 @@ def with_defaults(text: str) -> dict[str, Any]:
 
 COMPOSE = with_defaults(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("master", "worker", "simulate")
+OURS = ("ca", "master", "worker", "simulate")
+LASTING = [service for service in SERVICES if service != "ca"]
 MOUNTS = [
     (service, *str(volume).split(":")) for service, content in SERVICES.items() for volume in content.get("volumes", [])
 ]
@@ -82,10 +83,11 @@ def test_every_image_is_pinned(service: str) -> None:
 def test_the_image_of_this_tree_has_its_version_and_is_built_once() -> None:
     (version,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
     assert {SERVICES[service]["image"] for service in OURS} == {f"fleetpulse:{version}"}
-    assert [service for service in SERVICES if "build" in SERVICES[service]] == ["master"]
+    assert [service for service in SERVICES if "build" in SERVICES[service]] == ["ca"]
     # Nobody looks for it in a registry: docker-compose 1.29 takes services in the order of their needs, and v2 is told.
-    assert [service for service in OURS[1:] if "master" not in SERVICES[service]["depends_on"]] == []
-    assert {SERVICES[service]["pull_policy"] for service in OURS if service != "master"} == {"never"}
+    assert "ca" in SERVICES["master"]["depends_on"]
+    assert [service for service in OURS[2:] if "master" not in SERVICES[service]["depends_on"]] == []
+    assert {SERVICES[service]["pull_policy"] for service in OURS[1:]} == {"never"}
 
 
 def test_the_base_image_is_an_argument_with_one_default() -> None:
@@ -125,13 +127,18 @@ def test_every_other_mount_is_a_volume_or_the_socket_of_the_worker() -> None:
     assert {mount[1] for mount in others if not mount[1].startswith("/")} == COMPOSE["volumes"].keys()
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_is_watched_restarted_and_without_privileges(service: str) -> None:
+@pytest.mark.parametrize("service", LASTING)
+def test_every_service_is_watched_and_restarted(service: str) -> None:
     content = SERVICES[service]
     assert content["restart"] == "unless-stopped"
     assert content["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
     assert content["healthcheck"]["test"][0] == "CMD"
     assert "curl" not in content["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_without_privileges(service: str) -> None:
+    content = SERVICES[service]
     assert content["cap_drop"] == ["ALL"]
     assert content["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in content
@@ -144,13 +151,28 @@ def test_it_starts_in_order() -> None:
     }
     healthy = "service_healthy"
     assert order == {
-        "master": {},
+        "ca": {},
+        "master": {"ca": "service_completed_successfully"},
         "worker": {"master": healthy},
         "simulate": {"master": healthy},
         "prometheus": {"master": healthy, "alertmanager": "service_started"},
         "alertmanager": {},
         "grafana": {"prometheus": healthy},
     }
+
+
+def test_only_the_ca_writes_join_tokens_and_each_worker_reads_its_own() -> None:
+    mounts = [mount for mount in MOUNTS if mount[1] == "join-tokens"]
+    assert {service: mount[1:] for service, *mount in mounts} == {
+        "ca": ["/var/lib/fleetpulse-join"],
+        "worker": ["/var/lib/fleetpulse-join", "ro"],
+        "simulate": ["/var/lib/fleetpulse-join", "ro"],
+    }
+    assert "/var/lib/fleetpulse-join" in (ROOT / "Dockerfile").read_text()
+    script = SERVICES["ca"]["entrypoint"][-1]
+    for service in ("worker", "simulate"):
+        assert SERVICES[service]["environment"]["FLEETPULSE_JOIN_FILE"] == f"/var/lib/fleetpulse-join/{service}"
+        assert f"> {service}\n" in script
 
 
 def test_prometheus_finds_its_rules_the_master_and_alertmanager() -> None:

@@ -71,10 +71,14 @@ class Stream:
 
 
 class Wire:
-    """A connection to a master."""
+    """A connection to a master; with ``credentials`` over TLS."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.channel = (
+            grpc.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        )
         self._send_heartbeat: grpc.UnaryUnaryMultiCallable[bytes, pb.HeartbeatAck] = self.channel.unary_unary(
             _SEND_HEARTBEAT, request_serializer=None, response_deserializer=pb.HeartbeatAck.FromString
         )

@@ -16,7 +16,9 @@ from master.config import (
     parse_duration,
     parse_http_url,
     parse_link,
+    parse_names,
     parse_retention,
+    tls_names,
 )
 from master.errors import ConfigError
 
@@ -182,3 +184,19 @@ def test_a_bad_url_of_prometheus_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="FLEETPULSE_PROMETHEUS_URL: expected a URL") as raised:
         parse_http_url("FLEETPULSE_PROMETHEUS_URL", url)
     assert "secret" not in str(raised.value)
+
+
+# Names for TLS
+
+
+def test_a_master_is_reached_by_loopback_its_host_name_and_what_it_was_given() -> None:
+    assert tls_names("0.0.0.0", "rack-1", parse_names("X", " fleet.example, 192.0.2.7 ,")) == (
+        "localhost", "127.0.0.1", "::1", "rack-1", "fleet.example", "192.0.2.7",
+    )  # fmt: skip
+    assert "192.0.2.7" in tls_names("192.0.2.7", "rack-1", ())
+
+
+@pytest.mark.parametrize("text", ["a b", "https://fleet.example", "fleet.example/x", "a\nb", "a" * 300])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="^X: .* is neither a host name nor an address$"):
+        parse_names("X", text)

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from proto.rules import WORKER_ID_RULE
 from worker import cli
 from worker.cli import simulate_command, worker_command
+from worker.credentials import JoinDoor
+from worker.join_flags import door_from, token_from
 from worker.own_flags import commands_environment
 
 
@@ -141,3 +143,40 @@ def test_own_metrics_that_cannot_be(words: list[str], expected: str, tmp_path: P
 def test_commands_get_no_setting_of_the_project() -> None:
     given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "FLEETPULSE_MASTER": "m:1"}
     assert commands_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}
+
+
+# Joining
+
+
+BAD_TOKEN = "fpj1_" + "s3cret" * 5
+
+
+@pytest.mark.parametrize("command", [worker_command, simulate_command])
+def test_what_is_no_join_token_is_refused_and_not_repeated(command: click.Command, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(BAD_TOKEN)
+    for words in (("--join", BAD_TOKEN), ("--join-file", str(tmp_path / "token"))):
+        result = invoked(command, *words, FLEETPULSE_DATA_DIR=str(tmp_path))
+        assert "this is no join token" in error_of(result)
+        assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize("command", [worker_command, simulate_command])
+def test_a_file_for_the_token_that_is_not_there(command: click.Command, tmp_path: Path) -> None:
+    result = invoked(command, "--join-file", str(tmp_path / "none"), FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert error_of(result).endswith("none: No such file or directory")
+
+
+def test_a_file_that_is_gone_is_no_matter_to_who_has_joined(tmp_path: Path) -> None:
+    assert token_from(None, tmp_path / "none", has_joined=True) is None
+
+
+@pytest.mark.parametrize("text", ["localhost", "localhost:0", ":50052"])
+def test_a_join_address_that_is_none(text: str, tmp_path: Path) -> None:
+    result = invoked(worker_command, "--join-address", text, FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert error_of(result) == f"FLEETPULSE_JOIN_ADDRESS={text!r}: expected HOST:PORT, as localhost:50052"
+
+
+def test_a_worker_joins_one_port_after_its_master() -> None:
+    assert door_from(None, "[::1]:50051") == JoinDoor("::1", 50052)
+    assert door_from("rack:7", "localhost:50051") == JoinDoor("rack", 7)
+    assert str(JoinDoor("::1", 50052)) == "[::1]:50052"

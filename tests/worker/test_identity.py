@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
-from worker import identity
 from worker.identity import InvalidWorkerId, new_incarnation_id, resolve_worker_id, worker_id_from_hostname
 
 
@@ -63,13 +62,6 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) ->
     with pytest.raises(InvalidWorkerId, match=re.escape(str(kept_in(tmp_path)))) as caught:
         resolve_worker_id(None, tmp_path, "host")
     assert isinstance(caught.value.__cause__, IsADirectoryError)
-
-
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    (kept_in(tmp_path) / "in the way").mkdir(parents=True)
-    with pytest.raises(OSError, match="worker_id"):
-        identity._write(kept_in(tmp_path), "host")
-    assert list(tmp_path.iterdir()) == [kept_in(tmp_path)]
 
 
 def test_a_directory_that_cannot_be_written_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

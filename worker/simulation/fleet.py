@@ -9,13 +9,14 @@ flap     is cut off without a goodbye and comes back as a new incarnation, again
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from proto import fleetpulse_pb2 as pb
 from worker.identity import new_incarnation_id
-from worker.session import WorkerSession
+from worker.session import Credentials, WorkerSession
 from worker.simulation.engine import SimulatedEngine
 from worker.simulation.machine import SimulatedMachine
 from worker.tasks.executor import Executor
@@ -50,6 +51,11 @@ class FleetPlan(NamedTuple):
     own_samples: int = 0
     """Of own metrics, in each heartbeat of each machine."""
 
+    def worker_ids(self) -> list[str]:
+        """Of the machines, in order."""
+        digits = len(str(self.workers))
+        return [f"{self.prefix}-{number:0{digits}d}" for number in range(1, self.workers + 1)]
+
     def behaviours(self) -> Iterator[Behaviour]:
         """One a worker: the troubled ones come first, so that their ids are easy to find."""
         yield from [Behaviour.STALL] * self.stall + [Behaviour.VANISH] * self.vanish + [Behaviour.FLAP] * self.flap
@@ -67,8 +73,16 @@ class FleetState(NamedTuple):
 class _SimulatedWorker:
     """One machine, its session, and what befalls it."""
 
-    def __init__(self, plan: FleetPlan, machine: SimulatedMachine, behaviour: Behaviour, version: str) -> None:
+    def __init__(
+        self,
+        plan: FleetPlan,
+        machine: SimulatedMachine,
+        behaviour: Behaviour,
+        version: str,
+        credentials: Credentials | None,
+    ) -> None:
         self._plan = plan
+        self._credentials = credentials
         self._machine = machine
         self._behaviour = behaviour
         self._version = version
@@ -115,6 +129,7 @@ class _SimulatedWorker:
             self._sample,
             random.Random(self._rng.random()),
             executor,
+            self._credentials,
         )
         if executor is not None:
             executor.open()
@@ -169,11 +184,18 @@ class _SimulatedWorker:
 class SimulatedFleet:
     """Runs a plan on the current asyncio loop."""
 
-    def __init__(self, plan: FleetPlan, version: str) -> None:
+    def __init__(
+        self, plan: FleetPlan, version: str, keepers: Mapping[str, Credentials] = MappingProxyType({})
+    ) -> None:
+        """``keepers`` are the certificates by worker id; without them connections are not encrypted."""
         now = time.time()
         self._workers = [
-            _SimulatedWorker(plan, self._machine(plan, number, now), behaviour, version)
-            for number, behaviour in enumerate(plan.behaviours(), start=1)
+            _SimulatedWorker(
+                plan, self._machine(plan, number, worker_id, now), behaviour, version, keepers.get(worker_id)
+            )
+            for number, (worker_id, behaviour) in enumerate(
+                zip(plan.worker_ids(), plan.behaviours(), strict=True), start=1
+            )
         ]
         self._lives: list[asyncio.Task[None]] = []
 
@@ -203,8 +225,7 @@ class SimulatedFleet:
         )
 
     @staticmethod
-    def _machine(plan: FleetPlan, number: int, now: float) -> SimulatedMachine:
-        worker_id = f"{plan.prefix}-{number:0{len(str(plan.workers))}d}"
+    def _machine(plan: FleetPlan, number: int, worker_id: str, now: float) -> SimulatedMachine:
         # Every n-th machine has GPUs, so that the share holds for any number of machines.
         has_gpus = int(number * plan.gpu_share) > int((number - 1) * plan.gpu_share)
         gpu_count = plan.gpus_per_machine if has_gpus else 0

@@ -7,8 +7,10 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 
+from worker.session import Credentials
 from worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
 
 _GOODBYE_SECONDS = 10.0
@@ -16,23 +18,37 @@ _PROGRESS_SECONDS = 1.0
 _REPORT_SECONDS = 15.0
 
 
-def run_simulation(plan: FleetPlan, duration_seconds: float | None, *, say_goodbye: bool, as_json: bool) -> None:
+def run_simulation(
+    plan: FleetPlan,
+    duration_seconds: float | None,
+    keepers: Mapping[str, Credentials],
+    *,
+    say_goodbye: bool,
+    as_json: bool,
+) -> None:
     """Simulate until the duration is over or SIGTERM or SIGINT comes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # With Python's defaults the collector walks all sessions again and again while they grow, and they stand still.
     gc.set_threshold(50_000, 20, 100)
-    asyncio.run(_simulate(plan, duration_seconds, say_goodbye=say_goodbye, as_json=as_json))
+    asyncio.run(_simulate(plan, duration_seconds, keepers, say_goodbye=say_goodbye, as_json=as_json))
 
 
-async def _simulate(plan: FleetPlan, duration_seconds: float | None, *, say_goodbye: bool, as_json: bool) -> None:
+async def _simulate(
+    plan: FleetPlan,
+    duration_seconds: float | None,
+    keepers: Mapping[str, Credentials],
+    *,
+    say_goodbye: bool,
+    as_json: bool,
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if duration_seconds is not None:
         loop.call_later(duration_seconds, stop.set)
-    fleet = SimulatedFleet(plan, version("fleetpulse"))
+    fleet = SimulatedFleet(plan, version("fleetpulse"), keepers)
     fleet.start()
     reporter = asyncio.ensure_future(_report(fleet, as_json=as_json))
     await stop.wait()

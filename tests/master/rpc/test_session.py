@@ -7,6 +7,8 @@ import pytest
 
 from master.config import Terms
 from master.errors import InvalidMessage
+from master.pki.admission import Admission
+from master.pki.certificates import WorkerCertificate
 from master.rpc.session import MASTER_VERSION, Session, SessionTable
 from master.rpc.stream import Ending
 from master.tasks.ports import WorkerLink
@@ -69,9 +71,15 @@ class FakeDesk:
 class Line:
     """A session with the worker's end of it."""
 
-    def __init__(self, table: SessionTable, worker_id: str = "rack-7", incarnation_id: str = "first") -> None:
+    def __init__(
+        self,
+        table: SessionTable,
+        worker_id: str = "rack-7",
+        incarnation_id: str = "first",
+        certificate: WorkerCertificate | None = None,
+    ) -> None:
         self.stream = FakeStream()
-        self.session = Session(table, self.stream)
+        self.session = Session(table, self.stream, certificate)
         self.worker_id, self.incarnation_id = worker_id, incarnation_id
 
     def say(self, message: pb.WorkerMessage) -> None:
@@ -334,6 +342,64 @@ def test_a_full_master_says_so() -> None:
         line = Line(table, "b").register()
         assert line.stream.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused(fleet, "fleet_full") == 1
+
+
+# Certificates
+
+
+NOW = 1000.0
+CERTIFICATE = WorkerCertificate("rack-7", "5e1", NOW + 60.0)
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(lambda: NOW)
+
+
+@pytest.fixture
+def secured(fleet: Fleet, desk: FakeDesk, admission: Admission) -> SessionTable:
+    """Of a master with a CA."""
+    return SessionTable(fleet.manager, desk, fleet.instruments, admission)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "code", "reason"),
+    [
+        (None, grpc.StatusCode.PERMISSION_DENIED, "certificate_mismatch"),
+        (CERTIFICATE._replace(worker_id="rack-8"), grpc.StatusCode.PERMISSION_DENIED, "certificate_mismatch"),
+        (CERTIFICATE._replace(serial="bad"), grpc.StatusCode.UNAUTHENTICATED, "certificate_revoked"),
+        (CERTIFICATE._replace(not_after=NOW), grpc.StatusCode.UNAUTHENTICATED, "certificate_expired"),
+    ],
+    ids=["none", "another's", "revoked", "expired"],
+)
+def test_who_registers_must_be_who_the_certificate_says(
+    fleet: Fleet,
+    secured: SessionTable,
+    admission: Admission,
+    certificate: WorkerCertificate | None,
+    code: grpc.StatusCode,
+    reason: str,
+) -> None:
+    admission.replace(["bad"])
+    line = Line(secured, certificate=certificate).register()
+    assert line.stream.code is code
+    assert refused(fleet, reason) == 1
+    assert fleet.manager.get_all_worker_telemetry() == {}
+    assert Line(secured, certificate=CERTIFICATE).register().stream.code is None
+
+
+def test_a_session_ends_when_its_certificate_is_revoked(
+    fleet: Fleet, secured: SessionTable, admission: Admission
+) -> None:
+    line = Line(secured, certificate=CERTIFICATE).register()
+    other = Line(secured, "rack-8", certificate=WorkerCertificate("rack-8", "5e2", NOW + 60.0)).register()
+    secured.end_refused()
+    assert line.stream.code is None
+    admission.replace(["5e1"])
+    secured.end_refused()
+    assert line.stream.code is grpc.StatusCode.UNAUTHENTICATED
+    assert refused(fleet, "certificate_revoked") == 1
+    assert other.stream.code is None
 
 
 # Two streams of one worker

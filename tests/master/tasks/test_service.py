@@ -196,6 +196,24 @@ def test_reports_about_the_past_are_refused_and_counted(party: Party) -> None:
     assert party.task(task_id).status is TaskStatus.COMPLETED
 
 
+def test_an_end_that_is_not_durable_yet_is_its_own_workers_affair(party: Party) -> None:
+    desk, other = party.worker(), party.worker("rack-8", cores=0.5)
+    task_id = party.placed(desk)
+    desk.run(task_id)
+    desk.log(task_id, 0, b"all of it")
+    own = desk.report(task_id, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
+    # Nothing has switched since: the end is known, and not durable.
+    other.report(task_id, pb.ATTEMPT_PHASE_FAILED, exit_code=1)
+    other.log(task_id, 9, b"not mine")
+    assert [ack.stale for ack in other.acks()] == [True, True]
+    other.register((task_id, 1))
+    assert other.kept == []
+    desk.wait_for_ack(own)
+    assert not any(ack.stale for ack in desk.acks())
+    assert party.task(task_id).status is TaskStatus.COMPLETED
+    assert party.tasks.read_log(task_id, None, 0, 100)[1].data == b"all of it"
+
+
 def test_a_report_that_breaks_a_rule_changes_nothing(party: Party) -> None:
     desk = party.worker()
     task_id = party.placed(desk)

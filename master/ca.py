@@ -1,0 +1,140 @@
+"""``fleetpulse ca``: who may speak as which worker. Works on the files in the data directory; a master may run."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import platformdirs
+
+from master.config import parse_duration
+
+from master.console.screen import FORMATS, Screen
+from master.console.tables import Cell, Column
+from master.errors import ConfigError
+from master.pki import workers_need_certificates
+from master.pki.authority import Authority, create
+from master.pki.files import CERTIFICATE_NAME, ca_folder
+from master.pki.state import IssuedRecord
+
+_COLUMNS = (Column("WORKER"), Column("STATE"), Column("EXPIRES"), Column("SERIAL"), Column("ISSUED", wide=True))
+
+Function = Callable[..., Any]
+
+
+class _Command(click.Command):
+    """A command whose errors are one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.strerror or error}: {error.filename or 'the files of the CA'}") from error
+
+
+_data_dir_option = click.option(
+    "--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+    default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory",
+    help="The master's data directory.",
+)  # fmt: skip
+_output_options = (
+    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True,
+                 help="A table, a wide one with everything, or JSON."),
+    click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+    click.option("--no-color", is_flag=True, help="No colours; NO_COLOR=1 in the environment does the same."),
+)  # fmt: skip
+
+
+@click.group("ca")
+def ca_command() -> None:
+    """Certificates of workers: make a CA, let machines join, take certificates back."""
+
+
+def _ca_command(name: str) -> Callable[[Function], click.Command]:
+    """Make a subcommand of a function, which takes a ``Screen`` and the data directory before its own parameters."""
+
+    def decorate(function: Function) -> click.Command:
+        def run(*, data_dir: Path, output: str, as_json: bool, no_color: bool, **own: Any) -> None:
+            function(Screen("json" if as_json else output, no_color=no_color), data_dir, **own)
+
+        run.__doc__ = function.__doc__
+        command: Any = run
+        own_params = getattr(function, "__click_params__", [])
+        for option in reversed((_data_dir_option, *_output_options)):
+            command = option(command)
+        command.__click_params__ += own_params
+        return ca_command.command(name, cls=_Command)(command)
+
+    return decorate
+
+
+@_ca_command("init")
+@click.option("--if-missing", is_flag=True, help="Do nothing where there is a CA already.")
+def init_command(screen: Screen, data_dir: Path, if_missing: bool) -> None:
+    """Make the CA. From the master's next start on its workers need certificates."""
+    if not (if_missing and workers_need_certificates(data_dir)):
+        create(data_dir)
+    authority = Authority(data_dir)
+    certificate, fingerprint = ca_folder(data_dir) / CERTIFICATE_NAME, authority.fingerprint.hex()
+    if screen.is_json:
+        screen.json({"certificate": str(certificate), "fingerprint_sha256": fingerprint})
+        return
+    screen.line(f"CA in {certificate.parent}, SHA-256 fingerprint {fingerprint}")
+    screen.note("A master that runs takes it up when it is started again; `fleetpulse ca join-token` lets machines join.")
+
+
+@_ca_command("join-token")
+@click.option("--lifetime", default="1h", show_default=True, help="For how long it may be used.")
+@click.option("--worker-id", metavar="ID", help="The id that it is for, or PREFIX*; by default any that is not in use.")
+@click.option("--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many may join with it.")
+def join_token_command(screen: Screen, data_dir: Path, lifetime: str, worker_id: str | None, uses: int) -> None:
+    """Make a join token, for `fleetpulse worker --join`. It is shown this once."""
+    lifetime_seconds = parse_duration("--lifetime", lifetime)
+    token = Authority(data_dir).new_join_token(lifetime_seconds, worker_id, uses)
+    if screen.is_json:
+        expires_at = time.time() + lifetime_seconds
+        screen.json({"token": token, "expires_at": expires_at, "worker_id": worker_id, "uses": uses})
+        return
+    screen.line(token)
+    screen.note(f"good for {lifetime}, {'once' if uses == 1 else f'{uses} times'}; it is not shown again")
+
+
+@_ca_command("list")
+def list_command(screen: Screen, data_dir: Path) -> None:
+    """List the certificates that workers were given, until a day after they expire."""
+    now = time.time()
+    issued = Authority(data_dir).issued()
+    if screen.is_json:
+        screen.json([one._asdict() | {"revoked": one.revoked_at is not None} for one in issued])
+        return
+    screen.table(_COLUMNS, [_row(one, now) for one in issued], nothing="no certificates")
+
+
+@_ca_command("revoke")
+@click.argument("target", metavar="WORKER_ID|SERIAL")
+def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
+    """Take back one certificate, or all of a worker. A master that runs ends its stream within seconds."""
+    revoked = Authority(data_dir).revoke(target)
+    if screen.is_json:
+        screen.json([one._asdict() | {"revoked": True} for one in revoked])
+        return
+    for one in revoked:
+        screen.line(f"revoked {one.serial} of {one.worker_id}")
+    if not revoked:
+        screen.note("there was nothing to revoke any more")
+
+
+def _row(one: IssuedRecord, now: float) -> list[Cell | str]:
+    if one.revoked_at is not None:
+        state = Cell("revoked", "red")
+    else:
+        state = Cell("expired", "yellow") if one.expires_at <= now else Cell("good", "green")
+    return [one.worker_id, state, _date(one.expires_at), one.serial, _date(one.issued_at)]
+
+
+def _date(unix_seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_seconds))

@@ -1,0 +1,28 @@
+"""What the master counts of certificates that it gives to workers."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class CertificateInstruments:
+    """Built by ``Instruments``, in the same registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.issued = Counter(
+            "fleetpulse_certificates_issued_total",
+            "Certificates that workers were given, by how: with a join token, or for the one they had.",
+            ["how"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "fleetpulse_certificates_refused_total",
+            "Requests for a certificate that the master refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.server_expiry = Gauge(
+            "fleetpulse_server_certificate_expiry_timestamp_seconds",
+            "When the certificate that the master shows to workers expires; 0 where it needs none.",
+            registry=registry,
+        )
+        for how in ("join", "renew"):
+            self.issued.labels(how)

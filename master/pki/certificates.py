@@ -1,0 +1,216 @@
+"""X.509 as FleetPulse uses it: EC keys on P-256, one CA, certificates of masters and of workers. Pure but for chance.
+
+Profiles after RFC 5280; a worker's certificate is for clients only and a master's for servers only, so that neither can
+stand in for the other.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from master.errors import InvalidMessage
+from proto.join import MAX_CSR_BYTES, worker_id_of, worker_uri
+
+CA_SECONDS = 10 * 365 * 86400.0
+
+_CLOCK_SLACK_SECONDS = 300.0
+_CLOCK_SLACK_RATIO = 0.1
+"""Clocks of a fleet differ: a certificate is good from a little before it was made, by this part of its life at most."""
+
+_COMMON_NAME_LENGTH = 64
+"""X.520 allows no more; the whole id of a worker is in the URI."""
+
+_NO_KEY_USAGE = dict.fromkeys(
+    (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    ),
+    False,
+)
+
+
+class KeyPair(NamedTuple):
+    """A private key and the certificate of its public key. Not to be shown: ``repr`` says what it is."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.certificate.subject.rfc4514_string()})"
+
+
+class WorkerCertificate(NamedTuple):
+    """What the master needs to know of a certificate that a worker shows. ``serial`` in hexadecimal digits."""
+
+    worker_id: str
+    serial: str
+    not_after: float
+    """Unix seconds."""
+
+
+class Request(NamedTuple):
+    """A certificate signing request that was checked."""
+
+    worker_id: str
+    key: ec.EllipticCurvePublicKey
+
+    @property
+    def key_fingerprint(self) -> str:
+        """The same for the same key, in hexadecimal digits."""
+        digest = hashes.Hash(hashes.SHA256())
+        digest.update(
+            self.key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+        return digest.finalize().hex()
+
+
+def new_ca(now: float) -> KeyPair:
+    """A CA that signs itself, for ten years."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    # A name of its own: two CAs with one name are told apart by their keys only, and errors would not tell which is which.
+    name = _name(f"FleetPulse CA {x509.random_serial_number():x}"[:24])
+    usage = x509.KeyUsage(**(_NO_KEY_USAGE | {"key_cert_sign": True, "crl_sign": True}))
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(name, name, key.public_key(), now, now + CA_SECONDS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return KeyPair(key, certificate)
+
+
+def server_pair(ca: KeyPair, names: Sequence[str], now: float, lifetime_seconds: float) -> KeyPair:
+    """A new key for a master that is reached by these host names and addresses."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(names)])
+    builder = _leaf(ca, _name("FleetPulse master"), key.public_key(), now, lifetime_seconds, alternatives)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    return KeyPair(key, builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256()))
+
+
+def worker_certificate(ca: KeyPair, request: Request, now: float, lifetime_seconds: float) -> x509.Certificate:
+    """The certificate that was asked for."""
+    name = _name(request.worker_id[:_COMMON_NAME_LENGTH])
+    alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(worker_uri(request.worker_id))])
+    builder = _leaf(ca, name, request.key, now, lifetime_seconds, alternatives)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256())
+
+
+def request_from(der: bytes) -> Request:
+    """A certificate signing request, checked. Raises ``InvalidMessage``."""
+    if len(der) > MAX_CSR_BYTES:
+        raise InvalidMessage(f"csr has {len(der)} bytes; at most {MAX_CSR_BYTES} are accepted")
+    try:
+        csr = x509.load_der_x509_csr(der)
+        key, is_signed = csr.public_key(), csr.is_signature_valid
+        worker_id = _worker_id(csr.extensions)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise InvalidMessage("csr is no certificate signing request of a worker, in DER") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidMessage("csr is for a key that is not an EC key on P-256")
+    if not is_signed or worker_id is None:
+        raise InvalidMessage("csr must be signed and name fleetpulse://worker/ID as its one alternative name")
+    return Request(worker_id, key)
+
+
+@lru_cache(maxsize=4096)
+def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
+    """What a certificate that grpc has verified says; ``None`` if it is none of a worker."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        worker_id = _worker_id(certificate.extensions)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return None
+    return None if worker_id is None else described(certificate, worker_id)
+
+
+def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificate:
+    """The same of a certificate whose worker is known."""
+    return WorkerCertificate(
+        worker_id, f"{certificate.serial_number:x}", certificate.not_valid_after_utc.timestamp()
+    )
+
+
+def fingerprint(certificate: x509.Certificate) -> bytes:
+    """SHA-256 over DER, as ``openssl x509 -fingerprint -sha256`` shows it."""
+    return certificate.fingerprint(hashes.SHA256())
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, not encrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """As files have it."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """As messages have it."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _leaf(  # noqa: PLR0913 - the fields of a certificate
+    ca: KeyPair,
+    name: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: float,
+    lifetime_seconds: float,
+    alternatives: x509.SubjectAlternativeName,
+) -> x509.CertificateBuilder:
+    """What certificates of masters and of workers have in common. None outlives its CA."""
+    ends = min(now + lifetime_seconds, ca.certificate.not_valid_after_utc.timestamp())
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    return (
+        _builder(name, ca.certificate.subject, key, now, ends)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**(_NO_KEY_USAGE | {"digital_signature": True})), critical=True)
+        .add_extension(alternatives, critical=False)
+        .add_extension(issuer, critical=False)
+    )
+
+
+def _builder(
+    name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, ends: float
+) -> x509.CertificateBuilder:
+    slack = min(_CLOCK_SLACK_SECONDS, _CLOCK_SLACK_RATIO * (ends - now))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(now - slack, UTC))
+        .not_valid_after(datetime.fromtimestamp(ends, UTC))
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _worker_id(extensions: x509.Extensions) -> str | None:
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return worker_id_of(uris[0]) if len(uris) == 1 == len(list(names)) else None

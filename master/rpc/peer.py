@@ -1,0 +1,10 @@
+"""The certificate that the other end of a call has shown."""
+
+from master.pki.certificates import WorkerCertificate, worker_certificate_from
+from master.rpc.stream import Call
+
+
+def peer_certificate(call: Call) -> WorkerCertificate | None:
+    """What grpc has verified; ``None`` without TLS, and for a certificate that is none of a worker."""
+    shown = call.auth_context().get("x509_pem_cert")
+    return worker_certificate_from(next(iter(shown))) if shown else None

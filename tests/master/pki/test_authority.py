@@ -1,0 +1,325 @@
+"""master.pki.authority and admission: who is given a certificate, and whom it lets in"""
+
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from master.errors import (
+    CertificateExpired,
+    CertificateMismatch,
+    CertificateRevoked,
+    ConfigError,
+    ExpiredJoinToken,
+    InvalidMessage,
+    TooManyAttempts,
+    UnknownJoinToken,
+    UsedJoinToken,
+    WorkerIdNotGranted,
+)
+from master.pki import authority as module
+from master.pki import workers_need_certificates
+from master.pki.authority import Authority, create
+from master.pki.certificates import WorkerCertificate, worker_certificate_from
+from master.pki.files import ca_folder
+from tests.certificates import new_authority
+from worker.credentials.bundle import new_key, signing_request
+
+DER, PEM = Encoding.DER, Encoding.PEM
+HOUR = 3600.0
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ca(tmp_path: Path, clock: Clock) -> Authority:
+    create(tmp_path, clock)
+    return Authority(tmp_path, clock=clock)
+
+
+def csr(worker_id: str = "rack-7") -> bytes:
+    return signing_request(new_key(), worker_id)
+
+
+def certificate(chain: list[bytes]) -> WorkerCertificate:
+    """What the master sees of a chain when it is shown."""
+    found = worker_certificate_from(x509.load_der_x509_certificate(chain[0]).public_bytes(PEM))
+    assert found is not None
+    return found
+
+
+def test_a_data_directory_says_whether_workers_need_certificates(tmp_path: Path) -> None:
+    assert not workers_need_certificates(tmp_path)
+    new_authority(tmp_path)
+    assert workers_need_certificates(tmp_path)
+
+
+def test_the_files_are_their_owners_only_and_hold_no_token(tmp_path: Path, ca: Authority) -> None:
+    token = ca.new_join_token(HOUR)
+    folder = ca_folder(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"key.pem", "certificate.pem", "state.json", "lock"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not [path for path in folder.iterdir() if token.encode()[-20:] in path.read_bytes()]
+
+
+def test_a_ca_is_made_once(tmp_path: Path, ca: Authority) -> None:
+    with pytest.raises(ConfigError, match="already"):
+        create(tmp_path)
+    assert Authority(tmp_path).fingerprint == ca.fingerprint
+
+
+@pytest.mark.parametrize("name", ["certificate.pem", "key.pem", "state.json"])
+def test_a_damaged_ca_is_refused_in_one_line(tmp_path: Path, ca: Authority, name: str) -> None:
+    (ca_folder(tmp_path) / name).write_bytes(b"{}")
+    with pytest.raises(ConfigError, match="damaged") as caught:
+        Authority(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused_in_one_line(tmp_path: Path, ca: Authority) -> None:
+    (ca_folder(tmp_path) / "key.pem").unlink()
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        Authority(tmp_path)
+
+
+def test_a_token_is_good_once(ca: Authority) -> None:
+    token = ca.new_join_token(HOUR)
+    chain = ca.join(token, csr())
+    ca.admission.check(certificate(chain), "rack-7")
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, csr("rack-8"))
+    assert [one.worker_id for one in ca.issued()] == ["rack-7"]
+
+
+def test_who_lost_the_answer_may_ask_again_with_the_same_key(ca: Authority) -> None:
+    token, request = ca.new_join_token(HOUR), csr()
+    first, again = certificate(ca.join(token, request)), certificate(ca.join(token, request))
+    assert {one.serial: one.revoked_at is None for one in ca.issued()} == {first.serial: False, again.serial: True}
+
+
+def test_a_token_may_be_for_several(ca: Authority) -> None:
+    token = ca.new_join_token(HOUR, "sim-*", uses=2)
+    for worker_id in ("sim-1", "sim-2"):
+        ca.join(token, csr(worker_id))
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, csr("sim-3"))
+
+
+def test_a_token_expires(ca: Authority, clock: Clock) -> None:
+    token = ca.new_join_token(HOUR)
+    clock.now += HOUR
+    with pytest.raises(ExpiredJoinToken):
+        ca.join(token, csr())
+    assert ca.issued() == []
+
+
+@pytest.mark.parametrize("text", ["", "fpj1_", "fpj1_" + "A" * 75, "word", "\0" * 100])
+def test_any_other_text_is_no_token(ca: Authority, text: str) -> None:
+    with pytest.raises(UnknownJoinToken):
+        ca.join(text, csr())
+
+
+def test_a_token_of_another_ca_is_not_known(ca: Authority, tmp_path: Path) -> None:
+    other = new_authority(tmp_path / "other")
+    with pytest.raises(UnknownJoinToken):
+        ca.join(other.new_join_token(HOUR), csr())
+
+
+@pytest.mark.parametrize("wanted", ["rack-8", "rack-70", "sim-*"])
+def test_a_token_for_one_id_gives_no_other(ca: Authority, wanted: str) -> None:
+    token = ca.new_join_token(HOUR, wanted)
+    with pytest.raises(WorkerIdNotGranted):
+        ca.join(token, csr("rack-7"))
+
+
+@pytest.mark.parametrize("worker_id", ["", "-", "a b", "**", "sim-**"])
+def test_a_token_is_for_a_worker_id(ca: Authority, worker_id: str) -> None:
+    with pytest.raises(ConfigError, match="no worker id"):
+        ca.new_join_token(HOUR, worker_id)
+
+
+def test_a_token_for_any_id_takes_none_that_is_in_use(ca: Authority) -> None:
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    token = ca.new_join_token(HOUR)
+    with pytest.raises(WorkerIdNotGranted, match="revoke it"):
+        ca.join(token, csr())
+    ca.revoke("rack-7")
+    ca.join(token, csr())
+    ca.refresh()
+    with pytest.raises(CertificateRevoked):
+        ca.admission.check(held, "rack-7")
+
+
+def test_who_joins_anew_ends_what_was_given_before(ca: Authority) -> None:
+    before = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
+    after = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
+    assert ca.refresh()
+    ca.admission.check(after, "rack-7")
+    with pytest.raises(CertificateRevoked):
+        ca.admission.check(before, "rack-7")
+
+
+def test_a_certificate_is_renewed_for_its_own_worker(ca: Authority, clock: Clock) -> None:
+    first = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    clock.now += HOUR
+    second = certificate(ca.renew(first, csr()))
+    assert second.not_after == first.not_after + HOUR
+    ca.admission.check(first, "rack-7")
+    ca.admission.check(second, "rack-7")
+    with pytest.raises(CertificateMismatch):
+        ca.renew(first, csr("rack-8"))
+    with pytest.raises(CertificateMismatch):
+        ca.renew(None, csr())
+
+
+def test_a_certificate_without_a_record_is_not_renewed(ca: Authority, tmp_path: Path) -> None:
+    other = new_authority(tmp_path / "other")
+    foreign = certificate(other.join(other.new_join_token(HOUR), csr()))
+    with pytest.raises(CertificateMismatch, match="not given by this CA"):
+        ca.renew(foreign, csr())
+
+
+def test_who_renews_without_end_gets_no_more(ca: Authority) -> None:
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    for _ in range(module.MAX_LIVE_CERTIFICATES - 1):
+        ca.renew(held, csr())
+    with pytest.raises(TooManyAttempts):
+        ca.renew(held, csr())
+
+
+def test_an_expired_certificate_is_good_for_nothing(ca: Authority, clock: Clock) -> None:
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    clock.now = held.not_after
+    with pytest.raises(CertificateExpired):
+        ca.admission.check(held, "rack-7")
+    with pytest.raises(CertificateExpired):
+        ca.renew(held, csr())
+
+
+@pytest.mark.parametrize("by", ["id", "serial"])
+def test_revocation_is_seen_by_who_looks_again(tmp_path: Path, ca: Authority, clock: Clock, by: str) -> None:
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    master = Authority(tmp_path, clock=clock)
+    assert not master.refresh()
+    revoked = ca.revoke("rack-7" if by == "id" else held.serial)
+    assert [one.serial for one in revoked] == [held.serial]
+    assert ca.revoke(held.serial) == []
+    master.admission.check(held, "rack-7")
+    assert master.refresh()
+    with pytest.raises(CertificateRevoked):
+        master.admission.check(held, "rack-7")
+    with pytest.raises((CertificateRevoked, CertificateMismatch)):
+        master.renew(held, csr())
+
+
+def test_revoking_a_worker_takes_back_its_unused_token(ca: Authority) -> None:
+    token = ca.new_join_token(HOUR, "rack-7")
+    assert ca.revoke("rack-7") == []
+    with pytest.raises(UnknownJoinToken):
+        ca.join(token, csr())
+    with pytest.raises(ConfigError, match="nothing was given"):
+        ca.revoke("rack-7")
+
+
+def test_what_is_long_over_is_forgotten(ca: Authority, clock: Clock) -> None:
+    ca.join(ca.new_join_token(HOUR), csr())
+    clock.now += 40 * 86400.0
+    ca.new_join_token(HOUR)
+    assert ca.issued() == []
+
+
+def test_joins_at_once_lose_nothing(tmp_path: Path, ca: Authority) -> None:
+    token = ca.new_join_token(HOUR, "*", uses=3)
+    outcomes: list[str] = []
+
+    def join(number: int) -> None:
+        try:
+            Authority(tmp_path, clock=ca._clock).join(token, csr(f"rack-{number}"))
+            outcomes.append("joined")
+        except UsedJoinToken:
+            outcomes.append("used")
+
+    threads = [threading.Thread(target=join, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["joined"] * 3 + ["used"] * 3
+    assert len(ca.issued()) == 3
+
+
+# Requests
+
+
+def rsa_request() -> bytes:
+    key = rsa.generate_private_key(65537, 2048)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("fleetpulse://worker/rack-7")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(DER)
+
+
+def named_request(*names: x509.GeneralName) -> bytes:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(new_key(), hashes.SHA256()).public_bytes(DER)
+
+
+def forged_request() -> bytes:
+    data = bytearray(csr())
+    data[-1] ^= 1
+    return bytes(data)
+
+
+URI = x509.UniformResourceIdentifier
+BAD_REQUESTS: dict[str, Callable[[], bytes]] = {
+    "a bad id": lambda: named_request(URI("fleetpulse://worker/-rack")),
+    "a dns name": lambda: named_request(x509.DNSName("rack-7")),
+    "a forged signature": forged_request,
+    "a host name beside it": lambda: named_request(URI("fleetpulse://worker/rack-7"), x509.DNSName("master")),
+    "an RSA key": rsa_request,
+    "no name": named_request,
+    "noise": lambda: b"\x30\x82" + b"\0" * 100,
+    "nothing": lambda: b"",
+    "too long": lambda: csr() + bytes(5000),
+    "two ids": lambda: named_request(URI("fleetpulse://worker/rack-7"), URI("fleetpulse://worker/rack-8")),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BAD_REQUESTS))
+def test_a_bad_request_is_refused_and_uses_up_no_token(ca: Authority, kind: str) -> None:
+    token = ca.new_join_token(HOUR)
+    with pytest.raises(InvalidMessage, match="csr"):
+        ca.join(token, BAD_REQUESTS[kind]())
+    ca.join(token, csr())
+
+
+def test_a_worker_id_of_any_length_is_carried_whole(ca: Authority) -> None:
+    worker_id = "a" * 128
+    assert certificate(ca.join(ca.new_join_token(HOUR), csr(worker_id))).worker_id == worker_id
+
+
+def test_a_certificate_of_a_master_is_none_of_a_worker(ca: Authority) -> None:
+    pair = ca.server_pair(["localhost", "127.0.0.1"])
+    assert worker_certificate_from(pair.certificate.public_bytes(PEM)) is None
+    assert "PRIVATE" not in repr(pair)

@@ -1,0 +1,26 @@
+"""worker.files"""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from worker.files import write_private
+
+
+def test_what_is_written_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "secret"
+    write_private(path, b"one")
+    write_private(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "worker_id"
+    (path / "in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match="worker_id"):
+        write_private(path, b"host")
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,26 @@
+"""Certificates for machines that are not there: each joins by itself, as a real one does."""
+
+import random
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from proto.join import JoinToken
+from worker.credentials import JoinDoor
+from worker.credentials.keeper import CertificateKeeper, credentials_for
+
+
+def join_all(
+    worker_ids: Iterable[str], folder: Path, token: JoinToken | None, door: JoinDoor
+) -> dict[str, CertificateKeeper]:
+    """Of every machine, kept in a folder each below ``folder``; none without a token and without what an earlier one got.
+
+    The token must be for as many uses as there are machines. Raises ``CredentialsError``.
+    """
+    keepers = {}
+    for worker_id in worker_ids:
+        own = folder / worker_id
+        bundle = credentials_for(worker_id, own, token, door, time.time(), time.sleep)
+        if bundle is not None:
+            keepers[worker_id] = CertificateKeeper(own, bundle, random.Random(worker_id))
+    return keepers
