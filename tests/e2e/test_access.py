@@ -1,7 +1,9 @@
 """Who may ask a real master: tokens made and revoked while it runs, and the start that is refused."""
 
 import json
-from collections.abc import Callable, Iterator
+import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import requests
 import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes, free_port
+from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -161,20 +163,22 @@ def test_tokens_alone_are_not_enough_beyond_this_machine(processes: Processes) -
 
 
 def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
-    port, grpc_port = free_port(), free_port()
-    processes.start(
-        "master",
-        FLEETPULSE,
-        "master",
-        "--insecure-network",
-        HTTP_PORT=f"0.0.0.0:{port}",
-        GRPC_PORT=f"0.0.0.0:{grpc_port}",
-    )
+    port = started_everywhere(processes, "--insecure-network", GRPC_PORT="0.0.0.0:0")
     url = f"http://{LOCALHOST}:{port}"
-    eventually(lambda: _status(f"{url}/workers") == 200, READY_SECONDS)
+    assert _status(f"{url}/workers") == 200
     assert _status(f"{url}/workers", {"Host": "rebound.example"}) == 421
     make_token(processes, "ci")
     eventually(lambda: _status(f"{url}/workers") == 401)
+
+
+def started_everywhere(processes: Processes, *flags: str, **env: str) -> int:
+    """A master that listens on every address; the port that it chose."""
+    master = processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT="0.0.0.0:0", **env)
+    eventually(lambda: _chosen(master.err) or not master.is_running, READY_SECONDS)
+    port = _chosen(master.err)
+    assert port is not None, master.err
+    eventually(lambda: _listens(port), READY_SECONDS)
+    return port
 
 
 def test_tls(processes: Processes, tmp_path: Path) -> None:
@@ -185,15 +189,14 @@ def test_tls(processes: Processes, tmp_path: Path) -> None:
     key.write_bytes(issued.private_key_pem.bytes())
     ca.cert_pem.write_to_path(str(root))
     secret = make_token(processes, "ci", "--role", "admin")
-    port = free_port()
     flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
-    processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT=f"0.0.0.0:{port}", GRPC_PORT="0")
+    port = started_everywhere(processes, *flags, GRPC_PORT="0")
     url = f"https://{LOCALHOST}:{port}"
 
     def status(path: str, **headers: str) -> int:
         return requests.get(url + path, headers=headers, timeout=10, verify=str(root)).status_code
 
-    eventually(lambda: _answers(lambda: status("/health")) == 200, READY_SECONDS)
+    assert status("/health") == 200
     assert status("/workers") == 401
     assert status("/workers", **bearer(secret)) == 200
     signed_in = requests.post(f"{url}/api/session", json={"token": secret}, timeout=10, verify=str(root))
@@ -216,12 +219,15 @@ def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_
     assert "no certificate with its key" in both.the_error()
 
 
-def _status(url: str, headers: dict[str, str] | None = None) -> int | None:
-    return _answers(lambda: requests.get(url, headers=headers, timeout=10).status_code)
+def _status(url: str, headers: dict[str, str] | None = None) -> int:
+    return requests.get(url, headers=headers, timeout=10).status_code
 
 
-def _answers(ask: Callable[[], int]) -> int | None:
-    try:
-        return ask()
-    except requests.ConnectionError:
-        return None
+def _chosen(log: str) -> int | None:
+    found = re.search(r"Listening at: https?://0\.0\.0\.0:(\d+)", log)
+    return int(found[1]) if found else None
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOCALHOST, port)) == 0
