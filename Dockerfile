@@ -24,7 +24,8 @@ RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir whe
 FROM ${PYTHON_IMAGE}
 # A number that the user of a volume can rely on.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/fleetpulse --shell /usr/sbin/nologin fleetpulse \
-    && install --directory --owner fleetpulse --group fleetpulse --mode 0700 /var/lib/fleetpulse /var/lib/fleetpulse-join
+    && install --directory --owner fleetpulse --group fleetpulse --mode 0700 /var/lib/fleetpulse /var/lib/fleetpulse-join \
+    && install --directory --owner fleetpulse --group fleetpulse --mode 0755 /var/lib/fleetpulse-read
 COPY --from=build /opt/fleetpulse /opt/fleetpulse
 ENV PATH=/opt/fleetpulse/bin:$PATH \
     PYTHONUNBUFFERED=1 \

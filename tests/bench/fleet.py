@@ -70,7 +70,10 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
 def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iterator[Fleet]:
     """A fleet of which every worker is connected and has beaten."""
     ramp_seconds = max(workers / _ARRIVALS_PER_SECOND, 1.0)
-    with running_master(folder, flags=flags) as master, running_simulator(folder, master, workers, ramp_seconds) as simulator:
+    with (
+        running_master(folder, flags=flags) as master,
+        running_simulator(folder, master, workers, ramp_seconds) as simulator,
+    ):
         fleet = Fleet(master, simulator, workers)
         patience_seconds = ramp_seconds + _PATIENCE_SECONDS
         needed = (master.process, simulator)

@@ -175,6 +175,21 @@ def test_only_the_ca_writes_join_tokens_and_each_worker_reads_its_own() -> None:
         assert f"> {service}\n" in script
 
 
+def test_those_that_read_find_their_token() -> None:
+    mounts = [mount for mount in MOUNTS if mount[1] == "read-token"]
+    assert {service: mount[1:] for service, *mount in mounts} == {
+        "ca": ["/var/lib/fleetpulse-read"],
+        "worker": ["/var/lib/fleetpulse-read", "ro"],
+        "simulate": ["/var/lib/fleetpulse-read", "ro"],
+        "prometheus": ["/etc/prometheus/credentials", "ro"],
+    }
+    assert "0755 /var/lib/fleetpulse-read" in (ROOT / "Dockerfile").read_text()
+    assert "--role read" in SERVICES["ca"]["entrypoint"][-1]
+    scraping = yaml.safe_load((ROOT / "monitoring/prometheus.compose.yml").read_text())["scrape_configs"]
+    asking = [scraping[0], *scraping[1]["http_sd_configs"]]
+    assert [one["authorization"] for one in asking] == [{"credentials_file": "credentials/token"}] * 2
+
+
 def test_prometheus_finds_its_rules_the_master_and_alertmanager() -> None:
     mounts = {target: source for service, source, target, *_ in MOUNTS if service == "prometheus"}
     scraping = yaml.safe_load((ROOT / mounts["/etc/prometheus/prometheus.yml"]).read_text())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from master.config import parse_duration
@@ -70,6 +71,7 @@ def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )  # fmt: skip
     try:
         stack.compose("up", "--build", "--detach", *SERVICES)
+        stack.sign_in()
         yield stack
     finally:
         stack.close()
@@ -78,6 +80,11 @@ def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_every_service_becomes_healthy(stack: Stack) -> None:
     healthy = dict.fromkeys(set(SERVICES) - {"webhook"}, "healthy")
     patiently(lambda: stack.health() == healthy, 90.0)
+
+
+def test_the_master_wants_a_token(stack: Stack) -> None:
+    assert requests.get(f"{stack.url('MASTER_HTTP')}/workers", timeout=10).status_code == 401
+    assert stack.json("MASTER_HTTP", "/api/session") == {"name": "test", "role": "admin", "door": "token"}
 
 
 def test_no_process_is_roots(stack: Stack) -> None:

@@ -281,9 +281,7 @@ def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), next(ids)
     before = shared.refused("worker_sessions_refused", "certificate_mismatch")
     answer = refusal(shared.wire(own), other)
-    assert answer == Refusal(
-        grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only"
-    )
+    assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
     assert shared.refused("worker_sessions_refused", "certificate_mismatch") == before + 1
     assert other not in shared.master.workers()
 

@@ -30,15 +30,21 @@ def check(tool: str, *arguments: str | Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.compose.yml"])
-def test_promtool_takes_the_configuration_and_the_rules(name: str) -> None:
-    check("promtool", "check", "config", "--lint-fatal", MONITORING / name)
+def test_promtool_takes_the_configuration_and_the_rules(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(MONITORING, tmp_path / "monitoring")
+    if name == "prometheus.compose.yml":
+        (folder / "credentials").mkdir()
+        (folder / "credentials" / "token").write_text("a secret")
+    check("promtool", "check", "config", "--lint-fatal", folder / name)
     check("promtool", "check", "rules", "--lint-fatal", *RULE_FILES)
 
 
-def test_the_configuration_for_compose_differs_by_the_names_of_hosts_only() -> None:
+def test_the_configuration_for_compose_differs_by_the_names_of_hosts_and_the_token_only() -> None:
     own = (MONITORING / "prometheus.yml").read_text()
     names = own.replace("localhost:8080", "master:8080").replace("localhost:9093", "alertmanager:9093")
-    assert (MONITORING / "prometheus.compose.yml").read_text() == names != own
+    with_token = names.replace("# authorization:", "authorization:")
+    assert (MONITORING / "prometheus.compose.yml").read_text() == with_token
+    assert len({own, names, with_token}) == 3
 
 
 # Alerts
