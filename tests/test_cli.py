@@ -11,7 +11,20 @@ import pytest
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
 COMMANDS = (
-    *("ca", "cancel", "completion", "drain", "events", "history", "logs", "master", "shell", "simulate", "status", "submit"),
+    *(
+        "ca",
+        "cancel",
+        "completion",
+        "drain",
+        "events",
+        "history",
+        "logs",
+        "master",
+        "shell",
+        "simulate",
+        "status",
+        "submit",
+    ),
     *("task", "tasks", "top", "undrain", "up", "worker", "workers"),
 )
 SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")

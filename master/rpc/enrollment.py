@@ -118,7 +118,7 @@ def _with_reason(work: Callable[[], list[bytes]]) -> list[bytes]:
         raise StoreUnavailable("the master cannot use the files of its CA now; its log says why") from error
 
 
-def _parsed(kind: "type[pb.JoinRequest] | type[pb.RenewRequest]", data: bytes) -> "pb.JoinRequest | pb.RenewRequest":
+def _parsed(kind: "type[pb.JoinRequest | pb.RenewRequest]", data: bytes) -> "pb.JoinRequest | pb.RenewRequest":
     try:
         return kind.FromString(data)
     except DecodeError as error:

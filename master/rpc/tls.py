@@ -1,4 +1,4 @@
-"""TLS of the gRPC ports: the master's own certificate, and who is let go when a certificate is good for nothing more."""
+"""TLS of the gRPC ports: the master's own certificate, and who is let go because theirs is good for nothing more."""
 
 import logging
 import threading

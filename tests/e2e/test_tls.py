@@ -209,7 +209,7 @@ def test_a_join_waits_for_its_master(tls: TlsMaster) -> None:
 
 
 def test_a_master_is_reached_by_the_names_that_it_was_given(processes: Processes) -> None:
-    tls = TlsMaster(processes, "--grpc-port", f"0.0.0.0:{(port := free_port())}", host="0.0.0.0")  # noqa: S104 - its own machine
+    tls = TlsMaster(processes, "--grpc-port", f"0.0.0.0:{(port := free_port())}", host="0.0.0.0")
     elsewhere = "127.0.0.2"
     address = ("--join-address", f"{elsewhere}:{tls.join_port}", "--master", f"{elsewhere}:{port}")
     worker = tls.worker("rack-7", tls.token("rack-7"), *address)
@@ -281,9 +281,7 @@ def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), next(ids)
     before = shared.refused("worker_sessions_refused", "certificate_mismatch")
     answer = refusal(shared.wire(own), other)
-    assert answer == Refusal(
-        grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only"
-    )
+    assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
     assert shared.refused("worker_sessions_refused", "certificate_mismatch") == before + 1
     assert other not in shared.master.workers()
 
@@ -307,8 +305,8 @@ def test_nobody_beats_for_another_worker(shared: TlsMaster) -> None:
 
 def test_nobody_renews_for_another_worker(shared: TlsMaster) -> None:
     own = shared.joined(next(ids))
+    request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
     with shared.wire(own) as wire, pytest.raises(grpc.RpcError) as caught:
-        request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
         pb_grpc.FleetStub(wire.channel).Renew(request, timeout=PATIENCE_SECONDS)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert {one.worker_id for one in shared.authority.issued()}.isdisjoint({"rack-1"})
@@ -331,7 +329,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         assert [next(intruder._call).ack.stale for _ in range(2)] == [True, True]
         task = shared.master.json(f"/api/tasks/{task_id}")
         assert (task["status"], task["worker_id"]) == ("pending", own.worker_id)
-        assert shared.master.get(f"/api/tasks/{task_id}/logs").text == ""
+        assert shared.master.json(f"/api/tasks/{task_id}/logs")["logs"] == ""
         assert shared.master.sample("fleetpulse_task_reports_stale_total") == before + 2
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale

@@ -96,7 +96,9 @@ def _shown_chain(door: JoinDoor) -> list[bytes]:
         ):
             return _unverified_chain(secured)
     except ssl.SSLError as error:
-        raise CredentialsError(f"what listens at {door} does not speak TLS: is it the join port of a master?") from error
+        raise CredentialsError(
+            f"what listens at {door} does not speak TLS: is it the join port of a master?"
+        ) from error
     except OSError as error:
         raise MasterUnreachable(f"no join port answers at {door}: {error.strerror or error}") from error
 
