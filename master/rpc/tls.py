@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gevent
 import grpc
@@ -55,7 +56,7 @@ class ServerCertificate:
         def configuration() -> grpc.ServerCertificateConfiguration:
             return grpc.ssl_server_certificate_configuration([self._pair], root)
 
-        def newer() -> grpc.ServerCertificateConfiguration | None:
+        def newer() -> Any:  # its stub forgets None, for no change
             # Called by grpc with every handshake.
             nonlocal shown
             if shown is self._pair:

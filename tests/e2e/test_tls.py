@@ -1,12 +1,14 @@
 """Mutual TLS with real processes: who joins, who is let in, who is let go."""
 
 import itertools
+import json
 import signal
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,7 +18,7 @@ from master.pki.authority import Authority
 from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 from tests.certificates import joined, new_authority, shown
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
+from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, started_master
 from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Stream, Wire, a_heartbeat
@@ -116,7 +118,7 @@ def shared(shared_processes: Processes) -> Iterator[TlsMaster]:
 ids = map("by-hand-{}".format, itertools.count(1))
 
 
-def registered(wire: Wire, worker_id: str, **fields: object) -> Stream:
+def registered(wire: Wire, worker_id: str) -> Stream:
     """A stream on which a worker that could run tasks has registered, and beats once."""
     stream = wire.stream()
     register = pb.Register(
@@ -127,8 +129,12 @@ def registered(wire: Wire, worker_id: str, **fields: object) -> Stream:
     )
     stream.send(pb.WorkerMessage(register=register))
     assert next(stream._call).WhichOneof("message") == "registered"
-    stream.beat(a_heartbeat(worker_id, **fields))
+    stream.beat(a_heartbeat(worker_id))
     return stream
+
+
+def has_registered(worker: Started) -> bool:
+    return "registered at" in worker.err
 
 
 # Joining
@@ -156,7 +162,7 @@ def test_a_token_that_was_used_before_is_not_asked_for_again_and_a_new_one_is(tl
     token = tls.token("rack-7")
     for given in (token, token, tls.token("rack-7")):
         worker = tls.worker("rack-7", given)
-        eventually(lambda worker=worker: "registered at" in worker.err)
+        eventually(partial(has_registered, worker))
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
     states = [one.revoked_at is None for one in tls.authority.issued()]
@@ -266,7 +272,7 @@ def test_who_shows_no_good_certificate_does_not_get_through_the_handshake(
         credentials = shown(joined(tmp_path, worker_id), own)
     assert refusal(Wire(shared.target, credentials), worker_id).code is grpc.StatusCode.UNAVAILABLE
     with shared.wire(shared.joined(worker_id)) as wire:
-        assert wire.stream().register(worker_id)
+        wire.stream().register(worker_id)
 
 
 def test_a_worker_without_a_certificate_says_what_it_lacks(shared: TlsMaster) -> None:
@@ -437,24 +443,21 @@ def test_a_simulated_fleet_joins_with_one_token(tls: TlsMaster, processes: Proce
 def test_up_lets_its_own_worker_join(processes: Processes) -> None:
     assert processes.run(FLEETPULSE, "ca", "init").code == 0
     http_port, grpc_port = free_port(), free_port()
+    master = Door(http_port)
     flags = ("--http-port", str(http_port), "--grpc-port", str(grpc_port), "--join-port", str(free_port()))
     for _ in range(2):
         up = processes.start("up", FLEETPULSE, "up", *flags, "--worker-id", "here")
-        master = Master.__new__(Master)
-        super(Master, master).__init__(http_port)
-        eventually(lambda master=master: master.workers() == {"here": True}, READY_SECONDS)
+        eventually(lambda: master.workers() == {"here": True}, READY_SECONDS)
         assert "fpj1_" not in " ".join(" ".join(child.cmdline()) for child in up.children()) + up.out + up.err
         up.send(signal.SIGTERM)
         assert up.wait() == 0
-        master.close()
+    master.close()
 
 
 # The command line
 
 
 def test_the_commands_of_a_ca(processes: Processes) -> None:
-    import json  # noqa: PLC0415
-
     def run(*words: str) -> str:
         ended = processes.run(FLEETPULSE, "ca", *words)
         assert ended.code == 0, ended.err
