@@ -9,7 +9,6 @@ import click
 import platformdirs
 
 from master.config import parse_duration
-
 from master.console.screen import FORMATS, Screen
 from master.console.tables import Cell, Column
 from master.errors import ConfigError
@@ -33,7 +32,9 @@ class _Command(click.Command):
         except ConfigError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            raise click.ClickException(f"{error.strerror or error}: {error.filename or 'the files of the CA'}") from error
+            raise click.ClickException(
+                f"{error.strerror or error}: {error.filename or 'the files of the CA'}"
+            ) from error
 
 
 _data_dir_option = click.option(
@@ -84,13 +85,17 @@ def init_command(screen: Screen, data_dir: Path, if_missing: bool) -> None:
         screen.json({"certificate": str(certificate), "fingerprint_sha256": fingerprint})
         return
     screen.line(f"CA in {certificate.parent}, SHA-256 fingerprint {fingerprint}")
-    screen.note("A master that runs takes it up when it is started again; `fleetpulse ca join-token` lets machines join.")
+    screen.note(
+        "A master that runs takes it up when it is started again; `fleetpulse ca join-token` lets machines join."
+    )
 
 
 @_ca_command("join-token")
 @click.option("--lifetime", default="1h", show_default=True, help="For how long it may be used.")
 @click.option("--worker-id", metavar="ID", help="The id that it is for, or PREFIX*; by default any that is not in use.")
-@click.option("--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many may join with it.")
+@click.option(
+    "--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many may join with it."
+)
 def join_token_command(screen: Screen, data_dir: Path, lifetime: str, worker_id: str | None, uses: int) -> None:
     """Make a join token, for `fleetpulse worker --join`. It is shown this once."""
     lifetime_seconds = parse_duration("--lifetime", lifetime)

@@ -10,22 +10,11 @@ from pathlib import Path
 import pytest
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
-COMMANDS = (
-    *(
-        "ca",
-        "cancel",
-        "completion",
-        "drain",
-        "events",
-        "history",
-        "logs",
-        "master",
-        "shell",
-        "simulate",
-        "status",
-        "submit",
-    ),
-    *("task", "tasks", "token", "top", "undrain", "up", "worker", "workers"),
+COMMANDS = tuple(
+    (
+        "audit ca cancel completion drain events history logs master shell simulate status submit "
+        "task tasks token top undrain up worker workers"
+    ).split()
 )
 SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")
 

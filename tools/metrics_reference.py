@@ -20,6 +20,7 @@ LABELS = {
     "worker_id": "the worker, on every series of a worker",
     "hostname": "the machine's own name",
     "version": "of FleetPulse: the worker's on `fleetpulse_worker_info`, the master's on `fleetpulse_build_info`",
+    "how": "with what a certificate was asked for: `join`, a token, or `renew`, the one before",
     "mountpoint": "where a filesystem is mounted",
     "device": "a physical disk, as the kernel names it",
     "interface": "a network interface, as the kernel names it",

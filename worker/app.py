@@ -128,9 +128,7 @@ def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
     return None if bundle is None else CertificateKeeper(config.data_dir, bundle)
 
 
-async def _report(
-    config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None
-) -> None:
+async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None) -> None:
     loop = asyncio.get_running_loop()
     # One thread: a round of readings is taken from one place, one at a time.
     rounds = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")

@@ -64,7 +64,7 @@ _master_option = click.option(
 )
 @join_options
 @own_metrics_options
-def worker_command(  # noqa: PLR0913 - the flags of a command
+def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     master: str,
     worker_id: str | None,
     labels: tuple[str, ...],
@@ -172,12 +172,13 @@ def worker_command(  # noqa: PLR0913 - the flags of a command
 @click.option(
     "--data-dir",
     envvar="FLEETPULSE_DATA_DIR",
+    show_envvar=True,
     type=click.Path(path_type=Path),
     default=lambda: platformdirs.user_state_path("fleetpulse"),
     show_default="per-user state directory",
     help="Where the machines keep the certificates for which they join.",
 )
-def simulate_command(  # noqa: PLR0913 - the flags of a command
+def simulate_command(
     duration: float | None,
     goodbye: bool,
     as_json: bool,

@@ -246,7 +246,11 @@ class WorkerSession:
         return first.registered
 
     async def _talk(
-        self, stream: MasterStream, terms: pb.Registered, stop_reason: "asyncio.Future[str]", stub: "pb_grpc.FleetStub"
+        self,
+        stream: MasterStream,
+        terms: pb.Registered,
+        stop_reason: "asyncio.Future[str]",
+        stub: "pb_grpc.FleetAsyncStub",
     ) -> None:
         """Beat, receive and send until the stream ends, or with a goodbye."""
         if self._tasks is not None:
@@ -290,7 +294,7 @@ class WorkerSession:
             # The reader meets the same end, and tells it.
             _LOGGER.debug("worker %s: a message was not sent (%s)", self._register.worker_id, error.code())
 
-    async def _must_register_again(self, stub: "pb_grpc.FleetStub") -> None:
+    async def _must_register_again(self, stub: "pb_grpc.FleetAsyncStub") -> None:
         reasons = []
         if self._tasks is not None:
             reasons.append(asyncio.ensure_future(self._tasks.must_register_again()))

@@ -4,6 +4,7 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -191,7 +192,7 @@ class _Change:
         self._clock = clock
         self.state = State()
 
-    def __enter__(self) -> "_Change":
+    def __enter__(self) -> Self:
         self._lock.__enter__()
         try:
             self.state = self._file.read()

@@ -23,7 +23,7 @@ CA_SECONDS = 10 * 365 * 86400.0
 
 _CLOCK_SLACK_SECONDS = 300.0
 _CLOCK_SLACK_RATIO = 0.1
-"""Clocks of a fleet differ: a certificate is good from a little before it was made, by this part of its life at most."""
+"""Clocks differ: a certificate is good from a little before it was made, by this part of its life at most."""
 
 _COMMON_NAME_LENGTH = 64
 """X.520 allows no more; the whole id of a worker is in the URI."""
@@ -75,7 +75,7 @@ class Request(NamedTuple):
 def new_ca(now: float) -> KeyPair:
     """A CA that signs itself, for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # A name of its own: two CAs with one name are told apart by their keys only, and errors would not tell which is which.
+    # A name of its own: two CAs of one name would be told apart by their keys only.
     name = _name(f"FleetPulse CA {x509.random_serial_number():x}"[:24])
     usage = x509.KeyUsage(**(_NO_KEY_USAGE | {"key_cert_sign": True, "crl_sign": True}))
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -137,9 +137,7 @@ def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
 
 def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificate:
     """The same of a certificate whose worker is known."""
-    return WorkerCertificate(
-        worker_id, f"{certificate.serial_number:x}", certificate.not_valid_after_utc.timestamp()
-    )
+    return WorkerCertificate(worker_id, f"{certificate.serial_number:x}", certificate.not_valid_after_utc.timestamp())
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:
@@ -164,7 +162,7 @@ def der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
-def _leaf(  # noqa: PLR0913 - the fields of a certificate
+def _leaf(
     ca: KeyPair,
     name: x509.Name,
     key: ec.EllipticCurvePublicKey,

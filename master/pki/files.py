@@ -20,7 +20,8 @@ def ca_folder(data_dir: Path) -> Path:
 
 def make_folder(folder: Path) -> None:
     """Make it, and those above it, if they are not there. Raises ``OSError``."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.parent.stat()
     if os.geteuid() == 0 and folder.stat().st_uid != owner.st_uid:
         os.chown(folder, owner.st_uid, owner.st_gid)

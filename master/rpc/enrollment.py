@@ -5,6 +5,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -18,6 +19,8 @@ from master.rpc.peer import peer_certificate
 from master.rpc.status import status_of
 from master.rpc.stream import Call
 from proto import fleetpulse_pb2 as pb
+
+M = TypeVar("M", pb.JoinRequest, pb.RenewRequest)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ def _with_reason(work: Callable[[], list[bytes]]) -> list[bytes]:
         raise StoreUnavailable("the master cannot use the files of its CA now; its log says why") from error
 
 
-def _parsed(kind: "type[pb.JoinRequest] | type[pb.RenewRequest]", data: bytes) -> "pb.JoinRequest | pb.RenewRequest":
+def _parsed(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as error:

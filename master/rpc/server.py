@@ -191,7 +191,7 @@ class RpcServer:
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        _listen(server, "GRPC_PORT", self._address, shown and shown.credentials(for_workers=True))
+        _listen(server, "GRPC_PORT", self._address, None if shown is None else shown.credentials(for_workers=True))
         if self._tls is not None and shown is not None:
             self._join_server = grpc.aio.server(options=_JOIN_OPTIONS, maximum_concurrent_rpcs=_JOINS_AT_ONCE)
             self._join_server.add_generic_rpc_handlers((self._join_handlers(),))
@@ -222,7 +222,7 @@ class RpcServer:
 
     def _join_handlers(self) -> grpc.GenericRpcHandler:
         assert self._enrollment is not None
-        join = grpc.unary_unary_rpc_method_handler(self._enrollment.join)
+        join: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._enrollment.join)
         return grpc.method_handlers_generic_handler(_ENROLLMENT_NAME, {"Join": join})
 
     async def _connect(self, _requests: object, call: Call) -> None:

@@ -1,8 +1,9 @@
-"""TLS of the gRPC ports: the master's own certificate, and who is let go when a certificate is good for nothing more."""
+"""TLS of the gRPC ports: the master's own certificate, and who is let go because theirs is good for nothing more."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gevent
 import grpc
@@ -55,7 +56,7 @@ class ServerCertificate:
         def configuration() -> grpc.ServerCertificateConfiguration:
             return grpc.ssl_server_certificate_configuration([self._pair], root)
 
-        def newer() -> grpc.ServerCertificateConfiguration | None:
+        def newer() -> Any:  # its stub forgets None, for no change
             # Called by grpc with every handshake.
             nonlocal shown
             if shown is self._pair:

@@ -110,9 +110,7 @@ class WorkerDesk:
         chunk = log_chunk_from(message)
         key = chunk.task_id, chunk.attempt
         entry = self._ledger.live.get(chunk.task_id)
-        if self._ledger.when_settled(
-            worker_id, key, lambda: link.send(log_ack(key, chunk.offset + len(chunk.data)))
-        ):
+        if self._ledger.when_settled(worker_id, key, lambda: link.send(log_ack(key, chunk.offset + len(chunk.data)))):
             return
         if entry is None or not _is_own(entry, worker_id, chunk.attempt):
             self._refuse(

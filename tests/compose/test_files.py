@@ -93,7 +93,7 @@ def test_the_image_of_this_tree_has_its_version_and_is_built_once() -> None:
 def test_the_base_image_is_an_argument_with_one_default() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     (default,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", dockerfile, re.MULTILINE)
-    assert default == DEFAULTS["PYTHON_IMAGE"] == SERVICES["master"]["build"]["args"]["PYTHON_IMAGE"]
+    assert default == DEFAULTS["PYTHON_IMAGE"] == SERVICES["ca"]["build"]["args"]["PYTHON_IMAGE"]
     assert re.fullmatch(r"python:3\.\d+-slim", default)
     assert {line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM")} == {"${PYTHON_IMAGE}"}
 

@@ -198,5 +198,5 @@ def test_a_master_is_reached_by_loopback_its_host_name_and_what_it_was_given() -
 
 @pytest.mark.parametrize("text", ["a b", "https://fleet.example", "fleet.example/x", "a\nb", "a" * 300])
 def test_what_is_no_name_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="^X: .* is neither a host name nor an address$"):
+    with pytest.raises(ConfigError, match=r"^X: .* is neither a host name nor an address$"):
         parse_names("X", text)

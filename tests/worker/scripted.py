@@ -115,6 +115,9 @@ class ScriptedMaster(pb_grpc.FleetServicer):
     async def SendHeartbeat(self, request: Any, context: Any) -> Any:  # noqa: N802 - see above
         raise NotImplementedError("a worker beats on its stream")
 
+    async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802 - see above
+        raise NotImplementedError("it has no CA")
+
 
 @contextlib.asynccontextmanager
 async def scripted_master(*acts: Act) -> AsyncIterator[ScriptedMaster]:

@@ -37,6 +37,9 @@ class Listener(pb_grpc.FleetServicer):
     def SendHeartbeat(self, request: pb.Heartbeat, context: Any) -> pb.HeartbeatAck:  # noqa: N802 - grpc's
         raise NotImplementedError("a worker beats on its stream")
 
+    def Renew(self, request: pb.RenewRequest, context: Any) -> pb.CertificateChain:  # noqa: N802 - grpc's
+        raise NotImplementedError("it has no CA")
+
     def next_message(self) -> pb.WorkerMessage:
         return self.heard.get(timeout=PATIENCE_SECONDS)
 

@@ -1,6 +1,6 @@
 """The worker's certificate: how it gets one, keeps it, and renews it while it runs.
 
-What is here costs nothing to import; the rest loads ``cryptography``, which a worker without a certificate need not pay.
+What is here costs nothing to import; the rest loads ``cryptography``, for workers with a certificate.
 """
 
 from typing import NamedTuple

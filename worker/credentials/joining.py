@@ -96,7 +96,9 @@ def _shown_chain(door: JoinDoor) -> list[bytes]:
         ):
             return _unverified_chain(secured)
     except ssl.SSLError as error:
-        raise CredentialsError(f"what listens at {door} does not speak TLS: is it the join port of a master?") from error
+        raise CredentialsError(
+            f"what listens at {door} does not speak TLS: is it the join port of a master?"
+        ) from error
     except OSError as error:
         raise MasterUnreachable(f"no join port answers at {door}: {error.strerror or error}") from error
 
@@ -129,8 +131,7 @@ def _is_named(host: str, names: list[str]) -> bool:
 
 
 def _told(door: JoinDoor, error: grpc.RpcError) -> CredentialsError:
-    code = error.code()  # type: ignore[attr-defined]  # grpc's own errors are calls as well
-    details = error.details()  # type: ignore[attr-defined]
+    code, details = error.code(), error.details()
     if code in _REFUSALS:
         return CredentialsError(f"the master at {door} refuses to let this worker join: {details}")
     return MasterUnreachable(f"the master at {door} gave no certificate ({code.name}: {details})")

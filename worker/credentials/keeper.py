@@ -98,12 +98,17 @@ class CertificateKeeper:
 
     async def _sleep_until(self, due: float) -> None:
         # In pieces: the wall clock may be set.
-        while (left := due - self._clock()) > 0.0:
+        while (left := due - self._clock()) > 0.0:  # noqa: ASYNC110 - it is a clock that is waited for
             await asyncio.sleep(min(left, 60.0))
 
 
 def credentials_for(
-    worker_id: str, folder: Path, token: JoinToken | None, door: JoinDoor | None, now: float, sleep: Callable[[float], None]
+    worker_id: str,
+    folder: Path,
+    token: JoinToken | None,
+    door: JoinDoor | None,
+    now: float,
+    sleep: Callable[[float], None],
 ) -> Bundle | None:
     """What this worker shows: what it has, or what it gets for a token that it has not used yet. ``None``: no TLS.
 
@@ -120,7 +125,9 @@ def credentials_for(
     except CredentialsError as error:
         _LOGGER.warning("%s", error)
         kept = None
-    is_usable = kept is not None and _unusable(kept, worker_id, now) is None and kept.ca_fingerprint == token.fingerprint
+    is_usable = (
+        kept is not None and _unusable(kept, worker_id, now) is None and kept.ca_fingerprint == token.fingerprint
+    )
     if is_usable and _was_used(folder, token):
         return kept
     try:

@@ -13,7 +13,7 @@ from worker.credentials.keeper import CertificateKeeper, credentials_for
 def join_all(
     worker_ids: Iterable[str], folder: Path, token: JoinToken | None, door: JoinDoor
 ) -> dict[str, CertificateKeeper]:
-    """Of every machine, kept in a folder each below ``folder``; none without a token and without what an earlier one got.
+    """Of every machine, kept in a folder each below ``folder``; none without a token and without what was kept.
 
     The token must be for as many uses as there are machines. Raises ``CredentialsError``.
     """

@@ -192,8 +192,9 @@ def test_a_certificate_is_renewed_for_its_own_worker(ca: Authority, clock: Clock
         ca.renew(None, csr())
 
 
-def test_a_certificate_without_a_record_is_not_renewed(ca: Authority, tmp_path: Path) -> None:
-    other = new_authority(tmp_path / "other")
+def test_a_certificate_without_a_record_is_not_renewed(ca: Authority, clock: Clock, tmp_path: Path) -> None:
+    create(tmp_path / "other", clock)
+    other = Authority(tmp_path / "other", clock=clock)
     foreign = certificate(other.join(other.new_join_token(HOUR), csr()))
     with pytest.raises(CertificateMismatch, match="not given by this CA"):
         ca.renew(foreign, csr())

@@ -89,10 +89,12 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
     now = bundle.not_before
     refusals = [grpc.StatusCode.UNAVAILABLE]
     asked: list[bytes] = []
+    refused = asyncio.Event()
 
-    async def renew(request: pb.RenewRequest, *, timeout: float) -> pb.CertificateChain:
+    async def renew(request: pb.RenewRequest, **_options: object) -> pb.CertificateChain:
         asked.append(request.csr)
         if refusals:
+            refused.set()
             metadata = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(refusals.pop(), metadata, metadata, details="the disk is full")
         (held,) = authority.issued()
@@ -113,9 +115,8 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
         early.cancel()
         now = bundle.not_before + 0.67 * (bundle.not_after - bundle.not_before)
         late = asyncio.ensure_future(keeper.renew_when_due(renew))
-        while not asked:
-            await asyncio.sleep(0.01)
-        # It was refused, and is tried again later.
+        await refused.wait()
+        # It is tried again later.
         await asyncio.sleep(0.05)
         assert len(asked) == 1
         late.cancel()
