@@ -19,6 +19,7 @@ from master.errors import ConfigError
 from master.up import Supervisor
 
 COMMANDS_GROUP = "fleetpulse.commands"
+_LEAST_AUDIT_FILE_BYTES = 4096
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -88,6 +89,9 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_envvar=True, help="For how long the logs of an ended task are kept."),
         click.option("--task-retention", envvar="FLEETPULSE_TASK_RETENTION", default="90d", show_default=True,
                      show_envvar=True, help="For how long an ended task is kept."),
+        click.option("--audit-file-size", envvar="FLEETPULSE_AUDIT_FILE_SIZE", default="64MiB", show_default=True,
+                     show_envvar=True,
+                     help="At this size a file of the audit trail is full; the newest five full ones are kept."),
         click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
         click.option("--grafana-url", envvar="FLEETPULSE_GRAFANA_URL", default="", show_default="none",
@@ -136,6 +140,9 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             terms=config.check_terms(terms),
             history=_history_config(settings),
             log_level=settings["log_level"],
+            audit_file_bytes=config.parse_size(
+                "FLEETPULSE_AUDIT_FILE_SIZE", settings["audit_file_size"], _LEAST_AUDIT_FILE_BYTES
+            ),
             grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
         )

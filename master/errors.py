@@ -20,6 +20,7 @@
     ├── LogExpired               the log was there and has been pruned
     ├── HistoryOff               no history of telemetry is kept
     ├── PrometheusUnavailable    Prometheus, which has the longer history, does not answer as it should
+    ├── AuditUnavailable         the audit trail cannot be read now
     ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
     └── MasterStopping           the master is on its way out
 
@@ -159,6 +160,12 @@ class PrometheusUnavailable(FleetPulseError):
     """Prometheus, which has the longer history, cannot be reached, is too slow, or refuses."""
 
     reason = "prometheus_unavailable"
+
+
+class AuditUnavailable(FleetPulseError):
+    """The audit trail cannot be read now. It may still be written."""
+
+    reason = "audit_unavailable"
 
 
 class StoreUnavailable(FleetPulseError):

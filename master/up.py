@@ -30,7 +30,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
-    *("history_retention", "history_long_retention"),
+    *("history_retention", "history_long_retention", "audit_file_size"),
 )
 
 

@@ -135,7 +135,7 @@ def own_rows() -> list[Row]:
     instruments = Instruments()
     labels = {
         next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - nowhere else before there is a sample
-        for metric in (*vars(instruments).values(), *vars(instruments.tasks).values())
+        for metric in (*vars(instruments).values(), *vars(instruments.tasks).values(), *vars(instruments.audit).values())
         if isinstance(metric, MetricWrapperBase)
     }
     return [

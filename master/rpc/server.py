@@ -18,9 +18,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.config import Address
 from master.errors import ConfigError
 from master.instruments import Instruments
+from master.rpc.audit import entry_of
 from master.rpc.bridge import HubBridge
 from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
 from master.rpc.stream import Call, Ending, Stream
@@ -78,12 +80,14 @@ class RpcServer:
         desk: TaskDesk,
         instruments: Instruments,
         max_streams: int,
+        record: Record = unrecorded,
     ) -> None:
         self._address = address
         self._manager = manager
         self._instruments = instruments
         self._max_streams = max_streams
-        self._sessions = SessionTable(manager, desk, instruments)
+        self._record = record
+        self._sessions = SessionTable(manager, desk, instruments, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
@@ -119,14 +123,18 @@ class RpcServer:
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._instruments.grpc_requests.labels(method, code.name).inc()
 
-    def _answer(self, answer: "asyncio.Future[bytes | Ending]", data: bytes, received_at: float) -> None:
+    def _answer(self, answer: "asyncio.Future[bytes | Ending]", data: bytes, received_at: float, peer: str) -> None:
         result: bytes | Ending
         try:
-            result = answer_heartbeat(self._manager, self._instruments, data, received_at)
+            result = answer_heartbeat(self._manager, self._instruments, data, received_at, peer, self._record)
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
             result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
         self._loop.call_soon_threadsafe(_resolve, answer, result)
+
+    def _record_full(self, peer: str, why: str) -> None:
+        status = grpc.StatusCode.RESOURCE_EXHAUSTED
+        self._record(entry_of("connect", "", peer, AuditOutcome.REFUSED, status, why))
 
     # In grpc's thread
 
@@ -170,9 +178,9 @@ class RpcServer:
         code = grpc.StatusCode.CANCELLED
         try:
             if self._open_streams > self._max_streams:
-                await call.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"the master serves at most {self._max_streams} streams"
-                )
+                why = f"the master serves at most {self._max_streams} streams"
+                self._bridge.call(self._record_full, call.peer(), why)
+                await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
             await self._converse(call)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
@@ -208,7 +216,7 @@ class RpcServer:
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
-        self._bridge.call(self._answer, answer, data, time.monotonic())
+        self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer())
         result = await answer
         if isinstance(result, Ending):
             self._bridge.call(self._count, "SendHeartbeat", result.code)

@@ -1,7 +1,9 @@
 """``SendHeartbeat`` as the hub sees it: one heartbeat, one answer."""
 
+from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.errors import FleetPulseError, InvalidMessage
 from master.instruments import Instruments
+from master.rpc.audit import entry_of
 from master.rpc.codec import Unreadable, heartbeat_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
@@ -10,17 +12,28 @@ from proto import fleetpulse_pb2 as pb
 
 
 def answer_heartbeat(
-    manager: TelemetryManager, instruments: Instruments, data: bytes, received_at: float | None = None
+    manager: TelemetryManager,
+    instruments: Instruments,
+    data: bytes,
+    received_at: float | None = None,
+    peer: str = "",
+    record: Record = unrecorded,
 ) -> bytes | Ending:
-    """The ``HeartbeatAck``, serialized, or how the call ends."""
+    """The ``HeartbeatAck``, serialized, or how the call ends. What is recorded is a refusal, and a worker that is new."""
     heartbeat = heartbeat_from(data)
+    worker_id = "" if isinstance(heartbeat, Unreadable) else heartbeat.worker_id
+    is_new = not manager.knows_worker(worker_id)
     try:
         if isinstance(heartbeat, Unreadable):
             instruments.heartbeats_rejected.labels(InvalidMessage.reason).inc()
             raise InvalidMessage(heartbeat.why)
         manager.process_heartbeat(heartbeat, received_at)
     except FleetPulseError as error:
-        return Ending(status_of(error), str(error))
+        status = status_of(error)
+        record(entry_of("send_heartbeat", worker_id, peer, AuditOutcome.REFUSED, status, told(error), is_known=False))
+        return Ending(status, str(error))
+    if is_new:
+        record(entry_of("register", worker_id, peer, detail="by a single heartbeat"))
     return pb.HeartbeatAck(
         heartbeat_interval_seconds=manager.terms.heartbeat_interval_seconds,
         inactivity_timeout_seconds=manager.terms.inactivity_timeout_seconds,

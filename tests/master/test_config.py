@@ -17,6 +17,7 @@ from master.config import (
     parse_http_url,
     parse_link,
     parse_retention,
+    parse_size,
 )
 from master.errors import ConfigError
 
@@ -182,3 +183,18 @@ def test_a_bad_url_of_prometheus_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="FLEETPULSE_PROMETHEUS_URL: expected a URL") as raised:
         parse_http_url("FLEETPULSE_PROMETHEUS_URL", url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), (" 64MiB ", 64 * 1024**2), ("4 KiB", 4096), ("1GiB", 1024**3)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size("FLEETPULSE_AUDIT_FILE_SIZE", text, 4096) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4095", "3KiB", "-1", "64MB", "64mib", "1.5GiB", "MiB", "٤٠٩٦٠", "1" * 13], ids=ascii
+)
+def test_what_is_no_size_is_named_with_its_setting(text: str) -> None:
+    with pytest.raises(ConfigError, match="FLEETPULSE_AUDIT_FILE_SIZE="):
+        parse_size("FLEETPULSE_AUDIT_FILE_SIZE", text, 4096)

@@ -13,6 +13,7 @@ from master.app import create_wsgi
 from master.config import Terms
 from master.metrics.exposition import FleetExposition
 from master.tasks.service import TaskService
+from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import Fleet, running_fleet
 from tests.master.history.memory import history_of
 from tests.master.tasks.running import running_tasks
@@ -28,8 +29,9 @@ class Web:
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
         health = Health(checks, "1.2.3")
         self.app = create_wsgi(
-            fleet.manager, tasks, views, exposition, fleet.instruments, health, Followers(), history=history_of(fleet)
-        )
+            fleet.manager, tasks, views, exposition, fleet.instruments, health, Followers(),
+            history=history_of(fleet), audit=unwritten_trail(fleet.instruments),
+        )  # fmt: skip
         self.client = TestClient(self.app)
 
     def json(self, path: str) -> Any:

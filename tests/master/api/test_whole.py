@@ -16,6 +16,7 @@ from master.api.views import FleetViews
 from master.app import create_wsgi
 from master.metrics.exposition import FleetExposition
 from proto import fleetpulse_pb2 as pb
+from tests.master.audit.trails import unwritten_trail
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
 from tests.master.fleet import GIB, wait_until
@@ -35,7 +36,7 @@ class Whole:
         health = Health({}, "1.2.3")
         self.app = create_wsgi(
             party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers(),
-            history=history_of(party.fleet),
+            history=history_of(party.fleet), audit=unwritten_trail(party.fleet.instruments),
         )  # fmt: skip
         self.client = TestClient(self.app)
 
