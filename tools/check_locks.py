@@ -1,7 +1,7 @@
 """Checks the lock files: every package has hashes, and no version has a known vulnerability.
 
-pip-audit asks the advisory service of PyPI, or one that speaks as OSV does. Where none can be reached, that is one line and
-no failure, so that a machine without a network can still lint.
+pip-audit asks the advisory service of PyPI, or one that speaks as OSV does. Where none can be reached, that is one line
+and no failure, so that a machine without a network can still lint.
 """
 
 import argparse

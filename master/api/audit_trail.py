@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import falcon
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from master.api.history_query import MomentText, moment
 from master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
@@ -77,9 +77,7 @@ class AuditResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, AuditListQuery)
         since = None if query.since is None else moment(query.since).at(self._clock())
-        page = self._trail.read(
-            AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor)
-        )
+        page = self._trail.read(AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor))
         if page.next_cursor is not None:
             resp.append_link(_page_after(query, since, page.next_cursor), "next")
         resp.cache_control = ("no-store",)

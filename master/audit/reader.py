@@ -13,7 +13,7 @@ from master.audit.files import files_of
 from master.errors import InvalidCursor
 
 MOST_READ_BYTES = 32 * 1024 * 1024
-"""For one page. Where the entries asked for are rare, a page may end before it is full, or be empty, and another follow."""
+"""For one page. Where what is asked for is rare, a page may end before it is full, or be empty, and another follow."""
 
 _BLOCK_BYTES = 64 * 1024
 _MOST_LINE_BYTES = 64 * 1024

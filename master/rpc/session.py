@@ -214,7 +214,6 @@ class Session:
         except UnknownWorker:
             _LOGGER.debug("worker %s was forgotten before it said goodbye", self.worker_id)
 
-
     def _tell(
         self,
         action: str,

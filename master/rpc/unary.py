@@ -3,7 +3,7 @@
 from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.errors import FleetPulseError, InvalidMessage
 from master.instruments import Instruments
-from master.rpc.audit import entry_of
+from master.rpc.audit import entry_of, told
 from master.rpc.codec import Unreadable, heartbeat_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
@@ -19,7 +19,7 @@ def answer_heartbeat(
     peer: str = "",
     record: Record = unrecorded,
 ) -> bytes | Ending:
-    """The ``HeartbeatAck``, serialized, or how the call ends. What is recorded is a refusal, and a worker that is new."""
+    """The ``HeartbeatAck``, serialized, or how the call ends. A refusal is recorded, and a worker that is new."""
     heartbeat = heartbeat_from(data)
     worker_id = "" if isinstance(heartbeat, Unreadable) else heartbeat.worker_id
     is_new = not manager.knows_worker(worker_id)

@@ -43,7 +43,10 @@ class Gate:
             raise falcon.HTTPUnauthorized(description="this token is not known")
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: Any, _params: Any) -> None:
-        if isinstance(resource, Answering) and resource.role > getattr(req.context, "identity", Identity("", 0, "")).role:
+        if (
+            isinstance(resource, Answering)
+            and resource.role > getattr(req.context, "identity", Identity("", 0, "")).role
+        ):
             raise falcon.HTTPForbidden(description="it may not do that")
 
 
@@ -80,7 +83,7 @@ class Door:
         problems.install(self.app)
         self.client = TestClient(self.app)
 
-    def serve(self, path: str, resource: object = Answering()) -> None:  # noqa: B008 - it keeps nothing
+    def serve(self, path: str, resource: object = Answering()) -> None:
         self.app.add_route(path, resource)
 
     def ask(self, method: str, path: str, token: str | None = None, **options: Any) -> Result:

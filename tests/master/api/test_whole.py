@@ -16,9 +16,9 @@ from master.api.views import FleetViews
 from master.app import create_wsgi
 from master.metrics.exposition import FleetExposition
 from proto import fleetpulse_pb2 as pb
-from tests.master.audit.trails import unwritten_trail
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
+from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.history.memory import history_of
 from tests.master.tasks.party import Desk, Party, new_party

@@ -134,9 +134,9 @@ def test_lines_that_are_torn_or_none_of_ours_are_skipped(path: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.integers(0, 70_000), max_size=12), st.integers(1, 5), st.sampled_from([1, 50_000, 10**9])
-)
+@given(st.lists(st.integers(0, 70_000), max_size=12), st.integers(1, 5), st.sampled_from([1, 50_000, 10**9]))
 def test_wherever_blocks_begin_no_line_is_lost(path: Path, lengths: list[int], limit: int, most: int) -> None:
-    path.write_bytes(b"".join(line_of(0.0, entry(target=str(n))) + b"#" * length + b"\n" for n, length in enumerate(lengths)))
+    path.write_bytes(
+        b"".join(line_of(0.0, entry(target=str(n))) + b"#" * length + b"\n" for n, length in enumerate(lengths))
+    )
     assert all_pages(path, AuditQuery(limit), most) == list(reversed(range(len(lengths))))

@@ -33,7 +33,11 @@ def test_what_was_recorded_before_a_stop_is_written(path: Path) -> None:
         one.trail.record(refusal())
         one.trail.record(refusal())
         one.trail.record(entry())
-    assert [(line["outcome"], line["repeated"]) for line in written(path)] == [("refused", 0), ("ok", 0), ("refused", 1)]
+    assert [(line["outcome"], line["repeated"]) for line in written(path)] == [
+        ("refused", 0),
+        ("ok", 0),
+        ("refused", 1),
+    ]
 
 
 def test_equal_refusals_are_told_together_when_the_second_is_over(path: Path) -> None:
