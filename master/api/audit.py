@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from enum import Enum
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import falcon
 import orjson
 
-from master.access import Role
 from master.api.operations import Route
 from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
 
@@ -24,7 +24,9 @@ _REFUSALS = frozenset(
 """What a caller is refused for who or what it is, and not for what it says."""
 
 _NO_ACTION = "(none)"
-_DOOR = "rest"
+_DOOR, _PAGE_DOOR = "rest", "page"
+_SESSION = "session"
+"""The ``door`` of an identity that the cookie of the page showed."""
 
 
 class _Identity(Protocol):
@@ -34,7 +36,7 @@ class _Identity(Protocol):
     def name(self) -> str: ...
 
     @property
-    def role(self) -> Role: ...
+    def role(self) -> Enum: ...
 
     @property
     def door(self) -> str: ...
@@ -64,7 +66,7 @@ class Auditing:
             AuditEntry(
                 actor=ANONYMOUS if identity is None else identity.name,
                 role=None if identity is None else identity.role.name.lower(),
-                door=_DOOR if identity is None else identity.door,
+                door=_PAGE_DOOR if identity is not None and identity.door == _SESSION else _DOOR,
                 client=req.remote_addr,
                 action=self._action(req.method, req.path),
                 target=_target(req, resp),

@@ -45,7 +45,7 @@ class AuditItem(Said):
     role: str | None
     """What the actor may do; null of anonymous and of workers."""
     door: str
-    """`rest`, `rpc`, `cli` or `master`."""
+    """`rest`, `page` for a browser that has signed in, `rpc` or `master`."""
     client: str
     """The address of the connection's other end."""
     action: str

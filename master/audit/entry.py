@@ -31,7 +31,7 @@ class AuditEntry(NamedTuple):
 
     role: str | None
     door: str
-    """``rest``, ``rpc`` or ``cli``."""
+    """``rest``, ``page`` or ``rpc``."""
 
     client: str
     """The address of the connection's other end."""

@@ -1,5 +1,6 @@
 """master.api.audit and ``/api/audit``"""
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import falcon
@@ -7,7 +8,6 @@ import orjson
 import pytest
 from falcon.testing import Result, TestClient
 
-from master.access import Role
 from master.api import middleware, problems
 from master.api.audit import Auditing
 from master.api.audit_trail import AuditResource
@@ -20,6 +20,7 @@ from tests.master.audit.given import entry
 
 SECRET = "c0ffee-secret"
 NOW = 1_700_000_000.0
+Role = IntEnum("Role", ["OPEN", "READ", "SUBMIT", "ADMIN"])
 
 
 class Identity(NamedTuple):
@@ -36,16 +37,16 @@ class Gate:
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         token = req.get_header("Authorization")
         if token == "Bearer ci":
-            req.context.identity = Identity("ci", Role.SUBMIT, "rest")
-        elif token == "Bearer cli":
-            req.context.identity = Identity("owner", Role.ADMIN, "cli")
+            req.context.identity = Identity("ci", Role.SUBMIT, "token")
+        elif token == "Bearer page":
+            req.context.identity = Identity("ops", Role.ADMIN, "session")
         elif token is not None:
             raise falcon.HTTPUnauthorized(description="this token is not known")
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: Any, _params: Any) -> None:
         if (
             isinstance(resource, Answering)
-            and resource.role > getattr(req.context, "identity", Identity("", 0, "")).role
+            and resource.role > getattr(req.context, "identity", Identity("", Role.OPEN, "")).role
         ):
             raise falcon.HTTPForbidden(description="it may not do that")
 
@@ -119,11 +120,11 @@ def test_who_changed_what_from_where_with_which_outcome(door: Door) -> None:
     assert SECRET not in str(door.entries)
 
 
-def test_the_command_line_has_a_door_of_its_own(door: Door) -> None:
+def test_the_page_is_a_door_of_its_own(door: Door) -> None:
     door.serve("/api/workers/{worker_id}/drain")
-    door.ask("POST", "/api/workers/rack-7/drain", "cli")
+    door.ask("POST", "/api/workers/rack-7/drain", "page")
     one = door.entry()
-    assert (one.actor, one.role, one.door, one.action) == ("owner", "admin", "cli", "drain_worker")
+    assert (one.actor, one.role, one.door, one.action) == ("ops", "admin", "page", "drain_worker")
 
 
 def test_nobody_in_particular(door: Door) -> None:
