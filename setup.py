@@ -69,6 +69,7 @@ setup(
             "events = master.console.events:events_command",
             "audit = master.console.audit:audit_command",
             "shell = master.console.shell:shell_command",
+            "token = master.console.token:token_command",
             "completion = master.console.completion:completion_command",
         ],
     },

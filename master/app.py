@@ -4,9 +4,10 @@ import gc
 import logging
 import platform
 import resource
+import socket
 import sys
 from importlib.metadata import entry_points, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import falcon
 
@@ -14,16 +15,25 @@ from master.api import middleware, problems, resources
 from master.api.audit import Auditing
 from master.api.audit_trail import audit_resources
 from master.api.followers import Followers
+from master.access.book import TokenBook
+from master.access.owner import owner_secret
+from master.access.sessions import Sessions
+from master.access.token_file import NAME as TOKENS_NAME
+from master.access.token_file import TokenFile
+from master.api.body import BodyReader
+from master.api.guard import Guard
 from master.api.history import HistoryReader, history_resources
 from master.api.reference import reference_resources
 from master.api.routes import ROUTES
 from master.api.serving import serve
+from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
 from master.audit.files import FILE_NAME
 from master.audit.trail import AuditTrail
-from master.config import HistoryConfig, MasterConfig, StoreConfig
+from master.config import HistoryConfig, MasterConfig, StoreConfig, is_loopback
+from master.errors import ConfigError
 from master.history.ports import Tier
 from master.history.recorder import Recorder
 from master.history.service import HistoryService
@@ -91,7 +101,7 @@ class Master:
         self._followers = Followers()
         self.wsgi = create_wsgi(
             self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
-            history=history, audit=self._audit,
+            history=history, audit=self._audit, access=create_access(config),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -148,6 +158,31 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     )
 
 
+class Access(NamedTuple):
+    """Who may ask what, and the page's sessions."""
+
+    guard: Guard
+    sessions: Sessions
+
+
+def create_access(config: MasterConfig) -> Access:
+    """As the settings say. Raises ``ConfigError`` when the data directory cannot be written."""
+    access, data_dir = config.access, config.store.data_dir
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        owner = owner_secret(data_dir)
+    except OSError as error:
+        raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error
+    is_exposed = not is_loopback(config.http.host) and not access.is_network_trusted
+    book = TokenBook(TokenFile(access.tokens_file or data_dir / TOKENS_NAME), owner, is_always_closed=is_exposed)
+    if not book.is_closed:
+        _LOGGER.warning(
+            "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
+        )
+    sessions = Sessions(book)
+    return Access(Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *access.names)), sessions)
+
+
 def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     telemetry: TelemetryManager,
     tasks: TaskService,
@@ -160,6 +195,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     *,
     history: HistoryReader,
     audit: AuditTrail,
+    access: Access,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
@@ -168,6 +204,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
             middleware.Observation(instruments),
             Auditing(audit.record, ROUTES),
             middleware.Fairness(),
+            access.guard,
             middleware.Compression(),
         ]
     )
@@ -179,6 +216,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         **audit_resources(audit),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
+        "/api/session": Session(access.sessions, BodyReader()),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }

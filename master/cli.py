@@ -14,6 +14,9 @@ import platformdirs
 from dotenv import load_dotenv
 
 from master import config
+from master.access.owner import find_owner_secret
+from master.access.token_file import NAME as TOKENS_NAME
+from master.access.token_file import TokenFile, TokenFileError
 from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
 from master.up import Supervisor
@@ -104,6 +107,21 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="For how long points of 5 minutes are kept of every reading, or off."),
         click.option("--prometheus-url", envvar="FLEETPULSE_PROMETHEUS_URL", default="", show_default="none",
                      show_envvar=True, help="A Prometheus that scrapes this master, to ask for history first."),
+        click.option("--tokens-file", envvar="FLEETPULSE_TOKENS_FILE", default=None, show_envvar=True,
+                     show_default="tokens.json in the data directory", type=click.Path(path_type=Path),
+                     help="Where tokens are kept; `fleetpulse token` writes it."),
+        click.option("--allowed-host", "allowed_hosts", envvar="FLEETPULSE_ALLOWED_HOSTS", multiple=True,
+                     show_default="localhost, this machine's name, any IP address", show_envvar=True,
+                     help="A host name that the master goes by, while no token is made. May be repeated."),
+        click.option("--tls-certificate", envvar="FLEETPULSE_TLS_CERTIFICATE", default=None, show_envvar=True,
+                     type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+                     help="REST over TLS: a PEM file with the certificate and its chain."),
+        click.option("--tls-key", envvar="FLEETPULSE_TLS_KEY", default=None, show_envvar=True,
+                     type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+                     help="REST over TLS: the PEM file with the certificate's key."),
+        click.option("--insecure-network", envvar="FLEETPULSE_INSECURE_NETWORK", is_flag=True, show_envvar=True,
+                     help="Listen beyond 127.0.0.1 though tokens or TLS are missing: whoever reaches the ports may "
+                          "look at the fleet, and without tokens start containers on it."),
         click.option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
                      show_envvar=True, type=click.Choice(LOG_LEVELS), help="What is worth a line on stderr."),
     )  # fmt: skip
@@ -121,7 +139,7 @@ _shell_option = click.option(
 def _prompt(settings: dict[str, Any]) -> Callable[[str], int]:
     from master.console.shell import run_shell  # noqa: PLC0415 - only needed with --shell
 
-    return lambda url: run_shell(url, settings["data_dir"])
+    return lambda url: run_shell(url, settings["data_dir"], token=find_owner_secret(settings["data_dir"]))
 
 
 def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
@@ -133,12 +151,13 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
             max_workers=settings["max_workers"],
         )
-        return config.MasterConfig(
+        master_config = config.MasterConfig(
             store=_store_config(settings),
             http=config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"])),
             grpc=config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"])),
             terms=config.check_terms(terms),
             history=_history_config(settings),
+            access=_access_config(settings),
             log_level=settings["log_level"],
             audit_file_bytes=config.parse_size(
                 "FLEETPULSE_AUDIT_FILE_SIZE", settings["audit_file_size"], _LEAST_AUDIT_FILE_BYTES
@@ -146,8 +165,27 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
         )
-    except ConfigError as error:
+        has_tokens = bool(_token_file(master_config).read())
+        return config.check_exposure(master_config, has_tokens=has_tokens, has_worker_tls=False)
+    except (ConfigError, TokenFileError) as error:
         raise click.UsageError(str(error)) from error
+
+
+def _token_file(master_config: config.MasterConfig) -> TokenFile:
+    return TokenFile(master_config.access.tokens_file or master_config.store.data_dir / TOKENS_NAME)
+
+
+def _is_open(master_config: config.MasterConfig) -> bool:
+    is_exposed = not config.is_loopback(master_config.http.host) and not master_config.access.is_network_trusted
+    return not is_exposed and not _token_file(master_config).read()
+
+
+def _access_config(settings: dict[str, Any]) -> config.AccessConfig:
+    certificate, key = settings["tls_certificate"], settings["tls_key"]
+    if (certificate is None) != (key is None):
+        raise ConfigError("--tls-certificate and --tls-key go together, and one of them is missing")
+    tls = None if certificate is None else config.check_tls(config.TlsFiles(certificate, key))
+    return config.AccessConfig(settings["tokens_file"], settings["allowed_hosts"], tls, settings["insecure_network"])
 
 
 def _placement(name: str) -> str:
@@ -196,8 +234,9 @@ def master_command(has_shell: bool, **settings: Any) -> None:
     master_config = _master_config(settings)
     if has_shell:
         supervisor = Supervisor(
-            master_config, settings, None, echo=click.echo, has_worker=False, prompt=_prompt(settings)
-        )
+            master_config, settings, None,
+            echo=click.echo, is_open=_is_open(master_config), has_worker=False, prompt=_prompt(settings),
+        )  # fmt: skip
         raise SystemExit(supervisor.run())
     configure_logging(master_config.log_level)
     MasterServer(master_config).run()
@@ -211,4 +250,7 @@ def up_command(worker_id: str | None, has_shell: bool, **settings: Any) -> None:
     """Run a master and this machine's worker together; Ctrl-C stops both."""
     master_config = _master_config(settings)
     prompt = _prompt(settings) if has_shell else None
-    raise SystemExit(Supervisor(master_config, settings, worker_id, echo=click.echo, prompt=prompt).run())
+    is_open = _is_open(master_config)
+    raise SystemExit(
+        Supervisor(master_config, settings, worker_id, echo=click.echo, is_open=is_open, prompt=prompt).run()
+    )

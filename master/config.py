@@ -1,8 +1,10 @@
 """The master's settings, read once, by the composition root: flags, then environment, then a ``.env`` file."""
 
+import ipaddress
 import math
 import re
 import socket
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -61,6 +63,27 @@ class HistoryConfig(NamedTuple):
     prometheus_url: str | None = None
 
 
+class TlsFiles(NamedTuple):
+    """What the web server shows: a chain of certificates and its key, both PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class AccessConfig(NamedTuple):
+    """Who may ask over HTTP."""
+
+    tokens_file: Path | None = None
+    """``None``: ``tokens.json`` in the data directory."""
+
+    names: tuple[str, ...] = ()
+    """Host names that the master goes by, beside ``localhost``, this machine's name and every IP address."""
+
+    tls: TlsFiles | None = None
+    is_network_trusted: bool = False
+    """The operator says that whoever reaches the ports may use them, though tokens or TLS are missing."""
+
+
 class MasterConfig(NamedTuple):
     """Everything that a master is told from outside."""
 
@@ -69,6 +92,7 @@ class MasterConfig(NamedTuple):
     grpc: Address = Address(LOOPBACK, 50051)
     terms: Terms = Terms()
     history: HistoryConfig = HistoryConfig()
+    access: AccessConfig = AccessConfig()
     log_level: str = "info"
     grafana_url: str | None = None
     """Where the page's links to dashboards lead."""
@@ -78,6 +102,49 @@ class MasterConfig(NamedTuple):
 
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
+
+
+def check_tls(files: TlsFiles) -> TlsFiles:
+    """Raise ``ConfigError`` for files that no server can show."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ConfigError(f"{files.certificate} and {files.key} are no certificate with its key: {reason}") from error
+    return files
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(config: MasterConfig, *, has_tokens: bool, has_worker_tls: bool) -> MasterConfig:
+    """Raise ``ConfigError`` when other machines would reach a port that nothing guards."""
+    if config.access.is_network_trusted:
+        return config
+    missing = []
+    if not is_loopback(config.http.host):
+        missing += [] if has_tokens else ["a token (`fleetpulse token create` makes one)"]
+        missing += [] if config.access.tls else ["TLS (--tls-certificate and --tls-key)"]
+    if missing:
+        raise ConfigError(_exposed("HTTP_PORT", config.http, missing, "look at the fleet and start containers on it"))
+    if not is_loopback(config.grpc.host) and not has_worker_tls:
+        wanted = ["TLS for workers (`fleetpulse ca init` prepares it)"]
+        raise ConfigError(_exposed("GRPC_PORT", config.grpc, wanted, "pass for a worker and be handed its tasks"))
+    return config
+
+
+def _exposed(name: str, address: Address, missing: list[str], risk: str) -> str:
+    return (
+        f"{name}={address}: other machines reach this, and there is no {' and no '.join(missing)}. Listen on 127.0.0.1, "
+        f"or add what is missing, or say --insecure-network: then whoever reaches the port may {risk}"
+    )
 
 
 def parse_address(name: str, text: str) -> Address:

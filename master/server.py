@@ -5,11 +5,13 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent.socket
+import gevent.ssl
 from greenlet import greenlet
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -52,6 +54,9 @@ class MasterServer(BaseApplication):
             "post_fork": _shorten_grace,
             "worker_exit": self._on_worker_exit,
         }
+        if self.config.access.tls is not None:
+            certificate, key = self.config.access.tls
+            settings |= {"certfile": str(certificate), "keyfile": str(key), "ssl_context": _ssl_context}
         for name, value in settings.items():
             self.cfg.set(name, value)
 
@@ -149,6 +154,14 @@ class MasterWorker(GeventWorker):
             gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in listeners
         ]
+
+
+def _ssl_context(config: Any, _default: Any) -> Any:
+    """gevent's kind, because the sockets are gevent's. Called by gunicorn."""
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.certfile, config.keyfile)
+    return context
 
 
 def _shorten_grace(_arbiter: Any, worker: Any) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from master.config import Address, MasterConfig
+from master.config import AccessConfig, Address, MasterConfig
 
 LOG_NAME = "up.log"
 
@@ -37,19 +38,23 @@ _PASSED_ON = (
 class Supervisor:
     """Starts both processes, tells where to look, and stops both when one ends or a signal comes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root says it all here
         self,
         config: MasterConfig,
         settings: dict[str, Any],
         worker_id: str | None,
         echo: Callable[[str], None],
         *,
+        is_open: bool = True,
         has_worker: bool = True,
         prompt: Callable[[str], object] | None = None,
     ) -> None:
-        """``prompt`` has the terminal while both run; called with the master's URL, it returns when one leaves it."""
+        """``is_open``: nobody needs a token.
+
+        ``prompt`` has the terminal while both run; called with the master's URL, it returns when one leaves it."""
         self._config = config
         self._echo = echo
+        self._is_open = is_open
         self._has_worker = has_worker
         self._prompt = prompt
         self._log = None if prompt is None else config.store.data_dir / LOG_NAME
@@ -63,6 +68,7 @@ class Supervisor:
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
                 *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(settings[name]))),
+                *_access_flags(config.access),
             ],
             "worker": [
                 *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
@@ -93,6 +99,11 @@ class Supervisor:
             return 1
         return 1 if failures else 0
 
+    @property
+    def _url(self) -> str:
+        scheme = "http" if self._config.access.tls is None else "https"
+        return f"{scheme}://{_reachable(self._config.http)}"
+
     def _on_signal(self, number: int, _frame: object) -> None:
         self._stop_signal = number
 
@@ -115,7 +126,7 @@ class Supervisor:
         watch = threading.Thread(target=self._end_prompt_with_children, args=(is_over,), name="children", daemon=True)
         watch.start()
         try:
-            prompt(f"http://{_reachable(self._config.http)}")
+            prompt(self._url)
             self._stop_signal = signal.SIGTERM
         except SystemExit:
             pass  # _leave_prompt says why
@@ -140,7 +151,7 @@ class Supervisor:
     def _wait_until_ready(self) -> bool:
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline and self._first_ended() is None and self._stop_signal is None:
-            if _is_healthy(_reachable(self._config.http)):
+            if _is_healthy(_reachable(self._config.http), is_tls=self._config.access.tls is not None):
                 break
             time.sleep(_POLL_SECONDS)
         # One that takes longer, or is not well, is no reason to give up: the worker waits for it, and people may look.
@@ -170,7 +181,7 @@ class Supervisor:
         return failures
 
     def _say_where_to_look(self) -> None:
-        url = f"http://{_reachable(self._config.http)}"
+        url = self._url
         lines = [
             f"\nFleetPulse {version('fleetpulse')} is up.",
             f"  telemetry   curl -s {url}/telemetry",
@@ -179,6 +190,8 @@ class Supervisor:
             f"  health      curl -s {url}/health",
             f"  live        fleetpulse top --url {url}",
             f"  workers connect to {self._config.grpc}",
+            "  access      open to this machine; `fleetpulse token create NAME` closes it"
+            if self._is_open else "  access      with a token; the command line here has its owner's",
         ]
         both = "the master and the worker" if self._has_worker else "the master"
         if self._log is None:
@@ -199,8 +212,22 @@ def _reachable(address: Address) -> Address:
     return Address(host, address.port)
 
 
-def _is_healthy(address: Address) -> bool:
+def _access_flags(access: AccessConfig) -> list[str]:
+    return [
+        *(("--tokens-file", str(access.tokens_file)) if access.tokens_file else ()),
+        *(word for name in access.names for word in ("--allowed-host", name)),
+        *(("--tls-certificate", str(access.tls.certificate), "--tls-key", str(access.tls.key)) if access.tls else ()),
+        *(("--insecure-network",) if access.is_network_trusted else ()),
+    ]
+
+
+def _is_healthy(address: Address, *, is_tls: bool) -> bool:
     connection = http.client.HTTPConnection(*address, timeout=1.0)
+    if is_tls:
+        # Only whether it answers is asked, and nothing said; its name is hardly this machine's own address.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(*address, timeout=1.0, context=context)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.HTTPStatus.OK

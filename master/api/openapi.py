@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from master.access.roles import GRANTED, Role
 from master.api.operations import EVERYWHERE, HTML, PATH_FIELDS, Answer, Operation, Route
 from master.api.problem_answers import TEXT_BY_SERVER_STATUS, TEXT_BY_STATUS, Problem
 from master.api.problems import PROBLEM_TYPE
@@ -17,6 +18,14 @@ _TEXT = """A fleet of machines and the Docker tasks that run on it.
 Every `GET` path answers `HEAD` as well, and every path `OPTIONS`; another method is a 405 whose `Allow` lists those
 that the path takes. Answers above 1,400 bytes are compressed for clients that send `Accept-Encoding: gzip`. A reading
 that a machine does not give is `null`, never 0. Every error is a problem as RFC 9457 has it."""
+
+_TOKEN = """Of `fleetpulse token create`. Wanted from the first token on, and always where the master listens beyond its
+machine. Prometheus may send it as the password of Basic, which then reads at most."""
+
+_TEXT_BY_ROLE = {
+    Role.OPEN: "For everybody.",
+    **{role: f"Takes the role `{name}`." for name, role in GRANTED.items()},
+}
 
 _TAGS = {
     "Master": "The master itself, and this reference.",
@@ -42,7 +51,13 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items() if tag in used],
         "paths": {route.path: _path(route, schemas) for route in routes},
-        "components": {"schemas": schemas.components, "responses": _problems(routes, schemas)},
+        # Each may be asked with a token, and without one while none was made.
+        "security": [{"token": []}, {}],
+        "components": {
+            "schemas": schemas.components,
+            "responses": _problems(routes, schemas),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
+        },
     }
 
 
@@ -62,8 +77,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 def _operation(operation: Operation, tag: str, schemas: Schemas) -> dict[str, Any]:
     said: dict[str, Any] = {"operationId": operation.name, "tags": [tag], "summary": operation.summary}
-    if operation.text:
-        said["description"] = " ".join(operation.text.split())
+    said["description"] = " ".join(f"{operation.text} {_TEXT_BY_ROLE[operation.role]}".split())
     if parameters := [*_query(operation, schemas), *_headers(operation)]:
         said["parameters"] = parameters
     if (body := operation.body) is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from master.access import Role
+from master.access.roles import Role
 from master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"
@@ -20,7 +20,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
-EVERYWHERE = (500,)
+EVERYWHERE = (401, 403, 421, 500)
 """Statuses of the problems that any request may come to."""
 
 

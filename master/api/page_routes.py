@@ -1,7 +1,11 @@
 """The rows of the page in the table of routes. What answers them is in ``master.page``."""
 
-from master.access import Role
-from master.api.operations import HTML, Answer, Header, Operation, Route, answer
+from typing import Literal
+
+from master.access.roles import Role
+from master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
+from master.api.queries import NoQuery
+from master.api.session import SignIn
 from master.api.worker_answers import Count, Said
 
 
@@ -31,6 +35,16 @@ class Overview(Said):
     tasks: TaskCounts
 
 
+class Asker(Said):
+    """Who asks, and what they may do."""
+
+    name: str
+    role: Literal["read", "submit", "admin"]
+    door: Literal["token", "session", "loopback"]
+    """`loopback`: whoever is on the master's machine, because no token was made yet."""
+
+
+_COOKIE = "`fleetpulse_session`: for `SameSite` requests alone, and for no script"
 _FILES = ("text/javascript", "text/css", "image/svg+xml")
 _ETAG = {"ETag": "to be sent back in `If-None-Match`"}
 
@@ -45,6 +59,17 @@ PAGE = (
         Operation("GET", "get_page_file", "a file of the page; its address changes with its content", Role.OPEN, (
             Answer(200, "the file", dict.fromkeys(_FILES, str)),
         ), (404,)),
+    )),
+    Route("/api/session", "Page", (
+        Operation("GET", "get_session", "who asks: whose token or session it is", Role.OPEN, (
+            answer(Asker, "what the master knows of the asker"),
+        ), (401, 422), query=NoQuery),
+        Operation("POST", "sign_in", "begin a session of the page with a token", Role.OPEN, (
+            answer(Asker, "the session's cookie is set", Set_Cookie=_COOKIE),
+        ), (400, 401, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": "fp_…"})),
+        Operation("DELETE", "sign_out", "end the session", Role.OPEN, (
+            Answer(204, "there is none any more"),
+        ), (422,), query=NoQuery),
     )),
     Route("/api/overview", "Page", (
         Operation("GET", "get_overview", "the fleet in numbers: workers by state, tasks by status", Role.READ, (

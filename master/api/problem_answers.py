@@ -33,6 +33,8 @@ class Problem(Said):
 TEXT_BY_STATUS: Mapping[int, str] = MappingProxyType(
     {
         400: "the body is not JSON, or broke off",
+        401: "a token is wanted, or the one that was sent is unknown, expired or revoked",
+        403: "the token's role is too low, or a page of another site asks",
         404: "there is no such worker, task or attempt",
         408: "the body was not complete in time",
         409: "the worker is active, the task has ended, or the idempotency key was used for another request",
@@ -40,6 +42,7 @@ TEXT_BY_STATUS: Mapping[int, str] = MappingProxyType(
         411: "there is no `Content-Length`, and the body is not chunked",
         413: "the body is over 1 MiB",
         415: "the body is not `application/json`",
+        421: "while no token was made: the master does not go by the name that `Host` says",
         422: "the body, the query or a header says something wrong; `errors` lists all of it",
         500: "a bug; the master's log has the traceback",
         503: "the master cannot do this now; `Retry-After` says when to come back",

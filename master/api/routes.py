@@ -17,7 +17,7 @@ To add a path:
 
 from typing import Any
 
-from master.access import Role
+from master.access.roles import Role
 from master.api.audit_trail import AuditItem, AuditListQuery
 from master.api.discovery import TargetsQuery
 from master.api.history import History

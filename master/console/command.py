@@ -9,6 +9,7 @@ import click
 
 from master.console.address import DEFAULT_URL, base_url
 from master.console.client import MasterClient
+from master.console.credentials import token_for
 from master.console.errors import INTERRUPTED, READER_GONE, ConsoleError
 from master.console.screen import FORMATS, Screen, forget_stdout
 
@@ -70,7 +71,7 @@ def console_command(
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(*, url: str, token: str | None, no_color: bool, output: str, as_json: bool, **own: Any) -> None:
-            client = MasterClient(base_url(url), token)
+            client = MasterClient(base_url(url), token_for(base_url(url), token))
             try:
                 function(Session(client, Screen("json" if as_json else output, no_color=no_color)), **own)
             finally:

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from master.console.address import DEFAULT_URL, base_url
 from master.console.client import MasterClient
+from master.console.credentials import token_for
 from master.console.errors import ConsoleError, UnknownId
 
 _NEWEST_TASKS = 1000
@@ -88,7 +89,7 @@ class IdType(click.ParamType):  # type: ignore[type-arg] # not generic before cl
         made, known = self._cached.get(url, (-_CACHED_SECONDS, {}))
         if self._clock() - made < _CACHED_SECONDS:
             return known
-        client = MasterClient(base_url(url), token)
+        client = MasterClient(base_url(url), token_for(base_url(url), token))
         try:
             known = self._ids(client)
         finally:

@@ -1,5 +1,6 @@
 """Readings as people write them. What is missing is a dash, never 0."""
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,6 +45,11 @@ def duration(seconds: Any) -> str:
 def age(then: Any, now: float) -> str:
     """How long ago a Unix time is."""
     return duration(now - then) if isinstance(then, int | float) else MISSING
+
+
+def moment(unix_seconds: float) -> str:
+    """A date and a time, by the clock of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_seconds))
 
 
 def text(value: Any) -> str:

@@ -9,6 +9,8 @@ export class Problem extends Error {
   }
 }
 
+const SESSION = '/api/session';
+
 async function request(method, path, { body, headers = {}, signal } = {}) {
   const options = { method, headers: { Accept: 'application/json', ...headers }, signal };
   if (body !== undefined) {
@@ -22,6 +24,8 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, 'the master does not answer');
   }
+  // The session is over: the page begins anew, and asks for a token.
+  if (response.status === 401 && path !== SESSION) window.location.reload();
   if (!response.ok) throw await problemOf(response);
   return response.status === 204 ? null : response.json();
 }
@@ -37,6 +41,10 @@ async function problemOf(response) {
 
 const worker = (id) => `/api/workers/${encodeURIComponent(id)}`;
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
+
+export const session = () => request('GET', SESSION);
+export const signIn = (token) => request('POST', SESSION, { body: { token } });
+export const signOut = () => request('DELETE', SESSION);
 
 export const overview = (signal) => request('GET', '/api/overview', { signal });
 export const workers = (signal) => request('GET', '/api/workers', { signal });

@@ -6,6 +6,7 @@ import { Fleet } from './fleet.js';
 import { FleetView } from './fleet-view.js';
 import { listenForShortcuts, openHelp } from './keys.js';
 import { Live } from './live.js';
+import { signedIn } from './sign-in.js';
 import { openSubmit } from './submit.js';
 import { TaskView } from './task-view.js';
 import { TasksView, taskHref } from './tasks-view.js';
@@ -79,5 +80,6 @@ listenForShortcuts({
 });
 window.addEventListener('hashchange', navigate);
 announceStates(fleet);
+await signedIn(document.querySelector('header.top'));
 navigate(true);
 new Live(fleet, showConnection).start();

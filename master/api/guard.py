@@ -1,0 +1,146 @@
+"""Who may ask what: every request says who asks, and may do what the table of routes says."""
+
+import base64
+import ipaddress
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import falcon
+
+from master.access.book import TokenBook
+from master.access.identity import ANYBODY, Identity
+from master.access.roles import Role
+from master.access.sessions import Sessions
+from master.api.operations import Route
+
+CHALLENGE = 'Bearer realm="FleetPulse"'
+SESSION_COOKIE = "fleetpulse_session"
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_BASIC_ROLE = Role.READ
+"""What a password may do at most: a browser sends one without being told to, with whatever a foreign page asks."""
+
+
+class Guard:
+    """Refuses what browsers are made to send by foreign pages, and what the asker may not do.
+
+    ``names`` are the host names that the master goes by, beside ``localhost`` and every IP address.
+    """
+
+    def __init__(
+        self, book: TokenBook, sessions: Sessions, routes: Sequence[Route], names: Collection[str] = ()
+    ) -> None:
+        self._book = book
+        self._names = frozenset(name.lower().rstrip(".") for name in names)
+        self._sessions = sessions
+        self._roles = {
+            (route.path, operation.method): operation.role for route in routes for operation in route.operations
+        }
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Before the route is known: where the request comes from, and who asks."""
+        req.context.identity = None
+        self._refuse_foreign_pages(req)
+        req.context.identity = self._identity(req)
+
+    def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: Any, _params: Any) -> None:
+        """Where the route is known: whether this one may ask it."""
+        wanted = self._roles.get((req.uri_template or "", _as_written(req.method)), Role.READ)
+        identity: Identity | None = req.context.identity
+        if wanted is Role.OPEN:
+            return
+        if identity is None:
+            raise unauthorized("a token is wanted here; `fleetpulse token create` makes one")
+        if identity.role < wanted:
+            raise falcon.HTTPForbidden(
+                description=f"this takes the role {wanted.name.lower()}, and {identity.name} has "
+                f"{identity.role.name.lower()}"
+            )
+
+    def _refuse_foreign_pages(self, req: falcon.Request) -> None:
+        """A page of another site may make a browser on this machine ask; what it can not do is to hide it."""
+        if not self._book.is_closed and not self._is_ours(req.host):
+            # A foreign name that leads here: the browser takes the master for that site's.
+            raise falcon.HTTPError(
+                falcon.HTTP_421,
+                description="this master does not go by that name; --allowed-host tells it another one",
+            )
+        origin = req.get_header("Origin")
+        is_foreign = origin is not None and not _is_same(origin, req)
+        site = req.get_header("Sec-Fetch-Site")
+        if site in {"cross-site", "same-site"}:
+            is_link = req.get_header("Sec-Fetch-Mode") == "navigate" and req.method in _SAFE_METHODS
+            is_foreign = is_foreign or not is_link
+        if is_foreign:
+            raise falcon.HTTPForbidden(description="a page of another site asks this; the master serves only its own")
+
+    def _identity(self, req: falcon.Request) -> Identity | None:
+        header = req.auth
+        if header:
+            secret = _secret_in(header)
+            identity = None if secret is None else self._book.identify(secret)
+            if identity is None:
+                raise unauthorized("this token is unknown, expired or revoked")
+            if header[:6].lower() == "basic ":
+                return identity._replace(role=min(identity.role, _BASIC_ROLE))
+            return identity
+        if not self._book.is_closed:
+            return ANYBODY
+        cookie = req.cookies.get(SESSION_COOKIE)
+        if cookie is None:
+            return None
+        if req.method not in _SAFE_METHODS and req.get_header("Origin") is None:
+            raise falcon.HTTPForbidden(description="a page's request must say its Origin; a program sends a token")
+        return self._sessions.identity(cookie)
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.lower().rstrip(".")
+        if name == "localhost" or name.endswith(".localhost") or name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+def unauthorized(text: str) -> falcon.HTTPUnauthorized:
+    """Who asks is not known."""
+    return falcon.HTTPUnauthorized(description=text, challenges=[CHALLENGE])
+
+
+def _as_written(method: str) -> str:
+    return "GET" if method == "HEAD" else method
+
+
+def _secret_in(header: str) -> str | None:
+    """What a bearer shows; of Basic, the password."""
+    scheme, _, given = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() == "basic" and re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", given.strip()):
+        try:
+            decoded = base64.b64decode(given.strip(), validate=True).decode()
+        except ValueError:
+            return None
+        return decoded.partition(":")[2]
+    return None
+
+
+def _is_same(origin: str, req: falcon.Request) -> bool:
+    """Whether an ``Origin`` is that of the address that was asked."""
+    try:
+        asked = urlsplit(f"//{req.get_header('Host') or ''}")
+        from_ = urlsplit(origin)
+        return (
+            from_.scheme in {"http", "https"}
+            and (from_.hostname, from_.port or _PORTS[from_.scheme])
+            == (asked.hostname, asked.port or _PORTS[from_.scheme])
+        )
+    except ValueError:
+        return False
+
+
+_PORTS = {"http": 80, "https": 443}

@@ -1,0 +1,157 @@
+"""``token``: make, list and revoke what lets somebody ask the master.
+
+Works on the file itself, as who may write that file may do anything anyway, and so needs no master that runs.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import platformdirs
+
+from master.access.roles import GRANTED
+from master.access.token_file import NAME, TokenFile, TokenFileError
+from master.access.tokens import NAME_RULE, Token, is_name, make_token
+from master.console import values
+from master.console.command import ConsoleCommand
+from master.console.errors import ConsoleError, UnknownId
+from master.console.options import DURATION
+from master.console.screen import FORMATS, Screen
+from master.console.tables import Cell, Column
+
+_COLUMNS = (
+    Column("ID"), Column("NAME"), Column("ROLE"), Column("STATE"), Column("MADE", spare=2), Column("EXPIRES", spare=1),
+)  # fmt: skip
+_STYLES = {"expired": "yellow", "revoked": "dim"}
+_NINETY_DAYS = 90 * 24 * 3600.0
+
+
+class _Desk(NamedTuple):
+    file: TokenFile
+    screen: Screen
+
+
+def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function, which takes the file and the screen before its own parameters."""
+    options = (
+        click.option("--tokens-file", envvar="FLEETPULSE_TOKENS_FILE", default=None, show_envvar=True,
+                     show_default="tokens.json in the data directory", type=click.Path(path_type=Path),
+                     help="The master's file of tokens."),
+        click.option("--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+                     default=lambda: platformdirs.user_state_path("fleetpulse"),
+                     show_default="per-user state directory", help="The master's data directory."),
+        click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True),
+        click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+        click.option("--no-color", is_flag=True, help="No colours."),
+    )  # fmt: skip
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        def run(
+            *, tokens_file: Path | None, data_dir: Path, output: str, as_json: bool, no_color: bool, **own: Any
+        ) -> None:
+            screen = Screen("json" if as_json else output, no_color=no_color)
+            try:
+                function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen), **own)
+            except TokenFileError as error:
+                raise ConsoleError(str(error)) from error
+
+        command: Any = run
+        command.__doc__ = function.__doc__
+        command.__click_params__ = []
+        for option in reversed(options):
+            command = option(command)
+        command.__click_params__ += getattr(function, "__click_params__", [])
+        return click.command(name, cls=ConsoleCommand)(command)
+
+    return decorate
+
+
+@click.group("token")
+def token_command() -> None:
+    """Tokens: what lets somebody ask the master. Run on its machine, as its user.
+
+    From the first token on every request needs one. The commands of the master's own user have theirs by themselves.
+    """
+
+
+@_token_command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(list(GRANTED)), default="read", show_default=True,
+              help="read: look; submit: also submit and cancel tasks; admin: also drain and forget workers.")
+@click.option("--expires", "lifetime", type=DURATION, default=_NINETY_DAYS, show_default="90d",
+              help="For how long it is good, as 12h or 90d.")
+@click.option("--no-expiry", is_flag=True, help="It is good until it is revoked.")  # fmt: skip
+def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry: bool) -> None:
+    """Make a token for NAME. Its secret is shown once and kept nowhere."""
+    if not is_name(name):
+        raise click.UsageError(f"NAME must be {NAME_RULE}")
+    token, secret = make_token(name, GRANTED[role], time.time(), None if no_expiry else lifetime)
+
+    def with_it(tokens: list[Token]) -> list[Token]:
+        if any(one.name == name and one.is_good(token.created) for one in tokens):
+            raise ConsoleError(f"there is a token for {name} already; revoke it first, or choose another name")
+        return [*tokens, token]
+
+    desk.file.change(with_it)
+    if desk.screen.is_json:
+        desk.screen.json({**_shown(token), "token": secret})
+        return
+    desk.screen.line(secret)
+    desk.screen.note(f"token {token.token_id} for {name}, role {role}, {_until(token)}; it is not shown again")
+
+
+@_token_command("list")
+def list_command(desk: _Desk) -> None:
+    """List the tokens that were made, without their secrets."""
+    tokens, now = desk.file.read(), time.time()
+    if desk.screen.is_json:
+        desk.screen.json([_shown(token) for token in tokens])
+        return
+    rows = [
+        [
+            token.token_id, token.name, token.role.name.lower(),
+            Cell(token.state(now), _STYLES.get(token.state(now), "")),
+            values.moment(token.created), values.MISSING if token.expires is None else values.moment(token.expires),
+        ]
+        for token in tokens
+    ]  # fmt: skip
+    desk.screen.table(_COLUMNS, rows, nothing="no tokens: whoever is on this machine may ask the master anything")
+
+
+@_token_command("revoke")
+@click.argument("which", metavar="ID|NAME")
+def revoke_command(desk: _Desk, which: str) -> None:
+    """Revoke a token. A running master hears of it within a second."""
+    revoked: list[Token] = []
+
+    def without_it(tokens: list[Token]) -> list[Token]:
+        now = time.time()
+        found = [one for one in tokens if which in (one.token_id, one.name) and one.revoked is None]
+        if not found:
+            known = ", ".join(sorted({one.name for one in tokens if one.revoked is None})) or "none"
+            raise UnknownId(f"no token has the id or name {which!r}; there are: {known}")
+        revoked.extend(found)
+        return [one._replace(revoked=now) if one in found else one for one in tokens]
+
+    desk.file.change(without_it)
+    if desk.screen.is_json:
+        desk.screen.json([_shown(token) for token in revoked])
+        return
+    for token in revoked:
+        desk.screen.line(f"token {token.token_id} for {token.name} is revoked")
+
+
+for _command in (create_command, list_command, revoke_command):
+    token_command.add_command(_command)
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    shown = token.to_json() | {"state": token.state(time.time())}
+    del shown["digest"]
+    return shown
+
+
+def _until(token: Token) -> str:
+    return "for ever" if token.expires is None else f"until {values.moment(token.expires)}"

@@ -1,0 +1,222 @@
+"""Who may ask a real master: tokens made and revoked while it runs, and the start that is refused."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+
+from tests.e2e.masters import READY_SECONDS, Master, started_master
+from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes, free_port
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+TASK = {"docker_image": "busybox"}
+
+
+@pytest.fixture
+def master(processes: Processes) -> Iterator[Master]:
+    master = started_master(processes)
+    yield master
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+def cli(processes: Processes, *arguments: str, **env: str) -> Ended:
+    return processes.run(FLEETPULSE, *arguments, **env)
+
+
+def make_token(processes: Processes, name: str, *flags: str) -> str:
+    made = cli(processes, "token", "create", name, *flags)
+    assert made.code == 0, made.err
+    return made.out.strip()
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def statuses(master: Master, headers: dict[str, str]) -> list[int]:
+    """Of a look, of a submit, and of what only an admin may."""
+    return [
+        master.get("/workers", headers=headers).status_code,
+        master.session.post(f"{master.url}/api/tasks", json=TASK, headers=headers, timeout=10).status_code,
+        master.session.delete(f"{master.url}/api/workers/nobody", headers=headers, timeout=10).status_code,
+    ]
+
+
+def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: Processes) -> None:
+    (told,) = master.log_lines("may use all of this master")
+    assert "fleetpulse token create" in told
+    assert statuses(master, {}) == [200, 201, 404]
+
+    submit = make_token(processes, "ci", "--role", "submit")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    assert statuses(master, {}) == [401, 401, 401]
+    assert statuses(master, bearer(submit)) == [200, 201, 403]
+    assert statuses(master, bearer(submit[:-1])) == [401, 401, 401]
+    assert master.get("/health").status_code == 200
+    assert master.get("/").status_code == 200
+    read, admin = make_token(processes, "grafana"), make_token(processes, "root", "--role", "admin", "--no-expiry")
+    eventually(lambda: statuses(master, bearer(read)) == [200, 403, 403])
+    assert statuses(master, bearer(admin)) == [200, 201, 404]
+    assert master.get("/metrics", auth=("prometheus", read)).status_code == 200
+
+    listed = json.loads(cli(processes, "token", "list", "--json").out)
+    assert [(one["name"], one["role"], one["state"]) for one in listed] == [
+        ("ci", "submit", "active"), ("grafana", "read", "active"), ("root", "admin", "active"),
+    ]  # fmt: skip
+    assert "digest" not in listed[0]
+    assert cli(processes, "token", "revoke", "ci").code == 0
+    eventually(lambda: master.get("/workers", headers=bearer(submit)).status_code == 401)
+    kept = (processes.folder / "data" / "tokens.json").read_text()
+    shown = master.process.err + kept + json.dumps(listed)
+    assert not [secret for secret in (submit, read, admin) if secret in shown or secret[12:] in shown]
+
+
+def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
+    secret = make_token(processes, "ci")
+    web = master.web_process()
+    web.kill()
+    eventually(lambda: master.web_process() != web and master.is_healthy(), READY_SECONDS)
+    assert statuses(master, {})[0] == 401
+    assert statuses(master, bearer(secret))[0] == 200
+
+
+def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: Processes, tmp_path: Path) -> None:
+    secret = make_token(processes, "ci")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    assert cli(processes, "workers", FLEETPULSE_URL=master.url).code == 0
+    stranger = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path / "elsewhere")}
+    refused = cli(processes, "workers", **stranger)
+    assert refused.code == 1
+    assert "wants a token" in refused.the_error()
+    assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN=secret).code == 0
+    (tmp_path / "token").write_text(secret + "\n")
+    assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN_FILE=str(tmp_path / "token")).code == 0
+    too_low = cli(processes, "drain", "rack-7", **stranger, FLEETPULSE_TOKEN=secret)
+    assert too_low.code == 1
+    assert "may not do that" in too_low.the_error()
+    missing = cli(processes, "workers", **stranger, FLEETPULSE_TOKEN_FILE=str(tmp_path / "none"))
+    assert (missing.code, "FLEETPULSE_TOKEN_FILE" in missing.the_error()) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("create", "a b"), 2, "NAME must be"),
+        (("create", "ci", "--role", "root"), 2, "'root'"),
+        (("create", "ci", "--expires", "soon"), 2, "'soon'"),
+        (("revoke", "nobody"), 4, "there are: none"),
+    ],
+)
+def test_what_token_refuses(processes: Processes, arguments: tuple[str, ...], code: int, says: str) -> None:
+    ended = cli(processes, "token", *arguments)
+    assert ended.code == code
+    assert says in ended.the_error()
+
+
+def test_two_good_tokens_of_one_name_are_refused(processes: Processes) -> None:
+    make_token(processes, "ci")
+    assert "revoke it first" in cli(processes, "token", "create", "ci").the_error()
+    assert cli(processes, "token", "revoke", "ci").code == 0
+    make_token(processes, "ci")
+
+
+def test_a_file_that_is_none_stops_the_start(processes: Processes) -> None:
+    (processes.folder / "data").mkdir()
+    (processes.folder / "data" / "tokens.json").write_text("{")
+    ended = cli(processes, "master", HTTP_PORT="0", GRPC_PORT="0")
+    assert ended.code == 2
+    assert "tokens.json is no file of tokens" in ended.the_error()
+
+
+# Beyond this machine
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"HTTP_PORT": "0.0.0.0:0", "GRPC_PORT": "0"}, "no a token"),
+        ({"HTTP_PORT": "[::]:0", "GRPC_PORT": "0"}, "no TLS"),
+        ({"HTTP_PORT": "0", "GRPC_PORT": "0.0.0.0:0"}, "no TLS for workers"),
+    ],
+)
+def test_nothing_listens_beyond_this_machine_unguarded(processes: Processes, env: dict[str, str], says: str) -> None:
+    ended = cli(processes, "master", **env)
+    assert ended.code == 2
+    error = ended.the_error()
+    assert "--insecure-network" in error
+    assert says.removeprefix("no ") in error
+
+
+def test_tokens_alone_are_not_enough_beyond_this_machine(processes: Processes) -> None:
+    make_token(processes, "ci")
+    error = cli(processes, "master", HTTP_PORT="0.0.0.0:0", GRPC_PORT="0").the_error()
+    assert "TLS (--tls-certificate" in error
+    assert "a token (" not in error
+
+
+def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
+    port, grpc_port = free_port(), free_port()
+    processes.start(
+        "master", FLEETPULSE, "master", "--insecure-network", HTTP_PORT=f"0.0.0.0:{port}", GRPC_PORT=f"0.0.0.0:{grpc_port}"
+    )
+    url = f"http://{LOCALHOST}:{port}"
+    eventually(lambda: _status(f"{url}/workers") == 200, READY_SECONDS)
+    assert _status(f"{url}/workers", {"Host": "rebound.example"}) == 421
+    make_token(processes, "ci")
+    eventually(lambda: _status(f"{url}/workers") == 401)
+
+
+def test_tls(processes: Processes, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    certificate, key, root = (tmp_path / name for name in ("chain.pem", "key.pem", "root.pem"))
+    issued = ca.issue_cert(LOCALHOST)
+    certificate.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    ca.cert_pem.write_to_path(str(root))
+    secret = make_token(processes, "ci", "--role", "admin")
+    port = free_port()
+    flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT=f"0.0.0.0:{port}", GRPC_PORT="0")
+    url = f"https://{LOCALHOST}:{port}"
+
+    def status(path: str, **headers: str) -> int:
+        return requests.get(url + path, headers=headers, timeout=10, verify=str(root)).status_code
+
+    eventually(lambda: _answers(lambda: status("/health")) == 200, READY_SECONDS)
+    assert status("/workers") == 401
+    assert status("/workers", **bearer(secret)) == 200
+    signed_in = requests.post(f"{url}/api/session", json={"token": secret}, timeout=10, verify=str(root))
+    cookie = signed_in.headers["Set-Cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "Secure", "Path=/"))
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(url, timeout=10)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        requests.get(f"http://{LOCALHOST}:{port}/health", timeout=10)
+    env = {"FLEETPULSE_URL": url, "REQUESTS_CA_BUNDLE": str(root)}
+    assert cli(processes, "workers", **env).code == 0
+
+
+def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("nothing")
+    file = str(tmp_path / "a")
+    env = {"HTTP_PORT": "0", "GRPC_PORT": "0"}
+    assert "go together" in cli(processes, "master", "--tls-key", file, **env).the_error()
+    both = cli(processes, "master", "--tls-key", file, "--tls-certificate", file, **env)
+    assert "no certificate with its key" in both.the_error()
+
+
+def _status(url: str, headers: dict[str, str] | None = None) -> int | None:
+    return _answers(lambda: requests.get(url, headers=headers, timeout=10).status_code)
+
+
+def _answers(ask: Callable[[], int]) -> int | None:
+    try:
+        return ask()
+    except requests.ConnectionError:
+        return None

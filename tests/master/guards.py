@@ -1,0 +1,24 @@
+"""Guards for an app that is asked without a network."""
+
+from pathlib import Path
+
+from master.access.book import TokenBook
+from master.access.sessions import Sessions
+from master.access.token_file import TokenFile
+from master.api.guard import Guard
+from master.api.routes import ROUTES
+from master.app import Access
+
+ASKED_FOR = "falconframework.org"
+"""The host that Falcon's test client asks for."""
+
+
+def open_access() -> Access:
+    """That of a master that nobody has made a token for."""
+    return access_of(TokenBook(TokenFile(Path("/nowhere/tokens.json"))))
+
+
+def access_of(book: TokenBook) -> Access:
+    """That of a master with these tokens."""
+    sessions = Sessions(book)
+    return Access(Guard(book, sessions, ROUTES, [ASKED_FOR]), sessions)
