@@ -25,7 +25,7 @@ class AuditListQuery(BaseModel):
     since: MomentText | None = None
     """Not older: Unix seconds, RFC 3339 with a time zone, or before now as `-90s`, `-15m`, `-1h`, `-7d`."""
     actor: PrintableText | None = None
-    """Of this one alone: the name of a token, `worker:ID` or `anonymous`."""
+    """Of this one alone: the name of a token, `worker:ID`, `user:NAME` or `anonymous`."""
     action: PrintableText | None = None
     """Only these: the name of an operation, or what a worker did."""
     outcome: Annotated[AuditOutcome | None, Once] = None
@@ -41,11 +41,12 @@ class AuditItem(Said):
 
     time: Time
     actor: str
-    """The name of a token, `worker:ID`, `anonymous`, or `master` for what the trail says of itself."""
+    """The name of a token, `worker:ID`, `anonymous`, `user:NAME` of the master's machine, or `master` for what the trail
+    says of itself."""
     role: str | None
-    """What the actor may do; null of anonymous and of workers."""
+    """What the actor may do; null of workers, users, and where nobody is known."""
     door: str
-    """`rest`, `page` for a browser that has signed in, `rpc` or `master`."""
+    """`rest`, `page` of a browser that has signed in, `rpc`, `cli` of a command that changed a file, or `master`."""
     client: str
     """The address of the connection's other end."""
     action: str

@@ -27,11 +27,11 @@ class AuditEntry(NamedTuple):
     """Somebody did, or tried to do, something. Never holds a body, a token or a value of a task's environment."""
 
     actor: str
-    """The name of a token, ``worker:ID``, or ``ANONYMOUS``."""
+    """The name of a token, ``worker:ID``, ``user:NAME`` of the master's machine, or ``ANONYMOUS``."""
 
     role: str | None
     door: str
-    """``rest``, ``page`` or ``rpc``."""
+    """``rest``, ``page``, ``rpc`` or ``cli``."""
 
     client: str
     """The address of the connection's other end."""
