@@ -46,7 +46,7 @@ class AuditItem(Said):
     role: str | None
     """What the actor may do; null of workers, users, and where nobody is known."""
     door: str
-    """`rest`, `page` of a browser that has signed in, `rpc`, `cli` of a command that changed a file, or `master`."""
+    """`rest`, `page` of a browser that has signed in, `rpc`, `cli` of a command that changed a file, `master`."""
     client: str
     """The address of the connection's other end."""
     action: str
