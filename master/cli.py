@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
             command = entry.load()
-            assert isinstance(command, click.Command)
+            assert isinstance(command, click.Command)  # nosec B101 # for the type checker
             return command
         return None
 

@@ -57,6 +57,11 @@ def vulnerabilities(locks: Sequence[Path], service: Sequence[str], limit_seconds
         if _NO_SERVICE.search(result.stderr):
             raise NoService(last[:200]) from None
         raise SystemExit(f"pip-audit: {result.stderr.strip() or last}") from None
+    unknown = [one["name"] for one in dependencies if "skip_reason" in one]
+    if len(unknown) == len(dependencies):
+        raise NoService("what answers knows none of the packages")
+    if unknown:
+        print(f"Not checked for known vulnerabilities, unknown to the advisory service: {', '.join(unknown)}")
     return sorted({_told(one, vulnerability) for one in dependencies for vulnerability in one.get("vulns", ())})
 
 
