@@ -41,11 +41,11 @@ class AuditItem(Said):
 
     time: Time
     actor: str
-    """A token's name, `worker:ID`, `user:NAME` of the master's machine, `anonymous`, or `master` for the trail itself."""
+    """A token's name, `worker:ID`, `user:NAME` of the master's machine, `anonymous`; `master` of the trail itself."""
     role: str | None
     """What the actor may do; null of workers, users, and where nobody is known."""
     door: str
-    """`rest`, `page` of a browser that has signed in, `rpc`, `cli` of a command that changed a file; `master`."""
+    """`rest`, `page` of a browser that signed in, `rpc`, `cli` of a command that changed a file; `master`."""
     client: str
     """The address of the connection's other end."""
     action: str

@@ -14,7 +14,7 @@ from master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
 from master.audit.files import AuditFiles
 from master.audit.reader import AuditPage, AuditQuery, read_page
 from master.audit.repeats import Repeats
-from master.errors import AuditUnavailable
+from master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
 from master.instruments.audit import QUEUE_FULL, WRITE_FAILED, AuditInstruments
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,11 +84,10 @@ class AuditTrail:
 
     def read(self, query: AuditQuery) -> AuditPage:
         """Wait for a page, the newest first. Raises ``InvalidCursor``, ``AuditUnavailable``."""
-        try:
-            page: AuditPage = gevent.get_hub().threadpool.apply(read_page, (self._path, query))
-        except OSError as error:
-            raise AuditUnavailable(f"the audit trail cannot be read: {error.strerror or error}") from error
-        return page
+        found: AuditPage | FleetPulseError = gevent.get_hub().threadpool.apply(_read, (self._path, query))
+        if isinstance(found, FleetPulseError):
+            raise found
+        return found
 
     def _put(self, entry: AuditEntry, repeated: int) -> None:
         if self._queue.qsize() >= self._queue_length:
@@ -170,6 +169,18 @@ class AuditTrail:
             _LOGGER.warning("the audit trail can be written again; %d entries were lost", self._untold)
         self._is_failing = False
         return True
+
+
+def _read(path: Path, query: AuditQuery) -> AuditPage | FleetPulseError:
+    """In a thread of gevent's pool, which would print the traceback of an error that is raised."""
+    try:
+        return read_page(path, query)
+    except InvalidCursor as error:
+        return error
+    except OSError as error:
+        unavailable = AuditUnavailable(f"the audit trail cannot be read: {error.strerror or error}")
+        unavailable.__cause__ = error
+        return unavailable
 
 
 def _gap(missing: int) -> AuditEntry:

@@ -61,7 +61,8 @@ def test_who_did_what_is_in_the_file_and_at_every_door(processes: Processes, mas
     assert told == entries_of(path)[::-1]
     assert master.json("/api/audit?actor=worker:rack-7&action=goodbye")[0]["detail"] == "bye\n\x1b[2J"
     assert len(master.json("/api/audit?outcome=refused&since=-1h")) == 1
-    assert master.get("/api/audit?outcome=none").status_code == 422
+    for wrong in ("outcome=none", "cursor=00000000-7"):
+        assert master.get(f"/api/audit?{wrong}").status_code == 422
     shown = processes.run(FLEETPULSE, "audit", FLEETPULSE_URL=master.url)
     assert shown.code == 0
     assert [line.split()[2] for line in shown.out.splitlines()[1:]] == [one["actor"] for one in told]
