@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import falcon
 
-from master.api import middleware, problems, resources
-from master.api.audit import Auditing
-from master.api.audit_trail import audit_resources
-from master.api.followers import Followers
 from master.access.book import TokenBook
 from master.access.owner import owner_secret
 from master.access.sessions import Sessions
 from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile
+from master.api import middleware, problems, resources
+from master.api.audit import Auditing
+from master.api.audit_trail import audit_resources
 from master.api.body import BodyReader
+from master.api.followers import Followers
 from master.api.guard import Guard
 from master.api.history import HistoryReader, history_resources
 from master.api.reference import reference_resources

@@ -143,8 +143,9 @@ def check_exposure(config: MasterConfig, *, has_tokens: bool, has_worker_tls: bo
 
 def _exposed(name: str, address: Address, missing: list[str], risk: str) -> str:
     return (
-        f"{name}={address}: other machines reach this, and there is no {' and no '.join(missing)}. Listen on 127.0.0.1, "
-        f"or add what is missing, or say --insecure-network: then whoever reaches the port may {risk}"
+        f"{name}={address}: other machines reach this, and there is no {' and no '.join(missing)}. "
+        "Listen on 127.0.0.1, or add what is missing, or say --insecure-network: then whoever reaches the port "
+        f"may {risk}"
     )
 
 

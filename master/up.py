@@ -39,7 +39,7 @@ _PASSED_ON = (
 class Supervisor:
     """Starts both processes, tells where to look, and stops both when one ends or a signal comes."""
 
-    def __init__(  # noqa: PLR0913 - the composition root says it all here
+    def __init__(
         self,
         config: MasterConfig,
         settings: dict[str, Any],
@@ -192,7 +192,8 @@ class Supervisor:
             f"  live        fleetpulse top --url {url}",
             f"  workers connect to {self._config.grpc}",
             "  access      open to this machine; `fleetpulse token create NAME` closes it"
-            if self._is_open else "  access      with a token; the command line here has its owner's",
+            if self._is_open
+            else "  access      with a token; the command line here has its owner's",
         ]
         both = "the master and the worker" if self._has_worker else "the master"
         if self._log is None:

@@ -12,7 +12,7 @@ import pytest
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
 COMMANDS = (
     *("cancel", "completion", "drain", "events", "history", "logs", "master", "shell", "simulate", "status", "submit"),
-    *("task", "tasks", "top", "undrain", "up", "worker", "workers"),
+    *("task", "tasks", "token", "top", "undrain", "up", "worker", "workers"),
 )
 SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")
 

@@ -1,7 +1,6 @@
 """What a running master knows of tokens."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +81,7 @@ class TokenBook:
 def _seen(path: Path) -> tuple[int, ...]:
     """What changes when a file is replaced."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return ()
     return status.st_ino, status.st_mtime_ns, status.st_size

@@ -28,7 +28,9 @@ class TokenFile:
         try:
             document = json.loads(self.path.read_bytes())
             if document["version"] != _VERSION:
-                raise TokenFileError(f"{self.path} is of version {document['version']}, which this FleetPulse cannot read")
+                raise TokenFileError(
+                    f"{self.path} is of version {document['version']}, which this FleetPulse cannot read"
+                )
             return [Token.from_json(data) for data in document["tokens"]]
         except FileNotFoundError:
             return []

@@ -35,7 +35,7 @@ class Guard:
         self._book = book
         self._names = frozenset(name.lower().rstrip(".") for name in names)
         self._sessions = sessions
-        self._roles = {
+        self._roles: dict[tuple[str, str], Role] = {
             (route.path, operation.method): operation.role for route in routes for operation in route.operations
         }
 
@@ -134,10 +134,9 @@ def _is_same(origin: str, req: falcon.Request) -> bool:
     try:
         asked = urlsplit(f"//{req.get_header('Host') or ''}")
         from_ = urlsplit(origin)
-        return (
-            from_.scheme in {"http", "https"}
-            and (from_.hostname, from_.port or _PORTS[from_.scheme])
-            == (asked.hostname, asked.port or _PORTS[from_.scheme])
+        return from_.scheme in {"http", "https"} and (from_.hostname, from_.port or _PORTS[from_.scheme]) == (
+            asked.hostname,
+            asked.port or _PORTS[from_.scheme],
         )
     except ValueError:
         return False

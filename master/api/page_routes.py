@@ -64,13 +64,13 @@ PAGE = (
     Route("/api/session", "Page", (
         Operation("GET", "get_session", "who asks: whose token or session it is", Role.OPEN, (
             answer(Asker, "what the master knows of the asker"),
-        ), (401, 422), query=NoQuery),
+        )),
         Operation("POST", "sign_in", "begin a session of the page with a token", Role.OPEN, (
             answer(Asker, "the session's cookie is set", Set_Cookie=_COOKIE),
-        ), (400, 401, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": _EXAMPLE})),
+        ), (400, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": _EXAMPLE})),
         Operation("DELETE", "sign_out", "end the session", Role.OPEN, (
             Answer(204, "there is none any more"),
-        ), (422,), query=NoQuery),
+        )),
     )),
     Route("/api/overview", "Page", (
         Operation("GET", "get_overview", "the fleet in numbers: workers by state, tasks by status", Role.READ, (

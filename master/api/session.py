@@ -28,7 +28,6 @@ class Session:
         self._sessions, self._body = sessions, body
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        query_of(req, NoQuery)
         identity: Identity | None = req.context.identity
         if identity is None:
             raise unauthorized("sign in with a token; `fleetpulse token create` makes one")
@@ -50,7 +49,6 @@ class Session:
         _answer(resp, identity)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        query_of(req, NoQuery)
         self._sessions.end(req.cookies.get(SESSION_COOKIE, ""))
         resp.unset_cookie(SESSION_COOKIE, path="/", same_site="Strict")
         resp.status = falcon.HTTP_204

@@ -87,10 +87,21 @@ def token_command() -> None:
 
 @_token_command("create")
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(GRANTED)), default="read", show_default=True,
-              help="read: look; submit: also submit and cancel tasks; admin: also drain and forget workers.")
-@click.option("--expires", "lifetime", type=DURATION, default=_NINETY_DAYS, show_default="90d",
-              help="For how long it is good, as 12h or 90d.")
+@click.option(
+    "--role",
+    type=click.Choice(list(GRANTED)),
+    default="read",
+    show_default=True,
+    help="read: look; submit: also submit and cancel tasks; admin: also drain and forget workers.",
+)
+@click.option(
+    "--expires",
+    "lifetime",
+    type=DURATION,
+    default=_NINETY_DAYS,
+    show_default="90d",
+    help="For how long it is good, as 12h or 90d.",
+)
 @click.option("--no-expiry", is_flag=True, help="It is good until it is revoked.")  # fmt: skip
 def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry: bool) -> None:
     """Make a token for NAME. Its secret is shown once and kept nowhere."""
@@ -119,7 +130,7 @@ def list_command(desk: _Desk) -> None:
     if desk.screen.is_json:
         desk.screen.json([_shown(token) for token in tokens])
         return
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             token.token_id, token.name, token.role.name.lower(),
             Cell(token.state(now), _STYLES.get(token.state(now), "")),

@@ -163,7 +163,12 @@ def test_tokens_alone_are_not_enough_beyond_this_machine(processes: Processes) -
 def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
     port, grpc_port = free_port(), free_port()
     processes.start(
-        "master", FLEETPULSE, "master", "--insecure-network", HTTP_PORT=f"0.0.0.0:{port}", GRPC_PORT=f"0.0.0.0:{grpc_port}"
+        "master",
+        FLEETPULSE,
+        "master",
+        "--insecure-network",
+        HTTP_PORT=f"0.0.0.0:{port}",
+        GRPC_PORT=f"0.0.0.0:{grpc_port}",
     )
     url = f"http://{LOCALHOST}:{port}"
     eventually(lambda: _status(f"{url}/workers") == 200, READY_SECONDS)

@@ -42,9 +42,10 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_open_until_the_first_token(desk: Desk) -> None:
-    assert not desk.book.is_closed
+    states = [desk.book.is_closed]
     secret = desk.make("ci", Role.SUBMIT)
-    assert desk.book.is_closed
+    states.append(desk.book.is_closed)
+    assert states == [False, True]
     assert desk.book.identify(secret) == Identity("ci", Role.SUBMIT)
 
 

@@ -30,7 +30,13 @@ def test_no_file_is_no_tokens(file: TokenFile) -> None:
 def test_what_is_written_is_read_again_and_nobody_else_may_read_it(file: TokenFile) -> None:
     secret = add(file, "ci")
     (token,) = file.read()
-    assert (token.name, token.role, token.created, token.expires, token.revoked) == ("ci", Role.READ, 1000.0, 1060.0, None)
+    assert (token.name, token.role, token.created, token.expires, token.revoked) == (
+        "ci",
+        Role.READ,
+        1000.0,
+        1060.0,
+        None,
+    )
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     text = file.path.read_text()
     assert secret not in text

@@ -76,7 +76,7 @@ class Client:
         self._socket.sendall(data)
 
     def request(self, method: str, path: str, *lines: str, body: bytes = b"") -> None:
-        head = "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: here", *lines, ""))
+        head = "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: localhost", *lines, ""))
         self.send(head.encode("latin-1") + body)
 
     def head(self) -> Head:

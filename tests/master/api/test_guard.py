@@ -77,9 +77,11 @@ class Site:
         serve(app, ROUTES, {route.path: resource_for(route.path) for route in ROUTES})
         self.client = TestClient(app)
 
-    def _make(self, file: TokenFile, name: str, role: Role, **more: float) -> str:
+    def _make(
+        self, file: TokenFile, name: str, role: Role, *, expires: float | None = None, revoked: float | None = None
+    ) -> str:
         token, secret = make_token(name, role, 0.0, None)
-        file.change(lambda tokens: [*tokens, token._replace(**more)])
+        file.change(lambda tokens: [*tokens, token._replace(expires=expires, revoked=revoked)])
         return secret
 
     def ask(self, method: str, path: str, **headers: str) -> Any:
@@ -93,7 +95,9 @@ class Site:
 
 def resource_for(path: str) -> object:
     methods = {operation.method for other, operation in OPERATIONS if other == path}
-    responders = {f"on_{method.lower()}": Anything.answer for method in methods | ({"HEAD"} if "GET" in methods else set())}
+    responders = {
+        f"on_{method.lower()}": Anything.answer for method in methods | ({"HEAD"} if "GET" in methods else set())
+    }
     return type("Stub", (Anything,), responders)()
 
 
