@@ -85,8 +85,9 @@ class Auditing:
 
 def _target(req: falcon.Request, resp: falcon.Response) -> str:
     """What it was about; what it made, if it made something."""
-    made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
-    return made or req.path
+    made: str | None = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
+    path: str = req.path
+    return made or path
 
 
 def _outcome(status: int) -> AuditOutcome:

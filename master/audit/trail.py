@@ -50,7 +50,7 @@ class AuditTrail:
         """Since the start; counted on the hub, told by the thread."""
 
         self._repeats, self._repeating = Repeats(), Event()
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[..., None] | None = None
         self._files = AuditFiles(path, max_file_bytes)
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._untold, self._told_dropped = 0, 0
