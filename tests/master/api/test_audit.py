@@ -188,6 +188,11 @@ def test_what_is_not_there_has_no_name(door: Door) -> None:
     assert (door.entry().action, door.entry().status) == ("(none)", "404")
 
 
+def test_a_path_without_fields_goes_before_one_with_them(door: Door) -> None:
+    door.ask("GET", "/telemetry/stream", SECRET)
+    assert door.entry().action == "stream_telemetry"
+
+
 def test_every_operation_that_changes_something_has_its_name(door: Door) -> None:
     operations = [(route.path, one) for route in ROUTES for one in route.operations if one.method != "GET"]
     assert len(operations) > 4

@@ -69,6 +69,12 @@ def test_pages_go_through_all_files_once(path: Path, limit: int, most_read_bytes
     assert all_pages(path, AuditQuery(limit), most_read_bytes) == list(range(499, -1, -1))
 
 
+def test_a_line_that_two_blocks_share_is_read(path: Path) -> None:
+    write(path, numbered(2000))
+    assert path.stat().st_size > 4 * 64 * 1024
+    assert all_pages(path, AuditQuery(1000)) == list(range(1999, -1, -1))
+
+
 def test_there_is_no_page_after_the_last(path: Path) -> None:
     write(path, numbered(4))
     page = read_page(path, AuditQuery(2))
