@@ -69,6 +69,30 @@ def test_who_did_what_is_in_the_file_and_at_every_door(processes: Processes, mas
     assert master.sample("fleetpulse_audit_entries_total") == 5
 
 
+def test_whose_token_did_what_and_that_a_guess_failed(processes: Processes, master: Master) -> None:
+    path = trail_of(processes)
+    made = processes.run(FLEETPULSE, "token", "create", "ci", "--role", "submit", "--json")
+    secret = json.loads(made.out)["token"]
+    eventually(lambda: master.get("/api/tasks").status_code == 401)
+    master.session.headers["Authorization"] = f"Bearer {secret}"
+    Jobs(master, "busybox").submit("true", env={"PASSWORD": "hunter2"})
+    assert master.get("/api/audit").status_code == 403
+    master.session.headers["Authorization"] = f"Bearer {secret}x"
+    assert master.get("/api/audit").status_code == 401
+    del master.session.headers["Authorization"]
+    eventually(lambda: entries_of(path)[-1]["status"] == "401" and entries_of(path)[-1]["action"] == "list_audit")
+    shown = processes.run(FLEETPULSE, "audit", "--json", "--all", FLEETPULSE_URL=master.url)
+    told = [(one["actor"], one["role"], one["door"], one["action"], one["status"]) for one in json.loads(shown.out)]
+    assert told[:3] == [
+        ("anonymous", None, "rest", "list_audit", "401"),
+        ("ci", "submit", "rest", "list_audit", "403"),
+        ("ci", "submit", "rest", "submit_task", "201"),
+    ]
+    assert ("cli", "create_token") in {(door, action) for _, _, door, action, _ in told}
+    assert secret.rpartition("_")[2] not in path.read_text()
+    assert "hunter2" not in path.read_text()
+
+
 def test_what_was_recorded_outlives_a_kill(processes: Processes, master: Master) -> None:
     jobs, path = Jobs(master, "busybox"), trail_of(processes)
     task_ids = [jobs.submit("true") for _ in range(20)]
