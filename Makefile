@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 # --no-input: a package index that wants a password fails at once instead of waiting for one.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-CODE := master worker proto grafana monitoring tests tools setup.py
+SHIPPED := master worker proto grafana monitoring tools setup.py
+CODE := $(SHIPPED) tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format proto docs dashboards lock tools bench soak chaos clean
+.PHONY: help up test lint format proto docs dashboards lock sbom tools bench soak chaos clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +24,7 @@ up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but 
 test: $(VENV)/.dev tools ## Every test but the long ones
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
-lint: $(VENV)/.dev ## Style, types, layers, what is generated
+lint: $(VENV)/.dev ## Style, types, layers, what is generated, weaknesses of the code and of what it needs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
@@ -31,6 +32,8 @@ lint: $(VENV)/.dev ## Style, types, layers, what is generated
 	$(BIN)/python tools/generate_proto.py --check
 	$(BIN)/python tools/metrics_reference.py --check
 	$(BIN)/python -m grafana.builder --check
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SHIPPED)
+	$(BIN)/python tools/check_locks.py
 
 format: $(VENV)/.dev ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix-only
@@ -49,6 +52,9 @@ lock: $(VENV)/.dev ## Pin what requirements/*.in ask for; make lock ARGS=--upgra
 	$(LOCK) $(ARGS) requirements/build.in -o requirements/build.txt
 	$(LOCK) $(ARGS) requirements/runtime.in -o requirements/runtime.txt
 	$(LOCK) $(ARGS) -c requirements/runtime.txt -c requirements/build.txt requirements/dev.in -o requirements/dev.txt
+
+sbom: $(VENV)/.dev ## List what a master and a worker consist of, as CycloneDX; make sbom ARGS=FILE names the file
+	@$(BIN)/python tools/sbom.py $(or $(ARGS),build/fleetpulse.cdx.json)
 
 tools: ## Prometheus and other programs that tests run, into .tools/
 	@bash tools/fetch_tools.sh

@@ -68,6 +68,7 @@ setup(
             "top = master.console.top:top_command",
             "history = master.console.history:history_command",
             "events = master.console.events:events_command",
+            "audit = master.console.audit:audit_command",
             "shell = master.console.shell:shell_command",
             "token = master.console.token:token_command",
             "completion = master.console.completion:completion_command",

@@ -18,6 +18,8 @@ from master.access.sessions import Sessions
 from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile
 from master.api import middleware, problems, resources
+from master.api.audit import Auditing
+from master.api.audit_trail import audit_resources
 from master.api.body import BodyReader
 from master.api.followers import Followers
 from master.api.guard import Guard
@@ -29,6 +31,8 @@ from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
+from master.audit.files import FILE_NAME
+from master.audit.trail import AuditTrail
 from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig, is_loopback
 from master.errors import ConfigError
 from master.history.ports import Tier
@@ -66,6 +70,7 @@ class Master:
     def __init__(self, config: MasterConfig) -> None:
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
+        self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
         exposition, views = FleetExposition(), FleetViews()
         exposition.custom.report_to(instruments.own_samples_left_out)
         self._views: tuple[LazyView, ...] = (exposition, views)
@@ -85,7 +90,9 @@ class Master:
         )
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
-        self._rpc = RpcServer(config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls)
+        self._rpc = RpcServer(
+            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
+        )
         checks = {
             "telemetry": self.telemetry.what_is_wrong,
             "grpc": self._rpc.what_is_wrong,
@@ -97,7 +104,7 @@ class Master:
         self._followers = Followers()
         self.wsgi = create_wsgi(
             self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
-            history=history, access=create_access(config),
+            history=history, audit=self._audit, access=create_access(config),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -105,6 +112,7 @@ class Master:
         _collect_garbage_rarely()
         _share_the_interpreter()
         _raise_open_files_limit()
+        self._audit.start()
         self.telemetry.start()
         for view in self._views:
             view.start()
@@ -128,6 +136,7 @@ class Master:
         for view in self._views:
             view.stop()
         self._store.stop()
+        self._audit.stop()
         _LOGGER.info("the master has stopped")
 
 
@@ -193,18 +202,26 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     grafana_url: str | None = None,
     *,
     history: HistoryReader,
+    audit: AuditTrail,
     access: Access,
 ) -> "falcon.App[Any, Any]":
     """The Falcon app: every path that a master serves."""
     app: falcon.App[Any, Any] = falcon.App(
-        # Outermost first: what is observed includes the compression.
-        middleware=[middleware.Observation(instruments), middleware.Fairness(), access.guard, middleware.Compression()]
+        # Outermost first: what is observed includes the compression, and what is recorded is what came of it all.
+        middleware=[
+            middleware.Observation(instruments),
+            Auditing(audit.record, ROUTES),
+            middleware.Fairness(),
+            access.guard,
+            middleware.Compression(),
+        ]
     )
     problems.install(app)
     answering = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),
         **history_resources(history),
+        **audit_resources(audit),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
         "/api/session": Session(access.sessions, BodyReader()),

@@ -24,6 +24,7 @@ from master.pki import workers_need_certificates
 from master.up import Supervisor
 
 COMMANDS_GROUP = "fleetpulse.commands"
+_LEAST_AUDIT_FILE_BYTES = 4096
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -36,7 +37,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
             command = entry.load()
-            assert isinstance(command, click.Command)
+            assert isinstance(command, click.Command)  # nosec B101 # for the type checker
             return command
         return None
 
@@ -100,6 +101,9 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_envvar=True, help="For how long the logs of an ended task are kept."),
         click.option("--task-retention", envvar="FLEETPULSE_TASK_RETENTION", default="90d", show_default=True,
                      show_envvar=True, help="For how long an ended task is kept."),
+        click.option("--audit-file-size", envvar="FLEETPULSE_AUDIT_FILE_SIZE", default="64MiB", show_default=True,
+                     show_envvar=True,
+                     help="At this size a file of the audit trail is full; the newest five full ones are kept."),
         click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
         click.option("--grafana-url", envvar="FLEETPULSE_GRAFANA_URL", default="", show_default="none",
@@ -170,6 +174,9 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             history=_history_config(settings),
             access=_access_config(settings),
             log_level=settings["log_level"],
+            audit_file_bytes=config.parse_size(
+                "FLEETPULSE_AUDIT_FILE_SIZE", settings["audit_file_size"], _LEAST_AUDIT_FILE_BYTES
+            ),
             grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
         )

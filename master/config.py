@@ -16,6 +16,8 @@ BEST_FIT = "best-fit"
 """FleetPulse's own policy of placement. No installed one can take its name."""
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE = re.compile(r"(?P<amount>[0-9]{1,12}) ?(?P<unit>KiB|MiB|GiB|)")
 _DURATION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)?")
 
 
@@ -104,6 +106,9 @@ class MasterConfig(NamedTuple):
     grafana_url: str | None = None
     """Where the page's links to dashboards lead."""
 
+    audit_file_bytes: int = 64 * 1024**2
+    """At this size a file of the audit trail is full, and a new one begun."""
+
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
 
@@ -114,7 +119,8 @@ class MasterConfig(NamedTuple):
 def check_tls(files: TlsFiles) -> TlsFiles:
     """Raise ``ConfigError`` for files that no server can show."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password="")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files, password="")  # nosec B106 # so that nobody is asked for one
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ConfigError(f"{files.certificate} and {files.key} are no certificate with its key: {reason}") from error
@@ -179,6 +185,15 @@ def parse_duration(name: str, text: str) -> float:
     if not 0.0 < seconds < math.inf:
         raise ConfigError(f"{name}={text!r}: expected a duration above 0 as 5s, 500ms, 2m or 24h")
     return seconds
+
+
+def parse_size(name: str, text: str, least: int) -> int:
+    """``64MiB``, ``512KiB``, ``1GiB`` or plain bytes, in bytes. Raises ``ConfigError``."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(match["amount"]) * _UNIT_BYTES[match["unit"]] if match else 0
+    if size < least:
+        raise ConfigError(f"{name}={text!r}: expected a size of {least} bytes at least, as 512KiB, 64MiB or 1GiB")
+    return size
 
 
 def parse_link(name: str, text: str) -> str | None:

@@ -30,6 +30,7 @@
     │   ├── ExpiredJoinToken     ... its time is over
     │   ├── WorkerIdNotGranted   ... it is not for this worker id
     │   └── TooManyAttempts      ... too much was refused, or given, before
+    ├── AuditUnavailable         the audit trail cannot be read now
     ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
     └── MasterStopping           the master is on its way out
 
@@ -229,6 +230,12 @@ class TooManyAttempts(JoinRefused):
     """Too many attempts of this address were refused, or this worker has too many certificates."""
 
     reason = "too_many_attempts"
+
+
+class AuditUnavailable(FleetPulseError):
+    """The audit trail cannot be read now. It may still be written."""
+
+    reason = "audit_unavailable"
 
 
 class StoreUnavailable(FleetPulseError):

@@ -21,6 +21,7 @@ from master.config import AccessConfig, Address, MasterConfig
 
 LOG_NAME = "up.log"
 
+_ANY_IPV4 = "0.0.0.0"  # nosec B104 # it is compared with, not listened on
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0
 _JOIN_SECONDS = 300.0
@@ -32,7 +33,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
-    *("history_retention", "history_long_retention", "certificate_lifetime"),
+    *("history_retention", "history_long_retention", "certificate_lifetime", "audit_file_size"),
 )
 
 
@@ -225,7 +226,7 @@ def _opened(log: Path) -> BinaryIO:
 
 def _reachable(address: Address) -> Address:
     """An address to connect to for one to listen on."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    host = {_ANY_IPV4: "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     return Address(host, address.port)
 
 

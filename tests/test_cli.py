@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
-COMMANDS = tuple(
-    (
-        "audit ca cancel completion drain events history logs master shell simulate status submit "
-        "task tasks token top undrain up worker workers"
-    ).split()
-)
+COMMANDS = (
+    "audit", "ca", "cancel", "completion", "drain", "events", "history", "logs", "master", "shell", "simulate",
+    "status", "submit", "task", "tasks", "token", "top", "undrain", "up", "worker", "workers",
+)  # fmt: skip
 SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")
 
 

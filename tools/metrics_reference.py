@@ -136,7 +136,8 @@ def own_rows() -> list[Row]:
     instruments = Instruments()
     labels = {
         next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - nowhere else before there is a sample
-        for metric in (*vars(instruments).values(), *vars(instruments.tasks).values())
+        for group in (instruments, instruments.tasks, instruments.audit)
+        for metric in vars(group).values()
         if isinstance(metric, MetricWrapperBase)
     }
     return [

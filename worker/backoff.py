@@ -19,7 +19,7 @@ class Backoff:
         self._initial_seconds = initial_seconds
         self._factor = factor
         self._cap_seconds = cap_seconds
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # nosec B311 # chance without a secret
         self._limit_seconds = cap_seconds
         self._next_seconds = initial_seconds
 

@@ -148,7 +148,7 @@ class WorkerSession:
         self._tasks = tasks
         self._register = register
         self._sample = sample
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # nosec B311 # chance without a secret
         self._backoff = Backoff(rng=self._rng)
         self._outage = _Outage(register.worker_id, target)
         self._sequence = 0

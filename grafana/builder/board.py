@@ -76,7 +76,7 @@ def laid_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
         placed += [heading, *section.panels]
         left, top, below = 0, top + 1, top + 1
         for panel in section.panels:
-            assert panel.grid_pos is not None
+            assert panel.grid_pos is not None  # nosec B101 # for the type checker
             if left + panel.grid_pos.w > COLUMNS:
                 left, top = 0, below
             panel.grid_pos.x, panel.grid_pos.y = left, top

@@ -32,7 +32,7 @@ def number(text: Text, expr: str, limits: Limits = SHOWN, names: Mapping[int, st
 def label(text: Text, query: Query, size: Size = SMALL) -> sdk.Panel:
     """What a label says: the legend of the query is shown in place of its value."""
     shown = number(text, query.expr)
-    assert isinstance(shown.options, stat.Options)
+    assert isinstance(shown.options, stat.Options)  # nosec B101 # for the type checker
     shown.options.text_mode = common.BigValueTextMode.NAME
     shown.targets = [*targets([query], prom.PromQueryFormat.TIME_SERIES, instant=True)]
     shown.grid_pos = sdk.GridPos(h=size.height, w=size.width)

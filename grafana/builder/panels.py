@@ -69,7 +69,7 @@ def paint(shown: sdk.Panel) -> sdk.Panel:
     """Give the series whose legends are in ``COLOURS``, or may be, their colours."""
     named = {target.legend_format for target in shown.targets or [] if isinstance(target, prom.Dataquery)}
     by_label = any(legend in {"{{status}}", "{{state}}"} for legend in named)
-    assert shown.field_config is not None
+    assert shown.field_config is not None  # nosec B101 # for the type checker
     shown.field_config.overrides += [
         sdk.DashboardFieldConfigSourceOverrides(
             sdk.MatcherConfig("byName", name),

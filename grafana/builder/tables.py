@@ -56,7 +56,7 @@ def rows(text: Text, *columns: Column, size: Size = HALF, sort: str = "") -> sdk
             },
         ),
     ]
-    assert shown.field_config is not None
+    assert shown.field_config is not None  # nosec B101 # for the type checker
     shown.field_config.overrides = [_override(column) for column in columns]
     return shown
 

@@ -70,7 +70,7 @@ def _field(name: str) -> str:
     return name
 
 
-_Moment = Annotated[str, Field(json_schema_extra={"format": "moment"}), AfterValidator(_is_moment), Once]
+MomentText = Annotated[str, Field(json_schema_extra={"format": "moment"}), AfterValidator(_is_moment), Once]
 
 _Field = Annotated[str, Field(json_schema_extra={"enum": list(FIELD_BY_NAME)}), AfterValidator(_field)]
 
@@ -80,9 +80,9 @@ class HistoryQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
-    start: Annotated[_Moment, Field(alias="from")] = "-1h"
+    start: Annotated[MomentText, Field(alias="from")] = "-1h"
     """Where it begins: Unix seconds, RFC 3339 with a time zone, or before now as `-90s`, `-15m`, `-1h`, `-7d`."""
-    to: _Moment = "now"
+    to: MomentText = "now"
     """Where it ends, said alike, or `now`."""
     step: Annotated[int | None, Field(ge=MIN_STEP, le=MAX_STEP), Number] = None
     """Seconds between two points, rounded up to what there is; if not given, it suits the length."""

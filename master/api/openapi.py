@@ -19,8 +19,8 @@ Every `GET` path answers `HEAD` as well, and every path `OPTIONS`; another metho
 that the path takes. Answers above 1,400 bytes are compressed for clients that send `Accept-Encoding: gzip`. A reading
 that a machine does not give is `null`, never 0. Every error is a problem as RFC 9457 has it."""
 
-_TOKEN = """Of `fleetpulse token create`. Wanted from the first token on, and always where the master listens beyond its
-machine. Prometheus may send it as the password of Basic, which then reads at most."""
+_BEARER = """Of `fleetpulse token create`. Wanted from the first token on, and always where the master listens beyond
+its machine. Prometheus may send it as the password of Basic, which then reads at most."""
 
 _TEXT_BY_ROLE = {
     Role.OPEN: "For everybody.",
@@ -56,7 +56,7 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": schemas.components,
             "responses": _problems(routes, schemas),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _BEARER}},
         },
     }
 

@@ -44,6 +44,7 @@ class Asker(Said):
     """`loopback`: whoever is on the master's machine, because no token was made yet."""
 
 
+_EXAMPLE = "fp_…"
 _COOKIE = "`fleetpulse_session`: for `SameSite` requests alone, and for no script"
 _FILES = ("text/javascript", "text/css", "image/svg+xml")
 _ETAG = {"ETag": "to be sent back in `If-None-Match`"}
@@ -66,7 +67,7 @@ PAGE = (
         )),
         Operation("POST", "sign_in", "begin a session of the page with a token", Role.OPEN, (
             answer(Asker, "the session's cookie is set", Set_Cookie=_COOKIE),
-        ), (400, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": "fp_…"})),
+        ), (400, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": _EXAMPLE})),
         Operation("DELETE", "sign_out", "end the session", Role.OPEN, (
             Answer(204, "there is none any more"),
         )),

@@ -27,6 +27,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.InvalidCursor: 422,
     errors.HistoryOff: 404,
     errors.PrometheusUnavailable: 503,
+    errors.AuditUnavailable: 503,
     errors.StoreUnavailable: 503,
 }
 

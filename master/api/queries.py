@@ -79,6 +79,8 @@ def _cursor(text: str) -> str:
 
 Number = BeforeValidator(_number)
 Once = BeforeValidator(_once)
+PrintableText = Annotated[str, Field(max_length=128), _shown(format="printable"), AfterValidator(_printable), Once]
+CursorText = Annotated[str, _shown(format="cursor"), AfterValidator(_cursor), Once]
 
 
 class _Query(BaseModel):

@@ -18,6 +18,7 @@ To add a path:
 from typing import Any
 
 from master.access.roles import Role
+from master.api.audit_trail import AuditItem, AuditListQuery
 from master.api.discovery import TargetsQuery
 from master.api.history import History
 from master.api.history_query import HistoryQuery
@@ -51,6 +52,9 @@ def _fixed(name: str, summary: str, media_type: str, kind: Any) -> Operation:
     return Operation("GET", name, summary, Role.READ, answers, headers=(_HELD,))
 
 
+_AUDIT = """Every request that could change something, every refusal, and every worker that came or said goodbye. A page
+that looked through much of the trail ends before it is full, and may be empty: go on while there is a `Link`."""
+
 MASTER = (
     Route("/health", "Master", (
         Operation("GET", "get_health", "whether every part of the master works", Role.OPEN, (
@@ -63,6 +67,11 @@ MASTER = (
     )),
     Route("/docs", "Master", (
         _fixed("get_docs", "this reference for people", HTML, str),
+    )),
+    Route("/api/audit", "Master", (
+        Operation("GET", "list_audit", "who changed what, and who was refused, newest first, in pages", Role.ADMIN, (
+            answer(list[AuditItem], "one page, perhaps not full", Link="the next page; absent on the last one"),
+        ), (422, 503), query=AuditListQuery, text=_AUDIT),
     )),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from master.console.errors import ConsoleError, UnknownId, Unreachable
 
 _PROBLEM = "application/problem+json"
-_TOKEN_HINT = "set FLEETPULSE_TOKEN, or FLEETPULSE_TOKEN_FILE, to one"
+_TOKEN_HINT = "set FLEETPULSE_TOKEN, or FLEETPULSE_TOKEN_FILE, to one"  # nosec B105 # no secret
 
 
 def unreachable(url: str, error: BaseException) -> Unreachable:

@@ -21,7 +21,7 @@ def completion_command(shell: str) -> None:
     fish:  fleetpulse completion fish | source         in ~/.config/fish/config.fish
     """
     kind = get_completion_class(shell)
-    assert kind is not None  # click has one for each of these
+    assert kind is not None  # click has one for each of these  # nosec B101 # for the type checker
     completion = kind(click.Group(), {}, _PROGRAM, _VARIABLE)
     # Not source(), which would run bash to find out its version.
     click.echo(completion.source_template % completion.source_vars())

@@ -14,6 +14,7 @@ import platformdirs
 from master.access.roles import GRANTED
 from master.access.token_file import NAME, TokenFile, TokenFileError
 from master.access.tokens import NAME_RULE, Token, is_name, make_token
+from master.audit.command import record_command
 from master.console import values
 from master.console.command import ConsoleCommand
 from master.console.errors import ConsoleError, UnknownId
@@ -31,6 +32,14 @@ _NINETY_DAYS = 90 * 24 * 3600.0
 class _Desk(NamedTuple):
     file: TokenFile
     screen: Screen
+    data_dir: Path
+
+    def record(self, action: str, token: Token) -> None:
+        """Tell the master's audit trail. What is done is done, so a trail that cannot be written is told, no more."""
+        try:
+            record_command(self.data_dir, action, token.name, f"token {token.token_id}, {token.role.name.lower()}")
+        except OSError as error:
+            self.screen.note(f"the audit trail cannot be written: {error.strerror or error}")
 
 
 def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -53,7 +62,7 @@ def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
         ) -> None:
             screen = Screen("json" if as_json else output, no_color=no_color)
             try:
-                function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen), **own)
+                function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen, data_dir), **own)
             except TokenFileError as error:
                 raise ConsoleError(str(error)) from error
 
@@ -106,6 +115,7 @@ def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry
         return [*tokens, token]
 
     desk.file.change(with_it)
+    desk.record("create_token", token)
     if desk.screen.is_json:
         desk.screen.json({**_shown(token), "token": secret})
         return
@@ -147,6 +157,8 @@ def revoke_command(desk: _Desk, which: str) -> None:
         return [one._replace(revoked=now) if one in found else one for one in tokens]
 
     desk.file.change(without_it)
+    for token in revoked:
+        desk.record("revoke_token", token)
     if desk.screen.is_json:
         desk.screen.json([_shown(token) for token in revoked])
         return

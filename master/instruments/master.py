@@ -8,6 +8,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
+from master.instruments.audit import AuditInstruments
 from master.instruments.certificates import CertificateInstruments
 from master.instruments.history import HistoryInstruments
 from master.instruments.hub import FAST_SECONDS, HubCounter, HubHistogram
@@ -90,3 +91,4 @@ class Instruments:
         self.stream = StreamInstruments(registry)
         self.history = HistoryInstruments(registry)
         self.certificates = CertificateInstruments(registry)
+        self.audit = AuditInstruments(registry)

@@ -58,7 +58,7 @@ class PrometheusHistory:
         if not asked.ready():  # its thread is busy with it, and counts for as long as it is
             raise PrometheusUnavailable(f"Prometheus has not answered within {seconds:g} s")
         found = asked.get()
-        assert found is not None
+        assert found is not None  # nosec B101 # for the type checker
         if isinstance(found, PrometheusUnavailable):
             raise found
         return found

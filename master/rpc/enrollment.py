@@ -11,9 +11,12 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
+from master.audit.entry import AuditEntry, AuditOutcome, Record, unrecorded
 from master.errors import FleetPulseError, InvalidMessage, StoreUnavailable, TooManyAttempts
 from master.instruments import Instruments
 from master.pki.authority import Authority
+from master.pki.certificates import request_from
+from master.rpc.audit import entry_of, told
 from master.rpc.bridge import HubBridge
 from master.rpc.peer import peer_certificate
 from master.rpc.status import status_of
@@ -55,8 +58,16 @@ class Attempts:
 class Enrollment:
     """Built on the hub; all else belongs to grpc's loop."""
 
-    def __init__(self, authority: Authority, instruments: Instruments, bridge: HubBridge, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        instruments: Instruments,
+        bridge: HubBridge,
+        attempts: Attempts,
+        record: Record = unrecorded,
+    ) -> None:
         self._authority = authority
+        self._record = record
         self._instruments = instruments
         self._bridge = bridge
         self._attempts = attempts
@@ -70,30 +81,40 @@ class Enrollment:
     async def join(self, data: bytes, call: Call) -> bytes:
         """A machine with a token asks for its first certificate."""
         address = _address(call.peer())
+        named = ""
 
         def work() -> list[bytes]:
+            nonlocal named
             request = _parsed(pb.JoinRequest, data)
+            named = request_from(request.csr).worker_id
             return self._authority.join(request.token, request.csr)
 
         try:
             self._attempts.check(address)
-            return await self._answer("Join", "join", work)
+            chain = await self._answer("Join", "join", work)
         except FleetPulseError as error:
             if not isinstance(error, TooManyAttempts | StoreUnavailable):
                 self._attempts.refused(address)
+            self._bridge.call(self._record, _refused("join", named, call, error))
             return await self._refuse("Join", error, call)
+        self._bridge.call(self._record, entry_of("join", named, call.peer()))
+        return chain
 
     async def renew(self, data: bytes, call: Call) -> bytes:
         """A worker asks for its next certificate."""
         holder = peer_certificate(call)
+        worker_id = "" if holder is None else holder.worker_id
 
         def work() -> list[bytes]:
             return self._authority.renew(holder, _parsed(pb.RenewRequest, data).csr)
 
         try:
-            return await self._answer("Renew", "renew", work)
+            chain = await self._answer("Renew", "renew", work)
         except FleetPulseError as error:
+            self._bridge.call(self._record, _refused("renew", worker_id, call, error))
             return await self._refuse("Renew", error, call)
+        self._bridge.call(self._record, entry_of("renew", worker_id, call.peer()))
+        return chain
 
     async def _answer(self, method: str, how: str, work: Callable[[], list[bytes]]) -> bytes:
         chain = await asyncio.get_running_loop().run_in_executor(self._thread, _with_reason, work)
@@ -111,6 +132,13 @@ class Enrollment:
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._instruments.grpc_requests.labels(method, code.name).inc()
+
+
+def _refused(action: str, worker_id: str, call: Call, error: FleetPulseError) -> AuditEntry:
+    outcome = AuditOutcome.FAILED if isinstance(error, StoreUnavailable) else AuditOutcome.REFUSED
+    # Only a certificate shows who asks; what a request says of itself is what it asks for.
+    is_known = action == "renew"
+    return entry_of(action, worker_id, call.peer(), outcome, status_of(error), told(error), is_known=is_known)
 
 
 def _with_reason(work: Callable[[], list[bytes]]) -> list[bytes]:

@@ -21,11 +21,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.config import Address
 from master.errors import ConfigError
 from master.instruments import Instruments
 from master.pki.authority import Authority
 from master.pki.certificates import WorkerCertificate
+from master.rpc.audit import entry_of
 from master.rpc.bridge import HubBridge
 from master.rpc.enrollment import Attempts, Enrollment
 from master.rpc.peer import peer_certificate
@@ -105,6 +107,7 @@ class RpcServer:
         instruments: Instruments,
         max_streams: int,
         tls: Tls | None = None,
+        record: Record = unrecorded,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -112,7 +115,8 @@ class RpcServer:
         self._instruments = instruments
         self._max_streams = max_streams
         self._admission = None if tls is None else tls.authority.admission
-        self._sessions = SessionTable(manager, desk, instruments, self._admission)
+        self._record = record
+        self._sessions = SessionTable(manager, desk, instruments, self._admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
@@ -132,7 +136,7 @@ class RpcServer:
         if self._tls is not None:
             shown = ServerCertificate(self._tls.authority, self._tls.names, time.time)
             self._enrollment = Enrollment(
-                self._tls.authority, self._instruments, self._bridge, Attempts(time.monotonic)
+                self._tls.authority, self._instruments, self._bridge, Attempts(time.monotonic), self._record
             )
             self._watch = Watch(self._tls.authority, shown, self._instruments, self._sessions.end_refused)
             self._watch.start()
@@ -168,16 +172,21 @@ class RpcServer:
         answer: "asyncio.Future[bytes | Ending]",
         data: bytes,
         received_at: float,
+        peer: str,
         certificate: WorkerCertificate | None,
     ) -> None:
         result: bytes | Ending
         admit = anybody if self._admission is None else partial(self._admission.check, certificate)
         try:
-            result = answer_heartbeat(self._manager, self._instruments, data, received_at, admit)
+            result = answer_heartbeat(self._manager, self._instruments, data, received_at, admit, peer, self._record)
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
             result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
         self._loop.call_soon_threadsafe(_resolve, answer, result)
+
+    def _record_full(self, peer: str, why: str) -> None:
+        status = grpc.StatusCode.RESOURCE_EXHAUSTED
+        self._record(entry_of("connect", "", peer, AuditOutcome.REFUSED, status, why))
 
     # In grpc's thread
 
@@ -230,9 +239,9 @@ class RpcServer:
         code = grpc.StatusCode.CANCELLED
         try:
             if self._open_streams > self._max_streams:
-                await call.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"the master serves at most {self._max_streams} streams"
-                )
+                why = f"the master serves at most {self._max_streams} streams"
+                self._bridge.call(self._record_full, call.peer(), why)
+                await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
             await self._converse(call)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
@@ -271,7 +280,7 @@ class RpcServer:
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
-        self._bridge.call(self._answer, answer, data, time.monotonic(), self._certificate_of(call))
+        self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
         result = await answer
         if isinstance(result, Ending):
             self._bridge.call(self._count, "SendHeartbeat", result.code)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
 
+import grpc
+
+from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.config import Terms
 from master.errors import (
     FleetPulseError,
@@ -18,6 +21,7 @@ from master.errors import (
 from master.instruments import Instruments
 from master.pki.admission import Admission
 from master.pki.certificates import WorkerCertificate
+from master.rpc.audit import entry_of, told
 from master.rpc.codec import Unreadable, worker_message_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
@@ -31,6 +35,9 @@ _LOGGER = logging.getLogger(__name__)
 
 FIRST_MESSAGE_SECONDS = 10.0
 MASTER_VERSION = version("fleetpulse")
+
+_NO_REFUSALS = (MasterStopping, StreamSuperseded)
+"""Ends of streams that are nobody's fault; what took over has an entry of its own."""
 
 
 class Outgoing(Protocol):
@@ -66,8 +73,10 @@ class SessionTable:
         desk: TaskDesk,
         instruments: Instruments,
         admission: Admission | None = None,
+        record: Record = unrecorded,
     ) -> None:
         """``admission`` says which certificate lets whom in; ``None``: workers show none."""
+        self.record = record
         self.manager = manager
         self.desk = desk
         self.admission = admission
@@ -76,14 +85,15 @@ class SessionTable:
         self._stopping = False
         instruments.sessions.set_function(lambda: len(self._sessions))
 
-    def enter(self, session: "Session") -> None:
-        """The session speaks for its worker from now on; an older one of the same worker is ended."""
+    def enter(self, session: "Session") -> bool:
+        """The session speaks for its worker from now on; whether an older one of the same worker was ended for it."""
         if self._stopping:
             raise MasterStopping("the master is stopping")
         older = self._sessions.get(session.worker_id)
         self._sessions[session.worker_id] = session
         if older is not None:
             older.end(StreamSuperseded(f"worker {session.worker_id} opened a newer stream"))
+        return older is not None
 
     def leave(self, session: "Session") -> bool:
         """Whether the session was the one that spoke for its worker; it is not any more."""
@@ -157,6 +167,8 @@ class Session:
         _LOGGER.log(level, "the stream of %s (%s) ends with %s: %s", self.worker_id or "nobody", self._outgoing.peer,
                     status.name, error)  # fmt: skip
         self._table.instruments.sessions_refused.labels(error.reason).inc()
+        if not isinstance(error, _NO_REFUSALS):
+            self._tell("report" if self.worker_id else "register", AuditOutcome.REFUSED, status, told(error))
         self._outgoing.end(Ending(status, str(error)))
 
     def end_if_refused(self) -> None:
@@ -186,7 +198,8 @@ class Session:
             self._table.admission.check(self._certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)
         self.worker_id, self._registration = worker_id, registration
-        self._table.enter(self)
+        action = "take_over" if self._table.enter(self) else "register"
+        self._tell(action, detail=f"incarnation {registration.incarnation_id}")
         kept = self._table.desk.register(first.register)
         self.send(pb.MasterMessage(registered=_registered(self._table.manager.terms, kept)))
         self._table.desk.registered(worker_id, self)
@@ -219,11 +232,21 @@ class Session:
         self._table.desk.unregister(self.worker_id, self)
         if not self._table.leave(self):
             return
+        self._tell("goodbye", detail=goodbye.reason)
         _LOGGER.info("worker %s said goodbye: %s", self.worker_id, ascii(goodbye.reason[:200]))
         try:
             self._table.manager.unregister_worker(self.worker_id)
         except UnknownWorker:
             _LOGGER.debug("worker %s was forgotten before it said goodbye", self.worker_id)
+
+    def _tell(
+        self,
+        action: str,
+        outcome: AuditOutcome = AuditOutcome.OK,
+        status: grpc.StatusCode = grpc.StatusCode.OK,
+        detail: str = "",
+    ) -> None:
+        self._table.record(entry_of(action, self.worker_id, self._outgoing.peer, outcome, status, detail))
 
 
 def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:

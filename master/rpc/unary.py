@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.errors import CertificateRefused, FleetPulseError, InvalidMessage
 from master.instruments import Instruments
+from master.rpc.audit import entry_of, told
 from master.rpc.codec import Unreadable, heartbeat_from
 from master.rpc.status import status_of
 from master.rpc.stream import Ending
@@ -21,9 +23,16 @@ def answer_heartbeat(
     data: bytes,
     received_at: float | None = None,
     admit: Callable[[str], None] = anybody,
+    peer: str = "",
+    record: Record = unrecorded,
 ) -> bytes | Ending:
-    """The ``HeartbeatAck``, serialized, or how the call ends. ``admit`` raises for who may not speak as this worker."""
+    """The ``HeartbeatAck``, serialized, or how the call ends. A refusal is recorded, and a worker that is new.
+
+    ``admit`` raises for who may not speak as this worker.
+    """
     heartbeat = heartbeat_from(data)
+    worker_id = "" if isinstance(heartbeat, Unreadable) else heartbeat.worker_id
+    is_new = not manager.knows_worker(worker_id)
     try:
         if isinstance(heartbeat, Unreadable):
             instruments.heartbeats_rejected.labels(InvalidMessage.reason).inc()
@@ -35,7 +44,11 @@ def answer_heartbeat(
             raise
         manager.process_heartbeat(heartbeat, received_at)
     except FleetPulseError as error:
-        return Ending(status_of(error), str(error))
+        status = status_of(error)
+        record(entry_of("send_heartbeat", worker_id, peer, AuditOutcome.REFUSED, status, told(error), is_known=False))
+        return Ending(status, str(error))
+    if is_new:
+        record(entry_of("register", worker_id, peer, detail="by a single heartbeat"))
     return pb.HeartbeatAck(
         heartbeat_interval_seconds=manager.terms.heartbeat_interval_seconds,
         inactivity_timeout_seconds=manager.terms.inactivity_timeout_seconds,

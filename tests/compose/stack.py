@@ -124,11 +124,11 @@ class Stack:
 
     def sign_in(self) -> None:
         """Ask the master with a token of its administrator, made as a user would make it."""
-        made = self.container("master").exec_run(
-            ["fleetpulse", "token", "create", "test", "--role", "admin"], demux=True
-        )
-        assert made.exit_code == 0, made.output
-        self._session.headers["Authorization"] = f"Bearer {made.output[0].decode().strip()}"
+        command = ["fleetpulse", "token", "create", "test", "--role", "admin"]
+        code, output = self.container("master").exec_run(command, stderr=False)
+        assert code == 0, output
+        assert isinstance(output, bytes)
+        self._session.headers["Authorization"] = f"Bearer {output.decode().strip()}"
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         response = self._session.post(self.url("MASTER_HTTP") + path, json=body, timeout=10)

@@ -52,6 +52,7 @@ def test_a_flag_goes_before_the_environment(taken_port: int) -> None:
         ("FLEETPULSE_MAX_WORKERS", "0", "--max-workers"),
         ("FLEETPULSE_MAX_WORKERS", "many", "--max-workers"),
         ("FLEETPULSE_LOG_LEVEL", "loud", "--log-level"),
+        ("FLEETPULSE_AUDIT_FILE_SIZE", "64 MB", "FLEETPULSE_AUDIT_FILE_SIZE='64 MB'"),
         ("WEB_CONCURRENCY", "2", "exactly one web process"),
     ],
 )

@@ -18,6 +18,7 @@ from master.config import (
     parse_link,
     parse_names,
     parse_retention,
+    parse_size,
     tls_names,
 )
 from master.errors import ConfigError
@@ -200,3 +201,18 @@ def test_a_master_is_reached_by_loopback_its_host_name_and_what_it_was_given() -
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^X: .* is neither a host name nor an address$"):
         parse_names("X", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), (" 64MiB ", 64 * 1024**2), ("4 KiB", 4096), ("1GiB", 1024**3)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size("FLEETPULSE_AUDIT_FILE_SIZE", text, 4096) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4095", "3KiB", "-1", "64MB", "64mib", "1.5GiB", "MiB", "٤٠٩٦٠", "1" * 13], ids=ascii
+)
+def test_what_is_no_size_is_named_with_its_setting(text: str) -> None:
+    with pytest.raises(ConfigError, match="FLEETPULSE_AUDIT_FILE_SIZE="):
+        parse_size("FLEETPULSE_AUDIT_FILE_SIZE", text, 4096)

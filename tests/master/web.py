@@ -13,6 +13,7 @@ from master.app import create_wsgi
 from master.config import Terms
 from master.metrics.exposition import FleetExposition
 from master.tasks.service import TaskService
+from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import Fleet, running_fleet
 from tests.master.guards import open_access
 from tests.master.history.memory import history_of
@@ -30,7 +31,7 @@ class Web:
         health = Health(checks, "1.2.3")
         self.app = create_wsgi(
             fleet.manager, tasks, views, exposition, fleet.instruments, health, Followers(),
-            history=history_of(fleet), access=open_access(),
+            history=history_of(fleet), audit=unwritten_trail(fleet.instruments), access=open_access(),
         )  # fmt: skip
         self.client = TestClient(self.app)
 

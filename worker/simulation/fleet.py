@@ -86,13 +86,13 @@ class _SimulatedWorker:
         self._machine = machine
         self._behaviour = behaviour
         self._version = version
-        self._rng = random.Random(f"{plan.seed}-{machine.worker_id}-fate")
+        self._rng = random.Random(f"{plan.seed}-{machine.worker_id}-fate")  # nosec B311 # chance without a secret
         self._stalled_until = 0.0
         self._ending = asyncio.Event()
         self._session: WorkerSession | None = None
         self._sent_before = 0
         # The machine's, and so older than any incarnation of its worker.
-        self._engine = SimulatedEngine(random.Random(f"{plan.seed}-{machine.worker_id}-tasks"))
+        self._engine = SimulatedEngine(random.Random(f"{plan.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
 
     @property
     def is_connected(self) -> bool:
@@ -127,7 +127,7 @@ class _SimulatedWorker:
             self._plan.master,
             self._machine.register(new_incarnation_id(), self._version),
             self._sample,
-            random.Random(self._rng.random()),
+            random.Random(self._rng.random()),  # nosec B311 # chance without a secret
             executor,
             self._credentials,
         )

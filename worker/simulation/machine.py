@@ -42,7 +42,7 @@ class SimulatedMachine:
     def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float, own_samples: int = 0) -> None:
         self.worker_id = worker_id
         self._own_samples = own_samples
-        self._rng = random.Random(f"{seed}-{worker_id}")
+        self._rng = random.Random(f"{seed}-{worker_id}")  # nosec B311 # chance without a secret
         cores, memory_gib = self._rng.choice(_MODELS)
         self._character = Character(
             cores=cores,
@@ -135,7 +135,7 @@ class SimulatedMachine:
             self._disk_used_bytes = 0.3 * _DISK_BYTES
 
     def _gpu_uuid(self, index: int) -> str:
-        return f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}"
+        return f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}"  # nosec B311 # chance without a secret
 
     def _gpu(self, index: int, load: float, elapsed: float) -> pb.Gpu:
         step = self._rng.gauss(0.0, 0.02) * math.sqrt(elapsed)

@@ -162,7 +162,7 @@ class Attempt:
         return ending_of(container, self._cause, reader.tail)
 
     async def _prepare(self) -> None:
-        assert self._spec is not None
+        assert self._spec is not None  # nosec B101 # for the type checker
         spec = self._spec
         self._report(pb.ATTEMPT_PHASE_PREPARING)
         await self._or_stop(self._means.may_start.wait())

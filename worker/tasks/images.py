@@ -41,7 +41,7 @@ class Images:
             pull.task = asyncio.create_task(self._run(image, pull), name=f"pull {image}")
         pull.waiting.append(progress)
         progress(pull.said or f"pulling {image}")
-        assert pull.task is not None
+        assert pull.task is not None  # nosec B101 # for the type checker
         try:
             await asyncio.shield(pull.task)
         finally:

@@ -18,6 +18,7 @@ from master.metrics.exposition import FleetExposition
 from proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
+from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.guards import open_access
 from tests.master.history.memory import history_of
@@ -36,7 +37,7 @@ class Whole:
         health = Health({}, "1.2.3")
         self.app = create_wsgi(
             party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers(),
-            history=history_of(party.fleet), access=open_access(),
+            history=history_of(party.fleet), audit=unwritten_trail(party.fleet.instruments), access=open_access(),
         )  # fmt: skip
         self.client = TestClient(self.app)
 

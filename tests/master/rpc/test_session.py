@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
+from master.audit.entry import AuditEntry
 from master.config import Terms
 from master.errors import InvalidMessage
 from master.pki.admission import Admission
@@ -106,8 +107,14 @@ def desk() -> FakeDesk:
 
 
 @pytest.fixture
-def table(fleet: Fleet, desk: FakeDesk) -> SessionTable:
-    return SessionTable(fleet.manager, desk, fleet.instruments)
+def entries() -> list[AuditEntry]:
+    """What was recorded in the audit trail."""
+    return []
+
+
+@pytest.fixture
+def table(fleet: Fleet, desk: FakeDesk, entries: list[AuditEntry]) -> SessionTable:
+    return SessionTable(fleet.manager, desk, fleet.instruments, record=entries.append)
 
 
 def refused(fleet: Fleet, reason: str) -> float | None:
@@ -434,6 +441,45 @@ def test_another_incarnation_is_refused_while_the_first_still_beats(
     third = Line(table, incarnation_id="third").register()
     assert third.stream.code is None
     assert first.stream.code is grpc.StatusCode.ABORTED
+
+
+# What is recorded
+
+
+def recorded(entries: list[AuditEntry]) -> list[tuple[str, str, str]]:
+    return [(one.actor, one.action, one.outcome) for one in entries]
+
+
+def test_who_comes_takes_over_and_goes_is_recorded(table: SessionTable, entries: list[AuditEntry]) -> None:
+    Line(table).register().beat().beat().session.close()
+    Line(table).register().beat()
+    Line(table).register().beat().say_goodbye("bye\n\x1b[2J")
+    actions = ["register", "register", "take_over", "goodbye"]
+    assert recorded(entries) == [("worker:rack-7", action, "ok") for action in actions]
+    assert {(one.door, one.client, one.target, one.status) for one in entries} == {("rpc", "127.0.0.1", "rack-7", "OK")}
+    assert (entries[0].detail, entries[-1].detail) == ("incarnation first", "bye\n\x1b[2J")
+
+
+def test_who_is_refused_is_recorded_with_why(table: SessionTable, entries: list[AuditEntry]) -> None:
+    Line(table).beat()
+    Line(table).session.expect_registration()
+    Line(table).register().beat(worker_id="rack-8")
+    Line(table, "taken").register()
+    Line(table, "taken", "second").register()
+    assert [(one.actor, one.action, one.status) for one in entries if one.outcome == "refused"] == [
+        ("anonymous", "register", "INVALID_ARGUMENT"),
+        ("anonymous", "register", "DEADLINE_EXCEEDED"),
+        ("worker:rack-7", "report", "INVALID_ARGUMENT"),
+        ("anonymous", "register", "ALREADY_EXISTS"),
+    ]
+    assert entries[0].detail.startswith("protocol_violation: the first message must be register")
+
+
+def test_a_master_that_stops_refuses_nobody(table: SessionTable, entries: list[AuditEntry]) -> None:
+    Line(table).register()
+    table.end_all()
+    Line(table, "late").register()
+    assert recorded(entries) == [("worker:rack-7", "register", "ok")]
 
 
 # The master stops

@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from master.audit.entry import AuditEntry
 from master.config import Terms
 from master.rpc.stream import Ending
 from master.rpc.unary import answer_heartbeat
@@ -56,3 +57,16 @@ def test_a_repetition_is_answered_like_the_first(fleet: Fleet) -> None:
     data = heartbeat(incarnation_id="first", sequence_number=1).SerializeToString()
     assert answer(fleet, data) == answer(fleet, data)
     assert fleet.metric("heartbeats_received_total") == 1
+
+
+def test_a_worker_that_is_new_is_recorded_and_so_is_a_refusal_but_no_heartbeat(fleet: Fleet) -> None:
+    entries: list[AuditEntry] = []
+    for worker_id in ("rack-7", "rack-7", "rack-7", "../a"):
+        data = heartbeat(worker_id).SerializeToString()
+        answer_heartbeat(fleet.manager, fleet.instruments, data, peer="ipv4:192.0.2.7:40000", record=entries.append)
+        settle()
+    came, refused = entries
+    assert (came.action, came.actor, came.client, came.outcome) == ("register", "worker:rack-7", "192.0.2.7", "ok")
+    assert (refused.action, refused.actor, refused.target) == ("send_heartbeat", "anonymous", "../a")
+    assert (refused.outcome, refused.status) == ("refused", "INVALID_ARGUMENT")
+    assert refused.detail.startswith("invalid_message: ")

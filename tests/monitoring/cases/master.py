@@ -161,6 +161,10 @@ def files(open_ones: int) -> dict[str, str]:
     return {"process_open_fds": flat(open_ones), "process_max_fds": flat(1000)}
 
 
+def lost(by: float) -> dict[str, str]:
+    return {'fleetpulse_audit_entries_dropped_total{reason="write_failed"}': rising(by)}
+
+
 STORE = [
     Case(
         "FleetPulseStoreFailing", "disk-full", failures(30), [1, 2], 3,
@@ -199,6 +203,18 @@ STORE = [
     ),
     Case("FleetPulseMasterOpenFiles", "780-of-1000", ALIVE | files(780), [10, 30]),
     Case("FleetPulseMasterOpenFiles", "another-program", files(990), [10, 30]),
+    Case(
+        "FleetPulseAuditTrailIncomplete", "disk-full", lost(30), [0, 1], 3,
+        [
+            firing(
+                "warning", "The audit trail of the master master:8080 has a gap",
+                "Entries of the audit trail of the master master:8080 were lost in the last quarter of an hour, as "
+                "write_failed. What was done meanwhile may be recorded nowhere.",
+                f"{METRICS} '^fleetpulse_audit_'", reason="write_failed",
+            )
+        ],
+    ),
+    Case("FleetPulseAuditTrailIncomplete", "long-ago", lost(0), [3, 30]),
 ]  # fmt: skip
 
 CASES = [*PRESENCE, *SCRAPES, *DOORS, *STORE]

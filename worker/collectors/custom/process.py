@@ -74,7 +74,7 @@ class CommandProcess:
 
 def _read(process: subprocess.Popen[bytes], give_up_at: float) -> tuple[bytes, bytes]:
     """Stdout, and the end of stderr, until nobody holds them open. Raises ``TimeoutError``, ``BadMetrics``."""
-    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - for the type checker
+    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - for the type checker  # nosec B101 # for the type checker
     texts = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
     out, err = texts
     with selectors.DefaultSelector() as selector:

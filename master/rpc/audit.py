@@ -1,0 +1,36 @@
+"""What of the gRPC door is worth an entry of the audit trail: who comes, who goes, who is refused."""
+
+from urllib.parse import unquote
+
+import grpc
+
+from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from master.errors import FleetPulseError
+
+_DOOR = "rpc"
+
+
+def entry_of(
+    action: str,
+    worker_id: str,
+    peer: str,
+    outcome: AuditOutcome = AuditOutcome.OK,
+    status: grpc.StatusCode = grpc.StatusCode.OK,
+    detail: str = "",
+    *,
+    is_known: bool = True,
+) -> AuditEntry:
+    """``peer`` as grpc has it; ``is_known``: the worker is who it says it is, as far as the master can tell."""
+    actor = f"worker:{worker_id}" if is_known and worker_id else ANONYMOUS
+    return AuditEntry(actor, None, _DOOR, client_of(peer), action, worker_id, outcome, status.name, detail)
+
+
+def told(error: FleetPulseError) -> str:
+    """Why not, in a word and in words."""
+    return f"{error.reason}: {error}"
+
+
+def client_of(peer: str) -> str:
+    """The address in ``ipv4:127.0.0.1:40000`` or ``ipv6:%5B::1%5D:40000``; another peer as it is."""
+    kind, _, address = unquote(peer).partition(":")
+    return address.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer

@@ -1,0 +1,162 @@
+"""The audit trail of a real master: what it holds, that it survives, and what it does when it cannot be written."""
+
+import json
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from tests.e2e.jobs import Jobs
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import FLEETPULSE, Processes
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Wire
+
+pytestmark = pytest.mark.e2e
+
+NAME = "audit.jsonl"
+
+
+def trail_of(processes: Processes) -> Path:
+    return processes.folder / "data" / NAME
+
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """Whole lines, each of which must be an entry."""
+    whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def submitted(path: Path) -> list[str]:
+    """The ids of the tasks whose submission is in the file."""
+    return [one["target"].rpartition("/")[2] for one in entries_of(path) if one["action"] == "submit_task"]
+
+
+def test_who_did_what_is_in_the_file_and_at_every_door(processes: Processes, master: Master) -> None:
+    jobs = Jobs(master, "busybox")
+    task_id = jobs.submit("true")
+    assert jobs.cancel(task_id).status_code == 202
+    assert jobs.cancel("task-none").status_code == 404
+    with Wire(master.target) as wire:
+        stream = wire.stream()
+        stream.register("rack-7")
+        stream.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="bye\n\x1b[2J")))
+        stream.finish()
+        stream.refusal()
+    path = trail_of(processes)
+    eventually(lambda: len(entries_of(path)) == 5)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [(one["actor"], one["action"], one["outcome"], one["status"]) for one in entries_of(path)] == [
+        ("anonymous", "submit_task", "ok", "201"),
+        ("anonymous", "cancel_task", "ok", "202"),
+        ("anonymous", "cancel_task", "refused", "404"),
+        ("worker:rack-7", "register", "ok", "OK"),
+        ("worker:rack-7", "goodbye", "ok", "OK"),
+    ]
+    assert all(line.isascii() and line.decode().isprintable() for line in path.read_bytes().splitlines())
+    told = master.json("/api/audit")
+    assert told == entries_of(path)[::-1]
+    assert master.json("/api/audit?actor=worker:rack-7&action=goodbye")[0]["detail"] == "bye\n\x1b[2J"
+    assert len(master.json("/api/audit?outcome=refused&since=-1h")) == 1
+    for wrong in ("outcome=none", "cursor=00000000-7"):
+        assert master.get(f"/api/audit?{wrong}").status_code == 422
+    shown = processes.run(FLEETPULSE, "audit", FLEETPULSE_URL=master.url)
+    assert shown.code == 0
+    assert [line.split()[2] for line in shown.out.splitlines()[1:]] == [one["actor"] for one in told]
+    assert master.sample("fleetpulse_audit_entries_total") == 5
+
+
+def test_whose_token_did_what_and_that_a_guess_failed(processes: Processes, master: Master) -> None:
+    path = trail_of(processes)
+    made = processes.run(FLEETPULSE, "token", "create", "ci", "--role", "submit", "--json")
+    secret = json.loads(made.out)["token"]
+    eventually(lambda: master.get("/api/tasks").status_code == 401)
+    master.session.headers["Authorization"] = f"Bearer {secret}"
+    Jobs(master, "busybox").submit("true", env={"PASSWORD": "hunter2"})
+    assert master.get("/api/audit").status_code == 403
+    master.session.headers["Authorization"] = f"Bearer {secret}x"
+    assert master.get("/api/audit").status_code == 401
+    del master.session.headers["Authorization"]
+    eventually(lambda: entries_of(path)[-1]["status"] == "401" and entries_of(path)[-1]["action"] == "list_audit")
+    shown = processes.run(FLEETPULSE, "audit", "--json", "--all", FLEETPULSE_URL=master.url)
+    told = [(one["actor"], one["role"], one["door"], one["action"], one["status"]) for one in json.loads(shown.out)]
+    assert told[:3] == [
+        ("anonymous", None, "rest", "list_audit", "401"),
+        ("ci", "submit", "rest", "list_audit", "403"),
+        ("ci", "submit", "rest", "submit_task", "201"),
+    ]
+    assert ("cli", "create_token") in {(door, action) for _, _, door, action, _ in told}
+    assert secret.rpartition("_")[2] not in path.read_text()
+    assert "hunter2" not in path.read_text()
+
+
+def test_what_was_recorded_outlives_a_kill(processes: Processes, master: Master) -> None:
+    jobs, path = Jobs(master, "busybox"), trail_of(processes)
+    task_ids = [jobs.submit("true") for _ in range(20)]
+    eventually(lambda: submitted(path) == task_ids)
+    task_ids += [jobs.submit("true") for _ in range(10)]
+    web = master.web_process()
+    web.send_signal(signal.SIGKILL)
+    eventually(lambda: master.web_process().pid != web.pid and master.is_healthy())
+    survived = submitted(path)
+    assert survived == task_ids[: len(survived)]
+    assert len(survived) >= 20
+    later = jobs.submit("true")
+    eventually(lambda: submitted(path) == [*survived, later])
+
+
+def test_after_a_line_that_was_torn_it_goes_on(processes: Processes) -> None:
+    path = trail_of(processes)
+    path.parent.mkdir()
+    path.write_bytes(b'{"time":1.0,"actor":"ci","ro')
+    master = started_master(processes, *FAST_TERMS)
+    Jobs(master, "busybox").submit("true")
+    eventually(lambda: path.read_bytes().count(b"\n") == 2)
+    assert [one["action"] for one in master.json("/api/audit")] == ["submit_task"]
+    master.close()
+
+
+def test_full_files_are_turned_over_and_read_through(processes: Processes) -> None:
+    master = started_master(processes, *FAST_TERMS, "--audit-file-size", "4KiB")
+    jobs = Jobs(master, "busybox")
+    task_ids = [jobs.submit("true") for _ in range(50)]
+    eventually(lambda: master.sample("fleetpulse_audit_entries_total") == 50)
+    files = sorted(trail_of(processes).parent.glob(f"{NAME}*"))
+    assert len(files) > 2
+    assert all(stat.S_IMODE(one.stat().st_mode) == 0o600 and one.stat().st_size <= 4096 for one in files)
+    shown = processes.run(FLEETPULSE, "audit", "--all", "--json", FLEETPULSE_URL=master.url)
+    assert [one["target"].rpartition("/")[2] for one in json.loads(shown.out)] == task_ids[::-1]
+    master.close()
+
+
+def test_who_guesses_does_not_fill_it(processes: Processes, master: Master) -> None:
+    jobs = Jobs(master, "busybox")
+    for number in range(200):
+        jobs.cancel(f"task-{number}")
+    path = trail_of(processes)
+    eventually(lambda: sum(one["repeated"] or 1 for one in entries_of(path)) == 200)
+    assert len(entries_of(path)) < 50
+
+
+def test_a_trail_that_cannot_be_written_stops_nobody(processes: Processes) -> None:
+    path = trail_of(processes)
+    path.mkdir(parents=True)
+    master = started_master(processes, *FAST_TERMS)
+    jobs = Jobs(master, "busybox")
+    for _ in range(5):
+        jobs.submit("true")
+    eventually(lambda: master.sample("fleetpulse_audit_entries_dropped_total", "write_failed") == 5)
+    assert master.is_healthy()
+    assert master.sample("fleetpulse_audit_failures_total") > 0
+    assert master.get("/api/audit").status_code == 503
+    assert len(master.log_lines("audit trail cannot be written")) == 1
+    path.rmdir()
+    jobs.submit("true")
+    eventually(lambda: len(entries_of(path)) == 2)
+    assert [one["action"] for one in entries_of(path)] == ["submit_task", "drop_entries"]
+    assert len(master.log_lines("audit trail can be written again; 5 entries were lost")) == 1
+    master.assert_nothing_went_wrong()
+    master.close()

@@ -1,0 +1,271 @@
+"""master.api.audit and ``/api/audit``"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import falcon
+import orjson
+import pytest
+from falcon.testing import Result, TestClient
+
+from master.api import middleware, problems
+from master.api.audit import Auditing
+from master.api.audit_trail import AuditResource
+from master.api.routes import ROUTES
+from master.audit.entry import AuditEntry, AuditOutcome
+from master.audit.reader import AuditPage, AuditQuery
+from master.errors import AuditUnavailable, InvalidCursor, StoreUnavailable
+from master.instruments import Instruments
+from tests.master.audit.given import entry
+
+SECRET = "c0ffee-secret"
+NOW = 1_700_000_000.0
+Role = IntEnum("Role", ["OPEN", "READ", "SUBMIT", "ADMIN"])
+
+
+class Identity(NamedTuple):
+    """Who asks."""
+
+    name: str
+    role: Role
+    door: str
+
+
+class Gate:
+    """Lets through who brings a token, as another part of the master does."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        token = req.get_header("Authorization")
+        if token == "Bearer ci":
+            req.context.identity = Identity("ci", Role.SUBMIT, "token")
+        elif token == "Bearer page":
+            req.context.identity = Identity("ops", Role.ADMIN, "session")
+        elif token is not None:
+            raise falcon.HTTPUnauthorized(description="this token is not known")
+
+    def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: Any, _params: Any) -> None:
+        if (
+            isinstance(resource, Answering)
+            and resource.role > getattr(req.context, "identity", Identity("", Role.OPEN, "")).role
+        ):
+            raise falcon.HTTPForbidden(description="it may not do that")
+
+
+class Answering:
+    """Answers every method as it is told."""
+
+    def __init__(self, error: Exception | None = None, location: str | None = None, role: Role = Role.OPEN) -> None:
+        self._error, self._location, self.role = error, location, role
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response, **_params: str) -> None:
+        if self._error is not None:
+            raise self._error
+        resp.data = b'{"secret":"' + b"x" * 5000 + b'"}'
+        if self._location is not None:
+            resp.location = self._location
+
+    on_head = on_post = on_delete = on_put = on_get
+
+
+class Door:
+    """REST that records."""
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+        self.app: falcon.App[Any, Any] = falcon.App(
+            middleware=[
+                middleware.Observation(Instruments()),
+                Auditing(self.entries.append, ROUTES),
+                middleware.Fairness(),
+                middleware.Compression(),
+                Gate(),
+            ]
+        )
+        problems.install(self.app)
+        self.client = TestClient(self.app)
+
+    def serve(self, path: str, resource: object = Answering()) -> None:
+        self.app.add_route(path, resource)
+
+    def ask(self, method: str, path: str, token: str | None = None, **options: Any) -> Result:
+        headers = {**options.pop("headers", {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
+        result: Result = self.client.simulate_request(method, path, headers=headers, **options)
+        return result
+
+    def entry(self) -> AuditEntry:
+        """The only one."""
+        (one,) = self.entries
+        return one
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_reading_is_not_recorded(door: Door, method: str) -> None:
+    door.serve("/api/tasks")
+    for path in ("/api/tasks", "/nothing"):
+        door.ask(method, path)
+    assert door.entries == []
+
+
+def test_who_changed_what_from_where_with_which_outcome(door: Door) -> None:
+    door.serve("/api/tasks", Answering(location="/api/tasks/task-7"))
+    door.ask("POST", "/api/tasks", "ci", remote_addr="192.0.2.7", json={"env": {"A": SECRET}}, params={"a": SECRET})
+    assert door.entry() == AuditEntry(
+        "ci", "submit", "rest", "192.0.2.7", "submit_task", "/api/tasks/task-7", AuditOutcome.OK, "200", ""
+    )
+    assert SECRET not in str(door.entries)
+
+
+def test_the_page_is_a_door_of_its_own(door: Door) -> None:
+    door.serve("/api/workers/{worker_id}/drain")
+    door.ask("POST", "/api/workers/rack-7/drain", "page")
+    one = door.entry()
+    assert (one.actor, one.role, one.door, one.action) == ("ops", "admin", "page", "drain_worker")
+
+
+def test_nobody_in_particular(door: Door) -> None:
+    door.serve("/api/tasks/{task_id}")
+    door.ask("DELETE", "/api/tasks/task-7")
+    assert (door.entry().actor, door.entry().role, door.entry().action) == ("anonymous", None, "cancel_task")
+
+
+def test_an_address_that_a_client_claims_is_not_believed(door: Door) -> None:
+    door.serve("/api/tasks")
+    door.ask("POST", "/api/tasks", headers={"X-Forwarded-For": "203.0.113.1", "Forwarded": "for=203.0.113.1"})
+    assert door.entry().client == "127.0.0.1"
+
+
+@pytest.mark.parametrize("method", ["DELETE", "GET", "HEAD", "POST"])
+def test_a_refusal_is_recorded_whatever_was_asked(door: Door, method: str) -> None:
+    door.serve("/api/tasks")
+    door.ask(method, "/api/tasks", SECRET)
+    one = door.entry()
+    assert (one.outcome, one.status, one.detail) == (AuditOutcome.REFUSED, "401", "this token is not known")
+    assert one.action == {"GET": "list_tasks", "HEAD": "list_tasks", "POST": "submit_task"}.get(method, "(none)")
+    assert SECRET not in str(door.entries)
+
+
+@pytest.mark.parametrize("status", [403, 421, 429])
+def test_every_kind_of_refusal_is_recorded(door: Door, status: int) -> None:
+    door.serve("/telemetry/{worker_id}", Answering(falcon.HTTPError(status, description="so it is")))
+    door.ask("GET", "/telemetry/rack-7", "ci")
+    assert door.entry() == AuditEntry(
+        "ci", "submit", "rest", "127.0.0.1", "get_worker_telemetry", "/telemetry/rack-7", AuditOutcome.REFUSED,
+        str(status), "so it is",
+    )  # fmt: skip
+
+
+def test_who_may_not_is_told_from_who_is_not_known(door: Door) -> None:
+    door.serve("/api/workers/{worker_id}", Answering(role=Role.ADMIN))
+    door.ask("DELETE", "/api/workers/rack-7", "ci")
+    assert (door.entry().actor, door.entry().action, door.entry().status) == ("ci", "forget_worker", "403")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "status", "detail"),
+    [
+        (falcon.HTTPUnprocessableEntity(description=SECRET), "refused", "422", "Unprocessable Entity"),
+        (StoreUnavailable(SECRET), "failed", "503", "Service Unavailable"),
+        (RuntimeError(SECRET), "failed", "500", "Internal Server Error"),
+    ],
+)
+def test_what_went_wrong_is_recorded_without_what_was_sent(
+    door: Door, error: Exception, outcome: str, status: str, detail: str
+) -> None:
+    door.serve("/api/tasks", Answering(error))
+    door.ask("POST", "/api/tasks")
+    one = door.entry()
+    assert (one.outcome, one.status, one.detail) == (outcome, status, detail)
+    assert SECRET not in str(one)
+
+
+def test_what_is_not_there_has_no_name(door: Door) -> None:
+    door.ask("POST", "/admin\x1b[2J\n")
+    assert (door.entry().action, door.entry().status) == ("(none)", "404")
+
+
+def test_a_path_without_fields_goes_before_one_with_them(door: Door) -> None:
+    door.ask("GET", "/telemetry/stream", SECRET)
+    assert door.entry().action == "stream_telemetry"
+
+
+def test_every_operation_that_changes_something_has_its_name(door: Door) -> None:
+    operations = [(route.path, one) for route in ROUTES for one in route.operations if one.method != "GET"]
+    assert len(operations) > 4
+    for path, one in operations:
+        door.entries.clear()
+        door.ask(one.method, path.replace("{", "").replace("}", ""))
+        assert door.entry().action == one.name
+
+
+# /api/audit
+
+
+class Trail:
+    """A trail that answers what it is told, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[AuditQuery] = []
+        self.page = AuditPage([{**entry()._asdict(), "time": 1.5, "repeated": 0}], None)
+        self.error: Exception | None = None
+
+    def read(self, query: AuditQuery) -> AuditPage:
+        self.asked.append(query)
+        if self.error is not None:
+            raise self.error
+        return self.page
+
+
+class Reading:
+    """``/api/audit`` at a fixed time."""
+
+    def __init__(self) -> None:
+        self.trail = Trail()
+        app: falcon.App[Any, Any] = falcon.App()
+        problems.install(app)
+        app.add_route("/api/audit", AuditResource(self.trail, lambda: NOW))
+        self._client = TestClient(app)
+
+    def get(self, query: str = "") -> Result:
+        result: Result = self._client.simulate_get("/api/audit", query_string=query)
+        return result
+
+
+@pytest.fixture
+def reading() -> Reading:
+    return Reading()
+
+
+def test_without_a_query_it_is_the_newest_hundred(reading: Reading) -> None:
+    result = reading.get()
+    assert orjson.loads(result.content) == reading.trail.page.entries
+    assert reading.trail.asked == [AuditQuery(100)]
+    assert "Link" not in result.headers
+
+
+def test_filters_are_handed_on_and_kept_for_the_next_page(reading: Reading) -> None:
+    reading.trail.page = reading.trail.page._replace(next_cursor="0a0b0c0d-12")
+    result = reading.get("since=-1h&actor=worker:a b&action=register&outcome=refused&limit=7&cursor=0a0b0c0d-99")
+    query = AuditQuery(7, NOW - 3600, "worker:a b", "register", AuditOutcome.REFUSED, "0a0b0c0d-99")
+    assert reading.trail.asked == [query]
+    link = result.headers["Link"].partition(">")[0].removeprefix("</api/audit?")
+    reading.get(link)
+    assert reading.trail.asked[-1] == query._replace(cursor="0a0b0c0d-12")
+
+
+@pytest.mark.parametrize(
+    "query", ["outcome=bad", "limit=0", "limit=1001", "since=yesterday", "actor=a&actor=b", "cursor=a b", "who=me"]
+)
+def test_a_query_that_says_something_wrong_is_refused(reading: Reading, query: str) -> None:
+    assert reading.get(query).status_code == 422
+    assert reading.trail.asked == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(InvalidCursor("no"), 422), (AuditUnavailable("no"), 503)])
+def test_a_trail_that_does_not_answer(reading: Reading, error: Exception, status: int) -> None:
+    reading.trail.error = error
+    assert reading.get().status_code == status

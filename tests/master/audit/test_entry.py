@@ -1,0 +1,78 @@
+"""master.audit.entry"""
+
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from master.audit.entry import MOST_CHARACTERS, fields_of, line_of, needle_of
+from tests.master.audit.given import entry
+
+HOSTILE = [
+    'x","outcome":"ok","actor":"root',
+    "a\nb\r\n{}",
+    "\x1b[2J\x1b]0;title\x07\x9b31m",
+    "\u202egnp.exe\u2028\u2029",
+    "\x00\x7f\x85",
+    "\udcff\ud800",
+    "\N{PILE OF POO}" * 300,
+    "\\u000a\\",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("field", ["action", "actor", "client", "detail", "target"])
+def test_whatever_is_in_a_text_an_entry_is_one_line_of_printable_ascii(field: str, text: str) -> None:
+    line = line_of(1.5, entry(**{field: text}))
+    assert line.endswith(b"\n")
+    assert set(line[:-1].decode("ascii")) <= set(string.printable) - set("\t\n\r\x0b\x0c")
+    read = fields_of(line)
+    assert read is not None
+    assert {**read, field: None} == {**entry()._asdict(), field: None, "time": 1.5, "repeated": 0}
+    if len(text) <= MOST_CHARACTERS and text.isascii():
+        assert read[field] == text
+
+
+@given(st.text(max_size=2 * MOST_CHARACTERS))
+def test_a_value_is_found_by_its_needle(text: str) -> None:
+    assert needle_of("actor", text) in line_of(0.0, entry(actor=text))
+
+
+def test_what_is_said_in_one_field_is_not_found_as_another() -> None:
+    line = line_of(0.0, entry(detail='"actor":"root",', target='","actor":"root","'))
+    assert needle_of("actor", "root") not in line
+
+
+def test_a_long_text_is_cut() -> None:
+    read = fields_of(line_of(0.0, entry(target="a" * 10_000)))
+    assert read is not None
+    assert read["target"] == "a" * MOST_CHARACTERS + "…"
+    longest = dict.fromkeys(("actor", "client", "action", "target", "status", "detail"), "\N{PILE OF POO}" * 9_999)
+    assert len(line_of(0.0, entry(**longest))) < 30_000
+
+
+WHOLE = json.loads(line_of(1.0, entry()))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        line_of(1.0, entry())[:-20],
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        json.dumps({**WHOLE, "time": "now"}).encode(),
+        json.dumps({**WHOLE, "actor": None}).encode(),
+        json.dumps({name: value for name, value in WHOLE.items() if name != "status"}).encode(),
+    ],
+)
+def test_what_is_no_entry_is_none(line: bytes) -> None:
+    assert fields_of(line) is None
+
+
+def test_what_somebody_added_to_an_entry_is_left_out() -> None:
+    assert fields_of(json.dumps({**WHOLE, "more": 1}).encode()) == WHOLE

@@ -1,0 +1,32 @@
+"""master.audit.repeats"""
+
+from master.audit.repeats import OTHERS, Repeats
+from tests.master.audit.given import refusal
+
+
+def test_of_equal_refusals_the_first_is_told_and_the_others_together() -> None:
+    repeats = Repeats()
+    told = [repeats.admit(refusal(target=f"/api/tasks/{n}", detail=str(n))) for n in range(5)]
+    assert told == [refusal(target="/api/tasks/0", detail="0"), None, None, None, None]
+    assert repeats.end() == [(refusal(target="/api/tasks/4", detail="4"), 4)]
+
+
+def test_what_came_once_is_told_once() -> None:
+    repeats = Repeats()
+    repeats.admit(refusal())
+    assert repeats.end() == []
+    assert repeats.admit(refusal()) == refusal()
+
+
+def test_refusals_that_differ_in_who_what_or_why_are_told_apart() -> None:
+    repeats = Repeats()
+    differing = [refusal(client="b"), refusal(action="cancel_task"), refusal(status="403"), refusal(actor="ci")]
+    assert [repeats.admit(one) for one in (refusal(), *differing)] == [refusal(), *differing]
+
+
+def test_of_very_many_clients_not_every_one_is_told() -> None:
+    repeats = Repeats(most_kinds=3)
+    told = [repeats.admit(refusal(client=f"192.0.2.{n}", actor=f"guess-{n}")) for n in range(100)]
+    assert [one.client for one in told if one is not None] == ["192.0.2.0", "192.0.2.1", "192.0.2.2", OTHERS]
+    assert [(one.client, one.actor, more) for one, more in repeats.end()] == [(OTHERS, OTHERS, 96)]
+    assert repeats.admit(refusal(client="192.0.2.99")) == refusal(client="192.0.2.99")

@@ -1,0 +1,49 @@
+"""Trails for tests."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from master.audit.trail import AuditTrail
+from master.instruments import Instruments
+from master.instruments.audit import AuditInstruments
+
+MIB = 1024**2
+NOWHERE = Path("/nonexistent/audit.jsonl")
+
+
+def unwritten_trail(instruments: Instruments) -> AuditTrail:
+    """One that takes entries and has no file."""
+    return AuditTrail(NOWHERE, instruments.audit, MIB)
+
+
+class Trail:
+    """A trail with a file in a folder, and what was counted."""
+
+    def __init__(self, path: Path, max_file_bytes: int = MIB, **options: Any) -> None:
+        self.path = path
+        self._registry = CollectorRegistry()
+        self.trail = AuditTrail(path, AuditInstruments(self._registry), max_file_bytes, **options)
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self._registry.get_sample_value(f"fleetpulse_audit_{name}_total", labels)
+
+
+@contextmanager
+def running_trail(path: Path, **options: Any) -> Iterator[Trail]:
+    """Stopped at the end, and so everything is written."""
+    trail = Trail(path, **options)
+    trail.trail.start()
+    try:
+        yield trail
+    finally:
+        trail.trail.stop()
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file, which must all be whole."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -1,0 +1,51 @@
+"""Writes the bill of materials of a master and a worker: requirements/runtime.txt as CycloneDX, with its hashes."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+RUNTIME = Path(__file__).resolve().parent.parent / "requirements" / "runtime.txt"
+SPEC_VERSION = "1.6"
+
+# setup.py says what the distribution is, where cyclonedx-py does not look.
+_ITSELF = """\
+[project]
+name = "fleetpulse"
+version = "{version}"
+description = "Telemetry and Docker tasks for a fleet of machines, made for Prometheus"
+license = {{ text = "Apache-2.0" }}
+"""
+
+
+def write(target: Path) -> None:
+    """Raises ``subprocess.CalledProcessError``. The same lock gives the same file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        itself = Path(folder) / "pyproject.toml"
+        itself.write_text(_ITSELF.format(version=version("fleetpulse")), encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
+            *("--pyproject", str(itself), "--mc-type", "application", "--output-reproducible"),
+            *("--spec-version", SPEC_VERSION, "--output-format", "JSON", "--output-file", str(target)),
+        ]
+        subprocess.run(command, check=True)
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", type=Path, help="the file to write")
+    target: Path = parser.parse_args().target
+    try:
+        write(target)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    print(f"{target} lists what {RUNTIME.name} pins")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
