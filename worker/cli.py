@@ -77,6 +77,7 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     **own: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
+    _hush_grpc()
     from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.identity import InvalidWorkerId  # noqa: PLC0415
 
@@ -189,6 +190,7 @@ def simulate_command(
     **plan: object,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
+    _hush_grpc()
     from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.simulation.run import run_simulation  # noqa: PLC0415
 
@@ -222,6 +224,11 @@ def _configure_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+
+
+def _hush_grpc() -> None:
+    """Before grpc is loaded: its core would write a line for each handshake that fails. The session says it once."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def _target(master: str) -> str:

@@ -17,11 +17,11 @@ from master.pki.authority import Authority
 from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 from tests.certificates import joined, new_authority, shown
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, started_master
+from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, Master, started_master
 from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Stream, Wire, a_heartbeat
-from worker.credentials.bundle import Bundle, new_key, read_bundle, signing_request
+from worker.credentials.bundle import Bundle, new_key, read_bundle, signing_request, write_bundle
 
 pytestmark = pytest.mark.e2e
 
@@ -278,6 +278,18 @@ def test_a_worker_without_a_certificate_says_what_it_lacks(shared: TlsMaster) ->
     worker = shared.worker("plain-1")
     eventually(lambda: "does the master want a certificate" in worker.err)
     assert "plain-1" not in shared.master.workers()
+    worker.send(signal.SIGTERM)
+    worker.wait()
+
+
+def test_a_worker_with_a_certificate_goes_nowhere_without_tls(
+    shared: TlsMaster, processes: Processes, master: Master
+) -> None:
+    write_bundle(shared.folder("secured-1") / "tls.pem", shared.joined("secured-1"))
+    worker = shared.worker("secured-1", None, "--master", master.target)
+    eventually(lambda: "the master does not speak TLS" in worker.err)
+    assert master.workers() == {}
+    assert "ssl_transport_security" not in worker.err
     worker.send(signal.SIGTERM)
     worker.wait()
 
