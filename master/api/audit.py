@@ -85,9 +85,8 @@ class Auditing:
 
 def _target(req: falcon.Request, resp: falcon.Response) -> str:
     """What it was about; what it made, if it made something."""
-    made: str | None = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
-    path: str = req.path
-    return made or path
+    made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
+    return made or req.path
 
 
 def _outcome(status: int) -> AuditOutcome:
@@ -105,4 +104,5 @@ def _detail(resp: falcon.Response) -> str:
             return f"{orjson.loads(resp.data)['detail']}"
         except (orjson.JSONDecodeError, KeyError, TypeError):
             pass  # a page for people
-    return falcon.code_to_http_status(resp.status_code).partition(" ")[2]
+    title: str = falcon.code_to_http_status(resp.status_code).partition(" ")[2]
+    return title
