@@ -59,6 +59,9 @@ class Supervisor:
         database_url = config.store.database_url
         self._environment = os.environ | ({} if database_url is None else {"DATABASE_URL": database_url})
         self._environment["FLEETPULSE_PROMETHEUS_URL"] = config.history.prometheus_url or ""
+        for name in ("task_policy", "secret_key_file"):
+            if settings[name] is not None:
+                self._environment[f"FLEETPULSE_{name.upper()}"] = str(settings[name])
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),

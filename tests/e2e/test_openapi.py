@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from master.api.image import MAX_REPOSITORY_LENGTH
+from proto.image import MAX_REPOSITORY_LENGTH
 from master.api.operations import Operation
 from master.api.routes import ROUTES
 from tests.e2e.jobs import Jobs

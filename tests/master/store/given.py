@@ -7,12 +7,14 @@ from typing import Any
 
 import psycopg
 
+from master.store.sealing import Seal
 from master.store.store import SqlTaskStore
 from master.store.url import parse_database_url
 from master.tasks import transitions
 from master.tasks.ports import Changes
 from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
 from tests.master.fleet import wait_until
+from tests.master.store.seal import SEAL
 from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
@@ -34,9 +36,9 @@ FULL_SPEC = TaskSpec(
 
 
 @contextmanager
-def open_store(database_url: str, **options: Any) -> Iterator[SqlTaskStore]:
+def open_store(database_url: str, *, seal: Seal = SEAL, **options: Any) -> Iterator[SqlTaskStore]:
     make_tables(database_url)
-    store = SqlTaskStore(database_url, **options)
+    store = SqlTaskStore(database_url, seal, **options)
     store.start()
     try:
         yield store

@@ -21,6 +21,7 @@ from tests.master.store.given import (
     save,
     submit,
 )
+from tests.master.store.seal import SEAL
 
 
 def test_a_submitted_task_is_read_back_as_it_was(store: SqlTaskStore) -> None:
@@ -200,7 +201,7 @@ def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
 
 
 def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
-    store = SqlTaskStore(database_url)
+    store = SqlTaskStore(database_url, SEAL)
     store.start()
     task = submit(store, "t1")
     with nothing_can_be_written(database_url):
@@ -215,4 +216,4 @@ def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
 
 def test_a_url_that_is_not_usable_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
-        SqlTaskStore("mysql://user:secret@host/database")
+        SqlTaskStore("mysql://user:secret@host/database", SEAL)
