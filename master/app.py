@@ -61,7 +61,9 @@ class Master:
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
-        self.tasks = TaskService(self._store, self.telemetry, instruments, policy=policy, task_policy=config.task_policy)
+        self.tasks = TaskService(
+            self._store, self.telemetry, instruments, policy=policy, task_policy=config.task_policy
+        )
         self.telemetry.add_observer(self.tasks.workers)
         tiers = history_tiers(config.history)
         self._recorder = Recorder(self._store.history, tiers, instruments, config.terms.inactivity_timeout_seconds)

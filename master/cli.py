@@ -93,7 +93,7 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
         click.option("--task-policy", envvar="FLEETPULSE_TASK_POLICY", show_envvar=True,
-                     type=click.Path(path_type=Path), default=None,
+                     type=click.Path(path_type=Path), default=None, show_default="built-in limits",
                      help="A TOML file that says which tasks are taken. A worker reads one of its own."),
         click.option("--secret-key-file", envvar="FLEETPULSE_SECRET_KEY_FILE", show_envvar=True,
                      type=click.Path(path_type=Path), default=None, show_default="secret.key in the data directory",

@@ -94,7 +94,10 @@ def _is_amount(value: Any) -> bool:
 
 
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "images": (_is_list(_is_pattern), 'a list of patterns of full names, as "docker.io/library/*" or "ghcr.io/team/**"'),
+    "images": (
+        _is_list(_is_pattern),
+        'a list of patterns of full names, as "docker.io/library/*" or "ghcr.io/team/**"',
+    ),
     "digests": (
         _is_list(lambda value: isinstance(value, str) and is_digest(value)),
         "a list of digests, as sha256: and 64 hexadecimal digits",

@@ -18,7 +18,7 @@ from tests.e2e.processes import LOCALHOST, free_port
 from tests.tools import require_tool
 
 USERNAME = "robot"
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 _HTPASSWD = f"{USERNAME}:$2y$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS\n"
 """The same, as bcrypt has it."""
 

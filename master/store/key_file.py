@@ -10,9 +10,7 @@ from master.store.sealing import Seal, new_key
 KEY_NAME = "secret.key"
 
 _MAX_BYTES = 64 * 1024
-_HOW_TO_MAKE = (
-    "openssl rand -base64 32 | tr '+/' '-_' makes a key"  # as URL-safe base64, which Fernet wants
-)
+_HOW_TO_MAKE = "openssl rand -base64 32 | tr '+/' '-_' makes a key"  # as URL-safe base64, which Fernet wants
 
 
 def read_key_file(path: Path) -> Seal:

@@ -17,6 +17,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _AT_ONCE = 1_000
 
+
 def seal_all(engine: Engine, seal: Seal) -> int:
     """How many tasks were changed; each thousand in a transaction of its own, so that being killed harms nothing."""
     count = 0
@@ -39,7 +40,11 @@ def _seal_some(connection: Connection, seal: Seal) -> int:
     changes = []
     for sequence, text, digest in connection.execute(chosen):
         env: dict[str, str] = json.loads(text)
-        sealed = {"sealed": seal.seal(env), "names": list(env), "digest": None if digest is None else seal.digest(digest)}
+        sealed = {
+            "sealed": seal.seal(env),
+            "names": list(env),
+            "digest": None if digest is None else seal.digest(digest),
+        }
         changes.append({"row": sequence, **sealed})
     if changes:
         new = {"env": bindparam("sealed"), "env_names": bindparam("names"), "idempotency_digest": bindparam("digest")}

@@ -144,7 +144,10 @@ def test_the_example_of_the_documentation_is_a_policy_with_every_key() -> None:
         ("\nimages = [\n", "is not TOML: "),
         ("[image]\nallow = []", "line 1: 'image' is not known; known are default_network, digests, images"),
         ("\n\nmax_pid = 5", "line 3: 'max_pid' is not known"),
-        ('require_digest = true\nimages = ["busybox"]', 'line 2: images: expected a list of patterns of full names, as "'),
+        (
+            'require_digest = true\nimages = ["busybox"]',
+            'line 2: images: expected a list of patterns of full names, as "',
+        ),
         ("images = []", "line 1: images: expected a list"),
         ('images = "docker.io/library/*"', "line 1: images: expected a list"),
         ('images = ["docker.io/Library/*"]', "line 1: images: expected"),

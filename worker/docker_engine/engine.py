@@ -47,9 +47,7 @@ _CONFLICT = 409
 class DockerEngine:
     """For one worker, on one asyncio loop. ``environment`` says where Docker is, as for the docker command."""
 
-    def __init__(
-        self, worker_id: str, environment: Mapping[str, str], logins: RegistryLogins | None = None
-    ) -> None:
+    def __init__(self, worker_id: str, environment: Mapping[str, str], logins: RegistryLogins | None = None) -> None:
         """Without ``logins`` those of the docker command are taken, if this user has any."""
         self._worker_id = worker_id
         self._logins = logins

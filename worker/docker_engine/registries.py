@@ -89,18 +89,18 @@ def _registry(name: str) -> str:
 def _login(name: str, entry: Any) -> dict[str, str]:
     server = {"serveraddress": name}
     if not isinstance(entry, dict):
-        raise ValueError(f"auths.{ascii(name)} must be an object")
+        raise ValueError(f"auths.{name!a} must be an object")
     said = {key: value for key, value in entry.items() if isinstance(value, str) and value}
     if tokens := {key: said[key] for key in _TOKENS if key in said}:
         return tokens | server
     if "username" in said and "password" in said:
         return {"username": said["username"], "password": said["password"], **server}
     if "auth" not in said:
-        raise ValueError(f"auths.{ascii(name)} has no auth: a login that a helper program keeps cannot be used")
+        raise ValueError(f"auths.{name!a} has no auth: a login that a helper program keeps cannot be used")
     try:
         username, colon, password = base64.b64decode(said["auth"], validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise ValueError(f"auths.{ascii(name)}.auth is not base64 of USER:PASSWORD") from None
+        raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD") from None
     if not (username and colon):
-        raise ValueError(f"auths.{ascii(name)}.auth is not base64 of USER:PASSWORD")
+        raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD")
     return {"username": username, "password": password, **server}

@@ -96,10 +96,12 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - a defect
             # The attempt must have its one end all the same. What the error says may quote the environment.
             what, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
-            _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)  # noqa: TRY400
+            _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)
             ending = Ending(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
         self.is_running = False
-        _log.info("attempt %s: %s %s", ascii(str(self.key)), pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message)
+        _log.info(
+            "attempt %s: %s %s", ascii(str(self.key)), pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message
+        )
         await self._report(ending.phase, ending).wait()
         self._means.outbox.forget(self.key)
         await self.remove()

@@ -7,7 +7,16 @@ before anything is made. What the contract has no field for, as a mount or a pri
 from proto import fleetpulse_pb2 as pb
 from proto.image import check_image
 from proto.policy import TaskPolicy, Wish, judge, settle
-from proto.rules import MAX_GPUS, MIN_CPU_CORES, MIN_MEMORY_BYTES, USER_RULE, is_env_name, is_gpu_uuid, is_task_id, is_user
+from proto.rules import (
+    MAX_GPUS,
+    MIN_CPU_CORES,
+    MIN_MEMORY_BYTES,
+    USER_RULE,
+    is_env_name,
+    is_gpu_uuid,
+    is_task_id,
+    is_user,
+)
 from worker.tasks.engine import AttemptKey, ContainerSpec, EngineError
 
 _NETWORKS: dict[int, str | None] = {
