@@ -108,7 +108,7 @@ def _check_digest(digest: str) -> None:
 
 
 class Reference(NamedTuple):
-    """A well-formed reference in full, as Docker understands it: ``busybox`` is ``docker.io/library/busybox:latest``."""
+    """A reference in full, as Docker understands it: ``busybox`` is ``docker.io/library/busybox:latest``."""
 
     registry: str
     path: str

@@ -26,17 +26,21 @@ class PolicyError(Exception):
 def read_policy(path: Path) -> TaskPolicy:
     """Raises ``PolicyError``, which names the file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise PolicyError(f"has more than {MAX_FILE_BYTES} bytes")
-        return parse_policy(content.decode())
+        return parse_policy(_text_of(path))
     except OSError as error:
         raise PolicyError(f"task policy {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise PolicyError(f"task policy {path}: is not UTF-8") from error
     except PolicyError as error:
         raise PolicyError(f"task policy {path}: {error}") from error
+
+
+def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise PolicyError(f"has more than {MAX_FILE_BYTES} bytes")
+    return content.decode()
 
 
 def parse_policy(text: str) -> TaskPolicy:
@@ -96,7 +100,7 @@ def _is_amount(value: Any) -> bool:
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": (
         _is_list(_is_pattern),
-        'a list of patterns of full names, as "docker.io/library/*" or "ghcr.io/team/**"',
+        'a list of patterns of full names, as "docker.io/library/*"',
     ),
     "digests": (
         _is_list(lambda value: isinstance(value, str) and is_digest(value)),

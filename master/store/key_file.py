@@ -1,4 +1,4 @@
-"""The file with the key that seals environments: one key a line, the first of which seals. For its owner's eyes only."""
+"""The file with the key that seals environments, for its owner alone: one key a line, the first of which seals."""
 
 import os
 import stat

@@ -72,7 +72,9 @@ class LogSlice(NamedTuple):
 
 
 class TaskStore(Protocol):
-    """Keeps tasks. Only ``load_live`` gives the values of environments; elsewhere a mark stands for each. What was handed over is written in the order in which it was handed over.
+    """Keeps tasks. What was handed over is written in the order in which it was handed over.
+
+    Only ``load_live`` gives the values of environments; elsewhere a mark stands for each.
 
     Everything that waits raises ``StoreUnavailable`` when the store does not answer, having changed nothing.
     """

@@ -113,7 +113,8 @@ class TaskService:
     def submit(self, spec: TaskSpec, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
         """Wait until the task is durable; the task, and whether it is new or that of an earlier request with the key.
 
-        Raises ``TaskRefused``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task then.
+        Raises ``TaskRefused``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task
+        then.
         """
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")

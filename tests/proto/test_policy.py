@@ -146,7 +146,7 @@ def test_the_example_of_the_documentation_is_a_policy_with_every_key() -> None:
         ("\n\nmax_pid = 5", "line 3: 'max_pid' is not known"),
         (
             'require_digest = true\nimages = ["busybox"]',
-            'line 2: images: expected a list of patterns of full names, as "',
+            "line 2: images: expected a list of patterns of full names",
         ),
         ("images = []", "line 1: images: expected a list"),
         ('images = "docker.io/library/*"', "line 1: images: expected a list"),

@@ -75,7 +75,7 @@ def _logins(content: bytes) -> Mapping[str, dict[str, str]]:
         raise ValueError("is not UTF-8") from None
     auths = config.get("auths") if isinstance(config, dict) else None
     if not isinstance(auths, dict):
-        raise ValueError('must be an object with "auths" in it, as docker login writes it')
+        raise ValueError('must be an object with "auths" in it, as docker login writes it')  # noqa: TRY004 - one kind
     return {_registry(name): _login(name, entry) for name, entry in auths.items()}
 
 
@@ -89,7 +89,7 @@ def _registry(name: str) -> str:
 def _login(name: str, entry: Any) -> dict[str, str]:
     server = {"serveraddress": name}
     if not isinstance(entry, dict):
-        raise ValueError(f"auths.{name!a} must be an object")
+        raise ValueError(f"auths.{name!a} must be an object")  # noqa: TRY004 - one kind
     said = {key: value for key, value in entry.items() if isinstance(value, str) and value}
     if tokens := {key: said[key] for key in _TOKENS if key in said}:
         return tokens | server

@@ -99,9 +99,7 @@ class Attempt:
             _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)
             ending = Ending(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
         self.is_running = False
-        _log.info(
-            "attempt %s: %s %s", ascii(str(self.key)), pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message
-        )
+        _log.info("attempt %s: %s %s", self.key, pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message)
         await self._report(ending.phase, ending).wait()
         self._means.outbox.forget(self.key)
         await self.remove()

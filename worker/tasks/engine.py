@@ -60,7 +60,8 @@ class AttemptKey(NamedTuple):
         return pb.AttemptId(task_id=self.task_id, attempt=self.attempt)
 
     def __str__(self) -> str:
-        return f"{self.task_id}/{self.attempt}"
+        """For a log: a master may send any id."""
+        return f"{ascii(self.task_id)[1:-1]}/{self.attempt}"
 
 
 class ContainerSpec(NamedTuple):

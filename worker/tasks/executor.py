@@ -173,7 +173,7 @@ class Executor:
             spec = admitted(order, self._policy)
         except OrderRefused as error:
             refusal = error
-        _log.info("attempt %s begins: %s", ascii(str(key)), ascii(order.docker_image[:MAX_IMAGE_LENGTH]))
+        _log.info("attempt %s begins: %s", key, ascii(order.docker_image[:MAX_IMAGE_LENGTH]))
         self._live(Attempt(self._means, key, spec=spec, found=None, refusal=refusal))
 
     def _stop(self, order: pb.StopTask) -> None:

@@ -1,7 +1,7 @@
 """What a master may have this worker run. Pure.
 
-A master is believed in nothing here: what is not well-formed, or what the worker's own policy does not allow, is refused
-before anything is made. What the contract has no field for, as a mount or a privilege, cannot be asked for at all.
+A master is believed in nothing here: what is not well-formed, or what the worker's own policy does not allow, is
+refused before anything is made. What the contract has no field for, as a mount, cannot be asked for at all.
 """
 
 from proto import fleetpulse_pb2 as pb

@@ -78,7 +78,9 @@ def test_what_is_said_is_kept() -> None:
 
 def test_every_rule_that_is_broken_is_named() -> None:
     policy = TaskPolicy(images=("ghcr.io/**",), networks=("none",), read_only_root="forced")
-    with pytest.raises(OrderRefused, match="by its rule images, read_only_root, networks: docker_image is docker.io/"):
+    with pytest.raises(
+        OrderRefused, match=r"by its rule images, read_only_root, networks: docker_image is docker\.io/"
+    ):
         admitted(order_with(read_only=False, network=pb.NETWORK_BRIDGE), policy)
 
 
