@@ -29,8 +29,8 @@ _NETWORKS: dict[int, str | None] = {
 class OrderRefused(EngineError):
     """The message names the rule; no value of the environment is in it."""
 
-    def __init__(self, rule: str, message: str) -> None:
-        super().__init__(f"this worker refuses it by its rule {rule}: {message}", "policy_refused")
+    def __init__(self, rule: str, message: str, reason: str = "policy_refused") -> None:
+        super().__init__(f"this worker refuses it by its rule {rule}: {message}", reason)
 
 
 def admitted(order: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
@@ -73,7 +73,7 @@ def _check_form(order: pb.StartTask) -> None:
     try:
         check_image(order.docker_image)
     except ValueError as error:
-        raise OrderRefused("docker_image", f"the reference {error}") from error
+        raise OrderRefused("docker_image", f"the reference {error}", "image_invalid") from error
     if not all(map(is_env_name, order.env)):
         raise OrderRefused("env", "each name must be ASCII letters, digits and '_', no digit first")
     if any("\0" in text for text in (*order.command, *order.env.values())):
