@@ -55,7 +55,7 @@ def parse_policy(text: str) -> TaskPolicy:
         accepts, expected = _KEYS[key]
         if not accepts(value):
             raise PolicyError(f"{_line(text, key)}{key}: expected {expected}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return _coherent(text, TaskPolicy(**values))
 
 

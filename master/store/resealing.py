@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sqlite3
+from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 
@@ -47,7 +48,11 @@ def _seal_some(connection: Connection, seal: Seal) -> int:
         }
         changes.append({"row": sequence, **sealed})
     if changes:
-        new = {"env": bindparam("sealed"), "env_names": bindparam("names"), "idempotency_digest": bindparam("digest")}
+        new: dict[str, Any] = {
+            "env": bindparam("sealed"),
+            "env_names": bindparam("names"),
+            "idempotency_digest": bindparam("digest"),
+        }
         connection.execute(update(tasks).where(tasks.c.sequence == bindparam("row")).values(new), changes)
     return len(changes)
 

@@ -6,7 +6,7 @@ from master.store.sealing import Seal, new_key
 from master.tasks.records import AttemptStatus, TaskStatus
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
-from tests.master.tasks.party import Party, running_party
+from tests.master.tasks.party import Desk, Party, running_party
 
 OTHER = Seal([new_key()])
 ENV = {"TOKEN": "hunter2"}
@@ -40,7 +40,7 @@ def test_what_runs_runs_on_and_is_not_tried_again(tmp_path: Path) -> None:
         desk.run(good)
         desk.run(bad)
     with running_party(tmp_path, seal=OTHER) as party:
-        desk = party.worker()
+        desk = Desk(party, "rack-7", 4.0, ())
         desk.register((good, 1), (bad, 1))
         assert {kept.id.task_id for kept in desk.kept} == {good, bad}
         desk.report(good, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
