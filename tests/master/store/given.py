@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from master.store.rows import HIDDEN
 from master.store.sealing import Seal
 from master.store.store import SqlTaskStore
 from master.store.url import parse_database_url
@@ -32,6 +33,9 @@ FULL_SPEC = TaskSpec(
     timeout_seconds=1.5,
     labels={"team": "vision"},
     constraints={"zone": ("a", "b")},
+    read_only=False,
+    user="1000:1000",
+    network="none",
 )
 
 
@@ -54,6 +58,11 @@ def of(*changes: transitions.Change | None) -> Changes:
         tuple(change.attempt for change in known if change.attempt is not None),
         tuple(event for change in known for event in change.events),
     )
+
+
+def as_read(task: Task) -> Task:
+    """What a read gives of it: with a mark for each value of its environment."""
+    return task._replace(spec=task.spec._replace(env=dict.fromkeys(task.spec.env, HIDDEN)))
 
 
 def submit(store: SqlTaskStore, task_id: str, spec: TaskSpec = TaskSpec("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable
