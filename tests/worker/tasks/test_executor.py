@@ -439,10 +439,14 @@ def test_every_reason_is_one_of_the_contract() -> None:
     run(test())
 
 
+THOUGHT = "never thought of"
+"""Here, so that no traceback quotes it with its line."""
+
+
 def test_a_defect_is_an_end_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
     class BrokenEngine(SimulatedEngine):
         async def start(self, container_id: str) -> None:
-            raise RuntimeError(" ".join(("never", "thought", "of")))  # not as the traceback quotes it
+            raise RuntimeError(THOUGHT)
 
     async def test() -> None:
         async with executor_on(BrokenEngine(random.Random(1))) as master:
