@@ -46,6 +46,7 @@ from master.pki.authority import Authority
 from master.prometheus.client import PrometheusClient
 from master.prometheus.history import PrometheusHistory
 from master.rpc.server import RpcServer, Tls
+from master.store.key_file import own_key_file, read_key_file
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
 from master.store.store import SqlTaskStore
@@ -77,7 +78,9 @@ class Master:
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
-        self.tasks = TaskService(self._store, self.telemetry, instruments, policy=policy)
+        self.tasks = TaskService(
+            self._store, self.telemetry, instruments, policy=policy, task_policy=config.task_policy
+        )
         self.telemetry.add_observer(self.tasks.workers)
         tiers = history_tiers(config.history)
         self._recorder = Recorder(self._store.history, tiers, instruments, config.terms.inactivity_timeout_seconds)
@@ -150,9 +153,10 @@ def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
 
 def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     """The store that the settings name. Raises ``ConfigError`` when it is not to be had."""
-    counts = instruments.tasks
+    counts, key_file = instruments.tasks, config.secret_key_file
     return SqlTaskStore(
         config.database_url or default_url(config.data_dir),
+        own_key_file(config.data_dir) if key_file is None else read_key_file(key_file),
         retention=Retention(config.log_retention_seconds, config.task_retention_seconds),
         observer=StoreObserver(
             committed=lambda seconds, _writes: counts.store_commit.observe(seconds),

@@ -22,6 +22,8 @@ from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
 from master.pki import workers_need_certificates
 from master.up import Supervisor
+from proto.policy import TaskPolicy
+from proto.policy_file import PolicyError, read_policy
 
 COMMANDS_GROUP = "fleetpulse.commands"
 _LEAST_AUDIT_FILE_BYTES = 4096
@@ -106,6 +108,12 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="At this size a file of the audit trail is full; the newest five full ones are kept."),
         click.option("--placement", envvar="FLEETPULSE_PLACEMENT", default="best-fit", show_default=True,
                      show_envvar=True, help="Which policy decides where tasks run: the name of an installed one."),
+        click.option("--task-policy", envvar="FLEETPULSE_TASK_POLICY", show_envvar=True,
+                     type=click.Path(path_type=Path), default=None, show_default="built-in limits",
+                     help="A TOML file that says which tasks are taken. A worker reads one of its own."),
+        click.option("--secret-key-file", envvar="FLEETPULSE_SECRET_KEY_FILE", show_envvar=True,
+                     type=click.Path(path_type=Path), default=None, show_default="secret.key in the data directory",
+                     help="What seals the values of tasks' environments in the database; mode 0600."),
         click.option("--grafana-url", envvar="FLEETPULSE_GRAFANA_URL", default="", show_default="none",
                      show_envvar=True, help="Where Grafana with the dashboards is, for links from the page."),
         click.option("--history-retention", envvar="FLEETPULSE_HISTORY_RETENTION", default="24h", show_default=True,
@@ -179,10 +187,11 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             ),
             grafana_url=config.parse_link("FLEETPULSE_GRAFANA_URL", settings["grafana_url"]),
             placement=_placement(settings["placement"]),
+            task_policy=TaskPolicy() if settings["task_policy"] is None else read_policy(settings["task_policy"]),
         )
         has_tokens = bool(_token_file(master_config).read())
         return config.check_exposure(master_config, has_tokens=has_tokens, has_worker_tls=master_config.tls is not None)
-    except (ConfigError, TokenFileError) as error:
+    except (ConfigError, PolicyError, TokenFileError) as error:
         raise click.UsageError(str(error)) from error
 
 
@@ -246,9 +255,19 @@ def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
     return config.StoreConfig(
         data_dir=settings["data_dir"],
         database_url=database_url,
+        secret_key_file=_key_file(settings["secret_key_file"]),
         log_retention_seconds=config.parse_duration("FLEETPULSE_LOG_RETENTION", settings["log_retention"]),
         task_retention_seconds=config.parse_duration("FLEETPULSE_TASK_RETENTION", settings["task_retention"]),
     )
+
+
+def _key_file(path: Path | None) -> Path | None:
+    """One that can be used. Raises ``ConfigError``."""
+    if path is not None:
+        from master.store.key_file import read_key_file  # noqa: PLC0415 - heavy, and mostly not needed
+
+        read_key_file(path)
+    return path
 
 
 @click.command("master")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from master.errors import ConfigError
+from proto.policy import TaskPolicy
 
 LOOPBACK = "127.0.0.1"
 BEST_FIT = "best-fit"
@@ -47,6 +48,9 @@ class StoreConfig(NamedTuple):
     data_dir: Path
     database_url: str | None = None
     """``None``: a SQLite file in ``data_dir``."""
+
+    secret_key_file: Path | None = None
+    """What seals the values of environments; ``None``: a file in ``data_dir``, made when it is not there."""
 
     log_retention_seconds: float = 7 * 24 * 3600.0
     task_retention_seconds: float = 90 * 24 * 3600.0
@@ -111,6 +115,9 @@ class MasterConfig(NamedTuple):
 
     placement: str = BEST_FIT
     """Which policy decides where tasks run; see ``tasks.policies``."""
+
+    task_policy: TaskPolicy = TaskPolicy()
+    """Which tasks are taken at all."""
 
     tls: TlsConfig | None = None
     """``None``: there is no CA, and workers come without TLS."""

@@ -12,6 +12,7 @@
     ├── UnknownWorker            no worker has this id
     ├── WorkerStillActive        the worker beats, so it cannot be forgotten
     ├── UnknownTask              no task has this id
+    ├── TaskRefused              the policy of the master does not allow the task
     ├── TaskAlreadyFinished      the task has ended, so it cannot be cancelled
     ├── IllegalTransition        a task or an attempt cannot go from where it is to there; a bug
     ├── StaleReport              a worker speaks of an attempt that is not its own any more
@@ -38,7 +39,10 @@ Each adapter maps the tree to its own status codes in one table: ``rpc.status`` 
 ``reason`` is the short, bounded word under which an error is counted on ``/metrics``.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from proto.policy import Refusal
 
 
 class FleetPulseError(Exception):
@@ -119,6 +123,16 @@ class UnknownTask(FleetPulseError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"no task has the id {task_id!r}")
         self.task_id = task_id
+
+
+class TaskRefused(FleetPulseError):
+    """The policy of the master does not allow the task."""
+
+    reason = "task_refused"
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        super().__init__("; ".join(map(str, refusals)))
+        self.refusals = tuple(refusals)
 
 
 class TaskAlreadyFinished(FleetPulseError):

@@ -70,6 +70,9 @@ class Supervisor:
         # Under the name that settings have; as flags they are --tls-name and --join-port.
         self._environment["FLEETPULSE_TLS_NAMES"] = settings["tls_names"]
         self._environment["JOIN_PORT"] = "" if tls is None else str(tls.join)
+        for name in ("task_policy", "secret_key_file"):
+            if settings[name] is not None:
+                self._environment[f"FLEETPULSE_{name.upper()}"] = str(settings[name])
         self._commands = {
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),

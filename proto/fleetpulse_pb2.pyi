@@ -43,6 +43,26 @@ CUSTOM_TYPE_GAUGE: CustomType.ValueType  # 1
 CUSTOM_TYPE_COUNTER: CustomType.ValueType  # 2
 Global___CustomType: _TypeAlias = CustomType  # noqa: Y015
 
+class _Network:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NetworkEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Network.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NETWORK_UNSPECIFIED: _Network.ValueType  # 0
+    NETWORK_NONE: _Network.ValueType  # 1
+    """The loopback device alone."""
+    NETWORK_BRIDGE: _Network.ValueType  # 2
+
+class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
+    """What a container is connected to. There is no value for the host's network, nor for that of another container."""
+
+NETWORK_UNSPECIFIED: Network.ValueType  # 0
+NETWORK_NONE: Network.ValueType  # 1
+"""The loopback device alone."""
+NETWORK_BRIDGE: Network.ValueType  # 2
+Global___Network: _TypeAlias = Network  # noqa: Y015
+
 class _AttemptPhase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1030,6 +1050,9 @@ class StartTask(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     docker_image: _builtins.str
     cpu_cores: _builtins.float
     memory_bytes: _builtins.int
@@ -1038,6 +1061,13 @@ class StartTask(_message.Message):
     log_limit_bytes: _builtins.int
     """Of output that is kept; what comes after is dropped, with a mark."""
     name: _builtins.str
+    read_only: _builtins.bool
+    """Absent, empty or unspecified: as the worker's own rules for tasks have it. Nothing here can ask for privileges, a
+    mount, a device that is no GPU, or a namespace of the host; and what is asked for the worker's rules may refuse.
+    """
+    user: _builtins.str
+    """USER or USER:GROUP, as USER_RULE in proto/rules.py has it."""
+    network: Global___Network.ValueType
     @_builtins.property
     def id(self) -> Global___AttemptId: ...
     @_builtins.property
@@ -1063,13 +1093,21 @@ class StartTask(_message.Message):
         timeout_seconds: _builtins.float | None = ...,
         log_limit_bytes: _builtins.int = ...,
         name: _builtins.str = ...,
+        read_only: _builtins.bool | None = ...,
+        user: _builtins.str = ...,
+        network: Global___Network.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "id", b"id", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_read_only", b"_read_only", "_timeout_seconds", b"_timeout_seconds", "id", b"id", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "command", b"command", "cpu_cores", b"cpu_cores", "docker_image", b"docker_image", "env", b"env", "gpu_uuids", b"gpu_uuids", "id", b"id", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "name", b"name", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_only", b"_read_only", "_timeout_seconds", b"_timeout_seconds", "command", b"command", "cpu_cores", b"cpu_cores", "docker_image", b"docker_image", "env", b"env", "gpu_uuids", b"gpu_uuids", "id", b"id", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "name", b"name", "network", b"network", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__read_only: _TypeAlias = _typing.Literal["read_only"]  # noqa: Y015
+    _WhichOneofArgType__read_only: _TypeAlias = _typing.Literal["_read_only", b"_read_only"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__read_only) -> _WhichOneofReturnType__read_only | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
 
 Global___StartTask: _TypeAlias = StartTask  # noqa: Y015

@@ -20,6 +20,27 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 
 MAX_LOG_CHUNK_BYTES = 64 * 1024
 
+ENV_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,254}"
+"""Of a variable in a task's environment."""
+
+_ENV_NAME = re.compile(ENV_NAME_PATTERN, re.ASCII)
+
+MIN_CPU_CORES = 0.01
+MIN_MEMORY_BYTES = 6 * 1024 * 1024
+"""Docker refuses less of either, and takes 0 for no limit."""
+
+MAX_GPUS = 64
+"""Of one task."""
+
+USER_PATTERN = r"(?:[0-9]{1,10}|[a-z_][a-z0-9_-]{0,31})(?::(?:[0-9]{1,10}|[a-z_][a-z0-9_-]{0,31}))?"
+MAX_USER_ID = 2**31 - 1
+USER_RULE = f"USER or USER:GROUP, each a number up to {MAX_USER_ID} or a name of 1 to 32 of a-z, 0-9, '_' and '-'"
+_USER = re.compile(USER_PATTERN, re.ASCII)
+
+TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_TASK_ID = re.compile(TASK_ID_PATTERN, re.ASCII)
+_GPU_UUID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/_-]{1,90}", re.ASCII)
+
 MAX_CUSTOM_METRICS = 64
 """Entries of ``Heartbeat.custom``: own metrics, counted once for each set of label names."""
 
@@ -59,6 +80,7 @@ ATTEMPT_REASONS = frozenset(
         "container_gone",  # somebody else removed the container
         "disk_full",  # no space is left for the image or the container
         "docker_unavailable",  # the engine did not answer for too long
+        "policy_refused",  # the worker's own rules for tasks do not allow it; the message names the rule
         "no_task_support",  # the worker runs no tasks
         "stopped",  # ended by a StopTask
     }
@@ -69,6 +91,27 @@ ATTEMPT_REASONS = frozenset(
 def is_worker_id(text: str) -> bool:
     """Whether ``text`` is a well-formed worker id; the rule in words is ``WORKER_ID_RULE``."""
     return _WORKER_ID.fullmatch(text) is not None
+
+
+def is_task_id(text: str) -> bool:
+    """Whether ``text`` can name a task: a part of a container's name, and a word in a log."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
+def is_env_name(text: str) -> bool:
+    """Whether a variable in a task's environment may have this name."""
+    return _ENV_NAME.fullmatch(text) is not None
+
+
+def is_gpu_uuid(text: str) -> bool:
+    """Whether ``text`` names one device, and not ``all`` of them."""
+    return _GPU_UUID.fullmatch(text) is not None
+
+
+def is_user(text: str) -> bool:
+    """Whether a container can run as this; the rule in words is ``USER_RULE``."""
+    numbers = (int(part) for part in text.split(":") if part.isascii() and part.isdigit())
+    return _USER.fullmatch(text) is not None and all(number <= MAX_USER_ID for number in numbers)
 
 
 def is_custom_name(name: str, *, is_counter: bool) -> bool:

@@ -20,6 +20,7 @@ packages_of() {
         wrk) echo wrk libluajit-5.1-2 ;;
         jq) echo jq libjq1 libonig5 ;;
         dockerd) echo docker.io containerd runc tini libdevmapper1.02.1 libseccomp2 ;;
+        docker-registry) echo docker-registry ;;
         busybox) echo busybox-static ;;
         postgres) packages_of_postgres ;;
         chromium) packages_of_chromium ;;
@@ -32,7 +33,7 @@ programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgate
     prometheus-node-exporter wrk jq postgres chromium docker-compose)
 # A Docker Engine and what it runs need root, and so does nothing else here. iptables gives containers their name server.
 if ((EUID == 0)); then
-    programs+=(dockerd busybox debootstrap iptables-nft)
+    programs+=(dockerd docker-registry busybox debootstrap iptables-nft)
 fi
 
 # Of whatever version this release of Debian has, and those of its many libraries that the machine lacks. Not LLVM's,

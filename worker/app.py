@@ -18,6 +18,7 @@ import pynvml
 
 from proto import fleetpulse_pb2 as pb
 from proto.join import JoinToken
+from proto.policy import TaskPolicy
 from worker.capacity import machine_capacity
 from worker.collectors.cpu import CpuCollector
 from worker.collectors.custom.sources import OwnMetrics, own_collectors
@@ -58,6 +59,9 @@ class WorkerConfig(NamedTuple):
     """Where a certificate is to be had, if one is needed."""
 
     join_token: JoinToken | None = None
+    task_policy: TaskPolicy = TaskPolicy()
+    registry_config: Path | None = None
+    """A file with logins at registries; without one those of the docker command."""
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -153,8 +157,10 @@ async def _tasks(config: WorkerConfig, worker_id: str) -> AsyncIterator[Tasks]:
         yield NoTasks("tasks are switched off on this worker")
         return
     from worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
+    from worker.docker_engine.registries import RegistryLogins  # noqa: PLC0415
 
-    executor = Executor(DockerEngine(worker_id, config.docker))
+    logins = None if config.registry_config is None else RegistryLogins(config.registry_config)
+    executor = Executor(DockerEngine(worker_id, config.docker, logins), config.task_policy)
     executor.open()
     try:
         yield executor

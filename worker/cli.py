@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import platformdirs
 
+from proto.policy import TaskPolicy
+from proto.policy_file import PolicyError, read_policy
 from proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
 from worker.credentials import BUNDLE_NAME, CredentialsError
 from worker.join_flags import door_from, join_options, token_from
@@ -63,6 +65,20 @@ _master_option = click.option(
     help="Run Docker containers for the master, or only report telemetry.",
 )
 @join_options
+@click.option(
+    "--task-policy",
+    envvar="FLEETPULSE_TASK_POLICY",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="A TOML file that says what tasks may run here, whatever the master says.",
+)
+@click.option(
+    "--registry-config",
+    envvar="FLEETPULSE_REGISTRY_CONFIG",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="A file as docker login writes it, mode 0600: logins for pulls.",
+)
 @own_metrics_options
 def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     master: str,
@@ -74,6 +90,8 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     join_token: str | None,
     join_file: Path | None,
     join_address: str | None,
+    task_policy: Path | None,
+    registry_config: Path | None,
     **own: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
@@ -95,9 +113,11 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
                 own_metrics=own_metrics_from(os.environ, **own),
                 join=door_from(join_address, target),
                 join_token=token_from(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
+                task_policy=TaskPolicy() if task_policy is None else read_policy(task_policy),
+                registry_config=_registry_config(registry_config),
             )
         )
-    except InvalidWorkerId as error:
+    except (InvalidWorkerId, PolicyError) as error:
         raise click.UsageError(str(error)) from error
     except CredentialsError as error:
         raise click.ClickException(str(error)) from error
@@ -218,6 +238,18 @@ def simulate_command(
 def docker_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment that says where Docker is."""
     return {name: value for name, value in environment.items() if name.startswith("DOCKER_")}
+
+
+def _registry_config(path: Path | None) -> Path | None:
+    """One that can be used; so that a wrong one is one line and no start. Raises ``click.UsageError``."""
+    if path is not None:
+        from worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
+
+        try:
+            RegistryLogins(path)
+        except RegistryConfigError as error:
+            raise click.UsageError(str(error)) from error
+    return path
 
 
 def _configure_logging(level: str) -> None:

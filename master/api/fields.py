@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from master.api.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, check_image
+from proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, check_image
+from proto.rules import ENV_NAME_PATTERN, USER_PATTERN, USER_RULE, is_user
 
 MAX_WORDS = 4096
 MAX_ENTRIES = 1000
@@ -31,7 +32,7 @@ MIN_CPU_CORES = 0.01
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600.0
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_ENV_NAME = re.compile(ENV_NAME_PATTERN)
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _CONTROL = re.compile(f"[{_CONTROLS}]")
@@ -67,6 +68,12 @@ def _env_name(name: str) -> str:
     if not _ENV_NAME.fullmatch(name):
         raise ValueError("must be 1 to 255 ASCII letters, digits and '_', no digit first")
     return name
+
+
+def _user(user: str) -> str:
+    if not is_user(user):
+        raise ValueError(f"must be {USER_RULE}")
+    return user
 
 
 def _label_name(name: str) -> str:
@@ -140,6 +147,9 @@ Image = Annotated[
 ]
 Name = Annotated[str, Field(max_length=128, json_schema_extra={"format": "printable"}), AfterValidator(_line)]
 Line = Annotated[str, Field(max_length=256, json_schema_extra={"format": "printable"}), AfterValidator(_line)]
+User = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^{USER_PATTERN}$", "format": "user"}), AfterValidator(_user)
+]
 Text = Annotated[
     str,
     Field(json_schema_extra={"pattern": _TEXT_PATTERN, "maxLength": MAX_STRING_BYTES}),

@@ -20,7 +20,8 @@ class TaskService(Protocol):
     """``master.tasks.service`` as REST sees it. Every method may raise ``StoreUnavailable``."""
 
     def submit(self, spec: TaskSpec, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
-        """Wait until the task is durable; whether it is new. Raises ``IdempotencyConflict``, ``MasterStopping``."""
+        """Wait until the task is durable; whether it is new. Raises ``TaskRefused``,
+        ``IdempotencyConflict``, ``MasterStopping``."""
         ...
 
     def cancel(self, task_id: str) -> Task:

@@ -7,7 +7,7 @@ import falcon
 import orjson
 
 from master import errors
-from master.api.invalid import InvalidRequest
+from master.api.invalid import FieldError, InvalidRequest
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.FleetFull: 503,
     errors.MasterStopping: 503,
     errors.UnknownTask: 404,
+    errors.TaskRefused: 422,
     errors.TaskAlreadyFinished: 409,
     errors.IdempotencyConflict: 409,
     errors.LogExpired: 410,
@@ -30,6 +31,9 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.AuditUnavailable: 503,
     errors.StoreUnavailable: 503,
 }
+
+POLICY_RULE = "the task policy's rule"
+"""Stands before the rule that a submit breaks."""
 
 RETRY_AFTER_SECONDS = 5
 """What a 503 asks for: by then another web process may be there, or the store."""
@@ -43,6 +47,8 @@ def install(app: "falcon.App[Any, Any]") -> None:
 
 
 def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPulseError, _params: Any) -> None:
+    if isinstance(error, errors.TaskRefused):
+        raise InvalidRequest([FieldError(r.field, f"{r.message} ({POLICY_RULE} {r.rule})") for r in error.refusals])
     status = STATUS_BY_ERROR.get(type(error), 500)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
     raise falcon.HTTPError(status, description=str(error), headers=headers) from error

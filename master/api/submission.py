@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ from master.api.fields import (
     Image,
     Labels,
     Name,
+    User,
     Whole,
     WholeGpus,
 )
@@ -72,6 +73,14 @@ class TaskSubmission(BaseModel):
     constraints: Constraints = {}
     """Labels of a worker, each with the value, or the values, that it may have; `worker_id` counts as a label."""
 
+    read_only: bool | None = None
+    """Whether the container's root filesystem is read-only. Null, here and below: as the policies of the master and of
+    the worker have it."""
+    user: User | None = None
+    """Whom the command runs as: USER or USER:GROUP, each a number or a name in the image."""
+    network: Literal["none", "bridge"] | None = None
+    """What the container is connected to: nothing but itself, or Docker's bridge."""
+
     def spec(self) -> TaskSpec:
         """What was asked for, as the rest of the master knows it."""
         return TaskSpec(
@@ -87,6 +96,9 @@ class TaskSubmission(BaseModel):
             timeout_seconds=self.timeout_seconds,
             labels=MappingProxyType(self.labels),
             constraints=MappingProxyType({name: tuple(values) for name, values in self.constraints.items()}),
+            read_only=self.read_only,
+            user=self.user,
+            network=self.network,
         )
 
 

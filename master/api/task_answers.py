@@ -1,6 +1,6 @@
 """What is answered about tasks, as types. They describe answers; tests hold real answers to them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,10 @@ class Task(_Outcome):
     timeout_seconds: float | None
     labels: dict[str, str]
     constraints: dict[str, list[str]]
+    read_only: bool | None
+    """With what the master's policy adds; null: the worker's policy decides. So for the next two."""
+    user: str | None
+    network: Literal["none", "bridge"] | None
 
 
 class Attempt(_Outcome):

@@ -40,6 +40,9 @@ def task_view(task: Task, attempt: Attempt | None, queue_reason: str | None) -> 
         "timeout_seconds": spec.timeout_seconds,
         "labels": dict(spec.labels),
         "constraints": {name: list(values) for name, values in spec.constraints.items()},
+        "read_only": spec.read_only,
+        "user": spec.user,
+        "network": spec.network,
     }
 
 

@@ -47,6 +47,9 @@ class SubmitCommand(ConsoleCommand):
     "--constraint", "constraints", multiple=True, metavar="LABEL=VALUE",
     help="Only on workers with this label; worker_id is one. Repeated for one label: any of its values.",
 )  # fmt: skip
+@click.option("--read-only/--read-write", default=None, help="Its root filesystem.  [default: as the policies say]")
+@click.option("--user", help="USER or USER:GROUP that it runs as.  [default: as the policies say]")
+@click.option("--network", type=click.Choice(("none", "bridge")), help="Its network.  [default: as the policies say]")
 @click.option("--idempotency-key", help="Submits with the same key are one task.  [default: a new one]")
 @click.option("--wait", "waits", is_flag=True, help="Print its log as it comes, and end with its exit code.")
 @click.option("--raw", is_flag=True, help="With --wait: pass escape sequences on to the terminal, too.")

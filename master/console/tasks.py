@@ -142,6 +142,7 @@ def _lines(task: Task, now: float) -> list[tuple[str, Cell | str]]:
         ("priority", values.number(task.get("priority"))),
         ("timeout", values.duration(task.get("timeout_seconds"))),
         ("env", values.text(" ".join(task.get("env") or {}))),
+        ("confinement", _confinement(task)),
         ("labels", values.labels(task.get("labels"))),
         ("constraints", values.labels(task.get("constraints"))),
         ("submitted", f"{values.age(task.get('created_at'), now)} ago"),
@@ -152,6 +153,13 @@ def _lines(task: Task, now: float) -> list[tuple[str, Cell | str]]:
 def _needs(task: Task) -> str:
     cpu, gpu = values.number(task.get("cpu_required")), values.number(task.get("gpu_required"))
     return f"{cpu} cores, {values.number(task.get('memory_required'))} MiB, {gpu} GPUs"
+
+
+def _confinement(task: Task) -> str:
+    root = {True: "root read-only", False: "root read-write"}.get(task.get("read_only"))  # type: ignore[arg-type]
+    user, network = task.get("user"), task.get("network")
+    said = (root, f"user {user}" if user else None, f"network {network}" if network else None)
+    return values.text(", ".join(word for word in said if word) or None)
 
 
 def clock_time(unix_seconds: Any) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from master.errors import IdempotencyConflict
 from master.store import rows
 from master.store.logs import LogWriter
+from master.store.sealing import Seal
 from master.store.tables import attempts, events, tasks, workers
 from master.store.upsert import insert_or_change, insert_or_keep
 from master.store.writes import AppendLog, EraseTask, NoteWorker, Save, SaveDrain, SetDrain, Submit, Write
@@ -22,9 +23,10 @@ _WORKER_DEFAULTS = {"hostname": "", "labels": {}}
 class Batch:
     """Made for one transaction: ``add`` in order, then ``flush``."""
 
-    def __init__(self, connection: Connection, logs: LogWriter) -> None:
+    def __init__(self, connection: Connection, logs: LogWriter, seal: Seal) -> None:
         self._connection = connection
         self._logs = logs
+        self._seal = seal
         self._tasks: dict[str, Task] = {}
         self._keys: dict[str, Idempotency] = {}
         self._attempts: dict[tuple[str, int], Attempt] = {}
@@ -69,8 +71,8 @@ class Batch:
         write.outcome = write.task_id
         if write.idempotency is not None:
             key, digest = write.idempotency
-            known_digest, write.outcome = known.setdefault(key, (digest, write.task_id))
-            if digest != known_digest:
+            known_digest, write.outcome = known.setdefault(key, (self._seal.digest(digest), write.task_id))
+            if not self._seal.is_digest(known_digest, digest):
                 write.outcome = IdempotencyConflict(f"the idempotency key {key!r} was used for another request")
             elif write.outcome == write.task_id:
                 self._keys[write.task_id] = write.idempotency
@@ -106,7 +108,7 @@ class Batch:
     def _flush(self) -> None:
         worker_ids = {attempt: row.worker_id for attempt, row in self._attempts.items()}
         task_rows = [
-            rows.task_row(task, self._keys.get(task_id), worker_ids.get((task_id, task.attempt)))
+            rows.task_row(task, self._keys.get(task_id), worker_ids.get((task_id, task.attempt)), self._seal)
             for task_id, task in self._tasks.items()
         ]
         insert_or_change(

@@ -11,7 +11,9 @@ from master.store.engines import Engines
 from master.store.failures import blames_row, in_words
 from master.store.files import FileLock, make_private
 from master.store.reading import last_event_id
+from master.store.resealing import seal_all
 from master.store.schema import bring_up_to_date, is_current
+from master.store.sealing import Seal
 from master.store.url import DatabaseUrl
 
 _LOGGER = logging.getLogger(__name__)
@@ -22,8 +24,9 @@ _PAUSE_SECONDS = 0.25
 class Opening:
     """Waits for a database that is starting, and for the end of a master that is stopping, but not for ever."""
 
-    def __init__(self, database: DatabaseUrl, engines: Engines, patience_seconds: float) -> None:
+    def __init__(self, database: DatabaseUrl, engines: Engines, seal: Seal, patience_seconds: float) -> None:
         self._database, self._engines, self._patience_seconds = database, engines, patience_seconds
+        self._seal = seal
         path = database.path
         self._lock = FileLock(path.with_name(f"{path.name}.lock")) if path is not None else None
 
@@ -56,6 +59,7 @@ class Opening:
         if not has_tables:
             _LOGGER.info("bringing the tables of %s up to date", self._database)
             bring_up_to_date(self._database.url)
+        seal_all(self._engines.writer, self._seal)
         with self._engines.writer.begin() as connection:
             return last_event_id(connection)
 

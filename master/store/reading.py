@@ -8,6 +8,7 @@ from master.errors import UnknownTask
 from master.store import rows
 from master.store.logs import log_size, read_slice
 from master.store.paging import find_page
+from master.store.sealing import Seal
 from master.store.tables import attempts, events, tasks, workers
 from master.tasks.ports import LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery
 from master.tasks.records import Attempt, Drain, Task, TaskEvent, TaskStatus
@@ -17,21 +18,23 @@ _NEWEST = and_(attempts.c.task_id == tasks.c.task_id, attempts.c.attempt == task
 _LIVE = [str(status) for status in TaskStatus if not status.is_terminal]
 
 
-def load_live(connection: Connection) -> Sequence[LiveTask]:
-    """An attempt that has ended is not in it: a task that waits to be tried again has none."""
+def load_live(connection: Connection, seal: Seal) -> Sequence[LiveTask]:
+    """With environments as they will be run. An attempt that has ended is not in it: a task that waits to be tried
+    again has none."""
     live = (
-        select(*rows.TASK_COLUMNS, *rows.ATTEMPT_COLUMNS)
+        select(*rows.TASK_COLUMNS, *rows.ATTEMPT_COLUMNS, tasks.c.env)
         .select_from(tasks.outerjoin(attempts, _NEWEST))
         .where(tasks.c.status.in_(_LIVE))
         .order_by(tasks.c.sequence)
     )
     found = []
     for row in connection.execute(live):
-        attempt = rows.attempt_from(row[_TASK_WIDTH:])
+        attempt = rows.attempt_from(row[_TASK_WIDTH:-1])
         if attempt is not None and attempt.status.is_terminal:
             attempt = None
         received = log_size(connection, attempt.task_id, attempt.attempt) if attempt else 0
-        found.append(LiveTask(rows.task_from(row[:_TASK_WIDTH]), attempt, received))
+        task = rows.with_env(rows.task_from(row[:_TASK_WIDTH]), row[-1], seal)
+        found.append(LiveTask(task, attempt, received))
     return found
 
 

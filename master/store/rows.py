@@ -5,15 +5,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
+from master.store.sealing import Seal, SealBroken
 from master.store.tables import attempts, events, tasks
 from master.tasks.ports import Idempotency
 from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 
 Row = dict[str, Any]
 
+HIDDEN = "***"
+"""Stands for each value of an environment that was not read."""
+
 _SPEC = (
     "docker_image", "name", "command", "env", "cpu_required", "memory_required", "gpu_required", "priority",
-    "max_retries", "timeout_seconds", "labels", "constraints",
+    "max_retries", "timeout_seconds", "labels", "constraints", "read_only", "user", "network",
 )  # fmt: skip
 _OUTCOME = ("exit_code", "oom_killed", "reason", "error")
 _TASK_STATE = (
@@ -29,7 +33,11 @@ _ATTEMPT_STATE = (
 TASK_CHANGES = (*_TASK_STATE, *_OUTCOME)
 ATTEMPT_CHANGES = (*_ATTEMPT_STATE[2:], *_OUTCOME)
 
-TASK_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(tasks.c[name] for name in ("task_id", *_SPEC, *TASK_CHANGES))
+TASK_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
+    tasks.c["env_names" if name == "env" else name] for name in ("task_id", *_SPEC, *TASK_CHANGES)
+)
+"""Of an environment only the names: whoever reads for an answer does not get the values."""
+
 ATTEMPT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(attempts.c[name] for name in (*_ATTEMPT_STATE, *_OUTCOME))
 EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(events.c[name] for name in TaskEvent._fields)
 
@@ -37,7 +45,7 @@ _STATE_BEGINS = 1 + len(_SPEC)
 _OUTCOME_BEGINS = _STATE_BEGINS + len(_TASK_STATE)
 
 
-def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None) -> Row:
+def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, seal: Seal) -> Row:
     """``worker_id`` is of the newest attempt; ``None`` keeps the one that is there."""
     spec = task.spec
     row = {name: getattr(spec, name) for name in _SPEC}
@@ -45,12 +53,13 @@ def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None)
     row |= task.outcome._asdict()
     row |= {
         "task_id": task.task_id,
-        "env": dict(spec.env),
+        "env": seal.seal(spec.env),
+        "env_names": list(spec.env),
         "labels": dict(spec.labels),
         "constraints": dict(spec.constraints),
         "status": str(task.status),
         "idempotency_key": idempotency.key if idempotency else None,
-        "idempotency_digest": idempotency.digest if idempotency else None,
+        "idempotency_digest": seal.digest(idempotency.digest) if idempotency else None,
         "worker_id": worker_id,
         "logs_pruned": False,
     }
@@ -67,13 +76,23 @@ def event_row(event: TaskEvent, event_id: int) -> Row:
 
 
 def task_from(row: Sequence[Any]) -> Task:
-    """From the values of ``TASK_COLUMNS``."""
+    """From the values of ``TASK_COLUMNS``. The values of the environment are not in it; see ``with_env``."""
     spec = TaskSpec(*row[1:_STATE_BEGINS])
     spec = spec._replace(
-        command=tuple(spec.command), constraints={label: tuple(values) for label, values in spec.constraints.items()}
+        command=tuple(spec.command),
+        env=dict.fromkeys(spec.env, HIDDEN),
+        constraints={label: tuple(values) for label, values in spec.constraints.items()},
     )
     status, *state = row[_STATE_BEGINS:_OUTCOME_BEGINS]
     return Task(row[0], spec, TaskStatus(status), *state)._replace(outcome=Outcome(*row[_OUTCOME_BEGINS:]))
+
+
+def with_env(task: Task, sealed: str, seal: Seal) -> Task:
+    """The task with the environment that is to be run, or marked as one whose environment is lost."""
+    try:
+        return task._replace(spec=task.spec._replace(env=seal.open(sealed)))
+    except SealBroken:
+        return task._replace(spec=task.spec._replace(env_is_lost=True))
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt | None:

@@ -16,6 +16,7 @@ from master.store.observer import StoreObserver
 from master.store.opening import Opening
 from master.store.pruning import Retention
 from master.store.readers import Readers
+from master.store.sealing import Seal
 from master.store.url import parse_database_url
 from master.store.writer import Writer
 from master.store.writes import AppendLog, NoteWorker, Save, SaveDrain, Submit, WaitedWrite
@@ -49,6 +50,7 @@ class SqlTaskStore:
     def __init__(
         self,
         database_url: str,
+        seal: Seal,
         *,
         retention: Retention = Retention(),  # noqa: B008 - immutable
         observer: StoreObserver = StoreObserver(),  # noqa: B008 - immutable
@@ -61,13 +63,14 @@ class SqlTaskStore:
         """Where the tasks are, fit for a log."""
 
         engines = open_engines(database, _READERS)
-        opening = Opening(database, engines, patience_seconds)
+        opening = Opening(database, engines, seal, patience_seconds)
+        self._seal = seal
         self._write_seconds = write_seconds
         self._next_event_id = 0
         self._mailbox = Mailbox("store")
         self._readers = Readers(engines.reader, self._mailbox, _READERS)
         self._writer = Writer(
-            engines.writer, self._mailbox, opening.open, opening.close, retention, observer, clock
+            engines.writer, self._mailbox, opening.open, opening.close, retention, observer, clock, seal
         )  # fmt: skip
         self.history = SqlHistoryStore(self._writer, self._readers)
         """The same database, for the history of telemetry."""
@@ -124,7 +127,7 @@ class SqlTaskStore:
 
     def load_live(self) -> Sequence[LiveTask]:
         """See ``TaskStore``. The attempt is ``None`` unless it is live too."""
-        return self._readers.ask(reading.load_live, _LOAD_SECONDS)
+        return self._readers.ask(lambda connection: reading.load_live(connection, self._seal), _LOAD_SECONDS)
 
     def count_by_status(self) -> Mapping[TaskStatus, int]:
         """See ``TaskStore``."""

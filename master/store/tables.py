@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
@@ -83,7 +84,9 @@ tasks = Table(
     Column("docker_image", Words, nullable=False),
     Column("name", Words, nullable=False),
     Column("command", Json, nullable=False),
-    Column("env", Json, nullable=False),
+    # As ``Seal`` has it; in the clear, as JSON, in a row of an older version, which has no ``env_names`` yet.
+    Column("env", Text, nullable=False),
+    Column("env_names", Json, nullable=True),
     Column("cpu_required", Double, nullable=False),
     Column("memory_required", BigInteger, nullable=False),
     Column("gpu_required", Integer, nullable=False),
@@ -92,6 +95,9 @@ tasks = Table(
     Column("timeout_seconds", Double, nullable=True),
     Column("labels", Json, nullable=False),
     Column("constraints", Json, nullable=False),
+    Column("read_only", Boolean, nullable=True),
+    Column("user", Words, nullable=True),
+    Column("network", Words, nullable=True),
     Column("status", Words, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -115,6 +121,10 @@ Index("ix_tasks_status", tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_worker_id", tasks.c.worker_id, tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_name", tasks.c.name, tasks.c.sequence, tasks.c.status, tasks.c.worker_id)
 Index("ix_tasks_finished_at", tasks.c.logs_pruned, tasks.c.finished_at)
+
+_IN_THE_CLEAR = text("env_names IS NULL")
+# Empty but while an older database is opened, so that to look is nothing.
+Index("ix_tasks_in_the_clear", tasks.c.sequence, sqlite_where=_IN_THE_CLEAR, postgresql_where=_IN_THE_CLEAR)
 
 attempts = Table(
     "attempts",

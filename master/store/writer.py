@@ -22,6 +22,7 @@ from master.store.logs import LogWriter
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention, prune_step
 from master.store.queue import WriteQueue
+from master.store.sealing import Seal
 from master.store.writes import AppendLog, Save, WaitedWrite, Write
 
 _LOGGER = logging.getLogger(__name__)
@@ -46,12 +47,14 @@ class Writer:
         retention: Retention,
         observer: StoreObserver,
         clock: Callable[[], float],
+        seal: Seal,
     ) -> None:
         self.queue = WriteQueue()
         self.opened, self.ended = Answer(), Answer()
         self._engine, self._mailbox = engine, mailbox
         self._prepare, self._release = prepare, release
         self._retention, self._observer, self._clock = retention, observer, clock
+        self._seal = seal
         self._logs = LogWriter()
         self._state = "is not open"
         self._outage: tuple[float, str] | None = None
@@ -113,7 +116,7 @@ class Writer:
         self._trying_since = started = time.monotonic()
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
-                Batch(connection, self._logs).write(writes)
+                Batch(connection, self._logs, self._seal).write(writes)
                 for write in writes:
                     write.maybe_written = True
                 transaction.commit()

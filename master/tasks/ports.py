@@ -30,7 +30,7 @@ class Changes(NamedTuple):
 
 
 class LiveTask(NamedTuple):
-    """A task that has not ended, as it is found at the start."""
+    """A task that has not ended, as it is found at the start; its environment is there, or is marked as lost."""
 
     task: Task
     attempt: Attempt | None
@@ -73,6 +73,8 @@ class LogSlice(NamedTuple):
 
 class TaskStore(Protocol):
     """Keeps tasks. What was handed over is written in the order in which it was handed over.
+
+    Only ``load_live`` gives the values of environments; elsewhere a mark stands for each.
 
     Everything that waits raises ``StoreUnavailable`` when the store does not answer, having changed nothing.
     """

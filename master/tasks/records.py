@@ -66,6 +66,16 @@ class TaskSpec(NamedTuple):
     constraints: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """By label of a worker, the values that it may have; ``worker_id`` counts as a label."""
 
+    read_only: bool | None = None
+    """The container's root filesystem; ``None``, here and below: as the worker's rules for tasks have it."""
+
+    user: str | None = None
+    network: str | None = None
+    """``none`` or ``bridge``."""
+
+    env_is_lost: bool = False
+    """The values of ``env`` cannot be read any more, so no attempt may begin."""
+
     @property
     def memory_bytes(self) -> int:
         return self.memory_required * 1024 * 1024
@@ -81,7 +91,8 @@ class Outcome(NamedTuple):
     exit_code: int | None = None
     oom_killed: bool | None = None
     reason: str | None = None
-    """One word for programs: one of ``proto.rules.ATTEMPT_REASONS``, ``worker_lost`` or ``cancelled``."""
+    """One word for programs: one of ``proto.rules.ATTEMPT_REASONS``, ``worker_lost``, ``secrets_lost`` or
+    ``cancelled``."""
 
     error: str | None = None
     """For people: what happened and what to do about it."""

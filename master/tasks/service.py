@@ -14,20 +14,22 @@ from master.config import Terms
 from master.errors import LogExpired, MasterStopping, UnknownWorker
 from master.instruments import Instruments
 from master.tasks.absence import Absences
+from master.tasks.admission import allowed
 from master.tasks.ledger import TaskLedger
 from master.tasks.mass_loss import MassLossGuard
 from master.tasks.placement.records import Policy
 from master.tasks.placer import Placer
-from master.tasks.ports import Changes, Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery, TaskStore
+from master.tasks.ports import Changes, Idempotency, LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery, TaskStore
 from master.tasks.reasons import QueueReasons
 from master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
 from master.tasks.scheduler import plan
-from master.tasks.transitions import cancelled, submitted
+from master.tasks.transitions import cancelled, secrets_lost, submitted
 from master.tasks.watch import TaskWatch
 from master.tasks.workers import WorkerDesk
 from master.telemetry.manager import TelemetryManager
 from master.telemetry.ports import Clock
 from proto import fleetpulse_pb2 as pb
+from proto.policy import TaskPolicy
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,12 +56,14 @@ class TaskService:
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
         new_id: Callable[[], str] = new_task_id,
         policy: Policy = plan,
+        task_policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
     ) -> None:
         terms: Terms = telemetry.terms
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
         self._new_id = new_id
+        self._task_policy = task_policy
         self._ledger = TaskLedger(store, telemetry, instruments)
         self._guard = MassLossGuard()
         self.workers = WorkerDesk(self._ledger, store, Absences(self._guard), terms, clock)
@@ -79,6 +83,7 @@ class TaskService:
         for found in live:
             self._ledger.load(found)
         self._ledger.load_counts(self._store.count_by_status())
+        self._fail_without_secrets(live)
         now = self._clock.monotonic()
         for worker_id in self._ledger.live.workers():
             self._guard.worker_back(worker_id, now)
@@ -108,10 +113,12 @@ class TaskService:
     def submit(self, spec: TaskSpec, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
         """Wait until the task is durable; the task, and whether it is new or that of an earlier request with the key.
 
-        Raises ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task then.
+        Raises ``TaskRefused``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task
+        then.
         """
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")
+        spec = allowed(spec, self._task_policy)
         change = submitted(self._new_id(), spec, self._clock.wall())
         task_id = self._store.submit(Changes((change.task,), (), tuple(change.events)), idempotency)
         if task_id != change.task.task_id:
@@ -193,6 +200,16 @@ class TaskService:
     def drain_of(self, worker_id: str) -> Drain | None:
         """Whether the worker is drained, why and since when."""
         return self._ledger.fleet.drain_of(worker_id)
+
+    def _fail_without_secrets(self, live: Sequence[LiveTask]) -> None:
+        """What is queued and can never begin ends now; what a worker has may go on, but is not tried again."""
+        lost = [found.task for found in live if found.task.spec.env_is_lost]
+        if lost:
+            _LOGGER.error("the key of %d tasks' environments is lost: those that have not begun fail", len(lost))
+        for task in lost:
+            entry = self._ledger.live.get(task.task_id)
+            if entry is not None and task.status is TaskStatus.QUEUED:
+                self._ledger.apply(entry, secrets_lost(task, self._clock.wall()))
 
     def _change_drain(self, worker_id: str, drain: Drain | None) -> None:
         if not self._telemetry.knows_worker(worker_id) and self.drain_of(worker_id) is None:

@@ -23,6 +23,11 @@ FREE_LOSSES = 10
 """Attempts that may be lost before they ran; later ones use up retries, or a task that kills its worker came back for
 ever."""
 
+_SECRETS_LOST = Outcome(
+    reason="secrets_lost",
+    error="the values of its env cannot be read: the key that sealed them is not the master's; submit it again",
+)
+
 
 class Instruction(Enum):
     """What is to be done once a change is durable."""
@@ -114,6 +119,13 @@ def lost(task: Task, attempt: Attempt, why: str, now: float) -> Change:
     return _after(task, ended, event, TaskStatus.FAILED, now, uses_retry=had_run)
 
 
+def secrets_lost(task: Task, now: float) -> Change:
+    """A queued task whose environment cannot be read any more."""
+    if task.status is not TaskStatus.QUEUED:
+        raise IllegalTransition(task.task_id, task.status, TaskStatus.FAILED)
+    return _finished(task, None, TaskStatus.FAILED, _SECRETS_LOST, now)
+
+
 def retry_delay_seconds(retries_used: int) -> float:
     """The pause before the attempt that follows: 1 s, 2 s, 4 s, ... 60 s at most."""
     return float(min(RETRY_INITIAL_SECONDS * 2 ** min(max(retries_used - 1, 0), 10), RETRY_CAP_SECONDS))
@@ -160,6 +172,8 @@ def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: f
     retries_used = task.retries_used + uses_retry
     if retries_used > task.spec.max_retries:
         return _finished(task, ended, end, ended.outcome, now, event)
+    if task.spec.env_is_lost:
+        return _finished(task, ended, end, _SECRETS_LOST, now, event)
     delay = retry_delay_seconds(retries_used) if uses_retry else 0.0
     requeued = TaskEvent(task.task_id, now, "requeued", _retry_message(task, retries_used, uses_retry=uses_retry))
     task = task._replace(

@@ -9,7 +9,7 @@ from master.errors import InvalidMessage
 from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task
 from master.tasks.transitions import Report
 from proto import fleetpulse_pb2 as pb
-from proto.rules import ATTEMPT_REASONS, MAX_LOG_CHUNK_BYTES
+from proto.rules import ATTEMPT_REASONS, MAX_LOG_CHUNK_BYTES, is_task_id
 
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
 """Of one attempt's output that is kept."""
@@ -18,7 +18,6 @@ STOP_GRACE_SECONDS = 10.0
 MAX_MESSAGE_LENGTH = 2000
 MAX_HELD_ATTEMPTS = 10_000
 
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9._-]{0,128}", re.ASCII)
 
 _STATUS_BY_PHASE = {
@@ -28,6 +27,8 @@ _STATUS_BY_PHASE = {
     pb.ATTEMPT_PHASE_FAILED: AttemptStatus.FAILED,
     pb.ATTEMPT_PHASE_STOPPED: AttemptStatus.STOPPED,
 }
+
+_NETWORKS = {None: pb.NETWORK_UNSPECIFIED, "none": pb.NETWORK_NONE, "bridge": pb.NETWORK_BRIDGE}
 
 AttemptKey = tuple[str, int]
 """Task id and number."""
@@ -87,6 +88,9 @@ def start_message(task: Task, attempt: Attempt) -> pb.MasterMessage:
             timeout_seconds=spec.timeout_seconds,
             log_limit_bytes=LOG_LIMIT_BYTES,
             name=spec.name,
+            read_only=spec.read_only,
+            user=spec.user or "",
+            network=_NETWORKS[spec.network],
         )
     )
 
@@ -124,7 +128,7 @@ def _id(attempt: Attempt) -> pb.AttemptId:
 
 
 def _key(attempt_id: pb.AttemptId) -> AttemptKey:
-    if not _TASK_ID.fullmatch(attempt_id.task_id) or attempt_id.attempt < 1:
+    if not is_task_id(attempt_id.task_id) or attempt_id.attempt < 1:
         raise InvalidMessage(f"{attempt_id.task_id[:80]!a} attempt {attempt_id.attempt} is not an attempt's id")
     return attempt_id.task_id, attempt_id.attempt
 

@@ -14,6 +14,7 @@ from master.store.url import default_url
 from master.tasks.ports import Changes
 from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 from tests.bench.processes import run_json
+from tests.master.store.seal import SEAL
 
 _IN_A_ROW = 5_000
 _BEGAN = 1_700_000_000.0
@@ -29,7 +30,7 @@ def fill_history(folder: Path, count: int) -> None:
 def main() -> None:
     """Write, and wait until all of it is durable."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    store = SqlTaskStore(default_url(folder))
+    store = SqlTaskStore(default_url(folder), SEAL)
     store.start()
     for first in range(0, count, _IN_A_ROW):
         written = Event()

@@ -148,6 +148,8 @@ def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: i
         order = pb.StartTask(
             id=pb.AttemptId(task_id="t", attempt=1),
             docker_image="busybox",
+            cpu_cores=0.5,
+            memory_bytes=64 * 2**20,
             command=["sh", "-c", f"head -c {output_bytes} /dev/zero; sleep 1000"],
             log_limit_bytes=2**30,
         )

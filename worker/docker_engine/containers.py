@@ -12,7 +12,6 @@ _ATTEMPT_LABEL = "fleetpulse.attempt"
 _TIMEOUT_LABEL = "fleetpulse.timeout_seconds"
 _LOG_LIMIT_LABEL = "fleetpulse.log_limit_bytes"
 
-PIDS_LIMIT = 1024
 _LOG_FILE = "64m"
 _LOG_FILES = "4"
 _NANO = 1_000_000_000
@@ -41,7 +40,11 @@ def labels_of(spec: ContainerSpec, worker_id: str) -> dict[str, str]:
 def host_limits(spec: ContainerSpec) -> dict[str, Any]:
     """For ``create_host_config``: what it may take, and as little power as can be. Nothing is mounted."""
     limits: dict[str, Any] = {
-        "pids_limit": PIDS_LIMIT,
+        "pids_limit": spec.pids_limit,
+        "privileged": False,
+        "read_only": spec.read_only,
+        # Docker's own default is its bridge; on an engine that has none it is the loopback device.
+        "network_mode": "default" if spec.has_network else "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "init": True,

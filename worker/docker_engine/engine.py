@@ -22,6 +22,7 @@ from worker.docker_engine.containers import (
 )
 from worker.docker_engine.errors import refused
 from worker.docker_engine.progress import PullProgress
+from worker.docker_engine.registries import RegistryLogins
 from worker.docker_engine.streams import DockerLog, DockerNews
 from worker.docker_engine.threads import CallThreads
 from worker.tasks.engine import (
@@ -46,8 +47,10 @@ _CONFLICT = 409
 class DockerEngine:
     """For one worker, on one asyncio loop. ``environment`` says where Docker is, as for the docker command."""
 
-    def __init__(self, worker_id: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, worker_id: str, environment: Mapping[str, str], logins: RegistryLogins | None = None) -> None:
+        """Without ``logins`` those of the docker command are taken, if this user has any."""
         self._worker_id = worker_id
+        self._logins = logins
         self._connection = DockerConnection(environment)
         self._threads = CallThreads("docker", _THREADS)
         # Readings must not wait behind a container that is hard to remove, nor it behind them.
@@ -75,8 +78,9 @@ class DockerEngine:
 
         def pull() -> None:
             state = PullProgress(image)
+            login = None if self._logins is None else self._logins.of(image)
             with self._connection.client(pulling=True) as client:
-                for line in client.pull(image, stream=True, decode=True):
+                for line in client.pull(image, stream=True, decode=True, auth_config=login):
                     if gone:
                         return  # the engine ends a pull that nobody listens to
                     if "error" in line:
@@ -98,6 +102,7 @@ class DockerEngine:
                     list(spec.command) or None,
                     name=name,
                     environment=dict(spec.env),
+                    user=spec.user,
                     labels=labels_of(spec, self._worker_id),
                     host_config=client.create_host_config(**host_limits(spec)),
                 )

@@ -39,7 +39,15 @@ _MEANINGS = (
              "Docker cannot hand out GPUs here; install the NVIDIA Container Toolkit on this worker"),
 )  # fmt: skip
 
-_ABSENT = ("pull access denied", "manifest unknown", "no such image", "not found", "unauthorized", "denied")
+_ABSENT = (
+    "pull access denied",
+    "manifest unknown",
+    "no such image",
+    "not found",
+    "unauthorized",
+    "denied",
+    "no basic auth",
+)
 _ADVICE_ON_ABSENT = "no registry gives it; check its name, and that this worker may pull it"
 
 _PULL_MEANINGS = (

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
@@ -56,13 +57,22 @@ class _StopBeforeStart(Exception):
 class Attempt:
     """``run`` is all of it; cancelled, it leaves the container as it is. All methods belong to one asyncio loop."""
 
-    def __init__(self, means: Means, key: AttemptKey, *, spec: ContainerSpec | None, found: Container | None) -> None:
-        """Of a new one there is a ``spec``, of an adopted one the container that was ``found``."""
+    def __init__(
+        self,
+        means: Means,
+        key: AttemptKey,
+        *,
+        spec: ContainerSpec | None,
+        found: Container | None,
+        refusal: EngineError | None = None,
+    ) -> None:
+        """Of a new one there is a ``spec`` or a ``refusal``, of an adopted one the container that was ``found``."""
         self.key = key
         self.container_id = "" if found is None else found.container_id
         self.is_running = False
         self._means = means
         self._spec = spec
+        self._refusal = refusal
         self._creating: asyncio.Task[str] | None = None
         self._log_received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if found is None:
@@ -83,9 +93,11 @@ class Attempt:
             ending = Ending(pb.ATTEMPT_PHASE_FAILED, error.reason, str(error))
         except _StopBeforeStart:
             ending = Ending(pb.ATTEMPT_PHASE_STOPPED, "stopped", "stopped before its container began to run")
-        except Exception as error:  # noqa: BLE001 - a defect: the attempt must have its one end all the same
-            _log.exception("attempt %s: a defect of this worker", self.key)
-            ending = Ending(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {error!r}")
+        except Exception as error:  # noqa: BLE001 - a defect
+            # The attempt must have its one end all the same. What the error says may quote the environment.
+            what, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)
+            ending = Ending(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
         self.is_running = False
         _log.info("attempt %s: %s %s", self.key, pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message)
         await self._report(ending.phase, ending).wait()
@@ -141,6 +153,8 @@ class Attempt:
             _log.warning("attempt %s: its container stays for now: %s", self.key, error)
 
     async def _live(self) -> Ending:
+        if self._refusal is not None:
+            raise self._refusal
         if not self.container_id:
             await self._prepare()
         container = await self._inspect()

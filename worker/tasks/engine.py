@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from proto import fleetpulse_pb2 as pb
 
 DEFAULT_LOG_LIMIT_BYTES = 10 * 1024 * 1024
+DEFAULT_PIDS_LIMIT = 1024
 
 Progress = Callable[[str], None]
 """Told, on the loop, how far a pull has come: for people."""
@@ -59,7 +60,8 @@ class AttemptKey(NamedTuple):
         return pb.AttemptId(task_id=self.task_id, attempt=self.attempt)
 
     def __str__(self) -> str:
-        return f"{self.task_id}/{self.attempt}"
+        """For a log: a master may send any id."""
+        return f"{ascii(self.task_id)[1:-1]}/{self.attempt}"
 
 
 class ContainerSpec(NamedTuple):
@@ -75,9 +77,23 @@ class ContainerSpec(NamedTuple):
     """0: no limit; so for memory."""
 
     memory_bytes: int = 0
+    pids_limit: int = DEFAULT_PIDS_LIMIT
+    read_only: bool = False
+    """Its root filesystem."""
+
+    user: str | None = None
+    """``None``: as the image says."""
+
+    has_network: bool = True
+    """Docker's bridge; ``False``: the loopback device alone."""
+
     gpu_uuids: Sequence[str] = ()
     timeout_seconds: float | None = None
     log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
+
+    def __repr__(self) -> str:
+        """Without the values of ``env``: secrets travel there."""
+        return f"ContainerSpec{tuple(self._replace(env=dict.fromkeys(self.env, '***')))!r}"
 
 
 class Status(Enum):

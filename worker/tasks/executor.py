@@ -11,12 +11,13 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from proto import fleetpulse_pb2 as pb
+from proto.image import MAX_IMAGE_LENGTH
+from proto.policy import TaskPolicy
 from worker.tasks.attempt import Attempt, Means
 from worker.tasks.engine import (
     AttemptKey,
     Container,
     ContainerEngine,
-    ContainerSpec,
     EngineError,
     EngineUnavailable,
     Status,
@@ -24,6 +25,7 @@ from worker.tasks.engine import (
 from worker.tasks.health import EngineHealth
 from worker.tasks.images import Images
 from worker.tasks.log_reader import MAX_FOLLOWED, LogMeans
+from worker.tasks.orders import OrderRefused, admitted
 from worker.tasks.outbox import Outbox
 
 _log = logging.getLogger(__name__)
@@ -44,8 +46,15 @@ _REMEMBERED = 10_000
 class Executor:
     """Runs from ``open`` to ``close`` on one asyncio loop, to which all methods belong."""
 
-    def __init__(self, engine: ContainerEngine, *, round_seconds: float = ROUND_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
+        *,
+        round_seconds: float = ROUND_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._policy = policy
         self._round_seconds = round_seconds
         self._usage_seconds = ROUND_SECONDS
         health, outbox = EngineHealth(), Outbox()
@@ -159,19 +168,13 @@ class Executor:
         key = AttemptKey.of(order.id)
         if key in self._attempts or key in self._removals or key in self._over:
             return
-        spec = ContainerSpec(
-            key=key,
-            image=order.docker_image,
-            command=tuple(order.command),
-            env=dict(order.env),
-            cpu_cores=order.cpu_cores,
-            memory_bytes=order.memory_bytes,
-            gpu_uuids=tuple(order.gpu_uuids),
-            timeout_seconds=order.timeout_seconds if order.HasField("timeout_seconds") else None,
-            log_limit_bytes=order.log_limit_bytes,
-        )
-        _log.info("attempt %s begins: %s", key, ascii(order.docker_image))
-        self._live(Attempt(self._means, key, spec=spec, found=None))
+        spec = refusal = None
+        try:
+            spec = admitted(order, self._policy)
+        except OrderRefused as error:
+            refusal = error
+        _log.info("attempt %s begins: %s", key, ascii(order.docker_image[:MAX_IMAGE_LENGTH]))
+        self._live(Attempt(self._means, key, spec=spec, found=None, refusal=refusal))
 
     def _stop(self, order: pb.StopTask) -> None:
         key = AttemptKey.of(order.id)

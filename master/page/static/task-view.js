@@ -86,6 +86,7 @@ export class TaskView {
       ['Retries', `${task.retries_used} of ${task.max_retries} used`],
       ['Timeout', task.timeout_seconds ? duration(task.timeout_seconds) : 'none'],
       ['Environment', Object.keys(task.env).join(', ') || 'none'],
+      ['Confined', [task.read_only === true && 'read-only root', task.user && `user ${task.user}`, task.network && `network ${task.network}`].filter(Boolean).join(', ') || 'as the worker has it'],
       ['Only on', Object.entries(task.constraints).map(([name, values]) => `${name}=${values.join('|')}`).join(', ') || 'any worker'],
       ['Submitted', `${dateTime(task.created_at)} (${age(task.created_at)} ago)`],
       ['Ran for', task.running_at ? duration((task.finished_at ?? Date.now() / 1000) - task.running_at) : MISSING],

@@ -26,6 +26,9 @@ GIVEN = {
     "timeout_seconds": 60.0,
     "labels": {"team": "a"},
     "constraints": {"zone": ["eu"]},
+    "read_only": True,
+    "user": "1000",
+    "network": "none",
 }
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import psycopg
 
+from master.store.rows import HIDDEN
+from master.store.sealing import Seal
 from master.store.store import SqlTaskStore
 from master.store.url import parse_database_url
 from master.tasks import transitions
 from master.tasks.ports import Changes
 from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
 from tests.master.fleet import wait_until
+from tests.master.store.seal import SEAL
 from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
@@ -30,13 +33,16 @@ FULL_SPEC = TaskSpec(
     timeout_seconds=1.5,
     labels={"team": "vision"},
     constraints={"zone": ("a", "b")},
+    read_only=False,
+    user="1000:1000",
+    network="none",
 )
 
 
 @contextmanager
-def open_store(database_url: str, **options: Any) -> Iterator[SqlTaskStore]:
+def open_store(database_url: str, *, seal: Seal = SEAL, **options: Any) -> Iterator[SqlTaskStore]:
     make_tables(database_url)
-    store = SqlTaskStore(database_url, **options)
+    store = SqlTaskStore(database_url, seal, **options)
     store.start()
     try:
         yield store
@@ -52,6 +58,11 @@ def of(*changes: transitions.Change | None) -> Changes:
         tuple(change.attempt for change in known if change.attempt is not None),
         tuple(event for change in known for event in change.events),
     )
+
+
+def as_read(task: Task) -> Task:
+    """What a read gives of it: with a mark for each value of its environment."""
+    return task._replace(spec=task.spec._replace(env=dict.fromkeys(task.spec.env, HIDDEN)))
 
 
 def submit(store: SqlTaskStore, task_id: str, spec: TaskSpec = TaskSpec("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable

@@ -16,6 +16,7 @@ from master.store.url import default_url
 from master.tasks.ports import TaskQuery
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.given import open_store, submit
+from tests.master.store.seal import SEAL
 from tests.postgres import PostgresServer
 from tests.tools import ROOT
 
@@ -80,7 +81,7 @@ def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
     with child("hold", database_url) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        second = SqlTaskStore(database_url, patience_seconds=0.1)
+        second = SqlTaskStore(database_url, SEAL, patience_seconds=0.1)
         with pytest.raises(ConfigError, match=f"another master .process {process.pid}. uses this database"):
             second.start()
         assert second.what_is_wrong() is not None
@@ -100,7 +101,7 @@ def test_a_store_that_was_refused_or_stopped_leaves_no_thread_and_no_file_open(t
         with open_store(database_url) as store:
             submit(store, "t1")
             store.details("t1")
-            refused = SqlTaskStore(database_url, patience_seconds=0.0)
+            refused = SqlTaskStore(database_url, SEAL, patience_seconds=0.0)
             with pytest.raises(ConfigError):
                 refused.start()
     assert open_files() == before
@@ -124,4 +125,4 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="cannot be opened: Not a directory"):
-        SqlTaskStore(default_url(tmp_path / "file" / "data")).start()
+        SqlTaskStore(default_url(tmp_path / "file" / "data"), SEAL).start()

@@ -74,6 +74,7 @@ def test_a_name_that_no_index_of_postgresql_takes_is_its_own_fault(postgres: Pos
             "name": name,
             "logs_pruned": False,
             "oom_killed": None,
+            "read_only": None,
         }
         error = error_of(engine, lambda connection: connection.execute(tasks.insert(), [row]))
         assert "index row" in in_words(error)

@@ -21,6 +21,7 @@ from master.tasks.records import Drain, LogChunk, TaskSpec
 from tests.master.fleet import wait_until
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
+from tests.master.store.seal import SEAL
 from tests.postgres import PostgresServer
 
 PATIENCE_SECONDS = 0.2
@@ -203,7 +204,7 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
         if event == "c_call" and isinstance(owner, sqlite3.Connection | sqlite3.Cursor):
             made.append(function)
 
-    store = SqlTaskStore(sqlite_url(tmp_path))
+    store = SqlTaskStore(sqlite_url(tmp_path), SEAL)
     sys.setprofile(note)  # of this thread only
     try:
         store.start()

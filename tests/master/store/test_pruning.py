@@ -14,6 +14,7 @@ from master.tasks.ports import LogSlice, TaskQuery
 from master.tasks.records import Task, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.store.given import NOW, append, finish, open_store, place, submit
+from tests.master.store.seal import SEAL
 
 RETENTION = Retention(log_seconds=7 * DAY_SECONDS, task_seconds=90 * DAY_SECONDS)
 
@@ -92,7 +93,7 @@ def ended_tasks(connection: Connection, count: int, chunks: int, chunk_bytes: in
     """Straight into the tables, because it is a lot."""
     names = [f"t{number}" for number in range(count)]
     ended = [Task(name, TaskSpec("busybox"), TaskStatus.COMPLETED, NOW, finished_at=NOW) for name in names]
-    connection.execute(tasks.insert(), [task_row(task, None, None) for task in ended])
+    connection.execute(tasks.insert(), [task_row(task, None, None, SEAL) for task in ended])
     for name in names:
         for number in range(chunks):
             start = number * chunk_bytes

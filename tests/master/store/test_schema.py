@@ -19,6 +19,7 @@ from master.store.store import SqlTaskStore
 from master.store.tables import metadata
 from master.store.url import default_url, parse_database_url
 from tests.master.store.given import open_store, submit
+from tests.master.store.seal import SEAL
 
 
 def engines_of(database_url: str) -> Engines:
@@ -26,7 +27,7 @@ def engines_of(database_url: str) -> Engines:
 
 
 def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
-    store = SqlTaskStore(database_url)
+    store = SqlTaskStore(database_url, SEAL)
     store.start()
     store.stop()
     engines = engines_of(database_url)
@@ -50,7 +51,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: s
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match=r"newer version of FleetPulse \(its schema is 9999"):
-        SqlTaskStore(database_url).start()
+        SqlTaskStore(database_url, SEAL).start()
     with engines.reader.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
     engines.close()
@@ -74,7 +75,7 @@ def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE tasks (other INTEGER)")
     with pytest.raises(StoreUnavailable, match=r"the tables could not be brought up to date: .*tasks"):
-        SqlTaskStore(database_url, patience_seconds=0.1).start()
+        SqlTaskStore(database_url, SEAL, patience_seconds=0.1).start()
     engines.close()
 
 
@@ -94,7 +95,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fleetpulse.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match=r"fleetpulse\.db is not usable: file is not a database"):
-        SqlTaskStore(default_url(tmp_path)).start()
+        SqlTaskStore(default_url(tmp_path), SEAL).start()
 
 
 def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
@@ -104,14 +105,14 @@ def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
     with pytest.raises(
         StoreUnavailable, match=r"^the database postgresql\+psycopg://somebody:\*\*\*@/fleetpulse: "
     ) as told:
-        SqlTaskStore(database_url, patience_seconds=0.5).start()
+        SqlTaskStore(database_url, SEAL, patience_seconds=0.5).start()
     assert "secret" not in str(told.value) + caplog.text
     assert caplog.text.count("waiting for the database") == 1
 
 
 def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_parameter"):
-        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1").start()
+        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", SEAL).start()
 
 
 def test_every_migration_is_in_a_package() -> None:

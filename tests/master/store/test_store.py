@@ -13,6 +13,7 @@ from tests.master.store.given import (
     FULL_SPEC,
     NOW,
     append,
+    as_read,
     finish,
     nothing_can_be_written,
     of,
@@ -21,12 +22,13 @@ from tests.master.store.given import (
     save,
     submit,
 )
+from tests.master.store.seal import SEAL
 
 
 def test_a_submitted_task_is_read_back_as_it_was(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
     details = store.details("t1")
-    assert details.task == task
+    assert details.task == as_read(task)
     assert details.attempts == []
     assert details.events == [TaskEvent("t1", NOW, "submitted", "registry.example/train:1")]
 
@@ -37,7 +39,7 @@ def test_a_task_with_every_field_set_is_read_back(store: SqlTaskStore) -> None:
     task, attempt = finish(store, task, attempt, AttemptStatus.FAILED)
     assert task.status is TaskStatus.CANCELLED
     details = store.details("t1")
-    assert details.task == task
+    assert details.task == as_read(task)
     assert details.attempts == [attempt]
     assert [event.kind for event in details.events] == ["submitted", "assigned", "failed", "cancelled"]
 
@@ -48,7 +50,7 @@ def test_it_is_all_there_for_the_next_process(database_url: str) -> None:
         append(store, attempt, 0, b"hello")
         store.save_drain("rack-7", Drain("rack-7", "new memory", NOW))
     with open_store(database_url) as store:
-        assert store.details("t1").task == task
+        assert store.details("t1").task == as_read(task)
         assert store.details("t1").attempts == [attempt]
         assert store.read_log("t1", 1, 0, 100).data == b"hello"
         assert store.drains() == [Drain("rack-7", "new memory", NOW)]
@@ -147,7 +149,7 @@ def test_saying_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
 def test_what_was_asked_for_stays_as_it_was_accepted(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
     save(store, transitions.Change(task._replace(spec=TaskSpec("other"), retries_used=1), None))
-    assert store.details("t1").task == task._replace(retries_used=1)
+    assert store.details("t1").task == as_read(task._replace(retries_used=1))
 
 
 def test_of_an_unknown_task_there_is_nothing(store: SqlTaskStore) -> None:
@@ -200,7 +202,7 @@ def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
 
 
 def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
-    store = SqlTaskStore(database_url)
+    store = SqlTaskStore(database_url, SEAL)
     store.start()
     task = submit(store, "t1")
     with nothing_can_be_written(database_url):
@@ -215,4 +217,4 @@ def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
 
 def test_a_url_that_is_not_usable_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
-        SqlTaskStore("mysql://user:secret@host/database")
+        SqlTaskStore("mysql://user:secret@host/database", SEAL)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from master.config import Terms
+from master.store.sealing import Seal
 from master.store.store import SqlTaskStore
 from master.tasks.placement.records import Policy
 from master.tasks.records import Attempt, Task, TaskSpec
@@ -16,6 +17,7 @@ from master.telemetry.intake import registration_from
 from master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
+from tests.master.store.seal import SEAL
 from tests.master.tasks.running import running_store
 
 GIB = 1024**3
@@ -137,9 +139,14 @@ class Party:
 
 
 @contextmanager
-def running_party(folder: Path, terms: Terms = Terms(), policy: Policy = plan) -> Iterator[Party]:  # noqa: B008 - immutable
+def running_party(
+    folder: Path,
+    terms: Terms = Terms(),  # noqa: B008 - immutable
+    policy: Policy = plan,
+    seal: Seal = SEAL,
+) -> Iterator[Party]:
     """A master's tasks and fleet, on what is in the folder."""
-    with running_fleet(terms) as fleet, running_store(folder) as store:
+    with running_fleet(terms) as fleet, running_store(folder, seal) as store:
         party = Party(fleet, store, policy)
         party.tasks.start()
         try:

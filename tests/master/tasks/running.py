@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from master.store.sealing import Seal
 from master.store.store import SqlTaskStore
 from master.store.url import default_url
 from master.tasks.service import TaskService
 from tests.master.fleet import Fleet
+from tests.master.store.seal import SEAL
 from tests.master.store.tables import make_tables
 
 
 @contextmanager
-def running_store(folder: Path) -> Iterator[SqlTaskStore]:
+def running_store(folder: Path, seal: Seal = SEAL) -> Iterator[SqlTaskStore]:
     """SQLite in the folder."""
     make_tables(default_url(folder))
-    store = SqlTaskStore(default_url(folder))
+    store = SqlTaskStore(default_url(folder), seal)
     store.start()
     try:
         yield store

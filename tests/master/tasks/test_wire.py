@@ -81,6 +81,13 @@ def test_what_a_worker_is_told() -> None:
         *(["echo", "hi"], {"A": "b"}),
     )
     assert (start.memory_bytes, list(start.gpu_uuids), start.timeout_seconds) == (2 * 1024**2, ["GPU-a"], 1.5)
+    assert (start.HasField("read_only"), start.user, start.network) == (False, "", pb.NETWORK_UNSPECIFIED)
+    confined = TaskSpec("busybox:1", read_only=False, user="1:2", network="none")
+    start = start_message(Task("task-1", confined, TaskStatus.PENDING, created_at=0.0), attempt).start_task
+    assert (start.HasField("read_only"), start.read_only, start.user, start.network) == (
+        *(True, False),
+        *("1:2", pb.NETWORK_NONE),
+    )
     no_limit = start_message(Task("task-1", TaskSpec("busybox:1"), TaskStatus.PENDING, created_at=0.0), attempt)
     assert not no_limit.start_task.HasField("timeout_seconds")
     stop = stop_message(attempt, "enough", forget=True).stop_task

@@ -34,11 +34,11 @@ engine_goes = pytest.mark.filterwarnings(
 class Worker:
     """``python -m worker``, with a stream to a master."""
 
-    def __init__(self, master: WireMaster, engine: Engine, worker_id: str, folder: Path) -> None:
+    def __init__(self, master: WireMaster, engine: Engine, worker_id: str, folder: Path, *flags: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self._command = [
             sys.executable, "-m", "worker", "--master", master.target, "--worker-id", worker_id,
-            "--data-dir", str(folder / "data"),
+            "--data-dir", str(folder / "data"), *flags,
         ]  # fmt: skip
         self._env = inherited | engine.env
         self._folder = folder
@@ -63,10 +63,12 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def worker_at(engine: Engine, worker_id: str, folder: Path) -> AsyncIterator[tuple[WireMaster, Worker]]:
+async def worker_at(
+    engine: Engine, worker_id: str, folder: Path, *flags: str
+) -> AsyncIterator[tuple[WireMaster, Worker]]:
     """A worker process that is registered."""
     async with wire_master() as master:
-        worker = Worker(master, engine, worker_id, folder)
+        worker = Worker(master, engine, worker_id, folder, *flags)
         try:
             await master.is_registered()
             yield master, worker

@@ -51,9 +51,13 @@ class WireMaster(Ears):
         order = start_order(task_id, image, *command)
         key = AttemptKey.of(order.id)
         self.keeps.add(key)
+        await self.send(order)
+        return key
+
+    async def send(self, order: pb.StartTask) -> None:
+        """To the worker that registered last, whatever it says."""
         assert self._stream is not None
         await self._stream.send(pb.MasterMessage(start_task=order))
-        return key
 
     async def is_registered(self, times: int = 1) -> pb.Register:
         """Wait for the n-th registration."""

@@ -1,4 +1,4 @@
-"""master.api.image"""
+"""proto.image"""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.api.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
+from proto.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 

@@ -4,7 +4,9 @@ As https://pkg.go.dev/github.com/distribution/reference has it, written so that 
 """
 
 import re
+from typing import NamedTuple
 
+DOCKER_HUB = "docker.io"
 MAX_IMAGE_LENGTH = 512
 MAX_REPOSITORY_LENGTH = 255
 
@@ -103,3 +105,46 @@ def _check_digest(digest: str) -> None:
         raise ValueError(
             f"has the digest {digest[:80]!r}: it must be sha256: and 64 hexadecimal digits, or longer kinds of SHA"
         )
+
+
+class Reference(NamedTuple):
+    """A reference in full, as Docker understands it: ``busybox`` is ``docker.io/library/busybox:latest``."""
+
+    registry: str
+    path: str
+    tag: str
+    """Empty where only the digest counts: Docker does not look at the tag of a reference that has one."""
+
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Registry and path."""
+        return f"{self.registry}/{self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+def normalised(reference: str) -> Reference:
+    """The reference in full. Raises ``ValueError`` with what is wrong unless it is well-formed."""
+    check_image(reference)
+    named, _, digest = reference.partition("@")
+    repository, tag = _without_tag(named)
+    registry, slash, path = repository.partition("/")
+    if not slash or not _is_registry(registry):
+        registry, path = DOCKER_HUB, repository
+    if registry == "index.docker.io":
+        registry = DOCKER_HUB
+    if registry == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    return Reference(registry, path, "" if digest else tag or "latest", digest)
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is one that a reference may have after its ``@``."""
+    try:
+        _check_digest(text)
+    except ValueError:
+        return False
+    return True

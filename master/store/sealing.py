@@ -1,0 +1,65 @@
+"""What is secret in the database: values of environments, sealed; and digests of requests, keyed.
+
+The names in an environment stay readable, because answers show them. A request's digest is keyed because the secret is
+part of the request: with a plain digest somebody who has the file could try what they think it is.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+KEYED = "hmac:"
+"""Stands before a digest that is keyed."""
+
+_PURPOSE = b"fleetpulse: digests of requests"
+
+
+class SealBroken(Exception):
+    """It was sealed with another key, or changed."""
+
+
+class Seal:
+    """From any thread. The first key seals; all of them open, so that a key can be replaced."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Raises ``ValueError`` unless each is 32 bytes in URL-safe base64, as ``new_key`` makes them."""
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._digest_keys = [hmac.digest(base64.urlsafe_b64decode(key), _PURPOSE, "sha256") for key in keys]
+
+    def __repr__(self) -> str:
+        return "Seal(***)"
+
+    def seal(self, env: Mapping[str, str]) -> str:
+        """Empty for nothing."""
+        return self._fernet.encrypt(json.dumps(dict(env)).encode()).decode() if env else ""
+
+    def open(self, sealed: str) -> dict[str, str]:
+        """Raises ``SealBroken``."""
+        if not sealed:
+            return {}
+        try:
+            env: dict[str, str] = json.loads(self._fernet.decrypt(sealed))
+        except InvalidToken as error:
+            raise SealBroken("the values were sealed with a key that is not there") from error
+        return env
+
+    def digest(self, digest: str) -> str:
+        """Of a request, as it is stored."""
+        return self._keyed(self._digest_keys[0], digest)
+
+    def is_digest(self, stored: str, digest: str) -> bool:
+        """Whether what is stored stands for the request with this digest."""
+        return any(hmac.compare_digest(stored, self._keyed(key, digest)) for key in self._digest_keys)
+
+    @staticmethod
+    def _keyed(key: bytes, digest: str) -> str:
+        return KEYED + hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()
+
+
+def new_key() -> str:
+    """For ``Seal``."""
+    return Fernet.generate_key().decode()

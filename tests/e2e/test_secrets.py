@@ -1,0 +1,142 @@
+"""Secrets in the environment of a task: planted, and looked for everywhere but in the task's own container."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from master.api.routes import ROUTES
+from tests.docker_engine import Engine
+from tests.e2e.jobs import Site
+from tests.e2e.masters import FAST_TERMS, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.waiting import eventually
+from tests.postgres import PostgresServer
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "Hunter2-Zx81-never-shown"
+FORMS = (
+    SECRET,
+    base64.b64encode(SECRET.encode()).decode().rstrip("=")[:-1],
+    SECRET.encode().hex(),
+)
+"""As it is, and as it could be written elsewhere."""
+
+ENV = {"PLANTED": SECRET, "OTHER": "harmless"}
+STREAMS = {"/telemetry/stream"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, processes: Processes) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{processes.folder}/tasks.db"
+    server = request.getfixturevalue("postgres")
+    assert isinstance(server, PostgresServer)
+    return server.create_schema()
+
+
+@pytest.fixture
+def site(processes: Processes, docker_engine: Engine, database_url: str) -> Iterator[Site]:
+    master = started_master(processes, *FAST_TERMS, "--log-level", "debug", DATABASE_URL=database_url)
+    site = Site(processes, master, docker_engine)
+    site.worker("vault", "--log-level", "debug")
+    yield site
+    site.close()
+    master.close()
+
+
+def test_a_secret_is_nowhere_but_in_its_container(site: Site, processes: Processes, database_url: str) -> None:
+    mine = site.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="mine")
+    failed = site.jobs.submit("no-such-program", env=ENV, name="failed")
+    ended = site.jobs.submit("sh", "-c", 'test -n "$PLANTED"; exit $?', env=ENV, name="ended")
+    waits = site.jobs.submit("true", env=ENV, name="waits", cpu_required=1000)
+    other = site.jobs.submit("sleep", "1000", name="other")
+    refused = [
+        {"docker_image": "x", "env": {"PLANTED": SECRET, "BAD NAME": SECRET}},
+        {"docker_image": "x", "env": {"PLANTED": [SECRET]}},
+        {"docker_image": "x", "env": SECRET},
+        {"docker_image": "x", "env": {"PLANTED": SECRET + "\x00"}},
+    ]
+    answers = [site.jobs.post("/api/tasks", body) for body in refused]
+    body = {"docker_image": site.engine.image, "command": ["true"], "env": ENV, "cpu_required": 1000}
+    answers += [site.jobs.post("/api/tasks", body, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    conflict = {**body, "env": {**ENV, "OTHER": "changed"}}
+    answers.append(site.jobs.post("/api/tasks", conflict, **{"Idempotency-Key": "k"}))
+    assert [answer.status_code for answer in answers] == [422, 422, 422, 422, 201, 200, 409]
+    for task_id in (mine, other):
+        site.jobs.when(task_id, "running")
+    assert site.jobs.ended(ended)["exit_code"] == 0
+    site.jobs.ended(failed)
+
+    (container,) = site.containers("vault", mine)
+    assert f"PLANTED={SECRET}" in container.attrs["Config"]["Env"]
+    del container.attrs["Config"]["Env"]
+    (neighbour,) = site.containers("vault", other)
+    assert_clean({"mine but for its env": container.attrs, "another's container": neighbour.attrs})
+
+    task_ids = (mine, failed, ended, waits, other)
+    assert_clean({f"answer {number}": f"{answer.headers} {answer.text}" for number, answer in enumerate(answers)})
+    assert_clean(dict(every_get(site, task_ids)))
+    assert site.jobs.get(mine)["env"] == dict.fromkeys(ENV)
+    assert_clean({"events": list(site.jobs.follow(ended))})
+    assert_clean({"cancel": site.jobs.cancel(mine).text})
+    eventually(lambda: site.jobs.status(mine) == "cancelled")
+
+    logs = dict(processes.logs())
+    assert len(logs) >= 2
+    assert any("DEBUG" in text for name, text in logs.items() if name.startswith("vault"))
+    files = [path for path in processes.folder.rglob("*") if path.is_file()]
+    assert_clean({str(path): path.read_bytes().decode("latin-1") for path in files})
+    assert "PLANTED" in "".join(stored(database_url, files))  # so the search could find something
+    assert_clean(dict(enumerate(stored(database_url, files))))
+
+
+def test_a_lost_key_is_told_and_harms_nothing_else(site: Site, processes: Processes) -> None:
+    lost = site.jobs.submit("true", env=ENV, constraints={"worker_id": "nobody"})
+    kept = site.jobs.submit("true", constraints={"worker_id": "nobody"})
+    (key,) = processes.folder.rglob("secret.key")
+    key.unlink()
+    web = site.master.web_process()
+    web.kill()
+    eventually(lambda: site.master.process.children() not in ([], [web]) and site.master.is_healthy())
+    task = site.jobs.ended(lost)
+    assert (task["status"], task["reason"]) == ("failed", "secrets_lost")
+    assert "the key that sealed them" in task["error"]
+    assert site.jobs.status(kept) == "queued"
+    assert site.jobs.ended(site.jobs.submit("true", env=ENV))["status"] == "completed"
+
+
+def every_get(site: Site, task_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """What every path says that can be read, for each task; of the stream without an end its beginning."""
+    for route in ROUTES:
+        if route.path in STREAMS or not any(operation.method == "GET" for operation in route.operations):
+            continue
+        for task_id in task_ids if "{task_id}" in route.path else ("",):
+            values = {"task_id": task_id, "worker_id": "vault"}
+            path = "/".join(values.get(part.strip("{}"), part) for part in route.path.split("/"))
+            answer = site.master.get(path)
+            yield path, f"{answer.headers} {answer.text}"
+    with site.master.session.get(f"{site.master.url}/telemetry/stream", stream=True, timeout=10) as stream:
+        yield "/telemetry/stream", next(stream.iter_content(65536, decode_unicode=True))
+
+
+def stored(database_url: str, files: list[Path]) -> Iterator[str]:
+    """Every byte of SQLite's files, or every row of PostgreSQL's tables."""
+    if database_url.startswith("sqlite"):
+        yield from (path.read_bytes().decode("latin-1") for path in files if path.name.startswith("tasks.db"))
+        return
+    with psycopg.connect(database_url) as connection:
+        for table in ("tasks", "attempts", "events", "log_chunks", "workers"):
+            yield repr(connection.execute(f"SELECT * FROM {table}").fetchall())
+
+
+def assert_clean(places: dict[Any, Any]) -> None:
+    for place, content in places.items():
+        text = content if isinstance(content, str) else json.dumps(content, default=str)
+        for form in FORMS:
+            assert form not in text, place

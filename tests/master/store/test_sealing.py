@@ -1,0 +1,165 @@
+"""master.store.sealing, key_file, resealing: what is secret in the database."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from master.errors import ConfigError, IdempotencyConflict
+from master.store.engines import open_engines
+from master.store.key_file import KEY_NAME, own_key_file, read_key_file
+from master.store.sealing import KEYED, Seal, SealBroken, new_key
+from master.store.url import parse_database_url
+from master.tasks import transitions
+from master.tasks.ports import Idempotency
+from master.tasks.records import TaskSpec
+from tests.master.store.given import NOW, of, open_store, submit
+from tests.master.store.seal import KEY, SEAL
+from tests.postgres import PostgresServer
+
+SECRET = "hunter2-never-in-the-clear"
+ENV = {"TOKEN": SECRET, "EMPTY": "", "HALF": "\ud800"}
+OTHER = Seal([new_key()])
+
+
+def test_what_is_sealed_is_opened_again() -> None:
+    sealed = SEAL.seal(ENV)
+    assert SECRET not in sealed
+    assert SEAL.open(sealed) == ENV
+    assert SEAL.seal(ENV) != sealed
+    assert SEAL.seal({}) == ""
+    assert SEAL.open("") == {}
+    for broken in (sealed[:-4] + "AAAA", "x", OTHER.seal(ENV)):
+        with pytest.raises(SealBroken):
+            SEAL.open(broken)
+    assert KEY not in repr(SEAL)
+
+
+def test_a_key_can_be_replaced() -> None:
+    fresh = new_key()
+    both = Seal([fresh, KEY])
+    assert both.open(SEAL.seal(ENV)) == ENV
+    assert Seal([fresh]).open(both.seal(ENV)) == ENV
+    assert both.is_digest(SEAL.digest("d"), "d")
+    assert both.is_digest(both.digest("d"), "d")
+    assert not both.is_digest(both.digest("d"), "e")
+
+
+def test_a_digest_cannot_be_tried_without_the_key() -> None:
+    assert SEAL.digest("d").startswith(KEYED)
+    assert SEAL.digest("d") != OTHER.digest("d")
+    assert SEAL.is_digest(SEAL.digest("d"), "d")
+    assert not OTHER.is_digest(SEAL.digest("d"), "d")
+
+
+def test_the_file_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    sealed = own_key_file(folder).seal(ENV)
+    path = folder / KEY_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert own_key_file(folder).open(sealed) == ENV
+    assert [entry.name for entry in folder.iterdir()] == [KEY_NAME]
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644])
+def test_a_key_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+    own_key_file(tmp_path)
+    (tmp_path / KEY_NAME).chmod(mode)
+    with pytest.raises(ConfigError, match=rf"others may read it \(mode {mode:04o}\); run: chmod 600"):
+        own_key_file(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "short", "A" * 44, KEY + "\nnonsense", "\xe9"], ids=ascii)
+def test_what_is_no_key(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch(mode=0o600)
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="expected one key a line") as told:
+        read_key_file(path)
+    assert "nonsense" not in str(told.value)
+    assert KEY not in str(told.value)
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there; openssl rand"):
+        read_key_file(tmp_path / "none")
+
+
+def test_only_who_is_to_run_a_task_gets_the_values(database_url: str) -> None:
+    with open_store(database_url) as store:
+        task = submit(store, "t1", TaskSpec("busybox", env=ENV))
+        assert store.details("t1").task.spec.env == dict.fromkeys(ENV, "***")
+        assert store.load_live()[0].task == task
+    with open_store(database_url, seal=OTHER) as store:
+        found = store.load_live()[0].task
+        assert found.spec.env_is_lost
+        assert list(found.spec.env) == list(ENV)
+        assert list(store.details("t1").task.spec.env) == list(ENV)
+
+
+def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
+    change = transitions.submitted("t1", TaskSpec("busybox", env=ENV), NOW)
+    again = of(transitions.submitted("t2", TaskSpec("busybox", env=ENV), NOW))
+    with open_store(database_url) as store:
+        store.submit(of(change), Idempotency("k", "digest"))
+        assert store.submit(again, Idempotency("k", "digest")) == "t1"
+        with pytest.raises(IdempotencyConflict):
+            store.submit(again, Idempotency("k", "another"))
+    with open_store(database_url, seal=Seal([new_key(), KEY])) as store:
+        assert store.submit(again, Idempotency("k", "digest")) == "t1"
+
+
+def test_nothing_of_an_environment_is_in_the_file(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path}/db") as store:
+        submit(store, "t1", TaskSpec("busybox", env=ENV))
+        assert "TOKEN" in content_of(tmp_path)  # names are no secret; and so this test can find something
+        assert SECRET not in content_of(tmp_path)
+
+
+def make_old(database_url: str) -> None:
+    """As the version before left it: in the clear, without names."""
+    engines = open_engines(parse_database_url(database_url), 1)
+    with engines.writer.begin() as connection:
+        for number in range(3):
+            env = json.dumps(ENV if number else {}, separators=(",", ":"))
+            old = {"env": env, "digest": "plain digest", "id": f"t{number}"}
+            sets = "UPDATE tasks SET env_names = NULL, env = :env, idempotency_digest = :digest WHERE task_id = :id"
+            assert connection.execute(text(sets), old).rowcount == 1
+    engines.close()
+
+
+def test_what_is_there_in_the_clear_is_sealed(database_url: str) -> None:
+    with open_store(database_url) as store:
+        for number in range(3):
+            change = of(transitions.submitted(f"t{number}", TaskSpec("busybox", env={"A": "b"}), NOW))
+            store.submit(change, Idempotency(f"k{number}", "digest"))
+    make_old(database_url)
+    if (path := parse_database_url(database_url).path) is not None:
+        assert SECRET in content_of(path.parent)
+    with open_store(database_url) as store:
+        found = [live.task.spec.env for live in store.load_live()]
+        assert found == [{}, ENV, ENV]
+        again = of(transitions.submitted("t9", TaskSpec("busybox"), NOW))
+        assert store.submit(again, Idempotency("k1", "plain digest")) == "t1"
+    if path is not None:
+        assert SECRET not in content_of(path.parent)
+
+
+def test_no_column_of_postgresql_has_it(postgres: PostgresServer) -> None:
+    database_url = postgres.create_schema()
+    with open_store(database_url) as store:
+        submit(store, "t1", TaskSpec("busybox", env=ENV))
+    engines = open_engines(parse_database_url(database_url), 1)
+    with engines.reader.connect() as connection:
+        (row,) = connection.execute(text("SELECT * FROM tasks")).all()
+    engines.close()
+    assert "TOKEN" in repr(row)
+    assert SECRET not in repr(row)
+
+
+def content_of(folder: Path) -> str:
+    """All bytes of the database, with its write-ahead log."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir())).decode(errors="replace")

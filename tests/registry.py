@@ -1,0 +1,86 @@
+"""A real registry of images that wants a name and a password: Debian's, on a free port of 127.0.0.1.
+
+Docker Engines speak plain HTTP to registries of 127.0.0.0/8 without being told to.
+"""
+
+import base64
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+
+from tests.docker_engine import Engine
+from tests.e2e.processes import LOCALHOST, free_port
+from tests.tools import require_tool
+
+USERNAME = "robot"
+PASSWORD = "correct horse battery"
+_HTPASSWD = f"{USERNAME}:$2y$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS\n"
+"""The same, as bcrypt has it."""
+
+_CONFIG = """
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}/images}}}}
+http: {{addr: "{address}"}}
+auth: {{htpasswd: {{realm: fleetpulse, path: {folder}/htpasswd}}}}
+log: {{level: error, accesslog: {{disabled: true}}}}
+"""
+_START_SECONDS = 20.0
+
+
+class Registry:
+    """One that answers at ``address``."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def push(self, engine: Engine, name: str) -> str:
+        """Put the engine's image there, and take it away from the engine; its reference."""
+        reference = f"{self.address}/{name}"
+        with engine.client() as client:
+            client.images.get(engine.image).tag(reference, "1")
+            login = {"username": USERNAME, "password": PASSWORD}
+            for line in client.api.push(reference, "1", stream=True, decode=True, auth_config=login):
+                assert "error" not in line, line
+            client.images.remove(f"{reference}:1")
+        return f"{reference}:1"
+
+
+def login_file(path: Path, address: str, password: str = PASSWORD) -> Path:
+    """As ``docker login`` writes it."""
+    auth = base64.b64encode(f"{USERNAME}:{password}".encode()).decode()
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+    return path
+
+
+@contextlib.contextmanager
+def own_registry(folder: Path) -> Iterator[Registry]:
+    """Skips where there is no program for it."""
+    program = require_tool("docker-registry")
+    address = f"{LOCALHOST}:{free_port()}"
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    config = folder / "registry.yml"
+    config.write_text(_CONFIG.format(folder=folder, address=address))
+    with (folder / "registry.log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        _wait_for(address)
+        yield Registry(address)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            assert requests.get(f"http://{address}/v2/", timeout=5.0).status_code == requests.codes.unauthorized
+            return
+        assert time.monotonic() < deadline, "the registry does not answer"
+        time.sleep(0.02)

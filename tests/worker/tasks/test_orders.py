@@ -1,0 +1,91 @@
+"""worker.tasks.orders: a master that says anything at all."""
+
+import math
+from typing import Any
+
+import pytest
+
+from proto import fleetpulse_pb2 as pb
+from proto.policy import TaskPolicy
+from tests.worker.tasks.dialogue import start_order
+from worker.tasks.orders import OrderRefused, admitted
+
+SECRET = "hunter2-never-shown"
+
+
+def order_with(**changes: Any) -> pb.StartTask:
+    order = start_order("t", "busybox", "true")
+    for name, value in changes.items():
+        order.ClearField(name)  # type: ignore[arg-type]  # any field's name
+        order.MergeFrom(pb.StartTask(**{name: value}))
+    return order
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"docker_image": "--privileged"}, "docker_image"),
+        ({"docker_image": "busybox --privileged"}, "docker_image"),
+        ({"docker_image": ""}, "docker_image"),
+        ({"docker_image": "../../etc/passwd"}, "docker_image"),
+        ({"docker_image": "a" * 64}, "docker_image"),
+        ({"env": {"A=B": "c"}}, "env"),
+        ({"env": {"": "c"}}, "env"),
+        ({"env": {"A\nLD_PRELOAD": "c"}}, "env"),
+        ({"env": {"A": "\0"}}, "command"),
+        ({"command": ["a\0b"]}, "command"),
+        ({"cpu_cores": 0.0}, "cpu_cores"),
+        ({"cpu_cores": -1.0}, "cpu_cores"),
+        ({"cpu_cores": math.nan}, "cpu_cores"),
+        ({"cpu_cores": math.inf}, "max_cpu_cores"),
+        ({"memory_bytes": 0}, "memory_bytes"),
+        ({"memory_bytes": 2**63}, "max_memory_mib"),
+        ({"gpu_uuids": ["all"]}, "gpu_uuids"),
+        ({"gpu_uuids": ["0"]}, "gpu_uuids"),
+        ({"gpu_uuids": ["/dev/sda"]}, "gpu_uuids"),
+        ({"gpu_uuids": [f"GPU-{n}" for n in range(65)]}, "gpu_uuids"),
+        ({"user": "root; reboot"}, "user"),
+        ({"user": "4294967296"}, "user"),
+        ({"user": "1:2:3"}, "user"),
+        ({"network": 3}, "network"),
+        ({"id": pb.AttemptId(task_id="../x", attempt=1)}, "id"),
+        ({"id": pb.AttemptId(task_id="t", attempt=0)}, "id"),
+        ({"command": ["x" * 300_000]}, "max_command_bytes"),
+        ({"env": {"A": "x" * 300_000}}, "max_env_bytes"),
+        ({"env": {f"A{n}": "" for n in range(1001)}}, "max_env_entries"),
+    ],
+)
+def test_an_order_that_is_refused(changes: dict[str, Any], rule: str) -> None:
+    order = order_with(**{"env": {"TOKEN": SECRET}, **changes})
+    with pytest.raises(OrderRefused, match=f"by its rule {rule}: ") as told:
+        admitted(order, TaskPolicy())
+    assert told.value.reason == ("image_invalid" if rule == "docker_image" else "policy_refused")
+    assert SECRET not in str(told.value)
+
+
+def test_what_is_not_said_is_as_the_workers_policy_has_it() -> None:
+    plain = admitted(order_with(), TaskPolicy())
+    assert (plain.read_only, plain.user, plain.has_network, plain.pids_limit) == (False, None, True, 1024)
+    policy = TaskPolicy(read_only_root="default", user="7:8", networks=("none",), max_pids=9)
+    strict = admitted(order_with(), policy)
+    assert (strict.read_only, strict.user, strict.has_network, strict.pids_limit) == (True, "7:8", False, 9)
+
+
+def test_what_is_said_is_kept() -> None:
+    spec = admitted(order_with(read_only=True, user="5", network=pb.NETWORK_NONE), TaskPolicy())
+    assert (spec.read_only, spec.user, spec.has_network) == (True, "5", False)
+
+
+def test_every_rule_that_is_broken_is_named() -> None:
+    policy = TaskPolicy(images=("ghcr.io/**",), networks=("none",), read_only_root="forced")
+    with pytest.raises(
+        OrderRefused, match=r"by its rule images, read_only_root, networks: docker_image is docker\.io/"
+    ):
+        admitted(order_with(read_only=False, network=pb.NETWORK_BRIDGE), policy)
+
+
+def test_an_order_does_not_show_its_secrets() -> None:
+    spec = admitted(order_with(env={"TOKEN": SECRET}), TaskPolicy())
+    assert spec.env == {"TOKEN": SECRET}
+    assert SECRET not in repr(spec)
+    assert "TOKEN" in repr(spec)
