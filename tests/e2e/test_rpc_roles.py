@@ -1,0 +1,154 @@
+"""Every RPC, and everybody who may come, at a master with a CA: what each is answered. No RPC is without a row."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import pytest
+
+from master.pki.authority import Authority
+from proto import fleetpulse_pb2 as pb
+from proto import fleetpulse_pb2_grpc as pb_grpc
+from tests.certificates import joined, new_authority, shown
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Wire, a_heartbeat
+from worker.credentials.bundle import Bundle, new_key, signing_request
+
+pytestmark = pytest.mark.e2e
+
+OK, DENIED, UNREACHED, OVER = "OK", "PERMISSION_DENIED", "UNAVAILABLE", "UNAUTHENTICATED"
+VICTIM = "victim"
+
+EXPECTED = {
+    # what is shown:  none       wrong      expired    revoked/used  its own  another worker's
+    "Fleet.Connect": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
+    "Fleet.SendHeartbeat": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
+    "Fleet.Renew": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
+    # Here a join token is what is shown.
+    "Enrollment.Join": (DENIED, DENIED, DENIED, DENIED, OK, DENIED),
+}
+HOLDERS = ("none", "wrong", "expired", "revoked", "worker", "other worker")
+
+
+class Site(NamedTuple):
+    """A master with a CA, and another CA that it does not know."""
+
+    master: Master
+    authority: Authority
+    data_dir: Path
+    elsewhere: Path
+    join_port: int
+
+
+@pytest.fixture(scope="module")
+def site(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    data_dir, elsewhere = shared_processes.folder / "data", tmp_path_factory.mktemp("elsewhere")
+    authority = new_authority(data_dir)
+    new_authority(elsewhere)
+    join_port = free_port()
+    master = started_master(shared_processes, *FAST_TERMS, "--join-port", str(join_port))
+    yield Site(master, authority, data_dir, elsewhere, join_port)
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
+    """What somebody shows, and as which worker they speak."""
+    worker_id = holder.replace(" ", "-")
+    own = joined(site.data_dir, worker_id)
+    if holder == "none":
+        return grpc.ssl_channel_credentials(own.ca_pem), worker_id
+    if holder == "wrong":
+        return shown(joined(site.elsewhere, worker_id), own), worker_id
+    if holder == "expired":
+        return shown(joined(site.data_dir, worker_id, lifetime=60.0, age=120.0)), worker_id
+    if holder == "revoked":
+        site.authority.revoke(worker_id)
+        eventually(lambda: is_refused(site, own))
+    return shown(own), VICTIM if holder == "other worker" else worker_id
+
+
+def is_refused(site: Site, bundle: Bundle) -> bool:
+    """Whether the master has heard that the certificate was revoked."""
+    with Wire(site.master.target, shown(bundle)) as wire:
+        return send_heartbeat(wire, bundle.worker_id) == OVER
+
+
+def connect(wire: Wire, worker_id: str) -> str:
+    stream = wire.stream()
+    try:
+        stream.register(worker_id)
+    except grpc.RpcError:
+        return stream.refusal().code.name
+    return OK
+
+
+def send_heartbeat(wire: Wire, worker_id: str) -> str:
+    answer = wire.send_heartbeat(a_heartbeat(worker_id))
+    return answer.code.name if isinstance(answer, Refusal) else OK
+
+
+def renew(wire: Wire, worker_id: str) -> str:
+    request = pb.RenewRequest(csr=signing_request(new_key(), worker_id))
+    return ended(lambda: pb_grpc.FleetStub(wire.channel).Renew(request, timeout=PATIENCE_SECONDS))
+
+
+def join(site: Site, holder: str) -> str:
+    worker_id = f"joins-{holder}".replace(" ", "-")
+    tokens = {
+        "none": "",
+        "wrong": new_authority_token(site.elsewhere),
+        "expired": site.authority.new_join_token(0.001),
+        "worker": site.authority.new_join_token(60.0, worker_id),
+        "other worker": site.authority.new_join_token(60.0, VICTIM),
+        "revoked": site.authority.new_join_token(60.0),
+    }
+    if holder == "revoked":
+        site.authority.join(tokens[holder], signing_request(new_key(), "joined-before"))
+    request = pb.JoinRequest(token=tokens[holder], csr=signing_request(new_key(), worker_id))
+    root = grpc.ssl_channel_credentials(site.authority.certificate_pem)
+    with grpc.secure_channel(f"{LOCALHOST}:{site.join_port}", root) as channel:
+        return ended(lambda: pb_grpc.EnrollmentStub(channel).Join(request, timeout=PATIENCE_SECONDS))
+
+
+def new_authority_token(data_dir: Path) -> str:
+    return Authority(data_dir).new_join_token(60.0)
+
+
+def ended(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return OK
+
+
+ON_A_WIRE = {"Fleet.Connect": connect, "Fleet.SendHeartbeat": send_heartbeat, "Fleet.Renew": renew}
+
+
+def test_every_rpc_has_a_row() -> None:
+    services = pb.DESCRIPTOR.services_by_name.values()
+    assert {f"{service.name}.{method.name}" for service in services for method in service.methods} == EXPECTED.keys()
+    assert {*ON_A_WIRE, "Enrollment.Join"} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("rpc", EXPECTED)
+def test_who_may_call_what(site: Site, rpc: str, holder: str) -> None:
+    if rpc == "Enrollment.Join":
+        answer = join(site, holder)
+    else:
+        channel, worker_id = credentials(site, holder)
+        with Wire(site.master.target, channel) as wire:
+            answer = ON_A_WIRE[rpc](wire, worker_id)
+    assert answer == EXPECTED[rpc][HOLDERS.index(holder)]
+    assert VICTIM not in site.master.workers()
+    assert VICTIM not in {one.worker_id for one in site.authority.issued()}
+
+
+def test_what_was_refused_is_in_the_audit_trail(site: Site) -> None:
+    entries = site.master.json("/api/audit?outcome=refused&limit=1000")
+    assert {"join", "register", "send_heartbeat", "renew"} <= {entry["action"] for entry in entries}
