@@ -126,7 +126,7 @@ def test_the_bill_of_materials_is_sound_and_lists_the_runtime_lock(tmp_path: Pat
         ["make", "--no-print-directory", "sbom", f"ARGS={target}", f"VENV={Path(sys.executable).parent.parent}"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     text = target.read_text(encoding="utf-8")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill = json.loads(text)

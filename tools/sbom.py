@@ -27,7 +27,8 @@ def write(target: Path) -> None:
         itself = Path(folder) / "pyproject.toml"
         itself.write_text(_ITSELF.format(version=version("fleetpulse")), encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
+            # It warns that a lock does not say which package needs which.
+            *(sys.executable, "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
             *("--pyproject", str(itself), "--mc-type", "application", "--output-reproducible"),
             *("--spec-version", SPEC_VERSION, "--output-format", "JSON", "--output-file", str(target)),
         ]
