@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proto import fleetpulse_pb2 as pb
 from tests.docker_engine import Engine
 from tests.registry import PASSWORD, USERNAME, Registry, login_file, own_registry
 from tests.worker.scripted import run
@@ -120,7 +121,8 @@ def test_a_pull_with_a_login(
             refused = await master.ends(master.start("wrong", image, "true"), 60.0)
             assert refused.reason in {"image_not_found", "image_pull_failed"}, refused
             login_file(path, registry.address)  # a new token, while the worker runs
-            assert (await master.ends(master.start("right", image, "true"), 60.0)).exit_code == 0
+            right = await master.ends(master.start("right", image, "true"), 60.0)
+            assert right.phase == pb.ATTEMPT_PHASE_COMPLETED, right
             said = caplog.text + repr(master.updates)
             for secret in ("wrong password", PASSWORD, AUTH):
                 assert secret not in said
