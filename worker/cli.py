@@ -219,11 +219,11 @@ def simulate_command(
         raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
     if not is_worker_id(f"{fleet_plan.prefix}-{fleet_plan.workers}"):
         raise click.UsageError(f"--prefix {fleet_plan.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
+    folder = data_dir / "simulated"
+    token = token_from(join_token, join_file, has_joined=folder.exists())
     _configure_logging("warning")
     # Thousands of sessions that lose one master say one thing; the state line says it once.
     logging.getLogger("worker.session").setLevel(logging.ERROR)
-    folder = data_dir / "simulated"
-    token = token_from(join_token, join_file, has_joined=folder.exists())
     keepers: Mapping[str, Credentials] = {}
     if token is not None or folder.exists():
         from worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed

@@ -193,7 +193,7 @@ class WorkerSession:
             return own
         if self._credentials is not None and "WRONG_VERSION_NUMBER" in details:
             return "the master does not speak TLS, and this worker has a certificate and goes nowhere without"
-        if self._credentials is None and _CUT_SHORT.search(details):
+        if self._credentials is None and not self._sequence and _CUT_SHORT.search(details):
             return f"{details}; does the master want a certificate, which `--join` gets?"
         return details
 

@@ -245,4 +245,4 @@ def test_reflection_tells_the_contract(wire: Wire) -> None:
     database = ProtoReflectionDescriptorDatabase(wire.channel)
     assert {"fleetpulse.v1.Fleet", "grpc.health.v1.Health"} <= set(database.get_services())
     described = database.FindFileContainingSymbol("fleetpulse.v1.Fleet")
-    assert [method.name for method in described.service[0].method] == ["Connect", "SendHeartbeat"]
+    assert [method.name for method in described.service[0].method] == ["Connect", "SendHeartbeat", "Renew"]
