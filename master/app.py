@@ -19,6 +19,7 @@ from master.api.serving import serve
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
+from master.clients import Clients
 from master.config import HistoryConfig, MasterConfig, StoreConfig
 from master.history.ports import Tier
 from master.history.recorder import Recorder
@@ -81,7 +82,9 @@ class Master:
             "history": self._recorder.what_is_wrong,
         }
         health = resources.Health(checks, version("fleetpulse"))
-        self._followers = Followers()
+        self._followers = Followers(
+            clients=Clients(limits_loopback=config.limits.limit_loopback), most_of_client=config.limits.client_readers
+        )
         self.wsgi = create_wsgi(
             self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
             history=history,
@@ -156,7 +159,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         # Outermost first: what is observed includes the compression.
         middleware=[middleware.Observation(instruments), middleware.Fairness(), middleware.Compression()]
     )
-    problems.install(app)
+    problems.install(app, instruments.http.reject)
     answering = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),

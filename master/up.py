@@ -30,7 +30,7 @@ _STOPPED = (0, -signal.SIGTERM)
 _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
-    *("history_retention", "history_long_retention"),
+    *("history_retention", "history_long_retention", "max_connections", "client_connections", "client_rate"),
 )
 
 
@@ -63,6 +63,7 @@ class Supervisor:
             "master": [
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
                 *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(settings[name]))),
+                "--limit-loopback" if settings["limit_loopback"] else "--no-limit-loopback",
             ],
             "worker": [
                 *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),

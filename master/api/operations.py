@@ -20,8 +20,8 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
-EVERYWHERE = (500,)
-"""Statuses of the problems that any request may come to."""
+EVERYWHERE = (400, 408, 414, 429, 431, 500, 503)
+"""Statuses of the problems that any request may come to; most of them before the app sees it (``master.web``)."""
 
 
 class PathField(NamedTuple):

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.gc_collector import GCCollector
 
 from master.instruments.history import HistoryInstruments
+from master.instruments.http import HttpInstruments
 from master.instruments.hub import FAST_SECONDS, HubCounter, HubHistogram
 from master.instruments.stream import StreamInstruments
 from master.instruments.tasks import TaskInstruments
@@ -85,6 +86,7 @@ class Instruments:
         self.build_info = gauge(
             "fleetpulse_build_info", "Always 1; the labels say what runs.", ["version", "python_version"]
         )
+        self.http = HttpInstruments(registry)
         self.tasks = TaskInstruments(registry)
         self.stream = StreamInstruments(registry)
         self.history = HistoryInstruments(registry)

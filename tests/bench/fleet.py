@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +52,12 @@ class Fleet(NamedTuple):
 
 
 @contextmanager
-def running_master(folder: Path, data_dir: Path | None = None) -> Iterator[Master]:
-    """A master with the settings that it has by itself, but for its ports and the folder of its tasks."""
+def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Master]:
+    """A master with the settings that it has by itself, but for its ports, the folder of its tasks, and ``flags``."""
     http_port, grpc_port = free_port(), free_port()
     command: list[str | Path] = [
         sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
-        "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}",
+        "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}", *flags,
     ]  # fmt: skip
     started = time.perf_counter()
     with running("master", command, folder) as process:
