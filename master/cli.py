@@ -88,7 +88,7 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      default=config.Limits().client_requests_per_second, type=click.IntRange(min=0), show_default=True,
                      help="How many requests a second one HTTP client may make, with bursts of twice as many; 0: any."),
         click.option("--limit-loopback/--no-limit-loopback", envvar="FLEETPULSE_LIMIT_LOOPBACK", default=False,
-                     show_default=True, show_envvar=True,
+                     show_default="off", show_envvar=True,
                      help="Whether the limits of one client hold for clients on this machine."),
         click.option("--database-url", envvar="DATABASE_URL", show_envvar=True, default=None,
                      show_default="SQLite in the data directory",
