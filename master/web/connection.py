@@ -1,5 +1,6 @@
 """A client's connection as gunicorn sees it: a socket, of which is known what is awaited from it, and since when."""
 
+import errno
 import socket
 import struct
 from contextlib import suppress
@@ -127,7 +128,7 @@ class Connection:
             self._minder.reject("answer_not_taken")
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            raise BrokenPipeError("the client does not take its answer") from error
+            raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from error
 
     # For who is in charge
 
