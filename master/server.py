@@ -15,10 +15,10 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from master.config import MasterConfig
 from master.errors import ConfigError, StoreUnavailable
-from master.web import bodies
-from master.web.connection import Connection
-from master.web.door import Door
-from master.web.refusals import refusal_of
+from master.gate import bodies
+from master.gate.connection import Connection
+from master.gate.door import Door
+from master.gate.refusals import refusal_of
 
 if TYPE_CHECKING:
     from master.app import Master

@@ -21,7 +21,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
 EVERYWHERE = (400, 408, 414, 429, 431, 500, 503)
-"""Statuses of the problems that any request may come to; most of them before the app sees it (``master.web``)."""
+"""Statuses of the problems that any request may come to; most of them before the app sees it (``master.gate``)."""
 
 
 class PathField(NamedTuple):

@@ -75,7 +75,13 @@ def _asked(session: Session, worker_id: str, query: dict[str, Any]) -> dict[str,
 def _series(url: str, answer: dict[str, Any]) -> list[Series]:
     try:
         return [
-            Series(one_line(name), one_line(field["unit"]), float(answer["from"]), float(answer["step"]), list(field["mean"]))
+            Series(
+                one_line(name),
+                one_line(field["unit"]),
+                float(answer["from"]),
+                float(answer["step"]),
+                list(field["mean"]),
+            )
             for name, field in answer["fields"].items()
         ]
     except (AttributeError, KeyError, TypeError, ValueError):

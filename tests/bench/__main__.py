@@ -17,7 +17,7 @@ from tests.bench import manager
 from tests.bench.figures import IDLE, PLACING, SMALL, compared
 from tests.bench.fleet import running_fleet
 from tests.bench.host import describe_host
-from tests.bench.hostile import measure_hostile, print_hostile
+from tests.bench.hostile import ATTACK_SECONDS, QUICK_ATTACK_SECONDS, measure_hostile, print_hostile
 from tests.bench.idle import measure_idle
 from tests.bench.peers import measure_gateway, measure_latest
 from tests.bench.probe import measure_probe
@@ -84,7 +84,7 @@ def main(**options: Any) -> None:
         signal.signal(number, _end)
     try:
         if options["hostile"]:
-            _measure_hostile()
+            _measure_hostile(QUICK_ATTACK_SECONDS if options["quick"] else ATTACK_SECONDS)
             return
         _report(_earlier_run(options) or _new_run(options), write=options["docs"])
     except BenchError as error:
@@ -109,10 +109,10 @@ def _new_run(options: Mapping[str, Any]) -> Run:
     return run
 
 
-def _measure_hostile() -> None:
+def _measure_hostile(seconds: float) -> None:
     results = []
     with tempfile.TemporaryDirectory(prefix="fleetpulse-bench-") as folder:
-        for result in measure_hostile(Path(folder)):
+        for result in measure_hostile(Path(folder), seconds):
             _say(f"{result.attack}: p99 {1000.0 * result.neighbour['p99_seconds']:.1f} ms")
             results.append(result)
     print_hostile(results, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))

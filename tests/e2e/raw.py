@@ -64,7 +64,9 @@ class Raw:
         return self.answer(method)
 
     def ask(self, path: str, *lines: str, method: str = "GET", body: bytes = b"") -> None:
-        self.send("".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: here", *lines, "")).encode() + body)
+        self.send(
+            "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: here", *lines, "")).encode() + body
+        )
 
     def answer(self, method: str = "GET") -> Answer:
         """Wait for a whole answer."""

@@ -9,7 +9,7 @@ import pytest
 
 from master.api.body import MAX_BODY_BYTES
 from master.instruments.http import REASONS
-from master.web.refusals import MAX_HEAD_BYTES
+from master.gate.refusals import MAX_HEAD_BYTES
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw
@@ -71,7 +71,10 @@ def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
             assert raw.is_cut()
         # One that says nothing at all is only in nobody's way.
         assert silent.is_cut()
-    assert (rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")) == (before[0] + 2, before[1] + 1)
+    assert (rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")) == (
+        before[0] + 2,
+        before[1] + 1,
+    )
 
 
 # What is large
@@ -116,7 +119,10 @@ def test_a_body_that_nobody_wants_is_not_taken(shared_master: Master, lines: str
 
 def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
-        for lines, body in (("Content-Length: 100000", bytes(100_000)), ("Transfer-Encoding: chunked", b"1\r\nx\r\n0\r\n\r\n")):
+        for lines, body in (
+            ("Content-Length: 100000", bytes(100_000)),
+            ("Transfer-Encoding: chunked", b"1\r\nx\r\n0\r\n\r\n"),
+        ):
             assert raw.get("/health", lines, body=body).status == 200
         assert raw.get("/health").status == 200
 

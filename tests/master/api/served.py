@@ -12,13 +12,12 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-
 from prometheus_client import CollectorRegistry
 
 from master.config import Limits
 from master.instruments.http import HttpInstruments
 from master.server import MasterWorker
-from master.web.door import Door
+from master.gate.door import Door
 
 PATIENCE_SECONDS = 20.0
 

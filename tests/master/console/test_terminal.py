@@ -80,7 +80,10 @@ def test_logs(master: FakeMaster, look: Look) -> None:
 def test_what_other_commands_show(master: FakeMaster, look: Look, words: tuple[str, ...]) -> None:
     master.get("/api/tasks", [task("t", "queued", queue_reason=EVIL, docker_image=EVIL)])
     telemetry = {"filesystems": [{"mountpoint": EVIL}], "gpus": [{"index": 0, "name": EVIL}]}
-    master.get("/api/workers/w", worker("w", hostname=EVIL, telemetry=telemetry, tasks={"draining": True, "drain_reason": EVIL}))
+    master.get(
+        "/api/workers/w",
+        worker("w", hostname=EVIL, telemetry=telemetry, tasks={"draining": True, "drain_reason": EVIL}),
+    )
     for method, path in (("DELETE", "/api/tasks/t"), ("POST", "/api/workers/w/drain"), ("POST", "/api/tasks")):
         master.on(method, path, problem(409, EVIL))
     master.on("GET", "/telemetry/w/history", problem(422, EVIL))

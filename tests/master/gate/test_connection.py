@@ -1,4 +1,4 @@
-"""master.web.connection, master.web.bodies, master.server: clients without scruples, over a real socket"""
+"""master.gate.connection, master.gate.bodies, master.server: clients without scruples, over a real socket"""
 
 from typing import Any
 

@@ -6,9 +6,9 @@ from typing import Any
 from master.clients import Clients
 from master.config import Limits
 from master.instruments.http import HttpInstruments
-from master.web.connection import Connection
-from master.web.rates import Buckets
-from master.web.refusals import CLIENT_FULL, FULL, TOO_OFTEN, Refusal
+from master.gate.connection import Connection
+from master.gate.rates import Buckets
+from master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, Refusal
 
 
 class _Client:
@@ -27,6 +27,7 @@ class Door:
     def __init__(self, limits: Limits, instruments: HttpInstruments, idle_seconds: float) -> None:
         self.idle_seconds = idle_seconds
         self.head_seconds = limits.head_seconds
+        self.answer_seconds = limits.answer_seconds
         self._limits = limits
         self._instruments = instruments
         self._names = Clients(limits_loopback=limits.limit_loopback)
@@ -41,7 +42,6 @@ class Door:
 
     def connection(self, sock: Any, address: str) -> Connection:
         """A client's, not admitted yet."""
-        sock.settimeout(self._limits.answer_seconds)
         return Connection(sock, self._names.name(address), self)
 
     def admit(self, connection: Connection) -> Refusal | None:

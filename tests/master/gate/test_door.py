@@ -1,4 +1,4 @@
-"""master.web.door"""
+"""master.gate.door"""
 
 import socket
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from master.config import Limits
 from master.instruments.http import HttpInstruments
-from master.web.connection import Connection
-from master.web.door import Door
-from master.web.refusals import CLIENT_FULL, FULL, TOO_OFTEN
+from master.gate.connection import Connection
+from master.gate.door import Door
+from master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN
 
 FEW = Limits(connections=4, client_connections=2, client_requests_per_second=1)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import gevent
 from gunicorn.http.errors import InvalidChunkSize
 
-from master.web.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
+from master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
 
 LINGER_SECONDS = 1.0
 MAX_LINGER_BYTES = 4 * 1024 * 1024
@@ -31,6 +31,7 @@ class Minder(Protocol):
 
     idle_seconds: float
     head_seconds: float
+    answer_seconds: float
 
     def waits(self, connection: "Connection") -> None: ...
 
@@ -55,6 +56,7 @@ class Connection:
         """``client`` is who is counted; ``None``: nobody."""
         self.client = client
         self._socket = sock
+        sock.settimeout(minder.answer_seconds)
         self._minder = minder
         self._is_waiting = self._is_hurried = False
         self._head_bytes = self._body_bytes = 0
@@ -69,6 +71,7 @@ class Connection:
     def __enter__(self) -> Self:
         self._is_waiting, self._is_hurried = True, False
         self._head_bytes = self._body_bytes = 0
+        self._socket.settimeout(None)
         self._patience = gevent.Timeout.start_new(self._minder.idle_seconds)
         self._minder.waits(self)
         return self
@@ -81,6 +84,7 @@ class Connection:
         if patience is not None:
             patience.close()
         self._is_waiting = False
+        self._socket.settimeout(self._minder.answer_seconds)
         self._minder.is_served(self)
         if error is None or error is not patience:
             return False

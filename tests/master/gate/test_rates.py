@@ -1,9 +1,9 @@
-"""master.web.rates"""
+"""master.gate.rates"""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.web.rates import Buckets
+from master.gate.rates import Buckets
 
 
 def test_a_burst_and_then_the_rate() -> None:
