@@ -142,6 +142,9 @@ class MasterWorker(GeventWorker):
         """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
         assert self.door is not None
         connection = self.door.connection(client, addr[0])
+        if (refusal := self.door.turns_away(connection)) is not None:
+            connection.turn_away(refusal)
+            return
         if (refusal := self.door.admit(connection)) is not None:
             connection.refuse(refusal)
             return
@@ -149,16 +152,17 @@ class MasterWorker(GeventWorker):
         self._connections[current] = connection
         try:
             # Past GeventWorker's own, which would have the connection wait for ever.
-            super(GeventWorker, self).handle(listener, connection, addr)
+            wrapped: Any = connection
+            super(GeventWorker, self).handle(listener, wrapped, addr)
         finally:
             del self._connections[current]
             self.door.leave(connection)
 
-    def timeout_ctx(self) -> Connection:
+    def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
         """Bounds the wait for a connection's next request. Called by gunicorn."""
         return self._connections[gevent.getcurrent()]
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
         assert self.door is not None
         if (refusal := self.door.refuses(sock)) is not None:
@@ -168,7 +172,8 @@ class MasterWorker(GeventWorker):
                 sock.linger()
                 raise StopIteration
             gevent.sleep(_REFUSED_PAUSE_SECONDS)
-            return
+            return True
+        bodies.limit_chunks(req)
         if bodies.is_long(req.body):
             req.force_close()
         try:
@@ -180,6 +185,7 @@ class MasterWorker(GeventWorker):
         if not bodies.finish(req.body):
             sock.linger()
             raise StopIteration
+        return True
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what could not be read, or what failed. Called by gunicorn, which then closes the connection."""
@@ -228,7 +234,7 @@ def refuse_several_processes() -> None:
 class _OneLineFormatter(logging.Formatter):
     """Whatever a message quotes, it is one line, and does nothing to a terminal. Tracebacks are left as they are."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Called by ``format``."""
         if not record.message.isprintable():
             record.message = "".join(

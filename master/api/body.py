@@ -74,11 +74,12 @@ def parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if error.msg.startswith("Recursion limit"):
-            raise Rejection(400, "json_too_deep", f"the body is nested deeper than {MAX_DEPTH} levels") from None
+        where = f"line {error.lineno}, column {error.colno}"
+        if error.msg.startswith("depth limit"):
+            told = f"the body is not JSON: it is nested deeper than {MAX_DEPTH} levels ({where})"
+            raise Rejection(400, "json_too_deep", told) from None
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(body.decode("utf-8"))
-        where = f"line {error.lineno}, column {error.colno}"
         raise falcon.HTTPBadRequest(description=f"the body is not JSON: {error.msg} ({where})") from error
 
 

@@ -61,7 +61,7 @@ class Followers:
         client = self._clients.name(address)
         if client is not None:
             if self._by_client[client] >= self._most_of_client:
-                told = f"{self._most_of_client} readers of this client {self._doing} already, which is as many as one may have"
+                told = f"{self._most_of_client} readers of this client {self._doing} already, as many as one may have"
                 raise Rejection(429, "client_readers", told, RETRY_AFTER_SECONDS)
             self._by_client[client] += 1
         self._following[follower] = client

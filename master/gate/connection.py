@@ -8,21 +8,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import gevent
-from gunicorn.http.errors import InvalidChunkSize
 
 from master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
 
 LINGER_SECONDS = 1.0
 MAX_LINGER_BYTES = 4 * 1024 * 1024
-MAX_BODY_ON_WIRE_BYTES = 2 * 1024 * 1024
-"""Of a body with what frames its chunks, as far as it is read: one of chunks of a byte each costs the most to read."""
-
-_PIECE_BYTES = 2048
-"""Of the lengths of chunks, so that many tiny ones do not hold up the others."""
-
-_UNSIZED_BYTES = 8192
-"""What gunicorn asks for when it does not know how much there is."""
-
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -48,8 +38,8 @@ class Connection:
     """
 
     __slots__ = (
-        *("_body_bytes", "_head_bytes", "_is_hurried", "_is_waiting", "_minder", "_patience", "_socket", "_turn"),
-        "client",
+        *("_head_bytes", "_is_hurried", "_is_waiting", "_minder", "_patience", "_socket", "_turn"),
+        *("client", "has_paid"),
     )
 
     def __init__(self, sock: Any, client: str | None, minder: Minder) -> None:
@@ -58,8 +48,11 @@ class Connection:
         self._socket = sock
         sock.settimeout(minder.answer_seconds)
         self._minder = minder
+        self.has_paid = False
+        """Whether a first request is counted already, with the connection."""
+
         self._is_waiting = self._is_hurried = False
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = 0
         self._patience: gevent.Timeout | None = None
         self._turn = -1
 
@@ -70,7 +63,7 @@ class Connection:
 
     def __enter__(self) -> Self:
         self._is_waiting, self._is_hurried = True, False
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = 0
         self._socket.settimeout(None)
         self._patience = gevent.Timeout.start_new(self._minder.idle_seconds)
         self._minder.waits(self)
@@ -119,10 +112,7 @@ class Connection:
             # There is always more of it; others have their turn.
             gevent.sleep(0)
         self._turn = loop.iteration
-        data: bytes = self._socket.recv(_PIECE_BYTES if size == _UNSIZED_BYTES else size)
-        self._body_bytes += len(data)
-        if self._body_bytes > MAX_BODY_ON_WIRE_BYTES:
-            raise InvalidChunkSize(b"too many chunks")
+        data: bytes = self._socket.recv(size)
         return data
 
     def sendall(self, data: bytes) -> None:
@@ -135,6 +125,11 @@ class Connection:
             raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from error
 
     # For who is in charge
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """Answer at little cost, whether the answer arrives or not. The connection is to be closed then."""
+        with suppress(OSError):
+            self.sendall(refusal.answer(closes=True))
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer, and see to it that the answer arrives. The connection is to be closed then."""
@@ -150,7 +145,7 @@ class Connection:
         The system would throw an answer away together with what was not read.
         """
         taken = 0
-        with suppress(OSError), gevent.Timeout(LINGER_SECONDS, False):
+        with suppress(OSError), gevent.Timeout(LINGER_SECONDS, False):  # type: ignore[arg-type]  # False: end quietly
             self._socket.shutdown(socket.SHUT_WR)
             while taken < MAX_LINGER_BYTES and (data := self._socket.recv(64 * 1024)):
                 taken += len(data)

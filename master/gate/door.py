@@ -5,10 +5,10 @@ from typing import Any
 
 from master.clients import Clients
 from master.config import Limits
-from master.instruments.http import HttpInstruments
 from master.gate.connection import Connection
 from master.gate.rates import Buckets
 from master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, Refusal
+from master.instruments.http import HttpInstruments
 
 
 class _Client:
@@ -44,6 +44,11 @@ class Door:
         """A client's, not admitted yet."""
         return Connection(sock, self._names.name(address), self)
 
+    def turns_away(self, connection: Connection) -> Refusal | None:
+        """Whether its client connects too often: a connection counts as its first request, made or not."""
+        connection.has_paid = True
+        return self._too_often(connection)
+
     def admit(self, connection: Connection) -> Refusal | None:
         """Let it in, or say what to answer it. Where there is no room, one that asks nothing is cut."""
         client = None if connection.client is None else self._clients.get(connection.client)
@@ -70,7 +75,13 @@ class Door:
                 del self._clients[connection.client]
 
     def refuses(self, connection: Connection) -> Refusal | None:
-        """Whether its client asks too often. Counted here."""
+        """Whether its client asks too often."""
+        if connection.has_paid:
+            connection.has_paid = False
+            return None
+        return self._too_often(connection)
+
+    def _too_often(self, connection: Connection) -> Refusal | None:
         if connection.client is None or self._buckets is None:
             return None
         if self._buckets.take(connection.client, time.monotonic()):

@@ -1,4 +1,4 @@
-"""What is answered to a request that never reaches the app, as RFC 9457 problems, and under which reason it is counted."""
+"""What is answered to a request that never reaches the app, as RFC 9457 problems, and how it is counted."""
 
 from http import HTTPStatus
 from typing import NamedTuple
@@ -71,14 +71,13 @@ def refusal_of(error: BaseException) -> Refusal:
         return LINE_TOO_LONG
     if isinstance(error, errors.LimitRequestHeaders):
         return HEAD_TOO_LARGE
-    if isinstance(error, errors.ParseException) and not isinstance(
-        error, errors.ConfigurationProblem | errors.InvalidResponseHeader | errors.InvalidResponseHeaderName
-    ):
+    if isinstance(error, errors.ParseException) and type(error).__name__ not in _FAULTS_OF_THE_APP:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
         return Refusal(status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH])
     return FAILED
 
 
+_FAULTS_OF_THE_APP = frozenset({"ConfigurationProblem", "InvalidResponseHeader", "InvalidResponseHeaderName"})
 _STATUS_BY_ERROR: dict[type[errors.ParseException], HTTPStatus] = {
     errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent import futures
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import grpc
@@ -44,8 +44,8 @@ _CONNECTIONS_BESIDE_STREAMS = 1000
 _STREAMS_OF_A_CONNECTION = 1000
 """A worker needs one; the simulator and a relay have several workers on one connection."""
 
-# Above what the contract accepts, so that a message that is too large is refused by the codec, with a reason and a count,
-# and not by grpc's core.
+# Above what the contract accepts, so that a message that is too large is refused by the codec, with a reason and a
+# count, and not by grpc's core.
 _MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 
 _OPTIONS = (
@@ -61,8 +61,8 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
     # Workers beat every few seconds: a bandwidth probe with every message costs more than it brings.
     ("grpc.http2.bdp_probe", 0),
-    # A worker whose machine lost power sends no FIN; find out, and accept the workers' own pings, which come every 60 s,
-    # but not a flood of them.
+    # A worker whose machine lost power sends no FIN; find out, and accept the workers' own pings, which come every
+    # 60 s, but not a flood of them.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -167,7 +167,8 @@ class RpcServer:
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(services, self._count_soon), server)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # it has no types
+        add_reflection(Reflection(services, self._count_soon), server)
         try:
             server.add_insecure_port(str(self._address))
         except RuntimeError as error:

@@ -45,7 +45,7 @@ class Health(health.aio.HealthServicer):
         super().__init__()
         self._room = _Room("Watch", MAX_WATCHERS, count)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 - grpc's name
         """Tell of every change. Called by grpc."""
         async with self._room.taken(context):
             await super().Watch(request, context)
@@ -58,10 +58,11 @@ class Reflection(reflection.aio.ReflectionServicer):
         super().__init__(services)
         self._room = _Room("ServerReflectionInfo", MAX_REFLECTIONS, count)
 
-    async def ServerReflectionInfo(
+    async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802 - grpc's name; its stub is of no generator
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
         """Tell the contract. Called by grpc."""
+        answers: Any = super().ServerReflectionInfo(request_iterator, context)
         async with self._room.taken(context):
-            async for answer in super().ServerReflectionInfo(request_iterator, context):
+            async for answer in answers:
                 yield answer

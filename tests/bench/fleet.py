@@ -57,7 +57,8 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
     http_port, grpc_port = free_port(), free_port()
     command: list[str | Path] = [
         sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
-        "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}", *flags,
+        "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}",
+        *flags,
     ]  # fmt: skip
     started = time.perf_counter()
     with running("master", command, folder) as process:

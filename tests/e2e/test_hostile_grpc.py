@@ -70,7 +70,7 @@ def test_headers_of_a_call_past_the_limit(master: Master) -> None:
         stub: Any = health_pb2_grpc.HealthStub(wire.channel)
         with pytest.raises(grpc.RpcError) as refused:
             stub.Check(health_pb2.HealthCheckRequest(), timeout=10, metadata=[("x", "x" * 20_000)])
-        assert refused.value.code() is FULL  # type: ignore[attr-defined]  # grpc's error is a call as well
+        assert refused.value.code() is FULL
         assert isinstance(wire.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
 
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from master.api.body import MAX_BODY_BYTES
-from master.instruments.http import REASONS
 from master.gate.refusals import MAX_HEAD_BYTES
+from master.instruments.http import REASONS
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw
@@ -209,6 +209,7 @@ def strict(shared_processes: Processes) -> Iterator[Master]:
     master = started_master(
         shared_processes, *FAST_TERMS, "--limit-loopback", "--client-rate", str(RATE),
         "--client-connections", str(CONNECTIONS), "--max-connections", str(ALL_CONNECTIONS),
+        "--data-dir", str(shared_processes.folder / "strict"),
     )  # fmt: skip
     yield master
     master.close()

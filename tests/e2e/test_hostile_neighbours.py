@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -21,21 +22,23 @@ pytestmark = pytest.mark.e2e
 
 ATTACK_SECONDS = 4.0
 TOLERANCE_BYTES = 200_000_000
-ATTACKER, VICTIM = "127.0.2.1", "127.0.2.2"
+ATTACKERS = {attack: f"127.0.2.{number}" for number, attack in enumerate(sorted(ATTACKS), 1)}
+VICTIM = "127.0.3.1"
 RIGHT_ENDS = {
     "answers-not-taken": {"cut"},
     "body-to-get": {"200"},
     "deep-json": {"400"},
     "endless-body": {"413"},
-    "flood": {"200", "429"},
+    "flood": {"200"},
     "huge-header": {"431"},
-    "idle": {"cut"},
+    "idle": set[str](),
     "many-headers": {"431"},
-    "readers": {"200", "429"},
-    "slow-body": {"408", "cut"},
-    "slow-head": {"408", "cut"},
+    "readers": {"200"},
+    "slow-body": {"408"},
+    "slow-head": {"408"},
     "tiny-chunks": {"400"},
 }
+"""But for those that any attack may have: cut, and 429 when it came too often."""
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +57,11 @@ def start(processes: Processes, what: str, master: Master, source: str) -> Start
     return process
 
 
-def report(process: Started) -> dict[str, float]:
+def report(process: Started) -> dict[str, Any]:
     """What it says at its end."""
     process.send(signal.SIGTERM)
     assert process.wait(20.0) == 0, process.err
-    told: dict[str, float] = json.loads(process.out.splitlines()[-1])
+    told: dict[str, Any] = json.loads(process.out.splitlines()[-1])
     return told
 
 
@@ -75,7 +78,7 @@ def test_an_attack_harms_nobody_else(attack: str, master: Master, shared_process
     web = master.web_process()
     before = web.memory_info().rss
     victim = start(shared_processes, "neighbour", master, VICTIM)
-    attacker = start(shared_processes, attack, master, ATTACKER)
+    attacker = start(shared_processes, attack, master, ATTACKERS[attack])
     most = highest_rss(web, ATTACK_SECONDS)
     served = report(victim)
     ends = report(attacker)
@@ -85,18 +88,18 @@ def test_an_attack_harms_nobody_else(attack: str, master: Master, shared_process
     assert served["failures"] == []
     assert served["answers"] > 5
     assert most < before + TOLERANCE_BYTES
-    # A slow one is cut sooner than its deadline only where it stands in the way, so it may have no end yet.
-    assert set(ends) <= RIGHT_ENDS[attack] | {"cut"}
-    assert ends or attack in {"slow-body", "slow-head"}
+    assert set(ends) <= RIGHT_ENDS[attack] | {"cut", "429"}
+    # The slow ones have more time than this test.
+    assert ends or attack in {"idle", "slow-body", "slow-head"}
     assert master.web_process().pid == web.pid
 
 
-def test_idle_connections_of_everybody_make_room_for_who_asks(shared_processes: Processes) -> None:
+def test_idle_connections_of_everybody_make_room_for_who_asks(processes: Processes) -> None:
     """Without limits for one client: the table of all connections is full, and the oldest go."""
-    master = started_master(shared_processes, *FAST_TERMS)
-    attacker = start(shared_processes, "idle", master, ATTACKER)
+    master = started_master(processes, *FAST_TERMS)
+    attacker = start(processes, "idle", master, ATTACKERS["idle"])
     eventually(lambda: master.sample("fleetpulse_http_rejected_total", "idle") > 100, 30.0)
-    victim = start(shared_processes, "neighbour", master, VICTIM)
+    victim = start(processes, "neighbour", master, VICTIM)
     time.sleep(ATTACK_SECONDS / 2)
     served = report(victim)
     print(f"idle, all: {served}")

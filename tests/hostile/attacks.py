@@ -156,6 +156,11 @@ def room_for(how_many: int) -> int:
     return min(how_many, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES)
 
 
+async def stayed_idle(target: Target) -> None:
+    """As many connections as may be had, on which nothing is asked."""
+    await over_and_over(room_for(IDLE), kept_idle)(target)
+
+
 def post(body: bytes) -> bytes:
     return f"{_POST}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -173,7 +178,7 @@ ATTACKS: dict[str, Attack] = {
     "flood": over_and_over(16, flooded),
     "huge-header": over_and_over(4, lambda target: sent(
         target, b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * MIB + b"\r\n\r\n")),
-    "idle": lambda target: over_and_over(room_for(IDLE), kept_idle)(target),
+    "idle": stayed_idle,
     "many-headers": over_and_over(4, lambda target: sent(
         target, b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
     "readers": over_and_over(600, read_stream),

@@ -15,7 +15,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def logger(log: io.StringIO) -> logging.Logger:
-    logger = logging.Logger("test")
+    logger = logging.getLogger(f"test-{id(log)}")
     handler = logging.StreamHandler(log)
     handler.setFormatter(_OneLineFormatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
@@ -38,10 +38,10 @@ def test_a_message_is_one_line(logger: logging.Logger, log: io.StringIO, told: s
 
 def test_a_traceback_has_its_lines(logger: logging.Logger, log: io.StringIO) -> None:
     try:
-        raise ValueError("why")
+        [].index("why")
     except ValueError:
         logger.exception("it failed\n")
     lines = log.getvalue().splitlines()
     assert lines[0] == r"ERROR: it failed\n"
-    assert lines[-1] == "ValueError: why"
+    assert lines[-1].startswith("ValueError: ")
     assert len(lines) > 3

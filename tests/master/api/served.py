@@ -15,9 +15,9 @@ from gunicorn.glogging import Logger
 from prometheus_client import CollectorRegistry
 
 from master.config import Limits
+from master.gate.door import Door
 from master.instruments.http import HttpInstruments
 from master.server import MasterWorker
-from master.gate.door import Door
 
 PATIENCE_SECONDS = 20.0
 

@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from master.config import Limits
+from master.gate.bodies import MAX_CHUNKS
 from tests.master.api.served import Client, Served, served
 
 HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)
@@ -116,3 +117,25 @@ def wait_until_alone(server: Served) -> None:
         while not len(server.connections):
             gevent.sleep(0)
         server.connections.join()
+
+
+# Chunks
+
+
+def of_chunks(how_many: int) -> bytes:
+    return b"1\r\nx\r\n" * how_many + b"0\r\n\r\n"
+
+
+def test_a_body_may_have_many_chunks_but_not_any_number() -> None:
+    with served(app()) as server:
+        with Client(server.address) as client:
+            for _ in range(2):
+                client.request("POST", "/", "Transfer-Encoding: chunked", body=of_chunks(MAX_CHUNKS - 1))
+                assert client.head().status == 200
+                assert client._file.read(1) == b"x"
+        with Client(server.address) as client:
+            client.request("POST", "/", "Transfer-Encoding: chunked", body=of_chunks(MAX_CHUNKS))
+            assert client.head().status == 200
+            client._file.read(1)
+            client.end()
+            assert client.is_closed()
