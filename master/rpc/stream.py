@@ -12,7 +12,7 @@ Call = grpc.aio.ServicerContext[bytes, bytes]
 
 _CANCELLED_WITHIN_SECONDS = 0.05
 
-MAX_UNSENT_MESSAGES = 10_000
+MAX_UNSENT_MESSAGES = 4_000
 """For a worker that sends and does not read; one that reads has a few."""
 
 

@@ -26,6 +26,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, GOAWAY = 4, 6, 7
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 MIB = 1024 * 1024
+NARROW = (("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0))
+"""With a window that stays as small as it begins."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_a_worker_that_sends_and_does_not_read_is_cut(master: Master) -> None:
                 return
             yield update
 
-    with grpc.insecure_channel(master.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with grpc.insecure_channel(master.target, options=NARROW) as channel:
         connect: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/fleetpulse.v1.Fleet/Connect", request_serializer=None, response_deserializer=None
         )

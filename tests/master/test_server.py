@@ -38,7 +38,7 @@ def test_a_message_is_one_line(logger: logging.Logger, log: io.StringIO, told: s
 
 def test_a_traceback_has_its_lines(logger: logging.Logger, log: io.StringIO) -> None:
     try:
-        [].index("why")
+        list[str]().index("why")
     except ValueError:
         logger.exception("it failed\n")
     lines = log.getvalue().splitlines()
