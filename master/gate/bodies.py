@@ -17,7 +17,7 @@ MAX_CHUNKS = 4096
 """Of a body. Each costs some 20 microseconds, be it of one byte."""
 
 FINISH_SECONDS = 10.0
-_CHUNKS_A_TURN = 64
+_CHUNKS_A_TURN = 16
 _PIECE_BYTES = 64 * 1024
 
 

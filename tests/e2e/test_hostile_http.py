@@ -229,9 +229,9 @@ def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(stri
             assert answer.detail(429)
             assert math.ceil(float(answer.headers["Retry-After"])) == 1
         assert patient.get("/health").status == 200
-        head = eager.get("/health", method="HEAD")
-        assert head.status == 429
-        assert head.body == b""
+        heads = [eager.get("/health", method="HEAD") for _ in range(3 * RATE)]
+        assert {head.status for head in heads} == {200, 429}
+        assert {head.body for head in heads} == {b""}
         # The connection is still good, and so is the client before long.
         assert eventually(lambda: eager.get("/health").status == 200)
     assert rejected(strict, "client_requests") > len(refused)
