@@ -87,6 +87,10 @@ def test_a_body_that_nobody_reads_and_that_is_large_ends_the_connection() -> Non
         head = client.head()
         assert (head.status, head.headers["connection"]) == (200, "close")
         client._file.read(1)
+        # Who still sends is not reset at once: its answer would be lost with that.
+        for _ in range(3):
+            client.send(bytes(1000))
+            gevent.sleep(0.05)
         client.end()
         assert client.is_closed()
         wait_until_alone(server)
@@ -137,5 +141,4 @@ def test_a_body_may_have_many_chunks_but_not_any_number() -> None:
             client.request("POST", "/", "Transfer-Encoding: chunked", body=of_chunks(MAX_CHUNKS))
             assert client.head().status == 200
             client._file.read(1)
-            client.end()
             assert client.is_closed()
