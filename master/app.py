@@ -33,6 +33,7 @@ from master.api.tasks import task_resources
 from master.api.views import FleetViews
 from master.audit.files import FILE_NAME
 from master.audit.trail import AuditTrail
+from master.clients import Clients
 from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig, is_loopback
 from master.errors import ConfigError
 from master.history.ports import Tier
@@ -104,7 +105,9 @@ class Master:
             "history": self._recorder.what_is_wrong,
         }
         health = resources.Health(checks, version("fleetpulse"))
-        self._followers = Followers()
+        self._followers = Followers(
+            clients=Clients(limits_loopback=config.limits.limit_loopback), most_of_client=config.limits.client_readers
+        )
         self.wsgi = create_wsgi(
             self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
             history=history, audit=self._audit, access=create_access(config),
@@ -220,7 +223,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
             middleware.Compression(),
         ]
     )
-    problems.install(app)
+    problems.install(app, instruments.http.reject)
     answering = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),

@@ -97,6 +97,29 @@ class TlsConfig(NamedTuple):
     """Of certificates for workers, and of the master's own."""
 
 
+class Limits(NamedTuple):
+    """What clients may take of HTTP. A client is an address, or a network of 64 bits of IPv6."""
+
+    connections: int = 2000
+    client_connections: int = 500
+    client_readers: int = 100
+    """Those who follow something: the stream of telemetry, or a log."""
+
+    client_requests_per_second: int = 200
+    """Twice as many may come at once; 0: as many as they like."""
+
+    limit_loopback: bool = False
+    """Whether what holds for one client holds for those of this machine too, which may be a proxy for many."""
+
+    head_seconds: float = 10.0
+    answer_seconds: float = 90.0
+    """For a client to take one piece of its answer."""
+
+    @property
+    def client_burst(self) -> int:
+        return 2 * self.client_requests_per_second
+
+
 class MasterConfig(NamedTuple):
     """Everything that a master is told from outside."""
 
@@ -106,6 +129,7 @@ class MasterConfig(NamedTuple):
     terms: Terms = Terms()
     history: HistoryConfig = HistoryConfig()
     access: AccessConfig = AccessConfig()
+    limits: Limits = Limits()
     log_level: str = "info"
     grafana_url: str | None = None
     """Where the page's links to dashboards lead."""

@@ -1,13 +1,11 @@
 """gunicorn as FleetPulse runs it: an arbiter that restarts the one gevent process in which the master lives."""
 
-import contextlib
 import logging
 import os
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent.socket
@@ -19,11 +17,22 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from master.config import MasterConfig
 from master.errors import ConfigError, StoreUnavailable
+from master.gate import bodies
+from master.gate.connection import Connection
+from master.gate.door import Door
+from master.gate.refusals import refusal_of
 
 if TYPE_CHECKING:
     from master.app import Master
 
 _LOGGER = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 20
+_CONNECTIONS_BESIDE = 1000
+"""Those that are being told that there is no room, and those that were cut and are not closed yet."""
+
+_REFUSED_PAUSE_SECONDS = 0.05
+"""Before the next request of a client that asks too often is looked at."""
 
 _REQUESTS_GRACE_SECONDS = 3
 _STOP_TIMEOUT_SECONDS = 9
@@ -43,8 +52,9 @@ class MasterServer(BaseApplication):
             "bind": str(self.config.http),
             "workers": 1,
             "worker_class": "master.server.MasterWorker",
-            "worker_connections": 2000,
-            "keepalive": 20,
+            # More than the door lets in, so that the next one is answered and not left waiting.
+            "worker_connections": self.config.limits.connections + _CONNECTIONS_BESIDE,
+            "keepalive": _IDLE_SECONDS,
             # The arbiter's limit; the process itself gives requests less, so that it has time to stop the rest.
             "graceful_timeout": _STOP_TIMEOUT_SECONDS,
             "timeout": 30,
@@ -84,6 +94,11 @@ class MasterServer(BaseApplication):
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
 
+    def door(self) -> Door:
+        """Who may connect to the master. Called by the worker in the web process, once."""
+        assert self._master is not None
+        return Door(self.config.limits, self._master.instruments.http, _IDLE_SECONDS)
+
     def end_long_answers(self) -> None:
         """Let those who follow something go. Called by the worker when it is told to stop."""
         if self._master is not None:
@@ -119,17 +134,74 @@ class MasterWorker(GeventWorker):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._idle: dict[gevent.Timeout, greenlet] = {}
+        self._connections: dict[greenlet, Connection] = {}
+        self.door: Door | None = None
 
-    @contextlib.contextmanager
-    def timeout_ctx(self) -> Iterator[None]:  # type: ignore[override]  # its stub forgets the context manager
+    def load_wsgi(self) -> None:
+        """Called by gunicorn in the web process, before it listens."""
+        super().load_wsgi()
+        assert isinstance(self.app, MasterServer)
+        self.door = self.app.door()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
+        assert self.door is not None
+        connection = self.door.connection(client, addr[0])
+        if (refusal := self.door.turns_away(connection)) is not None:
+            connection.turn_away(refusal)
+            return
+        if (refusal := self.door.admit(connection)) is not None:
+            connection.refuse(refusal)
+            return
+        current = gevent.getcurrent()
+        self._connections[current] = connection
+        try:
+            # Past GeventWorker's own, which would have the connection wait for ever.
+            wrapped: Any = connection
+            super(GeventWorker, self).handle(listener, wrapped, addr)
+        finally:
+            del self._connections[current]
+            self.door.leave(connection)
+
+    def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
         """Bounds the wait for a connection's next request. Called by gunicorn."""
-        with gevent.Timeout(self.cfg.keepalive, False) as patience:  # type: ignore[arg-type]  # False: end quietly
-            self._idle[patience] = gevent.getcurrent()
-            try:
-                yield
-            finally:
-                del self._idle[patience]
+        return self._connections[gevent.getcurrent()]
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
+        """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
+        assert self.door is not None
+        if (refusal := self.door.refuses(sock)) is not None:
+            closes = bodies.is_unread(req.body) or req.should_close()
+            sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
+            if closes:
+                sock.linger()
+                raise StopIteration
+            gevent.sleep(_REFUSED_PAUSE_SECONDS)
+            return True
+        bodies.limit_chunks(req)
+        if bodies.is_long(req.body):
+            req.force_close()
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            if bodies.is_unread(req.body):
+                sock.linger()
+            raise
+        if not bodies.finish(req.body):
+            sock.linger()
+            raise StopIteration
+        return True
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what could not be read, or what failed. Called by gunicorn, which then closes the connection."""
+        if isinstance(exc, gevent.GreenletExit | SystemExit):
+            return
+        refusal = refusal_of(exc)
+        if refusal.reason is None:
+            _LOGGER.error("a request of %s failed", addr[0], exc_info=exc)
+        else:
+            _LOGGER.debug("a request of %s was refused: %s", addr[0], refusal.detail)
+        client.refuse(refusal)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Stop, and do not wait for connections that ask nothing. Called by gunicorn, in the signal's handler."""
@@ -139,13 +211,8 @@ class MasterWorker(GeventWorker):
     def _end_idle_connections(self) -> None:
         if isinstance(self.app, MasterServer):
             self.app.end_long_answers()
-        for patience in list(self._idle):
-            gevent.get_hub().loop.run_callback(self._end_if_idle, patience)
-
-    def _end_if_idle(self, patience: gevent.Timeout) -> None:
-        # A connection may have got its next request meanwhile; that one is answered.
-        if patience in self._idle:
-            self._idle[patience].throw(patience)
+        if self.door is not None:
+            self.door.cut_idle()
 
     def patch(self) -> None:
         """Listen on gevent's sockets. Called by gunicorn after the fork."""
@@ -177,8 +244,20 @@ def refuse_several_processes() -> None:
         )
 
 
+class _OneLineFormatter(logging.Formatter):
+    """Whatever a message quotes, it is one line, and does nothing to a terminal. Tracebacks are left as they are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Called by ``format``."""
+        if not record.message.isprintable():
+            record.message = "".join(
+                letter if letter.isprintable() else ascii(letter)[1:-1] for letter in record.message
+            )
+        return super().formatMessage(record)
+
+
 def configure_logging(level: str) -> None:
     """One line an event on stderr, as gunicorn writes them."""
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -34,6 +34,7 @@ _PASSED_ON = (
     *("heartbeat_interval", "inactivity_timeout", "retention", "max_workers", "log_level", "placement"),
     *("grafana_url", "data_dir", "log_retention", "task_retention"),
     *("history_retention", "history_long_retention", "certificate_lifetime", "audit_file_size"),
+    *("max_connections", "client_connections", "client_rate"),
 )
 
 
@@ -78,6 +79,7 @@ class Supervisor:
                 *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
                 *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(settings[name]))),
                 *_access_flags(config.access),
+                "--limit-loopback" if settings["limit_loopback"] else "--no-limit-loopback",
             ],
             "worker": [
                 *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),

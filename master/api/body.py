@@ -9,8 +9,12 @@ import gevent
 import orjson
 from gunicorn.http.errors import ParseException
 
+from master.api.problems import Rejection
+
 MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_SECONDS = 10.0
+MAX_DEPTH = 1024
+"""Of arrays and objects within each other; orjson's own limit."""
 
 
 class _TooSlow(Exception):
@@ -48,7 +52,7 @@ class BodyReader:
                 body: bytes = stream.read(self._max_bytes + 1 if length is None else length)
         except _TooSlow:
             told = f"the body was not complete after {self._deadline_seconds:g} s"
-            raise falcon.HTTPError(falcon.HTTP_408, description=told) from None
+            raise Rejection(408, "slow_body", told) from None
         except (OSError, ParseException) as error:
             raise falcon.HTTPBadRequest(description="the body broke off, or its chunks are malformed") from error
         if len(body) > self._max_bytes:
@@ -57,8 +61,8 @@ class BodyReader:
             raise falcon.HTTPBadRequest(description=f"the body ended after {len(body)} of {length} bytes")
         return body
 
-    def _too_large(self) -> falcon.HTTPError:
-        return falcon.HTTPContentTooLarge(description=f"a body may have {self._max_bytes} bytes at most")
+    def _too_large(self) -> Rejection:
+        return Rejection(413, "body_too_large", f"a body may have {self._max_bytes} bytes at most")
 
 
 def parse(body: bytes) -> Any:
@@ -70,9 +74,12 @@ def parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        if error.msg.startswith("depth limit"):
+            told = f"the body is not JSON: it is nested deeper than {MAX_DEPTH} levels ({where})"
+            raise Rejection(400, "json_too_deep", told) from None
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(body.decode("utf-8"))
-        where = f"line {error.lineno}, column {error.colno}"
         raise falcon.HTTPBadRequest(description=f"the body is not JSON: {error.msg} ({where})") from error
 
 

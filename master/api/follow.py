@@ -50,6 +50,7 @@ class Follower:
         *,
         only_this_attempt: bool,
         connection: HasFile | None,
+        address: str,
         followers: Followers,
         heartbeat_seconds: float,
     ) -> None:
@@ -64,7 +65,7 @@ class Follower:
         self._waiting: Any = None
         self._is_ending = False
         self._events = self._guarded()
-        followers.admit(self)
+        followers.admit(self, address)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._events

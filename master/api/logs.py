@@ -138,6 +138,7 @@ class TaskLogs:
             position,
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
+            address=req.remote_addr,
             followers=self._followers,
             heartbeat_seconds=self._heartbeat_seconds,
         )

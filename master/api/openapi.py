@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from master.access.roles import GRANTED, Role
-from master.api.operations import EVERYWHERE, HTML, PATH_FIELDS, Answer, Operation, Route
-from master.api.problem_answers import TEXT_BY_SERVER_STATUS, TEXT_BY_STATUS, Problem
+from master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
+from master.api.problem_answers import TEXT_BY_STATUS, Problem
 from master.api.problems import PROBLEM_TYPE
 from master.api.schemas import Schemas
 
@@ -107,10 +107,12 @@ def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     responses = {str(answer.status): _answer(answer, schemas) for answer in operation.answers}
-    for status in {*operation.problems, *EVERYWHERE, *TEXT_BY_SERVER_STATUS}:
+    for status in operation.problems:
         if str(status) in responses:
             raise ValueError(f"{operation.name} says of {status} both that it is an answer and that it is a problem")
-        responses[str(status)] = {"$ref": f"#/components/responses/{_PROBLEM.format(status)}"}
+    for status in {*operation.problems, *EVERYWHERE}:
+        problem = {"$ref": f"#/components/responses/{_PROBLEM.format(status)}"}
+        responses.setdefault(str(status), problem)
     return dict(sorted(responses.items()))
 
 
@@ -129,16 +131,12 @@ def _answer_headers(headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _problems(routes: Iterable[Route], schemas: Schemas) -> dict[str, Any]:
     statuses = {status for route in routes for operation in route.operations for status in operation.problems}
-    problems = {_PROBLEM.format(status): _of_the_server(text) for status, text in TEXT_BY_SERVER_STATUS.items()}
+    problems = {}
     for status in sorted({*statuses, *EVERYWHERE}):
         problems[_PROBLEM.format(status)] = problem = {
             "description": TEXT_BY_STATUS[status],
             "content": {PROBLEM_TYPE: {"schema": schemas.of(Problem)}},
         }
-        if status == 503:
+        if status in (429, 503):
             problem["headers"] = _answer_headers({"Retry-After": "seconds"})
     return dict(sorted(problems.items()))
-
-
-def _of_the_server(text: str) -> dict[str, Any]:
-    return {"description": f"{text}; in HTML", "content": {HTML: {"schema": {"type": "string"}}}}

@@ -20,8 +20,8 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
-EVERYWHERE = (401, 403, 421, 500)
-"""Statuses of the problems that any request may come to."""
+EVERYWHERE = (400, 401, 403, 408, 414, 421, 429, 431, 500, 503)
+"""Statuses of the problems that any request may come to; some of them before the app sees it (``master.gate``)."""
 
 
 class PathField(NamedTuple):

@@ -1,6 +1,8 @@
 """Errors as RFC 9457 problems: the master's own by one table, Falcon's as they are, anything else as a logged 500."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import falcon
@@ -39,9 +41,18 @@ RETRY_AFTER_SECONDS = 5
 """What a 503 asks for: by then another web process may be there, or the store."""
 
 
-def install(app: "falcon.App[Any, Any]") -> None:
-    """Make every error that leaves the app a problem."""
-    app.set_error_serializer(_serialize)
+class Rejection(falcon.HTTPError):
+    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``."""
+
+    def __init__(self, status: int, reason: str, description: str, retry_after_seconds: int | None = None) -> None:
+        headers = None if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+        super().__init__(status, description=description, headers=headers)
+        self.reason = reason
+
+
+def install(app: "falcon.App[Any, Any]", note_rejection: Callable[[str], None] = lambda _reason: None) -> None:
+    """Make every error that leaves the app a problem, and have the reason of every rejection noted."""
+    app.set_error_serializer(partial(_serialize, note_rejection))
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(errors.FleetPulseError, _domain)
 
@@ -61,8 +72,12 @@ def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _
     raise falcon.HTTPInternalServerError(description="the master failed on this request; its log says why") from error
 
 
-def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+def _serialize(
+    note_rejection: Callable[[str], None], req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError
+) -> None:
     status = error.status_code
+    if isinstance(error, Rejection):
+        note_rejection(error.reason)
     problem = {
         "type": "about:blank",
         "title": falcon.code_to_http_status(status).partition(" ")[2],

@@ -61,6 +61,7 @@ class TelemetryStream:
             self._start(req.get_header("Last-Event-ID")),
             query.worker_id or None,
             req.env.get("gunicorn.socket"),
+            req.remote_addr,
         )
 
     on_head = on_get

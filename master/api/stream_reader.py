@@ -59,6 +59,7 @@ class StreamReader:
         start: Start,
         worker_ids: frozenset[str] | None,
         connection: HasFile | None,
+        address: str,
     ) -> None:
         self._shared = shared
         self._composer = composer
@@ -71,7 +72,7 @@ class StreamReader:
         self._is_ending = False
         self._taking_since: float | None = None
         self._events = self._guarded()
-        shared.readers.admit(self)
+        shared.readers.admit(self, address)
         shared.rounds.join(self)
         if connection is not None:
             with plain_socket(connection) as plain:

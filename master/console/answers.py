@@ -45,7 +45,7 @@ def check(url: str, response: requests.Response) -> None:
         raise no_master(url, f"it answered {status} {response.reason or ''}".rstrip())
     if status == http.HTTPStatus.NOT_FOUND:
         raise UnknownId(detail)
-    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.TOO_MANY_REQUESTS):
         raise ConsoleError(f"{detail}; try again in {response.headers.get('Retry-After', 'some')} seconds")
     if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ConsoleError(f"the master failed: {detail}; its log says more")

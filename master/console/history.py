@@ -7,6 +7,7 @@ import click
 
 from master.console import values
 from master.console.answers import no_master
+from master.console.clean import one_line
 from master.console.client import segment
 from master.console.command import Session, console_command
 from master.console.errors import ConsoleError, UnknownId
@@ -74,7 +75,13 @@ def _asked(session: Session, worker_id: str, query: dict[str, Any]) -> dict[str,
 def _series(url: str, answer: dict[str, Any]) -> list[Series]:
     try:
         return [
-            Series(name, str(field["unit"]), float(answer["from"]), float(answer["step"]), list(field["mean"]))
+            Series(
+                one_line(name),
+                one_line(field["unit"]),
+                float(answer["from"]),
+                float(answer["step"]),
+                list(field["mean"]),
+            )
             for name, field in answer["fields"].items()
         ]
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from master.console.address import DEFAULT_URL, base_url
+from master.console.clean import one_line
 from master.console.client import MasterClient
 from master.console.credentials import token_for
 from master.console.errors import ConsoleError, UnknownId
@@ -83,7 +84,11 @@ class IdType(click.ParamType):  # type: ignore[type-arg] # not generic before cl
             known = self._known(str(ctx.params.get("url") or DEFAULT_URL), ctx.params.get("token"))
         except (click.ClickException, KeyError, TypeError):
             return []
-        return [CompletionItem(one, help=words) for one, words in known.items() if one.startswith(incomplete)]
+        return [
+            CompletionItem(one, help=one_line(words))
+            for one, words in known.items()
+            if one.startswith(incomplete) and one.isprintable()
+        ]
 
     def _known(self, url: str, token: Any) -> dict[str, str]:
         made, known = self._cached.get(url, (-_CACHED_SECONDS, {}))

@@ -61,6 +61,7 @@ class Screen:
 
     def pairs(self, pairs: Sequence[tuple[str, Cell | str]]) -> None:
         """Names with their values, one a line."""
+        pairs = [(one_line(name), value) for name, value in pairs]
         width = max(len(name) for name, _ in pairs) + 2
         if not self.is_terminal:
             for name, value in pairs:

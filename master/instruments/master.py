@@ -11,6 +11,7 @@ from prometheus_client.gc_collector import GCCollector
 from master.instruments.audit import AuditInstruments
 from master.instruments.certificates import CertificateInstruments
 from master.instruments.history import HistoryInstruments
+from master.instruments.http import HttpInstruments
 from master.instruments.hub import FAST_SECONDS, HubCounter, HubHistogram
 from master.instruments.stream import StreamInstruments
 from master.instruments.tasks import TaskInstruments
@@ -87,6 +88,7 @@ class Instruments:
         self.build_info = gauge(
             "fleetpulse_build_info", "Always 1; the labels say what runs.", ["version", "python_version"]
         )
+        self.http = HttpInstruments(registry)
         self.tasks = TaskInstruments(registry)
         self.stream = StreamInstruments(registry)
         self.history = HistoryInstruments(registry)

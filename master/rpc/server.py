@@ -14,12 +14,12 @@ import time
 from collections.abc import Coroutine
 from concurrent import futures
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gevent
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.config import Address
@@ -32,6 +32,7 @@ from master.rpc.bridge import HubBridge
 from master.rpc.enrollment import Attempts, Enrollment
 from master.rpc.peer import peer_certificate
 from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
+from master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
 from master.rpc.stream import Call, Ending, Stream
 from master.rpc.tls import ServerCertificate, Watch
 from master.rpc.unary import answer_heartbeat, anybody
@@ -44,24 +45,40 @@ _ENROLLMENT_NAME = pb.DESCRIPTOR.services_by_name["Enrollment"].full_name
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Fleet"].full_name
 
 _START_SECONDS = 10.0
-_CALLS_BESIDE_STREAMS = 1000
+_MAX_SINGLE_HEARTBEATS = 1000
+"""That are being answered at a time."""
 
-# Far above what the contract accepts, so that a message that is too large is refused by the codec, with a reason and a
+_CALLS_BESIDE = MAX_WATCHERS + MAX_REFLECTIONS + 1000
+"""Those of the standard services, and those that are being refused, with a reason and a count."""
+
+_CONNECTIONS_BESIDE_STREAMS = 1000
+_STREAMS_OF_A_CONNECTION = 1000
+"""A worker needs one; the simulator and a relay have several workers on one connection."""
+
+# Above what the contract accepts, so that a message that is too large is refused by the codec, with a reason and a
 # count, and not by grpc's core.
-_MAX_RECEIVE_BYTES = 16 * 1024 * 1024
+_MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+    # Of the headers of a call: beyond the first some calls are refused, beyond the second all are.
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", _STREAMS_OF_A_CONNECTION),
+    # A connection that does not begin to speak HTTP/2, and one on which there is no call.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),
     # A second master on this port must fail, not share it.
     ("grpc.so_reuseport", 0),
     # Workers beat every few seconds: a bandwidth probe with every message costs more than it brings.
     ("grpc.http2.bdp_probe", 0),
-    # A worker whose machine lost power sends no FIN; find out, and accept the workers' own pings.
+    # A worker whose machine lost power sends no FIN; find out, and accept the workers' own pings, which come every
+    # 60 s, but not a flood of them.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 5),
 )
 
 _JOIN_OPTIONS = (
@@ -124,8 +141,9 @@ class RpcServer:
         self._join_server: grpc.aio.Server | None = None
         self._enrollment: Enrollment | None = None
         self._watch: Watch | None = None
-        self._health = health.aio.HealthServicer()
+        self._health = Health(self._count_soon)
         self._open_streams = 0
+        self._open_heartbeats = 0
 
     # On the hub
 
@@ -190,16 +208,27 @@ class RpcServer:
 
     # In grpc's thread
 
+    def _count_soon(self, method: str, code: grpc.StatusCode) -> None:
+        self._bridge.call(self._count, method, code)
+
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         self._loop.close()
 
     async def _serve(self, shown: ServerCertificate | None) -> None:
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._max_streams + _CALLS_BESIDE_STREAMS)
+        server = grpc.aio.server(
+            options=(
+                *_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", self._max_streams + _CONNECTIONS_BESIDE_STREAMS),
+            ),
+            maximum_concurrent_rpcs=self._max_streams + _MAX_SINGLE_HEARTBEATS + _CALLS_BESIDE,
+        )
         server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        services = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # it has no types
+        add_reflection(Reflection(services, self._count_soon), server)
         _listen(server, "GRPC_PORT", self._address, None if shown is None else shown.credentials(for_workers=True))
         if self._tls is not None and shown is not None:
             self._join_server = grpc.aio.server(options=_JOIN_OPTIONS, maximum_concurrent_rpcs=_JOINS_AT_ONCE)
@@ -249,7 +278,7 @@ class RpcServer:
             raise
         finally:
             self._open_streams -= 1
-            self._bridge.call(self._count, "Connect", code)
+            self._count_soon("Connect", code)
 
     async def _converse(self, call: Call) -> None:
         stream = Stream(self._loop, call.peer())
@@ -279,13 +308,24 @@ class RpcServer:
             stream.hang_up()
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
+        if self._open_heartbeats >= _MAX_SINGLE_HEARTBEATS:
+            self._count_soon("SendHeartbeat", grpc.StatusCode.RESOURCE_EXHAUSTED)
+            told = f"the master answers at most {_MAX_SINGLE_HEARTBEATS} single heartbeats at a time"
+            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, told)
+        self._open_heartbeats += 1
+        try:
+            return await self._answered_heartbeat(data, call)
+        finally:
+            self._open_heartbeats -= 1
+
+    async def _answered_heartbeat(self, data: bytes, call: Call) -> bytes:
         answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
         self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
         result = await answer
         if isinstance(result, Ending):
-            self._bridge.call(self._count, "SendHeartbeat", result.code)
+            self._count_soon("SendHeartbeat", result.code)
             await call.abort(result.code, result.details)
-        self._bridge.call(self._count, "SendHeartbeat", grpc.StatusCode.OK)
+        self._count_soon("SendHeartbeat", grpc.StatusCode.OK)
         return result
 
 

@@ -12,6 +12,9 @@ Call = grpc.aio.ServicerContext[bytes, bytes]
 
 _CANCELLED_WITHIN_SECONDS = 0.05
 
+MAX_UNSENT_MESSAGES = 4_000
+"""For a worker that sends and does not read; one that reads has a few."""
+
 
 class Ending(NamedTuple):
     """How the master ends a call."""
@@ -23,12 +26,13 @@ class Ending(NamedTuple):
 class Stream:
     """The way from the hub to one open ``Connect``. ``send`` and ``end`` are for the hub, all else for grpc."""
 
-    __slots__ = ("_loop", "_outbox", "peer")
+    __slots__ = ("_loop", "_outbox", "_pump", "peer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
         self.peer = peer
         self._loop = loop
         self._outbox: asyncio.Queue[bytes | Ending] = asyncio.Queue()
+        self._pump: asyncio.Task[object] | None = None
 
     def send(self, message: bytes) -> None:
         """Send a ``MasterMessage``, serialized."""
@@ -41,7 +45,14 @@ class Stream:
     def _put(self, item: bytes | Ending) -> None:
         # A closed loop: the server has stopped, and the call with it.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._outbox.put_nowait, item)
+            self._loop.call_soon_threadsafe(self._enqueue, item)
+
+    def _enqueue(self, item: bytes | Ending) -> None:
+        if self._outbox.qsize() >= MAX_UNSENT_MESSAGES and self._pump is not None:
+            # It waits for a write that the worker does not let happen, so nothing can be said any more.
+            self._pump.cancel()
+        else:
+            self._outbox.put_nowait(item)
 
     def hang_up(self) -> None:
         """The worker closed its side, cancelled the call, or the connection broke.
@@ -51,7 +62,8 @@ class Stream:
         self._loop.call_later(_CANCELLED_WITHIN_SECONDS, self._outbox.put_nowait, Ending(grpc.StatusCode.OK))
 
     async def pump(self, call: Call) -> None:
-        """Carry out what the hub wants until the call ends."""
+        """Carry out what the hub wants until the call ends. Cancelled when the worker does not read."""
+        self._pump = asyncio.current_task()
         while not isinstance(item := await self._outbox.get(), Ending):
             await call.write(item)
         if item.code is not grpc.StatusCode.OK:

@@ -44,6 +44,7 @@ class WorkerDesk:
         self._absences = absences
         self._terms = terms
         self._clock = clock
+        self._silent_until = 0.0
         ledger.instruments.rescheduling_held.set_function(lambda: int(absences.guard.is_holding(clock.monotonic())))
 
     # From the streams
@@ -119,7 +120,9 @@ class WorkerDesk:
             return
         taken = entry.log_taken_bytes
         if chunk.offset > taken:
-            _LOGGER.warning("worker %s left a gap in the log of %s: %d to %d", worker_id, key, taken, chunk.offset)
+            _LOGGER.log(
+                self._level(), "worker %s left a gap in the log of %s: %d to %d", worker_id, key, taken, chunk.offset
+            )
             return
         fresh = chunk._replace(offset=taken, data=chunk.data[taken - chunk.offset :])
         end = taken + len(fresh.data)
@@ -178,8 +181,16 @@ class WorkerDesk:
 
     def _refuse(self, worker_id: str, what: str, link: WorkerLink, answer: pb.MasterMessage) -> None:
         self._ledger.instruments.reports_stale.inc()
-        _LOGGER.info("worker %s speaks of the past: %s", worker_id, what)
+        _LOGGER.log(self._level(), "worker %s speaks of the past: %s", worker_id, what)
         link.send(answer)
+
+    def _level(self) -> int:
+        """Of a line that a worker could have written as often as it likes: at most one a second is seen."""
+        now = self._clock.monotonic()
+        if now < self._silent_until:
+            return logging.DEBUG
+        self._silent_until = now + 1.0
+        return logging.INFO
 
 
 def _is_own(entry: LiveEntry, worker_id: str, number: int) -> bool:

@@ -17,6 +17,7 @@ from tests.bench import manager
 from tests.bench.figures import IDLE, PLACING, SMALL, compared
 from tests.bench.fleet import running_fleet
 from tests.bench.host import describe_host
+from tests.bench.hostile import ATTACK_SECONDS, QUICK_ATTACK_SECONDS, measure_hostile, print_hostile
 from tests.bench.idle import measure_idle
 from tests.bench.peers import measure_gateway, measure_latest
 from tests.bench.probe import measure_probe
@@ -62,6 +63,7 @@ QUICK = Plan(
 @click.option("--quick", is_flag=True, help="200 workers for 10 s, and everything else short: to see that it works.")
 @click.option("--skip-peers", is_flag=True, help="Leave out prometheus_client and the Pushgateway.")
 @click.option("--skip-tasks", is_flag=True, help="Leave out tasks, which need a Docker Engine and root to start one.")
+@click.option("--hostile", is_flag=True, help="Measure nothing but how others are served while a client attacks.")
 @click.option(
     "--json",
     "json_path",
@@ -81,6 +83,9 @@ def main(**options: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
+        if options["hostile"]:
+            _measure_hostile(QUICK_ATTACK_SECONDS if options["quick"] else ATTACK_SECONDS)
+            return
         _report(_earlier_run(options) or _new_run(options), write=options["docs"])
     except BenchError as error:
         raise click.ClickException(str(error)) from error
@@ -102,6 +107,15 @@ def _new_run(options: Mapping[str, Any]) -> Run:
             path.write_text(json.dumps(run.to_json(), indent=2) + "\n")
     _say(f"kept in {path}")
     return run
+
+
+def _measure_hostile(seconds: float) -> None:
+    results = []
+    with tempfile.TemporaryDirectory(prefix="fleetpulse-bench-") as folder:
+        for result in measure_hostile(Path(folder), seconds):
+            _say(f"{result.attack}: p99 {1000.0 * result.neighbour['p99_seconds']:.1f} ms")
+            results.append(result)
+    print_hostile(results, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))
 
 
 def _earlier_run(options: Mapping[str, Any]) -> Run | None:

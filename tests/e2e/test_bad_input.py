@@ -163,10 +163,10 @@ def a_large_heartbeat(worker_id: str, size: int) -> pb.Heartbeat:
     return a_heartbeat(worker_id, collectors=[pb.CollectorReport(collector="cpu", error="x" * size)])
 
 
-TEN_MB = 10_000_000
+THREE_MB = 3_000_000
 
 UNREADABLE = {
-    "10 MB": a_large_heartbeat("large", TEN_MB).SerializeToString(),
+    "3 MB": a_large_heartbeat("large", THREE_MB).SerializeToString(),
     "just too large": a_large_heartbeat("large", MAX_MESSAGE_BYTES).SerializeToString(),
     "garbage": b"\xff" * 64,
     "half a message": a_heartbeat("half").SerializeToString()[:-1],
@@ -204,7 +204,7 @@ def test_a_message_that_cannot_be_read_ends_its_stream(data: bytes, wire: Wire, 
 
 
 def test_what_is_too_large_even_to_be_counted(wire: Wire) -> None:
-    refusal = wire.send_heartbeat(a_large_heartbeat("large", 2 * TEN_MB))
+    refusal = wire.send_heartbeat(a_large_heartbeat("large", 2 * THREE_MB))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -1,8 +1,10 @@
 """A master with room for two workers: what is too much is refused, and those that it has do not notice."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import grpc
 import pytest
@@ -10,14 +12,16 @@ import pytest
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import FAST_TERMS, Master, started_master
-from tests.e2e.processes import Processes
+from tests.e2e.processes import LOCALHOST, Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Wire, a_heartbeat
+from tests.hostile.attacks import room_for
 
 pytestmark = pytest.mark.e2e
 
 MAX_WORKERS = 2
 MAX_STREAMS = MAX_WORKERS + 500
+MAX_CONNECTIONS = MAX_STREAMS + 1000
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -85,3 +89,18 @@ def test_streams_past_the_limit_are_refused_while_single_calls_are_served(master
     assert master.workers()["alone"]
     assert master.sample("fleetpulse_grpc_requests_total", FULL.name, "Connect") >= 51
     eventually(lambda: sum(master.samples("fleetpulse_grpc_requests_total").values()) > MAX_STREAMS + 50)
+
+
+def test_connections_past_the_limit_are_cut(master: Master) -> None:
+    allowed = room_for(MAX_CONNECTIONS + 100)
+    if allowed < MAX_CONNECTIONS + 100:
+        pytest.skip(f"this process may open {allowed} connections only")
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection((LOCALHOST, master.grpc_port), timeout=10.0))
+        one_more = stack.enter_context(socket.create_connection((LOCALHOST, master.grpc_port), timeout=10.0))
+        with suppress(ConnectionError):
+            assert one_more.recv(1) == b""
+    # Those that are there already are served on, and there is room again.
+    with Wire(master.target) as wire:
+        assert isinstance(wire.send_heartbeat(a_heartbeat("alone")), pb.HeartbeatAck)

@@ -12,7 +12,11 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from prometheus_client import CollectorRegistry
 
+from master.config import Limits
+from master.gate.door import Door
+from master.instruments.http import HttpInstruments
 from master.server import MasterWorker
 
 PATIENCE_SECONDS = 20.0
@@ -26,11 +30,13 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(app: Any) -> Iterator[Served]:
+def served(app: Any, limits: Limits = Limits(), idle_seconds: float = 60.0) -> Iterator[Served]:  # noqa: B008 - immutable
+    """Idle connections are left alone for so long that what ends one is something else."""
     config = Config()
-    config.set("keepalive", 60)  # so that what ends a connection is not that
+    config.set("keepalive", 60)  # not 0, so that gunicorn keeps connections; the door has the time
     worker = MasterWorker(0, 0, [], None, 30, config, Logger(config))
     worker.wsgi = app
+    worker.door = Door(limits, HttpInstruments(CollectorRegistry()), idle_seconds)
     listener = gevent.socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)

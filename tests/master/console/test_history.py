@@ -76,3 +76,13 @@ def test_what_there_is_no_history_of(run: Run, master: FakeMaster) -> None:
 def test_history_of_somebody_else(run: Run, master: FakeMaster) -> None:
     master.get("/telemetry/w/history", {"fields": []})
     assert run("history", "w").exit_code == 3
+
+
+@pytest.mark.parametrize("form", ["--plot", "--numbers"])
+def test_what_fields_are_called_does_nothing_to_a_terminal(run: Run, master: FakeMaster, form: str) -> None:
+    evil = "\x1b]0;evil\x07\x9b2Jcpu\u202e"
+    field = {"unit": evil, "mean": MEAN, "min": MEAN, "max": MEAN}
+    master.get("/telemetry/w/history", {**ANSWER, "fields": {evil: field}})
+    told = run("history", "w", form).stdout
+    assert "cpu" in told.lower()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(told)

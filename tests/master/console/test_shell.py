@@ -123,6 +123,12 @@ def test_a_shell_completes_ids(run: Run, master: FakeMaster, interpreter: Interp
     assert run(**words).stdout.splitlines() == ["plain,worker-1", "plain,worker-2"]
 
 
+def test_ids_that_would_do_something_to_a_terminal_are_not_offered(run: Run, master: FakeMaster) -> None:
+    master.get("/workers", {f"worker-{end}": {"is_active": True} for end in ("1", "\x1b[2J", "2\nplain,rm")})
+    words = {"COMP_WORDS": "fleetpulse status worker-", "COMP_CWORD": "2", "_FLEETPULSE_COMPLETE": "bash_complete"}
+    assert run(**words).stdout.splitlines() == ["plain,worker-1"]
+
+
 def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
     from master.console.shell import _history_file  # noqa: PLC0415 - private, and nothing else of it is wanted here
 

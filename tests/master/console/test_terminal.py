@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.processes import FLEETPULSE
 from tests.e2e.terminal import Terminal
-from tests.master.console.fake_master import Answer, FakeMaster, event, events
+from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
 from tests.master.console.given import task, worker
 
 EVIL = "\x1b]0;evil\x07\x1b[31m\u202eshown\x9b2J\n[bold]:smile:"
@@ -70,3 +70,21 @@ def test_logs(master: FakeMaster, look: Look) -> None:
     ]
     master.on("GET", "/api/tasks/t/logs", events(*pieces))
     assert_harmless(look("logs", "-f", "t"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tasks",), ("status", "w"), ("cancel", "t"), ("drain", "w"), ("history", "w"), ("submit", "busybox")],
+    ids=lambda words: words[0],
+)
+def test_what_other_commands_show(master: FakeMaster, look: Look, words: tuple[str, ...]) -> None:
+    master.get("/api/tasks", [task("t", "queued", queue_reason=EVIL, docker_image=EVIL)])
+    telemetry = {"filesystems": [{"mountpoint": EVIL}], "gpus": [{"index": 0, "name": EVIL}]}
+    master.get(
+        "/api/workers/w",
+        worker("w", hostname=EVIL, telemetry=telemetry, tasks={"draining": True, "drain_reason": EVIL}),
+    )
+    for method, path in (("DELETE", "/api/tasks/t"), ("POST", "/api/workers/w/drain"), ("POST", "/api/tasks")):
+        master.on(method, path, problem(409, EVIL))
+    master.on("GET", "/telemetry/w/history", problem(422, EVIL))
+    assert_harmless(look(*words))

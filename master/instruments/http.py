@@ -1,0 +1,42 @@
+"""What the master counts of those who ask it over HTTP."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+REASONS = (
+    "answer_not_taken",
+    "body_too_large",
+    "client_connections",
+    "client_readers",
+    "client_requests",
+    "connections",
+    "head_too_large",
+    "idle",
+    "json_too_deep",
+    "line_too_long",
+    "malformed",
+    "readers",
+    "slow_body",
+    "slow_head",
+)
+"""Every reason for which something is refused or cut; ``docs/security.md`` says of each when."""
+
+
+class HttpInstruments:
+    """Built by ``Instruments``, in the same registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connections = Gauge(
+            "fleetpulse_http_connections", "Connections of HTTP clients that are open.", registry=registry
+        )
+        self.rejected = Counter(
+            "fleetpulse_http_rejected_total",
+            "Requests that were refused and connections that were cut because of a limit, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in REASONS:
+            self.rejected.labels(reason)
+
+    def reject(self, reason: str) -> None:
+        """Count one. ``reason`` is one of ``REASONS``."""
+        self.rejected.labels(reason).inc()

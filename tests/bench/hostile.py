@@ -1,0 +1,87 @@
+"""How fast others are served while a client attacks."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.fleet import Master, running_master
+from tests.bench.processes import ROOT, Child, running, wait_until
+from tests.hostile.attacks import ATTACKS
+
+GOAL_SECONDS = 0.05
+"""For the 99th percentile of the others."""
+
+ATTACK_SECONDS = 15.0
+QUICK_ATTACK_SECONDS = 3.0
+_ATTACKER, _NEIGHBOUR = "127.0.2.1", "127.0.2.2"
+_NOBODY = "nobody"
+_READY_SECONDS = 20.0
+
+
+class Result(NamedTuple):
+    """Of one attack: what the neighbour saw, how the attacker's requests ended, and what the web process took."""
+
+    attack: str
+    neighbour: dict[str, Any]
+    ends: dict[str, int]
+    cpu_cores: float
+    peak_rss_bytes: int
+
+
+def measure_hostile(
+    folder: Path, seconds: float = ATTACK_SECONDS, attacks: Sequence[str] = tuple(sorted(ATTACKS))
+) -> Iterator[Result]:
+    """Each attack on a master of its own, which counts clients of this machine; and a time without any."""
+    for attack in (_NOBODY, *attacks):
+        with (
+            running_master(folder, flags=("--limit-loopback",)) as master,
+            _client(folder, "neighbour", master, _NEIGHBOUR) as neighbour,
+        ):
+            began, before = time.monotonic(), master.process.usage().cpu_seconds
+            if attack == _NOBODY:
+                time.sleep(seconds)
+                ends: dict[str, int] = {}
+            else:
+                with _client(folder, attack, master, _ATTACKER) as attacker:
+                    time.sleep(seconds)
+                    ends = _told(attacker)
+            usage = master.process.usage()
+            cores = (usage.cpu_seconds - before) / (time.monotonic() - began)
+            yield Result(attack, _told(neighbour), ends, cores, usage.peak_rss_bytes)
+
+
+def print_hostile(results: list[Result], console: Console) -> None:
+    """A row an attack."""
+    table = Table(title="Others while a client attacks", box=None, pad_edge=False)
+    for title in ("attack", "answers", "failures", "p50 ms", "p99 ms", "max ms", "cores", "peak MB", "its ends"):
+        table.add_column(title, justify="left" if title in {"attack", "its ends"} else "right")
+    for attack, neighbour, ends, cores, peak in results:
+        times = [f"{1000 * neighbour[f'{name}_seconds']:.1f}" for name in ("p50", "p99", "max")]
+        table.add_row(
+            attack, str(neighbour["answers"]), str(len(neighbour["failures"])), *times, f"{cores:.2f}",
+            f"{peak / 1e6:.0f}", " ".join(f"{end}: {count:,}" for end, count in sorted(ends.items())),
+        )  # fmt: skip
+    console.print(table)
+    missed = [one.attack for one in results if one.neighbour["p99_seconds"] > GOAL_SECONDS]
+    console.print(f"The goal of {1000 * GOAL_SECONDS:.0f} ms is missed under: {', '.join(missed) or 'none'}")
+
+
+@contextmanager
+def _client(folder: Path, what: str, master: Master, source: str) -> Iterator[Child]:
+    command = [sys.executable, "-m", "tests.hostile", what, str(master.http_port), "--from", source]
+    with running(what, command, folder, cwd=ROOT) as child:
+        wait_until(lambda: child.last_output == "ready", _READY_SECONDS, f"{what} has not begun", child)
+        yield child
+
+
+def _told(child: Child) -> Any:
+    """What it says at its end."""
+    child.stop()
+    return json.loads(child.last_output)

@@ -1,0 +1,89 @@
+"""HTTP by hand: a client that controls every byte, and where it comes from."""
+
+import http.client
+import json
+import socket
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from tests.e2e.processes import LOCALHOST
+
+PATIENCE_SECONDS = 30.0
+PROBLEM = "application/problem+json"
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def detail(self, expected: int) -> str:
+        """What the problem says, which must be one of this status."""
+        assert (self.status, self.headers["Content-Type"]) == (expected, PROBLEM), self
+        problem = json.loads(self.body)
+        assert problem["status"] == expected
+        assert problem["title"]
+        told = problem["detail"]
+        assert isinstance(told, str)
+        return told
+
+
+class Raw:
+    """One connection."""
+
+    def __init__(self, port: int, source: str = LOCALHOST) -> None:
+        self.socket = socket.create_connection((LOCALHOST, port), PATIENCE_SECONDS, (source, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def pour(self, data: bytes, at_most: int) -> int:
+        """Send this again and again until the master does not take it any more; how many bytes it took."""
+        sent = 0
+        try:
+            while sent < at_most:
+                self.socket.sendall(data)
+                sent += len(data)
+        except OSError:
+            pass
+        return sent
+
+    def get(self, path: str, *lines: str, method: str = "GET", body: bytes = b"") -> Any:
+        """Ask, and wait for the answer."""
+        self.ask(path, *lines, method=method, body=body)
+        return self.answer(method)
+
+    def ask(self, path: str, *lines: str, method: str = "GET", body: bytes = b"") -> None:
+        self.send(
+            "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: here", *lines, "")).encode() + body
+        )
+
+    def answer(self, method: str = "GET") -> Answer:
+        """Wait for a whole answer."""
+        response = http.client.HTTPResponse(self.socket, method=method)
+        response.begin()
+        return Answer(response.status, response.headers, response.read())
+
+    def stream(self, path: str) -> int:
+        """Ask for an answer without end; its status."""
+        self.ask(path)
+        response = http.client.HTTPResponse(self.socket)
+        response.begin()
+        return response.status
+
+    def is_cut(self) -> bool:
+        """Wait until something comes, which must be the end."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionError:
+            return True

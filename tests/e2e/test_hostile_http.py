@@ -1,0 +1,286 @@
+"""Hostile HTTP clients, one at a time: each is answered or cut as ``docs/security.md`` says, counted, and no more."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from master.api.body import MAX_BODY_BYTES
+from master.gate.refusals import MAX_HEAD_BYTES
+from master.instruments.http import REASONS
+from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.processes import Processes
+from tests.e2e.raw import Raw
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+JSON = "Content-Type: application/json"
+GIB = 1024**3
+TOLERANCE_BYTES = 64 * 1024 * 1024
+"""What the memory of the web process may grow by meanwhile."""
+
+RATE, CONNECTIONS, ALL_CONNECTIONS = 20, 10, 24
+
+
+def rejected(master: Master, reason: str) -> float:
+    assert reason in REASONS
+    return master.sample("fleetpulse_http_rejected_total", reason)
+
+
+@pytest.fixture
+def rss_is_bounded(shared_master: Master) -> Iterator[None]:
+    web = shared_master.web_process()
+    before = web.memory_info().rss
+    yield
+    assert web.memory_info().rss < before + TOLERANCE_BYTES
+
+
+def test_every_reason_is_there_from_the_start(shared_master: Master) -> None:
+    assert {labels[0] for labels in shared_master.samples("fleetpulse_http_rejected_total")} == set(REASONS)
+
+
+# What is slow: one deadline for all of them
+
+
+def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
+    before = rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")
+    with ExitStack() as stack:
+        line, head, body, silent = (stack.enter_context(Raw(shared_master.http_port)) for _ in range(4))
+        head.send(b"GET /health HTTP/1.1\r\nHost: here\r\n")
+        body.ask("/api/tasks", JSON, "Content-Length: 1000", method="POST")
+        began = time.monotonic()
+        answered: set[Raw] = set()
+        while len(answered) < 3 and time.monotonic() < began + 25.0:
+            for raw, drop in ((line, b"G"), (head, b"X"), (body, b" ")):
+                if raw not in answered:
+                    raw.send(drop)
+                    raw.socket.settimeout(0.1)
+                    try:
+                        is_answered = bool(raw.socket.recv(1, 2))  # MSG_PEEK
+                    except TimeoutError:
+                        is_answered = False
+                    if is_answered:
+                        answered.add(raw)
+        assert time.monotonic() - began > 5.0
+        for raw, told in ((line, "head"), (head, "head"), (body, "body")):
+            raw.socket.settimeout(30.0)
+            assert told in raw.answer().detail(408)
+            assert raw.is_cut()
+        # One that says nothing at all is only in nobody's way.
+        assert silent.is_cut()
+    assert (rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")) == (
+        before[0] + 2,
+        before[1] + 1,
+    )
+
+
+# What is large
+
+
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(shared_master: Master) -> None:
+    before = rejected(shared_master, "body_too_large")
+    with Raw(shared_master.http_port) as raw:
+        answer = raw.get("/api/tasks", JSON, f"Content-Length: {MAX_BODY_BYTES + 1}", method="POST")
+        assert str(MAX_BODY_BYTES) in answer.detail(413)
+        assert answer.headers["Connection"] == "close"
+        assert raw.is_cut()
+    assert rejected(shared_master, "body_too_large") == before + 1
+
+
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_a_chunked_body_of_a_gibibyte(shared_master: Master) -> None:
+    with Raw(shared_master.http_port) as raw:
+        raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
+        taken = raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB)
+        assert taken < GIB // 8
+        assert str(MAX_BODY_BYTES) in raw.answer().detail(413)
+
+
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_a_body_of_tiny_chunks(shared_master: Master) -> None:
+    with Raw(shared_master.http_port) as raw:
+        raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
+        assert raw.pour(b"1\r\n \r\n" * 10_000, GIB) < GIB // 8
+        assert raw.answer().detail(400)
+
+
+@pytest.mark.usefixtures("rss_is_bounded")
+@pytest.mark.parametrize("lines", [f"Content-Length: {GIB}", "Transfer-Encoding: chunked"])
+def test_a_body_that_nobody_wants_is_not_taken(shared_master: Master, lines: str) -> None:
+    with Raw(shared_master.http_port) as raw:
+        raw.ask("/health", lines)
+        assert raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB) < GIB // 8
+        assert raw.answer().status == 200
+
+
+def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Master) -> None:
+    with Raw(shared_master.http_port) as raw:
+        for lines, body in (
+            ("Content-Length: 100000", bytes(100_000)),
+            ("Transfer-Encoding: chunked", b"1\r\nx\r\n0\r\n\r\n"),
+        ):
+            assert raw.get("/health", lines, body=body).status == 200
+        assert raw.get("/health").status == 200
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["X: x\r\n" * 101, "X: " + "x" * 8190 + "\r\n", ("X: " + "x" * 7000 + "\r\n") * 10, "X: x\r\n" * 100_000],
+    ids=["101 headers", "one of 8 kB", "70 kB in all", "100,000 headers"],
+)
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_headers_past_the_limits(shared_master: Master, lines: str) -> None:
+    before = rejected(shared_master, "head_too_large")
+    with Raw(shared_master.http_port) as raw:
+        raw.send(f"GET /health HTTP/1.1\r\nHost: here\r\n{lines}\r\n".encode())
+        assert raw.answer().detail(431)
+        assert raw.is_cut()
+    assert rejected(shared_master, "head_too_large") == before + 1
+
+
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_a_header_without_end(shared_master: Master) -> None:
+    with Raw(shared_master.http_port) as raw:
+        raw.send(b"GET /health HTTP/1.1\r\nHost: here\r\nX: ")
+        assert raw.pour(b"x" * MAX_HEAD_BYTES, GIB) < GIB // 8
+        assert raw.answer().detail(431)
+
+
+def test_a_first_line_that_is_too_long(shared_master: Master) -> None:
+    before = rejected(shared_master, "line_too_long")
+    with Raw(shared_master.http_port) as raw:
+        assert raw.get("/" + "a" * 5000).detail(414)
+        assert raw.is_cut()
+    assert rejected(shared_master, "line_too_long") == before + 1
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"docker_image":['])
+@pytest.mark.usefixtures("rss_is_bounded")
+def test_json_that_is_nested_too_deep(shared_master: Master, opening: bytes) -> None:
+    before = rejected(shared_master, "json_too_deep")
+    body = opening * (MAX_BODY_BYTES // len(opening))
+    with Raw(shared_master.http_port) as raw:
+        answer = raw.get("/api/tasks", JSON, f"Content-Length: {len(body)}", method="POST", body=body)
+        assert "1024 levels" in answer.detail(400)
+        assert raw.get("/health").status == 200
+    assert rejected(shared_master, "json_too_deep") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x00\x01\x02\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nExpect: miracles\r\n\r\n", 417),
+    ],
+    ids=["noise", "version", "no colon", "two hosts", "two lengths", "smuggling", "coding", "expectation"],
+)
+def test_a_request_that_is_none(shared_master: Master, request_bytes: bytes, status: int) -> None:
+    before = rejected(shared_master, "malformed")
+    with Raw(shared_master.http_port) as raw:
+        raw.send(request_bytes)
+        assert raw.answer().detail(status).isprintable()
+        assert raw.is_cut()
+    assert rejected(shared_master, "malformed") == before + 1
+
+
+def test_what_a_client_sends_makes_no_line_of_its_own_in_the_log(shared_master: Master) -> None:
+    for request in (b"GET /a\x1b[2Jb\nlevel=forged HTTP/1.1\r\n\r\n", b"GET /%0Alevel=forged%1b HTTP/1.1\r\n\r\n"):
+        with Raw(shared_master.http_port) as raw:
+            raw.send(request)
+            assert raw.answer().status in {400, 404}
+    assert not shared_master.log_lines("^level=forged|\x1b")
+
+
+# What is too much of one client, on a master that counts those of this machine as well
+
+
+@pytest.fixture(scope="module")
+def strict(shared_processes: Processes) -> Iterator[Master]:
+    master = started_master(
+        shared_processes, *FAST_TERMS, "--limit-loopback", "--client-rate", str(RATE),
+        "--client-connections", str(CONNECTIONS), "--max-connections", str(ALL_CONNECTIONS),
+        "--data-dir", str(shared_processes.folder / "strict"),
+    )  # fmt: skip
+    yield master
+    master.close()
+    master.assert_nothing_went_wrong()
+
+
+def client_of(number: int) -> str:
+    return f"127.0.1.{number}"
+
+
+def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(strict: Master) -> None:
+    with Raw(strict.http_port, client_of(1)) as eager, Raw(strict.http_port, client_of(2)) as patient:
+        answers = [eager.get("/health") for _ in range(3 * RATE)]
+        refused = [answer for answer in answers if answer.status != 200]
+        assert 0 < len(refused) <= RATE
+        for answer in refused:
+            assert answer.detail(429)
+            assert math.ceil(float(answer.headers["Retry-After"])) == 1
+        assert patient.get("/health").status == 200
+        heads = [eager.get("/health", method="HEAD") for _ in range(3 * RATE)]
+        assert {head.status for head in heads} == {200, 429}
+        assert {head.body for head in heads} == {b""}
+        # The connection is still good, and so is the client before long.
+        assert eventually(lambda: eager.get("/health").status == 200)
+    assert rejected(strict, "client_requests") > len(refused)
+
+
+def test_the_connection_that_waited_longest_makes_room_for_another_of_its_client(strict: Master) -> None:
+    before = rejected(strict, "idle")
+    with ExitStack() as stack:
+        mine = [stack.enter_context(Raw(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
+        for raw in mine[1:]:
+            assert raw.get("/health").status == 200
+        another = stack.enter_context(Raw(strict.http_port, client_of(3)))
+        assert another.get("/health").status == 200
+        assert mine[0].is_cut()
+        assert mine[1].get("/health").status == 200
+    assert rejected(strict, "idle") == before + 1
+
+
+def test_a_client_whose_connections_are_all_busy_gets_no_more(strict: Master) -> None:
+    before = rejected(strict, "client_connections")
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            assert stack.enter_context(Raw(strict.http_port, client_of(4))).stream("/telemetry/stream") == 200
+        another = stack.enter_context(Raw(strict.http_port, client_of(4)))
+        answer = another.answer()
+        assert answer.detail(429)
+        assert answer.headers["Retry-After"] == "5"
+        assert another.is_cut()
+        assert stack.enter_context(Raw(strict.http_port, client_of(5))).get("/health").status == 200
+    assert rejected(strict, "client_connections") == before + 1
+    eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
+
+
+def test_when_all_are_busy_the_next_is_told_and_when_some_are_idle_they_make_room(strict: Master) -> None:
+    strict.session.close()
+    with ExitStack() as stack:
+        for number in range(ALL_CONNECTIONS - 4):
+            raw = stack.enter_context(Raw(strict.http_port, client_of(10 + number // CONNECTIONS)))
+            assert raw.stream("/telemetry/stream") == 200
+        idle = [stack.enter_context(Raw(strict.http_port, client_of(20))) for _ in range(4)]
+        for raw in idle:
+            assert raw.get("/health").status == 200
+        busy = [stack.enter_context(Raw(strict.http_port, client_of(21))) for _ in range(4)]
+        for raw in busy:
+            assert raw.stream("/telemetry/stream") == 200
+        assert all(raw.is_cut() for raw in idle)
+        another = stack.enter_context(Raw(strict.http_port, client_of(22)))
+        answer = another.answer()
+        assert answer.detail(503)
+        assert answer.headers["Retry-After"] == "5"
+    eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
+    assert rejected(strict, "connections") == 1

@@ -1,0 +1,60 @@
+"""``python -m tests.hostile ATTACK PORT``: attack until SIGTERM, then print how the requests ended, as JSON.
+
+``neighbour`` in place of an attack is the client that must not notice: it asks in a steady rhythm, on a connection that
+it keeps and on new ones, and prints how that went.
+"""
+
+import asyncio
+import json
+import math
+import os
+import signal
+from collections import Counter
+
+import click
+
+from tests.hostile.attacks import ATTACKS, Target
+from tests.hostile.neighbour import Neighbour
+
+
+async def until_told(attack: str, target: Target) -> None:
+    """Attack until SIGTERM, and say how that went."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # connections are cut; that is what this is for
+    over = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    attacking = asyncio.ensure_future(ATTACKS[attack](target))
+    print("ready", flush=True)
+    await asyncio.wait([attacking, asyncio.ensure_future(over.wait())], return_when=asyncio.FIRST_COMPLETED)
+    print(json.dumps(target.ends), flush=True)
+    # Thousands of tasks need not be ended one by one.
+    os._exit(0 if over.is_set() else 1)
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """By nearest rank."""
+    return sorted(values)[max(math.ceil(len(values) * percent / 100.0), 1) - 1]
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["neighbour", *sorted(ATTACKS)]))
+@click.argument("port", type=int)
+@click.option("--from", "source", default="127.0.0.1", show_default=True, help="The address to come from.")
+def main(what: str, port: int, source: str) -> None:
+    """Attack a master on this machine, or be its client meanwhile."""
+    if what == "neighbour":
+        neighbour = Neighbour(port, source)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: neighbour.leave())
+        print("ready", flush=True)
+        neighbour.run()
+        seconds = neighbour.seconds
+        print(json.dumps({
+            "answers": len(seconds), "failures": neighbour.failures, "p50_seconds": percentile(seconds, 50),
+            "p99_seconds": percentile(seconds, 99), "max_seconds": max(seconds),
+        }))  # fmt: skip
+        return
+    asyncio.run(until_told(what, Target(port, source, Counter())))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.hostile")

@@ -1,0 +1,58 @@
+"""The client that must not notice an attack."""
+
+import http.client
+import time
+
+_PAUSE_SECONDS = 0.02
+_TIMEOUT_SECONDS = 10.0
+_PATHS = ("/health", "/telemetry", "/api/tasks?limit=10")
+
+
+class Neighbour:
+    """Asks every 20 ms, in turn on one connection that it keeps and on a new one."""
+
+    def __init__(self, port: int, source: str) -> None:
+        self._address = "127.0.0.1", port
+        self._source = source
+        self._is_leaving = False
+        self.seconds: list[float] = []
+        """How long each answer took, with the connection where it was a new one."""
+
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """Until somebody calls ``leave``."""
+        kept = self._connection()
+        number = 0
+        while not self._is_leaving:
+            number += 1
+            path = _PATHS[number // 2 % len(_PATHS)]
+            if number % 2:
+                kept = self._ask(kept, path)
+            else:
+                self._ask(self._connection(), path).close()
+            time.sleep(_PAUSE_SECONDS)
+        kept.close()
+
+    def leave(self) -> None:
+        """End after this answer. May be called by a signal's handler."""
+        self._is_leaving = True
+
+    def _ask(self, connection: http.client.HTTPConnection, path: str) -> http.client.HTTPConnection:
+        started = time.perf_counter()
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != http.client.OK:
+                self.failures.append(f"{path}: {answer.status}")
+        except (OSError, http.client.HTTPException) as error:
+            self.failures.append(f"{path}: {error!r}")
+            connection.close()
+            connection = self._connection()
+        self.seconds.append(time.perf_counter() - started)
+        return connection
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._address
+        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS, source_address=(self._source, 0))

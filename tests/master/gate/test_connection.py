@@ -1,0 +1,144 @@
+"""master.gate.connection, master.gate.bodies, master.server: clients without scruples, over a real socket"""
+
+from typing import Any
+
+import falcon
+import gevent
+import pytest
+
+from master.config import Limits
+from master.gate.bodies import MAX_CHUNKS
+from tests.master.api.served import Client, Served, served
+
+HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)
+MIB = 1024 * 1024
+
+
+class Hello:
+    """Answers with as much as is asked for, and looks at no body."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = b"x" * req.get_param_as_int("bytes", default=1)
+
+    on_post = on_get
+
+
+def app() -> "falcon.App[Any, Any]":
+    app: falcon.App[Any, Any] = falcon.App()
+    app.add_route("/", Hello())
+    return app
+
+
+def test_a_head_that_does_not_go_on_is_told_so() -> None:
+    with served(app(), HASTY) as server, Client(server.address) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost")
+        status, problem = client.answer()
+        assert (status, problem["status"]) == (408, 408)
+        assert client.is_closed()
+
+
+def test_a_head_that_trickles_in_has_one_deadline() -> None:
+    with served(app(), HASTY) as server, Client(server.address) as client:
+        head = b"GET / HTTP/1.1\r\nX: " + b"x" * 1000
+
+        def trickle() -> None:
+            for letter in head:
+                client.send(bytes([letter]))
+                gevent.sleep(0.02)
+
+        trickling = gevent.spawn(trickle)
+        assert client.answer()[0] == 408
+        trickling.kill()
+
+
+def test_the_deadline_of_a_head_is_no_deadline_of_silence() -> None:
+    with served(app(), HASTY) as server, Client(server.address) as client:
+        gevent.sleep(0.5)
+        for _ in range(2):
+            client.request("GET", "/")
+            assert client.head().status == 200
+            assert client._file.read(1) == b"x"
+            gevent.sleep(0.5)
+
+
+def test_who_says_nothing_is_cut_without_a_word() -> None:
+    with served(app(), idle_seconds=0.2) as server, Client(server.address) as client:
+        assert client.is_closed()
+
+
+def test_an_answer_that_is_not_taken_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    with served(app(), HASTY) as server, Client(server.address) as client:
+        client.request("GET", f"/?bytes={64 * MIB}")
+        wait_until_alone(server)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_body_that_nobody_reads_is_taken_when_it_is_small() -> None:
+    with served(app()) as server, Client(server.address) as client:
+        for _ in range(3):
+            client.request("POST", "/", f"Content-Length: {MIB}", body=bytes(MIB))
+            assert client.head().status == 200
+            assert client._file.read(1) == b"x"
+
+
+def test_a_body_that_nobody_reads_and_that_is_large_ends_the_connection() -> None:
+    with served(app()) as server, Client(server.address) as client:
+        client.request("POST", "/", f"Content-Length: {MIB + 1}")
+        head = client.head()
+        assert (head.status, head.headers["connection"]) == (200, "close")
+        client._file.read(1)
+        # Who still sends is not reset at once: its answer would be lost with that.
+        for _ in range(3):
+            client.send(bytes(1000))
+            gevent.sleep(0.05)
+        client.end()
+        assert client.is_closed()
+        wait_until_alone(server)
+
+
+def test_a_body_that_never_ends_takes_nobody_elses_turn() -> None:
+    with served(app()) as server, Client(server.address) as client, Client(server.address) as other:
+        client.request("POST", "/", "Transfer-Encoding: chunked")
+        pouring = gevent.spawn(pour, client)
+        for _ in range(20):
+            other.request("GET", "/")
+            assert other.head().status == 200
+            other._file.read(1)
+        pouring.join(10.0)
+        assert pouring.ready()
+
+
+def pour(client: Client) -> None:
+    try:
+        while True:
+            client.send(b"1\r\nx\r\n" * 1000)
+    except OSError:
+        return
+
+
+def wait_until_alone(server: Served) -> None:
+    with gevent.Timeout(20.0):
+        while not len(server.connections):
+            gevent.sleep(0)
+        server.connections.join()
+
+
+# Chunks
+
+
+def of_chunks(how_many: int) -> bytes:
+    return b"1\r\nx\r\n" * how_many + b"0\r\n\r\n"
+
+
+def test_a_body_may_have_many_chunks_but_not_any_number() -> None:
+    with served(app()) as server:
+        with Client(server.address) as client:
+            for _ in range(2):
+                client.request("POST", "/", "Transfer-Encoding: chunked", body=of_chunks(MAX_CHUNKS - 1))
+                assert client.head().status == 200
+                assert client._file.read(1) == b"x"
+        with Client(server.address) as client:
+            client.request("POST", "/", "Transfer-Encoding: chunked", body=of_chunks(MAX_CHUNKS))
+            assert client.head().status == 200
+            client._file.read(1)
+            assert client.is_closed()

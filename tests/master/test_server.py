@@ -1,0 +1,47 @@
+"""master.server: the log"""
+
+import io
+import logging
+
+import pytest
+
+from master.server import _OneLineFormatter
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def logger(log: io.StringIO) -> logging.Logger:
+    logger = logging.getLogger(f"test-{id(log)}")
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(_OneLineFormatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ("plain, with an \u2026 and \u00e4", "plain, with an \u2026 and \u00e4"),
+        ("a\nINFO: forged", r"a\nINFO: forged"),
+        ("a\r\x1b[2J\x9b\u202e\u2028", r"a\r\x1b[2J\x9b\u202e\u2028"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_a_message_is_one_line(logger: logging.Logger, log: io.StringIO, told: str, line: str) -> None:
+    logger.warning("it says %s", told)
+    assert log.getvalue() == f"WARNING: it says {line}\n"
+
+
+def test_a_traceback_has_its_lines(logger: logging.Logger, log: io.StringIO) -> None:
+    try:
+        list[str]().index("why")
+    except ValueError:
+        logger.exception("it failed\n")
+    lines = log.getvalue().splitlines()
+    assert lines[0] == r"ERROR: it failed\n"
+    assert lines[-1].startswith("ValueError: ")
+    assert len(lines) > 3
