@@ -31,6 +31,7 @@ _IDLE_SECONDS = 20
 _CONNECTIONS_BESIDE = 1000
 """Those that are being told that there is no room, and those that were cut and are not closed yet."""
 
+_HANDSHAKE_SECONDS = 10.0
 _REFUSED_PAUSE_SECONDS = 0.05
 """Before the next request of a client that asks too often is looked at."""
 
@@ -223,9 +224,23 @@ class MasterWorker(GeventWorker):
         ]
 
 
+class _HandshakeContext(gevent.ssl.SSLContext):
+    """gevent's kind, because the sockets are gevent's. A handshake that fails, or never ends, is nobody's error."""
+
+    def wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
+        """Shake hands. Called by gevent in the connection's greenlet, which ends where there is no TLS to be had."""
+        try:
+            with gevent.Timeout(_HANDSHAKE_SECONDS, TimeoutError):
+                return super().wrap_socket(sock, *args, **kwargs)
+        except OSError as error:
+            _LOGGER.debug("a TLS handshake failed: %s", error)
+            sock.close()
+            raise gevent.GreenletExit from None
+
+
 def _ssl_context(config: Any, _default: Any) -> Any:
-    """gevent's kind, because the sockets are gevent's. Called by gunicorn."""
-    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    """What connections are wrapped by. Called by gunicorn in the web process."""
+    context = _HandshakeContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certfile, config.keyfile)
     return context

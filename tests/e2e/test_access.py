@@ -11,7 +11,7 @@ import requests
 import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes
+from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes, Started
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -163,7 +163,7 @@ def test_tokens_alone_are_not_enough_beyond_this_machine(processes: Processes) -
 
 
 def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
-    port = started_everywhere(processes, "--insecure-network", GRPC_PORT="0.0.0.0:0")
+    _, port = started_everywhere(processes, "--insecure-network", GRPC_PORT="0.0.0.0:0")
     url = f"http://{LOCALHOST}:{port}"
     assert _status(f"{url}/workers") == 200
     assert _status(f"{url}/workers", {"Host": "rebound.example"}) == 421
@@ -171,14 +171,14 @@ def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
     eventually(lambda: _status(f"{url}/workers") == 401)
 
 
-def started_everywhere(processes: Processes, *flags: str, **env: str) -> int:
-    """A master that listens on every address; the port that it chose."""
+def started_everywhere(processes: Processes, *flags: str, **env: str) -> tuple[Started, int]:
+    """A master that listens on every address, and the port that it chose."""
     master = processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT="0.0.0.0:0", **env)
     eventually(lambda: _chosen(master.err) or not master.is_running, READY_SECONDS)
     port = _chosen(master.err)
     assert port is not None, master.err
     eventually(lambda: _listens(port), READY_SECONDS)
-    return port
+    return master, port
 
 
 def test_tls(processes: Processes, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_tls(processes: Processes, tmp_path: Path) -> None:
     ca.cert_pem.write_to_path(str(root))
     secret = make_token(processes, "ci", "--role", "admin")
     flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
-    port = started_everywhere(processes, *flags, GRPC_PORT="0")
+    master, port = started_everywhere(processes, *flags, GRPC_PORT="0")
     url = f"https://{LOCALHOST}:{port}"
 
     def status(path: str, **headers: str) -> int:
@@ -208,6 +208,7 @@ def test_tls(processes: Processes, tmp_path: Path) -> None:
         requests.get(f"http://{LOCALHOST}:{port}/health", timeout=10)
     env = {"FLEETPULSE_URL": url, "REQUESTS_CA_BUNDLE": str(root)}
     assert cli(processes, "workers", **env).code == 0
+    assert "Traceback" not in master.err
 
 
 def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_path: Path) -> None:
