@@ -266,7 +266,7 @@ def parse_names(name: str, text: str) -> tuple[str, ...]:
 
 def tls_names(host: str, hostname: str, more: tuple[str, ...]) -> tuple[str, ...]:
     """By what names workers may reach a master that listens at ``host`` on the machine ``hostname``."""
-    bound = () if host in ("0.0.0.0", "::") else (host,)
+    bound = () if host in ("0.0.0.0", "::") else (host,)  # nosec B104 # it is compared with, not listened on
     return tuple(dict.fromkeys(("localhost", LOOPBACK, "::1", hostname, *bound, *more)))
 
 

@@ -97,7 +97,7 @@ class MasterServer(BaseApplication):
 
     def door(self) -> Door:
         """Who may connect to the master. Called by the worker in the web process, once."""
-        assert self._master is not None
+        assert self._master is not None  # nosec B101 # for the type checker
         return Door(self.config.limits, self._master.instruments.http, _IDLE_SECONDS)
 
     def end_long_answers(self) -> None:
@@ -141,12 +141,12 @@ class MasterWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Called by gunicorn in the web process, before it listens."""
         super().load_wsgi()
-        assert isinstance(self.app, MasterServer)
+        assert isinstance(self.app, MasterServer)  # nosec B101 # for the type checker
         self.door = self.app.door()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
-        assert self.door is not None
+        assert self.door is not None  # nosec B101 # for the type checker
         connection = self.door.connection(client, addr[0])
         if (refusal := self.door.turns_away(connection)) is not None:
             connection.turn_away(refusal)
@@ -170,7 +170,7 @@ class MasterWorker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
-        assert self.door is not None
+        assert self.door is not None  # nosec B101 # for the type checker
         if (refusal := self.door.refuses(sock)) is not None:
             closes = bodies.is_unread(req.body) or req.should_close()
             sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))

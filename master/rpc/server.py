@@ -259,7 +259,7 @@ class RpcServer:
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
     def _join_handlers(self) -> grpc.GenericRpcHandler:
-        assert self._enrollment is not None
+        assert self._enrollment is not None  # nosec B101 # for the type checker
         join: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._enrollment.join)
         return grpc.method_handlers_generic_handler(_ENROLLMENT_NAME, {"Join": join})
 

@@ -51,7 +51,7 @@ class CertificateKeeper:
     ) -> None:
         self._path = folder / BUNDLE_NAME
         self._bundle = bundle
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # nosec B311 # spreads renewals in time
         self._clock = clock
 
     def channel_credentials(self) -> grpc.ChannelCredentials:

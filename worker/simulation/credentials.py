@@ -22,5 +22,5 @@ def join_all(
         own = folder / worker_id
         bundle = credentials_for(worker_id, own, token, door, time.time(), time.sleep)
         if bundle is not None:
-            keepers[worker_id] = CertificateKeeper(own, bundle, random.Random(worker_id))
+            keepers[worker_id] = CertificateKeeper(own, bundle, random.Random(worker_id))  # nosec B311 # the same
     return keepers
