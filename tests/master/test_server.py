@@ -19,6 +19,7 @@ def logger(log: io.StringIO) -> logging.Logger:
     handler = logging.StreamHandler(log)
     handler.setFormatter(_OneLineFormatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
+    logger.propagate = False
     return logger
 
 
