@@ -70,7 +70,8 @@ class Engine:
     def remove_containers(self, worker_id: str) -> None:
         """Remove what one worker left."""
         with self.client() as client:
-            for container in client.containers.list(all=True, filters={"label": f"{WORKER_LABEL}={worker_id}"}):
+            label = f"{WORKER_LABEL}={worker_id}"
+            for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
                 try:
                     container.remove(force=True)
                 except docker.errors.NotFound:

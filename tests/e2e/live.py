@@ -103,7 +103,7 @@ class Swarm:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.settimeout(20.0)
         connection.connect((LOCALHOST, port))
-        connection.sendall(f"GET {PATH}{query} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        connection.sendall(f"GET {PATH}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return connection
 
     def _read(self) -> None:

@@ -65,7 +65,8 @@ class Raw:
 
     def ask(self, path: str, *lines: str, method: str = "GET", body: bytes = b"") -> None:
         self.send(
-            "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: here", *lines, "")).encode() + body
+            "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "")).encode()
+            + body
         )
 
     def answer(self, method: str = "GET") -> Answer:

@@ -49,7 +49,7 @@ def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
     before = rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")
     with ExitStack() as stack:
         line, head, body, silent = (stack.enter_context(Raw(shared_master.http_port)) for _ in range(4))
-        head.send(b"GET /health HTTP/1.1\r\nHost: here\r\n")
+        head.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         body.ask("/api/tasks", JSON, "Content-Length: 1000", method="POST")
         began = time.monotonic()
         answered: set[Raw] = set()
@@ -136,7 +136,7 @@ def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Mas
 def test_headers_past_the_limits(shared_master: Master, lines: str) -> None:
     before = rejected(shared_master, "head_too_large")
     with Raw(shared_master.http_port) as raw:
-        raw.send(f"GET /health HTTP/1.1\r\nHost: here\r\n{lines}\r\n".encode())
+        raw.send(f"GET /health HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
         assert raw.answer().detail(431)
         assert raw.is_cut()
     assert rejected(shared_master, "head_too_large") == before + 1
@@ -145,7 +145,7 @@ def test_headers_past_the_limits(shared_master: Master, lines: str) -> None:
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_a_header_without_end(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
-        raw.send(b"GET /health HTTP/1.1\r\nHost: here\r\nX: ")
+        raw.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
         assert raw.pour(b"x" * MAX_HEAD_BYTES, GIB) < GIB // 8
         assert raw.answer().detail(431)
 

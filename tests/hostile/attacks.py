@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 _CONNECT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
-_POST = "POST /api/tasks HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+_POST = "POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _SPARE_FILES = 64
 
 
@@ -110,7 +110,7 @@ async def read_stream(target: Target) -> None:
     """A reader of the stream of telemetry who takes everything."""
     reader, writer = await connected(target)
     try:
-        writer.write(b"GET /telemetry/stream HTTP/1.1\r\nHost: here\r\n\r\n")
+        writer.write(b"GET /telemetry/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await told(reader, target)
         while await reader.read(65536):
             continue
@@ -124,7 +124,7 @@ async def not_taken(target: Target) -> None:
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
     try:
         while True:
-            writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: here\r\n\r\n" * 50)
+            writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
             await writer.drain()
             await asyncio.sleep(_PAUSE_SECONDS)
     finally:
@@ -137,7 +137,7 @@ async def flooded(target: Target) -> None:
     reader, writer = await connected(target)
     try:
         while True:
-            writer.write(b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n" * 20)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
             for _ in range(20):
                 head = await reader.readuntil(b"\r\n\r\n")
                 target.ends[head.split(b" ")[1].decode()] += 1
@@ -171,19 +171,19 @@ IDLE = 10_000
 ATTACKS: dict[str, Attack] = {
     "answers-not-taken": over_and_over(100, not_taken),
     "body-to-get": over_and_over(4, lambda target: poured(
-        target, "GET /health HTTP/1.1\r\nHost: here\r\nContent-Length: 1099511627776\r\n\r\n", bytes(65536))),
+        target, "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1099511627776\r\n\r\n", bytes(65536))),
     "deep-json": over_and_over(4, lambda target: sent(target, post(b"[" * MIB))),
     "endless-body": over_and_over(4, lambda target: poured(
         target, _POST + "Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + bytes(65536) + b"\r\n")),
     "flood": over_and_over(16, flooded),
     "huge-header": over_and_over(4, lambda target: sent(
-        target, b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * MIB + b"\r\n\r\n")),
+        target, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * MIB + b"\r\n\r\n")),
     "idle": stayed_idle,
     "many-headers": over_and_over(4, lambda target: sent(
-        target, b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
+        target, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
     "readers": over_and_over(600, read_stream),
     "slow-body": over_and_over(200, lambda target: trickled(target, _POST + "Content-Length: 1000\r\n\r\n", b" ")),
-    "slow-head": over_and_over(200, lambda target: trickled(target, "GET /health HTTP/1.1\r\nHost: here\r\nX: ", b"x")),
+    "slow-head": over_and_over(200, lambda target: trickled(target, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", b"x")),
     "tiny-chunks": over_and_over(4, lambda target: poured(
         target, _POST + "Transfer-Encoding: chunked\r\n\r\n", b"1\r\n0\r\n" * 8192)),
 }  # fmt: skip
