@@ -150,7 +150,8 @@ def clear_away(host: str, worker_ids: Iterable[str]) -> None:
     client = docker.DockerClient(host, timeout=30)
     try:
         for worker_id in worker_ids:
-            for container in client.containers.list(all=True, filters={"label": f"{LABEL}worker_id={worker_id}"}):
+            label = f"{LABEL}worker_id={worker_id}"
+            for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
                 try:
                     container.remove(force=True)
                 except DockerException:

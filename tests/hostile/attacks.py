@@ -183,7 +183,8 @@ ATTACKS: dict[str, Attack] = {
         target, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
     "readers": over_and_over(600, read_stream),
     "slow-body": over_and_over(200, lambda target: trickled(target, _POST + "Content-Length: 1000\r\n\r\n", b" ")),
-    "slow-head": over_and_over(200, lambda target: trickled(target, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", b"x")),
+    "slow-head": over_and_over(200, lambda target: trickled(
+        target, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", b"x")),
     "tiny-chunks": over_and_over(4, lambda target: poured(
         target, _POST + "Transfer-Encoding: chunked\r\n\r\n", b"1\r\n0\r\n" * 8192)),
 }  # fmt: skip
