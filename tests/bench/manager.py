@@ -18,7 +18,7 @@ import gevent
 from falcon.testing import TestClient
 
 from master.app import Master
-from master.config import Address, MasterConfig, StoreConfig
+from master.config import LOOPBACK, Address, MasterConfig, StoreConfig
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 from tests.bench.client import percentile
@@ -98,7 +98,7 @@ def _read(master: Master) -> None:
     """Bring REST and /metrics up to date, and into demand."""
     client = TestClient(master.wsgi)
     for path in ("/telemetry", "/metrics"):
-        if client.simulate_get(path).status_code != 200:
+        if client.simulate_get(path, host=LOOPBACK).status_code != 200:
             raise BenchError(f"{path} does not answer")
 
 

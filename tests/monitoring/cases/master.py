@@ -204,7 +204,7 @@ STORE = [
     Case("FleetPulseMasterOpenFiles", "780-of-1000", ALIVE | files(780), [10, 30]),
     Case("FleetPulseMasterOpenFiles", "another-program", files(990), [10, 30]),
     Case(
-        "FleetPulseAuditTrailIncomplete", "disk-full", lost(30), [0, 1], 3,
+        "FleetPulseAuditTrailIncomplete", "disk-full", lost(30), [0, 1], 2,
         [
             firing(
                 "warning", "The audit trail of the master master:8080 has a gap",
