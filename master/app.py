@@ -179,7 +179,7 @@ def create_access(config: MasterConfig) -> Access:
     """As the settings say. Raises ``ConfigError`` when the data directory cannot be written."""
     access, data_dir = config.access, config.store.data_dir
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = owner_secret(data_dir)
     except OSError as error:
         raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error

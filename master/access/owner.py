@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 from master.access.roles import Role
-from master.access.token_file import write_private
 from master.access.tokens import id_in, make_token
+from master.private_files import write_private
 
 NAME = "owner-token"
 
@@ -18,7 +18,7 @@ def owner_secret(data_dir: Path) -> str:
     if found is not None:
         return found
     _, secret = make_token("owner", Role.ADMIN, 0.0, None)
-    write_private(data_dir / NAME, secret + "\n")
+    write_private(data_dir / NAME, secret.encode() + b"\n")
     return secret
 
 

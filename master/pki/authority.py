@@ -22,8 +22,9 @@ from master.errors import (
 from master.pki import certificates, workers_need_certificates
 from master.pki.admission import Admission
 from master.pki.certificates import KeyPair, Request, WorkerCertificate
-from master.pki.files import CERTIFICATE_NAME, KEY_NAME, ca_folder, locked, make_folder, write_private
+from master.pki.files import CERTIFICATE_NAME, KEY_NAME, LOCK_NAME, ca_folder
 from master.pki.state import IssuedRecord, State, StateFile, TokenRecord, TokenUse, hashed
+from master.private_files import locked, make_private_folder, write_private
 from proto.join import new_join_token, parse_join_token
 from proto.rules import WORKER_ID_RULE, is_worker_id
 
@@ -41,8 +42,8 @@ def create(data_dir: Path, clock: Clock = time.time) -> None:
     """Make the CA of this data directory. Raises ``ConfigError`` if there is one, or if it cannot be written."""
     folder = ca_folder(data_dir)
     try:
-        make_folder(folder)
-        with locked(folder):
+        make_private_folder(folder)
+        with locked(folder / LOCK_NAME):
             if (folder / CERTIFICATE_NAME).exists():
                 raise ConfigError(f"there is a CA in {folder} already")
             pair = certificates.new_ca(clock())
@@ -187,7 +188,7 @@ class _Change:
     """One change of the state, under the lock; written when the block ends well. Raises ``OSError``."""
 
     def __init__(self, folder: Path, file: StateFile, clock: Clock) -> None:
-        self._lock = locked(folder)
+        self._lock = locked(folder / LOCK_NAME)
         self._file = file
         self._clock = clock
         self.state = State()

@@ -1,68 +1,13 @@
-"""The files of the CA: for the eyes of their owner only, replaced as a whole, changed under one lock."""
+"""The files of the CA, in a folder of their own in the data directory."""
 
-import contextlib
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 KEY_NAME = "key.pem"
 CERTIFICATE_NAME = "certificate.pem"
 STATE_NAME = "state.json"
-_LOCK_NAME = "lock"
+LOCK_NAME = "lock"
 
 
 def ca_folder(data_dir: Path) -> Path:
     """Where the CA of a master with this data directory is, or would be."""
     return data_dir / "ca"
-
-
-def make_folder(folder: Path) -> None:
-    """Make it, and those above it, if they are not there. Raises ``OSError``."""
-    for one in (folder.parent, folder):
-        one.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = folder.parent.stat()
-    if os.geteuid() == 0 and folder.stat().st_uid != owner.st_uid:
-        os.chown(folder, owner.st_uid, owner.st_gid)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """All or nothing, mode 0600, also when the power fails. Raises ``OSError``.
-
-    root writes for the owner of the folder: the master must be able to read what an administrator changed.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One at a time, over all processes and threads. Raises ``OSError``."""
-    descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.geteuid() == 0:
-            owner = folder.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from master.errors import ConfigError
-from master.pki.files import STATE_NAME, write_private
+from master.pki.files import STATE_NAME
+from master.private_files import write_private
 
 _VERSION = 1
 

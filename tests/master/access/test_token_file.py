@@ -1,6 +1,7 @@
 """The file of tokens: private, whole, and refused when it is something else."""
 
 import json
+import os
 import stat
 import threading
 from pathlib import Path
@@ -42,6 +43,15 @@ def test_what_is_written_is_read_again_and_nobody_else_may_read_it(file: TokenFi
     assert secret not in text
     assert secret.rpartition("_")[2] not in text
     assert [path.name for path in file.path.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_folder(file: TokenFile) -> None:
+    file.path.parent.mkdir()
+    if os.geteuid() == 0:
+        os.chown(file.path.parent, 12345, 12345)
+    add(file, "ci")
+    owners = {path.stat().st_uid for path in (file.path.parent, *file.path.parent.iterdir())}
+    assert owners == {12345 if os.geteuid() == 0 else os.geteuid()}
 
 
 def test_changes_at_the_same_time_lose_nothing(file: TokenFile) -> None:
