@@ -15,7 +15,6 @@ import falcon
 from master.access.book import TokenBook
 from master.access.owner import owner_secret
 from master.access.sessions import Sessions
-from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile
 from master.api import middleware, problems, resources
 from master.api.audit import Auditing
@@ -34,7 +33,7 @@ from master.api.views import FleetViews
 from master.audit.files import FILE_NAME
 from master.audit.trail import AuditTrail
 from master.clients import Clients
-from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig, is_loopback
+from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from master.errors import ConfigError
 from master.history.ports import Tier
 from master.history.recorder import Recorder
@@ -177,20 +176,21 @@ class Access(NamedTuple):
 
 def create_access(config: MasterConfig) -> Access:
     """As the settings say. Raises ``ConfigError`` when the data directory cannot be written."""
-    access, data_dir = config.access, config.store.data_dir
+    data_dir = config.store.data_dir
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = owner_secret(data_dir)
     except OSError as error:
         raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error
-    is_exposed = not is_loopback(config.http.host) and not access.is_network_trusted
-    book = TokenBook(TokenFile(access.tokens_file or data_dir / TOKENS_NAME), owner, is_always_closed=is_exposed)
+    book = TokenBook(TokenFile(config.tokens_file), owner, is_always_closed=config.is_exposed)
     if not book.is_closed:
         _LOGGER.warning(
             "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
         )
     sessions = Sessions(book)
-    return Access(Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *access.names)), sessions)
+    return Access(
+        Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)), sessions
+    )
 
 
 def open_tls(config: TlsConfig, data_dir: Path) -> Tls:

@@ -16,7 +16,6 @@ from dotenv import load_dotenv
 
 from master import config
 from master.access.owner import find_owner_secret
-from master.access.token_file import NAME as TOKENS_NAME
 from master.access.token_file import TokenFile, TokenFileError
 from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
@@ -207,19 +206,14 @@ def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
             placement=_placement(settings["placement"]),
             task_policy=TaskPolicy() if settings["task_policy"] is None else read_policy(settings["task_policy"]),
         )
-        has_tokens = bool(_token_file(master_config).read())
+        has_tokens = bool(TokenFile(master_config.tokens_file).read())
         return config.check_exposure(master_config, has_tokens=has_tokens, has_worker_tls=master_config.tls is not None)
     except (ConfigError, PolicyError, TokenFileError) as error:
         raise click.UsageError(str(error)) from error
 
 
-def _token_file(master_config: config.MasterConfig) -> TokenFile:
-    return TokenFile(master_config.access.tokens_file or master_config.store.data_dir / TOKENS_NAME)
-
-
 def _is_open(master_config: config.MasterConfig) -> bool:
-    is_exposed = not config.is_loopback(master_config.http.host) and not master_config.access.is_network_trusted
-    return not is_exposed and not _token_file(master_config).read()
+    return not master_config.is_exposed and not TokenFile(master_config.tokens_file).read()
 
 
 def _access_config(settings: dict[str, Any]) -> config.AccessConfig:

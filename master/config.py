@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from master.access.token_file import NAME as TOKENS_NAME
 from master.errors import ConfigError
 from proto.policy import TaskPolicy
 
@@ -145,6 +146,16 @@ class MasterConfig(NamedTuple):
 
     tls: TlsConfig | None = None
     """``None``: there is no CA, and workers come without TLS."""
+
+    @property
+    def tokens_file(self) -> Path:
+        """Where the tokens of this master are kept."""
+        return self.access.tokens_file or self.store.data_dir / TOKENS_NAME
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines reach REST, over a network that nobody vouches for."""
+        return not is_loopback(self.http.host) and not self.access.is_network_trusted
 
 
 def check_tls(files: TlsFiles) -> TlsFiles:
