@@ -8,10 +8,10 @@ from typing import Any
 import click
 import platformdirs
 
-from master.audit.command import record_command
 from master.config import parse_duration
 from master.console.screen import FORMATS, Screen
 from master.console.tables import Cell, Column
+from master.console.trail import tell_trail
 from master.errors import ConfigError
 from master.pki import workers_need_certificates
 from master.pki.authority import Authority, create
@@ -80,7 +80,7 @@ def init_command(screen: Screen, data_dir: Path, if_missing: bool) -> None:
     """Make the CA. From the master's next start on its workers need certificates."""
     if not (if_missing and workers_need_certificates(data_dir)):
         create(data_dir)
-        _record(screen, data_dir, "create_ca", "ca")
+        tell_trail(screen, data_dir, "create_ca", "ca")
     authority = Authority(data_dir)
     certificate, fingerprint = ca_folder(data_dir) / CERTIFICATE_NAME, authority.fingerprint.hex()
     if screen.is_json:
@@ -102,7 +102,7 @@ def join_token_command(screen: Screen, data_dir: Path, lifetime: str, worker_id:
     """Make a join token, for `fleetpulse worker --join`. It is shown this once."""
     lifetime_seconds = parse_duration("--lifetime", lifetime)
     token = Authority(data_dir).new_join_token(lifetime_seconds, worker_id, uses)
-    _record(screen, data_dir, "create_join_token", worker_id or "", f"{uses} uses within {lifetime}")
+    tell_trail(screen, data_dir, "create_join_token", worker_id or "", f"{uses} uses within {lifetime}")
     if screen.is_json:
         expires_at = time.time() + lifetime_seconds
         screen.json({"token": token, "expires_at": expires_at, "worker_id": worker_id, "uses": uses})
@@ -128,7 +128,7 @@ def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
     """Take back one certificate, or all of a worker. A master that runs ends its stream within seconds."""
     revoked = Authority(data_dir).revoke(target)
     for one in revoked:
-        _record(screen, data_dir, "revoke_certificate", one.worker_id, f"serial {one.serial}")
+        tell_trail(screen, data_dir, "revoke_certificate", one.worker_id, f"serial {one.serial}")
     if screen.is_json:
         screen.json([one._asdict() | {"revoked": True} for one in revoked])
         return
@@ -136,14 +136,6 @@ def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
         screen.line(f"revoked {one.serial} of {one.worker_id}")
     if not revoked:
         screen.note("there was nothing to revoke any more")
-
-
-def _record(screen: Screen, data_dir: Path, action: str, target: str, detail: str = "") -> None:
-    """Tell the audit trail. What is done is done, so a trail that cannot be written is told, no more."""
-    try:
-        record_command(data_dir, action, target, detail)
-    except OSError as error:
-        screen.note(f"the audit trail cannot be written: {error.strerror or error}")
 
 
 def _row(one: IssuedRecord, now: float) -> list[Cell | str]:

@@ -14,13 +14,13 @@ import platformdirs
 from master.access.roles import GRANTED
 from master.access.token_file import NAME, TokenFile, TokenFileError
 from master.access.tokens import NAME_RULE, Token, is_name, make_token
-from master.audit.command import record_command
 from master.console import values
 from master.console.command import ConsoleCommand
 from master.console.errors import ConsoleError, UnknownId
 from master.console.options import DURATION
 from master.console.screen import FORMATS, Screen
 from master.console.tables import Cell, Column
+from master.console.trail import tell_trail
 
 _COLUMNS = (
     Column("ID"), Column("NAME"), Column("ROLE"), Column("STATE"), Column("MADE", spare=2), Column("EXPIRES", spare=1),
@@ -35,11 +35,9 @@ class _Desk(NamedTuple):
     data_dir: Path
 
     def record(self, action: str, token: Token) -> None:
-        """Tell the master's audit trail. What is done is done, so a trail that cannot be written is told, no more."""
-        try:
-            record_command(self.data_dir, action, token.name, f"token {token.token_id}, {token.role.name.lower()}")
-        except OSError as error:
-            self.screen.note(f"the audit trail cannot be written: {error.strerror or error}")
+        """Tell the master's audit trail."""
+        detail = f"token {token.token_id}, {token.role.name.lower()}"
+        tell_trail(self.screen, self.data_dir, action, token.name, detail)
 
 
 def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
