@@ -8,7 +8,7 @@ import socket
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
@@ -35,6 +35,7 @@ from master.audit.trail import AuditTrail
 from master.clients import Clients
 from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from master.errors import ConfigError
+from master.gate.door import Door
 from master.history.ports import Tier
 from master.history.recorder import Recorder
 from master.history.service import HistoryService
@@ -42,10 +43,7 @@ from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.page.resources import page_resources
-from master.pki.authority import Authority
-from master.prometheus.client import PrometheusClient
-from master.prometheus.history import PrometheusHistory
-from master.rpc.server import RpcServer, Tls
+from master.rpc.server import RpcServer
 from master.store.key_file import own_key_file, read_key_file
 from master.store.observer import StoreObserver
 from master.store.pruning import Retention
@@ -55,6 +53,10 @@ from master.tasks.policies import POLICIES_GROUP, policy_named
 from master.tasks.service import TaskService
 from master.telemetry.lazy import LazyView
 from master.telemetry.manager import TelemetryManager
+
+if TYPE_CHECKING:
+    from master.prometheus.history import PrometheusHistory
+    from master.rpc.tls_ports import TlsPorts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
     def __init__(self, config: MasterConfig) -> None:
+        self._limits = config.limits
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
@@ -87,7 +90,7 @@ class Master:
         if tiers:
             self.telemetry.set_update_callback(self._recorder.record)
         url = config.history.prometheus_url
-        self._prometheus = None if url is None else PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
+        self._prometheus = None if url is None else open_prometheus(url)
         history = HistoryService(
             self._store.history, self._recorder, tiers, instruments, self.telemetry.knows_worker, self._prometheus
         )
@@ -125,6 +128,10 @@ class Master:
         self.tasks.start()
         self._recorder.start()
         self._rpc.start()
+
+    def door(self, idle_seconds: float) -> Door:
+        """Who may connect; ``idle_seconds`` is for how long a connection may wait for its next request."""
+        return Door(self._limits, self.instruments.http, idle_seconds)
 
     def end_long_answers(self) -> None:
         """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
@@ -193,9 +200,20 @@ def create_access(config: MasterConfig) -> Access:
     )
 
 
-def open_tls(config: TlsConfig, data_dir: Path) -> Tls:
+def open_prometheus(url: str) -> "PrometheusHistory":
+    """The one that is asked for history first. Connects to nothing yet."""
+    from master.prometheus.client import PrometheusClient  # noqa: PLC0415 - heavy, and mostly not needed
+    from master.prometheus.history import PrometheusHistory  # noqa: PLC0415
+
+    return PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
+
+
+def open_tls(config: TlsConfig, data_dir: Path) -> "TlsPorts":
     """What the gRPC ports need of the CA. Raises ``ConfigError`` when it cannot be read."""
-    return Tls(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
+    from master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
+    from master.rpc.tls_ports import TlsPorts  # noqa: PLC0415
+
+    return TlsPorts(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
 
 
 def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in

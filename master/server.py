@@ -3,37 +3,27 @@
 import logging
 import os
 import signal
-import socket
-import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-import gevent.socket
-import gevent.ssl
-from greenlet import greenlet
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers.base import Worker
 
 from master.config import MasterConfig
 from master.errors import ConfigError, StoreUnavailable
-from master.gate import bodies
-from master.gate.connection import Connection
-from master.gate.door import Door
-from master.gate.refusals import refusal_of
 
 if TYPE_CHECKING:
+    import ssl
+
     from master.app import Master
+    from master.gate.door import Door
 
 _LOGGER = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 20
 _CONNECTIONS_BESIDE = 1000
 """Those that are being told that there is no room, and those that were cut and are not closed yet."""
-
-_HANDSHAKE_SECONDS = 10.0
-_REFUSED_PAUSE_SECONDS = 0.05
-"""Before the next request of a client that asks too often is looked at."""
 
 _REQUESTS_GRACE_SECONDS = 3
 _STOP_TIMEOUT_SECONDS = 9
@@ -52,7 +42,7 @@ class MasterServer(BaseApplication):
         settings: dict[str, Any] = {
             "bind": str(self.config.http),
             "workers": 1,
-            "worker_class": "master.server.MasterWorker",
+            "worker_class": "master.server.WebProcess",
             # More than the door lets in, so that the next one is answered and not left waiting.
             "worker_connections": self.config.limits.connections + _CONNECTIONS_BESIDE,
             "keepalive": _IDLE_SECONDS,
@@ -95,10 +85,10 @@ class MasterServer(BaseApplication):
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
 
-    def door(self) -> Door:
+    def door(self) -> "Door":
         """Who may connect to the master. Called by the worker in the web process, once."""
         assert self._master is not None  # nosec B101 # for the type checker
-        return Door(self.config.limits, self._master.instruments.http, _IDLE_SECONDS)
+        return self._master.door(_IDLE_SECONDS)
 
     def end_long_answers(self) -> None:
         """Let those who follow something go. Called by the worker when it is told to stop."""
@@ -126,124 +116,29 @@ class MasterArbiter(Arbiter):
     handle_ttou = handle_usr2 = handle_ttin
 
 
-class MasterWorker(GeventWorker):
-    """gunicorn's gevent worker without gevent's patches.
+class WebProcess(Worker):
+    """The web process as the arbiter knows it, which stays small: what serves there is loaded after the fork."""
 
-    What runs on the hub uses gevent by name. The rest of the process, grpc's thread above all, keeps the threads and
-    locks that it was written for.
-    """
+    def init_process(self) -> None:
+        """Serve until the end. Called by gunicorn in the web process."""
+        from master.web import MasterWorker  # noqa: PLC0415 - see above
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._connections: dict[greenlet, Connection] = {}
-        self.door: Door | None = None
-
-    def load_wsgi(self) -> None:
-        """Called by gunicorn in the web process, before it listens."""
-        super().load_wsgi()
-        assert isinstance(self.app, MasterServer)  # nosec B101 # for the type checker
-        self.door = self.app.door()
-
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
-        assert self.door is not None  # nosec B101 # for the type checker
-        connection = self.door.connection(client, addr[0])
-        if (refusal := self.door.turns_away(connection)) is not None:
-            connection.turn_away(refusal)
-            return
-        if (refusal := self.door.admit(connection)) is not None:
-            connection.refuse(refusal)
-            return
-        current = gevent.getcurrent()
-        self._connections[current] = connection
+        worker = MasterWorker(self.age, self.ppid, self.sockets, self.app, self.timeout, self.cfg, self.log)
+        worker.pid = self.pid
+        # The file by which the arbiter sees that the process lives.
+        worker.tmp.close()
+        worker.tmp = self.tmp
         try:
-            # Past GeventWorker's own, which would have the connection wait for ever.
-            wrapped: Any = connection
-            super(GeventWorker, self).handle(listener, wrapped, addr)
+            worker.init_process()
         finally:
-            del self._connections[current]
-            self.door.leave(connection)
-
-    def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
-        """Bounds the wait for a connection's next request. Called by gunicorn."""
-        return self._connections[gevent.getcurrent()]
-
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
-        """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
-        assert self.door is not None  # nosec B101 # for the type checker
-        if (refusal := self.door.refuses(sock)) is not None:
-            closes = bodies.is_unread(req.body) or req.should_close()
-            sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
-            if closes:
-                sock.linger()
-                raise StopIteration
-            gevent.sleep(_REFUSED_PAUSE_SECONDS)
-            return True
-        bodies.limit_chunks(req)
-        if bodies.is_long(req.body):
-            req.force_close()
-        try:
-            super().handle_request(listener_name, req, sock, addr)
-        except StopIteration:
-            if bodies.is_unread(req.body):
-                sock.linger()
-            raise
-        if not bodies.finish(req.body):
-            sock.linger()
-            raise StopIteration
-        return True
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what could not be read, or what failed. Called by gunicorn, which then closes the connection."""
-        if isinstance(exc, gevent.GreenletExit | SystemExit):
-            return
-        refusal = refusal_of(exc)
-        if refusal.reason is None:
-            _LOGGER.error("a request of %s failed", addr[0], exc_info=exc)
-        else:
-            _LOGGER.debug("a request of %s was refused: %s", addr[0], refusal.detail)
-        client.refuse(refusal)
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop, and do not wait for connections that ask nothing. Called by gunicorn, in the signal's handler."""
-        super().handle_exit(sig, frame)
-        gevent.spawn(self._end_idle_connections)
-
-    def _end_idle_connections(self) -> None:
-        if isinstance(self.app, MasterServer):
-            self.app.end_long_answers()
-        if self.door is not None:
-            self.door.cut_idle()
-
-    def patch(self) -> None:
-        """Listen on gevent's sockets. Called by gunicorn after the fork."""
-        listeners: list[Any] = self.sockets  # gunicorn's own wrappers, which its stubs call sockets
-        self.sockets = [
-            gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
-            for listener in listeners
-        ]
+            self.booted = worker.booted
 
 
-class _HandshakeContext(gevent.ssl.SSLContext):
-    """gevent's kind, because the sockets are gevent's. A handshake that fails, or never ends, is nobody's error."""
+def _ssl_context(config: Any, _default: Any) -> "ssl.SSLContext":
+    """Called by gunicorn in the web process."""
+    from master.web import ssl_context  # noqa: PLC0415 - see above
 
-    def wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
-        """Shake hands. Called by gevent in the connection's greenlet, which ends where there is no TLS to be had."""
-        try:
-            with gevent.Timeout(_HANDSHAKE_SECONDS, TimeoutError):
-                return super().wrap_socket(sock, *args, **kwargs)
-        except OSError as error:
-            _LOGGER.debug("a TLS handshake failed: %s", error)
-            sock.close()
-            raise gevent.GreenletExit from None
-
-
-def _ssl_context(config: Any, _default: Any) -> Any:
-    """What connections are wrapped by. Called by gunicorn in the web process."""
-    context = _HandshakeContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.certfile, config.keyfile)
-    return context
+    return ssl_context(config)
 
 
 def _shorten_grace(_arbiter: Any, worker: Any) -> None:

@@ -2,9 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from master.errors import CertificateExpired, CertificateMismatch, CertificateRefused, CertificateRevoked
-from master.pki.certificates import WorkerCertificate
+
+
+class WorkerCertificate(NamedTuple):
+    """What the master needs to know of a certificate that a worker shows. ``serial`` in hexadecimal digits."""
+
+    worker_id: str
+    serial: str
+    not_after: float
+    """Unix seconds."""
 
 
 class Admission:

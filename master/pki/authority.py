@@ -20,8 +20,8 @@ from master.errors import (
     WorkerIdNotGranted,
 )
 from master.pki import certificates, workers_need_certificates
-from master.pki.admission import Admission
-from master.pki.certificates import KeyPair, Request, WorkerCertificate
+from master.pki.admission import Admission, WorkerCertificate
+from master.pki.certificates import KeyPair, Request
 from master.pki.files import CERTIFICATE_NAME, KEY_NAME, LOCK_NAME, ca_folder
 from master.pki.state import IssuedRecord, State, StateFile, TokenRecord, TokenUse, hashed
 from master.private_files import locked, make_private_folder, write_private

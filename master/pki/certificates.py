@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from master.errors import InvalidMessage
+from master.pki.admission import WorkerCertificate
 from proto.join import MAX_CSR_BYTES, worker_id_of, worker_uri
 
 CA_SECONDS = 10 * 365 * 86400.0
@@ -45,15 +46,6 @@ class KeyPair(NamedTuple):
 
     def __repr__(self) -> str:
         return f"KeyPair({self.certificate.subject.rfc4514_string()})"
-
-
-class WorkerCertificate(NamedTuple):
-    """What the master needs to know of a certificate that a worker shows. ``serial`` in hexadecimal digits."""
-
-    worker_id: str
-    serial: str
-    not_after: float
-    """Unix seconds."""
 
 
 class Request(NamedTuple):

@@ -1,6 +1,7 @@
 """The certificate that the other end of a call has shown."""
 
-from master.pki.certificates import WorkerCertificate, worker_certificate_from
+from master.pki.admission import WorkerCertificate
+from master.pki.certificates import worker_certificate_from
 from master.rpc.stream import Call
 
 

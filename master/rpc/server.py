@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine
 from concurrent import futures
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 import grpc
@@ -23,25 +23,23 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from master.audit.entry import AuditOutcome, Record, unrecorded
 from master.config import Address
-from master.errors import ConfigError
 from master.instruments import Instruments
-from master.pki.authority import Authority
-from master.pki.certificates import WorkerCertificate
+from master.pki.admission import WorkerCertificate
 from master.rpc.audit import entry_of
 from master.rpc.bridge import HubBridge
-from master.rpc.enrollment import Attempts, Enrollment
-from master.rpc.peer import peer_certificate
+from master.rpc.listening import listen
 from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
 from master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
 from master.rpc.stream import Call, Ending, Stream
-from master.rpc.tls import ServerCertificate, Watch
 from master.rpc.unary import answer_heartbeat, anybody
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 
+if TYPE_CHECKING:
+    from master.rpc.tls_ports import TlsPorts
+
 _LOGGER = logging.getLogger(__name__)
 
-_ENROLLMENT_NAME = pb.DESCRIPTOR.services_by_name["Enrollment"].full_name
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Fleet"].full_name
 
 _START_SECONDS = 10.0
@@ -81,15 +79,6 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 5),
 )
 
-_JOIN_OPTIONS = (
-    ("grpc.max_receive_message_length", 16 * 1024),
-    ("grpc.so_reuseport", 0),
-    # Who has joined goes; who does not, too.
-    ("grpc.max_connection_age_ms", 30_000),
-    ("grpc.max_connection_age_grace_ms", 5_000),
-)
-_JOINS_AT_ONCE = 64
-
 _WAITING_MESSAGES = 16
 """Of one stream, between grpc's thread and the hub."""
 
@@ -99,14 +88,6 @@ _END_OF_STREAM: object = grpc.aio.EOF
 """What read() gives at the end, which its stubs leave out."""
 
 T = TypeVar("T")
-
-
-class Tls(NamedTuple):
-    """What a master needs that speaks TLS to its workers. ``names`` are those by which they reach it."""
-
-    authority: Authority
-    join: Address
-    names: tuple[str, ...]
 
 
 class RpcServer:
@@ -123,7 +104,7 @@ class RpcServer:
         desk: TaskDesk,
         instruments: Instruments,
         max_streams: int,
-        tls: Tls | None = None,
+        tls: "TlsPorts | None" = None,
         record: Record = unrecorded,
     ) -> None:
         self._address = address
@@ -131,16 +112,13 @@ class RpcServer:
         self._manager = manager
         self._instruments = instruments
         self._max_streams = max_streams
-        self._admission = None if tls is None else tls.authority.admission
+        self._admission = None if tls is None else tls.admission
         self._record = record
         self._sessions = SessionTable(manager, desk, instruments, self._admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
         self._server: grpc.aio.Server | None = None
-        self._join_server: grpc.aio.Server | None = None
-        self._enrollment: Enrollment | None = None
-        self._watch: Watch | None = None
         self._health = Health(self._count_soon)
         self._open_streams = 0
         self._open_heartbeats = 0
@@ -150,15 +128,9 @@ class RpcServer:
     def start(self) -> None:
         """Accept calls. Raises ``ConfigError`` when the port is not to be had."""
         self._thread.start()
-        shown = None
         if self._tls is not None:
-            shown = ServerCertificate(self._tls.authority, self._tls.names, time.time)
-            self._enrollment = Enrollment(
-                self._tls.authority, self._instruments, self._bridge, Attempts(time.monotonic), self._record
-            )
-            self._watch = Watch(self._tls.authority, shown, self._instruments, self._sessions.end_refused)
-            self._watch.start()
-        self._on_loop(self._serve(shown)).result(_START_SECONDS)
+            self._tls.start(self._instruments, self._bridge, self._record, self._sessions.end_refused)
+        self._on_loop(self._serve()).result(_START_SECONDS)
 
     def what_is_wrong(self) -> str | None:
         """Why the server takes no calls, or ``None``."""
@@ -167,10 +139,8 @@ class RpcServer:
     def stop(self, grace_seconds: float = 2.0) -> None:
         """Tell every worker that the master stops, let calls end for ``grace_seconds``, then cancel the rest."""
         self._sessions.end_all()
-        if self._watch is not None:
-            self._watch.stop()
-        if self._enrollment is not None:
-            self._enrollment.close()
+        if self._tls is not None:
+            self._tls.stop()
         if self._thread.is_alive():
             stopped = self._on_loop(self._shut_down(grace_seconds))
             # The hub must go on meanwhile: calls that end report to it.
@@ -216,7 +186,7 @@ class RpcServer:
         self._loop.run_forever()
         self._loop.close()
 
-    async def _serve(self, shown: ServerCertificate | None) -> None:
+    async def _serve(self) -> None:
         server = grpc.aio.server(
             options=(
                 *_OPTIONS,
@@ -229,12 +199,9 @@ class RpcServer:
         services = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # it has no types
         add_reflection(Reflection(services, self._count_soon), server)
-        _listen(server, "GRPC_PORT", self._address, None if shown is None else shown.credentials(for_workers=True))
-        if self._tls is not None and shown is not None:
-            self._join_server = grpc.aio.server(options=_JOIN_OPTIONS, maximum_concurrent_rpcs=_JOINS_AT_ONCE)
-            self._join_server.add_generic_rpc_handlers((self._join_handlers(),))
-            _listen(self._join_server, "JOIN_PORT", self._tls.join, shown.credentials(for_workers=False))
-            await self._join_server.start()
+        listen(server, "GRPC_PORT", self._address, None if self._tls is None else self._tls.credentials())
+        if self._tls is not None:
+            await self._tls.open_join_port()
         await server.start()
         for service in ("", SERVICE_NAME):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -243,8 +210,8 @@ class RpcServer:
     async def _shut_down(self, grace_seconds: float) -> None:
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
-        if self._join_server is not None:
-            await self._join_server.stop(0.0)
+        if self._tls is not None:
+            await self._tls.close_join_port()
         if server is not None:
             await server.stop(grace_seconds)
 
@@ -254,14 +221,9 @@ class RpcServer:
             "Connect": grpc.stream_stream_rpc_method_handler(self._connect),
             "SendHeartbeat": grpc.unary_unary_rpc_method_handler(self._send_heartbeat),
         }
-        if self._enrollment is not None:
-            handlers["Renew"] = grpc.unary_unary_rpc_method_handler(self._enrollment.renew)
+        if self._tls is not None:
+            handlers["Renew"] = self._tls.renew_handler()
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
-
-    def _join_handlers(self) -> grpc.GenericRpcHandler:
-        assert self._enrollment is not None  # nosec B101 # for the type checker
-        join: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._enrollment.join)
-        return grpc.method_handlers_generic_handler(_ENROLLMENT_NAME, {"Join": join})
 
     async def _connect(self, _requests: object, call: Call) -> None:
         self._open_streams += 1
@@ -293,7 +255,7 @@ class RpcServer:
             self._bridge.call(session.close)
 
     def _certificate_of(self, call: Call) -> WorkerCertificate | None:
-        return None if self._tls is None else peer_certificate(call)
+        return None if self._tls is None else self._tls.certificate_of(call)
 
     async def _read(self, call: Call, session: Session, stream: Stream) -> None:
         handed_over = 0
@@ -327,18 +289,6 @@ class RpcServer:
             await call.abort(result.code, result.details)
         self._count_soon("SendHeartbeat", grpc.StatusCode.OK)
         return result
-
-
-def _listen(
-    server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None
-) -> None:
-    try:
-        if credentials is None:
-            server.add_insecure_port(str(address))
-        else:
-            server.add_secure_port(str(address), credentials)
-    except RuntimeError as error:
-        raise ConfigError(f"{setting}: cannot listen on {address}: {error}") from error
 
 
 def _resolve(answer: "asyncio.Future[bytes | Ending]", result: bytes | Ending) -> None:

@@ -19,8 +19,7 @@ from master.errors import (
     UnknownWorker,
 )
 from master.instruments import Instruments
-from master.pki.admission import Admission
-from master.pki.certificates import WorkerCertificate
+from master.pki.admission import Admission, WorkerCertificate
 from master.rpc.audit import entry_of, told
 from master.rpc.codec import Unreadable, worker_message_from
 from master.rpc.status import status_of

@@ -8,14 +8,19 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 KEYED = "hmac:"
 """Stands before a digest that is keyed."""
 
 _PURPOSE = b"fleetpulse: digests of requests"
+_KEY_BYTES = 32
 
 
 class SealBroken(Exception):
@@ -27,8 +32,11 @@ class Seal:
 
     def __init__(self, keys: Sequence[str]) -> None:
         """Raises ``ValueError`` unless each is 32 bytes in URL-safe base64, as ``new_key`` makes them."""
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
-        self._digest_keys = [hmac.digest(base64.urlsafe_b64decode(key), _PURPOSE, "sha256") for key in keys]
+        decoded = [base64.urlsafe_b64decode(key) for key in keys]
+        if any(len(key) != _KEY_BYTES for key in decoded):
+            raise ValueError("not a key of 32 bytes")
+        self._keys = keys
+        self._digest_keys = [hmac.digest(key, _PURPOSE, "sha256") for key in decoded]
 
     def __repr__(self) -> str:
         return "Seal(***)"
@@ -41,6 +49,8 @@ class Seal:
         """Raises ``SealBroken``."""
         if not sealed:
             return {}
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - heavy, and not needed where no task has secrets
+
         try:
             env: dict[str, str] = json.loads(self._fernet.decrypt(sealed))
         except InvalidToken as error:
@@ -55,6 +65,12 @@ class Seal:
         """Whether what is stored stands for the request with this digest."""
         return any(hmac.compare_digest(stored, self._keyed(key, digest)) for key in self._digest_keys)
 
+    @cached_property
+    def _fernet(self) -> "MultiFernet":
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - see above
+
+        return MultiFernet([Fernet(key) for key in self._keys])
+
     @staticmethod
     def _keyed(key: bytes, digest: str) -> str:
         return KEYED + hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()
@@ -62,4 +78,4 @@ class Seal:
 
 def new_key() -> str:
     """For ``Seal``."""
-    return Fernet.generate_key().decode()
+    return base64.urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)).decode()

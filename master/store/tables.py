@@ -21,14 +21,13 @@ from sqlalchemy import (
     TypeDecorator,
     text,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 
 
 class Words(TypeDecorator[str]):
     """Text from anywhere. What a database refuses in it, NUL and half a surrogate pair, becomes a replacement mark."""
 
-    impl = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    impl = Text().with_variant(Text(collation="C"), "postgresql")
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, func
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -48,5 +48,9 @@ def _changing(
 
 
 def _insert(dialect: str, table: Table) -> Any:
-    # Both dialects spell it alike, but have no common type for it.
-    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    """Both dialects spell it alike, but have no common type for it."""
+    if dialect == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - heavy, and mostly not needed
+
+    return postgresql.insert(table)

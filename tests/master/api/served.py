@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from master.config import Limits
 from master.gate.door import Door
 from master.instruments.http import HttpInstruments
-from master.server import MasterWorker
+from master.web import MasterWorker
 
 PATIENCE_SECONDS = 20.0
 

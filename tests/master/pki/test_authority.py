@@ -25,8 +25,9 @@ from master.errors import (
 )
 from master.pki import authority as module
 from master.pki import workers_need_certificates
+from master.pki.admission import WorkerCertificate
 from master.pki.authority import Authority, create
-from master.pki.certificates import WorkerCertificate, worker_certificate_from
+from master.pki.certificates import worker_certificate_from
 from master.pki.files import ca_folder
 from tests.certificates import new_authority
 from worker.credentials.bundle import new_key, signing_request

@@ -8,8 +8,7 @@ import pytest
 from master.audit.entry import AuditEntry
 from master.config import Terms
 from master.errors import InvalidMessage
-from master.pki.admission import Admission
-from master.pki.certificates import WorkerCertificate
+from master.pki.admission import Admission, WorkerCertificate
 from master.rpc.session import MASTER_VERSION, Session, SessionTable
 from master.rpc.stream import Ending
 from master.tasks.ports import WorkerLink

@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from master.pki.admission import WorkerCertificate
 from master.pki.authority import Authority
-from master.pki.certificates import WorkerCertificate
 from proto import fleetpulse_pb2 as pb
 from proto.join import new_join_token
 from tests.certificates import joined, new_authority
