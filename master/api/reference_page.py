@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup, escape
 
 from master.api.schemas import Schema
@@ -38,6 +37,8 @@ def style() -> str:
 
 def rendered(document: dict[str, Any], css: str) -> str:
     """The page, with that style."""
+    import jinja2  # noqa: PLC0415 - heavy, and not needed before somebody wants a page
+
     # Undefined is false here, as members that a document need not have are absent.
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -5,8 +5,6 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
-from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
-
 _MEDIA_TYPES = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -47,6 +45,13 @@ def load_assets() -> Assets:
 
 def render_page(assets: Assets, **values: object) -> bytes:
     """``/`` as HTML; every value is escaped. ``static`` in the template gives the address of a file."""
+    from jinja2 import (  # noqa: PLC0415 - heavy, and not needed before somebody wants a page
+        DictLoader,
+        Environment,
+        StrictUndefined,
+        select_autoescape,
+    )
+
     templates = {file.name: file.read_text(encoding="utf-8") for file in _folder("templates").iterdir()}
     environment = Environment(
         loader=DictLoader(templates),

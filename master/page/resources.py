@@ -1,9 +1,11 @@
 """What the paths of the page answer."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import falcon
+import gevent
 
 from master.instruments import Instruments
 from master.page.assets import Assets, load_assets, render_page
@@ -17,23 +19,29 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Page:
-    """``/``: the same for everybody; what is live in it comes from the API."""
+    """``/``: the same for everybody; what is live in it comes from the API.
 
-    def __init__(self, html: bytes) -> None:
-        self._html = html
-        self._etag = falcon.ETag(hashlib.sha256(html).hexdigest()[:16])
-        self._etag.is_weak = True
+    It is made in a native thread, when it is first wanted.
+    """
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._made: tuple[bytes, falcon.ETag] | None = None
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if self._made is None:
+            html = gevent.get_hub().threadpool.apply(self._make)
+            self._made = html, _etag(html)
+        html, etag = self._made
         _harden(resp)
         resp.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        resp.set_header("ETag", self._etag.dumps())
+        resp.set_header("ETag", etag.dumps())
         resp.cache_control = ("no-cache",)
-        if not {self._etag, "*"}.isdisjoint(req.if_none_match or ()):
+        if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
             resp.status = falcon.HTTP_304
             return
         resp.content_type = "text/html; charset=utf-8"
-        resp.data = self._html
+        resp.data = html
 
     on_head = on_get
 
@@ -62,10 +70,16 @@ def page_resources(
     """By path: the page, its files, and the numbers above it. ``grafana_url`` has no ``/`` at its end."""
     assets = load_assets()
     return {
-        "/": Page(render_page(assets, version=version, grafana_url=grafana_url or "")),
+        "/": Page(partial(render_page, assets, version=version, grafana_url=grafana_url or "")),
         "/static/{page_version}/{page_file}": StaticFiles(assets),
         "/api/overview": Overview(telemetry, instruments),
     }
+
+
+def _etag(html: bytes) -> falcon.ETag:
+    etag = falcon.ETag(hashlib.sha256(html).hexdigest()[:16])
+    etag.is_weak = True
+    return etag
 
 
 def _harden(resp: falcon.Response) -> None:

@@ -1,4 +1,4 @@
-"""The tables, as the newest migration leaves them; a test compares the two.
+"""The tables, as the newest migration leaves them, with ``indexes``; a test compares the two.
 
 No foreign keys: one thread writes everything in order, and one row that is wrong must not stop those after it.
 Text that is compared or sorted has the collation of its bytes, on every database, whatever its locale.
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    text,
 )
 from sqlalchemy.engine import Dialect
 
@@ -120,10 +119,6 @@ Index("ix_tasks_status", tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_worker_id", tasks.c.worker_id, tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_name", tasks.c.name, tasks.c.sequence, tasks.c.status, tasks.c.worker_id)
 Index("ix_tasks_finished_at", tasks.c.logs_pruned, tasks.c.finished_at)
-
-_IN_THE_CLEAR = text("env_names IS NULL")
-# Empty but while an older database is opened, so that to look is nothing.
-Index("ix_tasks_in_the_clear", tasks.c.sequence, sqlite_where=_IN_THE_CLEAR, postgresql_where=_IN_THE_CLEAR)
 
 attempts = Table(
     "attempts",

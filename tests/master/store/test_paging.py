@@ -11,9 +11,9 @@ from sqlalchemy import Connection, create_engine, event
 
 from master.errors import InvalidCursor
 from master.store.engines import open_engines
+from master.store.indexes import metadata
 from master.store.paging import find_page, name_range
 from master.store.store import SqlTaskStore
-from master.store.tables import metadata
 from master.store.url import parse_database_url
 from master.tasks import transitions
 from master.tasks.ports import Changes, TaskQuery

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import Connection, create_engine, func, select
 
 from master.errors import UnknownTask
+from master.store.indexes import metadata
 from master.store.pruning import DAY_SECONDS, STEP_BYTES, STEP_ROWS, STEP_TASKS, Retention, prune_step
 from master.store.rows import task_row
 from master.store.store import SqlTaskStore
-from master.store.tables import attempts, events, log_chunks, metadata, tasks
+from master.store.tables import attempts, events, log_chunks, tasks
 from master.tasks.ports import LogSlice, TaskQuery
 from master.tasks.records import Task, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until

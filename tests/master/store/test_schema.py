@@ -13,10 +13,10 @@ from alembic.script import ScriptDirectory
 
 from master.errors import ConfigError, StoreUnavailable
 from master.store.engines import Engines, open_engines
+from master.store.indexes import metadata
 from master.store.migration import migrate
 from master.store.schema import KNOWN
 from master.store.store import SqlTaskStore
-from master.store.tables import metadata
 from master.store.url import default_url, parse_database_url
 from tests.master.store.given import open_store, submit
 from tests.master.store.seal import SEAL
