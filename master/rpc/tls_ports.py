@@ -5,6 +5,7 @@ The server knows it by its type alone, so that a master without a CA need not lo
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import grpc
 
@@ -32,7 +33,7 @@ _JOIN_OPTIONS = (
 )
 _JOINS_AT_ONCE = 64
 
-Handler = grpc.RpcMethodHandler[bytes, bytes]
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
 class TlsPorts:
