@@ -1,6 +1,8 @@
 """Some seconds of one worker, as mean, minimum and maximum of every field."""
 
 import math
+from array import array
+from collections.abc import MutableSequence
 
 from master.history.fields import FIELDS, GAUGES, Sample
 
@@ -13,14 +15,18 @@ _GAUGES = len(GAUGES)
 
 
 class Bucket:
-    """Takes samples, or the points of smaller buckets. ``index`` is its time, in steps since 1970."""
+    """Takes samples, or the points of smaller buckets. ``index`` is its time, in steps since 1970.
+
+    ``is_compact``: it takes a third of the memory, and twice the time; for one that takes something seldom.
+    """
 
     __slots__ = ("_highs", "_lows", "_totals", "_weights", "index")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, is_compact: bool = False) -> None:
         self.index = index
-        self._weights, self._totals = [0.0] * WIDTH, [0.0] * WIDTH
-        self._lows, self._highs = [math.inf] * WIDTH, [-math.inf] * WIDTH
+        column = _compact_column if is_compact else _column
+        self._weights, self._totals = column(0.0), column(0.0)
+        self._lows, self._highs = column(math.inf), column(-math.inf)
 
     def add(self, sample: Sample, seconds: float) -> None:
         """``seconds`` is the time that the rates are of, so that their mean is what was moved in the whole time."""
@@ -55,3 +61,11 @@ class Bucket:
                 # Rounding shall not put a mean outside of what it is the mean of.
                 means[index] = mean if low <= mean <= high else min(max(mean, low), high)
         return (*means, *lows, *highs)
+
+
+def _column(value: float) -> MutableSequence[float]:
+    return [value] * WIDTH
+
+
+def _compact_column(value: float) -> MutableSequence[float]:
+    return array("d", (value,)) * WIDTH

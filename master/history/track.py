@@ -19,11 +19,14 @@ _SMALL_STEP_BACK_SECONDS = 60
 class Track:
     """``tiers`` are at least one, from the shortest step on. What is finished goes to the outbox."""
 
-    __slots__ = ("_bucket", "_next", "_outbox", "_phase", "_points", "_tier", "_worker_id")
+    __slots__ = ("_bucket", "_is_fed_by_points", "_next", "_outbox", "_phase", "_points", "_tier", "_worker_id")
 
-    def __init__(self, worker_id: str, tiers: Sequence[Tier], outbox: Outbox) -> None:
+    def __init__(
+        self, worker_id: str, tiers: Sequence[Tier], outbox: Outbox, *, is_fed_by_points: bool = False
+    ) -> None:
         self._worker_id, self._tier, self._outbox = worker_id, tiers[0], outbox
-        self._next = Track(worker_id, tiers[1:], outbox) if len(tiers) > 1 else None
+        self._is_fed_by_points = is_fed_by_points
+        self._next = Track(worker_id, tiers[1:], outbox, is_fed_by_points=True) if len(tiers) > 1 else None
         self._bucket: Bucket | None = None
         self._points = _none()
         # So that the chunks of a fleet end one after the other, and not all at once.
@@ -41,7 +44,7 @@ class Track:
         if self._bucket is not None and not 0 <= self._bucket.index - index <= _SMALL_STEP_BACK_SECONDS // step:
             self.close_bucket()
         if self._bucket is None:
-            self._bucket = Bucket(index)
+            self._bucket = Bucket(index, is_compact=self._is_fed_by_points)
         return self._bucket
 
     def close_bucket(self) -> None:

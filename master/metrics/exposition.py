@@ -59,12 +59,13 @@ class FleetExposition(LazyView):
         depends_on: list[Any] = []
         numbers: list[Number] = []
         for items_of, layout_of, reads in self._needs:
-            if items := items_of(telemetry):
-                depends_on.append([*map(layout_of, items)])
+            items = items_of(telemetry)
+            # How many follow; a list of its own for each section would take 1 KB a worker.
+            depends_on.append(len(items))
+            if items:
+                depends_on += map(layout_of, items)
                 for read in reads:
                     numbers += map(read, items)
-            else:
-                depends_on.append(None)
         layout = self._layouts.get(worker_id)
         if layout is None or layout.depends_on != depends_on:
             layout = self._layouts[worker_id] = _Layout(depends_on, self._lay_out(telemetry))

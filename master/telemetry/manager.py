@@ -268,7 +268,7 @@ class TelemetryManager:
             worker.wake.clear()
             while worker.pending:
                 try:
-                    self._process(worker, worker.pending.popleft())
+                    self._process(worker, worker.pending.pop(0))
                 except Exception:
                     _LOGGER.exception("worker %s: a heartbeat could not be processed", worker.telemetry.worker_id)
             if worker.closed:
