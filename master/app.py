@@ -76,7 +76,7 @@ class Master:
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
         exposition, views = FleetExposition(), FleetViews()
-        exposition.custom.report_to(instruments.own_samples_left_out)
+        exposition.custom.report_to(instruments.exposition.own_samples_left_out)
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)
@@ -162,14 +162,14 @@ def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
 
 def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     """The store that the settings name. Raises ``ConfigError`` when it is not to be had."""
-    counts, key_file = instruments.tasks, config.secret_key_file
+    counts, key_file = instruments.store, config.secret_key_file
     return SqlTaskStore(
         config.database_url or default_url(config.data_dir),
         own_key_file(config.data_dir) if key_file is None else read_key_file(key_file),
         retention=Retention(config.log_retention_seconds, config.task_retention_seconds),
         observer=StoreObserver(
-            committed=lambda seconds, _writes: counts.store_commit.observe(seconds),
-            failed=lambda kind: counts.store_errors.labels(kind).inc(),
+            committed=lambda seconds, _writes: counts.commit.observe(seconds),
+            failed=lambda kind: counts.errors.labels(kind).inc(),
         ),
     )
 

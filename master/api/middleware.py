@@ -28,8 +28,8 @@ class Observation:
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
         route = req.uri_template or _UNROUTED
         method = req.method if req.method in falcon.HTTP_METHODS else "(other)"
-        self._instruments.http_requests.labels(route, method, str(resp.status_code)).inc()
-        self._instruments.http_request_duration.labels(route).observe(time.perf_counter() - req.context.started)
+        self._instruments.http.requests.labels(route, method, str(resp.status_code)).inc()
+        self._instruments.http.request_duration.labels(route).observe(time.perf_counter() - req.context.started)
 
 
 class Compression:

@@ -1,6 +1,8 @@
 """What the master counts of those who ask it over HTTP."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from master.instruments.hub import FAST_SECONDS
 
 REASONS = (
     "answer_not_taken",
@@ -25,6 +27,19 @@ class HttpInstruments:
     """Built by ``Instruments``, in the same registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "fleetpulse_http_requests_total",
+            "Answered requests, by route, method and status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "fleetpulse_http_request_duration_seconds",
+            "Time to make an answer, its sending left out, by route.",
+            ["route"],
+            buckets=FAST_SECONDS,
+            registry=registry,
+        )
         self.connections = Gauge(
             "fleetpulse_http_connections", "Connections of HTTP clients that are open.", registry=registry
         )

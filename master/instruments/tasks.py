@@ -1,4 +1,4 @@
-"""What the master counts of tasks, of their placement, and of the store that keeps them."""
+"""What the master counts of tasks and of their placement."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -53,18 +53,6 @@ class TaskInstruments:
             "fleetpulse_task_scheduling_round_seconds",
             "Time of one round in which waiting tasks were given places.",
             buckets=FAST_SECONDS,
-            registry=registry,
-        )
-        self.store_commit = Histogram(
-            "fleetpulse_store_commit_seconds",
-            "Time of one transaction of the store, made durable.",
-            buckets=FAST_SECONDS,
-            registry=registry,
-        )
-        self.store_errors = Counter(
-            "fleetpulse_store_errors_total",
-            "Transactions of the store that failed, by why.",
-            ["reason"],
             registry=registry,
         )
         for status in ("completed", "failed", "cancelled"):

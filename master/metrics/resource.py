@@ -29,6 +29,6 @@ class MetricsResource:
         # Not joined: that would copy the whole text once more. A list, so that it can be compressed on its way.
         resp.stream = parts
         resp.content_length = sum(map(len, parts))
-        self._instruments.exposition_duration.observe(time.perf_counter() - started)
+        self._instruments.exposition.duration.observe(time.perf_counter() - started)
 
     on_head = on_get

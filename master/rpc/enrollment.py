@@ -131,7 +131,7 @@ class Enrollment:
         raise AssertionError  # abort does not return
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
-        self._instruments.grpc_requests.labels(method, code.name).inc()
+        self._instruments.rpc.requests.labels(method, code.name).inc()
 
 
 def _refused(action: str, worker_id: str, call: Call, error: FleetPulseError) -> AuditEntry:

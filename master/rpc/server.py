@@ -153,7 +153,7 @@ class RpcServer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
-        self._instruments.grpc_requests.labels(method, code.name).inc()
+        self._instruments.rpc.requests.labels(method, code.name).inc()
 
     def _answer(
         self,

@@ -82,7 +82,7 @@ class SessionTable:
         self.instruments = instruments
         self._sessions: dict[str, Session] = {}
         self._stopping = False
-        instruments.sessions.set_function(lambda: len(self._sessions))
+        instruments.rpc.sessions.set_function(lambda: len(self._sessions))
 
     def enter(self, session: "Session") -> bool:
         """The session speaks for its worker from now on; whether an older one of the same worker was ended for it."""
@@ -165,7 +165,7 @@ class Session:
         level = logging.DEBUG if isinstance(error, MasterStopping) else logging.INFO
         _LOGGER.log(level, "the stream of %s (%s) ends with %s: %s", self.worker_id or "nobody", self._outgoing.peer,
                     status.name, error)  # fmt: skip
-        self._table.instruments.sessions_refused.labels(error.reason).inc()
+        self._table.instruments.rpc.sessions_refused.labels(error.reason).inc()
         if not isinstance(error, _NO_REFUSALS):
             self._tell("report" if self.worker_id else "register", AuditOutcome.REFUSED, status, told(error))
         self._outgoing.end(Ending(status, str(error)))

@@ -35,12 +35,12 @@ def answer_heartbeat(
     is_new = not manager.knows_worker(worker_id)
     try:
         if isinstance(heartbeat, Unreadable):
-            instruments.heartbeats_rejected.labels(InvalidMessage.reason).inc()
+            instruments.telemetry.heartbeats_rejected.labels(InvalidMessage.reason).inc()
             raise InvalidMessage(heartbeat.why)
         try:
             admit(heartbeat.worker_id)
         except CertificateRefused as error:
-            instruments.heartbeats_rejected.labels(error.reason).inc()
+            instruments.telemetry.heartbeats_rejected.labels(error.reason).inc()
             raise
         manager.process_heartbeat(heartbeat, received_at)
     except FleetPulseError as error:

@@ -43,7 +43,7 @@ class TelemetryManager:
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
     ) -> None:
         self.terms = terms
-        self._instruments = instruments
+        self._instruments = instruments.telemetry
         self._observers = tuple(observers)
         self._clock = clock
         self._workers: dict[str, WorkerRow] = {}
@@ -54,8 +54,8 @@ class TelemetryManager:
         self._processing = Processing(self._process_pending)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
-        instruments.workers.labels("active").set_function(lambda: len(self._leases))
-        instruments.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
+        instruments.telemetry.workers.labels("active").set_function(lambda: len(self._leases))
+        instruments.telemetry.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
 
     def add_observer(self, observer: TelemetryObserver) -> None:
         """Tell this one, too, from now on; for those that are built with the manager at hand."""
@@ -277,14 +277,14 @@ class TelemetryManager:
             counts=worker.counts,
         )
         visible = self._clock.monotonic()
-        self._instruments.heartbeat_receipt_to_visible.observe(visible - pending.received_monotonic)
+        self._instruments.receipt_to_visible.observe(visible - pending.received_monotonic)
         if pending.sent_wall is not None:
-            self._instruments.heartbeat_sent_to_visible.observe(self._clock.wall() - pending.sent_wall)
+            self._instruments.sent_to_visible.observe(self._clock.wall() - pending.sent_wall)
         if self._callback is not None:
             try:
                 self._callback(worker.telemetry.worker_id, worker.telemetry)
             except (Exception, gevent.Timeout):
-                self._instruments.update_callback_failures.inc()
+                self._instruments.callback_failures.inc()
                 _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
 
     def _publish(self, worker: WorkerRow, **changes: Any) -> None:

@@ -19,7 +19,7 @@ def test_names_follow_the_conventions() -> None:
 
 def test_two_masters_in_one_process_count_by_themselves() -> None:
     one, other = Instruments(), Instruments()
-    one.heartbeats_received.inc()
+    one.telemetry.heartbeats_received.inc()
     assert one.registry.get_sample_value("fleetpulse_heartbeats_received_total") == 1
     assert other.registry.get_sample_value("fleetpulse_heartbeats_received_total") == 0
 

@@ -122,7 +122,7 @@ def test_what_is_too_much_for_the_fleet_is_left_out_and_counted() -> None:
 def test_what_is_left_out_is_told() -> None:
     instruments = Instruments()
     families = CustomFamilies(most_families=0)
-    families.report_to(instruments.own_samples_left_out)
+    families.report_to(instruments.exposition.own_samples_left_out)
     families.put("a", [metric()])
     told = {
         reason: instruments.registry.get_sample_value("fleetpulse_own_samples_left_out", {"reason": reason})
