@@ -45,6 +45,7 @@ from master.page.resources import page_resources
 from master.pki.authority import Authority
 from master.prometheus.client import PrometheusClient
 from master.prometheus.history import PrometheusHistory
+from master.rpc.core_log import CoreLog
 from master.rpc.server import RpcServer, Tls
 from master.store.key_file import own_key_file, read_key_file
 from master.store.observer import StoreObserver
@@ -68,7 +69,8 @@ _STREAMS_BESIDE_WORKERS = 500
 class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
-    def __init__(self, config: MasterConfig) -> None:
+    def __init__(self, config: MasterConfig, core_log: CoreLog | None = None) -> None:
+        """``core_log`` is what grpc's core says, where the web process has captured it."""
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
@@ -94,7 +96,7 @@ class Master:
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
+            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record, core_log
         )
         checks = {
             "telemetry": self.telemetry.what_is_wrong,

@@ -21,6 +21,7 @@ from master.gate import bodies
 from master.gate.connection import Connection
 from master.gate.door import Door
 from master.gate.refusals import refusal_of
+from master.rpc.core_log import CoreLog
 
 if TYPE_CHECKING:
     from master.app import Master
@@ -45,6 +46,7 @@ class MasterServer(BaseApplication):
     def __init__(self, config: MasterConfig) -> None:
         self.config = config
         self._master: Master | None = None
+        self._core_log: CoreLog | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -62,7 +64,11 @@ class MasterServer(BaseApplication):
             "control_socket_disable": True,
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
-            "post_fork": _shorten_grace,
+            "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
+            # A web process that could not start ends the arbiter, which then calls the second only.
+            "child_exit": lambda _arbiter, _worker: self._drain_core_log(),
+            "on_exit": lambda _arbiter: self._drain_core_log(),
             "worker_exit": self._on_worker_exit,
         }
         if self.config.access.tls is not None:
@@ -89,11 +95,27 @@ class MasterServer(BaseApplication):
         """The master, not started, in the web process. Where a composition of one's own adds to it."""
         from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
-        return Master(self.config)
+        return Master(self.config, self._core_log)
+
+    def _before_fork(self, _arbiter: Any, _worker: Any) -> None:
+        if self.config.tls is not None:
+            self._core_log = CoreLog()
+
+    def _after_fork(self, _arbiter: Any, worker: Any) -> None:
+        worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
+        if self._core_log is not None:
+            self._core_log.capture()
+
+    def _drain_core_log(self) -> None:
+        if self._core_log is not None:
+            self._core_log.drain()
+            self._core_log = None
 
     def _on_worker_exit(self, _arbiter: Any, _worker: Any) -> None:
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
+        if self._core_log is not None:
+            self._core_log.release()
 
     def door(self) -> Door:
         """Who may connect to the master. Called by the worker in the web process, once."""
@@ -244,10 +266,6 @@ def _ssl_context(config: Any, _default: Any) -> Any:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certfile, config.keyfile)
     return context
-
-
-def _shorten_grace(_arbiter: Any, worker: Any) -> None:
-    worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
 
 
 def refuse_several_processes() -> None:

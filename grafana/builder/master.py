@@ -6,7 +6,7 @@ from grafana.builder.board import Section, board
 from grafana.builder.charts import lines, spread
 from grafana.builder.figures import label, number
 from grafana.builder.limits import alerting
-from grafana.builder.panels import QUARTER, THIRD, Text
+from grafana.builder.panels import HALF, QUARTER, THIRD, Text
 from grafana.builder.queries import Query, buckets, of_master, or_zero, quantile, quantiles, rate
 from grafana.builder.tables import firing
 
@@ -104,14 +104,18 @@ def _grpc() -> list[sdk.Panel]:
     return [
         lines(Text("Streams", "Streams of workers that are open and registered, and active workers.", "short"),
               Query("max(fleetpulse_worker_sessions)", "streams"),
-              Query('max(fleetpulse_workers{state="active"})', "active"), size=QUARTER),
+              Query('max(fleetpulse_workers{state="active"})', "active"), size=THIRD),
         lines(Text("Calls that ended", "Each second, by method and how. A stream ends when its worker leaves.", "cps"),
-              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=QUARTER),
+              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=THIRD),
         lines(Text("Errors", "Calls that ended in an error other than a lost connection, each second.", "cps"),
-              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=QUARTER),
+              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=THIRD),
         lines(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),
-              size=QUARTER),
+              size=HALF),
+        lines(Text("Failed handshakes", "Of TLS, each second, by reason. The alert is for those about a certificate.",
+                   "cps"),
+              Query(f"sum by (reason) ({rate('fleetpulse_tls_handshakes_failed_total')})", "{{reason}}"),
+              limits=alerting("handshakes_failed_rate"), size=HALF),
     ]  # fmt: skip
 
 

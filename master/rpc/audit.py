@@ -6,6 +6,7 @@ import grpc
 
 from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 from master.errors import FleetPulseError
+from master.rpc.handshakes import FailedHandshake
 
 _DOOR = "rpc"
 
@@ -23,6 +24,15 @@ def entry_of(
     """``peer`` as grpc has it; ``is_known``: the worker is who it says it is, as far as the master can tell."""
     actor = f"worker:{worker_id}" if is_known and worker_id else ANONYMOUS
     return AuditEntry(actor, None, _DOOR, client_of(peer), action, worker_id, outcome, status.name, detail)
+
+
+def handshake_entry(failure: FailedHandshake) -> AuditEntry:
+    """Of one that the master refused. Its target is the address at which the master was asked."""
+    entry = entry_of(
+        "handshake", "", failure.peer, AuditOutcome.REFUSED, grpc.StatusCode.UNAVAILABLE,
+        f"{failure.reason}: {failure.detail}",
+    )  # fmt: skip
+    return entry._replace(target=failure.local.partition(":")[2])
 
 
 def told(error: FleetPulseError) -> str:
