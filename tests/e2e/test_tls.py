@@ -208,6 +208,7 @@ def test_a_token_that_is_not_good_ends_the_worker_with_one_line(
     assert not (shared.folder("refused-1") / "tls.pem").exists()
     if reason:
         assert shared.refused("certificates_refused", reason) == before + 1
+        eventually(lambda: any(one["detail"].startswith(f"{reason}: ") for one in shared.audited("join")))
     assert "refused-1" not in shared.master.workers()
 
 
