@@ -150,6 +150,10 @@ class Session:
         if not self._has_ended:
             self._outgoing.send(message.SerializeToString())
 
+    def accuse(self, action: str, target: str, why: str) -> None:
+        """Record that the worker did this to an attempt that was never its own. Also after the stream has ended."""
+        self._tell(action, AuditOutcome.REFUSED, grpc.StatusCode.PERMISSION_DENIED, why, target)
+
     def close(self) -> None:
         """The stream is over, whoever ended it."""
         self._has_ended = True
@@ -245,8 +249,9 @@ class Session:
         outcome: AuditOutcome = AuditOutcome.OK,
         status: grpc.StatusCode = grpc.StatusCode.OK,
         detail: str = "",
+        target: str | None = None,
     ) -> None:
-        self._table.record(entry_of(action, self.worker_id, self._outgoing.peer, outcome, status, detail))
+        self._table.record(entry_of(action, self.worker_id, self._outgoing.peer, outcome, status, detail, target))
 
 
 def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:

@@ -329,6 +329,13 @@ def test_nobody_renews_for_another_worker(shared: TlsMaster) -> None:
     assert {one.worker_id for one in shared.authority.issued()}.isdisjoint({"rack-1"})
 
 
+def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
+    """What the audit trail says that the worker tried with attempts: action, target, why not."""
+    entries = tls.master.json(f"/api/audit?actor=worker:{worker_id}&outcome=refused")
+    assert {(one["door"], one["status"], one["client"]) for one in entries} <= {("rpc", "PERMISSION_DENIED", LOCALHOST)}
+    return [(one["action"], one["target"], one["detail"]) for one in entries]
+
+
 def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), shared.joined(next(ids))
     with shared.wire(own) as wire, shared.wire(other) as other_wire:
@@ -339,6 +346,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         start = next(stream._call).start_task
         assert start.id.task_id == task_id
         before = shared.master.sample("fleetpulse_task_reports_stale_total")
+        foreign = shared.master.sample("fleetpulse_task_reports_foreign_total")
         intruder = registered(other_wire, other.worker_id)
         update = pb.TaskUpdate(id=start.id, update_number=1, phase=pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
         intruder.send(pb.WorkerMessage(task_update=update))
@@ -348,9 +356,28 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         assert (task["status"], task["worker_id"]) == ("pending", own.worker_id)
         assert shared.master.json(f"/api/tasks/{task_id}/logs")["logs"] == ""
         assert shared.master.sample("fleetpulse_task_reports_stale_total") == before + 2
+        made_up = pb.TaskUpdate(id=pb.AttemptId(task_id="task-none", attempt=1), update_number=2, phase=update.phase)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        assert next(intruder._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 3)
+        eventually(lambda: len(told_of(shared, other.worker_id)) == 3)
+        assert sorted(told_of(shared, other.worker_id)) == sorted(
+            [
+                ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("log", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("report", "task-none/1", "there is no such task"),
+            ]
+        )
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale
         eventually(lambda: shared.master.json(f"/api/tasks/{task_id}")["status"] == "completed")
+        # Said again when all is over, it is the worker's own past, and nobody's business.
+        stream.send(pb.WorkerMessage(task_update=update))
+        assert next(stream._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_stale_total") == before + 4)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
+        assert told_of(shared, own.worker_id) == []
 
 
 # Who is let go
