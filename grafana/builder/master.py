@@ -6,7 +6,7 @@ from grafana.builder.board import Section, board
 from grafana.builder.charts import lines, spread
 from grafana.builder.figures import label, number
 from grafana.builder.limits import alerting
-from grafana.builder.panels import QUARTER, THIRD, Text
+from grafana.builder.panels import HALF, QUARTER, THIRD, Text
 from grafana.builder.queries import Query, buckets, of_master, or_zero, quantile, quantiles, rate
 from grafana.builder.tables import firing
 
@@ -104,14 +104,18 @@ def _grpc() -> list[sdk.Panel]:
     return [
         lines(Text("Streams", "Streams of workers that are open and registered, and active workers.", "short"),
               Query("max(fleetpulse_worker_sessions)", "streams"),
-              Query('max(fleetpulse_workers{state="active"})', "active"), size=QUARTER),
+              Query('max(fleetpulse_workers{state="active"})', "active"), size=THIRD),
         lines(Text("Calls that ended", "Each second, by method and how. A stream ends when its worker leaves.", "cps"),
-              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=QUARTER),
+              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=THIRD),
         lines(Text("Errors", "Calls that ended in an error other than a lost connection, each second.", "cps"),
-              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=QUARTER),
+              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=THIRD),
         lines(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),
-              size=QUARTER),
+              size=HALF),
+        lines(Text("Life of certificates", "The share that is over: of the master's, and of a connected worker's that "
+                   "has the most behind it. Renewed at two thirds; 0 without a CA.", "percentunit"),
+              Query("max by (holder) (fleetpulse_certificate_life_used_ratio)", "{{holder}}"),
+              limits=alerting("certificate_used_ratio", "certificate_nearly_expired_ratio"), size=HALF, most=1),
     ]  # fmt: skip
 
 
@@ -127,7 +131,7 @@ def _store() -> list[sdk.Panel]:
               *quantiles("task_scheduling_round_seconds"), size=THIRD),
         lines(Text("Rounds", "Scheduling rounds, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_scheduling_round_seconds_count')})", "rounds"), size=THIRD),
-        firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock).*"}, THIRD,
+        firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock|Certificate).*"}, THIRD,
                ", about the master", of_workers=False),
     ]  # fmt: skip
 

@@ -294,6 +294,17 @@ def test_a_worker_with_a_certificate_goes_nowhere_without_tls(
     worker.wait()
 
 
+def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(shared: TlsMaster) -> None:
+    def used(holder: str) -> float:
+        return shared.master.sample("fleetpulse_certificate_life_used_ratio", holder)
+
+    assert 0.0 < used("master") < 0.01
+    with shared.wire(shared.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as wire:
+        registered(wire, worker_id)
+        eventually(lambda: 0.9 < used("worker") < 1.0)
+    eventually(lambda: used("worker") <= 0.75)
+
+
 def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), next(ids)
     before = shared.refused("worker_sessions_refused", "certificate_mismatch")
