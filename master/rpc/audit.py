@@ -18,12 +18,15 @@ def entry_of(
     outcome: AuditOutcome = AuditOutcome.OK,
     status: grpc.StatusCode = grpc.StatusCode.OK,
     detail: str = "",
+    target: str | None = None,
     *,
     is_known: bool = True,
 ) -> AuditEntry:
-    """``peer`` as grpc has it; ``is_known``: the worker is who it says it is, as far as the master can tell."""
+    """``peer`` as grpc has it; ``target``: what it was about, if not the worker itself; ``is_known``: the worker is
+    who it says it is, as far as the master can tell."""
     actor = f"worker:{worker_id}" if is_known and worker_id else ANONYMOUS
-    return AuditEntry(actor, None, _DOOR, client_of(peer), action, worker_id, outcome, status.name, detail)
+    about = worker_id if target is None else target
+    return AuditEntry(actor, None, _DOOR, client_of(peer), action, about, outcome, status.name, detail)
 
 
 def handshake_entry(failure: FailedHandshake) -> AuditEntry:

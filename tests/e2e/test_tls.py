@@ -368,6 +368,17 @@ def test_a_worker_with_a_certificate_goes_nowhere_without_tls(
     worker.wait()
 
 
+def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(shared: TlsMaster) -> None:
+    def used(holder: str) -> float:
+        return shared.master.sample("fleetpulse_certificate_life_used_ratio", holder)
+
+    assert 0.0 < used("master") < 0.01
+    with shared.wire(shared.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as wire:
+        registered(wire, worker_id)
+        eventually(lambda: 0.9 < used("worker") < 1.0)
+    eventually(lambda: used("worker") <= 0.75)
+
+
 def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), next(ids)
     before = shared.refused("worker_sessions_refused", "certificate_mismatch")
@@ -403,6 +414,13 @@ def test_nobody_renews_for_another_worker(shared: TlsMaster) -> None:
     assert {one.worker_id for one in shared.authority.issued()}.isdisjoint({"rack-1"})
 
 
+def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
+    """What the audit trail says that the worker tried with attempts: action, target, why not."""
+    entries = tls.master.json(f"/api/audit?actor=worker:{worker_id}&outcome=refused")
+    assert {(one["door"], one["status"], one["client"]) for one in entries} <= {("rpc", "PERMISSION_DENIED", LOCALHOST)}
+    return [(one["action"], one["target"], one["detail"]) for one in entries]
+
+
 def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), shared.joined(next(ids))
     with shared.wire(own) as wire, shared.wire(other) as other_wire:
@@ -413,6 +431,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         start = next(stream._call).start_task
         assert start.id.task_id == task_id
         before = shared.master.sample("fleetpulse_task_reports_stale_total")
+        foreign = shared.master.sample("fleetpulse_task_reports_foreign_total")
         intruder = registered(other_wire, other.worker_id)
         update = pb.TaskUpdate(id=start.id, update_number=1, phase=pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
         intruder.send(pb.WorkerMessage(task_update=update))
@@ -422,9 +441,28 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         assert (task["status"], task["worker_id"]) == ("pending", own.worker_id)
         assert shared.master.json(f"/api/tasks/{task_id}/logs")["logs"] == ""
         assert shared.master.sample("fleetpulse_task_reports_stale_total") == before + 2
+        made_up = pb.TaskUpdate(id=pb.AttemptId(task_id="task-none", attempt=1), update_number=2, phase=update.phase)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        assert next(intruder._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 3)
+        eventually(lambda: len(told_of(shared, other.worker_id)) == 3)
+        assert sorted(told_of(shared, other.worker_id)) == sorted(
+            [
+                ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("log", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("report", "task-none/1", "there is no such task"),
+            ]
+        )
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale
         eventually(lambda: shared.master.json(f"/api/tasks/{task_id}")["status"] == "completed")
+        # Said again when all is over, it is the worker's own past, and nobody's business.
+        stream.send(pb.WorkerMessage(task_update=update))
+        assert next(stream._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_stale_total") == before + 4)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
+        assert told_of(shared, own.worker_id) == []
 
 
 # Who is let go

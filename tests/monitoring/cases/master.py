@@ -183,6 +183,37 @@ def lost(by: float) -> dict[str, str]:
     return {'fleetpulse_audit_entries_dropped_total{reason="write_failed"}': rising(by)}
 
 
+def used(holder: str, ratio: float) -> dict[str, str]:
+    return {f'fleetpulse_certificate_life_used_ratio{{holder="{holder}"}}': flat(ratio)}
+
+
+CERTIFICATES = [
+    Case(
+        "FleetPulseCertificateNotRenewed", "a-worker", used("worker", 0.76) | used("master", 0.74), [1, 9], 10,
+        [
+            firing(
+                "warning", "A certificate of a worker was not renewed in time",
+                "A certificate of a worker has 76% of its life behind it, at the master master:8080. It should have "
+                "been renewed at two thirds.",
+                "fleetpulse ca list", holder="worker",
+            )
+        ],
+    ),
+    Case("FleetPulseCertificateNotRenewed", "in-time", used("worker", 0.74) | used("master", 0), [10, 30]),
+    Case(
+        "FleetPulseCertificateNearlyExpired", "the-masters", used("worker", 0.89) | used("master", 0.91), [1, 9], 10,
+        [
+            firing(
+                "critical", "A certificate of a master is about to expire",
+                "A certificate of a master has 91% of its life behind it, at the master master:8080. When it is over, "
+                "the streams that need it end.",
+                "fleetpulse ca list", holder="master",
+            )
+        ],
+    ),
+    Case("FleetPulseCertificateNearlyExpired", "not-yet", used("worker", 0.89) | used("master", 0.89), [10, 30]),
+]  # fmt: skip
+
 STORE = [
     Case(
         "FleetPulseStoreFailing", "disk-full", failures(30), [1, 2], 3,
@@ -235,4 +266,4 @@ STORE = [
     Case("FleetPulseAuditTrailIncomplete", "long-ago", lost(0), [3, 30]),
 ]  # fmt: skip
 
-CASES = [*PRESENCE, *SCRAPES, *DOORS, *STORE]
+CASES = [*PRESENCE, *SCRAPES, *DOORS, *CERTIFICATES, *STORE]
