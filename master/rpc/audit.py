@@ -13,29 +13,23 @@ _DOOR = "rpc"
 
 def entry_of(
     action: str,
-    worker_id: str,
+    actor: str,
+    target: str,
     peer: str,
     outcome: AuditOutcome = AuditOutcome.OK,
     status: grpc.StatusCode = grpc.StatusCode.OK,
     detail: str = "",
-    target: str | None = None,
-    *,
-    is_known: bool = True,
 ) -> AuditEntry:
-    """``peer`` as grpc has it; ``target``: what it was about, if not the worker itself; ``is_known``: the worker is
-    who it says it is, as far as the master can tell."""
-    actor = f"worker:{worker_id}" if is_known and worker_id else ANONYMOUS
-    about = worker_id if target is None else target
-    return AuditEntry(actor, None, _DOOR, client_of(peer), action, about, outcome, status.name, detail)
+    """``actor`` is the id of the worker that it was, empty where the master cannot tell; ``peer`` is as grpc has it."""
+    who = f"worker:{actor}" if actor else ANONYMOUS
+    return AuditEntry(who, None, _DOOR, client_of(peer), action, target, outcome, status.name, detail)
 
 
 def handshake_entry(failure: FailedHandshake) -> AuditEntry:
     """Of one that the master refused. Its target is the address at which the master was asked."""
-    entry = entry_of(
-        "handshake", "", failure.peer, AuditOutcome.REFUSED, grpc.StatusCode.UNAVAILABLE,
-        f"{failure.reason}: {failure.detail}",
-    )  # fmt: skip
-    return entry._replace(target=failure.local.partition(":")[2])
+    target = unquote(failure.local).partition(":")[2]
+    status, why = grpc.StatusCode.UNAVAILABLE, f"{failure.reason}: {failure.detail}"
+    return entry_of("handshake", "", target, failure.peer, AuditOutcome.REFUSED, status, why)
 
 
 def told(error: FleetPulseError) -> str:

@@ -202,8 +202,11 @@ class RpcServer:
     ) -> None:
         result: bytes | Ending
         admit = anybody if self._admission is None else partial(self._admission.check, certificate)
+        holder = "" if certificate is None else certificate.worker_id
         try:
-            result = answer_heartbeat(self._manager, self._instruments, data, received_at, admit, peer, self._record)
+            result = answer_heartbeat(
+                self._manager, self._instruments, data, received_at, admit, peer, holder, self._record
+            )
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
             result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
@@ -211,7 +214,7 @@ class RpcServer:
 
     def _record_full(self, peer: str, why: str) -> None:
         status = grpc.StatusCode.RESOURCE_EXHAUSTED
-        self._record(entry_of("connect", "", peer, AuditOutcome.REFUSED, status, why))
+        self._record(entry_of("connect", "", "", peer, AuditOutcome.REFUSED, status, why))
 
     def _count_failed_handshakes(self, failures: list[FailedHandshake]) -> None:
         for failure in failures:

@@ -122,10 +122,13 @@ class SessionTable:
 class Session:
     """What one stream says, in order; and the ``WorkerLink`` of its worker. Belongs to the hub."""
 
-    __slots__ = ("_has_ended", "_outgoing", "_registration", "_table", "certificate", "received", "worker_id")
+    __slots__ = (
+        *("_claimed_id", "_has_ended", "_outgoing", "_registration", "_table"),
+        *("certificate", "received", "worker_id"),
+    )
 
     def __init__(self, table: SessionTable, outgoing: Outgoing, certificate: WorkerCertificate | None = None) -> None:
-        self.worker_id = ""
+        self.worker_id = self._claimed_id = ""
         self.received = 0
         """Messages that were handled, so that grpc's thread knows how many still wait."""
         self._registration = Registration()
@@ -201,8 +204,8 @@ class Session:
         kind = first.WhichOneof("message")
         if kind != "register":
             raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
+        self._claimed_id = worker_id = first.register.worker_id
         registration = registration_from(first.register)
-        worker_id = first.register.worker_id
         if self._table.admission is not None:
             self._table.admission.check(self.certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)
@@ -254,9 +257,13 @@ class Session:
         outcome: AuditOutcome = AuditOutcome.OK,
         status: grpc.StatusCode = grpc.StatusCode.OK,
         detail: str = "",
-        target: str | None = None,
+        target: str = "",
     ) -> None:
-        self._table.record(entry_of(action, self.worker_id, self._outgoing.peer, outcome, status, detail, target))
+        holder = "" if self.certificate is None else self.certificate.worker_id
+        entry = entry_of(
+            action, self.worker_id or holder, target or self._claimed_id, self._outgoing.peer, outcome, status, detail
+        )
+        self._table.record(entry)
 
 
 def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:

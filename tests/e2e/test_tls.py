@@ -385,6 +385,8 @@ def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     answer = refusal(shared.wire(own), other)
     assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
     assert shared.refused("worker_sessions_refused", "certificate_mismatch") == before + 1
+    (entry,) = eventually(lambda: [one for one in shared.audited("register") if one["target"] == other])
+    assert (entry["outcome"], entry["actor"]) == ("refused", f"worker:{own.worker_id}")
     assert other not in shared.master.workers()
 
 
