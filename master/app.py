@@ -43,6 +43,7 @@ from master.instruments import Instruments
 from master.metrics.exposition import FleetExposition
 from master.metrics.resource import MetricsResource
 from master.page.resources import page_resources
+from master.rpc.core_log import CoreLog
 from master.rpc.server import RpcServer
 from master.store.key_file import own_key_file, read_key_file
 from master.store.observer import StoreObserver
@@ -70,7 +71,8 @@ _STREAMS_BESIDE_WORKERS = 500
 class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
-    def __init__(self, config: MasterConfig) -> None:
+    def __init__(self, config: MasterConfig, core_log: CoreLog | None = None) -> None:
+        """``core_log`` is what grpc's core says, where the web process has captured it."""
         self._limits = config.limits
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
@@ -97,7 +99,7 @@ class Master:
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
+            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record, core_log
         )
         checks = {
             "telemetry": self.telemetry.what_is_wrong,

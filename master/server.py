@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from master.app import Master
     from master.gate.door import Door
+    from master.rpc.core_log import CoreLog
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class MasterServer(BaseApplication):
     def __init__(self, config: MasterConfig) -> None:
         self.config = config
         self._master: Master | None = None
+        self._core_log: CoreLog | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -52,7 +54,11 @@ class MasterServer(BaseApplication):
             "control_socket_disable": True,
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
-            "post_fork": _shorten_grace,
+            "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
+            # A web process that could not start ends the arbiter, which then calls the second only.
+            "child_exit": lambda _arbiter, _worker: self._drain_core_log(),
+            "on_exit": lambda _arbiter: self._drain_core_log(),
             "worker_exit": self._on_worker_exit,
         }
         if self.config.access.tls is not None:
@@ -79,11 +85,29 @@ class MasterServer(BaseApplication):
         """The master, not started, in the web process. Where a composition of one's own adds to it."""
         from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
-        return Master(self.config)
+        return Master(self.config, self._core_log)
+
+    def _before_fork(self, _arbiter: Any, _worker: Any) -> None:
+        if self.config.tls is not None:
+            from master.rpc.core_log import CoreLog  # noqa: PLC0415 - mostly not needed, and the arbiter stays small
+
+            self._core_log = CoreLog()
+
+    def _after_fork(self, _arbiter: Any, worker: Any) -> None:
+        worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
+        if self._core_log is not None:
+            self._core_log.capture()
+
+    def _drain_core_log(self) -> None:
+        if self._core_log is not None:
+            self._core_log.drain()
+            self._core_log = None
 
     def _on_worker_exit(self, _arbiter: Any, _worker: Any) -> None:
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
+        if self._core_log is not None:
+            self._core_log.release()
 
     def door(self) -> "Door":
         """Who may connect to the master. Called by the worker in the web process, once."""
@@ -139,10 +163,6 @@ def _ssl_context(config: Any, _default: Any) -> "ssl.SSLContext":
     from master.web import ssl_context  # noqa: PLC0415 - see above
 
     return ssl_context(config)
-
-
-def _shorten_grace(_arbiter: Any, worker: Any) -> None:
-    worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
 
 
 def refuse_several_processes() -> None:

@@ -21,6 +21,7 @@ LABELS = {
     "hostname": "the machine's own name",
     "version": "of FleetPulse: the worker's on `fleetpulse_worker_info`, the master's on `fleetpulse_build_info`",
     "how": "with what a certificate was asked for: `join`, a token, or `renew`, the one before",
+    "holder": "whose certificate it is: `master`, or `worker` for the oldest of those of the connected ones",
     "mountpoint": "where a filesystem is mounted",
     "device": "a physical disk, as the kernel names it",
     "interface": "a network interface, as the kernel names it",
@@ -136,7 +137,7 @@ def own_rows() -> list[Row]:
     instruments = Instruments()
     labels = {
         next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - nowhere else before there is a sample
-        for group in (instruments, instruments.tasks, instruments.audit)
+        for group in (instruments, *vars(instruments).values())
         for metric in vars(group).values()
         if isinstance(metric, MetricWrapperBase)
     }

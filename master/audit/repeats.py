@@ -46,5 +46,6 @@ class Repeats:
 
 
 def _key(entry: AuditEntry) -> AuditEntry:
-    """Equal are those of one client that differ in nothing but what they were about."""
-    return entry._replace(target="", detail="")
+    """Equal are those of one client that differ in nothing but what they were about, and in the words for why."""
+    reason, colon, _ = entry.detail.partition(": ")
+    return entry._replace(target="", detail=reason if colon and reason.isidentifier() else "")

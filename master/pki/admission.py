@@ -12,8 +12,13 @@ class WorkerCertificate(NamedTuple):
 
     worker_id: str
     serial: str
+    not_before: float
     not_after: float
     """Unix seconds."""
+
+    def life_used_ratio(self, now: float) -> float:
+        """The share of its life that is over, 0 to 1."""
+        return life_used_ratio(self.not_before, self.not_after, now)
 
 
 class Admission:
@@ -36,6 +41,10 @@ class Admission:
         if certificate.worker_id != worker_id:
             raise CertificateMismatch(f"the certificate is for worker {certificate.worker_id} only")
 
+    def life_used_ratio(self, certificate: WorkerCertificate) -> float:
+        """The share of the certificate's life that is over, 0 to 1."""
+        return certificate.life_used_ratio(self._clock())
+
     def refusal(self, certificate: WorkerCertificate) -> CertificateRefused | None:
         """Why the certificate is good for nothing any more, if that is so."""
         if certificate.serial in self._revoked:
@@ -43,3 +52,8 @@ class Admission:
         if certificate.not_after <= self._clock():
             return CertificateExpired(f"the certificate of worker {certificate.worker_id} has expired")
         return None
+
+
+def life_used_ratio(not_before: float, not_after: float, now: float) -> float:
+    """The share of a certificate's life that is over, 0 to 1. All in Unix seconds."""
+    return min(max((now - not_before) / (not_after - not_before), 0.0), 1.0)

@@ -129,7 +129,12 @@ def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
 
 def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificate:
     """The same of a certificate whose worker is known."""
-    return WorkerCertificate(worker_id, f"{certificate.serial_number:x}", certificate.not_valid_after_utc.timestamp())
+    return WorkerCertificate(
+        worker_id,
+        f"{certificate.serial_number:x}",
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:

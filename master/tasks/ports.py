@@ -137,3 +137,7 @@ class WorkerLink(Protocol):
     """The way to a connected worker. Does not wait; what cannot be sent any more is lost, and said again later."""
 
     def send(self, message: pb.MasterMessage) -> None: ...
+
+    def accuse(self, action: str, target: str, why: str) -> None:
+        """Have it recorded that the worker did this to an attempt that was never its own, and was refused."""
+        ...

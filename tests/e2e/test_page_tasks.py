@@ -87,6 +87,42 @@ def test_what_is_wrong_is_said_at_its_field(visit: Visit, site: Site) -> None:
     expect(page.get_by_role("heading", name="right at last", level=1)).to_be_visible()
 
 
+def test_what_few_tasks_need_is_in_a_fold_that_opens_where_something_is_wrong(visit: Visit, site: Site) -> None:
+    page = visit.open()
+    fill(page, docker_image=site.engine.image, command="id -u", cpu_required="0.1", memory_required="32", name="fold")
+    rare = {name: page.locator(f"dialog [name={name}]") for name in ("read_only", "network", "user")}
+    expect(rare["user"]).to_be_hidden()
+    page.get_by_text("Advanced").click()
+    rare["read_only"].select_option("Read-only")
+    rare["network"].select_option("None")
+    rare["user"].fill("No Body")
+    assert complaints(page) == []
+    page.get_by_text("Advanced").click()
+    expect(rare["user"]).to_be_hidden()
+    send(page)
+    expect(page.locator("dialog [data-field=user] .error")).to_contain_text("USER")
+    expect(rare["user"]).to_be_focused()
+    expect(rare["network"]).not_to_have_attribute("aria-invalid", "true")
+    rare["user"].fill("65534")
+    send(page)
+    expect(page.locator(".lines")).to_have_text("65534\n")
+    expect(page.locator(".facts")).to_contain_text("read-only root, user 65534, network none")
+    task = site.master.json("/api/tasks?name=fold")[0]
+    assert (task["read_only"], task["user"], task["network"]) == (True, "65534", "none")
+
+
+def test_what_is_left_to_the_policies_is_not_said(visit: Visit, site: Site) -> None:
+    page = visit.open()
+    fill(page, docker_image=site.engine.image, command="true", cpu_required="0.1", memory_required="32", name="left")
+    page.get_by_text("Advanced").click()
+    page.locator("dialog [name=read_only]").select_option("Writable")
+    page.locator("dialog [name=read_only]").select_option("As the policies have it")
+    send(page)
+    expect(page.get_by_role("heading", name="left", level=1)).to_be_visible()
+    task = site.master.json("/api/tasks?name=left")[0]
+    assert (task["read_only"], task["user"], task["network"]) == (None, None, None)
+
+
 def test_a_task_is_cancelled_from_the_list(visit: Visit, site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done", name="endless")
     site.jobs.when(task_id, "running")
