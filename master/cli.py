@@ -20,7 +20,6 @@ from master.access.token_file import TokenFile, TokenFileError
 from master.console.errors import EXIT_CODES, INTERRUPTED
 from master.errors import ConfigError
 from master.pki import workers_need_certificates
-from master.up import Supervisor
 from proto.policy import TaskPolicy
 from proto.policy_file import PolicyError, read_policy
 
@@ -295,6 +294,8 @@ def master_command(has_shell: bool, **settings: Any) -> None:
         raise click.UsageError(str(error)) from error
     master_config = _master_config(settings)
     if has_shell:
+        from master.up import Supervisor  # noqa: PLC0415 - a master alone has no use for it
+
         supervisor = Supervisor(
             master_config, settings, None,
             echo=click.echo, is_open=_is_open(master_config), has_worker=False, prompt=_prompt(settings),
@@ -310,6 +311,8 @@ def master_command(has_shell: bool, **settings: Any) -> None:
 @_shell_option
 def up_command(worker_id: str | None, has_shell: bool, **settings: Any) -> None:
     """Run a master and this machine's worker together; Ctrl-C stops both."""
+    from master.up import Supervisor  # noqa: PLC0415 - see above
+
     master_config = _master_config(settings)
     prompt = _prompt(settings) if has_shell else None
     is_open = _is_open(master_config)

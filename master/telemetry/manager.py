@@ -135,7 +135,8 @@ class TelemetryManager:
         if not worker.is_next(heartbeat.sequence_number):
             self._instruments.heartbeats_rejected.labels("stale").inc()
             return
-        self._renew(heartbeat.worker_id, received_monotonic)
+        # The row's own string, so that it is not kept twice.
+        self._renew(worker.telemetry.worker_id, received_monotonic)
         self._instruments.heartbeats_received.inc()
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
         if worker.put(PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
