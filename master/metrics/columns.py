@@ -4,7 +4,9 @@ Every family is a column, a list with a place for each worker, so a scrape joins
 worker left is given to the next one that comes.
 """
 
+from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 
 
 class Columns:
@@ -49,18 +51,47 @@ class SteadyColumns(Columns):
     """Columns that seldom change: the text of each is kept until one of its lines does."""
 
     def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self._joined: list[bytes | None] = [None] * count
+        super().__init__(0)
+        self._nothing = [b""] * count
+        self._steady = [_SteadyColumn() for _ in range(count)]
 
     def put(self, worker_id: str, row: Sequence[bytes]) -> None:
         place = self._place(worker_id)
-        for number, (column, line) in enumerate(zip(self._columns, row, strict=True)):
-            if column[place] != line:
-                column[place] = line
-                self._joined[number] = None
+        for column, line in zip(self._steady, row, strict=True):
+            column.put(place, line)
 
     def join(self, number: int) -> bytes:
-        joined = self._joined[number]
-        if joined is None:
-            joined = self._joined[number] = super().join(number)
-        return joined
+        return self._steady[number].join()
+
+
+class _SteadyColumn:
+    """The lines are kept joined, and once only: the text, and where each of them starts in it."""
+
+    __slots__ = ("_changed", "_starts", "_text")
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._starts = array("Q", (0,))
+        """Of each line, and where the last one ends."""
+
+        self._changed: dict[int, bytes] = {}
+        """Lines by place that are not in the text yet."""
+
+    def put(self, place: int, line: bytes) -> None:
+        if self._line(place) != line:
+            self._changed[place] = line
+
+    def join(self) -> bytes:
+        if self._changed:
+            places = max(len(self._starts) - 1, max(self._changed) + 1)
+            lines = [*map(self._line, range(places))]
+            self._text = b"".join(lines)
+            self._starts = array("Q", accumulate(map(len, lines), initial=0))
+            self._changed.clear()
+        return self._text
+
+    def _line(self, place: int) -> bytes:
+        changed = self._changed.get(place)
+        if changed is not None:
+            return changed
+        return self._text[self._starts[place] : self._starts[place + 1]] if place + 1 < len(self._starts) else b""

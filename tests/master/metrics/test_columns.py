@@ -1,5 +1,7 @@
 """master.metrics.columns"""
 
+import random
+
 import pytest
 
 from master.metrics.columns import Columns, SteadyColumns
@@ -54,3 +56,20 @@ def test_a_text_that_did_not_change_is_not_joined_again() -> None:
     after = texts(columns)
     assert after == [b"a0", b"A1"]
     assert after[0] is before[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_steady_columns_are_columns_whatever_happens(seed: int) -> None:
+    chance = random.Random(seed)
+    plain, steady = Columns(2), SteadyColumns(2)
+    names = [f"worker-{number}" for number in range(8)]
+    for _ in range(500):
+        name, deed = chance.choice(names), chance.random()
+        if deed < 0.2:
+            assert texts(steady) == texts(plain)
+        for columns in (plain, steady):
+            if deed < 0.4:
+                columns.remove(name)
+            else:
+                columns.put(name, [b"x" * int(deed * 7), b"y" if deed < 0.7 else b""])
+    assert texts(steady) == texts(plain)
