@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import os
 import platform
 import resource
+import signal
 import socket
 import sys
 from importlib.metadata import entry_points, version
@@ -163,6 +165,7 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
         observer=StoreObserver(
             committed=lambda seconds, _writes: counts.store_commit.observe(seconds),
             failed=lambda kind: counts.store_errors.labels(kind).inc(),
+            taken_over=_start_anew,
         ),
     )
 
@@ -237,6 +240,11 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     }
     serve(app, ROUTES, answering)
     return app
+
+
+def _start_anew() -> None:
+    """End this process in order, so that gunicorn starts one that reads what there is, or is refused."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _share_the_interpreter() -> None:

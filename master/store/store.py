@@ -63,7 +63,7 @@ class SqlTaskStore:
         """Where the tasks are, fit for a log."""
 
         engines = open_engines(database, _READERS)
-        opening = Opening(database, engines, seal, patience_seconds)
+        opening = Opening(database, engines, seal, patience_seconds, observer.taken_over)
         self._seal = seal
         self._write_seconds = write_seconds
         self._next_event_id = 0
