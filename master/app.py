@@ -85,7 +85,8 @@ class Master:
         )
         self.telemetry.add_observer(self.tasks.workers)
         tiers = history_tiers(config.history)
-        self._recorder = Recorder(self._store.history, tiers, instruments, config.terms.inactivity_timeout_seconds)
+        longest = config.terms.inactivity_timeout_seconds
+        self._recorder = Recorder(self._store.history, tiers, instruments, longest, self.telemetry.knows_worker)
         if tiers:
             self.telemetry.set_update_callback(self._recorder.record)
         url = config.history.prometheus_url
