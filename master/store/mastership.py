@@ -24,15 +24,15 @@ _LONGEST_HOST_NAME = 40
 
 # A lock for each schema, because each may be a store of its own. The first number is any that nobody else uses.
 _LOCK = 4_201_703
-_SCHEMA = "hashtext(coalesce(current_schema(), ''))"
-_TAKE = f"SELECT pg_try_advisory_lock({_LOCK}, {_SCHEMA})"
+_TAKE = "SELECT pg_try_advisory_lock(%s, hashtext(coalesce(current_schema(), '')))"
 _LAST = "SELECT coalesce(max(master), 'unknown') FROM mastership"
-_HOLDER = f"""
+_HOLDER = """
 SELECT activity.application_name, activity.pid
 FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
 WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 2
 AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND lock.classid = {_LOCK} AND lock.objid::bigint = {_SCHEMA}::bigint & 4294967295
+AND lock.classid = %s
+AND lock.objid::bigint = hashtext(coalesce(current_schema(), ''))::bigint & 4294967295
 """
 
 
@@ -44,14 +44,14 @@ def application_name() -> str:
 class Mastership:
     """Of ``engine``, every connection is given the lock, or is none.
 
-    ``on_taken_over`` is called once, by the thread that connects, when another master
-    has opened the database since ``claim``: nothing can be written any more.
+    ``on_taken_over`` is called by the thread that connects, with the reason, when another master has opened the
+    database since ``claim``: nothing can be written any more.
     """
 
-    def __init__(self, engine: Engine, on_taken_over: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, on_taken_over: Callable[[str], None]) -> None:
         self._engine, self._on_taken_over = engine, on_taken_over
         self._name = f"{application_name()} {uuid.uuid4().hex}"
-        self._is_claimed = self._is_over = False
+        self._is_claimed = False
         self._backend_pid: int | None = None
         event.listen(engine, "connect", self._take)
 
@@ -66,7 +66,7 @@ class Mastership:
         """Called by SQLAlchemy for each new connection. Raise ``StoreUnavailable`` where it must not write."""
         try:
             with connection.cursor() as cursor:
-                is_held = cursor.execute(_TAKE).fetchone()[0]
+                is_held = cursor.execute(_TAKE, (_LOCK,)).fetchone()[0]
                 self._check(cursor, is_held=is_held)
             connection.commit()
         except BaseException:
@@ -79,16 +79,14 @@ class Mastership:
             (master,) = cursor.execute(_LAST).fetchone()
             if master != self._name:
                 why = f"another master ({master.rsplit(' ', 1)[0]}) has opened the database"
-                if not self._is_over:
-                    self._is_over = True
-                    _LOGGER.error("%s while this one had no connection to it; nothing is written any more", why)
-                    self._on_taken_over()
+                _LOGGER.error("%s while this one had no connection to it; nothing is written any more", why)
+                self._on_taken_over(why)
                 raise StoreUnavailable(why)
         if not is_held:
             raise StoreUnavailable(self._who_holds(cursor))
 
     def _who_holds(self, cursor: Any) -> str:
-        name, pid = cursor.execute(_HOLDER).fetchone() or ("it has just let go", 0)
+        name, pid = cursor.execute(_HOLDER, (_LOCK,)).fetchone() or ("it has just let go", 0)
         if pid == self._backend_pid:
             return f"the server has not noticed yet that a connection of this master ({name}) was lost"
         return (

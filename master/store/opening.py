@@ -32,7 +32,7 @@ class Opening:
         engines: Engines,
         seal: Seal,
         patience_seconds: float,
-        on_taken_over: Callable[[], None],
+        on_taken_over: Callable[[str], None],
     ) -> None:
         self._database, self._engines, self._patience_seconds = database, engines, patience_seconds
         self._seal = seal

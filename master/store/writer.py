@@ -67,6 +67,11 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
+    def give_up(self, why: str) -> None:
+        """Called by the thread itself: another master has the database, so it ends, and says so to all who wait."""
+        self._state = f"is closed: {why}"
+        self.queue.close(time.monotonic())
+
     def put_history(self, job: HistoryJob) -> None:
         """For any thread, one at a time. Written when nothing else waits, or has kept it waiting for long."""
         self._history = job
