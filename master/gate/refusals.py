@@ -10,6 +10,9 @@ RETRY_AFTER_SECONDS = 5
 MAX_HEAD_BYTES = 64 * 1024
 """Of the first line and all headers."""
 
+TLS_HANDSHAKE = "tls_handshake"
+"""The reason where there is nobody to answer."""
+
 _MAX_DETAIL_LENGTH = 200
 
 
@@ -20,6 +23,8 @@ class Refusal(NamedTuple):
     reason: str | None
     detail: str
     retry_after_seconds: int | None = None
+    kind: str | None = None
+    """What goes into the audit trail in place of a detail that repeats what was sent."""
 
     def answer(self, *, closes: bool, has_body: bool = True) -> bytes:
         """The whole answer; ``has_body`` is false for a HEAD."""
@@ -73,7 +78,9 @@ def refusal_of(error: BaseException) -> Refusal:
         return HEAD_TOO_LARGE
     if isinstance(error, errors.ParseException) and type(error).__name__ not in _FAULTS_OF_THE_APP:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
-        return Refusal(status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH])
+        return Refusal(
+            status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH], kind=type(error).__name__
+        )  # fmt: skip
     return FAILED
 
 
