@@ -1,5 +1,6 @@
 """What is answered to a request that never reaches the app, as RFC 9457 problems, and how it is counted."""
 
+import ssl
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ HEAD_TOO_LARGE = Refusal(
     f"the headers are too many, or one of them or all together are too large ({MAX_HEAD_BYTES} bytes)",
 )  # fmt: skip
 LINE_TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "the first line of the request is too long")
+NO_TLS = Refusal(HTTPStatus.BAD_REQUEST, "malformed", "what came is no TLS any more")
 FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, None, "the master failed on this request; its log says why")
 
 
@@ -76,6 +78,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return LINE_TOO_LONG
     if isinstance(error, errors.LimitRequestHeaders):
         return HEAD_TOO_LARGE
+    if isinstance(error, ssl.SSLError):
+        return NO_TLS
     if isinstance(error, errors.ParseException) and type(error).__name__ not in _FAULTS_OF_THE_APP:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
         return Refusal(
