@@ -147,7 +147,7 @@ class Connection:
                     self._socket.do_handshake()
         except OSError as error:
             if not self._is_cut and (has_spoken or isinstance(error, TimeoutError)):
-                self._minder.fails_handshake(self, getattr(error, "reason", None) or str(error))
+                self._minder.fails_handshake(self, getattr(error, "reason", None) or error.strerror or str(error))
             return False
         finally:
             self._minder.is_served(self)

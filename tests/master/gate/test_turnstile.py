@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 import gevent
@@ -103,4 +104,4 @@ def test_those_inside_have_their_turn_while_thousands_are_turned_away() -> None:
         watcher.stop()
         watcher.close()
         counts = [0, *refused_by_turn.values()]
-        assert max(after - before for before, after in zip(counts, counts[1:], strict=False)) == TURNED_AWAY_A_TURN
+        assert max(after - before for before, after in pairwise(counts)) == TURNED_AWAY_A_TURN
