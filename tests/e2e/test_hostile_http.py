@@ -103,7 +103,7 @@ def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
     )
     for one in clients[:2]:
         assert_refused(shared_master, one, "request", "408", "slow_head")
-    assert_refused(shared_master, clients[2], "submit_task", "408", "Request Timeout")
+    assert_refused(shared_master, clients[2], "submit_task", "408", "slow_body")
     assert refusals(shared_master, clients[3]) == set()
 
 
