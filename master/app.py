@@ -30,6 +30,7 @@ from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
+from master.audit.entry import Record
 from master.audit.files import FILE_NAME
 from master.audit.trail import AuditTrail
 from master.clients import Clients
@@ -74,6 +75,9 @@ class Master:
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
+        self.record: Record = self._audit.record
+        """For who refuses before the app is asked."""
+
         exposition, views = FleetExposition(), FleetViews()
         exposition.custom.report_to(instruments.own_samples_left_out)
         self._views: tuple[LazyView, ...] = (exposition, views)
