@@ -78,7 +78,7 @@ export class EventReader {
   }
 
   take(event, line) {
-    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === 'event') event.kind = value;
     else if (name === 'data') event.data.push(value);
     else if (name === 'id') event.id = value;
