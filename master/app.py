@@ -32,6 +32,7 @@ from master.api.session import Session
 from master.api.stream import stream_resources
 from master.api.tasks import task_resources
 from master.api.views import FleetViews
+from master.audit.entry import Record
 from master.audit.files import FILE_NAME
 from master.audit.trail import AuditTrail
 from master.clients import Clients
@@ -47,6 +48,7 @@ from master.page.resources import page_resources
 from master.pki.authority import Authority
 from master.prometheus.client import PrometheusClient
 from master.prometheus.history import PrometheusHistory
+from master.rpc.core_log import CoreLog
 from master.rpc.server import RpcServer, Tls
 from master.store.key_file import own_key_file, read_key_file
 from master.store.observer import StoreObserver
@@ -70,10 +72,14 @@ _STREAMS_BESIDE_WORKERS = 500
 class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
-    def __init__(self, config: MasterConfig) -> None:
+    def __init__(self, config: MasterConfig, core_log: CoreLog | None = None) -> None:
+        """``core_log`` is what grpc's core says, where the web process has captured it."""
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
+        self.record: Record = self._audit.record
+        """For who refuses before the app is asked."""
+
         exposition, views = FleetExposition(), FleetViews()
         exposition.custom.report_to(instruments.own_samples_left_out)
         self._views: tuple[LazyView, ...] = (exposition, views)
@@ -97,7 +103,7 @@ class Master:
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
+            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record, core_log
         )
         checks = {
             "telemetry": self.telemetry.what_is_wrong,

@@ -6,10 +6,12 @@ import signal
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent.socket
 import gevent.ssl
+from gevent.pool import Pool
 from greenlet import greenlet
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -18,9 +20,11 @@ from gunicorn.workers.ggevent import GeventWorker
 from master.config import MasterConfig
 from master.errors import ConfigError, StoreUnavailable
 from master.gate import bodies
-from master.gate.connection import Connection
+from master.gate.connection import LINGER_SECONDS, Connection
 from master.gate.door import Door
 from master.gate.refusals import refusal_of
+from master.gate.turnstile import Turnstile
+from master.rpc.core_log import CoreLog
 
 if TYPE_CHECKING:
     from master.app import Master
@@ -45,6 +49,7 @@ class MasterServer(BaseApplication):
     def __init__(self, config: MasterConfig) -> None:
         self.config = config
         self._master: Master | None = None
+        self._core_log: CoreLog | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -62,7 +67,11 @@ class MasterServer(BaseApplication):
             "control_socket_disable": True,
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
-            "post_fork": _shorten_grace,
+            "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
+            # A web process that could not start ends the arbiter, which then calls the second only.
+            "child_exit": lambda _arbiter, _worker: self._drain_core_log(),
+            "on_exit": lambda _arbiter: self._drain_core_log(),
             "worker_exit": self._on_worker_exit,
         }
         if self.config.access.tls is not None:
@@ -89,16 +98,32 @@ class MasterServer(BaseApplication):
         """The master, not started, in the web process. Where a composition of one's own adds to it."""
         from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
-        return Master(self.config)
+        return Master(self.config, self._core_log)
+
+    def _before_fork(self, _arbiter: Any, _worker: Any) -> None:
+        if self.config.tls is not None:
+            self._core_log = CoreLog()
+
+    def _after_fork(self, _arbiter: Any, worker: Any) -> None:
+        worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
+        if self._core_log is not None:
+            self._core_log.capture()
+
+    def _drain_core_log(self) -> None:
+        if self._core_log is not None:
+            self._core_log.drain()
+            self._core_log = None
 
     def _on_worker_exit(self, _arbiter: Any, _worker: Any) -> None:
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
+        if self._core_log is not None:
+            self._core_log.release()
 
     def door(self) -> Door:
         """Who may connect to the master. Called by the worker in the web process, once."""
         assert self._master is not None  # nosec B101 # for the type checker
-        return Door(self.config.limits, self._master.instruments.http, _IDLE_SECONDS)
+        return Door(self.config.limits, self._master.instruments.http, _IDLE_SECONDS, self._master.record)
 
     def end_long_answers(self) -> None:
         """Let those who follow something go. Called by the worker when it is told to stop."""
@@ -136,6 +161,7 @@ class MasterWorker(GeventWorker):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._connections: dict[greenlet, Connection] = {}
+        self._tls: gevent.ssl.SSLContext | None = None
         self.door: Door | None = None
 
     def load_wsgi(self) -> None:
@@ -144,15 +170,29 @@ class MasterWorker(GeventWorker):
         assert isinstance(self.app, MasterServer)  # nosec B101 # for the type checker
         self.door = self.app.door()
 
+    def server_class(  # type: ignore[override]  # gunicorn calls it, and wants no more of it
+        self, listener: Any, *, spawn: Pool, ssl_context: gevent.ssl.SSLContext | None = None, **_of_pywsgi: Any
+    ) -> Turnstile:
+        """What accepts connections. Called by gunicorn for each of its sockets."""
+        assert self.door is not None  # nosec B101 # for the type checker
+        self._tls = ssl_context
+        return Turnstile(listener, partial(self.handle, listener), spawn, self.door, speaks_http=ssl_context is None)
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
         assert self.door is not None  # nosec B101 # for the type checker
         connection = self.door.connection(client, addr[0])
-        if (refusal := self.door.turns_away(connection)) is not None:
-            connection.turn_away(refusal)
-            return
-        if (refusal := self.door.admit(connection)) is not None:
-            connection.refuse(refusal)
+        try:
+            if (refusal := self.door.admit(connection)) is None:
+                self._serve(listener, connection, addr)
+            elif self._has_tls(connection, LINGER_SECONDS):
+                connection.tell(refusal)
+        finally:
+            self.door.leave(connection)
+            connection.close()
+
+    def _serve(self, listener: Any, connection: Connection, addr: Any) -> None:
+        if not self._has_tls(connection, _HANDSHAKE_SECONDS):
             return
         current = gevent.getcurrent()
         self._connections[current] = connection
@@ -162,7 +202,9 @@ class MasterWorker(GeventWorker):
             super(GeventWorker, self).handle(listener, wrapped, addr)
         finally:
             del self._connections[current]
-            self.door.leave(connection)
+
+    def _has_tls(self, connection: Connection, seconds: float) -> bool:
+        return self._tls is None or connection.shake_hands(self._tls, seconds)
 
     def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
         """Bounds the wait for a connection's next request. Called by gunicorn."""
@@ -171,7 +213,7 @@ class MasterWorker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
         assert self.door is not None  # nosec B101 # for the type checker
-        if (refusal := self.door.refuses(sock)) is not None:
+        if (refusal := self.door.refuses(sock, req.path)) is not None:
             closes = bodies.is_unread(req.body) or req.should_close()
             sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
             if closes:
@@ -224,30 +266,12 @@ class MasterWorker(GeventWorker):
         ]
 
 
-class _HandshakeContext(gevent.ssl.SSLContext):
-    """gevent's kind, because the sockets are gevent's. A handshake that fails, or never ends, is nobody's error."""
-
-    def wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
-        """Shake hands. Called by gevent in the connection's greenlet, which ends where there is no TLS to be had."""
-        try:
-            with gevent.Timeout(_HANDSHAKE_SECONDS, TimeoutError):
-                return super().wrap_socket(sock, *args, **kwargs)
-        except OSError as error:
-            _LOGGER.debug("a TLS handshake failed: %s", error)
-            sock.close()
-            raise gevent.GreenletExit from None
-
-
 def _ssl_context(config: Any, _default: Any) -> Any:
     """What connections are wrapped by. Called by gunicorn in the web process."""
-    context = _HandshakeContext(ssl.PROTOCOL_TLS_SERVER)
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certfile, config.keyfile)
     return context
-
-
-def _shorten_grace(_arbiter: Any, worker: Any) -> None:
-    worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
 
 
 def refuse_several_processes() -> None:

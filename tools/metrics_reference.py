@@ -21,6 +21,7 @@ LABELS = {
     "hostname": "the machine's own name",
     "version": "of FleetPulse: the worker's on `fleetpulse_worker_info`, the master's on `fleetpulse_build_info`",
     "how": "with what a certificate was asked for: `join`, a token, or `renew`, the one before",
+    "holder": "whose certificate it is: `master`, or `worker` for the oldest of those of the connected ones",
     "mountpoint": "where a filesystem is mounted",
     "device": "a physical disk, as the kernel names it",
     "interface": "a network interface, as the kernel names it",

@@ -104,14 +104,22 @@ def _grpc() -> list[sdk.Panel]:
     return [
         lines(Text("Streams", "Streams of workers that are open and registered, and active workers.", "short"),
               Query("max(fleetpulse_worker_sessions)", "streams"),
-              Query('max(fleetpulse_workers{state="active"})', "active"), size=QUARTER),
+              Query('max(fleetpulse_workers{state="active"})', "active"), size=THIRD),
         lines(Text("Calls that ended", "Each second, by method and how. A stream ends when its worker leaves.", "cps"),
-              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=QUARTER),
+              Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=THIRD),
         lines(Text("Errors", "Calls that ended in an error other than a lost connection, each second.", "cps"),
-              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=QUARTER),
+              Query(f"sum by (code) ({errors})", "{{code}}"), limits=alerting("grpc_error_rate"), size=THIRD),
         lines(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),
-              size=QUARTER),
+              size=THIRD),
+        lines(Text("Failed handshakes", "Of TLS, each second, by reason. The alert is for those about a certificate.",
+                   "cps"),
+              Query(f"sum by (reason) ({rate('fleetpulse_tls_handshakes_failed_total')})", "{{reason}}"),
+              limits=alerting("handshakes_failed_rate"), size=THIRD),
+        lines(Text("Life of certificates", "The share that is over: of the master's, and of a connected worker's that "
+                   "has the most behind it. Renewed at two thirds; 0 without a CA.", "percentunit"),
+              Query("max by (holder) (fleetpulse_certificate_life_used_ratio)", "{{holder}}"),
+              limits=alerting("certificate_used_ratio", "certificate_nearly_expired_ratio"), size=THIRD, most=1),
     ]  # fmt: skip
 
 
@@ -127,7 +135,7 @@ def _store() -> list[sdk.Panel]:
               *quantiles("task_scheduling_round_seconds"), size=THIRD),
         lines(Text("Rounds", "Scheduling rounds, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_scheduling_round_seconds_count')})", "rounds"), size=THIRD),
-        firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock).*"}, THIRD,
+        firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock|Certificate).*"}, THIRD,
                ", about the master", of_workers=False),
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import falcon
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from master.api.history_query import MomentText, moment
 from master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
@@ -34,6 +34,15 @@ class AuditListQuery(BaseModel):
     """How many at most."""
     cursor: CursorText | None = None
     """From the `Link` header of the page before."""
+    after: CursorText | None = None
+    """From the `Link` header of another page: only what was written since, the oldest first. Not with `cursor`."""
+
+    @field_validator("after")
+    @classmethod
+    def _goes_one_way(cls, after: str | None, info: ValidationInfo) -> str | None:
+        if after is not None and info.data.get("cursor") is not None:
+            raise ValueError("must not be given with cursor")
+        return after
 
 
 class AuditItem(Said):
@@ -49,12 +58,13 @@ class AuditItem(Said):
     client: str
     """The address of the connection's other end."""
     action: str
-    """The name of an operation of this reference, or what a worker did; `(none)` where there is no such thing."""
+    """The name of an operation of this reference, or what a worker did; `connect` or `request` of what was
+    refused before it came to one; `(none)` where there is no such thing."""
     target: str
     """A path, or an id."""
     outcome: AuditOutcome
     status: str
-    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`."""
+    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`; empty where TLS did not begin."""
     detail: str
     repeated: Count
     """Not 0: it stands for so many that were refused alike within a second, after one that has its own entry."""
@@ -77,9 +87,13 @@ class AuditResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, AuditListQuery)
         since = None if query.since is None else moment(query.since).at(self._clock())
-        page = self._trail.read(AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor))
+        page = self._trail.read(
+            AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor, query.after)
+        )
         if page.next_cursor is not None:
-            resp.append_link(_page_after(query, since, page.next_cursor), "next")
+            resp.append_link(_page(query, since, cursor=page.next_cursor), "next")
+        if page.newest is not None:
+            resp.append_link(_page(query, since, after=page.newest), "prev")
         resp.cache_control = ("no-store",)
         resp.content_type = falcon.MEDIA_JSON
         resp.data = orjson.dumps(page.entries)
@@ -92,9 +106,9 @@ def audit_resources(trail: AuditReader) -> dict[str, object]:
     return {"/api/audit": AuditResource(trail)}
 
 
-def _page_after(query: AuditListQuery, since: float | None, cursor: str) -> str:
+def _page(query: AuditListQuery, since: float | None, **place: str) -> str:
     said = {"actor": query.actor, "action": query.action, "outcome": query.outcome}
     named = {name: value for name, value in said.items() if value is not None}
     # A moment before now is told as the moment that it was.
     begin = {} if since is None else {"since": f"{since:.3f}"}
-    return "/api/audit?" + urlencode({**begin, **named, "limit": query.limit, "cursor": cursor})
+    return "/api/audit?" + urlencode({**begin, **named, "limit": query.limit, **place})

@@ -53,7 +53,11 @@ def _fixed(name: str, summary: str, media_type: str, kind: Any) -> Operation:
 
 
 _AUDIT = """Every request that could change something, every refusal, and every worker that came or said goodbye. A page
-that looked through much of the trail ends before it is full, and may be empty: go on while there is a `Link`."""
+that looked through much of the trail ends before it is full, and may be empty: go on while there is a `Link` with
+`rel="next"`. That with `rel="prev"` gives, the oldest first, what came meanwhile, and one for what comes then: who goes
+from one to the next loses nothing and gets nothing twice."""
+
+_AUDIT_LINK = "`next`: what is older, unless there is nothing; `prev`: what is written after it, not with `cursor`"
 
 MASTER = (
     Route("/health", "Master", (
@@ -70,7 +74,7 @@ MASTER = (
     )),
     Route("/api/audit", "Master", (
         Operation("GET", "list_audit", "who changed what, and who was refused, newest first, in pages", Role.ADMIN, (
-            answer(list[AuditItem], "one page, perhaps not full", Link="the next page; absent on the last one"),
+            answer(list[AuditItem], "one page, perhaps not full", Link=_AUDIT_LINK),
         ), (422, 503), query=AuditListQuery, text=_AUDIT),
     )),
 )  # fmt: skip

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
 
 import requests
@@ -20,6 +20,14 @@ SILENCE_SECONDS = 50.0
 """For how long a stream may say nothing; the master says something every 15 seconds."""
 
 Query = Mapping[str, Any]
+
+
+class Page(NamedTuple):
+    """The array of one page, and the addresses of those before and after it in the list, where there are any."""
+
+    items: list[dict[str, Any]]
+    next: str | None
+    previous: str | None
 
 
 class MasterClient:
@@ -64,10 +72,16 @@ class MasterClient:
         """The array of one page after the other."""
         address: str | None = path
         while address is not None:
-            response = self._request("GET", address, params=query)
-            yield self._objects(payload(self.url, response))
-            link = response.links.get("next", {}).get("url")
-            address, query = None if link is None else urljoin(response.url, link), None
+            page = self.page(address, query)
+            yield page.items
+            address, query = page.next, None
+
+    def page(self, address: str, query: Query | None = None) -> Page:
+        """One page: of a path, or at an address that another page told."""
+        response = self._request("GET", address, params=query)
+        items = self._objects(payload(self.url, response))
+        links = {name: urljoin(response.url, link["url"]) for name, link in response.links.items()}
+        return Page(items, links.get("next"), links.get("prev"))
 
     def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The JSON of the answer, an object."""

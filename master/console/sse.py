@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from master.console.answers import no_master
 from master.console.client import MasterClient, Query
 from master.console.errors import ConsoleError, UnknownId, Unreachable
+from master.console.patience import PATIENCE_SECONDS, Patience
 
 _MOST_BUFFERED = 64 * 1024 * 1024
-_PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0)
-PATIENCE_SECONDS = 60.0
 
 
 class Event(NamedTuple):
@@ -67,11 +66,12 @@ def follow(
     Raises ``Unreachable`` when that did not work for so long; whatever else the first answer says is raised at once.
     """
     last_id: str | None = None
-    has_heard, failures, since = False, 0, clock()
+    has_heard, patience = False, Patience(note, sleep, patience_seconds, clock)
     while True:
         try:
             for event in _once(client, path, query, last_id):
-                has_heard, failures, last_id = True, 0, event.id or last_id
+                has_heard, last_id = True, event.id or last_id
+                patience.heard()
                 yield event
                 if is_last(event):
                     return
@@ -82,13 +82,7 @@ def follow(
             if not has_heard:
                 raise
             reason = error
-        if failures == 0:
-            since = clock()
-            note(f"{reason.message.partition('. ')[0]}; trying again")
-        elif clock() - since > patience_seconds:
-            raise reason
-        sleep(_PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS) - 1)])
-        failures += 1
+        patience.wait(reason)
 
 
 def _once(client: MasterClient, path: str, query: Query, last_id: str | None) -> Iterator[Event]:

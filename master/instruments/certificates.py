@@ -1,6 +1,14 @@
-"""What the master counts of certificates that it gives to workers."""
+"""What the master counts of certificates that it gives to workers, and of handshakes in which it looks at them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+REFUSED_REASONS = (
+    "certificate_expired", "certificate_invalid", "no_certificate", "not_tls", "other", "timed_out", "unknown_ca",
+)  # fmt: skip
+"""Of handshakes in which the master would not go on."""
+
+LEFT_REASONS = ("client_left", "client_refused")
+"""In which the client would not: it closed the connection, or did not like the master's certificate."""
 
 
 class CertificateInstruments:
@@ -24,5 +32,22 @@ class CertificateInstruments:
             "When the certificate that the master shows to workers expires; 0 where it needs none.",
             registry=registry,
         )
+        self.handshakes_failed = Counter(
+            "fleetpulse_tls_handshakes_failed_total",
+            "TLS handshakes on the gRPC ports that failed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.life_used = Gauge(
+            "fleetpulse_certificate_life_used_ratio",
+            "Share of its life that the master's certificate has behind it, and the most that one of a connected "
+            "worker has; 0 where there is none.",
+            ["holder"],
+            registry=registry,
+        )
         for how in ("join", "renew"):
             self.issued.labels(how)
+        for reason in (*REFUSED_REASONS, *LEFT_REASONS):
+            self.handshakes_failed.labels(reason)
+        for holder in ("master", "worker"):
+            self.life_used.labels(holder).set(0.0)

@@ -41,7 +41,12 @@ class TaskInstruments:
         )
         self.reports_stale = Counter(
             "fleetpulse_task_reports_stale_total",
-            "Reports and logs that workers sent about attempts that were not theirs any more.",
+            "Reports and logs that workers sent about attempts that were not theirs, or not any more.",
+            registry=registry,
+        )
+        self.reports_foreign = Counter(
+            "fleetpulse_task_reports_foreign_total",
+            "Of the stale ones those about attempts that were never the worker's; the audit trail has them.",
             registry=registry,
         )
         self.rescheduling_held = Gauge(

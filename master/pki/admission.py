@@ -27,6 +27,10 @@ class Admission:
         if certificate.worker_id != worker_id:
             raise CertificateMismatch(f"the certificate is for worker {certificate.worker_id} only")
 
+    def life_used_ratio(self, certificate: WorkerCertificate) -> float:
+        """The share of the certificate's life that is over, 0 to 1."""
+        return certificate.life_used_ratio(self._clock())
+
     def refusal(self, certificate: WorkerCertificate) -> CertificateRefused | None:
         """Why the certificate is good for nothing any more, if that is so."""
         if certificate.serial in self._revoked:

@@ -52,8 +52,13 @@ class WorkerCertificate(NamedTuple):
 
     worker_id: str
     serial: str
+    not_before: float
     not_after: float
     """Unix seconds."""
+
+    def life_used_ratio(self, now: float) -> float:
+        """The share of its life that is over, 0 to 1."""
+        return life_used_ratio(self.not_before, self.not_after, now)
 
 
 class Request(NamedTuple):
@@ -137,7 +142,17 @@ def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
 
 def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificate:
     """The same of a certificate whose worker is known."""
-    return WorkerCertificate(worker_id, f"{certificate.serial_number:x}", certificate.not_valid_after_utc.timestamp())
+    return WorkerCertificate(
+        worker_id,
+        f"{certificate.serial_number:x}",
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def life_used_ratio(not_before: float, not_after: float, now: float) -> float:
+    """The share of a certificate's life that is over, 0 to 1. All in Unix seconds."""
+    return min(max((now - not_before) / (not_after - not_before), 0.0), 1.0)
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:

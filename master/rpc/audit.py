@@ -6,23 +6,30 @@ import grpc
 
 from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 from master.errors import FleetPulseError
+from master.rpc.handshakes import FailedHandshake
 
 _DOOR = "rpc"
 
 
 def entry_of(
     action: str,
-    worker_id: str,
+    actor: str,
+    target: str,
     peer: str,
     outcome: AuditOutcome = AuditOutcome.OK,
     status: grpc.StatusCode = grpc.StatusCode.OK,
     detail: str = "",
-    *,
-    is_known: bool = True,
 ) -> AuditEntry:
-    """``peer`` as grpc has it; ``is_known``: the worker is who it says it is, as far as the master can tell."""
-    actor = f"worker:{worker_id}" if is_known and worker_id else ANONYMOUS
-    return AuditEntry(actor, None, _DOOR, client_of(peer), action, worker_id, outcome, status.name, detail)
+    """``actor`` is the id of the worker that it was, empty where the master cannot tell; ``peer`` is as grpc has it."""
+    who = f"worker:{actor}" if actor else ANONYMOUS
+    return AuditEntry(who, None, _DOOR, client_of(peer), action, target, outcome, status.name, detail)
+
+
+def handshake_entry(failure: FailedHandshake) -> AuditEntry:
+    """Of one that the master refused. Its target is the address at which the master was asked."""
+    target = unquote(failure.local).partition(":")[2]
+    status, why = grpc.StatusCode.UNAVAILABLE, f"{failure.reason}: {failure.detail}"
+    return entry_of("handshake", "", target, failure.peer, AuditOutcome.REFUSED, status, why)
 
 
 def told(error: FleetPulseError) -> str:

@@ -97,7 +97,7 @@ class Enrollment:
                 self._attempts.refused(address)
             self._bridge.call(self._record, _refused("join", named, call, error))
             return await self._refuse("Join", error, call)
-        self._bridge.call(self._record, entry_of("join", named, call.peer()))
+        self._bridge.call(self._record, entry_of("join", named, named, call.peer()))
         return chain
 
     async def renew(self, data: bytes, call: Call) -> bytes:
@@ -113,7 +113,7 @@ class Enrollment:
         except FleetPulseError as error:
             self._bridge.call(self._record, _refused("renew", worker_id, call, error))
             return await self._refuse("Renew", error, call)
-        self._bridge.call(self._record, entry_of("renew", worker_id, call.peer()))
+        self._bridge.call(self._record, entry_of("renew", worker_id, worker_id, call.peer()))
         return chain
 
     async def _answer(self, method: str, how: str, work: Callable[[], list[bytes]]) -> bytes:
@@ -137,8 +137,8 @@ class Enrollment:
 def _refused(action: str, worker_id: str, call: Call, error: FleetPulseError) -> AuditEntry:
     outcome = AuditOutcome.FAILED if isinstance(error, StoreUnavailable) else AuditOutcome.REFUSED
     # Only a certificate shows who asks; what a request says of itself is what it asks for.
-    is_known = action == "renew"
-    return entry_of(action, worker_id, call.peer(), outcome, status_of(error), told(error), is_known=is_known)
+    actor = worker_id if action == "renew" else ""
+    return entry_of(action, actor, worker_id, call.peer(), outcome, status_of(error), told(error))
 
 
 def _with_reason(work: Callable[[], list[bytes]]) -> list[bytes]:

@@ -27,9 +27,11 @@ from master.errors import ConfigError
 from master.instruments import Instruments
 from master.pki.authority import Authority
 from master.pki.certificates import WorkerCertificate
-from master.rpc.audit import entry_of
+from master.rpc.audit import entry_of, handshake_entry
 from master.rpc.bridge import HubBridge
+from master.rpc.core_log import CoreLog
 from master.rpc.enrollment import Attempts, Enrollment
+from master.rpc.handshakes import FailedHandshake
 from master.rpc.peer import peer_certificate
 from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
 from master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
@@ -125,7 +127,9 @@ class RpcServer:
         max_streams: int,
         tls: Tls | None = None,
         record: Record = unrecorded,
+        core_log: CoreLog | None = None,
     ) -> None:
+        """``core_log`` where handshakes that fail are to be counted and recorded."""
         self._address = address
         self._tls = tls
         self._manager = manager
@@ -133,6 +137,7 @@ class RpcServer:
         self._max_streams = max_streams
         self._admission = None if tls is None else tls.authority.admission
         self._record = record
+        self._core_log = core_log
         self._sessions = SessionTable(manager, desk, instruments, self._admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
@@ -158,6 +163,8 @@ class RpcServer:
             )
             self._watch = Watch(self._tls.authority, shown, self._instruments, self._sessions.end_refused)
             self._watch.start()
+        if self._core_log is not None:
+            self._core_log.tell(partial(self._bridge.call, self._count_failed_handshakes))
         self._on_loop(self._serve(shown)).result(_START_SECONDS)
 
     def what_is_wrong(self) -> str | None:
@@ -195,8 +202,11 @@ class RpcServer:
     ) -> None:
         result: bytes | Ending
         admit = anybody if self._admission is None else partial(self._admission.check, certificate)
+        holder = "" if certificate is None else certificate.worker_id
         try:
-            result = answer_heartbeat(self._manager, self._instruments, data, received_at, admit, peer, self._record)
+            result = answer_heartbeat(
+                self._manager, self._instruments, data, received_at, admit, peer, holder, self._record
+            )
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
             result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
@@ -204,7 +214,14 @@ class RpcServer:
 
     def _record_full(self, peer: str, why: str) -> None:
         status = grpc.StatusCode.RESOURCE_EXHAUSTED
-        self._record(entry_of("connect", "", peer, AuditOutcome.REFUSED, status, why))
+        self._record(entry_of("connect", "", "", peer, AuditOutcome.REFUSED, status, why))
+
+    def _count_failed_handshakes(self, failures: list[FailedHandshake]) -> None:
+        for failure in failures:
+            _LOGGER.debug("a handshake of %s failed: %s: %s", failure.peer, failure.reason, failure.detail)
+            self._instruments.certificates.handshakes_failed.labels(failure.reason).inc()
+            if failure.was_refused:
+                self._record(handshake_entry(failure))
 
     # In grpc's thread
 

@@ -103,9 +103,14 @@ class SessionTable:
         return True
 
     def end_refused(self) -> None:
-        """End the sessions whose certificate was revoked, or has expired."""
-        for session in list(self._sessions.values()) if self.admission is not None else ():
+        """End the sessions whose certificate was revoked, or has expired, and note how old the others' are."""
+        if (admission := self.admission) is None:
+            return
+        for session in list(self._sessions.values()):
             session.end_if_refused()
+        shown = (session.certificate for session in self._sessions.values())
+        used = (admission.life_used_ratio(certificate) for certificate in shown if certificate is not None)
+        self.instruments.certificates.life_used.labels("worker").set(max(used, default=0.0))
 
     def end_all(self) -> None:
         """Let no session in any more, and end those that are open with ``MasterStopping``."""
@@ -117,17 +122,20 @@ class SessionTable:
 class Session:
     """What one stream says, in order; and the ``WorkerLink`` of its worker. Belongs to the hub."""
 
-    __slots__ = ("_certificate", "_has_ended", "_outgoing", "_registration", "_table", "received", "worker_id")
+    __slots__ = (
+        *("_claimed_id", "_has_ended", "_outgoing", "_registration", "_table"),
+        *("certificate", "received", "worker_id"),
+    )
 
     def __init__(self, table: SessionTable, outgoing: Outgoing, certificate: WorkerCertificate | None = None) -> None:
-        self.worker_id = ""
+        self.worker_id = self._claimed_id = ""
         self.received = 0
         """Messages that were handled, so that grpc's thread knows how many still wait."""
         self._registration = Registration()
         self._table = table
         self._outgoing = outgoing
         self._has_ended = False
-        self._certificate = certificate
+        self.certificate = certificate
 
     def receive(self, data: bytes, received_at: float | None = None) -> None:
         """A message arrived, on the monotonic clock at ``received_at``. One that breaks a rule ends the stream."""
@@ -149,6 +157,10 @@ class Session:
         """Send to the worker; nothing happens when the stream has ended."""
         if not self._has_ended:
             self._outgoing.send(message.SerializeToString())
+
+    def accuse(self, action: str, target: str, why: str) -> None:
+        """Record that the worker did this to an attempt that was never its own. Also after the stream has ended."""
+        self._tell(action, AuditOutcome.REFUSED, grpc.StatusCode.PERMISSION_DENIED, why, target)
 
     def close(self) -> None:
         """The stream is over, whoever ended it."""
@@ -173,7 +185,7 @@ class Session:
 
     def end_if_refused(self) -> None:
         """End the stream if its certificate is good for nothing any more."""
-        admission, certificate = self._table.admission, self._certificate
+        admission, certificate = self._table.admission, self.certificate
         if admission is None or certificate is None:
             return
         if (refusal := admission.refusal(certificate)) is not None:
@@ -192,10 +204,10 @@ class Session:
         kind = first.WhichOneof("message")
         if kind != "register":
             raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
+        self._claimed_id = worker_id = first.register.worker_id
         registration = registration_from(first.register)
-        worker_id = first.register.worker_id
         if self._table.admission is not None:
-            self._table.admission.check(self._certificate, worker_id)
+            self._table.admission.check(self.certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)
         self.worker_id, self._registration = worker_id, registration
         action = "take_over" if self._table.enter(self) else "register"
@@ -245,8 +257,13 @@ class Session:
         outcome: AuditOutcome = AuditOutcome.OK,
         status: grpc.StatusCode = grpc.StatusCode.OK,
         detail: str = "",
+        target: str = "",
     ) -> None:
-        self._table.record(entry_of(action, self.worker_id, self._outgoing.peer, outcome, status, detail))
+        holder = "" if self.certificate is None else self.certificate.worker_id
+        entry = entry_of(
+            action, self.worker_id or holder, target or self._claimed_id, self._outgoing.peer, outcome, status, detail
+        )
+        self._table.record(entry)
 
 
 def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:

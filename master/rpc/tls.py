@@ -32,6 +32,8 @@ class ServerCertificate:
         self._lock = threading.Lock()
         self.expires_at = 0.0
         """Unix seconds."""
+
+        self._begins_at = 0.0
         self._pair: tuple[bytes, bytes] = b"", b""
         self.renew_if_due()
 
@@ -46,7 +48,12 @@ class ServerCertificate:
             # With the CA's, which a worker that has nothing but a fingerprint looks for.
             chain = certificates.pem(pair.certificate) + self._authority.certificate_pem
             self._pair = certificates.key_pem(pair.key), chain
-            self.expires_at, self._renew_at = expires_at, now + (expires_at - now) * _RENEW_AT
+            self._begins_at, self.expires_at = now, expires_at
+            self._renew_at = now + (expires_at - now) * _RENEW_AT
+
+    def life_used_ratio(self) -> float:
+        """The share of its life that is over, 0 to 1."""
+        return certificates.life_used_ratio(self._begins_at, self.expires_at, self._clock())
 
     def credentials(self, *, for_workers: bool) -> grpc.ServerCredentials:
         """For a port; ``for_workers``: only who shows a certificate of the CA is let in."""
@@ -82,6 +89,7 @@ class Watch:
         self._end_refused = end_refused
         self._greenlet: gevent.Greenlet[[], None] | None = None
         instruments.certificates.server_expiry.set_function(lambda: shown.expires_at)
+        instruments.certificates.life_used.labels("master").set_function(shown.life_used_ratio)
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)

@@ -24,11 +24,12 @@ def answer_heartbeat(
     received_at: float | None = None,
     admit: Callable[[str], None] = anybody,
     peer: str = "",
+    holder: str = "",
     record: Record = unrecorded,
 ) -> bytes | Ending:
     """The ``HeartbeatAck``, serialized, or how the call ends. A refusal is recorded, and a worker that is new.
 
-    ``admit`` raises for who may not speak as this worker.
+    ``admit`` raises for who may not speak as this worker; ``holder`` is the worker whose certificate was shown.
     """
     heartbeat = heartbeat_from(data)
     worker_id = "" if isinstance(heartbeat, Unreadable) else heartbeat.worker_id
@@ -45,10 +46,10 @@ def answer_heartbeat(
         manager.process_heartbeat(heartbeat, received_at)
     except FleetPulseError as error:
         status = status_of(error)
-        record(entry_of("send_heartbeat", worker_id, peer, AuditOutcome.REFUSED, status, told(error), is_known=False))
+        record(entry_of("send_heartbeat", holder, worker_id, peer, AuditOutcome.REFUSED, status, told(error)))
         return Ending(status, str(error))
     if is_new:
-        record(entry_of("register", worker_id, peer, detail="by a single heartbeat"))
+        record(entry_of("register", worker_id, worker_id, peer, detail="by a single heartbeat"))
     return pb.HeartbeatAck(
         heartbeat_interval_seconds=manager.terms.heartbeat_interval_seconds,
         inactivity_timeout_seconds=manager.terms.inactivity_timeout_seconds,

@@ -151,6 +151,10 @@ class SqlTaskStore:
         """See ``TaskStore``."""
         return self._ask(reading.worker_attempts, worker_id, limit)
 
+    def assigned_to(self, task_id: str, attempt: int) -> str | None:
+        """See ``TaskStore``."""
+        return self._ask(reading.assigned_to, task_id, attempt)
+
     def read_log(self, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
         """See ``TaskStore``. An attempt that is not there has an empty log."""
         return self._ask(reading.read_log, task_id, attempt, offset, limit)

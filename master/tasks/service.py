@@ -15,6 +15,7 @@ from master.errors import LogExpired, MasterStopping, UnknownWorker
 from master.instruments import Instruments
 from master.tasks.absence import Absences
 from master.tasks.admission import allowed
+from master.tasks.claims import Claims
 from master.tasks.ledger import TaskLedger
 from master.tasks.mass_loss import MassLossGuard
 from master.tasks.placement.records import Policy
@@ -66,7 +67,8 @@ class TaskService:
         self._task_policy = task_policy
         self._ledger = TaskLedger(store, telemetry, instruments)
         self._guard = MassLossGuard()
-        self.workers = WorkerDesk(self._ledger, store, Absences(self._guard), terms, clock)
+        self._claims = Claims(store, instruments.tasks)
+        self.workers = WorkerDesk(self._ledger, store, Absences(self._guard), self._claims.judge, terms, clock)
         self._placer = Placer(self._ledger, clock, policy)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
@@ -91,6 +93,7 @@ class TaskService:
         if live:
             _LOGGER.info("%d tasks had not ended when the master started", len(live))
         self._placer.start()
+        self._claims.start()
         self._checker = gevent.spawn(self._watch_absences)
         self._checker.name = "task-absences"
         self._ledger.on_room()
@@ -99,6 +102,7 @@ class TaskService:
         """Place no more. What is live stays so, and is found again."""
         self._stopping.set()
         self._placer.stop()
+        self._claims.stop()
         if self._checker is not None:
             self._checker.kill()
 
@@ -106,7 +110,7 @@ class TaskService:
         """Why tasks are not taken care of, or ``None``."""
         if self._checker is None or self._checker.dead:
             return "nobody watches for lost workers"
-        return self._placer.what_is_wrong()
+        return self._claims.what_is_wrong() or self._placer.what_is_wrong()
 
     # Tasks
 

@@ -5,11 +5,12 @@ stale, and the worker ends that attempt.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from master.config import Terms
 from master.errors import StaleReport
 from master.tasks.absence import Absences
+from master.tasks.claims import Claim
 from master.tasks.ledger import TaskLedger
 from master.tasks.live import LiveEntry, Start
 from master.tasks.ports import TaskStore, WorkerLink
@@ -38,10 +39,20 @@ _LOG_SLACK_BYTES = 64 * 1024
 class WorkerDesk:
     """Called by the workers' streams and by the TelemetryManager (it is a ``TelemetryObserver``), on the hub."""
 
-    def __init__(self, ledger: TaskLedger, store: TaskStore, absences: Absences, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: TaskLedger,
+        store: TaskStore,
+        absences: Absences,
+        judge: Callable[[Claim], None],
+        terms: Terms,
+        clock: Clock,
+    ) -> None:
+        """``judge`` is told of what was refused, and does not wait."""
         self._ledger = ledger
         self._store = store
         self._absences = absences
+        self._judge = judge
         self._terms = terms
         self._clock = clock
         self._silent_until = 0.0
@@ -93,13 +104,14 @@ class WorkerDesk:
         entry = self._ledger.live.get(report.task_id)
         if self._ledger.when_settled(worker_id, key, acknowledged):
             return
+        answer = update_ack(update, stale=True)
         if entry is None:
-            self._refuse(worker_id, f"task {report.task_id} is not live", link, update_ack(update, stale=True))
+            self._refuse(Claim(worker_id, key, "report", link), f"task {report.task_id} is not live", answer)
             return
         try:
             change = reported(entry.task, entry.attempt, worker_id, report, self._clock.wall())
         except StaleReport as error:
-            self._refuse(worker_id, str(error), link, update_ack(update, stale=True))
+            self._refuse(Claim(worker_id, key, "report", link), str(error), answer)
             return
         if change is None:
             self._ledger.after_all_before(acknowledged)
@@ -114,9 +126,8 @@ class WorkerDesk:
         if self._ledger.when_settled(worker_id, key, lambda: link.send(log_ack(key, chunk.offset + len(chunk.data)))):
             return
         if entry is None or not _is_own(entry, worker_id, chunk.attempt):
-            self._refuse(
-                worker_id, f"a log of attempt {chunk.attempt} of {chunk.task_id}", link, log_ack(key, 0, stale=True)
-            )
+            what = f"a log of attempt {chunk.attempt} of {chunk.task_id}"
+            self._refuse(Claim(worker_id, key, "log", link), what, log_ack(key, 0, stale=True))
             return
         taken = entry.log_taken_bytes
         if chunk.offset > taken:
@@ -179,10 +190,11 @@ class WorkerDesk:
         self._ledger.send(attempt.worker_id, stop_message(attempt, why, forget=True))
         self._ledger.apply(entry, lost(entry.task, attempt, why, self._clock.wall()))
 
-    def _refuse(self, worker_id: str, what: str, link: WorkerLink, answer: pb.MasterMessage) -> None:
+    def _refuse(self, claim: Claim, what: str, answer: pb.MasterMessage) -> None:
         self._ledger.instruments.reports_stale.inc()
-        _LOGGER.log(self._level(), "worker %s speaks of the past: %s", worker_id, what)
-        link.send(answer)
+        _LOGGER.log(self._level(), "worker %s speaks of the past: %s", claim.worker_id, what)
+        claim.link.send(answer)
+        self._judge(claim)
 
     def _level(self) -> int:
         """Of a line that a worker could have written as often as it likes: at most one a second is seen."""

@@ -3,6 +3,7 @@
 import json
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire
@@ -106,6 +107,42 @@ def test_what_was_recorded_outlives_a_kill(processes: Processes, master: Master)
     assert len(survived) >= 20
     later = jobs.submit("true")
     eventually(lambda: submitted(path) == [*survived, later])
+
+
+def test_who_follows_gets_every_entry_once_whatever_becomes_of_the_master(processes: Processes) -> None:
+    flags = (*FAST_TERMS, "--audit-file-size", "64KiB")
+    master = started_master(processes, *flags)
+    jobs, path = Jobs(master, "busybox"), trail_of(processes)
+    jobs.submit("true")
+    words = (FLEETPULSE, "audit", "-f", "--action", "submit_task")
+    lines = processes.start("lines", *words, "--json", FLEETPULSE_URL=master.url)
+    table = processes.start("table", *words, "--limit", "1", FLEETPULSE_URL=master.url)
+    eventually(lambda: "task-" in lines.out and "task-" in table.out)
+    task_ids = [jobs.submit("true") for _ in range(300)]
+    eventually(lambda: task_ids[-1] in submitted(path))  # what is not written yet may be lost by a kill
+    web = master.web_process()
+    web.send_signal(signal.SIGKILL)
+    eventually(lambda: master.web_process().pid != web.pid and master.is_healthy())
+    task_ids += [jobs.submit("true") for _ in range(5)]
+    master.process.send(signal.SIGTERM)
+    master.process.wait()
+    eventually(lambda: "trying again" in lines.err and "trying again" in table.err)
+    master.process = processes.start("master", sys.executable, "-m", "master", *master.port_flags, *flags)
+    eventually(master.is_healthy, READY_SECONDS)
+    task_ids += [jobs.submit("true") for _ in range(5)]
+    assert path.with_name(f"{NAME}.1").exists()
+    eventually(lambda: all(task_ids[-1] in follower.out for follower in (lines, table)))
+    for follower in (lines, table):
+        follower.press_ctrl_c()
+        assert follower.wait() == 130
+        assert "Traceback" not in follower.err
+    followed = [json.loads(line) for line in lines.out.splitlines()]
+    assert [one["target"].rpartition("/")[2] for one in followed[1:]] == task_ids
+    assert {one["action"] for one in followed} == {"submit_task"}
+    head, _, *rows = table.out.splitlines()
+    assert head.split()[:3] == ["TIME", "ACTOR", "ROLE"]
+    assert [row.split()[-2].rpartition("/")[2] for row in rows] == task_ids
+    master.close()
 
 
 def test_after_a_line_that_was_torn_it_goes_on(processes: Processes) -> None:

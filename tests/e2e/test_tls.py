@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from master.pki.authority import Authority
@@ -83,6 +85,11 @@ class TlsMaster:
 
     def refused(self, what: str, reason: str) -> float:
         return self.master.sample(f"fleetpulse_{what}_total", reason)
+
+    def audited(self, action: str) -> list[dict[str, Any]]:
+        """The entries of the trail, the newest first."""
+        entries: list[dict[str, Any]] = self.master.json(f"/api/audit?action={action}")
+        return entries
 
     def restart(self) -> None:
         """The same master on the same ports, after the old one has ended."""
@@ -201,6 +208,7 @@ def test_a_token_that_is_not_good_ends_the_worker_with_one_line(
     assert not (shared.folder("refused-1") / "tls.pem").exists()
     if reason:
         assert shared.refused("certificates_refused", reason) == before + 1
+        eventually(lambda: any(one["detail"].startswith(f"{reason}: ") for one in shared.audited("join")))
     assert "refused-1" not in shared.master.workers()
 
 
@@ -255,9 +263,21 @@ def refusal(wire: Wire, worker_id: str) -> Refusal:
         return stream.refusal()
 
 
-@pytest.mark.parametrize("kind", ["another CA", "expired", "nothing", "plain"])
+def failed_handshakes(tls: TlsMaster, reason: str) -> float:
+    return tls.master.sample("fleetpulse_tls_handshakes_failed_total", reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "told"),
+    [
+        ("another CA", "unknown_ca", "unable to get local issuer certificate"),
+        ("expired", "certificate_expired", "certificate has expired"),
+        ("nothing", "no_certificate", "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
+        ("plain", "not_tls", "WRONG_VERSION_NUMBER"),
+    ],
+)
 def test_who_shows_no_good_certificate_does_not_get_through_the_handshake(
-    shared: TlsMaster, tmp_path: Path, kind: str
+    shared: TlsMaster, tmp_path: Path, kind: str, reason: str, told: str
 ) -> None:
     own = shared.joined(worker_id := next(ids))
     if kind == "plain":
@@ -269,9 +289,63 @@ def test_who_shows_no_good_certificate_does_not_get_through_the_handshake(
     else:
         new_authority(tmp_path)
         credentials = shown(joined(tmp_path, worker_id), own)
+    before = failed_handshakes(shared, reason)
     assert refusal(Wire(shared.target, credentials), worker_id).code is grpc.StatusCode.UNAVAILABLE
+    eventually(lambda: failed_handshakes(shared, reason) > before)
+    eventually(lambda: any(told in one["detail"] for one in shared.audited("handshake")))
+    entry = next(one for one in shared.audited("handshake") if told in one["detail"])
+    assert entry["detail"].startswith(f"{reason}: ")
+    assert (entry["actor"], entry["client"], entry["door"]) == ("anonymous", LOCALHOST, "rpc")
+    assert (entry["outcome"], entry["target"]) == ("refused", shared.target)
+    assert worker_id not in shared.master.workers()
     with shared.wire(shared.joined(worker_id)) as wire:
         wire.stream().register(worker_id)
+
+
+@pytest.mark.parametrize("reason", ["client_left", "client_refused"])
+def test_who_goes_by_itself_was_not_refused(shared: TlsMaster, tmp_path: Path, reason: str) -> None:
+    before = failed_handshakes(shared, reason)
+    with socket.create_connection((LOCALHOST, shared.master.grpc_port)) as plain:
+        if reason == "client_refused":
+            stranger = new_authority(tmp_path).certificate_pem.decode()
+            context = ssl.create_default_context(cadata=stranger)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # in which it can be told from garbage
+            with pytest.raises(ssl.SSLCertVerificationError):
+                context.wrap_socket(plain, server_hostname="localhost")
+    eventually(lambda: failed_handshakes(shared, reason) > before)
+    assert not [one for one in shared.audited("handshake") if one["detail"].startswith(reason)]
+
+
+def test_what_a_master_says_while_it_watches_handshakes_is_complete(tls: TlsMaster) -> None:
+    """Whatever it writes, and what it is killed with, goes where it would have gone; what the core says does not."""
+    assert refusal(Wire(tls.target), "plain-2").code is grpc.StatusCode.UNAVAILABLE
+    eventually(lambda: failed_handshakes(tls, "not_tls") > 0)
+    web_process = tls.master.web_process()
+    stderr = Path(f"/proc/{web_process.pid}/fd/2")
+    stderr.write_text("a library has a word\n")
+    eventually(lambda: "a library has a word\n" in tls.master.process.err)
+    web_process.suspend()
+    eventually(lambda: web_process.status() == psutil.STATUS_STOPPED)
+    stderr.write_text("its last words\n")
+    web_process.kill()
+    eventually(lambda: "its last words\n" in tls.master.process.err)
+    eventually(tls.master.is_healthy)
+    tls.master.process.send(signal.SIGTERM)
+    tls.master.process.wait()
+    said = tls.master.process.err
+    assert said.count("Booting worker with pid") == 2
+    assert said.count("the master has stopped") == 1
+    assert "andshake" not in said
+
+
+def test_a_master_that_cannot_start_says_why_while_it_watches_handshakes(tls: TlsMaster) -> None:
+    port = tls.master.target.rpartition(":")[2]
+    ended = tls.processes.run(
+        sys.executable, "-m", "master", "--http-port", str(free_port()), "--grpc-port", port,
+        "--join-port", f"{LOCALHOST}:{free_port()}", FLEETPULSE_DATA_DIR=str(tls.data_dir),
+    )  # fmt: skip
+    assert ended.code != 0
+    assert port in ended.err
 
 
 def test_a_worker_without_a_certificate_says_what_it_lacks(shared: TlsMaster) -> None:
@@ -294,12 +368,25 @@ def test_a_worker_with_a_certificate_goes_nowhere_without_tls(
     worker.wait()
 
 
+def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(shared: TlsMaster) -> None:
+    def used(holder: str) -> float:
+        return shared.master.sample("fleetpulse_certificate_life_used_ratio", holder)
+
+    assert 0.0 < used("master") < 0.01
+    with shared.wire(shared.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as wire:
+        registered(wire, worker_id)
+        eventually(lambda: 0.9 < used("worker") < 1.0)
+    eventually(lambda: used("worker") <= 0.75)
+
+
 def test_nobody_registers_as_another_worker(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), next(ids)
     before = shared.refused("worker_sessions_refused", "certificate_mismatch")
     answer = refusal(shared.wire(own), other)
     assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
     assert shared.refused("worker_sessions_refused", "certificate_mismatch") == before + 1
+    (entry,) = eventually(lambda: [one for one in shared.audited("register") if one["target"] == other])
+    assert (entry["outcome"], entry["actor"]) == ("refused", f"worker:{own.worker_id}")
     assert other not in shared.master.workers()
 
 
@@ -329,6 +416,13 @@ def test_nobody_renews_for_another_worker(shared: TlsMaster) -> None:
     assert {one.worker_id for one in shared.authority.issued()}.isdisjoint({"rack-1"})
 
 
+def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
+    """What the audit trail says that the worker tried with attempts: action, target, why not."""
+    entries = tls.master.json(f"/api/audit?actor=worker:{worker_id}&outcome=refused")
+    assert {(one["door"], one["status"], one["client"]) for one in entries} <= {("rpc", "PERMISSION_DENIED", LOCALHOST)}
+    return [(one["action"], one["target"], one["detail"]) for one in entries]
+
+
 def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster) -> None:
     own, other = shared.joined(next(ids)), shared.joined(next(ids))
     with shared.wire(own) as wire, shared.wire(other) as other_wire:
@@ -339,6 +433,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         start = next(stream._call).start_task
         assert start.id.task_id == task_id
         before = shared.master.sample("fleetpulse_task_reports_stale_total")
+        foreign = shared.master.sample("fleetpulse_task_reports_foreign_total")
         intruder = registered(other_wire, other.worker_id)
         update = pb.TaskUpdate(id=start.id, update_number=1, phase=pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
         intruder.send(pb.WorkerMessage(task_update=update))
@@ -348,9 +443,28 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
         assert (task["status"], task["worker_id"]) == ("pending", own.worker_id)
         assert shared.master.json(f"/api/tasks/{task_id}/logs")["logs"] == ""
         assert shared.master.sample("fleetpulse_task_reports_stale_total") == before + 2
+        made_up = pb.TaskUpdate(id=pb.AttemptId(task_id="task-none", attempt=1), update_number=2, phase=update.phase)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        assert next(intruder._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 3)
+        eventually(lambda: len(told_of(shared, other.worker_id)) == 3)
+        assert sorted(told_of(shared, other.worker_id)) == sorted(
+            [
+                ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("log", f"{task_id}/1", f"it is of worker {own.worker_id}"),
+                ("report", "task-none/1", "there is no such attempt"),
+            ]
+        )
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale
         eventually(lambda: shared.master.json(f"/api/tasks/{task_id}")["status"] == "completed")
+        # Said again when all is over, it is the worker's own past, and nobody's business.
+        stream.send(pb.WorkerMessage(task_update=update))
+        assert next(stream._call).ack.stale
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_stale_total") == before + 4)
+        intruder.send(pb.WorkerMessage(task_update=made_up))
+        eventually(lambda: shared.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
+        assert told_of(shared, own.worker_id) == []
 
 
 # Who is let go

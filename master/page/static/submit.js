@@ -18,6 +18,15 @@ const FIELDS = [
   { name: 'constraints', title: 'Only on workers with', kind: 'pairs', hint: 'label=value, one a line; worker_id is a label' },
 ];
 
+const POLICY = 'As the policies have it';
+
+/** What most tasks leave to the policies of the master and of the worker. */
+const RARE_FIELDS = [
+  { name: 'read_only', title: 'Root filesystem', kind: 'choice', options: [[POLICY], ['Read-only', true], ['Writable', false]], hint: 'of the container' },
+  { name: 'network', title: 'Network', kind: 'choice', options: [[POLICY], ['None', 'none'], ['Bridge', 'bridge']], hint: 'none: the loopback device alone' },
+  { name: 'user', title: 'User', kind: 'text', hint: 'USER or USER:GROUP, each a number or a name in the image' },
+];
+
 /** Open the form; `done(task)` hears of the task that came of it. */
 export function openSubmit(done) {
   const form = new SubmitForm((task) => {
@@ -35,12 +44,15 @@ class SubmitForm {
     this.titleId = newId('submit');
     // One form is one task, however often it is sent.
     this.key = idempotencyKey();
-    this.fields = new Map(FIELDS.map((field) => [field.name, new Field(field)]));
+    const [often, rarely] = [FIELDS, RARE_FIELDS].map((fields) => fields.map((field) => new Field(field)));
+    this.fields = new Map([...often, ...rarely].map((field) => [field.name, field]));
+    this.fold = h('details', { class: 'fold' }, h('summary', {}, 'Advanced'),
+      h('div', { class: 'fields' }, ...rarely.map((field) => field.element)));
     this.error = h('p', { class: 'error', role: 'alert' });
     this.button = h('button', { type: 'submit', class: 'primary' }, 'Submit');
     this.element = h('form', { novalidate: true, onsubmit: (event) => this.send(event) },
       h('h2', { id: this.titleId }, 'Submit a task'),
-      h('div', { class: 'fields' }, ...[...this.fields.values()].map((field) => field.element)), this.error,
+      h('div', { class: 'fields' }, ...often.map((field) => field.element)), this.fold, this.error,
       h('p', { class: 'buttons' },
         h('button', { type: 'button', class: 'quiet', onclick: () => this.onBack() }, 'Back'), this.button));
   }
@@ -70,21 +82,25 @@ class SubmitForm {
       else others.push(`${field}: ${message}`);
     }
     for (const [name, field] of this.fields) field.setError((messages.get(name) || []).join('; '));
+    if (RARE_FIELDS.some(({ name }) => messages.has(name))) this.fold.open = true;
     this.error.textContent = errors.length ? others.join('; ') : detail;
     [...this.fields.values()].find((field) => messages.has(field.name))?.input.focus();
   }
 }
 
+const ELEMENTS = { pairs: 'textarea', choice: 'select' };
+
 class Field {
-  constructor({ name, title, kind, value = '', hint, isRequired = false }) {
+  constructor({ name, title, kind, value = '', options = [], hint, isRequired = false }) {
     this.name = name;
     this.kind = kind;
+    this.options = options;
     const [inputId, hintId, errorId] = [name, `${name}-hint`, `${name}-error`].map(newId);
-    this.input = h(kind === 'pairs' ? 'textarea' : 'input', {
+    this.input = h(ELEMENTS[kind] || 'input', {
       id: inputId, name, 'aria-describedby': `${errorId} ${hintId}`, autocomplete: 'off', spellcheck: 'false',
       'aria-required': isRequired ? 'true' : null, inputmode: kind === 'number' ? 'decimal' : null, rows: kind === 'pairs' ? '2' : null,
-    });
-    this.input.value = value;
+    }, ...options.map(([words], index) => h('option', { value: index }, words)));
+    if (kind !== 'choice') this.input.value = value;
     this.error = h('span', { class: 'error', id: errorId });
     this.element = h('p', { class: `field ${kind}`, 'data-field': name }, h('label', { for: inputId }, title), this.input,
       this.error, h('span', { class: 'hint', id: hintId }, hint));
@@ -92,6 +108,7 @@ class Field {
 
   /** As the API takes it; undefined: nothing was said. What is no number goes as it is, and the master says so. */
   get value() {
+    if (this.kind === 'choice') return this.options[this.input.value][1];
     const text = this.kind === 'pairs' ? this.input.value : this.input.value.trim();
     if (!text.trim()) return undefined;
     if (this.kind === 'text') return text;

@@ -159,6 +159,15 @@ def test_every_kind_of_refusal_is_recorded(door: Door, status: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("status", "reason"), [(503, "readers"), (413, "body_too_large")])
+def test_what_is_past_a_limit_is_a_refusal_whatever_was_asked(door: Door, status: int, reason: str) -> None:
+    door.serve("/telemetry/stream", Answering(problems.Rejection(status, reason, "so it is")))
+    door.ask("GET", "/telemetry/stream", "ci")
+    one = door.entry()
+    assert (one.action, one.outcome, one.status) == ("stream_telemetry", AuditOutcome.REFUSED, str(status))
+    assert one.detail == f"{reason}: so it is"
+
+
 def test_who_may_not_is_told_from_who_is_not_known(door: Door) -> None:
     door.serve("/api/workers/{worker_id}", Answering(role=Role.ADMIN))
     door.ask("DELETE", "/api/workers/rack-7", "ci")
@@ -210,7 +219,7 @@ class Trail:
 
     def __init__(self) -> None:
         self.asked: list[AuditQuery] = []
-        self.page = AuditPage([{**entry()._asdict(), "time": 1.5, "repeated": 0}], None)
+        self.page = AuditPage([{**entry()._asdict(), "time": 1.5, "repeated": 0}], None, None)
         self.error: Exception | None = None
 
     def read(self, query: AuditQuery) -> AuditPage:
@@ -257,8 +266,28 @@ def test_filters_are_handed_on_and_kept_for_the_next_page(reading: Reading) -> N
     assert reading.trail.asked[-1] == query._replace(cursor="0a0b0c0d-12")
 
 
+def test_who_follows_is_told_where_to_go_on(reading: Reading) -> None:
+    reading.trail.page = reading.trail.page._replace(newest="0a0b0c0d-12")
+    result = reading.get("since=-1h&actor=ci&limit=7")
+    address, _, relation = result.headers["Link"].partition(">")
+    assert 'rel="prev"' in relation.replace("rel=prev", 'rel="prev"')
+    reading.get(address.removeprefix("</api/audit?"))
+    assert reading.trail.asked[-1] == AuditQuery(7, NOW - 3600, "ci", after="0a0b0c0d-12")
+
+
 @pytest.mark.parametrize(
-    "query", ["outcome=bad", "limit=0", "limit=1001", "since=yesterday", "actor=a&actor=b", "cursor=a b", "who=me"]
+    "query",
+    [
+        "outcome=bad",
+        "limit=0",
+        "limit=1001",
+        "since=yesterday",
+        "actor=a&actor=b",
+        "cursor=a b",
+        "after=a b",
+        "cursor=0a0b0c0d-1&after=0a0b0c0d-1",
+        "who=me",
+    ],
 )
 def test_a_query_that_says_something_wrong_is_refused(reading: Reading, query: str) -> None:
     assert reading.get(query).status_code == 422

@@ -49,9 +49,9 @@ def all_pages(path: Path, query: AuditQuery, most_read_bytes: int = 10**9) -> li
 
 
 def test_there_is_nothing(path: Path) -> None:
-    assert read_page(path, AuditQuery(10)) == ([], None)
+    assert read_page(path, AuditQuery(10)) == ([], None, "00000000-0")
     path.touch()
-    assert read_page(path, AuditQuery(10)) == ([], None)
+    assert read_page(path, AuditQuery(10)) == ([], None, "00000000-0")
 
 
 def test_the_newest_come_first(path: Path) -> None:
@@ -146,3 +146,78 @@ def test_wherever_blocks_begin_no_line_is_lost(path: Path, lengths: list[int], l
         b"".join(line_of(0.0, entry(target=str(n))) + b"#" * length + b"\n" for n, length in enumerate(lengths))
     )
     assert all_pages(path, AuditQuery(limit), most) == list(reversed(range(len(lengths))))
+
+
+# What came since
+
+
+def since(path: Path, query: AuditQuery, most_read_bytes: int = 10**9) -> tuple[list[int], str]:
+    """What the pages of what was written since show, to the end; and where to go on."""
+    found: list[int] = []
+    for _ in range(10_000):
+        page = read_page(path, query, most_read_bytes)
+        assert len(page.entries) <= query.limit
+        assert page.next_cursor is None
+        assert page.newest is not None
+        found += targets(page.entries)
+        if page.newest == query.after:
+            return found, page.newest
+        query = query._replace(after=page.newest)
+    raise AssertionError("the pages have no end")
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+@pytest.mark.parametrize("most_read_bytes", [1, 5_000, 10**9])
+def test_who_follows_gets_everything_once(path: Path, limit: int, most_read_bytes: int) -> None:
+    place = read_page(path, AuditQuery(limit)).newest
+    first = 0
+    for count in (1, 0, 40, 2, 300, 57):
+        write(path, numbered(count, first), max_bytes=30_000)
+        found, place = since(path, AuditQuery(limit, after=place), most_read_bytes)
+        assert found == list(range(first, first + count))
+        first += count
+    assert sum(one.exists() for one in files_of(path)) > 2
+
+
+def test_a_page_says_where_what_it_lacks_begins(path: Path) -> None:
+    write(path, numbered(5))
+    page = read_page(path, AuditQuery(2))
+    write(path, numbered(3, first=5))
+    assert since(path, AuditQuery(2, after=page.newest))[0] == [5, 6, 7]
+    assert read_page(path, AuditQuery(2, cursor=page.next_cursor)).newest is None
+
+
+def test_a_line_that_is_being_written_comes_when_it_is_whole(path: Path) -> None:
+    one, two, three = numbered(3)
+    path.write_bytes(one + two[:40])
+    page = read_page(path, AuditQuery(9))
+    assert targets(page.entries) == [0]
+    found, place = since(path, AuditQuery(9, after=page.newest))
+    assert found == []
+    path.write_bytes(one + two + three[:10])
+    found, place = since(path, AuditQuery(9, after=place))
+    assert found == [1]
+    path.write_bytes(one + two + three)
+    assert since(path, AuditQuery(9, after=place))[0] == [2]
+
+
+def test_lines_that_are_none_of_ours_are_skipped_forward(path: Path) -> None:
+    one, two, three = numbered(3)
+    path.write_bytes(one + two[:40] + b"\n" + b"\xff" * 300_000 + b"\n\n[]\n" + two + three)
+    begin = AuditQuery(1, after="00000000-0")
+    assert since(path, begin)[0] == [0, 1, 2]
+
+
+def test_filters_hold_for_what_came_since(path: Path) -> None:
+    write(path, [line_of(float(n), entry(target=str(n), actor="ops" if n % 3 else "ci")) for n in range(9)])
+    begin = AuditQuery(2, after="00000000-0", actor="ci")
+    assert since(path, begin)[0] == [0, 3, 6]
+    assert since(path, begin._replace(since=3.0))[0] == [3, 6]
+
+
+def test_a_place_in_a_file_that_has_gone_is_refused(path: Path) -> None:
+    write(path, numbered(20))
+    place = read_page(path, AuditQuery(1)).newest
+    write(path, numbered(5000, first=100), max_bytes=20_000)
+    with pytest.raises(InvalidCursor):
+        read_page(path, AuditQuery(1, after=place))

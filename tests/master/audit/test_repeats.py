@@ -20,8 +20,15 @@ def test_what_came_once_is_told_once() -> None:
 
 def test_refusals_that_differ_in_who_what_or_why_are_told_apart() -> None:
     repeats = Repeats()
-    differing = [refusal(client="b"), refusal(action="cancel_task"), refusal(status="403"), refusal(actor="ci")]
+    differing = [refusal(client="b"), refusal(action="cancel_task"), refusal(status="403"), refusal(actor="ci"),
+                 refusal(detail="token_used: it is"), refusal(detail="token_expired: it is")]  # fmt: skip
     assert [repeats.admit(one) for one in (refusal(), *differing)] == [refusal(), *differing]
+
+
+def test_of_one_reason_in_other_words_the_first_is_told() -> None:
+    repeats = Repeats()
+    assert repeats.admit(refusal(detail="token_used: by rack-7")) is not None
+    assert repeats.admit(refusal(detail="token_used: by rack-8")) is None
 
 
 def test_of_very_many_clients_not_every_one_is_told() -> None:

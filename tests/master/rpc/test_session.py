@@ -355,7 +355,7 @@ def test_a_full_master_says_so() -> None:
 
 
 NOW = 1000.0
-CERTIFICATE = WorkerCertificate("rack-7", "5e1", NOW + 60.0)
+CERTIFICATE = WorkerCertificate("rack-7", "5e1", NOW - 60.0, NOW + 60.0)
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ def test_a_session_ends_when_its_certificate_is_revoked(
     fleet: Fleet, secured: SessionTable, admission: Admission
 ) -> None:
     line = Line(secured, certificate=CERTIFICATE).register()
-    other = Line(secured, "rack-8", certificate=WorkerCertificate("rack-8", "5e2", NOW + 60.0)).register()
+    other = Line(secured, "rack-8", certificate=WorkerCertificate("rack-8", "5e2", NOW - 60.0, NOW + 60.0)).register()
     secured.end_refused()
     assert line.stream.endings == []
     admission.replace(["5e1"])
@@ -407,6 +407,21 @@ def test_a_session_ends_when_its_certificate_is_revoked(
     assert [ending.code for ending in line.stream.endings] == [grpc.StatusCode.UNAUTHENTICATED]
     assert refused(fleet, "certificate_revoked") == 1
     assert other.stream.endings == []
+
+
+def test_the_oldest_certificate_of_the_connected_workers_is_shown(fleet: Fleet, secured: SessionTable) -> None:
+    def used() -> float | None:
+        secured.end_refused()
+        return fleet.metric("certificate_life_used_ratio", holder="worker")
+
+    assert used() == 0.0
+    Line(secured, certificate=CERTIFICATE).register()
+    assert used() == 0.5
+    older = CERTIFICATE._replace(worker_id="rack-8", serial="5e2", not_before=NOW - 240.0)
+    line = Line(secured, "rack-8", certificate=older).register()
+    assert used() == 0.8
+    line.session.close()
+    assert used() == 0.5
 
 
 # Two streams of one worker

@@ -32,6 +32,7 @@ class Desk:
         self.worker_id = worker_id
         self.sent: list[pb.MasterMessage] = []
         self.kept: list[pb.KeptAttempt] = []
+        self.accusations: list[tuple[str, str, str]] = []
         self._register = pb.Register(
             worker_id=worker_id,
             incarnation_id="first",
@@ -44,6 +45,9 @@ class Desk:
 
     def send(self, message: pb.MasterMessage) -> None:
         self.sent.append(message)
+
+    def accuse(self, action: str, target: str, why: str) -> None:
+        self.accusations.append((action, target, why))
 
     def starts(self) -> list[tuple[str, int]]:
         """The attempts that it was told to run."""

@@ -194,6 +194,17 @@ def test_reports_about_the_past_are_refused_and_counted(party: Party) -> None:
     desk.wait_for_ack(desk.report(task_id, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0))
     assert stale(desk, desk.report(task_id, pb.ATTEMPT_PHASE_FAILED, exit_code=1))
     assert party.task(task_id).status is TaskStatus.COMPLETED
+    other.report("task-none", pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
+    # What is asked later is answered later, so the worker's own past is known to have been let pass.
+    wait_until(lambda: len(other.accusations) == 3)
+    assert other.accusations == [
+        ("report", f"{task_id}/1", "it is of worker rack-7"),
+        ("log", f"{task_id}/1", "it is of worker rack-7"),
+        ("report", "task-none/1", "there is no such attempt"),
+    ]
+    assert desk.accusations == [("report", f"{task_id}/2", "there is no such attempt")]
+    assert metric(party, "task_reports_foreign_total") == 4
+    assert metric(party, "task_reports_stale_total") == 5
 
 
 def test_an_end_that_is_not_durable_yet_is_its_own_workers_affair(party: Party) -> None:

@@ -103,6 +103,10 @@ def rejected(reason: str, by: float) -> dict[str, str]:
     return {f'fleetpulse_heartbeats_rejected_total{{reason="{reason}"}}': rising(by)}
 
 
+def shut_out(reason: str, by: float) -> dict[str, str]:
+    return {f'fleetpulse_tls_handshakes_failed_total{{reason="{reason}"}}': rising(by)}
+
+
 DOORS = [
     Case(
         "FleetPulseHttpErrors", "5.5-percent", answers(55 / 2, 945 / 2), [1, 10], 11,
@@ -144,6 +148,20 @@ DOORS = [
     ),
     Case("FleetPulseHeartbeatsRejected", "5.4-a-minute", rejected("invalid_reading", 5.4), [20, 60]),
     Case("FleetPulseHeartbeatsRejected", "sent-twice", rejected("stale", 60), [20, 60]),
+    Case(
+        "FleetPulseWorkersShutOut", "1.32-a-minute", shut_out("certificate_expired", 1.32), [10, 19], 20,
+        [
+            firing(
+                "warning", "The master master:8080 shuts somebody out",
+                "0.02 handshakes a second with the master master:8080 fail as certificate_expired. A worker that has "
+                "no good certificate tries again and again.",
+                "fleetpulse audit --action handshake --since 1h",
+                reason="certificate_expired",
+            )
+        ],
+    ),
+    Case("FleetPulseWorkersShutOut", "1.08-a-minute", shut_out("certificate_expired", 1.08), [20, 60]),
+    Case("FleetPulseWorkersShutOut", "who-went-by-itself", shut_out("client_left", 60), [20, 60]),
 ]  # fmt: skip
 
 
@@ -164,6 +182,37 @@ def files(open_ones: int) -> dict[str, str]:
 def lost(by: float) -> dict[str, str]:
     return {'fleetpulse_audit_entries_dropped_total{reason="write_failed"}': rising(by)}
 
+
+def used(holder: str, ratio: float) -> dict[str, str]:
+    return {f'fleetpulse_certificate_life_used_ratio{{holder="{holder}"}}': flat(ratio)}
+
+
+CERTIFICATES = [
+    Case(
+        "FleetPulseCertificateNotRenewed", "a-worker", used("worker", 0.76) | used("master", 0.74), [1, 9], 10,
+        [
+            firing(
+                "warning", "A certificate of a worker was not renewed in time",
+                "A certificate of a worker has 76% of its life behind it, at the master master:8080. It should have "
+                "been renewed at two thirds.",
+                "fleetpulse ca list", holder="worker",
+            )
+        ],
+    ),
+    Case("FleetPulseCertificateNotRenewed", "in-time", used("worker", 0.74) | used("master", 0), [10, 30]),
+    Case(
+        "FleetPulseCertificateNearlyExpired", "the-masters", used("worker", 0.89) | used("master", 0.91), [1, 9], 10,
+        [
+            firing(
+                "critical", "A certificate of a master is about to expire",
+                "A certificate of a master has 91% of its life behind it, at the master master:8080. When it is over, "
+                "the streams that need it end.",
+                "fleetpulse ca list", holder="master",
+            )
+        ],
+    ),
+    Case("FleetPulseCertificateNearlyExpired", "not-yet", used("worker", 0.89) | used("master", 0.89), [10, 30]),
+]  # fmt: skip
 
 STORE = [
     Case(
@@ -217,4 +266,4 @@ STORE = [
     Case("FleetPulseAuditTrailIncomplete", "long-ago", lost(0), [3, 30]),
 ]  # fmt: skip
 
-CASES = [*PRESENCE, *SCRAPES, *DOORS, *STORE]
+CASES = [*PRESENCE, *SCRAPES, *DOORS, *CERTIFICATES, *STORE]

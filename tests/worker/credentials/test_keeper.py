@@ -98,7 +98,7 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
             metadata = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(refusals.pop(), metadata, metadata, details="the disk is full")
         (held,) = authority.issued()
-        holder = WorkerCertificate("rack-7", held.serial, held.expires_at)
+        holder = WorkerCertificate("rack-7", held.serial, held.issued_at, held.expires_at)
         return pb.CertificateChain(certificates=authority.renew(holder, request.csr))
 
     def clock() -> float:
