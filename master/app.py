@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import os
 import platform
 import resource
+import signal
 import socket
 import sys
 from importlib.metadata import entry_points, version
@@ -88,7 +90,8 @@ class Master:
         )
         self.telemetry.add_observer(self.tasks.workers)
         tiers = history_tiers(config.history)
-        self._recorder = Recorder(self._store.history, tiers, instruments, config.terms.inactivity_timeout_seconds)
+        longest = config.terms.inactivity_timeout_seconds
+        self._recorder = Recorder(self._store.history, tiers, instruments, longest, self.telemetry.knows_worker)
         if tiers:
             self.telemetry.set_update_callback(self._recorder.record)
         url = config.history.prometheus_url
@@ -133,7 +136,7 @@ class Master:
 
     def door(self, idle_seconds: float) -> Door:
         """Who may connect; ``idle_seconds`` is for how long a connection may wait for its next request."""
-        return Door(self._limits, self.instruments.http, idle_seconds)
+        return Door(self._limits, self.instruments.http, idle_seconds, self._audit.record)
 
     def end_long_answers(self) -> None:
         """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
@@ -172,6 +175,7 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
         observer=StoreObserver(
             committed=lambda seconds, _writes: counts.commit.observe(seconds),
             failed=lambda kind: counts.errors.labels(kind).inc(),
+            taken_over=_start_anew,
         ),
     )
 
@@ -257,6 +261,11 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     }
     serve(app, ROUTES, answering)
     return app
+
+
+def _start_anew() -> None:
+    """End this process in order, so that gunicorn starts one that reads what there is, or is refused."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _share_the_interpreter() -> None:

@@ -1,15 +1,16 @@
 """``fleetpulse ca``: who may speak as which worker. Works on the files in the data directory; a master may run."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
-import platformdirs
 
 from master.config import parse_duration
-from master.console.screen import FORMATS, Screen
+from master.console.command import local_command
+from master.console.errors import ConsoleError
+from master.console.screen import Screen
 from master.console.tables import Cell, Column
 from master.console.trail import tell_trail
 from master.errors import ConfigError
@@ -20,35 +21,15 @@ from master.pki.state import IssuedRecord
 
 _COLUMNS = (Column("WORKER"), Column("STATE"), Column("EXPIRES"), Column("SERIAL"), Column("ISSUED", wide=True))
 
-Function = Callable[..., Any]
 
-
-class _Command(click.Command):
-    """A command whose errors are one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
-        try:
-            return super().invoke(ctx)
-        except ConfigError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            raise click.ClickException(
-                f"{error.strerror or error}: {error.filename or 'the files of the CA'}"
-            ) from error
-
-
-_data_dir_option = click.option(
-    "--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
-    default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory",
-    help="The master's data directory.",
-)  # fmt: skip
-_output_options = (
-    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True,
-                 help="A table, a wide one with everything, or JSON."),
-    click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
-    click.option("--no-color", is_flag=True, help="No colours; NO_COLOR=1 in the environment does the same."),
-)  # fmt: skip
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConsoleError(str(error)) from error
+    except OSError as error:
+        raise ConsoleError(f"{error.strerror or error}: {error.filename or 'the files of the CA'}") from error
 
 
 @click.group("ca")
@@ -56,25 +37,7 @@ def ca_command() -> None:
     """Certificates of workers: make a CA, let machines join, take certificates back."""
 
 
-def _ca_command(name: str) -> Callable[[Function], click.Command]:
-    """Make a subcommand of a function, which takes a ``Screen`` and the data directory before its own parameters."""
-
-    def decorate(function: Function) -> click.Command:
-        def run(*, data_dir: Path, output: str, as_json: bool, no_color: bool, **own: Any) -> None:
-            function(Screen("json" if as_json else output, no_color=no_color), data_dir, **own)
-
-        run.__doc__ = function.__doc__
-        command: Any = run
-        own_params = getattr(function, "__click_params__", [])
-        for option in reversed((_data_dir_option, *_output_options)):
-            command = option(command)
-        command.__click_params__ += own_params
-        return ca_command.command(name, cls=_Command)(command)
-
-    return decorate
-
-
-@_ca_command("init")
+@local_command("init", _told)
 @click.option("--if-missing", is_flag=True, help="Do nothing where there is a CA already.")
 def init_command(screen: Screen, data_dir: Path, if_missing: bool) -> None:
     """Make the CA. From the master's next start on its workers need certificates."""
@@ -92,7 +55,7 @@ def init_command(screen: Screen, data_dir: Path, if_missing: bool) -> None:
     )
 
 
-@_ca_command("join-token")
+@local_command("join-token", _told)
 @click.option("--lifetime", default="1h", show_default=True, help="For how long it may be used.")
 @click.option("--worker-id", metavar="ID", help="The id that it is for, or PREFIX*; by default any that is not in use.")
 @click.option(
@@ -111,7 +74,7 @@ def join_token_command(screen: Screen, data_dir: Path, lifetime: str, worker_id:
     screen.note(f"good for {lifetime}, {'once' if uses == 1 else f'{uses} times'}; it is not shown again")
 
 
-@_ca_command("list")
+@local_command("list", _told)
 def list_command(screen: Screen, data_dir: Path) -> None:
     """List the certificates that workers were given, until a day after they expire."""
     now = time.time()
@@ -122,7 +85,7 @@ def list_command(screen: Screen, data_dir: Path) -> None:
     screen.table(_COLUMNS, [_row(one, now) for one in issued], nothing="no certificates")
 
 
-@_ca_command("revoke")
+@local_command("revoke", _told)
 @click.argument("target", metavar="WORKER_ID|SERIAL")
 def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
     """Take back one certificate, or all of a worker. A master that runs ends its stream within seconds."""
@@ -136,6 +99,10 @@ def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
         screen.line(f"revoked {one.serial} of {one.worker_id}")
     if not revoked:
         screen.note("there was nothing to revoke any more")
+
+
+for _command in (init_command, join_token_command, list_command, revoke_command):
+    ca_command.add_command(_command)
 
 
 def _row(one: IssuedRecord, now: float) -> list[Cell | str]:

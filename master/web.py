@@ -3,17 +3,20 @@
 import logging
 import socket
 import ssl
+from functools import partial
 from typing import Any
 
 import gevent.socket
 import gevent.ssl
+from gevent.pool import Pool
 from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
 from master.gate import bodies
-from master.gate.connection import Connection
+from master.gate.connection import LINGER_SECONDS, Connection
 from master.gate.door import Door
 from master.gate.refusals import refusal_of
+from master.gate.turnstile import Turnstile
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class MasterWorker(GeventWorker):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._connections: dict[greenlet, Connection] = {}
+        self._tls: gevent.ssl.SSLContext | None = None
         self.door: Door | None = None
 
     def load_wsgi(self) -> None:
@@ -40,15 +44,29 @@ class MasterWorker(GeventWorker):
         app: Any = self.app  # a MasterServer, which is above this module
         self.door = app.door()
 
+    def server_class(  # type: ignore[override]  # gunicorn calls it, and wants no more of it
+        self, listener: Any, *, spawn: Pool, ssl_context: gevent.ssl.SSLContext | None = None, **_of_pywsgi: Any
+    ) -> Turnstile:
+        """What accepts connections. Called by gunicorn for each of its sockets."""
+        assert self.door is not None  # nosec B101 # for the type checker
+        self._tls = ssl_context
+        return Turnstile(listener, partial(self.handle, listener), spawn, self.door, speaks_http=ssl_context is None)
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
         assert self.door is not None  # nosec B101 # for the type checker
         connection = self.door.connection(client, addr[0])
-        if (refusal := self.door.turns_away(connection)) is not None:
-            connection.turn_away(refusal)
-            return
-        if (refusal := self.door.admit(connection)) is not None:
-            connection.refuse(refusal)
+        try:
+            if (refusal := self.door.admit(connection)) is None:
+                self._serve(listener, connection, addr)
+            elif self._has_tls(connection, LINGER_SECONDS):
+                connection.tell(refusal)
+        finally:
+            self.door.leave(connection)
+            connection.close()
+
+    def _serve(self, listener: Any, connection: Connection, addr: Any) -> None:
+        if not self._has_tls(connection, _HANDSHAKE_SECONDS):
             return
         current = gevent.getcurrent()
         self._connections[current] = connection
@@ -58,7 +76,9 @@ class MasterWorker(GeventWorker):
             super(GeventWorker, self).handle(listener, wrapped, addr)
         finally:
             del self._connections[current]
-            self.door.leave(connection)
+
+    def _has_tls(self, connection: Connection, seconds: float) -> bool:
+        return self._tls is None or connection.shake_hands(self._tls, seconds)
 
     def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
         """Bounds the wait for a connection's next request. Called by gunicorn."""
@@ -67,7 +87,7 @@ class MasterWorker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
         assert self.door is not None  # nosec B101 # for the type checker
-        if (refusal := self.door.refuses(sock)) is not None:
+        if (refusal := self.door.refuses(sock, req.path)) is not None:
             closes = bodies.is_unread(req.body) or req.should_close()
             sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
             if closes:
@@ -120,23 +140,9 @@ class MasterWorker(GeventWorker):
         ]
 
 
-class _HandshakeContext(gevent.ssl.SSLContext):
-    """gevent's kind, because the sockets are gevent's. A handshake that fails, or never ends, is nobody's error."""
-
-    def wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
-        """Shake hands. Called by gevent in the connection's greenlet, which ends where there is no TLS to be had."""
-        try:
-            with gevent.Timeout(_HANDSHAKE_SECONDS, TimeoutError):
-                return super().wrap_socket(sock, *args, **kwargs)
-        except OSError as error:
-            _LOGGER.debug("a TLS handshake failed: %s", error)
-            sock.close()
-            raise gevent.GreenletExit from None
-
-
 def ssl_context(config: Any) -> ssl.SSLContext:
     """What connections are wrapped by, with the certificate that gunicorn was given."""
-    context = _HandshakeContext(ssl.PROTOCOL_TLS_SERVER)
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certfile, config.keyfile)
     return context

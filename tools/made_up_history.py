@@ -26,8 +26,9 @@ def plant_an_hour(data_dir: Path, prefix: str, workers: int) -> None:
     times = [now - _HOUR_SECONDS + second for second in range(0, _HOUR_SECONDS, _BEAT_SECONDS)]
     at = [times[0]]
     clock = Clock(monotonic=lambda: at[0], wall=lambda: at[0])
-    recorder = Recorder(store.history, history_tiers(HistoryConfig()), instruments, 30.0, lambda: at[0], 0.01)
     manager = TelemetryManager(Terms(), instruments, (), clock)
+    tiers = history_tiers(HistoryConfig())
+    recorder = Recorder(store.history, tiers, instruments, 30.0, manager.knows_worker, lambda: at[0], 0.01)
     manager.set_update_callback(recorder.record)
     width = len(str(workers))
     machines = [

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,13 @@ _master_option = click.option(
 )  # fmt: skip
 
 
+def _data_dir_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+        default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory", help=what,
+    )  # fmt: skip
+
+
 @click.command("worker")
 @_master_option
 @click.option(
@@ -37,15 +44,7 @@ _master_option = click.option(
     help="Name of this worker; by default the one it had before, else the host's name.",
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of this worker; may be repeated.")
-@click.option(
-    "--data-dir",
-    envvar="FLEETPULSE_DATA_DIR",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    default=lambda: platformdirs.user_state_path("fleetpulse"),
-    show_default="per-user state directory",
-    help="Where the worker keeps its id.",
-)
+@_data_dir_option("Where the worker keeps its id.")
 @click.option(
     "--log-level",
     envvar="FLEETPULSE_LOG_LEVEL",
@@ -190,15 +189,7 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")
 @join_options
-@click.option(
-    "--data-dir",
-    envvar="FLEETPULSE_DATA_DIR",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    default=lambda: platformdirs.user_state_path("fleetpulse"),
-    show_default="per-user state directory",
-    help="Where the machines keep the certificates for which they join.",
-)
+@_data_dir_option("Where the machines keep the certificates for which they join.")
 def simulate_command(
     duration: float | None,
     goodbye: bool,

@@ -21,7 +21,7 @@ _REFUSALS = frozenset(
         HTTPStatus.TOO_MANY_REQUESTS,
     }
 )
-"""What a caller is refused for who or what it is, and not for what it says."""
+"""What a caller is refused for who or what it is, and not for what it says; beside what is past a limit."""
 
 _NO_ACTION = "(none)"
 _DOOR, _PAGE_DOOR = "rest", "page"
@@ -59,8 +59,11 @@ class Auditing:
         ]
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
-        if req.method in _READING and resp.status_code not in _REFUSALS:
+        rejection: str | None = getattr(req.context, "rejection", None)
+        is_refused = rejection is not None or resp.status_code in _REFUSALS
+        if req.method in _READING and not is_refused:
             return
+        detail = _words(resp) if is_refused else _title(resp)
         identity: _Identity | None = getattr(req.context, "identity", None)
         self._record(
             AuditEntry(
@@ -70,9 +73,9 @@ class Auditing:
                 client=req.remote_addr,
                 action=self._action(req.method, req.path),
                 target=_target(req, resp),
-                outcome=_outcome(resp.status_code),
+                outcome=AuditOutcome.REFUSED if is_refused else _outcome(resp.status_code),
                 status=str(resp.status_code),
-                detail=_detail(resp),
+                detail=detail if rejection is None else f"{rejection}: {detail}",
             )
         )
 
@@ -95,14 +98,14 @@ def _outcome(status: int) -> AuditOutcome:
     return AuditOutcome.REFUSED if status >= HTTPStatus.BAD_REQUEST else AuditOutcome.OK
 
 
-def _detail(resp: falcon.Response) -> str:
-    """Why not. The words of a problem only where they cannot repeat what was sent."""
-    if resp.status_code < HTTPStatus.BAD_REQUEST:
-        return ""
-    if resp.status_code in _REFUSALS and resp.data is not None:
-        try:
-            return f"{orjson.loads(resp.data)['detail']}"
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            pass  # a page for people
+def _words(resp: falcon.Response) -> str:
+    """Of the problem. For refusals alone, which cannot repeat what was sent."""
+    try:
+        return f"{orjson.loads(resp.data or b'')['detail']}"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return _title(resp)  # a page for people
+
+
+def _title(resp: falcon.Response) -> str:
     title: str = falcon.code_to_http_status(resp.status_code).partition(" ")[2]
-    return title
+    return title if resp.status_code >= HTTPStatus.BAD_REQUEST else ""

@@ -58,12 +58,13 @@ class AuditItem(Said):
     client: str
     """The address of the connection's other end."""
     action: str
-    """The name of an operation of this reference, or what a worker did; `(none)` where there is no such thing."""
+    """The name of an operation of this reference, or what a worker did; `connect` or `request` of what was
+    refused before it came to one; `(none)` where there is no such thing."""
     target: str
     """A path, or an id."""
     outcome: AuditOutcome
     status: str
-    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`."""
+    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`; empty where TLS did not begin."""
     detail: str
     repeated: Count
     """Not 0: it stands for so many that were refused alike within a second, after one that has its own entry."""

@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import gevent
-import orjson
 
+from master.api.event_stream import HEARTBEAT, RETRY, event_bytes
 from master.api.followers import STOPPING, Followers
 from master.api.log_text import decoded, whole_characters
 from master.api.ports import TaskService, TaskWatch
@@ -27,9 +27,6 @@ HEARTBEAT_SECONDS = 15.0
 CHUNK_BYTES = 64 * 1024
 PAUSE_SECONDS = 0.05
 """After something was sent: what comes meanwhile goes out in one piece, and a task that talks much costs little."""
-
-RECONNECT_MILLISECONDS = 2000
-_HEARTBEAT = b": still here\n\n"
 
 
 class Position(NamedTuple):
@@ -90,15 +87,15 @@ class Follower:
         except ClientGone:
             return
         except FleetPulseError as error:
-            yield _event("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+            yield event_bytes("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
             if isinstance(error, MasterStopping):
                 take_no_more(self._connection)
         except Exception:
             _LOGGER.exception("a follower of %s failed", self._task_id)
-            yield _event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
+            yield event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
 
     def _follow(self) -> Iterator[bytes]:
-        yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+        yield RETRY
         with self._tasks.watch(self._task_id) as watch:
             while not self._is_ending:
                 details = self._tasks.details(self._task_id)
@@ -112,7 +109,7 @@ class Follower:
                 if told:
                     gevent.sleep(PAUSE_SECONDS)
                 if not self._wait(watch):
-                    yield _HEARTBEAT
+                    yield HEARTBEAT
         raise MasterStopping(STOPPING)
 
     def _wait(self, watch: TaskWatch) -> bool:
@@ -147,7 +144,7 @@ class Follower:
             if text:
                 offset, self._offset = self._offset, self._offset + len(text)
                 body = {"attempt": self._attempt, "offset": offset, "next_offset": self._offset, "logs": decoded(text)}
-                yield _event(None, body, self._id())
+                yield event_bytes(None, body, self._id())
             if is_last or not text:
                 return
 
@@ -161,30 +158,21 @@ class Follower:
         }
         if status != self._status:
             self._status = status
-            yield _event("status", status)
+            yield event_bytes("status", status)
 
     def _attempt_began(self, attempt: Attempt) -> bytes:
-        return _event("attempt", {"attempt": attempt.attempt, "worker_id": attempt.worker_id}, self._id())
+        return event_bytes("attempt", {"attempt": attempt.attempt, "worker_id": attempt.worker_id}, self._id())
 
     def _end(self, details: TaskDetails) -> bytes | None:
         task = details.task
         if self._only_this_attempt:
             for attempt in details.attempts:
                 if attempt.attempt == self._attempt and attempt.status.is_terminal:
-                    return _event("end", {"attempt": attempt.attempt, **outcome_view(attempt.status, attempt.outcome)})
+                    ended = outcome_view(attempt.status, attempt.outcome)
+                    return event_bytes("end", {"attempt": attempt.attempt, **ended})
         if task.status.is_terminal:
-            return _event("end", {"attempt": task.attempt, **outcome_view(task.status, task.outcome)})
+            return event_bytes("end", {"attempt": task.attempt, **outcome_view(task.status, task.outcome)})
         return None
 
     def _id(self) -> str:
         return f"{self._attempt}-{self._offset}"
-
-
-def _event(kind: str | None, body: object, event_id: str | None = None) -> bytes:
-    # JSON holds no line break, so the payload is one line of data.
-    lines = [b"data: " + orjson.dumps(body)]
-    if event_id is not None:
-        lines.insert(0, b"id: " + event_id.encode())
-    if kind is not None:
-        lines.insert(0, b"event: " + kind.encode())
-    return b"\n".join(lines) + b"\n\n"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import falcon
 import orjson
 
+from master.api.event_stream import begin_events
 from master.api.follow import HEARTBEAT_SECONDS, Follower, Position
 from master.api.followers import Followers
 from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
@@ -127,9 +128,7 @@ class TaskLogs:
 
     def _follow(self, req: falcon.Request, resp: falcon.Response, task_id: str, query: LogQuery) -> None:
         position = self._position(req, task_id, query)
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.cache_control = ("no-store",)
-        resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
+        begin_events(resp)
         if req.method == "HEAD":
             return
         resp.stream = Follower(

@@ -42,7 +42,10 @@ RETRY_AFTER_SECONDS = 5
 
 
 class Rejection(falcon.HTTPError):
-    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``."""
+    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``, which the request's context keeps.
+
+    The description never repeats what was sent.
+    """
 
     def __init__(self, status: int, reason: str, description: str, retry_after_seconds: int | None = None) -> None:
         headers = None if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
@@ -77,6 +80,7 @@ def _serialize(
 ) -> None:
     status = error.status_code
     if isinstance(error, Rejection):
+        req.context.rejection = error.reason
         note_rejection(error.reason)
     problem = {
         "type": "about:blank",

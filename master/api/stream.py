@@ -7,6 +7,7 @@ from functools import partial
 
 import falcon
 
+from master.api.event_stream import begin_events
 from master.api.followers import Followers
 from master.api.queries import StreamQuery, query_of
 from master.api.stream_events import Composer, Member
@@ -50,9 +51,7 @@ class TelemetryStream:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, StreamQuery)
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.cache_control = ("no-store",)
-        resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
+        begin_events(resp)
         if req.method == "HEAD":
             return
         resp.stream = StreamReader(

@@ -5,8 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import orjson
-
+from master.api.event_stream import event_bytes
 from master.telemetry.changes import Window
 
 _LOGGER = logging.getLogger(__name__)
@@ -16,10 +15,6 @@ PIECE_BYTES = 64 * 1024
 
 REMOVALS_IN_A_ROW = 256
 KEPT_PIECES = 64
-RECONNECT_MILLISECONDS = 2000
-
-RETRY = b"retry: %d\n\n" % RECONNECT_MILLISECONDS
-HEARTBEAT = b": still here\n\n"
 
 Member = Callable[[str], bytes | None]
 """A worker as the member of a JSON object; ``None`` for one that is not there any more."""
@@ -41,10 +36,7 @@ class Piece(NamedTuple):
 
 def event(kind: str, body: bytes | object, event_id: str | None = None) -> Event:
     """``body``: JSON, or what becomes it."""
-    data = body if isinstance(body, bytes) else orjson.dumps(body)
-    line = b"" if event_id is None else b"id: %b\n" % event_id.encode()
-    # JSON holds no line break, so it is one line of data.
-    return Event(kind, b"event: %b\n%bdata: %b\n\n" % (kind.encode(), line, data))
+    return Event(kind, event_bytes(kind, body, event_id))
 
 
 class Composer:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event as Wake
 
+from master.api.event_stream import HEARTBEAT, RETRY
 from master.api.followers import STOPPING, Followers
 from master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
-from master.api.stream_events import HEARTBEAT, RETRY, Composer, Event, event
+from master.api.stream_events import Composer, Event, event
 from master.api.stream_rounds import Rounds
 from master.errors import MasterStopping
 from master.telemetry.changes import ChangeLog, Window

@@ -37,14 +37,14 @@ class AuditEntry(NamedTuple):
     """The address of the connection's other end."""
 
     action: str
-    """An operation of the table of routes, or what a worker did."""
+    """An operation of the table of routes, what a worker did, or what was refused before it was either."""
 
     target: str
     """A path, or an id."""
 
     outcome: AuditOutcome
     status: str
-    """Of HTTP as ``201``, of gRPC as ``ALREADY_EXISTS``."""
+    """Of HTTP as ``201``, of gRPC as ``ALREADY_EXISTS``; empty where there is none."""
 
     detail: str = ""
 

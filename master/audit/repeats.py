@@ -24,14 +24,16 @@ class Repeats:
 
     def __init__(self, most_kinds: int = MOST_KINDS) -> None:
         self._most_kinds = most_kinds
-        self._kinds: dict[AuditEntry, _Kind] = {}
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
 
     def admit(self, entry: AuditEntry) -> AuditEntry | None:
         """What is to be told now: the entry, the same without its client where there are too many, or nothing."""
-        if len(self._kinds) >= self._most_kinds and _key(entry) not in self._kinds:
-            entry = entry._replace(client=OTHERS, actor=OTHERS, role=None, target="")
         key = _key(entry)
-        if (kind := self._kinds.get(key)) is None:
+        if (kind := self._kinds.get(key)) is None and len(self._kinds) >= self._most_kinds:
+            entry = entry._replace(client=OTHERS, actor=OTHERS, role=None, target="")
+            key = _key(entry)
+            kind = self._kinds.get(key)
+        if kind is None:
             self._kinds[key] = _Kind(entry)
             return entry
         kind.latest = entry
@@ -45,7 +47,8 @@ class Repeats:
         return told
 
 
-def _key(entry: AuditEntry) -> AuditEntry:
+def _key(entry: AuditEntry) -> tuple[object, ...]:
     """Equal are those of one client that differ in nothing but what they were about, and in the words for why."""
     reason, colon, _ = entry.detail.partition(": ")
-    return entry._replace(target="", detail=reason if colon and reason.isidentifier() else "")
+    why = reason if colon and reason.isidentifier() else ""
+    return entry.actor, entry.role, entry.door, entry.client, entry.action, entry.outcome, entry.status, why

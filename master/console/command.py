@@ -2,7 +2,9 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -11,7 +13,8 @@ from master.console.address import DEFAULT_URL, base_url
 from master.console.client import MasterClient
 from master.console.credentials import token_for
 from master.console.errors import INTERRUPTED, READER_GONE, ConsoleError
-from master.console.screen import FORMATS, Screen, forget_stdout
+from master.console.options import NO_COLOR_OPTION, OUTPUT_OPTIONS, Option, data_dir_option, with_options
+from master.console.screen import Screen, forget_stdout
 
 Function = Callable[..., Any]
 
@@ -47,20 +50,13 @@ _connection_options = (
                  help="Where the master is: a URL, HOST:PORT or :PORT."),
     # Not shown: everybody on the machine may read the flags of a process. The variable is for it.
     click.option("--token", envvar="FLEETPULSE_TOKEN", default=None, hidden=True),
-    click.option("--no-color", is_flag=True, help="No colours; NO_COLOR=1 in the environment does the same."),
-)  # fmt: skip
-_output_options = (
-    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True,
-                 help="A table, a wide one with everything, or the master's answer as JSON."),
-    click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+    NO_COLOR_OPTION,
 )  # fmt: skip
 
 
 def connection_options(function: Function) -> Function:
     """Add the options that say where the master is."""
-    for option in reversed(_connection_options):
-        function = option(function)
-    return function
+    return with_options(function, _connection_options)
 
 
 def console_command(
@@ -77,13 +73,33 @@ def console_command(
             finally:
                 client.close()
 
-        command: Any = run
-        # click reverses this list; the common options are to be the last that the help shows.
-        own_params = getattr(function, "__click_params__", [])
-        command.__click_params__ = []
-        for option in reversed((*_output_options, *_connection_options)):
-            command = option(command)
-        command.__click_params__ += own_params
+        command = _with_common_options(run, (*OUTPUT_OPTIONS, *_connection_options))
         return click.command(name, cls=cls, **attributes)(command)
 
     return decorate
+
+
+def local_command(
+    name: str, told: Callable[[], AbstractContextManager[None]], *options: Option
+) -> Callable[[Function], click.Command]:
+    """Make a command of a function that works on the master's files, past a master. It takes a ``Screen`` and the data
+    directory before its own parameters. ``told`` makes a ``ConsoleError`` of what may be wrong with the files."""
+
+    def decorate(function: Function) -> click.Command:
+        @functools.wraps(function)
+        def run(*, data_dir: Path, no_color: bool, output: str, as_json: bool, **own: Any) -> None:
+            with told():
+                function(Screen("json" if as_json else output, no_color=no_color), data_dir, **own)
+
+        common = (*options, data_dir_option("The master's data directory."), *OUTPUT_OPTIONS, NO_COLOR_OPTION)
+        return click.command(name, cls=ConsoleCommand)(_with_common_options(run, common))
+
+    return decorate
+
+
+def _with_common_options(run: Any, options: Iterable[Option]) -> Any:
+    """The help shows them behind the function's own. click keeps the last one first."""
+    own, run.__click_params__ = getattr(run, "__click_params__", []), []
+    command: Any = with_options(run, options)
+    command.__click_params__ += own
+    return command

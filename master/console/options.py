@@ -2,14 +2,43 @@
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
+import platformdirs
 
+from master.console.screen import FORMATS
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+OUTPUT_OPTIONS: tuple[Option, ...] = (
+    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True,
+                 help="A table, a wide one with everything, or JSON."),
+    click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+)  # fmt: skip
+NO_COLOR_OPTION: Option = click.option(
+    "--no-color", is_flag=True, help="No colours; NO_COLOR=1 in the environment does the same."
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _MEBIBYTES = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
+
+
+def data_dir_option(what: str) -> Option:
+    """``--data-dir``, with ``what`` it is in the help."""
+    return click.option(
+        "--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
+        default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory", help=what,
+    )  # fmt: skip
+
+
+def with_options(function: Callable[..., Any], options: Iterable[Option]) -> Callable[..., Any]:
+    """The function with these options, which the help shows in this order."""
+    for option in reversed((*options,)):
+        function = option(function)
+    return function
 
 
 def pairs(option: str, given: Iterable[str]) -> dict[str, str]:

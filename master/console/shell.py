@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
-import platformdirs
 
 from master.console.address import base_url
 from master.console.clean import one_line
 from master.console.command import ConsoleCommand, connection_options
+from master.console.options import data_dir_option
 from master.console.shell_commands import Interpreter, Left
 
 PROMPT = "master> "
@@ -18,15 +18,7 @@ _HISTORY = "shell_history"
 
 
 @click.command("shell", cls=ConsoleCommand)
-@click.option(
-    "--data-dir",
-    envvar="FLEETPULSE_DATA_DIR",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    default=lambda: platformdirs.user_state_path("fleetpulse"),
-    show_default="per-user state directory",
-    help="Where the lines that were typed are kept.",
-)
+@data_dir_option("Where the lines that were typed are kept.")
 @connection_options
 def shell_command(data_dir: Path, url: str, token: str | None, no_color: bool) -> None:
     """Open a prompt that takes all these commands, with history and completion.

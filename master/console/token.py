@@ -3,22 +3,23 @@
 Works on the file itself, as who may write that file may do anything anyway, and so needs no master that runs.
 """
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import platformdirs
 
 from master.access.roles import GRANTED
 from master.access.token_file import NAME, TokenFile, TokenFileError
 from master.access.tokens import NAME_RULE, Token, is_name, make_token
 from master.console import values
-from master.console.command import ConsoleCommand
+from master.console.command import local_command
 from master.console.errors import ConsoleError, UnknownId
 from master.console.options import DURATION
-from master.console.screen import FORMATS, Screen
+from master.console.screen import Screen
 from master.console.tables import Cell, Column
 from master.console.trail import tell_trail
 
@@ -40,37 +41,30 @@ class _Desk(NamedTuple):
         tell_trail(self.screen, self.data_dir, action, token.name, detail)
 
 
+_tokens_file_option = click.option(
+    "--tokens-file", envvar="FLEETPULSE_TOKENS_FILE", default=None, show_envvar=True,
+    show_default="tokens.json in the data directory", type=click.Path(path_type=Path),
+    help="The master's file of tokens.",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except TokenFileError as error:
+        raise ConsoleError(str(error)) from error
+
+
 def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command of a function, which takes the file and the screen before its own parameters."""
-    options = (
-        click.option("--tokens-file", envvar="FLEETPULSE_TOKENS_FILE", default=None, show_envvar=True,
-                     show_default="tokens.json in the data directory", type=click.Path(path_type=Path),
-                     help="The master's file of tokens."),
-        click.option("--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
-                     default=lambda: platformdirs.user_state_path("fleetpulse"),
-                     show_default="per-user state directory", help="The master's data directory."),
-        click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True),
-        click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
-        click.option("--no-color", is_flag=True, help="No colours."),
-    )  # fmt: skip
+    """Make a command of a function, which takes a ``_Desk`` before its own parameters."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        def run(
-            *, tokens_file: Path | None, data_dir: Path, output: str, as_json: bool, no_color: bool, **own: Any
-        ) -> None:
-            screen = Screen("json" if as_json else output, no_color=no_color)
-            try:
-                function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen, data_dir), **own)
-            except TokenFileError as error:
-                raise ConsoleError(str(error)) from error
+        @functools.wraps(function)
+        def run(screen: Screen, data_dir: Path, *, tokens_file: Path | None, **own: Any) -> None:
+            function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen, data_dir), **own)
 
-        command: Any = run
-        command.__doc__ = function.__doc__
-        command.__click_params__ = []
-        for option in reversed(options):
-            command = option(command)
-        command.__click_params__ += getattr(function, "__click_params__", [])
-        return click.command(name, cls=ConsoleCommand)(command)
+        return local_command(name, _told, _tokens_file_option)(run)
 
     return decorate
 

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import gevent
+import gevent.ssl
 
+from master.gate.audit import REQUEST
 from master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
 
 LINGER_SECONDS = 1.0
@@ -27,31 +29,35 @@ class Minder(Protocol):
 
     def is_served(self, connection: "Connection") -> None: ...
 
-    def reject(self, reason: str) -> None: ...
+    def reject(self, refusal: Refusal, address: str, action: str) -> None: ...
+
+    def fails_handshake(self, connection: "Connection", why: str) -> None: ...
+
+    def count(self, reason: str) -> None: ...
 
 
 class Connection:
-    """Wraps a socket of gevent's, or one that behaves as such. Used by the connection's greenlet, but for ``cut``.
+    """Wraps a socket of gevent's. Used by the connection's greenlet, but for ``cut``.
 
     As a context manager it bounds the wait for the next request: how long the client may say nothing, and from its
     first byte on, how long the head may take.
     """
 
     __slots__ = (
-        *("_head_bytes", "_is_hurried", "_is_waiting", "_minder", "_patience", "_socket", "_turn"),
-        *("client", "has_paid"),
+        *("_head_bytes", "_is_cut", "_is_hurried", "_is_waiting", "_minder", "_patience", "_socket", "_turn"),
+        *("address", "client", "has_paid"),
     )
 
-    def __init__(self, sock: Any, client: str | None, minder: Minder) -> None:
-        """``client`` is who is counted; ``None``: nobody."""
-        self.client = client
+    def __init__(self, sock: Any, address: str, client: str | None, minder: Minder) -> None:
+        """``address`` is the other end, ``client`` who is counted; ``None``: nobody."""
+        self.address, self.client = address, client
         self._socket = sock
         sock.settimeout(minder.answer_seconds)
         self._minder = minder
-        self.has_paid = False
+        self.has_paid = True
         """Whether a first request is counted already, with the connection."""
 
-        self._is_waiting = self._is_hurried = False
+        self._is_waiting = self._is_hurried = self._is_cut = False
         self._head_bytes = 0
         self._patience: gevent.Timeout | None = None
         self._turn = -1
@@ -119,22 +125,41 @@ class Connection:
         try:
             self._socket.sendall(data)
         except TimeoutError as error:
-            self._minder.reject("answer_not_taken")
+            self._minder.count("answer_not_taken")
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from error
 
     # For who is in charge
 
-    def turn_away(self, refusal: Refusal) -> None:
-        """Answer at little cost, whether the answer arrives or not. The connection is to be closed then."""
-        with suppress(OSError):
-            self.sendall(refusal.answer(closes=True))
+    def shake_hands(self, context: gevent.ssl.SSLContext, seconds: float) -> bool:
+        """Begin TLS; whether there is TLS now. The connection is to be closed if not.
+
+        A client that goes away before it says anything has asked nothing, and is refused nothing.
+        """
+        self._minder.waits(self)
+        has_spoken = False
+        try:
+            with gevent.Timeout(seconds, TimeoutError(f"it did not end within {seconds:g} seconds")):
+                has_spoken = bool(self._socket.recv(1, socket.MSG_PEEK))
+                if has_spoken:
+                    self._socket = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+                    self._socket.do_handshake()
+        except OSError as error:
+            if not self._is_cut and (has_spoken or isinstance(error, TimeoutError)):
+                self._minder.fails_handshake(self, getattr(error, "reason", None) or error.strerror or str(error))
+            return False
+        finally:
+            self._minder.is_served(self)
+        return has_spoken
 
     def refuse(self, refusal: Refusal) -> None:
+        """Refuse what came, or was to come. The connection is to be closed then."""
+        self._minder.reject(refusal, self.address, REQUEST)
+        self.tell(refusal)
+
+    def tell(self, refusal: Refusal) -> None:
         """Answer, and see to it that the answer arrives. The connection is to be closed then."""
-        if refusal.reason is not None:
-            self._minder.reject(refusal.reason)
         with suppress(OSError):
             self.sendall(refusal.answer(closes=True))
             self.linger()
@@ -156,6 +181,7 @@ class Connection:
 
         A request that is there already is answered.
         """
+        self._is_cut = True
         plain = socket.socket(fileno=self._socket.fileno())
         try:
             with suppress(OSError):  # the client may have gone meanwhile

@@ -3,11 +3,13 @@
 import time
 from typing import Any
 
+from master.audit.entry import Record, unrecorded
 from master.clients import Clients
 from master.config import Limits
+from master.gate.audit import CONNECT, REQUEST, entry_of
 from master.gate.connection import Connection
 from master.gate.rates import Buckets
-from master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, Refusal
+from master.gate.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
 from master.instruments.http import HttpInstruments
 
 
@@ -24,12 +26,14 @@ class _Client:
 class Door:
     """All on the hub; nothing here switches to another greenlet."""
 
-    def __init__(self, limits: Limits, instruments: HttpInstruments, idle_seconds: float) -> None:
+    def __init__(
+        self, limits: Limits, instruments: HttpInstruments, idle_seconds: float, record: Record = unrecorded
+    ) -> None:
         self.idle_seconds = idle_seconds
         self.head_seconds = limits.head_seconds
         self.answer_seconds = limits.answer_seconds
         self._limits = limits
-        self._instruments = instruments
+        self._instruments, self._record = instruments, record
         self._names = Clients(limits_loopback=limits.limit_loopback)
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
@@ -40,22 +44,28 @@ class Door:
         self._buckets = Buckets(rate, limits.client_burst) if rate else None
         instruments.connections.set_function(lambda: len(self._open))
 
-    def connection(self, sock: Any, address: str) -> Connection:
-        """A client's, not admitted yet."""
-        return Connection(sock, self._names.name(address), self)
+    def turns_away(self, address: str) -> Refusal | None:
+        """Whether the client there connects too often: a connection counts as its first request, made or not."""
+        if not self._is_too_often(self._names.name(address)):
+            return None
+        self.reject(TOO_OFTEN, address, CONNECT)
+        return TOO_OFTEN
 
-    def turns_away(self, connection: Connection) -> Refusal | None:
-        """Whether its client connects too often: a connection counts as its first request, made or not."""
-        connection.has_paid = True
-        return self._too_often(connection)
+    def connection(self, sock: Any, address: str) -> Connection:
+        """Of one that was not turned away, and is not admitted yet."""
+        return Connection(sock, address, self._names.name(address), self)
 
     def admit(self, connection: Connection) -> Refusal | None:
         """Let it in, or say what to answer it. Where there is no room, one that asks nothing is cut."""
         client = None if connection.client is None else self._clients.get(connection.client)
+        refusal = None
         if client is not None and client.open >= self._limits.client_connections and not self._cut(client.waiting):
-            return CLIENT_FULL
-        if len(self._open) >= self._limits.connections and not self._cut(self._waiting):
-            return FULL
+            refusal = CLIENT_FULL
+        elif len(self._open) >= self._limits.connections and not self._cut(self._waiting):
+            refusal = FULL
+        if refusal is not None:
+            self.reject(refusal, connection.address, CONNECT)
+            return refusal
         self._open.add(connection)
         if connection.client is not None:
             # Looked up again: what was cut may have been its only one.
@@ -74,20 +84,18 @@ class Door:
             if not client.open:
                 del self._clients[connection.client]
 
-    def refuses(self, connection: Connection) -> Refusal | None:
-        """Whether its client asks too often."""
+    def refuses(self, connection: Connection, path: str) -> Refusal | None:
+        """Whether the client, which asks for something at a path, asks too often."""
         if connection.has_paid:
             connection.has_paid = False
             return None
-        return self._too_often(connection)
-
-    def _too_often(self, connection: Connection) -> Refusal | None:
-        if connection.client is None or self._buckets is None:
+        if not self._is_too_often(connection.client):
             return None
-        if self._buckets.take(connection.client, time.monotonic()):
-            return None
-        self.reject("client_requests")
+        self.reject(TOO_OFTEN, connection.address, REQUEST, path)
         return TOO_OFTEN
+
+    def _is_too_often(self, client: str | None) -> bool:
+        return client is not None and self._buckets is not None and not self._buckets.take(client, time.monotonic())
 
     def cut_idle(self) -> None:
         """Cut everybody from whom a request is awaited."""
@@ -110,8 +118,20 @@ class Door:
             if connection.client is not None:
                 del self._clients[connection.client].waiting[connection]
 
-    def reject(self, reason: str) -> None:
-        """Count a refusal."""
+    def reject(self, refusal: Refusal, address: str, action: str, target: str = "") -> None:
+        """Count and record a refusal."""
+        if refusal.reason is not None:
+            self._instruments.reject(refusal.reason)
+            status, words = str(refusal.status.value), refusal.kind or refusal.detail
+            self._record(entry_of(refusal.reason, words, address, action, status, target))
+
+    def fails_handshake(self, connection: Connection, why: str) -> None:
+        """Count and record that there is no TLS to be had."""
+        self._instruments.reject(TLS_HANDSHAKE)
+        self._record(entry_of(TLS_HANDSHAKE, why, connection.address, CONNECT))
+
+    def count(self, reason: str) -> None:
+        """Count one that is cut, which is no refusal of anything that it asked."""
         self._instruments.reject(reason)
 
     def _cut(self, waiting: dict[Connection, None]) -> bool:
@@ -120,5 +140,5 @@ class Door:
             return False
         longest.cut()
         self.leave(longest)
-        self.reject("idle")
+        self.count("idle")
         return True

@@ -1,5 +1,6 @@
 """What is answered to a request that never reaches the app, as RFC 9457 problems, and how it is counted."""
 
+import ssl
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from gunicorn.http import errors
 RETRY_AFTER_SECONDS = 5
 MAX_HEAD_BYTES = 64 * 1024
 """Of the first line and all headers."""
+
+TLS_HANDSHAKE = "tls_handshake"
+"""The reason where there is nobody to answer."""
 
 _MAX_DETAIL_LENGTH = 200
 
@@ -20,6 +24,8 @@ class Refusal(NamedTuple):
     reason: str | None
     detail: str
     retry_after_seconds: int | None = None
+    kind: str | None = None
+    """What goes into the audit trail in place of a detail that repeats what was sent."""
 
     def answer(self, *, closes: bool, has_body: bool = True) -> bytes:
         """The whole answer; ``has_body`` is false for a HEAD."""
@@ -55,6 +61,7 @@ HEAD_TOO_LARGE = Refusal(
     f"the headers are too many, or one of them or all together are too large ({MAX_HEAD_BYTES} bytes)",
 )  # fmt: skip
 LINE_TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "the first line of the request is too long")
+NO_TLS = Refusal(HTTPStatus.BAD_REQUEST, "malformed", "what came is no TLS any more")
 FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, None, "the master failed on this request; its log says why")
 
 
@@ -71,9 +78,13 @@ def refusal_of(error: BaseException) -> Refusal:
         return LINE_TOO_LONG
     if isinstance(error, errors.LimitRequestHeaders):
         return HEAD_TOO_LARGE
+    if isinstance(error, ssl.SSLError):
+        return NO_TLS
     if isinstance(error, errors.ParseException) and type(error).__name__ not in _FAULTS_OF_THE_APP:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
-        return Refusal(status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH])
+        return Refusal(
+            status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH], kind=type(error).__name__
+        )  # fmt: skip
     return FAILED
 
 

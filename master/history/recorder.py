@@ -29,6 +29,12 @@ WORKERS_IN_A_ROW = 128
 MAX_HELD_SAMPLES = 50_000
 """Taken in while the journal of the last master is read."""
 
+FINISHED_IN_A_ROUND = 200
+"""Chunks of workers that have left, at most, though a whole fleet leaves at once: the outbox is bounded."""
+
+_SILENT_ROUNDS = 2
+"""After so many a worker that is not in the live table has left, and is not about to register with a new master."""
+
 _JOURNAL_MARGIN_SECONDS = 60.0
 _STOP_SECONDS = 3.0
 
@@ -36,10 +42,11 @@ _STOP_SECONDS = 3.0
 class _Entry:
     """What is known of one worker."""
 
-    __slots__ = ("counters", "track")
+    __slots__ = ("counters", "silent_rounds", "track")
 
     def __init__(self, counters: Counters, track: Track) -> None:
         self.counters, self.track = counters, track
+        self.silent_rounds = 0
 
 
 class _Held(NamedTuple):
@@ -53,7 +60,7 @@ class Recorder:
     """Made, called and stopped on the hub. ``record`` neither waits nor switches.
 
     Without ``tiers`` it has nothing to do. ``longest_seconds`` is how far apart two updates may be for a rate between
-    them to be told.
+    them to be told; ``is_in_table`` says whether a worker is in the live table.
     """
 
     def __init__(
@@ -62,11 +69,13 @@ class Recorder:
         tiers: Sequence[Tier],
         instruments: Instruments,
         longest_seconds: float,
+        is_in_table: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
         flush_seconds: float = 15.0,
     ) -> None:
         self._store, self._tiers, self._counts = store, tuple(tiers), instruments.history
         self._longest_seconds, self._clock, self._flush_seconds = longest_seconds, clock, flush_seconds
+        self._is_in_table = is_in_table
         self._outbox = Outbox()
         self._entries: dict[str, _Entry] = {}
         self._held: deque[_Held] | None = deque()
@@ -110,6 +119,7 @@ class Recorder:
     def record(self, worker_id: str, telemetry: WorkerTelemetry) -> None:
         """Take one update in. The update callback of the ``TelemetryManager``."""
         entry = self._entry(worker_id)
+        entry.silent_rounds = 0
         increases = entry.counters.advance(telemetry)
         sample = sample_of(telemetry, increases)
         seconds = 0.0 if increases is None else increases.seconds
@@ -166,8 +176,13 @@ class Recorder:
 
     def _close_what_is_over(self, now: float) -> None:
         oldest = [now - self._tiers[-1].step_seconds - _JOURNAL_MARGIN_SECONDS] * len(self._tiers)
+        finished = 0
         for worker_id, entry in _in_turns(list(self._entries.items())):
             entry.track.close_until(now)
+            entry.silent_rounds += 1
+            has_left = entry.silent_rounds >= _SILENT_ROUNDS and not self._is_in_table(worker_id)
+            if has_left and finished < FINISHED_IN_A_ROUND:
+                finished += entry.track.finish()
             if entry.track.is_idle and self._entries.get(worker_id) is entry:
                 del self._entries[worker_id]
             for number, first in enumerate(entry.track.oldest_points()):

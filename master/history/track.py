@@ -70,6 +70,18 @@ class Track:
         if self._next is not None:
             self._next.close_until(now)
 
+    def finish(self) -> int:
+        """Close the chunks, for nothing more comes; how many.
+
+        A bucket whose time is not over stays open, and so does the chunk that it goes to: should something come all the
+        same, no two chunks begin with the same point.
+        """
+        closed = 0 if self._next is None else self._next.finish()
+        if self._bucket is None and self._points.times:
+            self._close_chunk()
+            closed += 1
+        return closed
+
     def restore(self, recovered: Sequence[Remains]) -> None:
         """Take in what a master before this one has written of each tier, before anything else comes."""
         own = recovered[0]

@@ -19,6 +19,7 @@ REASONS = (
     "readers",
     "slow_body",
     "slow_head",
+    "tls_handshake",
 )
 """Every reason for which something is refused or cut; ``docs/security.md`` says of each when."""
 
@@ -49,9 +50,8 @@ class HttpInstruments:
             ["reason"],
             registry=registry,
         )
-        for reason in REASONS:
-            self.rejected.labels(reason)
+        self._by_reason = {reason: self.rejected.labels(reason) for reason in REASONS}
 
     def reject(self, reason: str) -> None:
         """Count one. ``reason`` is one of ``REASONS``."""
-        self.rejected.labels(reason).inc()
+        self._by_reason[reason].inc()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
+from master.store.mastership import application_name
 from master.store.url import DatabaseUrl
 
 # A try ends well before those who wait for it give up; the writer tries again.
@@ -13,7 +14,6 @@ _WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
 # Defaults of libpq would wait for minutes for a server that is gone.
 _POSTGRESQL_CONNECT = {
-    "application_name": "fleetpulse",
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
     "keepalives_idle": "10",
@@ -21,6 +21,14 @@ _POSTGRESQL_CONNECT = {
     "keepalives_count": "3",
 }
 _POSTGRESQL_STATEMENT_TIMEOUT = "15s"
+
+# And those of the server for hours for a master whose machine is gone, with its locks.
+_POSTGRESQL_WRITER = (
+    "SET synchronous_commit = on",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+)
 
 
 class Engines(NamedTuple):
@@ -65,8 +73,9 @@ def _sqlite(url: URL, connections: int, *, reads_only: bool) -> Engine:
 
 
 def _postgresql(url: URL, connections: int, *, reads_only: bool) -> Engine:
+    settings = {"application_name": application_name(), **_POSTGRESQL_CONNECT}
     engine = create_engine(
-        url.update_query_dict({name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query}),
+        url.update_query_dict({name: value for name, value in settings.items() if name not in url.query}),
         pool_size=connections,
         max_overflow=0,
         hide_parameters=True,
@@ -79,10 +88,8 @@ def _postgresql(url: URL, connections: int, *, reads_only: bool) -> Engine:
     def prepare(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{_POSTGRESQL_STATEMENT_TIMEOUT}'")
-            if reads_only:
-                cursor.execute("SET default_transaction_read_only = on")
-            else:
-                cursor.execute("SET synchronous_commit = on")
+            for statement in ("SET default_transaction_read_only = on",) if reads_only else _POSTGRESQL_WRITER:
+                cursor.execute(statement)
         connection.commit()
 
     return engine

@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from master.errors import StoreUnavailable
+
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data, integrity, and limits as that of an index entry.
 _ROW_CLASSES = ("22", "23", "54")
 
@@ -15,7 +17,7 @@ KINDS = frozenset({"row", "locked", "disk_full", "unavailable"})
 def blames_row(error: Exception) -> bool:
     """Whether a row cannot be written as it is, ever: a bug. Anything else is an outage, and may be over soon."""
     if not isinstance(error, DBAPIError):
-        return not isinstance(error, PoolTimeout | OSError)
+        return not isinstance(error, PoolTimeout | OSError | StoreUnavailable)
     if error.connection_invalidated:
         return False
     sqlstate = _sqlstate(error)

@@ -16,3 +16,6 @@ class StoreObserver(NamedTuple):
 
     failed: Callable[[str], None] = _hear_nothing
     """A transaction came to nothing; why, as one of ``failures.KINDS``."""
+
+    taken_over: Callable[[], None] = _hear_nothing
+    """Another master has opened the database: nothing can be written any more, and what is in memory is outdated."""

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
@@ -10,6 +11,7 @@ from master.errors import ConfigError, StoreUnavailable
 from master.store.engines import Engines
 from master.store.failures import blames_row, in_words
 from master.store.files import FileLock, make_private
+from master.store.mastership import Mastership
 from master.store.reading import last_event_id
 from master.store.resealing import seal_all
 from master.store.schema import bring_up_to_date, is_current
@@ -24,11 +26,20 @@ _PAUSE_SECONDS = 0.25
 class Opening:
     """Waits for a database that is starting, and for the end of a master that is stopping, but not for ever."""
 
-    def __init__(self, database: DatabaseUrl, engines: Engines, seal: Seal, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        database: DatabaseUrl,
+        engines: Engines,
+        seal: Seal,
+        patience_seconds: float,
+        on_taken_over: Callable[[str], None],
+    ) -> None:
         self._database, self._engines, self._patience_seconds = database, engines, patience_seconds
         self._seal = seal
         path = database.path
         self._lock = FileLock(path.with_name(f"{path.name}.lock")) if path is not None else None
+        writer = engines.writer
+        self._mastership = Mastership(writer, on_taken_over) if path is None else None
 
     def open(self) -> int:
         """The largest number of an event that is stored. Raise ``ConfigError`` or ``StoreUnavailable``."""
@@ -40,11 +51,8 @@ class Opening:
         while True:
             try:
                 return self._open()
-            except StoreUnavailable:
-                if time.monotonic() >= deadline:
-                    raise
-            except DBAPIError as error:
-                if _is_final(error):
+            except (StoreUnavailable, DBAPIError) as error:
+                if isinstance(error, DBAPIError) and _is_final(error):
                     raise ConfigError(f"the database {self._database} is not usable: {in_words(error)}") from error
                 if time.monotonic() >= deadline:
                     raise StoreUnavailable(f"the database {self._database}: {in_words(error)}") from error
@@ -59,6 +67,8 @@ class Opening:
         if not has_tables:
             _LOGGER.info("bringing the tables of %s up to date", self._database)
             bring_up_to_date(self._database.url)
+        if self._mastership is not None:
+            self._mastership.claim()
         seal_all(self._engines.writer, self._seal)
         with self._engines.writer.begin() as connection:
             return last_event_id(connection)

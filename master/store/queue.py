@@ -53,10 +53,6 @@ class WriteQueue:
             self._deadline = deadline
             self._changed.notify()
 
-    @property
-    def is_closed(self) -> bool:
-        return self._deadline is not None
-
     def take(self, idle_seconds: float) -> Sequence[Write] | None:
         """What is to be written next, at once if it is there; nothing after ``idle_seconds`` or a ``wake``; ``None`` at
         the end.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, and_, func, literal, select
+from sqlalchemy import BigInteger, Connection, and_, func, literal, select
 
 from master.errors import UnknownTask
 from master.store import rows
@@ -73,6 +73,15 @@ def details(connection: Connection, task_id: str) -> TaskDetails:
         rows.task_from(row),
         [attempt for attempt in map(rows.attempt_from, tried) if attempt is not None],
         [TaskEvent(*event) for event in told],
+    )
+
+
+def assigned_to(connection: Connection, task_id: str, attempt: int) -> str | None:
+    """Whose an attempt is or was; ``None`` when there is none."""
+    # As a worker may say it, the number is no INTEGER of PostgreSQL's.
+    number = literal(attempt, BigInteger)
+    return connection.scalar(
+        select(attempts.c.worker_id).where(attempts.c.task_id == task_id, attempts.c.attempt == number)
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, inspect, text
 
 from master.errors import ConfigError, StoreUnavailable
 
-KNOWN = ("0001", "0002", "0003")
+KNOWN = ("0001", "0002", "0003", "0004")
 """The versions of the schema, oldest first. This code needs the last."""
 
 _MIGRATION_SECONDS = 600.0

@@ -62,8 +62,10 @@ class SqlTaskStore:
         self.location = str(database)
         """Where the tasks are, fit for a log."""
 
-        engines = open_engines(database, _READERS)
-        opening = Opening(database, engines, seal, patience_seconds)
+        self._engines = engines = open_engines(database, _READERS)
+        opening = Opening(database, engines, seal, patience_seconds, self._on_taken_over)
+        self._taken_over = observer.taken_over
+        self._is_stopped = False
         self._seal = seal
         self._write_seconds = write_seconds
         self._next_event_id = 0
@@ -93,11 +95,15 @@ class SqlTaskStore:
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Write what waits, for as long as that; then end the threads. What is handed over later is lost."""
-        if self._writer.queue.is_closed:
+        if self._is_stopped:
             return
+        self._is_stopped = True
         self._writer.queue.close(time.monotonic() + timeout_seconds)
         self._readers.stop(1.0)
-        if not self._writer.ended.wait(timeout_seconds + 1.0):
+        if self._writer.ended.wait(timeout_seconds + 1.0):
+            # Nothing is left of them, unless somebody has read after the writer gave up.
+            self._engines.close()
+        else:
             for write in self._writer.queue.abort():
                 write.answer.error(StoreUnavailable("the store was closed while the database did not answer"))()
         self._mailbox.close(make_calls=True)
@@ -145,6 +151,10 @@ class SqlTaskStore:
         """See ``TaskStore``."""
         return self._ask(reading.worker_attempts, worker_id, limit)
 
+    def assigned_to(self, task_id: str, attempt: int) -> str | None:
+        """See ``TaskStore``."""
+        return self._ask(reading.assigned_to, task_id, attempt)
+
     def read_log(self, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
         """See ``TaskStore``. An attempt that is not there has an empty log."""
         return self._ask(reading.read_log, task_id, attempt, offset, limit)
@@ -161,6 +171,11 @@ class SqlTaskStore:
         """See ``TaskStore``. Does not wait."""
         return self._writer.what_is_wrong()
 
+    def _on_taken_over(self, why: str) -> None:
+        """Called by the writer's thread."""
+        self._writer.give_up(why)
+        self._taken_over()
+
     def _ask(self, question: Callable[..., Found], *args: Any) -> Found:
         def ask(connection: Connection) -> Found:
             return question(connection, *args)
@@ -175,7 +190,7 @@ class SqlTaskStore:
     def _written(self, write: WaitedWrite) -> Any:
         """Wait until it is durable. However else this ends, it is not written, or taken back."""
         if not self._writer.queue.put(write):
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable(self.what_is_wrong() or "the store is closed")
         try:
             is_decided = self._wait(write)
         except BaseException:  # the greenlet was killed as it waited

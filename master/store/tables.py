@@ -165,6 +165,14 @@ log_chunks = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+# One row on PostgreSQL: which master was the last to open the database.
+mastership = Table(
+    "mastership",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("master", Words, nullable=False),
+)
+
 # Both hold points as ``master.history.points`` packs them; times are whole Unix seconds.
 history_journal = Table(
     "history_journal",

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from master.errors import FleetPulseError, StoreUnavailable
 from master.history.ports import Written
@@ -67,6 +67,11 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
+    def give_up(self, why: str) -> None:
+        """Called by the thread itself: another master has the database, so it ends, and says so to all who wait."""
+        self._state = f"is closed: {why}"
+        self.queue.close(time.monotonic())
+
     def put_history(self, job: HistoryJob) -> None:
         """For any thread, one at a time. Written when nothing else waits, or has kept it waiting for long."""
         self._history = job
@@ -101,11 +106,14 @@ class Writer:
 
     def _write_all(self) -> None:
         while True:
-            writes = self.queue.take(max(self._prune_at - time.monotonic(), 0.0))
+            is_out = self._outage is not None
+            writes = self.queue.take(self._pause if is_out else max(self._prune_at - time.monotonic(), 0.0))
             if writes is None:
                 return
             if writes:
                 self._try(writes)
+            elif is_out and not self.queue.is_busy:
+                self._probe()
             if (job := self._history) is not None and (job.is_overdue or not self.queue.is_busy):
                 self._history = None
                 self._write_history(job)
@@ -163,6 +171,16 @@ class Writer:
             lasted = time.monotonic() - self._outage[0]
             self._outage = None
             _LOGGER.warning("the database can be written again, after %.1f s", lasted)
+
+    def _probe(self) -> None:
+        """See whether the outage is over, for nothing waits that would show it."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(select(1))
+        except Exception as error:  # noqa: BLE001 - it is not
+            self._begin_outage(in_words(error))
+        else:
+            self._end_outage()
 
     def _write_history(self, job: HistoryJob) -> None:
         """Once: it is not worth more, and who gave it keeps it."""

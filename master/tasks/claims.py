@@ -10,7 +10,7 @@ from typing import NamedTuple
 import gevent
 from gevent.queue import Full, Queue
 
-from master.errors import StoreUnavailable, UnknownTask
+from master.errors import StoreUnavailable
 from master.instruments.tasks import TaskInstruments
 from master.tasks.ports import TaskStore, WorkerLink
 from master.tasks.wire import AttemptKey
@@ -73,12 +73,9 @@ class Claims:
         """Why the attempt was never the worker's; ``None`` when it was."""
         task_id, number = claim.key
         try:
-            attempts = self._store.details(task_id).attempts
-        except UnknownTask:
-            return "there is no such task"
+            owner = self._store.assigned_to(task_id, number)
         except StoreUnavailable:
             return "the store does not answer, so it could not be looked up"
-        owner = next((attempt.worker_id for attempt in attempts if attempt.attempt == number), None)
         if owner is None:
             return "there is no such attempt"
         return None if owner == claim.worker_id else f"it is of worker {owner}"

@@ -112,6 +112,10 @@ class TaskStore(Protocol):
         """Wait for the attempts that were assigned to a worker and their tasks, newest first."""
         ...
 
+    def assigned_to(self, task_id: str, attempt: int) -> str | None:
+        """Wait for whom an attempt was given to; ``None`` when there is no such attempt."""
+        ...
+
     def read_log(self, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
         """Wait for a part of a log. A negative offset counts from the end. Raises ``UnknownTask``."""
         ...

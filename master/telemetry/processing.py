@@ -65,6 +65,16 @@ class Processing:
             greenlet.rawlink(self._greenlets.discard)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            # What a callback has left behind, a timeout that it did not cancel for one, ends this greenlet alone.
+            self._somebody_comes = False
+            if self._due and not self._is_closed:
+                self._call()
+            raise
+
+    def _work(self) -> None:
         current = gevent.getcurrent()
         assert isinstance(current, gevent.Greenlet)  # nosec B101 # for the type checker
         while True:
@@ -79,9 +89,7 @@ class Processing:
             if self._is_closed or self._resting >= MOST_RESTING:
                 return
             current.name = "telemetry-resting"
-            self._resting += 1
-            self._bell.acquire()
-            self._resting -= 1
+            self._rest()
 
     def _take(self, current: "gevent.Greenlet[..., None]") -> None:
         row = self._due.popleft()
@@ -100,3 +108,10 @@ class Processing:
             gevent.sleep(0)
         finally:
             self._is_pausing = False
+
+    def _rest(self) -> None:
+        self._resting += 1
+        try:
+            self._bell.acquire()
+        finally:
+            self._resting -= 1

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -35,6 +36,10 @@ class Raw:
 
     def __init__(self, port: int, source: str = LOCALHOST) -> None:
         self.socket = socket.create_connection((LOCALHOST, port), PATIENCE_SECONDS, (source, 0))
+
+    def begin_tls(self, context: ssl.SSLContext) -> None:
+        """From here on everything is encrypted. Raises ``OSError``."""
+        self.socket = context.wrap_socket(self.socket, server_hostname=LOCALHOST)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Hostile HTTP clients, one at a time: each is answered or cut as ``docs/security.md`` says, counted, and no more."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -22,12 +23,36 @@ GIB = 1024**3
 TOLERANCE_BYTES = 64 * 1024 * 1024
 """What the memory of the web process may grow by meanwhile."""
 
+_NUMBERS = itertools.count(1)
 RATE, CONNECTIONS, ALL_CONNECTIONS = 20, 10, 24
 
 
 def rejected(master: Master, reason: str) -> float:
     assert reason in REASONS
     return master.sample("fleetpulse_http_rejected_total", reason)
+
+
+def refusals(master: Master, client: str) -> set[tuple[str, str, str]]:
+    """What the audit trail says that a client was refused: the action, the status and the reason."""
+    answer = master.get("/api/audit?outcome=refused&limit=1000")
+    # Whoever asks here may have to wait as others do.
+    entries = answer.json() if answer.status_code == 200 else []
+    return {
+        (one["action"], one["status"], one["detail"].partition(":")[0])
+        for one in entries
+        if (one["client"], one["door"], one["actor"]) == (client, "rest", "anonymous")
+    }
+
+
+def assert_refused(master: Master, client: str, *refusal: str) -> None:
+    """The audit trail tells of this: the action, the status and the reason."""
+    eventually(lambda: refusal in refusals(master, client))
+
+
+@pytest.fixture
+def client() -> str:
+    """The address of a client that no other test has."""
+    return f"127.0.5.{next(_NUMBERS)}"
 
 
 @pytest.fixture
@@ -47,8 +72,9 @@ def test_every_reason_is_there_from_the_start(shared_master: Master) -> None:
 
 def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
     before = rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")
+    clients = [f"127.0.4.{number}" for number in range(1, 5)]
     with ExitStack() as stack:
-        line, head, body, silent = (stack.enter_context(Raw(shared_master.http_port)) for _ in range(4))
+        line, head, body, silent = (stack.enter_context(Raw(shared_master.http_port, one)) for one in clients)
         head.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         body.ask("/api/tasks", JSON, "Content-Length: 1000", method="POST")
         began = time.monotonic()
@@ -75,6 +101,10 @@ def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
         before[0] + 2,
         before[1] + 1,
     )
+    for one in clients[:2]:
+        assert_refused(shared_master, one, "request", "408", "slow_head")
+    assert_refused(shared_master, clients[2], "submit_task", "408", "slow_body")
+    assert refusals(shared_master, clients[3]) == set()
 
 
 # What is large
@@ -133,13 +163,14 @@ def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Mas
     ids=["101 headers", "one of 8 kB", "70 kB in all", "100,000 headers"],
 )
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_headers_past_the_limits(shared_master: Master, lines: str) -> None:
+def test_headers_past_the_limits(shared_master: Master, client: str, lines: str) -> None:
     before = rejected(shared_master, "head_too_large")
-    with Raw(shared_master.http_port) as raw:
+    with Raw(shared_master.http_port, client) as raw:
         raw.send(f"GET /health HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
         assert raw.answer().detail(431)
         assert raw.is_cut()
     assert rejected(shared_master, "head_too_large") == before + 1
+    assert_refused(shared_master, client, "request", "431", "head_too_large")
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
@@ -150,12 +181,13 @@ def test_a_header_without_end(shared_master: Master) -> None:
         assert raw.answer().detail(431)
 
 
-def test_a_first_line_that_is_too_long(shared_master: Master) -> None:
+def test_a_first_line_that_is_too_long(shared_master: Master, client: str) -> None:
     before = rejected(shared_master, "line_too_long")
-    with Raw(shared_master.http_port) as raw:
+    with Raw(shared_master.http_port, client) as raw:
         assert raw.get("/" + "a" * 5000).detail(414)
         assert raw.is_cut()
     assert rejected(shared_master, "line_too_long") == before + 1
+    assert_refused(shared_master, client, "request", "414", "line_too_long")
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"docker_image":['])
@@ -184,13 +216,14 @@ def test_json_that_is_nested_too_deep(shared_master: Master, opening: bytes) -> 
     ],
     ids=["noise", "version", "no colon", "two hosts", "two lengths", "smuggling", "coding", "expectation"],
 )
-def test_a_request_that_is_none(shared_master: Master, request_bytes: bytes, status: int) -> None:
+def test_a_request_that_is_none(shared_master: Master, client: str, request_bytes: bytes, status: int) -> None:
     before = rejected(shared_master, "malformed")
-    with Raw(shared_master.http_port) as raw:
+    with Raw(shared_master.http_port, client) as raw:
         raw.send(request_bytes)
         assert raw.answer().detail(status).isprintable()
         assert raw.is_cut()
     assert rejected(shared_master, "malformed") == before + 1
+    assert_refused(shared_master, client, "request", str(status), "malformed")
 
 
 def test_what_a_client_sends_makes_no_line_of_its_own_in_the_log(shared_master: Master) -> None:
@@ -235,6 +268,22 @@ def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(stri
         # The connection is still good, and so is the client before long.
         assert eventually(lambda: eager.get("/health").status == 200)
     assert rejected(strict, "client_requests") > len(refused)
+    assert_refused(strict, client_of(1), "request", "429", "client_requests")
+    assert refusals(strict, client_of(2)) == set()
+
+
+def test_who_connects_too_often_is_told_so_and_others_are_served(strict: Master) -> None:
+    before = rejected(strict, "client_requests")
+    with ExitStack() as stack:
+        eager = [stack.enter_context(Raw(strict.http_port, client_of(6))) for _ in range(3 * RATE)]
+        answer = eager[-1].answer()
+        assert answer.detail(429)
+        assert answer.headers["Retry-After"] == "1"
+        assert eager[-1].is_cut()
+        assert stack.enter_context(Raw(strict.http_port, client_of(7))).get("/health").status == 200
+    assert rejected(strict, "client_requests") > before
+    assert_refused(strict, client_of(6), "connect", "429", "client_requests")
+    assert refusals(strict, client_of(7)) == set()
 
 
 def test_the_connection_that_waited_longest_makes_room_for_another_of_its_client(strict: Master) -> None:
@@ -248,6 +297,8 @@ def test_the_connection_that_waited_longest_makes_room_for_another_of_its_client
         assert mine[0].is_cut()
         assert mine[1].get("/health").status == 200
     assert rejected(strict, "idle") == before + 1
+    # What is cut to make room was refused nothing.
+    assert refusals(strict, client_of(3)) == set()
 
 
 def test_a_client_whose_connections_are_all_busy_gets_no_more(strict: Master) -> None:
@@ -262,6 +313,7 @@ def test_a_client_whose_connections_are_all_busy_gets_no_more(strict: Master) ->
         assert another.is_cut()
         assert stack.enter_context(Raw(strict.http_port, client_of(5))).get("/health").status == 200
     assert rejected(strict, "client_connections") == before + 1
+    assert_refused(strict, client_of(4), "connect", "429", "client_connections")
     eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
 
 
@@ -284,3 +336,4 @@ def test_when_all_are_busy_the_next_is_told_and_when_some_are_idle_they_make_roo
         assert answer.headers["Retry-After"] == "5"
     eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
     assert rejected(strict, "connections") == 1
+    assert_refused(strict, client_of(22), "connect", "503", "connections")

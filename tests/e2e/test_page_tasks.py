@@ -1,17 +1,21 @@
 """The page in a real browser: tasks on a real Docker Engine, from the form to the exit code."""
 
+import contextlib
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from master.api.followers import MAX_FOLLOWERS
 from tests.browser import Visit, visit_to
 from tests.docker_engine import Engine
 from tests.e2e.a11y import complaints
 from tests.e2e.jobs import Site
-from tests.e2e.masters import Master
+from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
+from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -194,3 +198,64 @@ def test_counts_of_tasks_lead_to_the_tasks(visit: Visit, site: Site) -> None:
     expect(page.locator('.tile[data-status="completed"] .tile-value')).to_have_text(count)
     page.locator('.tile[data-status="completed"]').click()
     expect(page.locator("tbody tr", has_text="counted")).to_be_visible()
+
+
+# A log that cannot be had
+
+
+def test_a_log_without_room_for_a_reader_comes_when_there_is_some(visit: Visit, site: Site) -> None:
+    task_id = site.jobs.submit("sh", "-c", "echo here; while :; do sleep 0.1; done", name="crowded")
+    site.jobs.when(task_id, "running")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(MAX_FOLLOWERS):
+            reader = crowd.enter_context(Raw(site.master.http_port))
+            assert reader.stream(f"/api/tasks/{task_id}/logs?follow=true") == 200
+        page = visit.open(f"/tasks/{task_id}")
+        told = f"{MAX_FOLLOWERS} readers follow logs already, which is as many as the master serves"
+        expect(page.locator(".log-head .note")).to_have_text(f"{told}; trying again in 5 s")
+        assert complaints(page) == []
+    expect(page.locator(".lines")).to_have_text("here\n")
+    expect(page.locator(".log-head .note")).to_have_text("follows")
+    assert site.jobs.cancel(task_id).status_code == 202
+    # What Chromium writes for the answers that the page was shown to expect.
+    visit.errors[:] = [error for error in visit.errors if "the server responded with a status of 503" not in error]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_log_goes_on_where_it_was_when_the_master_is_back(visit: Visit, site: Site, number: signal.Signals) -> None:
+    # The separator breaks lines of a script, and none of the stream's.
+    loop = "n=0; while [ $n -lt 400 ]; do n=$((n+1)); echo line $n; sleep 0.02; done; sleep 2"
+    script = f"printf 'a\\342\\200\\250b\\n'; {loop}"
+    task_id = site.jobs.submit("sh", "-c", script, name="long lived")
+    page = visit.open(f"/tasks/{task_id}")
+    expect(page.locator(".lines")).to_contain_text("line 20\n")
+    web = site.master.web_process()
+    web.send_signal(number)
+    expect(page.locator(".log-head .note")).to_have_text("reconnecting")
+    expect(page.locator(".log-head .note")).to_have_text("completed, exit code 0")
+    assert page.locator(".lines").text_content() == "a\u2028b\n" + "".join(f"line {n}\n" for n in range(1, 401))
+    visit.errors[:] = [error for error in visit.errors if "net::ERR" not in error]
+
+
+def test_a_log_that_was_deleted_with_its_time_is_told_to_be_gone(
+    browser: Browser, processes: Processes, docker_engine: Engine
+) -> None:
+    master = started_master(processes, *FAST_TERMS, FLEETPULSE_LOG_RETENTION="0.001s")
+    site = Site(processes, master, docker_engine)
+    site.worker("dock-short")
+    task_id = site.jobs.submit("echo", "here", name="forgotten")
+    site.jobs.ended(task_id)
+    master.web_process().kill()  # it looks for what is too old when it starts, and then every minute
+    eventually(lambda: master.get(f"/api/tasks/{task_id}/logs").status_code == 410, 90.0)
+    with visit_to(browser, master.url) as visit:
+        page = visit.open(f"/tasks/{task_id}")
+        expect(page.locator(".log-head .note")).to_have_text("deleted")
+        expect(page.locator(".log")).to_have_text(
+            f"There is no log any more: the log of {task_id} was deleted after the time for which logs are kept. "
+            "What the task was, its story and its attempts are kept for longer, and are here."
+        )
+        expect(page.get_by_role("link", name="as text")).to_be_hidden()
+        expect(page.get_by_role("table", name="Attempts")).to_contain_text("dock-short")
+        assert complaints(page) == []
+    site.close()
+    master.close()

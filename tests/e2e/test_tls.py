@@ -452,7 +452,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared: TlsMaster
             [
                 ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
                 ("log", f"{task_id}/1", f"it is of worker {own.worker_id}"),
-                ("report", "task-none/1", "there is no such task"),
+                ("report", "task-none/1", "there is no such attempt"),
             ]
         )
         stream.send(pb.WorkerMessage(task_update=update))

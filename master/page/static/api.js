@@ -1,17 +1,29 @@
 // Everything that the page asks of the master goes through here.
 
-/** An answer that is no success; `errors` are those of fields. `status` is 0 when there was no answer. */
+import { EventReader } from './events.js';
+
+/**
+ * An answer that is no success; `errors` are those of fields, `retryAfter` is in seconds where the master named a time.
+ * `status` is 0 when there was no answer.
+ */
 export class Problem extends Error {
-  constructor(status, detail, errors = []) {
+  constructor(status, detail, errors = [], retryAfter = null) {
     super(detail);
     this.status = status;
     this.errors = errors;
+    this.retryAfter = retryAfter;
   }
 }
 
 const SESSION = '/api/session';
 
-async function request(method, path, { body, headers = {}, signal } = {}) {
+async function request(method, path, options) {
+  const response = await answer(method, path, options);
+  return response.status === 204 ? null : response.json();
+}
+
+/** A success, of which nothing was read yet. */
+async function answer(method, path, { body, headers = {}, signal } = {}) {
   const options = { method, headers: { Accept: 'application/json', ...headers }, signal };
   if (body !== undefined) {
     options.headers['Content-Type'] = 'application/json';
@@ -27,15 +39,16 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
   // The session is over: the page begins anew, and asks for a token.
   if (response.status === 401 && path !== SESSION) window.location.reload();
   if (!response.ok) throw await problemOf(response);
-  return response.status === 204 ? null : response.json();
+  return response;
 }
 
 async function problemOf(response) {
+  const retryAfter = Number.parseInt(response.headers.get('Retry-After'), 10) || null;
   try {
     const problem = await response.json();
-    return new Problem(response.status, problem.detail || problem.title, problem.errors || []);
+    return new Problem(response.status, problem.detail || problem.title, problem.errors || [], retryAfter);
   } catch {
-    return new Problem(response.status, `the master answered ${response.status}`);
+    return new Problem(response.status, `the master answered ${response.status}`, [], retryAfter);
   }
 }
 
@@ -64,4 +77,5 @@ export const history = (id, query, signal) =>
   request('GET', `/telemetry/${encodeURIComponent(id)}/history?${new URLSearchParams(query)}`, { signal });
 
 export const logPath = (id) => `${task(id)}/logs?format=text`;
-export const logEvents = (id, tail) => new EventSource(`${task(id)}/logs?follow=true&tail=${tail}`);
+export const logEvents = (id, tail, told) => new EventReader((headers, signal) =>
+  answer('GET', `${task(id)}/logs?follow=true&tail=${tail}`, { headers: { Accept: 'text/event-stream', ...headers }, signal }), told);

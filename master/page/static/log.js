@@ -7,6 +7,8 @@ const MAX_LINES = 5000;
 const MAX_CHARACTERS = 2_000_000;
 const LINES_IN_A_CHUNK = 200;
 const NEAR_PX = 24;
+const GONE = 410;
+const STOPPING = 503;
 
 /** `onStatus(status)` hears of the task's states as they come, `onEnd(end)` of the last event. */
 export class LogPanel {
@@ -20,38 +22,54 @@ export class LogPanel {
     this.note = h('span', { class: 'note', role: 'status' }, 'connecting');
     this.cut = h('p', { class: 'cut', hidden: true }, 'Earlier lines are not shown here. ',
       h('a', { href: logPath(taskId), target: '_blank', rel: 'noopener' }, 'The whole log'));
+    this.asText = h('a', { href: logPath(taskId), target: '_blank', rel: 'noopener' }, 'as text');
     this.lines = h('pre', { class: 'lines' });
     this.scroller = h('div', { class: 'log', tabindex: '0', role: 'region', 'aria-label': 'Log',
       onscroll: () => this.onScroll() }, this.cut, this.lines);
     this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => this.follow() }, 'Follow the newest ↓');
     this.element = h('section', { class: 'log-panel', 'aria-label': 'Log of the task' },
       h('p', { class: 'log-head' }, h('span', { class: 'log-title' }, 'Log'), this.note,
-        h('a', { href: logPath(taskId), target: '_blank', rel: 'noopener' }, 'as text')),
+        this.asText),
       h('div', { class: 'log-frame' }, this.scroller, this.jump));
     this.open();
   }
 
   close() {
-    this.stream?.close();
+    this.stream.close();
     cancelAnimationFrame(this.frame);
-    clearTimeout(this.timer);
   }
 
   open() {
-    this.stream = logEvents(this.taskId, MAX_LINES);
-    const on = (kind, action) => this.stream.addEventListener(kind, (event) => action(JSON.parse(event.data)));
-    this.stream.addEventListener('open', () => setText(this.note, 'follows'));
-    on('message', (piece) => this.onPiece(piece));
-    on('status', (status) => this.tell.onStatus(status));
-    on('attempt', (attempt) => this.onAttempt(attempt));
-    on('end', (end) => this.finish(end.exit_code === null ? end.status : `${end.status}, exit code ${end.exit_code}`, end));
-    on('problem', (problem) => this.finish(problem.detail));
-    this.stream.addEventListener('error', () => this.onError());
+    const actions = {
+      message: (piece) => this.onPiece(piece),
+      status: (status) => this.tell.onStatus(status),
+      attempt: (attempt) => this.onAttempt(attempt),
+      end: (end) => this.finish(end.exit_code === null ? end.status : `${end.status}, exit code ${end.exit_code}`, end),
+      // When the master stops, the stream ends with this word, and there will be another one.
+      problem: ({ status, detail }) => status === STOPPING || this.finish(detail),
+    };
+    this.stream = logEvents(this.taskId, MAX_LINES, {
+      onOpen: () => setText(this.note, 'follows'),
+      onEvent: (kind, data) => actions[kind]?.(data),
+      onPause: (problem, seconds) => this.onPause(problem, seconds),
+      onRefused: (problem) => this.onRefused(problem),
+    });
   }
 
-  onError() {
-    if (this.stream.readyState !== EventSource.CLOSED) setText(this.note, 'reconnecting');
-    else this.finish('there is no log to follow');
+  onPause(problem, seconds) {
+    setText(this.note, problem?.status ? `${problem.message}; trying again in ${seconds} s` : 'reconnecting');
+  }
+
+  onRefused(problem) {
+    if (problem.status !== GONE) {
+      this.finish(problem.message);
+      return;
+    }
+    this.finish('deleted');
+    this.lines.textContent = '';
+    this.scroller.replaceChildren(h('p', { class: 'gone' }, `There is no log any more: ${problem.message}. `
+      + 'What the task was, its story and its attempts are kept for longer, and are here.'));
+    this.asText.hidden = true;
   }
 
   finish(says, end = null) {

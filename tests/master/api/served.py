@@ -4,12 +4,10 @@ that controls every byte."""
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import gevent.socket
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client import CollectorRegistry
@@ -41,7 +39,7 @@ def served(app: Any, limits: Limits = Limits(), idle_seconds: float = 60.0) -> I
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
     connections = Pool(2000)
-    server = StreamServer(listener, handle=partial(worker.handle, listener), spawn=connections)
+    server = worker.server_class(listener, spawn=connections)
     server.start()
     try:
         yield Served(listener.getsockname(), connections)

@@ -159,6 +159,15 @@ def test_every_kind_of_refusal_is_recorded(door: Door, status: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("status", "reason"), [(503, "readers"), (413, "body_too_large")])
+def test_what_is_past_a_limit_is_a_refusal_whatever_was_asked(door: Door, status: int, reason: str) -> None:
+    door.serve("/telemetry/stream", Answering(problems.Rejection(status, reason, "so it is")))
+    door.ask("GET", "/telemetry/stream", "ci")
+    one = door.entry()
+    assert (one.action, one.outcome, one.status) == ("stream_telemetry", AuditOutcome.REFUSED, str(status))
+    assert one.detail == f"{reason}: so it is"
+
+
 def test_who_may_not_is_told_from_who_is_not_known(door: Door) -> None:
     door.serve("/api/workers/{worker_id}", Answering(role=Role.ADMIN))
     door.ask("DELETE", "/api/workers/rack-7", "ci")

@@ -10,7 +10,7 @@ from master.audit.entry import AuditOutcome
 from master.audit.reader import AuditQuery
 from master.errors import AuditUnavailable
 from tests.master.audit.given import entry, refusal
-from tests.master.audit.trails import Trail, running_trail, written
+from tests.master.audit.trails import Trail, running_trail, whole_lines, written
 from tests.master.fleet import wait_until
 
 
@@ -44,12 +44,12 @@ def test_equal_refusals_are_told_together_when_the_second_is_over(path: Path) ->
     with running_trail(path) as one:
         for _ in range(100):
             one.trail.record(refusal())
-        wait_until(lambda: len(written(path)) == 2)
+        wait_until(lambda: whole_lines(path) == 2)
         one.trail.record(refusal())
-        wait_until(lambda: len(written(path)) == 3)
+        wait_until(lambda: whole_lines(path) == 3)
         for _ in range(100):
             one.trail.record(entry())
-        wait_until(lambda: len(written(path)) == 103)
+        wait_until(lambda: whole_lines(path) == 103)
     assert [line["repeated"] for line in written(path)[:3]] == [0, 99, 0]
 
 
@@ -59,7 +59,7 @@ def test_what_has_no_room_is_dropped_counted_and_told(path: Path) -> None:
         one.trail.record(entry(target=str(number)))
     assert one.count("entries_dropped", reason="queue_full") == 15
     one.trail.start()
-    wait_until(lambda: len(written(path)) == 11)
+    wait_until(lambda: whole_lines(path) == 11)
     one.trail.record(entry(target="later"))
     one.trail.stop()
     *kept, gap, later = written(path)
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(
         assert "Is a directory" in caplog.text
         path.rmdir()
         one.trail.record(entry(target="again"))
-        wait_until(lambda: len(written(path)) == 2)
+        wait_until(lambda: whole_lines(path) == 2)
     again, gap = written(path)
     assert (again["target"], gap["target"]) == ("again", "3")
     assert "can be written again; 3 entries were lost" in caplog.text

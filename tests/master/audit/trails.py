@@ -47,3 +47,8 @@ def running_trail(path: Path, **options: Any) -> Iterator[Trail]:
 def written(path: Path) -> list[dict[str, Any]]:
     """The entries of a file, which must all be whole."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def whole_lines(path: Path) -> int:
+    """How many there are in a file that is being written."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -69,5 +69,5 @@ def history_of(fleet: Fleet) -> HistoryService:
     """The history of a fleet of which nothing is recorded yet."""
     store = MemoryStore()
     clock = fleet.clock.port.wall
-    recorder = Recorder(store, TIERS, fleet.instruments, 30.0, clock)
+    recorder = Recorder(store, TIERS, fleet.instruments, 30.0, fleet.manager.knows_worker, clock)
     return HistoryService(store, recorder, TIERS, fleet.instruments, fleet.manager.knows_worker, None, clock)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from master.history.points import Points, decode_chunk
-from master.history.recorder import Recorder
+from master.history.recorder import FINISHED_IN_A_ROUND, Recorder
 from master.history.window import Window
 from master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
@@ -20,7 +20,10 @@ class Recording:
     def __init__(self, store: MemoryStore) -> None:
         self.store, self.now = store, float(NOW)
         self.instruments = Instruments()
-        self.recorder = Recorder(store, TIERS, self.instruments, 30.0, lambda: self.now, flush_seconds=0.001)
+        self.left: set[str] = set()
+        self.recorder = Recorder(
+            store, TIERS, self.instruments, 30.0, lambda worker_id: worker_id not in self.left, lambda: self.now, 0.001
+        )
 
     def record(self, time: float, worker_id: str = "rack-7", **reading: Any) -> None:
         self.now = max(self.now, time)
@@ -149,3 +152,52 @@ def test_a_worker_that_is_silent_for_long_is_not_kept_in_memory(recording: Recor
     recording.now += 4 * 3600.0
     wait_until(lambda: not recording.recorder.knows_worker("rack-7"))
     wait_until(lambda: {chunk.step for chunk in store.chunks} == {15, 300})
+
+
+def test_a_worker_that_has_left_is_written_soon_and_not_kept_in_memory(
+    recording: Recording, store: MemoryStore
+) -> None:
+    for second in range(0, 60, 5):
+        recording.record(NOW + second, cpu_usage_percent=float(second))
+        recording.record(NOW + second, "silent", cpu_usage_percent=1.0)
+    recording.left.add("rack-7")
+    recording.now = NOW + 77.0
+    wait_until(lambda: bool(store.chunks))
+    assert [(one.worker_id, one.step, one.points) for one in store.chunks] == [("rack-7", 15, 4)]
+    recording.now = NOW + 302.0
+    wait_until(lambda: not recording.recorder.knows_worker("rack-7"))
+    wait_until(lambda: len(store.chunks) == 2)
+    assert decode_chunk(store.chunks[1].data).times == [NOW]
+    assert recording.recorder.knows_worker("silent")
+
+
+def test_a_worker_that_comes_back_within_a_point_of_the_longer_step_makes_no_second_chunk_of_it(
+    recording: Recording, store: MemoryStore
+) -> None:
+    recording.record(NOW, cpu_usage_percent=10.0)
+    recording.left.add("rack-7")
+    recording.now = NOW + 60.0
+    wait_until(lambda: bool(store.chunks))
+    recording.left.clear()
+    recording.record(NOW + 120, cpu_usage_percent=30.0)
+    recording.record(NOW + 135, cpu_usage_percent=50.0)
+    recording.now = NOW + 4 * 3600.0
+    wait_until(lambda: not recording.recorder.knows_worker("rack-7"))
+    wait_until(lambda: len(store.chunks) == 3)
+    (longer,) = [one for one in store.chunks if one.step == 300]
+    ((begin, mean),) = cpu_of(decode_chunk(longer.data))
+    assert begin == NOW
+    assert mean == pytest.approx(30.0, rel=1e-3)
+
+
+def test_when_a_whole_fleet_leaves_its_chunks_come_a_few_at_a_time(store: MemoryStore) -> None:
+    recording = Recording(store)
+    recording.recorder._recover()
+    for number in range(500):
+        recording.record(NOW, f"worker-{number}", cpu_usage_percent=1.0)
+        recording.left.add(f"worker-{number}")
+    closed = []
+    for _ in range(6):
+        recording.recorder._close_what_is_over(NOW + 20.0)
+        closed.append(len(recording.recorder._outbox._chunks))
+    assert closed == [0, FINISHED_IN_A_ROUND, 2 * FINISHED_IN_A_ROUND, 500, 500, 500]

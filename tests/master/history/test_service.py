@@ -37,9 +37,10 @@ class Reading:
     def __init__(self, tiers: tuple[Tier, ...] = TIERS, prometheus: LongHistory | None = None) -> None:
         self.store, self.instruments = MemoryStore(), Instruments()
         self.known: set[str] = set()
-        self.recorder = Recorder(self.store, tiers, self.instruments, 30.0, lambda: float(NOW), 0.001)
+        knows_worker = self.known.__contains__
+        self.recorder = Recorder(self.store, tiers, self.instruments, 30.0, knows_worker, lambda: float(NOW), 0.001)
         self.service = HistoryService(
-            self.store, self.recorder, tiers, self.instruments, self.known.__contains__, prometheus, lambda: float(NOW)
+            self.store, self.recorder, tiers, self.instruments, knows_worker, prometheus, lambda: float(NOW)
         )
 
     def keep(self, step: int, *timed: tuple[int, float]) -> None:

@@ -133,6 +133,16 @@ def test_a_submit_that_was_given_up_is_never_written(hasty_store: SqlTaskStore, 
     assert hasty_store.submit(of(transitions.submitted("again", TaskSpec("busybox"), NOW)), key) == "again"
 
 
+def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> None:
+    database_url = sqlite_url(tmp_path)
+    with open_store(database_url, write_seconds=PATIENCE_SECONDS) as store:
+        with nothing_can_be_written(database_url):
+            with pytest.raises(StoreUnavailable):
+                submit(store, "given-up")
+            wait_until(lambda: "nothing can be written" in (store.what_is_wrong() or ""))
+        wait_until(lambda: store.what_is_wrong() is None)
+
+
 def test_a_drain_that_was_given_up_leaves_the_one_before(hasty_store: SqlTaskStore, database_url: str) -> None:
     before = Drain("rack-7", "new memory", NOW)
     hasty_store.save_drain("rack-7", before)
@@ -243,7 +253,7 @@ def test_a_connection_that_is_cut_is_no_outage_for_a_reader(postgres: PostgresSe
         with postgres.connect("postgres") as other:
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'fleetpulse' AND pid <> pg_backend_pid()"
+                " WHERE application_name LIKE 'fleetpulse %' AND pid <> pg_backend_pid()"
             )
         assert store.details("t1").task.task_id == "t1"
         submit(store, "t2")

@@ -177,6 +177,8 @@ def test_the_attempts_of_a_worker_come_newest_first(store: SqlTaskStore) -> None
     assert store.worker_attempts("rack-7", 10) == [(attempt, task) for task, attempt in reversed(here)]
     assert len(store.worker_attempts("rack-7", 2)) == 2
     assert store.worker_attempts("rack-9", 10) == []
+    assert [store.assigned_to(task_id, 1) for task_id in ("t0", "t3", "t4")] == ["rack-7", "rack-8", None]
+    assert store.assigned_to("t0", 2**32 - 1) is None
 
 
 def test_what_follows_a_write_may_fail_and_the_store_goes_on(

@@ -200,7 +200,7 @@ def test_reports_about_the_past_are_refused_and_counted(party: Party) -> None:
     assert other.accusations == [
         ("report", f"{task_id}/1", "it is of worker rack-7"),
         ("log", f"{task_id}/1", "it is of worker rack-7"),
-        ("report", "task-none/1", "there is no such task"),
+        ("report", "task-none/1", "there is no such attempt"),
     ]
     assert desk.accusations == [("report", f"{task_id}/2", "there is no such attempt")]
     assert metric(party, "task_reports_foreign_total") == 4

@@ -6,7 +6,7 @@ from gevent.event import Event
 
 from master.telemetry.processing import MOST_RESTING
 from master.telemetry.records import WorkerTelemetry
-from tests.master.fleet import Fleet, heartbeat, settle
+from tests.master.fleet import Fleet, heartbeat, settle, wait_until
 from tests.master.telemetry.greenlets import living_greenlets
 
 NAMES = [f"rack-{number}" for number in range(100)]
@@ -82,3 +82,18 @@ def test_what_comes_after_the_end_is_not_processed(fleet: Fleet) -> None:
     settle()
     assert fleet.manager.get_worker_telemetry("rack-7").counts.received == 1
     assert living_greenlets("telemetry-") == []
+
+
+def test_a_timeout_that_a_callback_leaves_behind_stops_nobody(fleet: Fleet) -> None:
+    left_behind: list[gevent.Timeout] = []
+
+    def callback(worker_id: str, _telemetry: WorkerTelemetry) -> None:
+        if worker_id == "careless":
+            left_behind.append(gevent.Timeout.start_new(0.01))
+
+    fleet.manager.set_update_callback(callback)
+    for _ in range(3):
+        fleet.beat("careless")
+        wait_until(lambda: not left_behind[-1].pending)
+        beat_all(fleet)
+    assert [fleet.manager.get_worker_telemetry(name).counts.received for name in NAMES] == [3] * len(NAMES)
