@@ -1,5 +1,4 @@
-"""The TelemetryManager: the live table of the fleet, with a bounded queue for every worker, and a greenlet while it has
-something to process.
+"""The TelemetryManager: the live table of the fleet, with a greenlet and a bounded queue for every worker.
 
     rpc --process_heartbeat--> [check, renew lease, queue] --> worker's greenlet --> record --> observers --> callback
 
@@ -21,7 +20,6 @@ from master.instruments import Instruments
 from master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
 from master.telemetry.liveness import LeaseTable
 from master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
-from master.telemetry.processing import Processing
 from master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
 from master.telemetry.row import PendingReading, WorkerRow
 from proto import fleetpulse_pb2 as pb
@@ -51,7 +49,6 @@ class TelemetryManager:
         self._remembered = LeaseTable(terms.retention_seconds)
         self._callback: UpdateCallback | None = None
         self._revision = 0
-        self._processing = Processing(self._process_pending)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
         instruments.telemetry.workers.labels("active").set_function(lambda: len(self._leases))
@@ -89,7 +86,7 @@ class TelemetryManager:
             raise UnknownWorker(worker_id)
         self._leases.drop(worker_id)
         self._remembered.drop(worker_id)
-        worker.pending.clear()
+        worker.close(drop_pending=True)
         self._revision += 1
         for observer in self._observers:
             try:
@@ -141,7 +138,6 @@ class TelemetryManager:
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
         if worker.put(PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
             self._instruments.heartbeats_dropped.inc()
-        self._processing.add(worker)
 
     @property
     def update_callback(self) -> UpdateCallback | None:
@@ -193,10 +189,13 @@ class TelemetryManager:
     def shutdown(self, timeout_seconds: float = 2.0) -> None:
         """End every greenlet: queued heartbeats are processed first, what takes longer than the timeout is killed."""
         self._stopping.set()
-        self._processing.close(timeout_seconds)
+        greenlets = [worker.greenlet for worker in self._workers.values() if worker.greenlet is not None]
         if self._checker is not None:
-            self._checker.join(timeout_seconds)
-            self._checker.kill()
+            greenlets.append(self._checker)
+        for worker in self._workers.values():
+            worker.close(drop_pending=False)
+        gevent.joinall(greenlets, timeout=timeout_seconds)
+        gevent.killall([greenlet for greenlet in greenlets if not greenlet.dead], timeout=timeout_seconds)
 
     def check_liveness(self) -> None:
         """Mark the workers whose lease ran out, and forget those that were gone for the retention time."""
@@ -231,6 +230,8 @@ class TelemetryManager:
             revision=self._revision,
         )
         worker = self._workers[worker_id] = WorkerRow(telemetry, self.terms.queue_length)
+        worker.greenlet = gevent.spawn(self._process_pending, worker)
+        worker.greenlet.name = f"telemetry-{worker_id}"
         return worker
 
     def _worker_for(self, heartbeat: pb.Heartbeat) -> WorkerRow:
@@ -262,12 +263,17 @@ class TelemetryManager:
             )
 
     def _process_pending(self, worker: WorkerRow) -> None:
-        """In the worker's greenlet."""
-        while worker.pending:
-            try:
-                self._process(worker, worker.pending.pop(0))
-            except Exception:
-                _LOGGER.exception("worker %s: a heartbeat could not be processed", worker.telemetry.worker_id)
+        """Body of a worker's greenlet."""
+        while True:
+            worker.wake.wait()
+            worker.wake.clear()
+            while worker.pending:
+                try:
+                    self._process(worker, worker.pending.pop(0))
+                except Exception:
+                    _LOGGER.exception("worker %s: a heartbeat could not be processed", worker.telemetry.worker_id)
+            if worker.closed:
+                return
 
     def _process(self, worker: WorkerRow, pending: PendingReading) -> None:
         self._publish(

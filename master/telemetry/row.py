@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import gevent
+from gevent.event import Event
+
 from master.telemetry.records import HeartbeatCounts, Reading, WorkerTelemetry
 
 
@@ -17,20 +20,22 @@ class PendingReading(NamedTuple):
 class WorkerRow:
     """Mutable, and seen by the TelemetryManager alone.
 
-    ``held`` says that the incarnation still has its connection, as far as is known; ``is_due`` that a greenlet has the
-    row, or will have it.
+    ``held`` says that the incarnation still has its connection, as far as is known; ``closed`` that the row left the
+    table and its greenlet shall end.
     """
 
     __slots__ = (
         "_missed",
         "_queue_length",
         "_sequence",
+        "closed",
         "dropped",
+        "greenlet",
         "held",
-        "is_due",
         "pending",
         "received",
         "telemetry",
+        "wake",
     )
 
     def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
@@ -38,8 +43,10 @@ class WorkerRow:
         # Not a deque, which takes 600 bytes when it is empty, as it nearly always is.
         self.pending: list[PendingReading] = []
         self._queue_length = queue_length
+        self.wake = Event()
+        self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
-        self.is_due = False
+        self.closed = False
         self.received = self.dropped = self._missed = 0
         self._sequence = 0
 
@@ -52,13 +59,14 @@ class WorkerRow:
         return HeartbeatCounts(self.received, self.dropped, self._missed)
 
     def put(self, pending: PendingReading) -> bool:
-        """Queue the heartbeat; whether the oldest had to make room."""
+        """Queue the heartbeat and wake the greenlet; whether the oldest had to make room."""
         overflows = len(self.pending) == self._queue_length
         if overflows:
             del self.pending[0]
         self.pending.append(pending)
         self.received += 1
         self.dropped += overflows
+        self.wake.set()
         return overflows
 
     def is_next(self, sequence: int) -> bool:
@@ -80,3 +88,10 @@ class WorkerRow:
         """Another incarnation begins: what the last one left in the queue does not count, nor does its sequence."""
         self.pending.clear()
         self._sequence = 0
+
+    def close(self, *, drop_pending: bool) -> None:
+        """Let the greenlet end, after what is queued unless that is dropped."""
+        if drop_pending:
+            self.pending.clear()
+        self.closed = True
+        self.wake.set()

@@ -1,15 +1,16 @@
 """master.telemetry.manager: registration, processing, queries"""
 
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 
 from master.config import Terms
 from master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
 from master.telemetry.records import Reading, Registration
-from master.telemetry.row import WorkerRow
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
@@ -230,6 +231,9 @@ def test_reading_is_no_change(fleet: Fleet) -> None:
 def test_unregistering_forgets_everything(fleet: Fleet) -> None:
     fleet.beat()
     fleet.beat("rack-8")
+    row = fleet.manager._workers["rack-7"]
+    greenlet, row_gone = row.greenlet, weakref.ref(row.wake)
+    assert greenlet is not None
     fleet.manager.process_heartbeat(heartbeat(load=load(9.0)))
     fleet.manager.unregister_worker("rack-7")
     with pytest.raises(UnknownWorker):
@@ -239,8 +243,10 @@ def test_unregistering_forgets_everything(fleet: Fleet) -> None:
     changes = len(fleet.seen.changes)
     settle()
     assert len(fleet.seen.changes) == changes  # what was queued is not shown any more
+    assert greenlet.dead
+    del row, greenlet
     gc.collect()
-    assert [row.telemetry.worker_id for row in gc.get_objects() if isinstance(row, WorkerRow)] == ["rack-8"]
+    assert row_gone() is None
     fleet.pass_time(60.0)  # its lease does not come back to life
     assert fleet.seen.removed == ["rack-7"]
 
@@ -262,13 +268,16 @@ def test_a_worker_that_was_unregistered_may_come_back_as_if_it_were_new(fleet: F
     assert telemetry.counts == (1, 0, 0)
 
 
-def test_a_thousand_that_come_and_go_leave_no_row(fleet: Fleet) -> None:
+def test_a_thousand_that_come_and_go_leave_no_greenlet_and_no_row(fleet: Fleet) -> None:
     for number in range(1000):
         fleet.manager.process_heartbeat(heartbeat(f"rack-{number}"))
     settle()
-    assert len(fleet.manager._workers) == 1000
+    greenlets = [row.greenlet for row in fleet.manager._workers.values() if row.greenlet is not None]
+    assert len(greenlets) == 1000
     for number in range(1000):
         fleet.manager.unregister_worker(f"rack-{number}")
+    gevent.joinall(greenlets, timeout=5.0, raise_error=True)
+    assert all(greenlet.dead for greenlet in greenlets)
     assert fleet.manager.get_all_worker_telemetry() == {}
     assert len(fleet.manager._leases) == len(fleet.manager._remembered) == 0
     assert fleet.metric("workers", state="active") == 0

@@ -1,7 +1,9 @@
 """master.telemetry.manager: start and end"""
 
+import gc
 import time
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -13,7 +15,12 @@ from master.telemetry.ports import Clock
 from master.telemetry.records import WorkerTelemetry
 from proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, ManualClock, heartbeat, settle, wait_until
-from tests.master.telemetry.greenlets import living_greenlets
+
+
+def living_greenlets(name: str) -> list[str]:
+    gc.collect()
+    greenlets = [item for item in gc.get_objects() if isinstance(item, gevent.Greenlet)]
+    return [greenlet.name for greenlet in greenlets if greenlet.name.startswith(name) and not greenlet.dead]
 
 
 def test_what_is_queued_is_processed_and_every_greenlet_ends(fleet: Fleet) -> None:
@@ -23,7 +30,7 @@ def test_what_is_queued_is_processed_and_every_greenlet_ends(fleet: Fleet) -> No
     fleet.beat("idle")
     for value in (1.0, 2.0, 3.0):
         fleet.manager.process_heartbeat(heartbeat("busy", load=pb.Load(load1=value)))
-    assert living_greenlets("telemetry-") == ["telemetry-liveness", "telemetry-resting"]
+    assert sorted(living_greenlets("telemetry-")) == ["telemetry-busy", "telemetry-idle", "telemetry-liveness"]
     fleet.manager.shutdown()
     assert told == [("idle", None), ("busy", 1.0), ("busy", 2.0), ("busy", 3.0)]
     assert living_greenlets("telemetry-") == []
