@@ -108,6 +108,7 @@ def test_idle_connections_of_everybody_make_room_for_who_asks(processes: Process
     report(attacker)
     assert served["answers"] > 5
     assert master.sample("fleetpulse_http_connections") <= 2000
-    assert len(served["failures"]) <= 0.05 * served["answers"]
+    # A connection that it keeps may be the oldest at the moment when it asks again.
+    assert len(served["failures"]) <= max(1, 0.05 * served["answers"])
     master.close()
     master.assert_nothing_went_wrong()
