@@ -117,7 +117,7 @@ def _grpc() -> list[sdk.Panel]:
               Query(f"sum by (reason) ({rate('fleetpulse_tls_handshakes_failed_total')})", "{{reason}}"),
               limits=alerting("handshakes_failed_rate"), size=THIRD),
         lines(Text("Life of certificates", "The share that is over: of the master's, and of a connected worker's that "
-                   "has the most behind it. Renewed at two thirds; 0 without a CA.", "percentunit"),
+                   "has the most behind it. Renewed at two thirds; empty without a CA.", "percentunit"),
               Query("max by (holder) (fleetpulse_certificate_life_used_ratio)", "{{holder}}"),
               limits=alerting("certificate_used_ratio", "certificate_nearly_expired_ratio"), size=THIRD, most=1),
     ]  # fmt: skip

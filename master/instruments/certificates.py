@@ -41,7 +41,7 @@ class CertificateInstruments:
         self.life_used = Gauge(
             "fleetpulse_certificate_life_used_ratio",
             "Share of its life that the master's certificate has behind it, and the most that one of a connected "
-            "worker has; 0 where there is none.",
+            "worker has; absent where there is none.",
             ["holder"],
             registry=registry,
         )
@@ -49,5 +49,3 @@ class CertificateInstruments:
             self.issued.labels(how)
         for reason in (*REFUSED_REASONS, *LEFT_REASONS):
             self.handshakes_failed.labels(reason)
-        for holder in ("master", "worker"):
-            self.life_used.labels(holder).set(0.0)

@@ -108,8 +108,12 @@ class SessionTable:
         for session in list(self._sessions.values()):
             session.end_if_refused()
         shown = (session.certificate for session in self._sessions.values())
-        used = (admission.life_used_ratio(certificate) for certificate in shown if certificate is not None)
-        self.instruments.certificates.life_used.labels("worker").set(max(used, default=0.0))
+        used = [admission.life_used_ratio(certificate) for certificate in shown if certificate is not None]
+        gauge = self.instruments.certificates.life_used
+        if used:
+            gauge.labels("worker").set(max(used))
+        else:
+            gauge.remove("worker")
 
     def end_all(self) -> None:
         """Let no session in any more, and end those that are open with ``MasterStopping``."""

@@ -370,7 +370,7 @@ def test_a_worker_with_a_certificate_goes_nowhere_without_tls(
 
 def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(shared: TlsMaster) -> None:
     def used(holder: str) -> float:
-        return shared.master.sample("fleetpulse_certificate_life_used_ratio", holder)
+        return shared.master.samples("fleetpulse_certificate_life_used_ratio").get((holder,), 0.0)
 
     assert 0.0 < used("master") < 0.01
     with shared.wire(shared.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as wire:

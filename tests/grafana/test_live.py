@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 RIGHTLY_EMPTY = {
     ("fleetpulse-fleet", "Not as usual"): "what is usual for a worker is known after an hour",
     ("fleetpulse-master", "Failed transactions"): "the store of a healthy master fails at nothing",
+    ("fleetpulse-master", "Life of certificates"): "this master has no CA",
 }
 
 NOT_SIMULATED = {("fleetpulse-worker", "Swap")}
@@ -113,7 +114,7 @@ def test_metrics_and_labels_exist(scene: Scene) -> None:
         for sample in family.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     recorded = recorded_names()
-    joined = {label for own in labels.values() for label in own} | {"instance", "job", "about", "reading"}
+    joined = {label for own in labels.values() for label in own} | {"instance", "job", "about", "reading", "holder"}
     exprs = [target.expr for target in every_target()]
     exprs += [load(uid)["annotations"]["list"][0]["expr"] for uid in UIDS]
     for expr in exprs:

@@ -413,14 +413,16 @@ def test_the_oldest_certificate_of_the_connected_workers_is_shown(fleet: Fleet, 
         secured.end_refused()
         return fleet.metric("certificate_life_used_ratio", holder="worker")
 
-    assert used() == 0.0
-    Line(secured, certificate=CERTIFICATE).register()
+    assert used() is None
+    first = Line(secured, certificate=CERTIFICATE).register()
     assert used() == 0.5
     older = CERTIFICATE._replace(worker_id="rack-8", serial="5e2", not_before=NOW - 240.0)
     line = Line(secured, "rack-8", certificate=older).register()
     assert used() == 0.8
     line.session.close()
     assert used() == 0.5
+    first.session.close()
+    assert used() is None
 
 
 # Two streams of one worker
