@@ -7,6 +7,7 @@ worker left is given to the next one that comes.
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import sub
 
 
 class Columns:
@@ -83,10 +84,17 @@ class _SteadyColumn:
 
     def join(self) -> bytes:
         if self._changed:
-            places = max(len(self._starts) - 1, max(self._changed) + 1)
-            lines = [*map(self._line, range(places))]
-            self._text = b"".join(lines)
-            self._starts = array("Q", accumulate(map(len, lines), initial=0))
+            text, starts = self._text, self._starts
+            starts.extend(starts[-1:] * (max(self._changed) + 2 - len(starts)))
+            lengths = [*map(sub, starts[1:], starts)]
+            pieces: list[bytes] = []
+            done = 0
+            for place, line in sorted(self._changed.items()):
+                pieces += text[done : starts[place]], line
+                done = starts[place + 1]
+                lengths[place] = len(line)
+            self._text = b"".join((*pieces, text[done:]))
+            self._starts = array("Q", accumulate(lengths, initial=0))
             self._changed.clear()
         return self._text
 
