@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 
 from tests.docker_engine import Engine
-from tests.e2e.processes import LOCALHOST, free_port
+from tests.ports import LOCALHOST, free_port
 from tests.tools import require_tool
 
 USERNAME = "robot"

@@ -14,7 +14,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.e2e.processes import LOCALHOST, free_port
+from tests.ports import LOCALHOST, free_port
 from tests.test_ground import ROOT, asked_for, normalised, pins
 
 HASH = "--hash=sha256:" + "0" * 64

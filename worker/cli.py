@@ -2,10 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import platformdirs
@@ -94,6 +95,7 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     **own: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
+    _leave_on_signals()
     _hush_grpc()
     from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.identity import InvalidWorkerId  # noqa: PLC0415
@@ -201,6 +203,7 @@ def simulate_command(
     **plan: object,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
+    _leave_on_signals()
     _hush_grpc()
     from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
     from worker.simulation.run import run_simulation  # noqa: PLC0415
@@ -247,6 +250,16 @@ def _configure_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+
+
+def _leave_on_signals() -> None:
+    """Until there is a session that can say goodbye. As process 1 of a container it would be ended by SIGKILL alone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _hush_grpc() -> None:

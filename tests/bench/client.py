@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tests.bench.processes import HOST, BenchError
+from tests.bench.processes import BenchError
+from tests.ports import LOCALHOST
 
 PLAIN_TEXT = "text/plain;version=0.0.4"
 AS_PROMETHEUS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -45,12 +46,12 @@ class Fetched(NamedTuple):
 def fetch(port: int, path: str, *, accept: str = "*/*", packed: bool = False) -> Answer:
     """GET. Raises ``OSError`` when nobody answers."""
     request = (
-        f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\nAccept: {accept}\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {LOCALHOST}:{port}\r\nConnection: close\r\nAccept: {accept}\r\n"
         f"Accept-Encoding: {'gzip' if packed else 'identity'}\r\n\r\n"
     ).encode()
     started = time.perf_counter()
     parts = []
-    with socket.create_connection((HOST, port), _TIMEOUT_SECONDS) as connection:
+    with socket.create_connection((LOCALHOST, port), _TIMEOUT_SECONDS) as connection:
         connection.sendall(request)
         while part := connection.recv(_RECEIVE_BYTES):
             parts.append(part)

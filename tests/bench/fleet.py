@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench.client import fetch, fetch_json
-from tests.bench.processes import HOST, Child, Command, free_port, running, wait_until
+from tests.bench.processes import Child, Command, running, wait_until
+from tests.ports import LOCALHOST, free_port
 
 INTERVAL_SECONDS = 5.0
 PREFIX = "sim"
@@ -88,7 +89,7 @@ def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iter
 def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: float) -> Iterator[Child]:
     """Simulated workers on their way to the master."""
     command: Command = [
-        Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{HOST}:{master.grpc_port}",
+        Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{LOCALHOST}:{master.grpc_port}",
         "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
     ]  # fmt: skip
     with running("simulator", command, folder) as simulator:
@@ -99,7 +100,7 @@ def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: 
 def running_worker(folder: Path, master: Master, **env: str) -> Iterator[Child]:
     """The worker of this machine, with its real collectors, active in the master's eyes."""
     command: Command = [
-        sys.executable, "-m", "worker", "--master", f"{HOST}:{master.grpc_port}", "--worker-id", "bench",
+        sys.executable, "-m", "worker", "--master", f"{LOCALHOST}:{master.grpc_port}", "--worker-id", "bench",
         "--data-dir", folder / "worker",
     ]  # fmt: skip
     with running("worker", command, folder, env=env) as process:

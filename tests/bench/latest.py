@@ -21,7 +21,7 @@ from prometheus_client import (
 
 from tests.bench.client import percentile
 from tests.bench.exposition import Family, fleet_families
-from tests.bench.processes import HOST
+from tests.ports import LOCALHOST
 
 _BUDGET_SECONDS = 20.0
 _LEAST_RUNS, _MOST_RUNS = 5, 20
@@ -34,7 +34,7 @@ def main() -> None:
     for family in fleet_families(Path(sys.argv[1]).read_text()):
         _hold(family, registry)
     runs = _time_runs(registry)
-    start_http_server(int(sys.argv[2]), addr=HOST, registry=registry)
+    start_http_server(int(sys.argv[2]), addr=LOCALHOST, registry=registry)
     print(json.dumps({"p50_seconds": percentile(runs, 50), "runs": len(runs)}), flush=True)
     threading.Event().wait()
 

@@ -22,7 +22,8 @@ from master.config import LOOPBACK, Address, MasterConfig, StoreConfig
 from master.telemetry.manager import TelemetryManager
 from proto import fleetpulse_pb2 as pb
 from tests.bench.client import percentile
-from tests.bench.processes import HOST, BenchError, free_port
+from tests.bench.processes import BenchError
+from tests.ports import LOCALHOST, free_port
 from worker.simulation.machine import SimulatedMachine
 
 WORKERS = 1_000
@@ -34,7 +35,7 @@ _FLEET_QUERIES = 500
 def main() -> None:
     """Measure and print."""
     data_dir = Path(tempfile.mkdtemp(prefix="fleetpulse-bench-"))
-    master = Master(MasterConfig(StoreConfig(data_dir), grpc=Address(HOST, free_port())))
+    master = Master(MasterConfig(StoreConfig(data_dir), grpc=Address(LOCALHOST, free_port())))
     master.start()
     machines = [
         SimulatedMachine(f"sim-{number:04}", gpu_count=2 if number % 4 == 0 else 0, seed=1, started_at=time.time())

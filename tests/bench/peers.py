@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.bench.client import Answer, fetch, fetch_repeatedly, percentile
 from tests.bench.exposition import fleet_families
-from tests.bench.processes import HOST, ROOT, BenchError, Child, Command, find_tool, free_port, running, wait_until
+from tests.bench.processes import ROOT, BenchError, Child, Command, find_tool, running, wait_until
+from tests.ports import LOCALHOST, free_port
 
 _LATEST_SECONDS = 300.0
 _GATEWAY_SECONDS = 60.0
@@ -78,7 +79,7 @@ def measure_gateway(text: str, folder: Path, fetches: int) -> dict[str, float | 
 def _gateway(folder: Path, kept: Path, *flags: str) -> Iterator[tuple[Child, int]]:
     port = free_port()
     command: Command = [
-        find_tool("prometheus-pushgateway"), f"--web.listen-address={HOST}:{port}", f"--persistence.file={kept}",
+        find_tool("prometheus-pushgateway"), f"--web.listen-address={LOCALHOST}:{port}", f"--persistence.file={kept}",
         *flags,
     ]  # fmt: skip
     with running("pushgateway", command, folder) as process:
@@ -121,7 +122,7 @@ def _cpu_seconds_per_push(process: Child, port: int, groups: Mapping[str, bytes]
 def _push(port: int, groups: Mapping[str, bytes], pushes: int, seconds: float) -> int:
     """Push one group after the other, from the first again after the last; how many until the time was over."""
     deadline = time.monotonic() + seconds
-    connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
+    connection = http.client.HTTPConnection(LOCALHOST, port, timeout=seconds)
     try:
         for done, (worker_id, body) in enumerate(cycle(groups.items())):
             if done >= pushes or (done >= 5 and time.monotonic() > deadline):

@@ -13,7 +13,8 @@ from proto import fleetpulse_pb2 as pb
 from proto import fleetpulse_pb2_grpc as pb_grpc
 from tests.bench.client import fetch, percentile
 from tests.bench.fleet import Fleet
-from tests.bench.processes import HOST, BenchError
+from tests.bench.processes import BenchError
+from tests.ports import LOCALHOST
 
 _WORKER_ID = "bench-probe"
 _PAUSE_SECONDS = 0.04
@@ -22,7 +23,7 @@ _TIMEOUT_SECONDS = 10.0
 
 def measure_probe(fleet: Fleet, probes: int) -> dict[str, float | None]:
     """Beat ``probes`` times, each marked by a number of its own."""
-    with grpc.insecure_channel(f"{HOST}:{fleet.master.grpc_port}") as channel:
+    with grpc.insecure_channel(f"{LOCALHOST}:{fleet.master.grpc_port}") as channel:
         stub = pb_grpc.FleetStub(channel)
         _probe(stub, fleet.master.http_port, 0)  # the first pays for the connection and for the registration
         seconds = [_probe(stub, fleet.master.http_port, number) for number in range(1, probes + 1)]

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FETCHED = ROOT / ".tools" / "bin"
-HOST = "127.0.0.1"
 
 _STOP_SECONDS = 20.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -147,14 +145,6 @@ def wait_until(
         for child in needed:
             child.require_running()
         time.sleep(poll_seconds)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def find_tool(name: str) -> Path:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from tests.bench.client import fetch_repeatedly, percentile
 from tests.bench.fleet import Fleet
-from tests.bench.processes import HOST, BenchError, find_tool, run_json
+from tests.bench.processes import BenchError, find_tool, run_json
+from tests.ports import LOCALHOST
 
 PACED_RATE = 200
 PACED_CONNECTIONS = 16
@@ -66,7 +67,7 @@ def run_wrk(
     listed.write_text("".join(f"{path}\n" for path in paths))
     command: list[str | Path] = [
         find_tool("wrk"), "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "10s",
-        "-s", _SCRIPT, f"http://{HOST}:{port}", "--", listed,
+        "-s", _SCRIPT, f"http://{LOCALHOST}:{port}", "--", listed,
     ]  # fmt: skip
     command += [str(rate)] if rate else []
     saw = run_json("wrk", command, folder, seconds + 30.0)

@@ -20,8 +20,9 @@ from tests.bench.exposition import Scrape, quantile_between
 from tests.bench.figures import PLACING
 from tests.bench.fleet import Fleet, Master, running_master, running_simulator, running_worker
 from tests.bench.history import fill_history
-from tests.bench.processes import HOST, BenchError, wait_until
+from tests.bench.processes import BenchError, wait_until
 from tests.docker_engine import Engine, own_engine
+from tests.ports import LOCALHOST
 
 _CLIENTS = 8
 _PATIENCE_SECONDS = 120.0
@@ -47,7 +48,7 @@ class Door:
     """One kept-alive connection to a master, for tasks."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=60.0)
+        self._connection = http.client.HTTPConnection(LOCALHOST, port, timeout=60.0)
 
     def submit(self, **body: Any) -> str:
         """The id of a new task. Raises ``BenchError``."""

@@ -15,7 +15,8 @@ from tests.chaos.plan import HEARTBEAT_SECONDS, TIMEOUT_SECONDS
 from tests.chaos.proxy import Link, Network
 from tests.chaos.waiting import within
 from tests.e2e.masters import started_master
-from tests.e2e.processes import LOCALHOST, Processes, Started
+from tests.e2e.processes import Processes, Started
+from tests.ports import LOCALHOST
 
 TERMS = ("--heartbeat-interval", f"{HEARTBEAT_SECONDS}s", "--inactivity-timeout", f"{TIMEOUT_SECONDS}s")
 RECOVERY_SECONDS = 30.0

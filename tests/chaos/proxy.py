@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
-from tests.e2e.processes import LOCALHOST
+from tests.ports import LOCALHOST
 
 _CHUNK_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)

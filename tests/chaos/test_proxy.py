@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.proxy import Link, Network
-from tests.e2e.processes import LOCALHOST, free_port
+from tests.ports import LOCALHOST, free_port
 
 PATIENCE_SECONDS = 5.0
 SILENCE_SECONDS = 0.1

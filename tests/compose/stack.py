@@ -13,8 +13,8 @@ from docker.models.containers import Container
 
 from tests.compose.images import ALERTMANAGER_IMAGE, PROMETHEUS_IMAGE, PYTHON_IMAGE
 from tests.docker_engine import Engine
-from tests.e2e.processes import LOCALHOST, free_port
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 from tests.tools import ROOT, require_tool
 
 PROJECT = "fleetpulse-test"

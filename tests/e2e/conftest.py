@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
+from tests.e2e.tls import TlsMaster
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,3 +53,19 @@ def shared_master(shared_processes: Processes) -> Iterator[Master]:
     yield master
     master.close()
     master.assert_nothing_went_wrong()
+
+
+@pytest.fixture
+def tls(processes: Processes) -> Iterator[TlsMaster]:
+    """A master with a CA for one test."""
+    tls = TlsMaster(processes)
+    yield tls
+    tls.close()
+
+
+@pytest.fixture(scope="module")
+def shared_tls(shared_processes: Processes) -> Iterator[TlsMaster]:
+    """A master with a CA for the tests of a module, which leave it as they found it."""
+    tls = TlsMaster(shared_processes)
+    yield tls
+    tls.close()

@@ -11,8 +11,9 @@ import psutil
 
 from tests.e2e import counted_master
 from tests.e2e.masters import Door, Master
-from tests.e2e.processes import LOCALHOST, Processes, Started, free_port
+from tests.e2e.processes import Processes, Started
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 
 OBJECTS_AT_WILL = 100
 """By how much the number of objects moves from one moment to the next; what a fleet leaves behind is more."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-from tests.e2e.processes import LOCALHOST
+from tests.ports import LOCALHOST
 
 PATH = "/telemetry/stream"
 _LARGE = 256 * 1024

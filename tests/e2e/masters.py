@@ -8,8 +8,9 @@ import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 
 FAST_TERMS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "2s")
 FAST_INTERVAL_SECONDS = 0.5

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,9 @@ from typing import NamedTuple
 
 import psutil
 
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import PATIENCE_SECONDS, eventually
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
-LOCALHOST = "127.0.0.1"
 
 _SETTINGS = (
     "HTTP_PORT",
@@ -30,24 +28,6 @@ _SETTINGS = (
     "GUNICORN_CMD_ARGS",
 )
 _LOG_CHARACTERS = 6_000
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
-
-
-def nobody_listens(*ports: int) -> bool:
-    """Whether nothing on 127.0.0.1 accepts connections on them. A process that ended may take a moment to let go."""
-    for port in ports:
-        with socket.socket() as probe:
-            if probe.connect_ex((LOCALHOST, port)) == 0:
-                return False
-    return True
 
 
 class Ended(NamedTuple):
@@ -101,6 +81,11 @@ class Started:
             return children
         return []
 
+    def peer_ports(self) -> set[int]:
+        """The ports of whom it is connected to over TCP."""
+        connections = self._handle.net_connections("tcp")
+        return {connection.raddr.port for connection in connections if connection.status == psutil.CONN_ESTABLISHED}
+
     def left(self) -> list[psutil.Process]:
         """Those of its processes, seen at some time by ``children``, that still run."""
         return [process for process in self._family if _runs(process)]
@@ -115,7 +100,7 @@ class Started:
         self.children()
         os.killpg(self.pid, signal.SIGINT)
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
         """The exit code; ``AssertionError`` if it does not end in time."""
         try:
             return self._popen.wait(timeout)

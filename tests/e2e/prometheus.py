@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import requests
 
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 from tests.tools import require_tool
 
 _CONFIG = """

@@ -7,7 +7,7 @@ import ssl
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tests.e2e.processes import LOCALHOST
+from tests.ports import LOCALHOST
 
 PATIENCE_SECONDS = 30.0
 PROBLEM = "application/problem+json"

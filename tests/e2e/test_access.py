@@ -11,8 +11,9 @@ import requests
 import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Ended, Processes, Started
+from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
 

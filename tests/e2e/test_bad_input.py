@@ -16,9 +16,10 @@ from proto import fleetpulse_pb2 as pb
 from proto.rules import MAX_MESSAGE_BYTES, WORKER_ID_RULE
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import Master
-from tests.e2e.processes import LOCALHOST, Processes
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Wire, a_heartbeat, new_worker_id
+from tests.ports import LOCALHOST
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.e2e

@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, Master
-from tests.e2e.processes import FLEETPULSE, Ended, Processes, free_port, nobody_listens
+from tests.e2e.processes import FLEETPULSE, Ended, Processes
 from tests.e2e.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
 from tests.e2e.waiting import eventually
+from tests.ports import free_port, nobody_listens
 
 pytestmark = pytest.mark.e2e
 

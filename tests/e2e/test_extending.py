@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, Master, started_master
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 from tests.tools import ROOT
 
 pytestmark = pytest.mark.e2e

@@ -12,10 +12,11 @@ import pytest
 
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire
+from tests.ports import LOCALHOST, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

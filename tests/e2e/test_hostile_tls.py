@@ -11,9 +11,10 @@ import pytest
 import trustme
 
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master
-from tests.e2e.processes import LOCALHOST, Processes
+from tests.e2e.processes import Processes
 from tests.e2e.raw import PATIENCE_SECONDS, Raw
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,11 @@ import pytest
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import FAST_TERMS, Master, started_master
-from tests.e2e.processes import LOCALHOST, Processes
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Wire, a_heartbeat
 from tests.hostile.attacks import room_for
+from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
 

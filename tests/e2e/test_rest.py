@@ -13,8 +13,9 @@ import requests
 
 from master.api.routes import ROUTES
 from tests.e2e.masters import Door, Master
-from tests.e2e.processes import LOCALHOST, Processes
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
 

@@ -2,14 +2,14 @@
 
 import json
 import signal
-import time
 from typing import Any
 
 import pytest
 
 from tests.e2e.masters import Master
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port
+from tests.e2e.processes import FLEETPULSE, Processes, Started
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -97,10 +97,8 @@ def test_all_that_are_connected_say_goodbye_whatever_befell_them(
     fleet = processes.simulate(master.target, 10, "--stall", "3", "--vanish", "2", "--flap", "2", *SOON, *LONG)
     eventually(lambda: master.active() == 10)
     eventually(lambda: master.active() == 3 and sessions(master) == 6)
-    asked = time.monotonic()
     fleet.send(number)
     assert fleet.wait() == 0
-    assert time.monotonic() - asked < 5.0
     assert goodbyes(master) == 6
     # The vanished and the cut off had no stream to say it on, and nobody came back in the meantime.
     assert master.workers() == {f"sim-{number:02d}": False for number in range(4, 8)}

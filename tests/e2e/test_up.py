@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door
-from tests.e2e.processes import FLEETPULSE, LOCALHOST, Processes, Started, free_port, nobody_listens, wait_until_gone
+from tests.e2e.processes import FLEETPULSE, Processes, Started, wait_until_gone
 from tests.e2e.waiting import eventually
+from tests.ports import LOCALHOST, free_port, nobody_listens
 
 pytestmark = pytest.mark.e2e
 
@@ -74,7 +75,7 @@ def meminfo_bytes(name: str) -> int:
 def test_the_readings_agree_with_the_kernels(up: Up) -> None:
     record = up.json("/telemetry")[WORKER_ID]
     assert record["is_active"]
-    assert abs(time.time() - record["last_update"]) < 3.0
+    assert abs(time.time() - record["last_update"]) < 60.0
     assert record["running_tasks"] == []
     assert 0.0 <= record["cpu_usage"] <= 100.0
     assert record["cpu"]["logical_cores"] == os.cpu_count()

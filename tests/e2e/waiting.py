@@ -9,9 +9,11 @@ import requests
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 30.0
+"""Far more than what must happen takes, so that a busy machine is no failure."""
 
 
-def eventually(condition: Callable[[], Answer], timeout: float = 10.0) -> Answer:
+def eventually(condition: Callable[[], Answer], timeout: float = PATIENCE_SECONDS) -> Answer:
     """The first true answer of ``condition``, which is asked until then; ``AssertionError`` after ``timeout`` seconds.
 
     An HTTP server that cannot be reached is an answer that is not true yet.

@@ -8,9 +8,10 @@ import requests
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_TERMS, Master, started_master
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, a_heartbeat
+from tests.ports import LOCALHOST, free_port
 from tests.tools import ROOT, require_tool
 
 WORKERS = 24

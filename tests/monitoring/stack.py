@@ -11,10 +11,11 @@ from typing import Any
 
 import requests
 
-from tests.e2e.processes import LOCALHOST, Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.waiting import eventually
 from tests.monitoring.rules import MONITORING, RULES
+from tests.ports import LOCALHOST, free_port
 from tests.tools import require_tool
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from proto import fleetpulse_pb2 as pb
 from tests.e2e.masters import FAST_TERMS, started_master
-from tests.e2e.processes import Processes, free_port
+from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, a_heartbeat
 from tests.monitoring.stack import ShippedAlertmanager, ShippedPrometheus, webhook
+from tests.ports import free_port
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.e2e

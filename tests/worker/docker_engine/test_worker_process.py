@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from worker.tasks.executor import Executor
 
 pytestmark = pytest.mark.e2e
 
-STOP_SECONDS = 2.0
 
 # The SDK leaves a socket that could not be connected to the garbage collector; here the engine goes at any moment.
 engine_goes = pytest.mark.filterwarnings(
@@ -50,12 +48,10 @@ class Worker:
         assert self.process.poll() is not None
         self.process = self._started()
 
-    def end(self, number: signal.Signals) -> float:
-        """Send it a signal that ends it; how long that took."""
-        asked = time.monotonic()
+    def end(self, number: signal.Signals) -> None:
+        """Send it a signal that ends it."""
         self.process.send_signal(number)
         self.process.wait(20.0)
-        return time.monotonic() - asked
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -125,7 +121,7 @@ def test_a_worker_that_is_stopped_leaves_its_container_to_the_next(
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
             key = await master.start(docker_engine.image, "sleep", "1000")
             await master.comes_to(key, "running")
-            assert await asyncio.to_thread(worker.end, signal.SIGTERM) < STOP_SECONDS
+            await asyncio.to_thread(worker.end, signal.SIGTERM)
             (container,) = docker_engine.containers(worker_id)
             assert container.status == "running"
             assert master.phases(key) == ["preparing", "running"]

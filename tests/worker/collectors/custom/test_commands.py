@@ -123,10 +123,12 @@ def failure(collector: CommandCollector) -> str | None:
     return None
 
 
-def test_the_last_run_is_what_is_said(collector_of: CollectorOf) -> None:
-    collector = collector_of("printf", "x 7\n")
+def test_the_last_run_is_what_is_said(collector_of: CollectorOf, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "said")
+    collector = collector_of("cat", str(tmp_path / "said"))
     assert collector.name == "command:raid"
-    assert values(collector) == []
+    assert values(collector) == []  # it waits for somebody who writes
+    (tmp_path / "said").write_text("x 7\n")
     eventually(lambda: values(collector) == [7.0])
 
 

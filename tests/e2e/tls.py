@@ -1,0 +1,123 @@
+"""A master that wants certificates, and the workers that have them."""
+
+import itertools
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from proto import fleetpulse_pb2 as pb
+from tests.certificates import joined, new_authority, shown
+from tests.e2e.masters import FAST_TERMS, READY_SECONDS, started_master
+from tests.e2e.processes import FLEETPULSE, Processes, Started
+from tests.e2e.waiting import eventually
+from tests.e2e.wire import Refusal, Stream, Wire, a_heartbeat
+from tests.ports import LOCALHOST, free_port
+from worker.credentials.bundle import Bundle, read_bundle
+
+QUIET = ("--no-tasks", "--no-plugins")
+
+ids = map("by-hand-{}".format, itertools.count(1))
+"""Of workers that tests speak for."""
+
+
+class TlsMaster:
+    """A master with a CA, and what an administrator of it does."""
+
+    def __init__(self, processes: Processes, *flags: str, host: str = LOCALHOST) -> None:
+        self.processes = processes
+        self.data_dir = processes.folder / "data"
+        self.authority = new_authority(self.data_dir)
+        self.join_port = free_port()
+        flags = (*FAST_TERMS, "--join-port", f"{host}:{self.join_port}", *flags)
+        self.master = started_master(processes, *flags)
+        self._flags = flags
+        self._again = 0
+
+    @property
+    def target(self) -> str:
+        return self.master.target
+
+    def token(self, worker_id: str | None = None, lifetime: float = 60.0, uses: int = 1) -> str:
+        return self.authority.new_join_token(lifetime, worker_id, uses)
+
+    def worker(self, worker_id: str, token: str | None = None, *flags: str) -> Started:
+        """A worker with a data directory of its own."""
+        env = {"FLEETPULSE_DATA_DIR": str(self.folder(worker_id)), "FLEETPULSE_WORKER_ID": worker_id}
+        if token is not None:
+            env["FLEETPULSE_JOIN_TOKEN"] = token
+        address = ("--join-address", f"{LOCALHOST}:{self.join_port}")
+        return self.processes.worker(self.target, *address, *QUIET, *flags, name=worker_id, **env)
+
+    def folder(self, worker_id: str) -> Path:
+        return self.processes.folder / f"data-{worker_id}"
+
+    def bundle(self, worker_id: str) -> Bundle:
+        """What the worker keeps."""
+        bundle = read_bundle(self.folder(worker_id) / "tls.pem")
+        assert bundle is not None
+        return bundle
+
+    def joined(self, worker_id: str, lifetime: float = 3600.0, age: float = 0.0) -> Bundle:
+        """What a worker that a test speaks for has."""
+        return joined(self.data_dir, worker_id, lifetime, age)
+
+    def wire(self, bundle: Bundle) -> Wire:
+        return Wire(self.target, shown(bundle))
+
+    def ca(self, *words: str) -> str:
+        """Run ``fleetpulse ca``, as an administrator does; what it says on stdout."""
+        ended = self.processes.run(FLEETPULSE, "ca", *words)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    def is_active(self, worker_id: str) -> bool:
+        return self.master.workers().get(worker_id, False)
+
+    def refused(self, what: str, reason: str) -> float:
+        return self.master.sample(f"fleetpulse_{what}_total", reason)
+
+    def audited(self, action: str) -> list[dict[str, Any]]:
+        """The entries of the trail, the newest first."""
+        entries: list[dict[str, Any]] = self.master.json(f"/api/audit?action={action}")
+        return entries
+
+    def restart(self) -> None:
+        """The same master on the same ports, after the old one has ended."""
+        self.master.process.send(signal.SIGTERM)
+        self.master.process.wait()
+        self.master.process = self.processes.start(
+            "master", sys.executable, "-m", "master", *self.master.port_flags, *self._flags
+        )
+        eventually(self.master.is_healthy, READY_SECONDS)
+
+    def close(self) -> None:
+        self.master.close()
+        self.master.assert_nothing_went_wrong()
+
+
+def registered(wire: Wire, worker_id: str) -> Stream:
+    """A stream on which a worker that could run tasks has registered, and beats once."""
+    stream = wire.stream()
+    register = pb.Register(
+        worker_id=worker_id,
+        incarnation_id="one",
+        capacity=pb.Capacity(cpu_cores=4, memory_bytes=8 << 30),
+        task_support=pb.TaskSupport(available=True),
+    )
+    stream.send(pb.WorkerMessage(register=register))
+    assert next(stream._call).WhichOneof("message") == "registered"
+    stream.beat(a_heartbeat(worker_id))
+    return stream
+
+
+def has_registered(worker: Started) -> bool:
+    return "registered at" in worker.err
+
+
+def refusal(wire: Wire, worker_id: str) -> Refusal:
+    """How a master answers who wants to register."""
+    with wire:
+        stream = wire.stream()
+        stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
+        return stream.refusal()
