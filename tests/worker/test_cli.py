@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from worker.own_flags import commands_environment
 
 
 @pytest.fixture(autouse=True)
-def root_logger() -> Iterator[None]:
-    """The commands set logging up for a process of their own."""
+def as_before() -> Iterator[None]:
+    """The commands set logging and signals up for a process of their own."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
 
 
 def invoked(command: click.Command, *words: str, **env: str) -> Result:
