@@ -52,7 +52,7 @@ class Outgoing(Protocol):
 class TaskDesk(Protocol):
     """What the streams need of the task service; ``tasks.workers.WorkerDesk`` is one."""
 
-    def register(self, register: pb.Register) -> Sequence[pb.KeptAttempt]: ...
+    def register(self, register: pb.Register, link: WorkerLink) -> Sequence[pb.KeptAttempt]: ...
 
     def registered(self, worker_id: str, link: WorkerLink) -> None: ...
 
@@ -215,7 +215,7 @@ class Session:
         self.worker_id, self._registration = worker_id, registration
         action = "take_over" if self._table.enter(self) else "register"
         self._tell(action, detail=f"incarnation {registration.incarnation_id}")
-        kept = self._table.desk.register(first.register)
+        kept = self._table.desk.register(first.register, self)
         self.send(pb.MasterMessage(registered=_registered(self._table.manager.terms, kept)))
         self._table.desk.registered(worker_id, self)
 

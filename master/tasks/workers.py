@@ -60,10 +60,11 @@ class WorkerDesk:
 
     # From the streams
 
-    def register(self, register: pb.Register) -> Sequence[pb.KeptAttempt]:
+    def register(self, register: pb.Register, link: WorkerLink) -> Sequence[pb.KeptAttempt]:
         """A worker is on the line: which of the attempts that it holds are still its own.
 
-        What it was told to run and does not hold is lost. Raises ``InvalidMessage``, and has changed nothing then.
+        What it was told to run and does not hold is lost; what was never its own it is accused of on the ``link``, on
+        which nothing is sent yet. Raises ``InvalidMessage``, and has changed nothing then.
         """
         held = held_from(register)
         worker_id, ledger = register.worker_id, self._ledger
@@ -77,8 +78,10 @@ class WorkerDesk:
             # Not to be forgotten before it is durable; the worker says it again.
             if (settling_bytes := ledger.settling_log_bytes(worker_id, key)) is not None:
                 kept[key] = settling_bytes
-        if len(kept) < len(held):
-            _LOGGER.info("worker %s: ends %d attempts that are not its own", worker_id, len(held) - len(kept))
+        if others := held - kept.keys():
+            _LOGGER.info("worker %s: ends %d attempts that are not its own", worker_id, len(others))
+            for key in sorted(others):
+                self._judge(Claim(worker_id, key, "hold", link))
         return [kept_attempt(key, log_bytes) for key, log_bytes in kept.items()]
 
     def registered(self, worker_id: str, link: WorkerLink) -> None:

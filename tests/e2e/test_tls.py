@@ -89,7 +89,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMa
         assert start.id.task_id == task_id
         before = shared_tls.master.sample("fleetpulse_task_reports_stale_total")
         foreign = shared_tls.master.sample("fleetpulse_task_reports_foreign_total")
-        intruder = registered(other_wire, other.worker_id)
+        intruder = registered(other_wire, other.worker_id, start.id)
         update = pb.TaskUpdate(id=start.id, update_number=1, phase=pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
         intruder.send(pb.WorkerMessage(task_update=update))
         intruder.send(pb.WorkerMessage(log_chunk=pb.LogChunk(id=start.id, offset_bytes=0, data=b"forged")))
@@ -101,10 +101,11 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMa
         made_up = pb.TaskUpdate(id=pb.AttemptId(task_id="task-none", attempt=1), update_number=2, phase=update.phase)
         intruder.send(pb.WorkerMessage(task_update=made_up))
         assert next(intruder._call).ack.stale
-        eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 3)
-        eventually(lambda: len(told_of(shared_tls, other.worker_id)) == 3)
+        eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
+        eventually(lambda: len(told_of(shared_tls, other.worker_id)) == 4)
         assert sorted(told_of(shared_tls, other.worker_id)) == sorted(
             [
+                ("hold", f"{task_id}/1", f"it is of worker {own.worker_id}"),
                 ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
                 ("log", f"{task_id}/1", f"it is of worker {own.worker_id}"),
                 ("report", "task-none/1", "there is no such attempt"),
@@ -118,7 +119,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMa
         assert next(stream._call).ack.stale
         eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_stale_total") == before + 4)
         intruder.send(pb.WorkerMessage(task_update=made_up))
-        eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
+        eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 5)
         assert told_of(shared_tls, own.worker_id) == []
 
 

@@ -96,7 +96,7 @@ class TlsMaster:
         self.master.assert_nothing_went_wrong()
 
 
-def registered(wire: Wire, worker_id: str) -> Stream:
+def registered(wire: Wire, worker_id: str, *held: pb.AttemptId) -> Stream:
     """A stream on which a worker that could run tasks has registered, and beats once."""
     stream = wire.stream()
     register = pb.Register(
@@ -104,6 +104,7 @@ def registered(wire: Wire, worker_id: str) -> Stream:
         incarnation_id="one",
         capacity=pb.Capacity(cpu_cores=4, memory_bytes=8 << 30),
         task_support=pb.TaskSupport(available=True),
+        attempts_held=held,
     )
     stream.send(pb.WorkerMessage(register=register))
     assert next(stream._call).WhichOneof("message") == "registered"

@@ -47,7 +47,7 @@ class FakeDesk:
         self.links: dict[str, WorkerLink] = {}
         self.said: list[tuple[str, pb.TaskUpdate | pb.LogChunk]] = []
 
-    def register(self, register: pb.Register) -> list[pb.KeptAttempt]:
+    def register(self, register: pb.Register, _link: WorkerLink) -> list[pb.KeptAttempt]:
         assert register.worker_id not in self.links, "the older link is let go of first"
         return [pb.KeptAttempt(id=held, log_received_bytes=7) for held in register.attempts_held]
 

@@ -72,7 +72,7 @@ class Desk:
         register.attempts_unknown = attempts_unknown
         self.sent.clear()
         self._party.fleet.manager.register_worker(self.worker_id, registration_from(register))
-        self.kept = list(self._party.tasks.workers.register(register))
+        self.kept = list(self._party.tasks.workers.register(register, self))
         self._party.tasks.workers.registered(self.worker_id, self)
 
     def hang_up(self) -> None:

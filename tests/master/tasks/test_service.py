@@ -240,6 +240,24 @@ def test_a_worker_ends_what_is_not_its_own(party: Party) -> None:
     assert [(kept.id.task_id, kept.id.attempt) for kept in desk.kept] == [(task_id, 1)]
 
 
+def test_a_worker_that_holds_what_was_never_its_own_is_accused_of_it(party: Party) -> None:
+    desk, other = party.worker(), party.worker("rack-8")
+    task_id = party.placed(desk)
+    past = party.placed(desk)
+    desk.run(past)
+    desk.wait_for_ack(desk.report(past, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0))
+    desk.register((task_id, 1), (past, 1))
+    other.register((task_id, 1), ("task-unknown", 1))
+    wait_until(lambda: len(other.accusations) == 2)
+    assert sorted(other.accusations) == sorted(
+        [
+            ("hold", f"{task_id}/1", "it is of worker rack-7"),
+            ("hold", "task-unknown/1", "there is no such attempt"),
+        ]
+    )
+    assert desk.accusations == []
+
+
 def test_an_end_that_is_not_durable_yet_is_not_forgotten(party: Party) -> None:
     desk = party.worker()
     task_id = party.placed(desk)
