@@ -27,11 +27,6 @@ class CertificateInstruments:
             ["reason"],
             registry=registry,
         )
-        self.server_expiry = Gauge(
-            "fleetpulse_server_certificate_expiry_timestamp_seconds",
-            "When the certificate that the master shows to workers expires; 0 where it needs none.",
-            registry=registry,
-        )
         self.handshakes_failed = Counter(
             "fleetpulse_tls_handshakes_failed_total",
             "TLS handshakes on the gRPC ports that failed, by reason.",
@@ -42,6 +37,13 @@ class CertificateInstruments:
             "fleetpulse_certificate_life_used_ratio",
             "Share of its life that the master's certificate has behind it, and the most that one of a connected "
             "worker has; absent where there is none.",
+            ["holder"],
+            registry=registry,
+        )
+        self.expiry = Gauge(
+            "fleetpulse_certificate_expiry_timestamp_seconds",
+            "When the master's certificate expires, and the first of those of the connected workers; absent where there "
+            "is none.",
             ["holder"],
             registry=registry,
         )

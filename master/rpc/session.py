@@ -107,13 +107,14 @@ class SessionTable:
             return
         for session in list(self._sessions.values()):
             session.end_if_refused()
-        shown = (session.certificate for session in self._sessions.values())
-        used = [admission.life_used_ratio(certificate) for certificate in shown if certificate is not None]
-        gauge = self.instruments.certificates.life_used
-        if used:
-            gauge.labels("worker").set(max(used))
+        shown = [session.certificate for session in self._sessions.values() if session.certificate is not None]
+        instruments = self.instruments.certificates
+        if shown:
+            instruments.life_used.labels("worker").set(max(map(admission.life_used_ratio, shown)))
+            instruments.expiry.labels("worker").set(min(certificate.not_after for certificate in shown))
         else:
-            gauge.remove("worker")
+            instruments.life_used.remove("worker")
+            instruments.expiry.remove("worker")
 
     def end_all(self) -> None:
         """Let no session in any more, and end those that are open with ``MasterStopping``."""

@@ -89,7 +89,7 @@ class Watch:
         self._shown = shown
         self._end_refused = end_refused
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        instruments.certificates.server_expiry.set_function(lambda: shown.expires_at)
+        instruments.certificates.expiry.labels("master").set_function(lambda: shown.expires_at)
         instruments.certificates.life_used.labels("master").set_function(shown.life_used_ratio)
 
     def start(self) -> None:

@@ -176,13 +176,13 @@ def test_certificates_are_renewed_without_a_restart(processes: Processes) -> Non
     worker = tls.worker("rack-7", tls.token())
     eventually(lambda: tls.is_active("rack-7"))
     first, master_first = tls.bundle("rack-7"), shown_serial(tls.join_port)
-    master_expiry = tls.master.sample("fleetpulse_server_certificate_expiry_timestamp_seconds")
+    master_expiry = tls.master.sample("fleetpulse_certificate_expiry_timestamp_seconds", "master")
     # The second one is asked for with the first, when that which it joined with has expired.
     eventually(lambda: tls.master.sample("fleetpulse_certificates_issued_total", "renew") >= 2, 40.0)
     eventually(lambda: tls.bundle("rack-7").not_after >= first.not_after + 8.0)
     assert tls.bundle("rack-7").key_pem != first.key_pem
     assert shown_serial(tls.join_port) != master_first
-    assert tls.master.sample("fleetpulse_server_certificate_expiry_timestamp_seconds") > master_expiry
+    assert tls.master.sample("fleetpulse_certificate_expiry_timestamp_seconds", "master") > master_expiry
     eventually(lambda: worker.err.count("registered at") >= 3)
     assert "no stream to the master" not in worker.err
     assert worker.is_running

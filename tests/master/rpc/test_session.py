@@ -409,20 +409,21 @@ def test_a_session_ends_when_its_certificate_is_revoked(
 
 
 def test_the_oldest_certificate_of_the_connected_workers_is_shown(fleet: Fleet, secured: SessionTable) -> None:
-    def used() -> float | None:
+    def shown() -> tuple[float | None, float | None]:
         secured.end_refused()
-        return fleet.metric("certificate_life_used_ratio", holder="worker")
+        used = fleet.metric("certificate_life_used_ratio", holder="worker")
+        return used, fleet.metric("certificate_expiry_timestamp_seconds", holder="worker")
 
-    assert used() is None
+    assert shown() == (None, None)
     first = Line(secured, certificate=CERTIFICATE).register()
-    assert used() == 0.5
-    older = CERTIFICATE._replace(worker_id="rack-8", serial="5e2", not_before=NOW - 240.0)
+    assert shown() == (0.5, NOW + 60.0)
+    older = CERTIFICATE._replace(worker_id="rack-8", serial="5e2", not_before=NOW - 200.0, not_after=NOW + 50.0)
     line = Line(secured, "rack-8", certificate=older).register()
-    assert used() == 0.8
+    assert shown() == (0.8, NOW + 50.0)
     line.session.close()
-    assert used() == 0.5
+    assert shown() == (0.5, NOW + 60.0)
     first.session.close()
-    assert used() is None
+    assert shown() == (None, None)
 
 
 # Two streams of one worker
