@@ -12,6 +12,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from master.console.answers import check, no_master, payload, unreachable
+from master.console.credentials import Token, no_token
 from master.console.errors import UnknownId
 
 CONNECT_SECONDS = 5.0
@@ -36,7 +37,7 @@ class MasterClient:
     For one thread at a time, but for ``interrupt``.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: Token = no_token) -> None:
         """``url`` without a slash at its end."""
         self.url = url
         self._token = token
@@ -164,12 +165,12 @@ class MasterClient:
 class _Bearer(AuthBase):
     """Sends the token; without one nothing, for requests would look into ~/.netrc."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: Token) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token:
-            request.headers["Authorization"] = f"Bearer {self._token}"
+        if token := self._token():
+            request.headers["Authorization"] = f"Bearer {token}"
         return request
 
 

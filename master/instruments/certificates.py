@@ -42,8 +42,8 @@ class CertificateInstruments:
         )
         self.expiry = Gauge(
             "fleetpulse_certificate_expiry_timestamp_seconds",
-            "When the master's certificate expires, and the first of those of the connected workers; absent where there "
-            "is none.",
+            "When the master's certificate expires, and the first of those of connected workers; absent where there is "
+            "none.",
             ["holder"],
             registry=registry,
         )

@@ -65,10 +65,11 @@ def test_a_request_that_is_answered_by_silence_was_sent(master: FakeMaster, clie
 
 def test_the_token_goes_along_and_netrc_does_not(master: FakeMaster, tmp_path: Path) -> None:
     master.get("/x", {})
-    for token in ("secret", None):
-        client = MasterClient(master.url, token)
+    tokens = iter(("secret", None))
+    client = MasterClient(master.url, lambda: next(tokens))
+    for _ in range(2):
         client.get("/x")
-        client.close()
+    client.close()
     with_token, without = master.requests
     assert with_token.headers["Authorization"] == "Bearer secret"
     assert "Authorization" not in without.headers
