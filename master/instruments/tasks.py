@@ -46,7 +46,7 @@ class TaskInstruments:
         )
         self.reports_foreign = Counter(
             "fleetpulse_task_reports_foreign_total",
-            "Of the stale ones those about attempts that were never the worker's; the audit trail has them.",
+            "Reports, logs and claims to hold an attempt that was never the worker's; the audit trail has them.",
             registry=registry,
         )
         self.rescheduling_held = Gauge(
