@@ -213,7 +213,7 @@ def page() -> str:
             "\n## Of each worker\n\n", metrics_table(workers), OWN_METRICS,
             "\n## Of the master\n\n", metrics_table(ours),
             "\n## Of the master's process\n\n",
-            "These come from Prometheus' Python client; those that begin with `process_` are there on Linux only.\n\n",
+            "As every client of Prometheus names them.\n\n",
             metrics_table(process),
         ]
     )  # fmt: skip

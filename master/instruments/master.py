@@ -3,7 +3,7 @@
 The telemetry of the workers is not here: that follows the live table (``metrics.exposition``).
 """
 
-from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 
 from master.instruments.audit import AuditInstruments
@@ -11,11 +11,15 @@ from master.instruments.certificates import CertificateInstruments
 from master.instruments.exposition import ExpositionInstruments
 from master.instruments.history import HistoryInstruments
 from master.instruments.http import HttpInstruments
+from master.instruments.process import ProcessMetrics
 from master.instruments.rpc import RpcInstruments
 from master.instruments.store import StoreInstruments
 from master.instruments.stream import StreamInstruments
 from master.instruments.tasks import TaskInstruments
 from master.instruments.telemetry import TelemetryInstruments
+
+# A series more for each counter and histogram, which says since when it counts: process_start_time_seconds does.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 
 
 class Instruments:
@@ -23,7 +27,7 @@ class Instruments:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=registry)
+        ProcessMetrics(registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self.telemetry = TelemetryInstruments(registry)

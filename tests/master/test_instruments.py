@@ -1,7 +1,11 @@
 """master.instruments"""
 
+import contextlib
+import pathlib
 import re
+import resource
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -51,6 +55,30 @@ def test_a_histogram_is_that_of_prometheus_client(values: list[float]) -> None:
         name = f"wait_seconds{suffix}"
         assert ours.get_sample_value(name, labels) == theirs.get_sample_value(name, labels)
         assert ours.get_sample_value(name, labels) is not None
+
+
+def test_the_process_is_told_as_the_kernel_tells_it() -> None:
+    instruments, process = Instruments(), psutil.Process()
+    value = instruments.registry.get_sample_value
+    memory = process.memory_info()
+    assert value("process_resident_memory_bytes") == pytest.approx(memory.rss, rel=0.1)
+    assert value("process_virtual_memory_bytes") == pytest.approx(memory.vms, rel=0.1)
+    assert value("process_start_time_seconds") == pytest.approx(process.create_time(), abs=1.0)
+    assert value("process_max_fds") == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    before = sum(process.cpu_times()[:2])
+    told = value("process_cpu_seconds_total")
+    assert told is not None
+    assert before <= told <= sum(process.cpu_times()[:2])
+    assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(pathlib.Path("/dev/null").open())
+        assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
+
+
+def test_nothing_says_when_it_was_made() -> None:
+    """That would be a series more for each, and what the process says is enough."""
+    assert b"_created" not in generate_latest(Instruments().registry)  # type: ignore[no-untyped-call]
 
 
 def test_workers_are_counted_by_state(fleet: Fleet) -> None:

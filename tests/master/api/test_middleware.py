@@ -1,6 +1,7 @@
 """master.api.middleware"""
 
 import gzip
+import os
 
 import falcon
 import gevent
@@ -88,7 +89,7 @@ def test_while_an_answer_is_compressed_others_have_their_turn(web: Web) -> None:
             turns.append(1)
             gevent.sleep(0.001)
 
-    web.app.add_route("/body", Body(bytes(range(256)) * 80_000))
+    web.app.add_route("/body", Body(os.urandom(32_000_000)))
     greenlet = gevent.spawn(other)
     try:
         web.client.simulate_get("/body", headers=GZIP)
