@@ -1,14 +1,15 @@
-"""Equal refusals within a second: the first is told at once, the others together when the second is over.
+"""Equal entries within a second: the first is told at once, the others together when the second is over.
 
-So who scans or guesses can neither fill the disk nor push what others did out of the trail.
+So who scans, guesses, or signs in and out without end can neither fill the disk nor push what others did out of the
+trail. A change is equal to another only if it was of the same thing.
 """
 
 from dataclasses import dataclass
 
-from master.audit.entry import AuditEntry
+from master.audit.entry import AuditEntry, AuditOutcome
 
 MOST_KINDS = 32
-"""Refusals that are told apart within a second; of further ones the client is not."""
+"""Within a second. Of further refusals the client is not told; of further changes everything is, as they come."""
 
 OTHERS = "(others)"
 
@@ -19,22 +20,32 @@ class _Kind:
     more: int = 0
 
 
+_Kinds = dict[tuple[object, ...], _Kind]
+
+
 class Repeats:
-    """The refusals of the present second."""
+    """The entries of the present second."""
 
     def __init__(self, most_kinds: int = MOST_KINDS) -> None:
         self._most_kinds = most_kinds
-        self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._refusals: _Kinds = {}
+        self._changes: _Kinds = {}
 
     def admit(self, entry: AuditEntry) -> AuditEntry | None:
         """What is to be told now: the entry, the same without its client where there are too many, or nothing."""
-        key = _key(entry)
-        if (kind := self._kinds.get(key)) is None and len(self._kinds) >= self._most_kinds:
+        if entry.outcome is AuditOutcome.OK:
+            kinds, key = self._changes, (*_key(entry), entry.target)
+        else:
+            kinds, key = self._refusals, _key(entry)
+        kind = kinds.get(key)
+        if kind is None and len(kinds) >= self._most_kinds:
+            if kinds is self._changes:
+                return entry
             entry = entry._replace(client=OTHERS, actor=OTHERS, role=None, target="")
             key = _key(entry)
-            kind = self._kinds.get(key)
+            kind = kinds.get(key)
         if kind is None:
-            self._kinds[key] = _Kind(entry)
+            kinds[key] = _Kind(entry)
             return entry
         kind.latest = entry
         kind.more += 1
@@ -42,8 +53,14 @@ class Repeats:
 
     def end(self) -> list[tuple[AuditEntry, int]]:
         """The second is over: the last of each kind that came again, and for how many it stands."""
-        told = [(kind.latest, kind.more) for kind in self._kinds.values() if kind.more]
-        self._kinds.clear()
+        told = [
+            (kind.latest, kind.more)
+            for kinds in (self._refusals, self._changes)
+            for kind in kinds.values()
+            if kind.more
+        ]
+        self._refusals.clear()
+        self._changes.clear()
         return told
 
 

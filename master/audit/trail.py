@@ -73,14 +73,10 @@ class AuditTrail:
             gevent.get_hub().threadpool.apply(self._thread.join, (timeout_seconds,))
 
     def record(self, entry: AuditEntry) -> None:
-        """Have it written. Never waits. Of equal refusals within a second the first is written, and their number."""
-        if entry.outcome is not AuditOutcome.OK:
-            self._repeating.set()
-            admitted = self._repeats.admit(entry)
-            if admitted is None:
-                return
-            entry = admitted
-        self._put(entry, 0)
+        """Have it written. Never waits. Of equal entries within a second the first is written, and their number."""
+        self._repeating.set()
+        if (admitted := self._repeats.admit(entry)) is not None:
+            self._put(admitted, 0)
 
     def read(self, query: AuditQuery) -> AuditPage:
         """Wait for a page, the newest first. Raises ``InvalidCursor``, ``AuditUnavailable``."""

@@ -1,5 +1,8 @@
 """master.audit.repeats"""
 
+from typing import Any
+
+from master.audit.entry import AuditEntry, AuditOutcome
 from master.audit.repeats import OTHERS, Repeats
 from tests.master.audit.given import refusal
 
@@ -37,3 +40,24 @@ def test_of_very_many_clients_not_every_one_is_told() -> None:
     assert [one.client for one in told if one is not None] == ["192.0.2.0", "192.0.2.1", "192.0.2.2", OTHERS]
     assert [(one.client, one.actor, more) for one, more in repeats.end()] == [(OTHERS, OTHERS, 96)]
     assert repeats.admit(refusal(client="192.0.2.99")) == refusal(client="192.0.2.99")
+
+
+def change(**fields: Any) -> AuditEntry:
+    return refusal(outcome=AuditOutcome.OK, status="204", **fields)
+
+
+def test_of_equal_changes_of_one_thing_the_first_is_told_and_the_others_together() -> None:
+    repeats = Repeats()
+    told = [repeats.admit(change(target="/api/session", detail=str(n))) for n in range(2500)]
+    assert [one for one in told if one is not None] == [change(target="/api/session", detail="0")]
+    assert repeats.end() == [(change(target="/api/session", detail="2499"), 2499)]
+
+
+def test_no_change_of_another_thing_is_left_out_however_many_there_are() -> None:
+    repeats = Repeats(most_kinds=3)
+    changes = [change(target=f"/api/tasks/{n}") for n in range(100)]
+    assert [repeats.admit(one) for one in changes] == changes
+    # They take no room from refusals.
+    refusals = [refusal(client=f"192.0.2.{n}") for n in range(3)]
+    assert [repeats.admit(one) for one in refusals] == refusals
+    assert repeats.end() == []
