@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from master.audit.command import record_command
 from master.config import AccessConfig, Address, MasterConfig
 
 LOG_NAME = "up.log"
@@ -136,8 +137,10 @@ class Supervisor:
             from master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
 
             authority = Authority(self._config.store.data_dir)
-            token = authority.new_join_token(_JOIN_SECONDS, self._worker_id or "*")
-            self._environment["FLEETPULSE_JOIN_TOKEN"] = token
+            whose = self._worker_id or "*"
+            self._environment["FLEETPULSE_JOIN_TOKEN"] = authority.new_join_token(_JOIN_SECONDS, whose)
+            with contextlib.suppress(OSError):  # the master says so of its own entries
+                record_command(self._config.store.data_dir, "create_join_token", whose, "for the worker of up")
 
     def _talk(self, prompt: Callable[[str], object]) -> None:
         """Hand the terminal over, until somebody leaves the prompt, a signal comes or a child ends."""

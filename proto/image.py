@@ -44,6 +44,8 @@ def check_image(reference: str) -> None:
     if at:
         _check_digest(digest)
     repository, tag = _without_tag(named)
+    if repository in _HEX_DIGITS_BY_ALGORITHM and _IMAGE_ID.fullmatch(tag or ""):
+        raise ValueError("must be a name, not the id of an image")
     if tag is not None and not _TAG.fullmatch(tag):
         raise ValueError(
             f"has the tag {tag!r}: it must be 1 to 128 letters, digits, '_', '.', '-', not '.' or '-' first"

@@ -70,4 +70,8 @@ def own_metrics_from(
 
 def commands_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What commands for own metrics get of it: all but the project's settings, which may hold secrets."""
-    return {name: value for name, value in environment.items() if not name.startswith("FLEETPULSE_")}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("FLEETPULSE_") and name != "DATABASE_URL"
+    }

@@ -10,7 +10,8 @@ from master.access.identity import Identity
 
 LIFETIME_SECONDS = 12 * 3600.0
 MOST = 1000
-"""Sessions at a time; a new one ends the oldest."""
+MOST_OF_A_TOKEN = 20
+"""Sessions at a time; a new one ends the oldest, of its own token if that has many."""
 
 DOOR = "session"
 
@@ -32,7 +33,10 @@ class Sessions:
         identity = self._book.identify(secret)
         if identity is None:
             return None
-        if len(self._sessions) >= MOST:
+        own = [session_id for session_id, session in self._sessions.items() if session.secret == secret]
+        if len(own) >= MOST_OF_A_TOKEN:
+            del self._sessions[own[0]]
+        elif len(self._sessions) >= MOST:
             del self._sessions[next(iter(self._sessions))]
         session_id = secrets.token_urlsafe(32)
         self._sessions[session_id] = _Session(secret, self._clock() + LIFETIME_SECONDS)

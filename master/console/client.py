@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from master.console.answers import check, no_master, payload, unreachable
-from master.console.credentials import Token, no_token
+from master.console.credentials import LOOPBACK, Token, no_token
 from master.console.errors import UnknownId
 
 CONNECT_SECONDS = 5.0
@@ -44,6 +44,9 @@ class MasterClient:
         self._session = requests.Session()
         self._session.auth = _Bearer(token)
         self._session.headers["User-Agent"] = "fleetpulse"
+        # What is meant for this machine goes through no proxy that the environment names.
+        host = urlsplit(url).hostname or ""
+        self._proxies = {"no_proxy": host} if host in LOOPBACK else None
         self._clock_offset_seconds = 0.0
         self._streams: set[requests.Response] = set()
 
@@ -129,7 +132,7 @@ class MasterClient:
         address = path if path.startswith(self.url) else self.url + path
         arguments.setdefault("timeout", (CONNECT_SECONDS, ANSWER_SECONDS))
         with self._told():
-            response = self._session.request(method, address, allow_redirects=False, **arguments)
+            response = self._session.request(method, address, allow_redirects=False, proxies=self._proxies, **arguments)
             self._note_time(response.headers.get("Date"))
             try:
                 check(self.url, response)

@@ -14,7 +14,7 @@ from master.console.listener import users_listening
 Token = Callable[[], str | None]
 """Asked before each request."""
 
-_HERE = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PORT_BY_SCHEME = {"http": 80, "https": 443}
 _ROOT = 0
 
@@ -41,7 +41,7 @@ def token_for(
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"FLEETPULSE_TOKEN_FILE={named}: {getattr(error, 'strerror', error)}") from error
     parts = urlsplit(url)
-    if parts.hostname not in _HERE:
+    if parts.hostname not in LOOPBACK:
         return no_token
     port = parts.port or _PORT_BY_SCHEME[parts.scheme]
     folder = Path(environment.get("FLEETPULSE_DATA_DIR") or platformdirs.user_state_path("fleetpulse"))

@@ -28,6 +28,7 @@ _COLUMNS = (
 )  # fmt: skip
 _STYLES = {"expired": "yellow", "revoked": "dim"}
 _NINETY_DAYS = 90 * 24 * 3600.0
+_LONGEST_SECONDS = 100 * 365 * 24 * 3600.0
 
 
 class _Desk(NamedTuple):
@@ -99,6 +100,8 @@ def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry
     """Make a token for NAME. Its secret is shown once and kept nowhere."""
     if not is_name(name):
         raise click.UsageError(f"NAME must be {NAME_RULE}")
+    if not 0.0 < lifetime <= _LONGEST_SECONDS:
+        raise click.UsageError("--expires must be above 0 and at most 36500d; --no-expiry is for longer")
     token, secret = make_token(name, GRANTED[role], time.time(), None if no_expiry else lifetime)
 
     def with_it(tokens: list[Token]) -> list[Token]:

@@ -6,6 +6,7 @@ from typing import Any
 
 MISSING = "-"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_LAST_UNIX_SECONDS = 253_402_128_000.0  # 9999-12-30
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -48,8 +49,8 @@ def age(then: Any, now: float) -> str:
 
 
 def moment(unix_seconds: float) -> str:
-    """A date and a time, by the clock of this machine."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_seconds))
+    """A date and a time, by the clock of this machine; what is after the year 9999 is in its last days."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(unix_seconds, _LAST_UNIX_SECONDS)))
 
 
 def text(value: Any) -> str:

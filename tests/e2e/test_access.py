@@ -13,7 +13,7 @@ import trustme
 from tests.e2e.masters import READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started
 from tests.e2e.waiting import eventually
-from tests.ports import LOCALHOST
+from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -93,6 +93,8 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
     secret = make_token(processes, "ci")
     eventually(lambda: master.get("/workers").status_code == 401)
     assert cli(processes, "workers", FLEETPULSE_URL=master.url).code == 0
+    proxy = f"http://{LOCALHOST}:{free_port()}"
+    assert cli(processes, "workers", FLEETPULSE_URL=master.url, http_proxy=proxy, all_proxy=proxy).code == 0
     stranger = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path / "elsewhere")}
     refused = cli(processes, "workers", **stranger)
     assert refused.code == 1
@@ -113,6 +115,8 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
         (("create", "a b"), 2, "NAME must be"),
         (("create", "ci", "--role", "root"), 2, "'root'"),
         (("create", "ci", "--expires", "soon"), 2, "'soon'"),
+        (("create", "ci", "--expires", "999999999999d"), 2, "at most 36500d"),
+        (("create", "ci", "--expires", "99999999999999999999d"), 2, "at most 36500d"),
         (("revoke", "nobody"), 4, "there are: none"),
     ],
 )

@@ -145,7 +145,7 @@ def test_own_metrics_that_cannot_be(words: list[str], expected: str, tmp_path: P
 
 
 def test_commands_get_no_setting_of_the_project() -> None:
-    given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "FLEETPULSE_MASTER": "m:1"}
+    given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "DATABASE_URL": "postgresql://x:y@z"}
     assert commands_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}
 
 

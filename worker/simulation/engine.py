@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from proto.image import normalised
 from worker.simulation.script import script_of
 from worker.tasks.engine import (
     AttemptKey,
@@ -94,7 +95,7 @@ class SimulatedEngine:
     """For one worker, over all its incarnations. All methods belong to one asyncio loop."""
 
     def __init__(self, rng: random.Random, images: set[str] | None = None, pull_seconds: float = 0.0) -> None:
-        """``images``: those that need no pull; ``None``: all. A name that begins with ``missing/`` no registry has."""
+        """``images``: those that need no pull; ``None``: all. What lies below ``missing/`` no registry has."""
         self.images = images
         self.is_away = False
         """It answers nothing, as Docker does while it is started anew. Containers go on."""
@@ -116,7 +117,7 @@ class SimulatedEngine:
 
     async def has_image(self, image: str) -> bool:
         self.answer()
-        return not image.startswith("missing/") and (self.images is None or image in self.images)
+        return not _is_missing(image) and (self.images is None or image in self.images)
 
     async def pull(self, image: str, progress: Progress) -> None:
         self.answer()
@@ -124,7 +125,7 @@ class SimulatedEngine:
         progress(f"pulling {image}: 0 of 1 layers")
         await asyncio.sleep(self._pull_seconds)
         self.answer()
-        if image.startswith("missing/"):
+        if _is_missing(image):
             raise EngineRefused(f"no registry gives {image}", "image_not_found")
         if self.images is not None:
             self.images.add(image)
@@ -203,3 +204,7 @@ class SimulatedEngine:
         container.tell_readers()
         if self._listener is not None:
             self._listener(container.state.container_id)
+
+
+def _is_missing(image: str) -> bool:
+    return normalised(image).path.startswith("missing/")

@@ -5,7 +5,7 @@ refused before anything is made. What the contract has no field for, as a mount,
 """
 
 from proto import fleetpulse_pb2 as pb
-from proto.image import check_image
+from proto.image import check_image, normalised
 from proto.policy import TaskPolicy, Wish, judge, settle
 from proto.rules import (
     MAX_GPUS,
@@ -51,7 +51,8 @@ def admitted(order: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     settled = settle(policy, wish)
     return ContainerSpec(
         key=AttemptKey.of(order.id),
-        image=order.docker_image,
+        # In full: as it stands, Docker could take it for the id of any image that is here.
+        image=str(normalised(order.docker_image)),
         command=tuple(order.command),
         env=dict(order.env),
         cpu_cores=order.cpu_cores,

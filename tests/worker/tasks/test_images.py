@@ -101,6 +101,6 @@ def test_progress_is_told_now_and_then() -> None:
             key = master.start("t", "busybox", "true")
             await master.ends(key)
             told = [update.message for update in master.updates_of(key) if update.message]
-            assert told == ["pulling busybox"]
+            assert told == ["pulling docker.io/library/busybox:latest"]
 
     run(test())

@@ -29,6 +29,7 @@ def order_with(**changes: Any) -> pb.StartTask:
         ({"docker_image": ""}, "docker_image"),
         ({"docker_image": "../../etc/passwd"}, "docker_image"),
         ({"docker_image": "a" * 64}, "docker_image"),
+        ({"docker_image": "sha256:" + "a" * 64}, "docker_image"),
         ({"env": {"A=B": "c"}}, "env"),
         ({"env": {"": "c"}}, "env"),
         ({"env": {"A\nLD_PRELOAD": "c"}}, "env"),
@@ -89,3 +90,15 @@ def test_an_order_does_not_show_its_secrets() -> None:
     assert spec.env == {"TOKEN": SECRET}
     assert SECRET not in repr(spec)
     assert "TOKEN" in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("0123456789ab", "docker.io/library/0123456789ab:latest"),
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("ghcr.io/team/app:1.0", "ghcr.io/team/app:1.0"),
+    ],
+)
+def test_an_image_is_named_in_full_so_that_docker_takes_it_for_no_id(image: str, expected: str) -> None:
+    assert admitted(order_with(docker_image=image), TaskPolicy()).image == expected
