@@ -33,7 +33,7 @@ MAX_LIVE_CERTIFICATES = 16
 """Of one worker: who renews without end gets no more. A join takes back those before it."""
 
 MAX_CERTIFICATES = 1000
-"""Of one worker that are remembered, live or not."""
+"""Of one worker that have not expired, live or revoked: those have to be remembered."""
 
 Clock = Callable[[], float]
 
@@ -167,12 +167,13 @@ class Authority:
             return revoked
 
     def _issue(self, change: "_Change", request: Request, now: float) -> list[bytes]:
-        if sum(one.worker_id == request.worker_id for one in change.state.issued) >= MAX_CERTIFICATES:
+        issued = change.state.issued
+        if sum(one.worker_id == request.worker_id and one.expires_at > now for one in issued) >= MAX_CERTIFICATES:
             raise TooManyAttempts(f"worker {request.worker_id} was given too many certificates")
         certificate = certificates.worker_certificate(self._ca, request, now, self._lifetime_seconds)
         given = certificates.described(certificate, request.worker_id)
         record = IssuedRecord(given.worker_id, given.serial, now, given.not_after)
-        change.state = change.state._replace(issued=(*change.state.issued, record))
+        change.state = change.state._replace(issued=(*issued, record))
         return [certificates.der(certificate), certificates.der(self._ca.certificate)]
 
     def _changing(self) -> "_Change":

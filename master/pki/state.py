@@ -1,6 +1,7 @@
 """What the CA has given out, as one file: join tokens (hashed) and certificates. Pure but for ``StateFile``."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ import orjson
 from master.errors import ConfigError
 from master.pki.files import STATE_NAME
 from master.private_files import write_private
+
+MAX_EXPIRED = 100
+"""Of one worker's certificates that are remembered for a day: with a short life they are thousands."""
 
 _VERSION = 1
 
@@ -76,12 +80,18 @@ class State(NamedTuple):
     issued: tuple[IssuedRecord, ...] = ()
 
     def pruned(self, now: float) -> "State":
-        """Without what nobody can use any more and nobody asks for: a day after it expired."""
+        """Without what nobody can use any more and nobody asks for: a day after it expired, or after many others."""
         since = now - 86400.0
-        return State(
-            tuple(token for token in self.tokens if token.expires_at > since),
-            tuple(certificate for certificate in self.issued if certificate.expires_at > since),
-        )
+        expired: Counter[str] = Counter()
+        newest_first: list[IssuedRecord] = []
+        for one in reversed(self.issued):
+            if one.expires_at <= now:
+                expired[one.worker_id] += 1
+                if one.expires_at <= since or expired[one.worker_id] > MAX_EXPIRED:
+                    continue
+            newest_first.append(one)
+        tokens = tuple(token for token in self.tokens if token.expires_at > since)
+        return State(tokens, tuple(reversed(newest_first)))
 
     def live(self, worker_id: str, now: float) -> tuple[IssuedRecord, ...]:
         """The certificates with which somebody may speak as this worker."""

@@ -30,6 +30,7 @@ from master.pki.admission import WorkerCertificate
 from master.pki.authority import Authority, create
 from master.pki.certificates import worker_certificate_from
 from master.pki.files import ca_folder
+from master.pki.state import MAX_EXPIRED, IssuedRecord, StateFile
 from tests.certificates import new_authority
 from worker.credentials.bundle import new_key, signing_request
 
@@ -305,6 +306,39 @@ def test_who_renews_without_end_gets_no_more(ca: Authority) -> None:
         ca.renew(held, csr())
     with pytest.raises(TooManyAttempts):
         ca.renew(held, csr())
+
+
+def with_records(tmp_path: Path, count: int, expires_at: float, revoked_at: float | None = None) -> None:
+    """Add certificates of rack-7 to what the CA remembers, before those that it has."""
+    file = StateFile(ca_folder(tmp_path))
+    state = file.read()
+    more = (IssuedRecord("rack-7", f"{n:x}", expires_at - HOUR, expires_at, revoked_at) for n in range(count))
+    file.write(state._replace(issued=(*more, *state.issued)))
+
+
+def test_expired_certificates_lock_nobody_out_and_only_the_newest_are_remembered(
+    tmp_path: Path, ca: Authority, clock: Clock
+) -> None:
+    other = certificate(ca.join(ca.new_join_token(HOUR), csr("rack-8")))
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    with_records(tmp_path, module.MAX_CERTIFICATES, clock.now - 1.0)
+    renewed = certificate(ca.renew(held, csr()))
+    serials = [one.serial for one in ca.issued()]
+    kept = range(module.MAX_CERTIFICATES - MAX_EXPIRED, module.MAX_CERTIFICATES)
+    assert serials == [*(f"{n:x}" for n in kept), held.serial, renewed.serial, other.serial]
+
+
+def test_revoked_certificates_are_remembered_until_they_expire_and_so_are_limited(
+    tmp_path: Path, ca: Authority, clock: Clock
+) -> None:
+    with_records(tmp_path, module.MAX_CERTIFICATES - 1, clock.now + HOUR, clock.now)
+    token, request = ca.new_join_token(2 * HOUR), csr()
+    ca.join(token, request)
+    with pytest.raises(TooManyAttempts):
+        ca.join(token, request)
+    assert len(ca.issued()) == module.MAX_CERTIFICATES
+    clock.now += HOUR
+    ca.join(token, request)
 
 
 def test_an_expired_certificate_is_good_for_nothing(ca: Authority, clock: Clock) -> None:
