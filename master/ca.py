@@ -76,7 +76,7 @@ def join_token_command(screen: Screen, data_dir: Path, lifetime: str, worker_id:
 
 @local_command("list", _told)
 def list_command(screen: Screen, data_dir: Path) -> None:
-    """List the certificates that workers were given, until a day after they expire."""
+    """List the certificates that workers were given. Expired ones stay for a day, 100 of a worker at most."""
     now = time.time()
     issued = Authority(data_dir).issued()
     if screen.is_json:

@@ -33,7 +33,7 @@ MAX_LIVE_CERTIFICATES = 16
 """Of one worker: who renews without end gets no more. A join takes back those before it."""
 
 MAX_CERTIFICATES = 1000
-"""Of one worker that are remembered, live or not."""
+"""Of one worker that have not expired, live or revoked: those have to be remembered."""
 
 Clock = Callable[[], float]
 
@@ -114,7 +114,6 @@ class Authority:
     def join(self, token: str, csr: bytes) -> list[bytes]:
         """The chain for a machine that has a token, in DER. Raises ``JoinRefused`` or ``InvalidMessage``."""
         request = certificates.request_from(csr)
-        use = TokenUse(request.worker_id, request.key_fingerprint)
         now = self._clock()
         with self._changing() as change:
             state = change.state
@@ -123,20 +122,14 @@ class Authority:
                 raise ExpiredJoinToken("the join token has expired; make another with `fleetpulse ca join-token`")
             if not record.is_for(request.worker_id):
                 raise WorkerIdNotGranted(f"the join token is not for the worker id {request.worker_id}")
-            if use not in record.uses:
-                if len(record.uses) >= record.max_uses:
-                    raise UsedJoinToken("the join token has been used; make another with `fleetpulse ca join-token`")
-                if record.worker_id is None and state.live(request.worker_id, now):
-                    raise WorkerIdNotGranted(
-                        f"worker {request.worker_id} has a certificate: revoke it, or make a join token with "
-                        f"--worker-id {request.worker_id}"
-                    )
-                used = record._replace(uses=(*record.uses, use))
-                state = state._replace(tokens=tuple(used if one is record else one for one in state.tokens))
+            _check_use(state, record, request, now)
             # Who joins anew has lost its key, or is another machine: what was given before counts no more.
             before = {one.serial for one in state.live(request.worker_id, now)}
             change.state = state.revoking(before, now)
-            return self._issue(change, request, now)
+            chain = self._issue(change, request, now)
+            use = TokenUse(request.worker_id, request.key_fingerprint, change.state.issued[-1].serial)
+            change.state = change.state.using(record, use)
+            return chain
 
     def renew(self, holder: WorkerCertificate | None, csr: bytes) -> list[bytes]:
         """A new chain for the holder of a good certificate. Raises ``JoinRefused``, ``CertificateRefused`` and such."""
@@ -158,26 +151,29 @@ class Authority:
     def revoke(self, target: str) -> list[IssuedRecord]:
         """Revoke one certificate by its serial, or all of a worker by its id; those that were not revoked before.
 
-        Join tokens for the worker alone are taken back with them. Raises ``ConfigError`` if nothing has this name.
+        Join tokens for the worker alone are taken back with its id, and those that the worker has used give it nothing
+        more. Raises ``ConfigError`` if nothing has this name.
         """
         now = self._clock()
         with self._changing() as change:
             state = change.state
             found = [one for one in state.issued if target in (one.worker_id, one.serial)]
-            tokens = tuple(one for one in state.tokens if one.worker_id != target)
-            if not found and len(tokens) == len(state.tokens):
+            worker_ids = {target, *(one.worker_id for one in found)}
+            tokens = tuple(one.revoking(worker_ids) for one in state.tokens if one.worker_id != target)
+            if not found and tokens == state.tokens:
                 raise ConfigError(f"nothing was given to {target!r}: `fleetpulse ca list` shows worker ids and serials")
             revoked = [one for one in found if one.revoked_at is None]
             change.state = state._replace(tokens=tokens).revoking({one.serial for one in revoked}, now)
             return revoked
 
     def _issue(self, change: "_Change", request: Request, now: float) -> list[bytes]:
-        if sum(one.worker_id == request.worker_id for one in change.state.issued) >= MAX_CERTIFICATES:
+        issued = change.state.issued
+        if sum(one.worker_id == request.worker_id and one.expires_at > now for one in issued) >= MAX_CERTIFICATES:
             raise TooManyAttempts(f"worker {request.worker_id} was given too many certificates")
         certificate = certificates.worker_certificate(self._ca, request, now, self._lifetime_seconds)
         given = certificates.described(certificate, request.worker_id)
         record = IssuedRecord(given.worker_id, given.serial, now, given.not_after)
-        change.state = change.state._replace(issued=(*change.state.issued, record))
+        change.state = change.state._replace(issued=(*issued, record))
         return [certificates.der(certificate), certificates.der(self._ca.certificate)]
 
     def _changing(self) -> "_Change":
@@ -220,6 +216,27 @@ def _found(tokens: Sequence[TokenRecord], text: str, fingerprint: bytes) -> Toke
         if hmac.compare_digest(record.secret_hash, digest) and token.fingerprint == fingerprint:
             return record
     raise UnknownJoinToken("this master does not know the join token")
+
+
+def _check_use(state: State, token: TokenRecord, request: Request, now: float) -> None:
+    """Raise ``JoinRefused`` unless the token is good for this machine: once more, or again if its answer was lost."""
+    worker_id = request.worker_id
+    former = [one for one in token.uses if one.worker_id == worker_id]
+    if any(one.is_revoked for one in former):
+        raise UsedJoinToken(
+            f"the join token has been used by worker {worker_id}, which was revoked since; "
+            "make another with `fleetpulse ca join-token`"
+        )
+    again = next((one for one in former if one.key_fingerprint == request.key_fingerprint), None)
+    if again is not None and state.is_in_force(again, now):
+        return
+    # The same key is the same machine: it gets no second use, with which it would end who came in its place.
+    if again is not None or len(token.uses) >= token.max_uses:
+        raise UsedJoinToken("the join token has been used; make another with `fleetpulse ca join-token`")
+    if token.worker_id is None and state.live(worker_id, now):
+        raise WorkerIdNotGranted(
+            f"worker {worker_id} has a certificate: revoke it, or make a join token with --worker-id {worker_id}"
+        )
 
 
 def _read_pair(folder: Path) -> KeyPair:

@@ -1,6 +1,7 @@
 """What the CA has given out, as one file: join tokens (hashed) and certificates. Pure but for ``StateFile``."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from master.errors import ConfigError
 from master.pki.files import STATE_NAME
 from master.private_files import write_private
 
+MAX_EXPIRED = 100
+"""Of one worker's certificates that are remembered for a day: with a short life they are thousands."""
+
 _VERSION = 1
 
 
@@ -18,6 +22,11 @@ class TokenUse(NamedTuple):
 
     worker_id: str
     key_fingerprint: str
+    serial: str | None = None
+    """Of the certificate that it was given last; ``None`` where a former version wrote this."""
+
+    is_revoked: bool = False
+    """Whether somebody revoked the worker or a certificate of it since."""
 
 
 class TokenRecord(NamedTuple):
@@ -37,6 +46,17 @@ class TokenRecord(NamedTuple):
         if wanted is None or wanted == worker_id:
             return True
         return wanted.endswith("*") and worker_id.startswith(wanted[:-1])
+
+    def used(self, use: TokenUse) -> "TokenRecord":
+        """The same with this use, in place of a former one of the same machine."""
+        others = (one for one in self.uses if one[:2] != use[:2])
+        return self._replace(uses=(*others, use))
+
+    def revoking(self, worker_ids: set[str]) -> "TokenRecord":
+        """The same, but of no use to these workers any more if they have used it."""
+        return self._replace(
+            uses=tuple(one._replace(is_revoked=True) if one.worker_id in worker_ids else one for one in self.uses)
+        )
 
 
 class IssuedRecord(NamedTuple):
@@ -60,16 +80,31 @@ class State(NamedTuple):
     issued: tuple[IssuedRecord, ...] = ()
 
     def pruned(self, now: float) -> "State":
-        """Without what nobody can use any more and nobody asks for: a day after it expired."""
+        """Without what nobody can use any more and nobody asks for: a day after it expired, or after many others."""
         since = now - 86400.0
-        return State(
-            tuple(token for token in self.tokens if token.expires_at > since),
-            tuple(certificate for certificate in self.issued if certificate.expires_at > since),
-        )
+        expired: Counter[str] = Counter()
+        newest_first: list[IssuedRecord] = []
+        for one in reversed(self.issued):
+            if one.expires_at <= now:
+                expired[one.worker_id] += 1
+                if one.expires_at <= since or expired[one.worker_id] > MAX_EXPIRED:
+                    continue
+            newest_first.append(one)
+        tokens = tuple(token for token in self.tokens if token.expires_at > since)
+        return State(tokens, tuple(reversed(newest_first)))
 
     def live(self, worker_id: str, now: float) -> tuple[IssuedRecord, ...]:
         """The certificates with which somebody may speak as this worker."""
         return tuple(one for one in self.issued if one.worker_id == worker_id and one.is_live(now))
+
+    def is_in_force(self, use: TokenUse, now: float) -> bool:
+        """Whether the certificate that was given for it is live, and the worker was given none since."""
+        newest = next((one for one in reversed(self.issued) if one.worker_id == use.worker_id), None)
+        return newest is not None and newest.serial == use.serial and newest.is_live(now) and not use.is_revoked
+
+    def using(self, token: TokenRecord, use: TokenUse) -> "State":
+        """The same with one more use of this token."""
+        return self._replace(tokens=tuple(one.used(use) if one is token else one for one in self.tokens))
 
     def revoking(self, serials: set[str], now: float) -> "State":
         """The same with these certificates revoked."""

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -29,6 +30,7 @@ from master.pki.admission import WorkerCertificate
 from master.pki.authority import Authority, create
 from master.pki.certificates import worker_certificate_from
 from master.pki.files import ca_folder
+from master.pki.state import MAX_EXPIRED, IssuedRecord, StateFile
 from tests.certificates import new_authority
 from worker.credentials.bundle import new_key, signing_request
 
@@ -116,6 +118,103 @@ def test_who_lost_the_answer_may_ask_again_with_the_same_key(ca: Authority) -> N
     token, request = ca.new_join_token(HOUR), csr()
     first, again = certificate(ca.join(token, request)), certificate(ca.join(token, request))
     assert {one.serial: one.revoked_at is None for one in ca.issued()} == {first.serial: False, again.serial: True}
+
+
+def test_who_lost_every_answer_may_ask_on(ca: Authority) -> None:
+    token, request = ca.new_join_token(HOUR), csr()
+    given = [certificate(ca.join(token, request)) for _ in range(4)]
+    assert [one.serial for one in ca.issued() if one.revoked_at is None] == [given[-1].serial]
+
+
+def test_a_spent_token_is_of_no_use_to_a_machine_that_was_replaced(ca: Authority) -> None:
+    token, request = ca.new_join_token(HOUR, "rack-*", uses=5), csr()
+    ca.join(token, request)
+    replacement = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, request)
+    ca.refresh()
+    ca.admission.check(replacement, "rack-7")
+
+
+def test_a_spent_token_is_of_no_use_after_a_renewal_or_the_end(ca: Authority, clock: Clock) -> None:
+    token, request = ca.new_join_token(90 * 86400.0), csr()
+    first = certificate(ca.join(token, request))
+    renewed = certificate(ca.renew(first, csr()))
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, request)
+    ca.refresh()
+    ca.admission.check(renewed, "rack-7")
+    other, another = ca.new_join_token(90 * 86400.0), csr("rack-8")
+    clock.now = certificate(ca.join(other, another)).not_after
+    with pytest.raises(UsedJoinToken):
+        ca.join(other, another)
+
+
+@pytest.mark.parametrize("by", ["id", "serial"])
+@pytest.mark.parametrize("wanted", [None, "rack-*"])
+def test_who_was_revoked_does_not_come_back_with_its_token(ca: Authority, by: str, wanted: str | None) -> None:
+    token, request = ca.new_join_token(HOUR, wanted, uses=3), csr()
+    held = certificate(ca.join(token, request))
+    ca.join(token, csr("rack-8"))
+    ca.revoke("rack-7" if by == "id" else held.serial)
+    for asked in (request, csr()):
+        with pytest.raises(UsedJoinToken, match="rack-7, which was revoked"):
+            ca.join(token, asked)
+    replacement = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    for asked in (request, csr()):
+        with pytest.raises(UsedJoinToken):
+            ca.join(token, asked)
+    ca.refresh()
+    ca.admission.check(replacement, "rack-7")
+    ca.join(token, csr("rack-9"))
+
+
+def test_revoking_one_worker_leaves_the_retries_of_others(ca: Authority) -> None:
+    token, request = ca.new_join_token(HOUR, "rack-*", uses=2), csr("rack-8")
+    ca.join(token, csr())
+    ca.join(token, request)
+    ca.revoke("rack-7")
+    ca.join(token, request)
+
+
+@pytest.mark.parametrize("by", ["id", "serial"])
+def test_who_was_revoked_joins_again_with_a_new_token(ca: Authority, by: str) -> None:
+    request = csr()
+    held = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), request))
+    ca.revoke("rack-7" if by == "id" else held.serial)
+    new = ca.new_join_token(HOUR, "rack-7")
+    ca.join(new, request)
+    again = certificate(ca.join(new, request))
+    ca.refresh()
+    ca.admission.check(again, "rack-7")
+
+
+def test_a_worker_whose_certificates_are_forgotten_can_be_kept_from_its_token(ca: Authority, clock: Clock) -> None:
+    token = ca.new_join_token(90 * 86400.0, "rack-*", uses=2)
+    ca.join(token, csr())
+    clock.now += 40 * 86400.0
+    ca.new_join_token(HOUR)
+    assert ca.issued() == []
+    assert ca.revoke("rack-7") == []
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, csr())
+
+
+def test_uses_that_a_former_version_wrote_are_read_and_stay_spent(tmp_path: Path, ca: Authority) -> None:
+    token, request = ca.new_join_token(HOUR, "rack-*", uses=2), csr()
+    held = certificate(ca.join(token, request))
+    path = ca_folder(tmp_path) / "state.json"
+    content = orjson.loads(path.read_bytes())
+    (use,) = content["tokens"][0]["uses"]
+    content["tokens"][0]["uses"] = [{name: use[name] for name in ("worker_id", "key_fingerprint")}]
+    path.write_bytes(orjson.dumps(content))
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, request)
+    ca.refresh()
+    ca.admission.check(held, "rack-7")
+    ca.join(token, csr("rack-8"))
+    with pytest.raises(UsedJoinToken):
+        ca.join(token, csr("rack-9"))
 
 
 def test_a_token_may_be_for_several(ca: Authority) -> None:
@@ -207,6 +306,39 @@ def test_who_renews_without_end_gets_no_more(ca: Authority) -> None:
         ca.renew(held, csr())
     with pytest.raises(TooManyAttempts):
         ca.renew(held, csr())
+
+
+def with_records(tmp_path: Path, count: int, expires_at: float, revoked_at: float | None = None) -> None:
+    """Add certificates of rack-7 to what the CA remembers, before those that it has."""
+    file = StateFile(ca_folder(tmp_path))
+    state = file.read()
+    more = (IssuedRecord("rack-7", f"{n:x}", expires_at - HOUR, expires_at, revoked_at) for n in range(count))
+    file.write(state._replace(issued=(*more, *state.issued)))
+
+
+def test_expired_certificates_lock_nobody_out_and_only_the_newest_are_remembered(
+    tmp_path: Path, ca: Authority, clock: Clock
+) -> None:
+    other = certificate(ca.join(ca.new_join_token(HOUR), csr("rack-8")))
+    held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
+    with_records(tmp_path, module.MAX_CERTIFICATES, clock.now - 1.0)
+    renewed = certificate(ca.renew(held, csr()))
+    serials = [one.serial for one in ca.issued()]
+    kept = range(module.MAX_CERTIFICATES - MAX_EXPIRED, module.MAX_CERTIFICATES)
+    assert serials == [*(f"{n:x}" for n in kept), held.serial, renewed.serial, other.serial]
+
+
+def test_revoked_certificates_are_remembered_until_they_expire_and_so_are_limited(
+    tmp_path: Path, ca: Authority, clock: Clock
+) -> None:
+    with_records(tmp_path, module.MAX_CERTIFICATES - 1, clock.now + HOUR, clock.now)
+    token, request = ca.new_join_token(2 * HOUR), csr()
+    ca.join(token, request)
+    with pytest.raises(TooManyAttempts):
+        ca.join(token, request)
+    assert len(ca.issued()) == module.MAX_CERTIFICATES
+    clock.now += HOUR
+    ca.join(token, request)
 
 
 def test_an_expired_certificate_is_good_for_nothing(ca: Authority, clock: Clock) -> None:
