@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import click
 
+from master.access.book import OWNER
 from master.access.roles import GRANTED
 from master.access.token_file import NAME, TokenFile, TokenFileError
 from master.access.tokens import NAME_RULE, Token, is_name, make_token
+from master.audit.entry import ANONYMOUS, MASTER
 from master.console import values
 from master.console.command import local_command
 from master.console.errors import ConsoleError, UnknownId
@@ -28,6 +30,7 @@ _COLUMNS = (
 )  # fmt: skip
 _STYLES = {"expired": "yellow", "revoked": "dim"}
 _NINETY_DAYS = 90 * 24 * 3600.0
+_TAKEN = {OWNER, ANONYMOUS, MASTER}
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600.0
 
 
@@ -100,6 +103,10 @@ def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry
     """Make a token for NAME. Its secret is shown once and kept nowhere."""
     if not is_name(name):
         raise click.UsageError(f"NAME must be {NAME_RULE}")
+    if name in _TAKEN:
+        raise click.UsageError(
+            f"NAME must be none of {', '.join(sorted(_TAKEN))}: the audit trail means others by those"
+        )
     if not 0.0 < lifetime <= _LONGEST_SECONDS:
         raise click.UsageError("--expires must be above 0 and at most 36500d; --no-expiry is for longer")
     token, secret = make_token(name, GRANTED[role], time.time(), None if no_expiry else lifetime)

@@ -114,6 +114,7 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
     [
         (("create", "a b"), 2, "NAME must be"),
         (("create", "ci", "--role", "root"), 2, "'root'"),
+        (("create", "owner"), 2, "none of anonymous, master, owner"),
         (("create", "ci", "--expires", "soon"), 2, "'soon'"),
         (("create", "ci", "--expires", "999999999999d"), 2, "at most 36500d"),
         (("create", "ci", "--expires", "99999999999999999999d"), 2, "at most 36500d"),
