@@ -81,6 +81,18 @@ def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: 
     assert not [secret for secret in (submit, read, admin) if secret in shown or secret[12:] in shown]
 
 
+def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, processes: Processes) -> None:
+    for host in ("localhost:evil.example", "localhost:", ":"):
+        assert master.get("/workers", headers={"Host": host}).status_code == 421
+    make_token(processes, "ci")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    for header in (b"Bearer fp_\xed\xa0\x80", b"Bearer \xff", b"Basic 7aCAOu2ggA==", b"Basic eDrtoIA=", b"Basic ="):
+        assert master.get("/workers", headers={"Authorization": header}).status_code == 401
+    body = b'{"token": "fp_secret\\ud800"}'
+    json_headers = {"Content-Type": "application/json"}
+    assert master.session.post(f"{master.url}/api/session", body, headers=json_headers, timeout=10).status_code == 401
+
+
 def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
     secret = make_token(processes, "ci")
     web = master.web_process()
