@@ -52,6 +52,9 @@ class MasterServer(BaseApplication):
             "graceful_timeout": _STOP_TIMEOUT_SECONDS,
             "timeout": 30,
             "control_socket_disable": True,
+            # No client is believed what it says of its address, its scheme or the path, not even on this machine.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
             "pre_fork": self._before_fork,

@@ -13,6 +13,7 @@ import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started, wait_until_gone
+from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST
 
@@ -81,6 +82,15 @@ def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: 
     assert not [secret for secret in (submit, read, admin) if secret in shown or secret[12:] in shown]
 
 
+def test_what_a_client_says_of_itself_is_not_believed(master: Master) -> None:
+    lines = ("SCRIPT_NAME: /x", "PATH_INFO: /x", "REMOTE_USER: root", "X-Forwarded-Proto: https")
+    for line in lines:
+        with Raw(master.http_port) as raw:
+            assert raw.get("/workers", line).status == 200
+            # The second of two that contradict each other would be refused if either were believed.
+            assert raw.get("/workers", line, "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").status == 200
+
+
 def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, processes: Processes) -> None:
     for host in ("localhost:evil.example", "localhost:", ":"):
         assert master.get("/workers", headers={"Host": host}).status_code == 421
@@ -91,6 +101,20 @@ def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, pro
     body = b'{"token": "fp_secret\\ud800"}'
     json_headers = {"Content-Type": "application/json"}
     assert master.session.post(f"{master.url}/api/session", body, headers=json_headers, timeout=10).status_code == 401
+
+
+def test_a_session_of_a_browser_that_speaks_tls_with_a_proxy(master: Master, processes: Processes) -> None:
+    secret = make_token(processes, "ci")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    host = master.url.removeprefix("http://")
+
+    def cookie(scheme: str) -> str:
+        headers = {"Origin": f"{scheme}://{host}"}
+        answer = master.session.post(f"{master.url}/api/session", json={"token": secret}, headers=headers, timeout=10)
+        return answer.headers["Set-Cookie"]
+
+    assert "Secure" in cookie("https")
+    assert "Secure" not in cookie("http")
 
 
 def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
