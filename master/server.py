@@ -10,7 +10,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from master.config import MasterConfig
+from master.config import MasterConfig, check_tls
 from master.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class MasterServer(BaseApplication):
             "graceful_timeout": _STOP_TIMEOUT_SECONDS,
             "timeout": 30,
             "control_socket_disable": True,
+            # No client is believed what it says of its address, its scheme or the path, not even on this machine.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
             "pre_fork": self._before_fork,
@@ -129,7 +132,17 @@ class MasterArbiter(Arbiter):
     """gunicorn's arbiter for exactly one web process: two at a time would want the same gRPC port."""
 
     def handle_hup(self) -> None:
-        """SIGHUP starts the web process anew, when the old one has given everything up. Called by gunicorn."""
+        """SIGHUP starts the web process anew, when the old one has given everything up. Called by gunicorn.
+
+        Not with a certificate with which the new one could not start.
+        """
+        server: Any = self.app
+        try:
+            if (files := server.config.access.tls) is not None:
+                check_tls(files)
+        except ConfigError as error:
+            _LOGGER.error("The web process stays, with the certificate that it has: %s", error)  # noqa: TRY400 - as above
+            return
         _LOGGER.info("The web process starts anew")
         self.kill_workers(signal.SIGTERM)
 

@@ -73,8 +73,8 @@ def is_name(text: str) -> bool:
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a secret."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    """What is kept of a secret. Of any text: one that cannot be encoded is nobody's, and no error."""
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
 def id_in(secret: str) -> str | None:

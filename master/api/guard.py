@@ -61,7 +61,7 @@ class Guard:
 
     def _refuse_foreign_pages(self, req: falcon.Request) -> None:
         """A page of another site may make a browser on this machine ask; what it can not do is to hide it."""
-        if not self._book.is_closed and not self._is_ours(req.host):
+        if not self._book.is_closed and not self._is_ours(req):
             # A foreign name that leads here: the browser takes the master for that site's.
             raise falcon.HTTPError(
                 falcon.HTTP_421,
@@ -95,8 +95,11 @@ class Guard:
             raise falcon.HTTPForbidden(description="a page's request must say its Origin; a program sends a token")
         return self._sessions.identity(cookie)
 
-    def _is_ours(self, host: str) -> bool:
-        name = host.lower().rstrip(".")
+    def _is_ours(self, req: falcon.Request) -> bool:
+        try:
+            name = req.host.lower().rstrip(".")
+        except ValueError:  # what it says after the colon is no port
+            return False
         if name == "localhost" or name.endswith(".localhost") or name in self._names:
             return True
         try:

@@ -44,7 +44,7 @@ class Session:
         req.context.identity = identity
         resp.set_cookie(
             SESSION_COOKIE, session_id, max_age=int(LIFETIME_SECONDS), path="/", same_site="Strict", http_only=True,
-            secure=req.scheme == "https",
+            secure=_is_under_tls(req),
         )  # fmt: skip
         _answer(resp, identity)
 
@@ -52,6 +52,11 @@ class Session:
         self._sessions.end(req.cookies.get(SESSION_COOKIE, ""))
         resp.unset_cookie(SESSION_COOKIE, path="/", same_site="Strict")
         resp.status = falcon.HTTP_204
+
+
+def _is_under_tls(req: falcon.Request) -> bool:
+    """Whether the browser speaks TLS, be it with a proxy. Its page says so in ``Origin``, which the guard checked."""
+    return req.scheme == "https" or (req.get_header("Origin") or "").startswith("https://")
 
 
 def _answer(resp: falcon.Response, identity: Identity) -> None:

@@ -69,7 +69,7 @@ def _history_file(data_dir: Path) -> Path | None:
     """Where the lines are kept, for this user's eyes: there may be a password in one. ``None`` where it cannot be."""
     path = data_dir / _HISTORY
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         click.echo(one_line(f"what you type is not kept: {path}: {error.strerror}"), err=True)

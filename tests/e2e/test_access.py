@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import requests
 import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
-from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started
+from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started, wait_until_gone
+from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
@@ -78,6 +80,41 @@ def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: 
     kept = (processes.folder / "data" / "tokens.json").read_text()
     shown = master.process.err + kept + json.dumps(listed)
     assert not [secret for secret in (submit, read, admin) if secret in shown or secret[12:] in shown]
+
+
+def test_what_a_client_says_of_itself_is_not_believed(master: Master) -> None:
+    lines = ("SCRIPT_NAME: /x", "PATH_INFO: /x", "REMOTE_USER: root", "X-Forwarded-Proto: https")
+    for line in lines:
+        with Raw(master.http_port) as raw:
+            assert raw.get("/workers", line).status == 200
+            # The second of two that contradict each other would be refused if either were believed.
+            assert raw.get("/workers", line, "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").status == 200
+
+
+def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, processes: Processes) -> None:
+    for host in ("localhost:evil.example", "localhost:", ":"):
+        assert master.get("/workers", headers={"Host": host}).status_code == 421
+    make_token(processes, "ci")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    for header in (b"Bearer fp_\xed\xa0\x80", b"Bearer \xff", b"Basic 7aCAOu2ggA==", b"Basic eDrtoIA=", b"Basic ="):
+        assert master.get("/workers", headers={"Authorization": header}).status_code == 401
+    body = b'{"token": "fp_secret\\ud800"}'
+    json_headers = {"Content-Type": "application/json"}
+    assert master.session.post(f"{master.url}/api/session", body, headers=json_headers, timeout=10).status_code == 401
+
+
+def test_a_session_of_a_browser_that_speaks_tls_with_a_proxy(master: Master, processes: Processes) -> None:
+    secret = make_token(processes, "ci")
+    eventually(lambda: master.get("/workers").status_code == 401)
+    host = master.url.removeprefix("http://")
+
+    def cookie(scheme: str) -> str:
+        headers = {"Origin": f"{scheme}://{host}"}
+        answer = master.session.post(f"{master.url}/api/session", json={"token": secret}, headers=headers, timeout=10)
+        return answer.headers["Set-Cookie"]
+
+    assert "Secure" in cookie("https")
+    assert "Secure" not in cookie("http")
 
 
 def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
@@ -217,6 +254,42 @@ def test_tls(processes: Processes, tmp_path: Path) -> None:
     assert "Traceback" not in master.err
 
 
+def test_sighup_takes_a_new_certificate_and_no_bad_one(processes: Processes, tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    certificate, key, old_root, new_root = (tmp_path / name for name in ("chain.pem", "key.pem", "old.pem", "new.pem"))
+    old.cert_pem.write_to_path(str(old_root))
+    new.cert_pem.write_to_path(str(new_root))
+    before, after = old.issue_cert(LOCALHOST), new.issue_cert(LOCALHOST)
+    certificate.write_bytes(before.cert_chain_pems[0].bytes())
+    key.write_bytes(before.private_key_pem.bytes())
+    make_token(processes, "ci")
+    flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    master, port = started_everywhere(processes, *flags, GRPC_PORT="0")
+    url = f"https://{LOCALHOST}:{port}/health"
+    # The port is open before there is somebody who has read the files.
+    eventually(lambda: _trusts(url, old_root), READY_SECONDS)
+    (web,) = master.children()
+
+    def says_what_is_wrong(times: int) -> bool:
+        return len(re.findall(r"The web process stays, .*chain\.pem and .*key\.pem are no", master.err)) == times
+
+    certificate.write_bytes(after.cert_chain_pems[0].bytes())
+    master.send(signal.SIGHUP)
+    eventually(lambda: says_what_is_wrong(1))
+    certificate.unlink()
+    master.send(signal.SIGHUP)
+    eventually(lambda: says_what_is_wrong(2))
+    assert master.children() == [web]
+    assert _trusts(url, old_root)
+
+    certificate.write_bytes(after.cert_chain_pems[0].bytes())
+    key.write_bytes(after.private_key_pem.bytes())
+    master.send(signal.SIGHUP)
+    wait_until_gone([web], READY_SECONDS)
+    eventually(lambda: _trusts(url, new_root), READY_SECONDS)
+    assert "Traceback" not in master.err
+
+
 def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("nothing")
     file = str(tmp_path / "a")
@@ -224,6 +297,13 @@ def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_
     assert "go together" in cli(processes, "master", "--tls-key", file, **env).the_error()
     both = cli(processes, "master", "--tls-key", file, "--tls-certificate", file, **env)
     assert "no certificate with its key" in both.the_error()
+
+
+def _trusts(url: str, root: Path) -> bool:
+    try:
+        return requests.get(url, timeout=10, verify=str(root)).status_code == 200
+    except requests.exceptions.ConnectionError:
+        return False
 
 
 def _status(url: str, headers: dict[str, str] | None = None) -> int:

@@ -53,11 +53,18 @@ def test_beyond_loopback_it_is_closed_from_the_start(tmp_path: Path) -> None:
     assert Desk(tmp_path, is_always_closed=True).book.is_closed
 
 
+def test_what_is_no_text_is_not_the_owners_either(tmp_path: Path) -> None:
+    book = TokenBook(TokenFile(tmp_path / "tokens.json"), "fp_owner")
+    assert book.identify("fp_owner") is not None
+    assert book.identify("fp_owner\ud800") is None
+
+
 def test_a_secret_must_be_right_to_the_last_character(desk: Desk) -> None:
     secret = desk.make("ci")
     other = desk.make("other")
     wrong = [secret[:-1] + ("A" if secret[-1] != "A" else "B"), secret[:12] + other[12:], secret[:-1], secret + "A", ""]
-    assert [desk.book.identify(one) for one in [*wrong, "fp_", "é" * 55, secret.upper()]] == [None] * (len(wrong) + 3)
+    wrong += ["fp_", "é" * 55, secret[:-1] + "\ud800", secret.upper()]
+    assert [desk.book.identify(one) for one in wrong] == [None] * len(wrong)
 
 
 def test_an_expired_one_is_over_and_the_master_stays_closed(desk: Desk) -> None:

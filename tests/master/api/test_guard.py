@@ -199,7 +199,13 @@ def test_what_a_browser_says_of_its_page_counts(open_site: Site, site_said: str)
     assert open_site.status("GET", "/", **said, Sec_Fetch_Mode="navigate") == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "0x7f.1"])
+FOREIGN_HOSTS = [
+    *("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "0x7f.1"),
+    *("localhost:evil.example", "localhost:", ":", "[::1]:", "[::1]:x", "127.0.0.1:\xb2", "["),
+]
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_a_foreign_name_is_refused_while_no_token_guards(open_site: Site, host: str) -> None:
     assert open_site.status("GET", "/telemetry", Host=host) == 421
 

@@ -135,3 +135,12 @@ def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
     path = _history_file(tmp_path / "new")
     assert path is not None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    from master.console.shell import _history_file  # noqa: PLC0415 - as above
+
+    tmp_path.chmod(0o750)
+    assert _history_file(tmp_path) is not None
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750

@@ -65,6 +65,21 @@ def test_text_for_everybody_else(web: Web, accept: str) -> None:
     assert "# EOF" not in result.text
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["x", "1.x", '"1.0.0"', "-1", "1", "9" * 5000, "\xb2"])
+def test_a_version_that_is_none_gets_text(web: Web, kind: str, version: str) -> None:
+    result = web.client.simulate_get("/metrics", headers={"Accept": f"{kind};version={version}"})
+    assert result.status_code == 200
+    assert result.headers["Content-Type"].startswith("text/plain")
+    assert "# EOF" not in result.text
+
+
+@pytest.mark.parametrize("parameter", ["q=x", "q=", "q=-1", "q=1e999", "escaping=x", "escaping=", "=;", "version"])
+def test_parameters_that_mean_nothing_are_passed_over(web: Web, parameter: str) -> None:
+    result = web.client.simulate_get("/metrics", headers={"Accept": f"{OPENMETRICS['Accept']};{parameter}"})
+    assert result.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+
+
 def test_head_is_get_without_the_body(web: Web) -> None:
     head = web.client.simulate_head("/metrics", headers=OPENMETRICS)
     assert (head.status_code, head.content) == (200, b"")
