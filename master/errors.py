@@ -33,6 +33,7 @@
     │   └── TooManyAttempts      ... too much was refused, or given, before
     ├── AuditUnavailable         the audit trail cannot be read now
     ├── StoreUnavailable         what must be durable cannot be written, or what is stored cannot be read, now
+    ├── AccessEnded              what was shown when an answer began is not good any more
     └── MasterStopping           the master is on its way out
 
 Each adapter maps the tree to its own status codes in one table: ``rpc.status`` to gRPC, ``api.problems`` to HTTP.
@@ -256,6 +257,12 @@ class StoreUnavailable(FleetPulseError):
     """What must be durable cannot be written, or what is stored cannot be read, now. Nothing has changed."""
 
     reason = "store_unavailable"
+
+
+class AccessEnded(FleetPulseError):
+    """What was shown when an answer began was revoked, has expired or was signed out since."""
+
+    reason = "access_ended"
 
 
 class MasterStopping(FleetPulseError):

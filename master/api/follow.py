@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gevent
 
 from master.api.event_stream import HEARTBEAT, RETRY, event_bytes
-from master.api.followers import STOPPING, Followers
+from master.api.followers import Asker, Followers
 from master.api.log_text import decoded, whole_characters
 from master.api.ports import TaskService, TaskWatch
 from master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
@@ -47,7 +47,7 @@ class Follower:
         *,
         only_this_attempt: bool,
         connection: HasFile | None,
-        address: str,
+        asker: Asker,
         followers: Followers,
         heartbeat_seconds: float,
     ) -> None:
@@ -60,9 +60,9 @@ class Follower:
         self._heartbeat_seconds = heartbeat_seconds
         self._status: dict[str, Any] | None = None
         self._waiting: Any = None
-        self._is_ending = False
+        self._ending: FleetPulseError | None = None
         self._events = self._guarded()
-        followers.admit(self, address)
+        followers.admit(self, asker)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._events
@@ -72,14 +72,15 @@ class Follower:
         self._events.close()
         self._followers.leave(self)
 
-    def end(self) -> None:
+    def end(self, why: FleetPulseError) -> None:
         """Have the events end with a last word, soon. Does not wait."""
-        self._is_ending = True
-        gevent.get_hub().loop.run_callback(self._end_wait)
+        if self._ending is None:
+            self._ending = why
+            gevent.get_hub().loop.run_callback(self._end_wait, why)
 
-    def _end_wait(self) -> None:
+    def _end_wait(self, why: FleetPulseError) -> None:
         if self._waiting is not None:
-            self._waiting.throw(MasterStopping(STOPPING))
+            self._waiting.throw(why)
 
     def _guarded(self) -> Generator[bytes, None, None]:
         try:
@@ -97,7 +98,8 @@ class Follower:
     def _follow(self) -> Iterator[bytes]:
         yield RETRY
         with self._tasks.watch(self._task_id) as watch:
-            while not self._is_ending:
+            while True:
+                self._raise_if_ending()
                 details = self._tasks.details(self._task_id)
                 told = False
                 for event in self._news(details):
@@ -110,9 +112,13 @@ class Follower:
                     gevent.sleep(PAUSE_SECONDS)
                 if not self._wait(watch):
                     yield HEARTBEAT
-        raise MasterStopping(STOPPING)
+
+    def _raise_if_ending(self) -> None:
+        if self._ending is not None:
+            raise self._ending
 
     def _wait(self, watch: TaskWatch) -> bool:
+        self._raise_if_ending()
         self._waiting = gevent.getcurrent()
         try:
             with while_client_is_there(self._connection):
@@ -137,6 +143,7 @@ class Follower:
 
     def _log(self, *, has_ended: bool) -> Iterator[bytes]:
         while True:
+            self._raise_if_ending()
             _, log = self._tasks.read_log(self._task_id, self._attempt, self._offset, CHUNK_BYTES)
             is_last = log.offset + len(log.data) >= log.size
             # Of a character that came in part the rest is awaited, unless nothing will come.

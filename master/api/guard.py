@@ -3,7 +3,8 @@
 import base64
 import ipaddress
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,9 @@ SESSION_COOKIE = "fleetpulse_session"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BASIC_ROLE = Role.READ
 """What a password may do at most: a browser sends one without being told to, with whatever a foreign page asks."""
+
+_Asking = Callable[[], Identity | None]
+"""Whose it is, now, what a request has shown; ``None``: nobody's, or not any more."""
 
 
 class Guard:
@@ -43,10 +47,16 @@ class Guard:
         """Before the route is known: where the request comes from, and who asks."""
         req.context.identity = None
         self._refuse_foreign_pages(req)
-        req.context.identity = self._identity(req)
+        req.context.asking = asking = self._asking(req)
+        req.context.identity = identity = asking()
+        if identity is None and req.auth:
+            raise unauthorized("this token is unknown, expired or revoked")
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: Any, _params: Any) -> None:
-        """Where the route is known: whether this one may ask it."""
+        """Where the route is known: whether this one may ask it, and by what that is found out again.
+
+        An answer without an end asks ``req.context.is_still_allowed`` now and then.
+        """
         wanted = self._roles.get((req.uri_template or "", _as_written(req.method)), Role.READ)
         identity: Identity | None = req.context.identity
         if wanted is Role.OPEN:
@@ -58,6 +68,7 @@ class Guard:
                 description=f"this takes the role {wanted.name.lower()}, and {identity.name} has "
                 f"{identity.role.name.lower()}"
             )
+        req.context.is_still_allowed = partial(_has_role, req.context.asking, wanted)
 
     def _refuse_foreign_pages(self, req: falcon.Request) -> None:
         """A page of another site may make a browser on this machine ask; what it can not do is to hide it."""
@@ -76,24 +87,28 @@ class Guard:
         if is_foreign:
             raise falcon.HTTPForbidden(description="a page of another site asks this; the master serves only its own")
 
-    def _identity(self, req: falcon.Request) -> Identity | None:
+    def _asking(self, req: falcon.Request) -> _Asking:
         header = req.auth
         if header:
             secret = _secret_in(header)
-            identity = None if secret is None else self._book.identify(secret)
-            if identity is None:
-                raise unauthorized("this token is unknown, expired or revoked")
-            if header[:6].lower() == "basic ":
-                return identity._replace(role=min(identity.role, _BASIC_ROLE))
-            return identity
+            if secret is None:
+                return _nobody
+            return partial(self._of_password if header[:6].lower() == "basic " else self._book.identify, secret)
         if not self._book.is_closed:
-            return ANYBODY
+            return self._anybody
         cookie = req.cookies.get(SESSION_COOKIE)
         if cookie is None:
-            return None
+            return _nobody
         if req.method not in _SAFE_METHODS and req.get_header("Origin") is None:
             raise falcon.HTTPForbidden(description="a page's request must say its Origin; a program sends a token")
-        return self._sessions.identity(cookie)
+        return partial(self._sessions.identity, cookie)
+
+    def _of_password(self, secret: str) -> Identity | None:
+        identity = self._book.identify(secret)
+        return None if identity is None else identity._replace(role=min(identity.role, _BASIC_ROLE))
+
+    def _anybody(self) -> Identity | None:
+        return None if self._book.is_closed else ANYBODY
 
     def _is_ours(self, req: falcon.Request) -> bool:
         try:
@@ -112,6 +127,15 @@ class Guard:
 def unauthorized(text: str) -> falcon.HTTPUnauthorized:
     """Who asks is not known."""
     return falcon.HTTPUnauthorized(description=text, challenges=[CHALLENGE])
+
+
+def _nobody() -> Identity | None:
+    return None
+
+
+def _has_role(asking: _Asking, wanted: Role) -> bool:
+    identity = asking()
+    return identity is not None and identity.role >= wanted
 
 
 def _as_written(method: str) -> str:

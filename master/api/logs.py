@@ -8,7 +8,7 @@ import orjson
 
 from master.api.event_stream import begin_events
 from master.api.follow import HEARTBEAT_SECONDS, Follower, Position
-from master.api.followers import Followers
+from master.api.followers import Asker, Followers
 from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
 from master.api.ports import TaskService
 from master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
@@ -137,7 +137,7 @@ class TaskLogs:
             position,
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
-            address=req.remote_addr,
+            asker=Asker.of(req),
             followers=self._followers,
             heartbeat_seconds=self._heartbeat_seconds,
         )

@@ -21,6 +21,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.UnknownWorker: 404,
     errors.WorkerStillActive: 409,
     errors.FleetFull: 503,
+    errors.AccessEnded: 401,
     errors.MasterStopping: 503,
     errors.UnknownTask: 404,
     errors.TaskRefused: 422,

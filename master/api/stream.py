@@ -8,7 +8,7 @@ from functools import partial
 import falcon
 
 from master.api.event_stream import begin_events
-from master.api.followers import Followers
+from master.api.followers import Asker, Followers
 from master.api.queries import StreamQuery, query_of
 from master.api.stream_events import Composer, Member
 from master.api.stream_reader import Shared, Start, StreamReader
@@ -60,7 +60,7 @@ class TelemetryStream:
             self._start(req.get_header("Last-Event-ID")),
             query.worker_id or None,
             req.env.get("gunicorn.socket"),
-            req.remote_addr,
+            Asker.of(req),
         )
 
     on_head = on_get

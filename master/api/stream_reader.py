@@ -12,12 +12,12 @@ import gevent
 from gevent.event import Event as Wake
 
 from master.api.event_stream import HEARTBEAT, RETRY
-from master.api.followers import STOPPING, Followers
+from master.api.followers import Asker, Followers
 from master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
 from master.api.problems import STATUS_BY_ERROR
 from master.api.stream_events import Composer, Event, event
 from master.api.stream_rounds import Rounds
-from master.errors import MasterStopping
+from master.errors import AccessEnded, FleetPulseError, MasterStopping
 from master.telemetry.changes import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ SEND_BUFFER_BYTES = 128 * 1024
 """What the system keeps for a reader that is slow is old already when it is read, so it is not to keep much."""
 
 LAST_WORD_SECONDS = 1.0
-"""For a reader to take what it is being sent when the master stops."""
+"""For a reader to take what it is being sent when it has to end."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SETTING = Event("", RETRY)
@@ -60,7 +60,7 @@ class StreamReader:
         start: Start,
         worker_ids: frozenset[str] | None,
         connection: HasFile | None,
-        address: str,
+        asker: Asker,
     ) -> None:
         self._shared = shared
         self._composer = composer
@@ -70,10 +70,10 @@ class StreamReader:
         self._revision = 0
         self._wake = Wake()
         self._is_waiting = False
-        self._is_ending = False
+        self._ending: FleetPulseError | None = None
         self._taking_since: float | None = None
         self._events = self._guarded()
-        shared.readers.admit(self, address)
+        shared.readers.admit(self, asker)
         shared.rounds.join(self)
         if connection is not None:
             with plain_socket(connection) as plain:
@@ -99,7 +99,7 @@ class StreamReader:
         self._shared.readers.leave(self)
         self._shared.rounds.leave(self)
 
-    # For the rounds, and for the end of the master
+    # For the rounds, and for who ends it
 
     @property
     def is_choosy(self) -> bool:
@@ -126,9 +126,11 @@ class StreamReader:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 plain.shutdown(socket.SHUT_RDWR)
 
-    def end(self) -> None:
+    def end(self, why: FleetPulseError) -> None:
         """Have the events end with a last word, soon. Does not wait."""
-        self._is_ending = True
+        if self._ending is not None:
+            return
+        self._ending = why
         self._wake.set()
         if self._taking_since is not None:
             gevent.spawn_later(LAST_WORD_SECONDS, self._cut_if_taking)
@@ -144,9 +146,10 @@ class StreamReader:
             yield from self._all()
         except ClientGone:
             return
-        except MasterStopping as error:
-            yield event("problem", {"status": STATUS_BY_ERROR[MasterStopping], "detail": str(error)})
-            take_no_more(self._connection)
+        except (AccessEnded, MasterStopping) as error:
+            yield event("problem", {"status": STATUS_BY_ERROR[type(error)], "detail": str(error)})
+            if isinstance(error, MasterStopping):
+                take_no_more(self._connection)
         except Exception:
             _LOGGER.exception("a reader of the stream failed")
             yield event("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
@@ -158,12 +161,12 @@ class StreamReader:
         else:
             self._revision = self._start.revision
             yield from self._round()
-        while not self._is_ending:
-            if self._wait():
-                yield from self._round()
-            else:
+        while self._ending is None:
+            if not self._wait():
                 yield _STILL_HERE
-        raise MasterStopping(STOPPING)
+            elif self._ending is None:
+                yield from self._round()
+        raise self._ending
 
     def _wait(self) -> bool:
         """Until there is news, whether there is; false when it is time for a sign of life."""
@@ -202,7 +205,7 @@ class StreamReader:
     def _pieces(self, window: Window) -> Iterator[Event]:
         """One at least. Others have their turn between two."""
         start, is_done = 0, False
-        while not is_done and not self._is_ending:
+        while not is_done and self._ending is None:
             piece = self._composer.piece(window, start)
             if piece.event is not None:
                 yield piece.event

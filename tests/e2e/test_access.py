@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.e2e.masters import READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started, wait_until_gone
 from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
+from tests.e2e.wire import Wire, new_worker_id
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -115,6 +117,42 @@ def test_a_session_of_a_browser_that_speaks_tls_with_a_proxy(master: Master, pro
 
     assert "Secure" in cookie("https")
     assert "Secure" not in cookie("http")
+
+
+def test_what_is_open_ends_with_that_by_which_it_was_opened(master: Master, processes: Processes) -> None:
+    token, other = make_token(processes, "ci", "--role", "submit"), make_token(processes, "grafana")
+    eventually(lambda: statuses(master, bearer(other)) == [200, 403, 403])
+    submitted = master.session.post(f"{master.url}/api/tasks", json=TASK, headers=bearer(token), timeout=10).json()
+    paths = ["/telemetry/stream", f"/api/tasks/{submitted['task_id']}/logs?follow=true"]
+    with requests.Session() as page, Wire(master.target) as wire, ExitStack() as opened:
+        assert page.post(f"{master.url}/api/session", json={"token": other}, timeout=10).status_code == 200
+
+        def events(session: requests.Session, path: str, headers: dict[str, str]) -> Iterator[str]:
+            url = master.url + path
+            answer = opened.enter_context(session.get(url, headers=headers, stream=True, timeout=10))
+            assert answer.status_code == 200
+            return answer.iter_lines(decode_unicode=True)
+
+        of_token = [events(requests.Session(), path, bearer(token)) for path in paths]
+        of_other = [events(requests.Session(), path, bearer(other)) for path in paths]
+        of_page = [events(page, path, {}) for path in paths]
+        assert cli(processes, "token", "revoke", "ci").code == 0
+        for lines in of_token:
+            assert told_last(lines) == ("event: problem", 401)
+        origin = {"Origin": master.url}
+        assert page.delete(f"{master.url}/api/session", headers=origin, timeout=10).status_code == 204
+        for lines in of_page:
+            assert told_last(lines) == ("event: problem", 401)
+        wire.stream().register(new_worker_id())
+        assert cli(processes, "cancel", submitted["task_id"], FLEETPULSE_URL=master.url).code == 0
+        assert "event: update" in of_other[0]
+        assert "event: end" in of_other[1]
+
+
+def told_last(lines: Iterator[str]) -> tuple[str, int]:
+    """The kind of the last event of a stream, and the status that it tells."""
+    kind, data = [line for line in lines if line][-2:]
+    return kind, json.loads(data.removeprefix("data: "))["status"]
 
 
 def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:

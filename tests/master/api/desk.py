@@ -10,6 +10,7 @@ from falcon.testing import Result, TestClient
 
 from master.api import middleware, problems
 from master.api.followers import Followers
+from master.api.guard import Guard
 from master.api.tasks import task_resources
 from master.errors import (
     FleetPulseError,
@@ -178,13 +179,13 @@ class Desk:
 class TaskWeb:
     """The paths of tasks over a desk, with everything that a request goes through."""
 
-    def __init__(self) -> None:
+    def __init__(self, *guards: Guard) -> None:
         self.desk = Desk()
         self.app: falcon.App[Any, Any] = falcon.App(
-            middleware=[middleware.Observation(Instruments()), middleware.Fairness(), middleware.Compression()]
+            middleware=[middleware.Observation(Instruments()), middleware.Fairness(), *guards, middleware.Compression()]
         )
         problems.install(self.app)
-        self.followers = Followers()
+        self.followers = Followers(look_seconds=0.02)
         for path, resource in task_resources(self.desk, self.followers).items():
             self.app.add_route(path, resource)
         self.client = TestClient(self.app)
@@ -209,8 +210,8 @@ class TaskWeb:
 
 
 @contextmanager
-def running_task_web() -> Iterator[TaskWeb]:
+def running_task_web(*guards: Guard) -> Iterator[TaskWeb]:
     """With nobody following when it ends."""
-    web = TaskWeb()
+    web = TaskWeb(*guards)
     yield web
     assert len(web.desk.watches) == 0

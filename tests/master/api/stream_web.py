@@ -1,6 +1,6 @@
 """The stream of telemetry over a live table, and a reader that keeps what it is told as docs/rest.md says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import falcon
 
 from master.api import middleware, problems
 from master.api.followers import Followers
+from master.api.guard import Guard
 from master.api.stream import MAX_READERS, TelemetryStream
 from master.api.stream_rounds import Timing
 from master.api.stream_views import ShortViews
@@ -25,13 +26,13 @@ FAST = Timing(pause=0.01)
 class StreamWeb:
     """The resource, what it stands on, and an app that serves it."""
 
-    def __init__(self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int) -> None:
+    def __init__(self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int, *guards: Guard) -> None:
         self.fleet = fleet
         self.views, self.short_views = FleetViews(), ShortViews()
         self.changes = ChangeLog(most_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)
-        self.followers = Followers()
+        self.followers = Followers(look_seconds=0.02)
         self.stream = TelemetryStream(
             self.changes,
             {"all": self.views.member, "summary": self.short_views.member},
@@ -40,7 +41,9 @@ class StreamWeb:
             BOOT_ID,
             timing,
         )
-        self.app: falcon.App[Any, Any] = falcon.App(middleware=[middleware.Fairness(), middleware.Compression()])
+        self.app: falcon.App[Any, Any] = falcon.App(
+            middleware=[middleware.Fairness(), *guards, middleware.Compression()]
+        )
         problems.install(self.app)
         self.app.add_route(PATH, self.stream)
 
@@ -55,12 +58,13 @@ class StreamWeb:
 def running_stream(
     timing: Timing = FAST,
     *,
+    guards: Sequence[Guard] = (),
     max_readers: int = MAX_READERS,
     most_removals: int = MAX_REMOVALS,
     terms: Terms = Terms(),  # noqa: B008 - immutable
 ) -> Iterator[StreamWeb]:
     with running_fleet(terms) as fleet:
-        yield StreamWeb(fleet, timing, max_readers, most_removals)
+        yield StreamWeb(fleet, timing, max_readers, most_removals, *guards)
 
 
 class Mirror(EventReader):

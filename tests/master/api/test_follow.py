@@ -359,6 +359,20 @@ def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served)
     wait_until(lambda: len(tasks.followers) == 0)
 
 
+def test_a_long_log_is_not_sent_to_its_end_to_one_who_has_to_end(tasks: TaskWeb, server: Served) -> None:
+    tasks.desk.place("task-1")
+    tasks.desk.run("task-1")
+    tasks.desk.say("task-1", b"x" * 40_000_000)
+    tasks.desk.end("task-1")
+    with Reader(server.address) as reader:
+        reader.take(2)
+        tasks.followers.end()
+        events = list(reader)
+    assert events[-1].data["status"] == 503
+    assert "end" not in {event.kind for event in events}
+    assert sum(len(event.data["logs"]) for event in events[:-1]) < 30_000_000
+
+
 def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
     tasks.submit()
     with served(tasks.app) as server:

@@ -1,0 +1,137 @@
+"""Streams that are open when that by which they were opened is not good any more, through a real web server"""
+
+import base64
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import gevent
+import pytest
+
+from master.access.book import TokenBook
+from master.access.roles import Role
+from master.access.token_file import TokenFile
+from master.access.tokens import make_token
+from master.api.followers import ENDED
+from master.api.guard import SESSION_COOKIE
+from tests.master.api.desk import running_task_web
+from tests.master.api.events import Event, EventReader
+from tests.master.api.served import served
+from tests.master.api.stream_web import PATH, running_stream
+from tests.master.fleet import wait_until
+from tests.master.guards import access_of
+
+
+class Door:
+    """Tokens over a clock, and the guard that asks for them. The file is looked at every time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.time = 0.0
+        self._file = TokenFile(folder / "tokens.json")
+        _, owner = make_token("owner", Role.ADMIN, 0.0, None)
+        self.owner = bearer(owner)
+        self.access = access_of(
+            TokenBook(self._file, owner, clock=lambda: self.time, monotonic=map(float, count()).__next__)
+        )
+
+    def make(self) -> str:
+        token, secret = make_token("ci", Role.READ, self.time, 60.0)
+        self._file.change(lambda tokens: [*tokens, token])
+        return secret
+
+    def revoke(self) -> None:
+        self._file.change(lambda tokens: [one._replace(revoked=self.time) for one in tokens])
+
+    def expire(self) -> None:
+        self.time += 61.0
+
+
+class Site:
+    """A path that has no end, behind the door."""
+
+    def __init__(self, door: Door, address: tuple[str, int], path: str, tell: Callable[[], object]) -> None:
+        self.door, self.address, self.path, self.tell = door, address, path, tell
+
+    def reader(self, *lines: str) -> EventReader:
+        """One who has read what there is."""
+        reader = EventReader(self.address, self.path, *lines)
+        assert reader.answered.status == 200
+        assert reader.take(1)[0].kind in {"reset", "status"}
+        return reader
+
+
+def bearer(secret: str) -> str:
+    return f"Authorization: Bearer {secret}"
+
+
+@pytest.fixture(params=["the live stream", "a log"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    door = Door(tmp_path)
+    guard = door.access.guard
+    if request.param == "a log":
+        with running_task_web(guard) as tasks, served(tasks.app) as server:
+            task_id = tasks.submit()
+            yield Site(
+                door, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.desk.place(task_id)
+            )
+            wait_until(lambda: len(tasks.followers) == 0)
+    else:
+        with running_stream(guards=[guard]) as web, served(web.app) as server:
+            yield Site(door, server.address, PATH, lambda: web.fleet.beat("a"))
+            wait_until(lambda: web.readers() == 0)
+
+
+def password_revoked(door: Door) -> tuple[str, Callable[[], object]]:
+    return f"Authorization: Basic {base64.b64encode(f'x:{door.make()}'.encode()).decode()}", door.revoke
+
+
+def revoked(door: Door) -> tuple[str, Callable[[], object]]:
+    return bearer(door.make()), door.revoke
+
+
+def expired(door: Door) -> tuple[str, Callable[[], object]]:
+    return bearer(door.make()), door.expire
+
+
+def signed_out(door: Door) -> tuple[str, Callable[[], object]]:
+    session_id = begun(door)
+    return f"Cookie: {SESSION_COOKIE}={session_id}", lambda: door.access.sessions.end(session_id)
+
+
+def token_of_session_revoked(door: Door) -> tuple[str, Callable[[], object]]:
+    return f"Cookie: {SESSION_COOKIE}={begun(door)}", door.revoke
+
+
+def closed(door: Door) -> tuple[str, Callable[[], object]]:
+    return "X-Shown: nothing", door.make
+
+
+def begun(door: Door) -> str:
+    session = door.access.sessions.begin(door.make())
+    assert session is not None
+    return session[0]
+
+
+@pytest.mark.parametrize("way", [revoked, expired, password_revoked, signed_out, token_of_session_revoked, closed])
+def test_who_may_not_ask_any_more_hears_so_and_nobody_else(
+    site: Site, way: Callable[[Door], tuple[str, Callable[[], object]]]
+) -> None:
+    line, end = way(site.door)
+    with site.reader(line) as reader, site.reader(site.door.owner) as other:
+        end()
+        assert list(reader)[-1] == Event("problem", {"status": 401, "detail": ENDED})
+        # The connection can be used again, and comes to nothing.
+        reader.request("GET", site.path, line)
+        assert reader.answer()[0] == 401
+        site.tell()
+        assert {event.kind for event in other.take(2)} & {"update", "status"}
+
+
+def test_who_still_may_is_left_alone(site: Site) -> None:
+    line, _ = revoked(site.door)
+    with site.reader(line) as reader:
+        site.door.time += 59.0
+        for _ in range(5):
+            gevent.sleep(0.02)
+        site.tell()
+        assert {event.kind for event in reader.take(2)} & {"update", "status"}
