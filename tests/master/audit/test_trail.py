@@ -47,8 +47,8 @@ def test_equal_refusals_are_told_together_when_the_second_is_over(path: Path) ->
         wait_until(lambda: whole_lines(path) == 2)
         one.trail.record(refusal())
         wait_until(lambda: whole_lines(path) == 3)
-        for _ in range(100):
-            one.trail.record(entry())
+        for number in range(100):
+            one.trail.record(entry(target=f"/api/tasks/task-{number}"))
         wait_until(lambda: whole_lines(path) == 103)
     assert [line["repeated"] for line in written(path)[:3]] == [0, 99, 0]
 
@@ -93,8 +93,8 @@ def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(
 
 def test_the_hub_does_not_wait_for_the_file(path: Path) -> None:
     one = Trail(path)
-    for _ in range(1000):
-        one.trail.record(entry())
+    for number in range(1000):
+        one.trail.record(entry(target=f"/api/tasks/task-{number}"))
     assert not path.exists()
     one.trail.start()
     one.trail.stop()
