@@ -10,6 +10,7 @@ from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import FAST_TERMS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
+from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -86,6 +87,7 @@ def test_both_policies_make_the_container(site: Site) -> None:
     host = container.attrs["HostConfig"]
     assert (host["ReadonlyRootfs"], host["NetworkMode"], host["PidsLimit"]) == (True, "none", 50)
     assert container.attrs["Config"]["User"] == "4321:4321"
+    eventually(lambda: "Read-only" in site.jobs.log(task_id))
     site.jobs.cancel(task_id)
     site.jobs.ended(task_id)
     log = site.jobs.log(task_id)

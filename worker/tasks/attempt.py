@@ -36,6 +36,7 @@ PROGRESS_SECONDS = 2.0
 TIMEOUT_GRACE_SECONDS = 10.0
 KILL_AGAIN_SECONDS = 10.0
 AGAIN_SECONDS = 0.1
+OOM_SECONDS = 1.0
 
 
 class Means(NamedTuple):
@@ -222,6 +223,14 @@ class Attempt:
                     await self._signal("SIGKILL")
                     self._was_killed, kill_at = True, loop.time() + KILL_AGAIN_SECONDS
             await self._until_something(times_out_at if kill_at is None else kill_at)
+            container = await self._inspect()
+        return container if self._cause is not None else await self._when_memory_is_told(container)
+
+    async def _when_memory_is_told(self, container: Container) -> Container:
+        """The engine may hear that the kernel took the memory a moment later than that the container has ended."""
+        patience = asyncio.get_running_loop().time() + OOM_SECONDS
+        while container.may_lack_oom and asyncio.get_running_loop().time() < patience:
+            await asyncio.sleep(OOM_SECONDS / 10)
             container = await self._inspect()
         return container
 

@@ -11,7 +11,7 @@ from proto.rules import ATTEMPT_REASONS
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import Master, executor_on, until
 from worker.simulation.engine import SimulatedEngine
-from worker.tasks.engine import AttemptKey, Container
+from worker.tasks.engine import AttemptKey, Container, Status
 from worker.tasks.executor import Executor
 
 
@@ -268,6 +268,24 @@ def test_one_that_is_forgotten_while_its_container_is_made_leaves_none() -> None
             await until(lambda: not master.executor._removals)
             assert await engine.containers() == []
             assert engine.starts == []
+
+    run(test())
+
+
+@pytest.mark.parametrize(("looks", "reason"), [(2, "out_of_memory"), (10_000, "exit_code")])
+def test_that_memory_was_the_reason_may_be_told_a_moment_later(looks: int, reason: str) -> None:
+    class Forgetful(SimulatedEngine):
+        ended = 0
+
+        async def inspect(self, container_id: str) -> Container:
+            container = await super().inspect(container_id)
+            self.ended += container.status is Status.ENDED
+            return container._replace(oom_killed=self.ended > looks)
+
+    async def test() -> None:
+        async with executor_on(Forgetful(random.Random(1))) as master:
+            end = await master.ends(master.start("t", "busybox", "sh", "-c", "exit 137"))
+            assert (end.exit_code, end.reason) == (137, reason)
 
     run(test())
 
