@@ -32,7 +32,6 @@ class TlsMaster:
         flags = (*FAST_TERMS, "--join-port", f"{host}:{self.join_port}", *flags)
         self.master = started_master(processes, *flags)
         self._flags = flags
-        self._again = 0
 
     @property
     def target(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
 from proto import fleetpulse_pb2 as pb
-from worker.tasks.ending import Cause, Ending, ending_of
+from worker.tasks.ending import Cause, Ending, ending_of, may_lack_oom
 from worker.tasks.engine import (
     AttemptKey,
     Container,
@@ -229,7 +229,7 @@ class Attempt:
     async def _when_memory_is_told(self, container: Container) -> Container:
         """The engine may hear that the kernel took the memory a moment later than that the container has ended."""
         patience = asyncio.get_running_loop().time() + OOM_SECONDS
-        while container.may_lack_oom and asyncio.get_running_loop().time() < patience:
+        while may_lack_oom(container) and asyncio.get_running_loop().time() < patience:
             await asyncio.sleep(OOM_SECONDS / 10)
             container = await self._inspect()
         return container

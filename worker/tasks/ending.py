@@ -53,6 +53,12 @@ def ending_of(container: Container, cause: Cause | None, last_output: bytes) -> 
     return Ending(phase, reason, message, code, oom_killed)
 
 
+def may_lack_oom(container: Container) -> bool:
+    """Whether it ended as one that needed too much memory does, and nothing says so."""
+    was_killed = container.exit_code == _SIGNALLED + signal.SIGKILL
+    return container.memory_bytes > 0 and was_killed and not container.oom_killed
+
+
 def _was_timed_out(container: Container) -> bool:
     if container.timeout_seconds is None or container.started_at is None or container.finished_at is None:
         return False

@@ -6,7 +6,6 @@ EngineError                  ``reason``: one of ``proto.rules.ATTEMPT_REASONS``;
 +-- EngineRefused            it answered, and will give the same answer again
 """
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
@@ -118,11 +117,6 @@ class Container(NamedTuple):
     memory_bytes: int = 0
     timeout_seconds: float | None = None
     log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
-
-    @property
-    def may_lack_oom(self) -> bool:
-        """Whether it ended as one that needed too much memory does, and nothing says so."""
-        return self.memory_bytes > 0 and self.exit_code == 128 + signal.SIGKILL and not self.oom_killed
 
 
 class Usage(NamedTuple):
