@@ -15,6 +15,7 @@ RUN tools/bin/python -m pip --python /opt/fleetpulse/bin/python \
     install --no-cache-dir --only-binary :all: --require-hashes -r requirements/runtime.txt
 COPY setup.py pyproject.toml MANIFEST.in LICENSE ./
 COPY requirements/runtime.in requirements/
+COPY src src
 COPY proto proto
 COPY worker worker
 COPY master master

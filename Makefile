@@ -27,7 +27,7 @@ test: $(VENV)/.dev tools ## Every test but the long ones
 lint: $(VENV)/.dev ## Style, types, layers, what is generated, weaknesses of the code and of what it needs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/generate_proto.py --check
 	$(BIN)/python tools/metrics_reference.py --check

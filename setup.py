@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
@@ -39,39 +39,40 @@ setup(
     ],
     python_requires=">=3.11",
     install_requires=runtime_requirements(),
-    packages=find_packages(include=["master*", "worker*", "proto*"]),
-    # Said outright so that an editable install is a plain path entry, which type checkers and new modules understand.
-    package_dir={"": "."},
+    # src/fleetpulse/ links to master/, worker/ and proto/: they are imported under one name, and an editable install is
+    # a plain path entry, which type checkers understand.
+    packages=find_namespace_packages("src"),
+    package_dir={"": "src"},
     package_data={
         "": ["*.pyi", "*.proto", "py.typed"],
-        "master.api": ["templates/*"],
-        "master.page": ["static/*", "templates/*"],
+        "fleetpulse.master.api": ["templates/*"],
+        "fleetpulse.master.page": ["static/*", "templates/*"],
     },
     entry_points={
-        "console_scripts": ["fleetpulse = master.script:main"],
+        "console_scripts": ["fleetpulse = fleetpulse.master.script:main"],
         # The command line finds its commands here by name, because master/ and worker/ never import each other.
         "fleetpulse.commands": [
-            "master = master.cli:master_command",
-            "up = master.cli:up_command",
-            "ca = master.ca:ca_command",
-            "worker = worker.cli:worker_command",
-            "simulate = worker.cli:simulate_command",
-            "workers = master.console.workers:workers_command",
-            "drain = master.console.workers:drain_command",
-            "undrain = master.console.workers:undrain_command",
-            "status = master.console.status:status_command",
-            "tasks = master.console.tasks:tasks_command",
-            "task = master.console.tasks:task_command",
-            "cancel = master.console.tasks:cancel_command",
-            "submit = master.console.submit:submit_command",
-            "logs = master.console.logs:logs_command",
-            "top = master.console.top:top_command",
-            "history = master.console.history:history_command",
-            "events = master.console.events:events_command",
-            "audit = master.console.audit:audit_command",
-            "shell = master.console.shell:shell_command",
-            "token = master.console.token:token_command",
-            "completion = master.console.completion:completion_command",
+            "master = fleetpulse.master.cli:master_command",
+            "up = fleetpulse.master.cli:up_command",
+            "ca = fleetpulse.master.ca:ca_command",
+            "worker = fleetpulse.worker.cli:worker_command",
+            "simulate = fleetpulse.worker.cli:simulate_command",
+            "workers = fleetpulse.master.console.workers:workers_command",
+            "drain = fleetpulse.master.console.workers:drain_command",
+            "undrain = fleetpulse.master.console.workers:undrain_command",
+            "status = fleetpulse.master.console.status:status_command",
+            "tasks = fleetpulse.master.console.tasks:tasks_command",
+            "task = fleetpulse.master.console.tasks:task_command",
+            "cancel = fleetpulse.master.console.tasks:cancel_command",
+            "submit = fleetpulse.master.console.submit:submit_command",
+            "logs = fleetpulse.master.console.logs:logs_command",
+            "top = fleetpulse.master.console.top:top_command",
+            "history = fleetpulse.master.console.history:history_command",
+            "events = fleetpulse.master.console.events:events_command",
+            "audit = fleetpulse.master.console.audit:audit_command",
+            "shell = fleetpulse.master.console.shell:shell_command",
+            "token = fleetpulse.master.console.token:token_command",
+            "completion = fleetpulse.master.console.completion:completion_command",
         ],
     },
 )

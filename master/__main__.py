@@ -1,8 +1,8 @@
-"""``python -m master``."""
+"""``python -m fleetpulse.master``."""
 
 from dotenv import load_dotenv
 
-from master.cli import master_command
+from fleetpulse.master.cli import master_command
 
 load_dotenv(".env")
-master_command(prog_name="python -m master")
+master_command(prog_name="python -m fleetpulse.master")

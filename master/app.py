@@ -14,52 +14,52 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from master.access.book import TokenBook
-from master.access.owner import owner_secret
-from master.access.sessions import Sessions
-from master.access.token_file import TokenFile
-from master.api import middleware, problems, resources
-from master.api.audit import Auditing
-from master.api.audit_trail import audit_resources
-from master.api.body import BodyReader
-from master.api.followers import Followers
-from master.api.guard import Guard
-from master.api.history import HistoryReader, history_resources
-from master.api.reference import reference_resources
-from master.api.routes import ROUTES
-from master.api.serving import serve
-from master.api.session import Session
-from master.api.stream import stream_resources
-from master.api.tasks import task_resources
-from master.api.views import FleetViews
-from master.audit.files import FILE_NAME
-from master.audit.trail import AuditTrail
-from master.clients import Clients
-from master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
-from master.errors import ConfigError
-from master.gate.door import Door
-from master.history.ports import Tier
-from master.history.recorder import Recorder
-from master.history.service import HistoryService
-from master.instruments import Instruments
-from master.metrics.exposition import FleetExposition
-from master.metrics.resource import MetricsResource
-from master.page.resources import page_resources
-from master.rpc.core_log import CoreLog
-from master.rpc.server import RpcServer
-from master.store.key_file import own_key_file, read_key_file
-from master.store.observer import StoreObserver
-from master.store.pruning import Retention
-from master.store.store import SqlTaskStore
-from master.store.url import default_url
-from master.tasks.policies import POLICIES_GROUP, policy_named
-from master.tasks.service import TaskService
-from master.telemetry.lazy import LazyView
-from master.telemetry.manager import TelemetryManager
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.owner import owner_secret
+from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.api import middleware, problems, resources
+from fleetpulse.master.api.audit import Auditing
+from fleetpulse.master.api.audit_trail import audit_resources
+from fleetpulse.master.api.body import BodyReader
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.history import HistoryReader, history_resources
+from fleetpulse.master.api.reference import reference_resources
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.api.serving import serve
+from fleetpulse.master.api.session import Session
+from fleetpulse.master.api.stream import stream_resources
+from fleetpulse.master.api.tasks import task_resources
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.audit.files import FILE_NAME
+from fleetpulse.master.audit.trail import AuditTrail
+from fleetpulse.master.clients import Clients
+from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.history.ports import Tier
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.service import HistoryService
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.exposition import FleetExposition
+from fleetpulse.master.metrics.resource import MetricsResource
+from fleetpulse.master.page.resources import page_resources
+from fleetpulse.master.rpc.core_log import CoreLog
+from fleetpulse.master.rpc.server import RpcServer
+from fleetpulse.master.store.key_file import own_key_file, read_key_file
+from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.pruning import Retention
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import default_url
+from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named
+from fleetpulse.master.tasks.service import TaskService
+from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.telemetry.manager import TelemetryManager
 
 if TYPE_CHECKING:
-    from master.prometheus.history import PrometheusHistory
-    from master.rpc.tls_ports import TlsPorts
+    from fleetpulse.master.prometheus.history import PrometheusHistory
+    from fleetpulse.master.rpc.tls_ports import TlsPorts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -208,16 +208,16 @@ def create_access(config: MasterConfig) -> Access:
 
 def open_prometheus(url: str) -> "PrometheusHistory":
     """The one that is asked for history first. Connects to nothing yet."""
-    from master.prometheus.client import PrometheusClient  # noqa: PLC0415 - heavy, and mostly not needed
-    from master.prometheus.history import PrometheusHistory  # noqa: PLC0415
+    from fleetpulse.master.prometheus.client import PrometheusClient  # noqa: PLC0415 - heavy, and mostly not needed
+    from fleetpulse.master.prometheus.history import PrometheusHistory  # noqa: PLC0415
 
     return PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
 
 
 def open_tls(config: TlsConfig, data_dir: Path) -> "TlsPorts":
     """What the gRPC ports need of the CA. Raises ``ConfigError`` when it cannot be read."""
-    from master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
-    from master.rpc.tls_ports import TlsPorts  # noqa: PLC0415
+    from fleetpulse.master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
+    from fleetpulse.master.rpc.tls_ports import TlsPorts  # noqa: PLC0415
 
     return TlsPorts(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
 

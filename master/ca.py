@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
-from master.config import parse_duration
-from master.console.command import local_command
-from master.console.errors import ConsoleError
-from master.console.screen import Screen
-from master.console.tables import Cell, Column
-from master.console.trail import tell_trail
-from master.errors import ConfigError
-from master.pki import workers_need_certificates
-from master.pki.authority import Authority, create
-from master.pki.files import CERTIFICATE_NAME, ca_folder
-from master.pki.state import IssuedRecord
+from fleetpulse.master.config import parse_duration
+from fleetpulse.master.console.command import local_command
+from fleetpulse.master.console.errors import ConsoleError
+from fleetpulse.master.console.screen import Screen
+from fleetpulse.master.console.tables import Cell, Column
+from fleetpulse.master.console.trail import tell_trail
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.pki import workers_need_certificates
+from fleetpulse.master.pki.authority import Authority, create
+from fleetpulse.master.pki.files import CERTIFICATE_NAME, ca_folder
+from fleetpulse.master.pki.state import IssuedRecord
 
 _COLUMNS = (Column("WORKER"), Column("STATE"), Column("EXPIRES"), Column("SERIAL"), Column("ISSUED", wide=True))
 

@@ -13,15 +13,15 @@ from typing import Any
 import click
 from dotenv import load_dotenv
 
-from master import config
-from master.access.owner import find_owner_secret
-from master.access.token_file import TokenFile, TokenFileError
-from master.console.errors import EXIT_CODES, INTERRUPTED
-from master.errors import ConfigError
-from master.flags import master_options
-from master.pki import workers_need_certificates
-from proto.policy import TaskPolicy
-from proto.policy_file import PolicyError, read_policy
+from fleetpulse.master import config
+from fleetpulse.master.access.owner import find_owner_secret
+from fleetpulse.master.access.token_file import TokenFile, TokenFileError
+from fleetpulse.master.console.errors import EXIT_CODES, INTERRUPTED
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.flags import master_options
+from fleetpulse.master.pki import workers_need_certificates
+from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.proto.policy_file import PolicyError, read_policy
 
 COMMANDS_GROUP = "fleetpulse.commands"
 _LEAST_AUDIT_FILE_BYTES = 4096
@@ -74,7 +74,7 @@ _shell_option = click.option(
 
 
 def _prompt(settings: dict[str, Any]) -> Callable[[str], int]:
-    from master.console.shell import run_shell  # noqa: PLC0415 - only needed with --shell
+    from fleetpulse.master.console.shell import run_shell  # noqa: PLC0415 - only needed with --shell
 
     return lambda url: run_shell(url, settings["data_dir"], token=find_owner_secret(settings["data_dir"]))
 
@@ -149,7 +149,7 @@ def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsCon
 def _placement(name: str) -> str:
     """The name of a policy that can be loaded. Raises ``ConfigError``."""
     if name != config.BEST_FIT:
-        from master.tasks.policies import POLICIES_GROUP, policy_named  # noqa: PLC0415 - mostly not needed
+        from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named  # noqa: PLC0415 - mostly not needed
 
         policy_named(name, entry_points(group=POLICIES_GROUP))
     return name
@@ -167,7 +167,7 @@ def _history_config(settings: dict[str, Any]) -> config.HistoryConfig:
 def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
     database_url = settings["database_url"]
     if database_url is not None:
-        from master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and mostly not needed
+        from fleetpulse.master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and mostly not needed
 
         parse_database_url(database_url)
     return config.StoreConfig(
@@ -182,7 +182,7 @@ def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
 def _key_file(path: Path | None) -> Path | None:
     """One that can be used. Raises ``ConfigError``."""
     if path is not None:
-        from master.store.key_file import read_key_file  # noqa: PLC0415 - heavy, and mostly not needed
+        from fleetpulse.master.store.key_file import read_key_file  # noqa: PLC0415 - heavy, and mostly not needed
 
         read_key_file(path)
     return path
@@ -193,7 +193,7 @@ def _key_file(path: Path | None) -> Path | None:
 @_shell_option
 def master_command(has_shell: bool, **settings: Any) -> None:
     """Run the master: REST, /metrics and the port that workers connect to."""
-    from master.server import MasterServer, configure_logging, refuse_several_processes  # noqa: PLC0415 - heavy
+    from fleetpulse.master.server import MasterServer, configure_logging, refuse_several_processes  # noqa: PLC0415 - heavy
 
     try:
         refuse_several_processes()
@@ -201,7 +201,7 @@ def master_command(has_shell: bool, **settings: Any) -> None:
         raise click.UsageError(str(error)) from error
     master_config = _master_config(settings)
     if has_shell:
-        from master.up import Supervisor  # noqa: PLC0415 - a master alone has no use for it
+        from fleetpulse.master.up import Supervisor  # noqa: PLC0415 - a master alone has no use for it
 
         supervisor = Supervisor(
             master_config, settings, None,
@@ -218,7 +218,7 @@ def master_command(has_shell: bool, **settings: Any) -> None:
 @_shell_option
 def up_command(worker_id: str | None, has_shell: bool, **settings: Any) -> None:
     """Run a master and this machine's worker together; Ctrl-C stops both."""
-    from master.up import Supervisor  # noqa: PLC0415 - see above
+    from fleetpulse.master.up import Supervisor  # noqa: PLC0415 - see above
 
     master_config = _master_config(settings)
     prompt = _prompt(settings) if has_shell else None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from master.access.token_file import NAME as TOKENS_NAME
-from master.errors import ConfigError
-from proto.policy import TaskPolicy
+from fleetpulse.master.access.token_file import NAME as TOKENS_NAME
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.proto.policy import TaskPolicy
 
 LOOPBACK = "127.0.0.1"
 BEST_FIT = "best-fit"

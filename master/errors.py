@@ -43,7 +43,7 @@ Each adapter maps the tree to its own status codes in one table: ``rpc.status`` 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from proto.policy import Refusal
+from fleetpulse.proto.policy import Refusal
 
 
 class FleetPulseError(Exception):

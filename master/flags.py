@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from master import config
-from master.console.options import data_dir_option, with_options
+from fleetpulse.master import config
+from fleetpulse.master.console.options import data_dir_option, with_options
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

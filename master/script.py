@@ -8,7 +8,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Load the command line and run it."""
     try:
-        from master.cli import main as run  # noqa: PLC0415 - see above
+        from fleetpulse.master.cli import main as run  # noqa: PLC0415 - see above
 
         run()
     except KeyboardInterrupt:

@@ -10,15 +10,15 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from master.config import MasterConfig, check_tls
-from master.errors import ConfigError, StoreUnavailable
+from fleetpulse.master.config import MasterConfig, check_tls
+from fleetpulse.master.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     import ssl
 
-    from master.app import Master
-    from master.gate.door import Door
-    from master.rpc.core_log import CoreLog
+    from fleetpulse.master.app import Master
+    from fleetpulse.master.gate.door import Door
+    from fleetpulse.master.rpc.core_log import CoreLog
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class MasterServer(BaseApplication):
         settings: dict[str, Any] = {
             "bind": str(self.config.http),
             "workers": 1,
-            "worker_class": "master.server.WebProcess",
+            "worker_class": "fleetpulse.master.server.WebProcess",
             # More than the door lets in, so that the next one is answered and not left waiting.
             "worker_connections": self.config.limits.connections + _CONNECTIONS_BESIDE,
             "keepalive": _IDLE_SECONDS,
@@ -86,13 +86,13 @@ class MasterServer(BaseApplication):
 
     def build(self) -> "Master":
         """The master, not started, in the web process. Where a composition of one's own adds to it."""
-        from master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
+        from fleetpulse.master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
         return Master(self.config, self._core_log)
 
     def _before_fork(self, _arbiter: Any, _worker: Any) -> None:
         if self.config.tls is not None:
-            from master.rpc.core_log import CoreLog  # noqa: PLC0415 - mostly not needed, and the arbiter stays small
+            from fleetpulse.master.rpc.core_log import CoreLog  # noqa: PLC0415 - mostly not needed, and the arbiter stays small
 
             self._core_log = CoreLog()
 
@@ -158,7 +158,7 @@ class WebProcess(Worker):
 
     def init_process(self) -> None:
         """Serve until the end. Called by gunicorn in the web process."""
-        from master.web import MasterWorker  # noqa: PLC0415 - see above
+        from fleetpulse.master.web import MasterWorker  # noqa: PLC0415 - see above
 
         worker = MasterWorker(self.age, self.ppid, self.sockets, self.app, self.timeout, self.cfg, self.log)
         worker.pid = self.pid
@@ -173,7 +173,7 @@ class WebProcess(Worker):
 
 def _ssl_context(config: Any, _default: Any) -> "ssl.SSLContext":
     """Called by gunicorn in the web process."""
-    from master.web import ssl_context  # noqa: PLC0415 - see above
+    from fleetpulse.master.web import ssl_context  # noqa: PLC0415 - see above
 
     return ssl_context(config)
 

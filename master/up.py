@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from master.audit.command import record_command
-from master.config import AccessConfig, Address, MasterConfig
+from fleetpulse.master.audit.command import record_command
+from fleetpulse.master.config import AccessConfig, Address, MasterConfig
 
 LOG_NAME = "up.log"
 
@@ -77,13 +77,13 @@ class Supervisor:
                 self._environment[f"FLEETPULSE_{name.upper()}"] = str(settings[name])
         self._commands = {
             "master": [
-                *("-m", "master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
+                *("-m", "fleetpulse.master", "--http-port", str(config.http), "--grpc-port", str(config.grpc)),
                 *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(settings[name]))),
                 *_access_flags(config.access),
                 "--limit-loopback" if settings["limit_loopback"] else "--no-limit-loopback",
             ],
             "worker": [
-                *("-m", "worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
+                *("-m", "fleetpulse.worker", "--master", str(_reachable(config.grpc)), "--log-level", config.log_level),
                 *("--data-dir", str(config.store.data_dir)),
                 *(("--worker-id", worker_id) if worker_id else ()),
                 *(("--join-address", str(_reachable(tls.join))) if tls is not None else ()),
@@ -134,7 +134,7 @@ class Supervisor:
     def _let_worker_join(self) -> None:
         """Make a join token for this machine's worker, if workers need a certificate."""
         if self._config.tls is not None:
-            from master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
+            from fleetpulse.master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
 
             authority = Authority(self._config.store.data_dir)
             whose = self._worker_id or "*"

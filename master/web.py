@@ -12,11 +12,11 @@ from gevent.pool import Pool
 from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
-from master.gate import bodies
-from master.gate.connection import LINGER_SECONDS, Connection
-from master.gate.door import Door
-from master.gate.refusals import refusal_of
-from master.gate.turnstile import Turnstile
+from fleetpulse.master.gate import bodies
+from fleetpulse.master.gate.connection import LINGER_SECONDS, Connection
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.gate.refusals import refusal_of
+from fleetpulse.master.gate.turnstile import Turnstile
 
 _LOGGER = logging.getLogger(__name__)
 

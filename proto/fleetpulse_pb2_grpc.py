@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from proto import fleetpulse_pb2 as proto_dot_fleetpulse__pb2
+from fleetpulse.proto import fleetpulse_pb2 as fleetpulse_dot_proto_dot_fleetpulse__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in proto/fleetpulse_pb2_grpc.py depends on'
+        + ' but the generated code in fleetpulse/proto/fleetpulse_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,18 +36,18 @@ class FleetStub:
         """
         self.Connect = channel.stream_stream(
                 '/fleetpulse.v1.Fleet/Connect',
-                request_serializer=proto_dot_fleetpulse__pb2.WorkerMessage.SerializeToString,
-                response_deserializer=proto_dot_fleetpulse__pb2.MasterMessage.FromString,
+                request_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.WorkerMessage.SerializeToString,
+                response_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.MasterMessage.FromString,
                 _registered_method=True)
         self.SendHeartbeat = channel.unary_unary(
                 '/fleetpulse.v1.Fleet/SendHeartbeat',
-                request_serializer=proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
-                response_deserializer=proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
+                request_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
+                response_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
                 _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/fleetpulse.v1.Fleet/Renew',
-                request_serializer=proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
-                response_deserializer=proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+                request_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
+                response_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.FromString,
                 _registered_method=True)
 
 
@@ -85,18 +85,18 @@ def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Connect': grpc.stream_stream_rpc_method_handler(
                     servicer.Connect,
-                    request_deserializer=proto_dot_fleetpulse__pb2.WorkerMessage.FromString,
-                    response_serializer=proto_dot_fleetpulse__pb2.MasterMessage.SerializeToString,
+                    request_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.WorkerMessage.FromString,
+                    response_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.MasterMessage.SerializeToString,
             ),
             'SendHeartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.SendHeartbeat,
-                    request_deserializer=proto_dot_fleetpulse__pb2.Heartbeat.FromString,
-                    response_serializer=proto_dot_fleetpulse__pb2.HeartbeatAck.SerializeToString,
+                    request_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.Heartbeat.FromString,
+                    response_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.HeartbeatAck.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
-                    request_deserializer=proto_dot_fleetpulse__pb2.RenewRequest.FromString,
-                    response_serializer=proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
+                    request_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.RenewRequest.FromString,
+                    response_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -124,8 +124,8 @@ class Fleet:
             request_iterator,
             target,
             '/fleetpulse.v1.Fleet/Connect',
-            proto_dot_fleetpulse__pb2.WorkerMessage.SerializeToString,
-            proto_dot_fleetpulse__pb2.MasterMessage.FromString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.WorkerMessage.SerializeToString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.MasterMessage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -151,8 +151,8 @@ class Fleet:
             request,
             target,
             '/fleetpulse.v1.Fleet/SendHeartbeat',
-            proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
-            proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.Heartbeat.SerializeToString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.HeartbeatAck.FromString,
             options,
             channel_credentials,
             insecure,
@@ -178,8 +178,8 @@ class Fleet:
             request,
             target,
             '/fleetpulse.v1.Fleet/Renew',
-            proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
-            proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.RenewRequest.SerializeToString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.FromString,
             options,
             channel_credentials,
             insecure,
@@ -203,8 +203,8 @@ class EnrollmentStub:
         """
         self.Join = channel.unary_unary(
                 '/fleetpulse.v1.Enrollment/Join',
-                request_serializer=proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
-                response_deserializer=proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+                request_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
+                response_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.FromString,
                 _registered_method=True)
 
 
@@ -225,8 +225,8 @@ def add_EnrollmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
-                    request_deserializer=proto_dot_fleetpulse__pb2.JoinRequest.FromString,
-                    response_serializer=proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
+                    request_deserializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.JoinRequest.FromString,
+                    response_serializer=fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -255,8 +255,8 @@ class Enrollment:
             request,
             target,
             '/fleetpulse.v1.Enrollment/Join',
-            proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
-            proto_dot_fleetpulse__pb2.CertificateChain.FromString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.JoinRequest.SerializeToString,
+            fleetpulse_dot_proto_dot_fleetpulse__pb2.CertificateChain.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,8 +11,8 @@ Rules that hold for every message:
 """
 
 from collections import abc as _abc
+from fleetpulse.proto import fleetpulse_pb2 as _fleetpulse_pb2
 from grpc import aio as _aio
-from proto import fleetpulse_pb2 as _fleetpulse_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

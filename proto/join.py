@@ -5,7 +5,7 @@ import binascii
 import secrets
 from typing import NamedTuple
 
-from proto.rules import is_worker_id
+from fleetpulse.proto.rules import is_worker_id
 
 MAX_CSR_BYTES = 4096
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from proto.image import Reference, normalised
+from fleetpulse.proto.image import Reference, normalised
 
 NETWORKS = ("none", "bridge")
 MAX_TEXTS_BYTES = 256 * 1024

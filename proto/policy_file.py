@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from proto.image import is_digest
-from proto.policy import NETWORKS, ReadOnlyRoot, TaskPolicy, is_non_root
-from proto.rules import USER_RULE, is_user
+from fleetpulse.proto.image import is_digest
+from fleetpulse.proto.policy import NETWORKS, ReadOnlyRoot, TaskPolicy, is_non_root
+from fleetpulse.proto.rules import USER_RULE, is_user
 
 MAX_FILE_BYTES = 1024 * 1024
 

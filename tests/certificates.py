@@ -6,8 +6,8 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 
-from master.pki.authority import DEFAULT_LIFETIME_SECONDS, Authority, create
-from worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
+from fleetpulse.master.pki.authority import DEFAULT_LIFETIME_SECONDS, Authority, create
+from fleetpulse.worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
 
 
 def new_authority(data_dir: Path) -> Authority:

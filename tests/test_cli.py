@@ -53,7 +53,7 @@ def test_each_command_has_help(command: str, tmp_path: Path) -> None:
     assert result.stdout.startswith(f"Usage: fleetpulse {command} ")
 
 
-@pytest.mark.parametrize("module", ["master", "worker"])
+@pytest.mark.parametrize("module", ["fleetpulse.master", "fleetpulse.worker"])
 def test_the_packages_are_commands_too(module: str, tmp_path: Path) -> None:
     result = run(tmp_path, sys.executable, "-m", module, "--help")
     assert (result.returncode, result.stderr) == (0, "")
@@ -94,7 +94,9 @@ def test_a_worker_does_not_load_the_master(tmp_path: Path) -> None:
 FROM_FILE = "HTTP_PORT=from-file\n"
 
 
-@pytest.mark.parametrize("command", [(FLEETPULSE, "master"), (FLEETPULSE, "up"), (sys.executable, "-m", "master")])
+@pytest.mark.parametrize(
+    "command", [(FLEETPULSE, "master"), (FLEETPULSE, "up"), (sys.executable, "-m", "fleetpulse.master")]
+)
 def test_a_flag_goes_before_the_environment_and_that_before_the_file(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(FROM_FILE)
     assert error_of(run(tmp_path, *command)).startswith("HTTP_PORT='from-file':")
@@ -105,7 +107,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(command: tu
 
 
 @pytest.mark.parametrize(
-    "command", [(FLEETPULSE, "worker"), (FLEETPULSE, "simulate"), (sys.executable, "-m", "worker")]
+    "command", [(FLEETPULSE, "worker"), (FLEETPULSE, "simulate"), (sys.executable, "-m", "fleetpulse.worker")]
 )
 def test_the_same_for_a_worker(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FLEETPULSE_MASTER=from-file\n")

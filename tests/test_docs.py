@@ -11,10 +11,10 @@ import click
 import pytest
 from falcon.inspect import inspect_app
 
-from master.api.submission import TaskSubmission
-from master.cli import master_command
-from master.instruments import Instruments
-from master.metrics.families import FAMILIES, Family
+from fleetpulse.master.api.submission import TaskSubmission
+from fleetpulse.master.cli import master_command
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.families import FAMILIES, Family
 from tests.master.web import running_web
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -119,6 +119,7 @@ def test_a_wheel_holds_the_packages_with_their_types_and_nothing_else(tmp_path: 
     ignored = shutil.ignore_patterns("__pycache__")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=ignored)
+    shutil.copytree(ROOT / "src", source / "src", symlinks=True)
     shutil.copytree(REQUIREMENTS, source / "requirements")
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -131,7 +132,7 @@ def test_a_wheel_holds_the_packages_with_their_types_and_nothing_else(tmp_path: 
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
 
     files = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
-    assert held == {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    assert held == {f"fleetpulse/{path.as_posix()}" for path in files if "__pycache__" not in path.parts}
 
 
 @pytest.mark.parametrize("command", ["master", "simulate", "up", "worker"])

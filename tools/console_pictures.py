@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from master.console.client import MasterClient
-from master.console.feed import FleetFeed
-from master.console.top_app import TopApp
-from master.console.top_rows import PAST, View
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.feed import FleetFeed
+from fleetpulse.master.console.top_app import TopApp
+from fleetpulse.master.console.top_rows import PAST, View
 from tests.e2e.processes import FLEETPULSE
 
 _COLUMNS = 96

@@ -14,12 +14,15 @@ GENERATED = [f"proto/fleetpulse_pb2{ending}" for ending in (".py", ".pyi", "_grp
 
 
 def generate(folder: Path) -> None:
-    """Writes the generated files into ``folder``/proto. Raises CalledProcessError when the compiler refuses."""
+    """Writes the generated files into ``folder``/fleetpulse/proto. Raises CalledProcessError when the compiler refuses.
+
+    The compiler sees the contract by the name that it is imported by, ``proto``.
+    """
     # protoc looks for its plugins (protoc-gen-mypy) on PATH; they lie beside the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     kinds = ["python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:"]
     outputs = [f"--{kind}{folder}" for kind in kinds]
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, SOURCE]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Isrc", *outputs, "fleetpulse/proto/fleetpulse.proto"]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
 
 
@@ -27,7 +30,7 @@ def stale_files() -> list[str]:
     """The generated files that differ from what the contract and the locked compiler give."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        _, different, absent = filecmp.cmpfiles(folder, ROOT, GENERATED, shallow=False)
+        _, different, absent = filecmp.cmpfiles(Path(folder) / "fleetpulse", ROOT, GENERATED, shallow=False)
     return sorted(different + absent)
 
 
@@ -36,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
     if not parser.parse_args().check:
-        generate(ROOT)
+        generate(ROOT / "src")
         return 0
     stale = stale_files()
     if stale:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import gevent
 
-from master.app import history_tiers, open_store
-from master.config import HistoryConfig, StoreConfig, Terms
-from master.history.recorder import Recorder
-from master.instruments import Instruments
-from master.telemetry.manager import TelemetryManager
-from master.telemetry.ports import Clock
-from worker.simulation.machine import SimulatedMachine
+from fleetpulse.master.app import history_tiers, open_store
+from fleetpulse.master.config import HistoryConfig, StoreConfig, Terms
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 
 _HOUR_SECONDS = 3600
 _BEAT_SECONDS = 5

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
-from master.instruments import Instruments
-from master.metrics.custom import MAX_FAMILIES, MAX_SAMPLES, PREFIX
-from master.metrics.families import FAMILIES
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.custom import MAX_FAMILIES, MAX_SAMPLES, PREFIX
+from fleetpulse.master.metrics.families import FAMILIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 

@@ -1,6 +1,6 @@
 """Makes the pictures of docs/images: real programs on free ports, a fleet and its last hour made up.
 
-    python tools/screenshots.py [NAME...]
+    python -m tools.screenshots [NAME...]
 
 Each picture is a function here. Those of the page need Chromium, and a Docker Engine for its tasks: `make tools`.
 """
@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from console_pictures import CONSOLE
-from made_up_history import plant_an_hour
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import running_browser, visit_to
@@ -22,6 +20,8 @@ from tests.e2e.jobs import Site
 from tests.e2e.masters import started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
+from tools.console_pictures import CONSOLE
+from tools.made_up_history import plant_an_hour
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 WORKERS = 12

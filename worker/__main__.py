@@ -1,8 +1,8 @@
-"""``python -m worker``."""
+"""``python -m fleetpulse.worker``."""
 
 from dotenv import load_dotenv
 
-from worker.cli import worker_command
+from fleetpulse.worker.cli import worker_command
 
 load_dotenv(".env")
-worker_command(prog_name="python -m worker")
+worker_command(prog_name="python -m fleetpulse.worker")

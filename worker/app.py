@@ -16,25 +16,25 @@ from typing import NamedTuple
 import psutil
 import pynvml
 
-from proto import fleetpulse_pb2 as pb
-from proto.join import JoinToken
-from proto.policy import TaskPolicy
-from worker.capacity import machine_capacity
-from worker.collectors.cpu import CpuCollector
-from worker.collectors.custom.sources import OwnMetrics, own_collectors
-from worker.collectors.disk import DiskCollector
-from worker.collectors.filesystem import FilesystemCollector
-from worker.collectors.gpu import GpuCollector
-from worker.collectors.load import LoadCollector
-from worker.collectors.memory import MemoryCollector
-from worker.collectors.network import NetworkCollector
-from worker.collectors.uptime import UptimeCollector
-from worker.credentials import BUNDLE_NAME, JoinDoor
-from worker.identity import new_incarnation_id, resolve_worker_id
-from worker.sampler import Sampler
-from worker.session import Credentials, Tasks, WorkerSession
-from worker.tasks.absent import NoTasks
-from worker.tasks.executor import Executor
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.join import JoinToken
+from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.worker.capacity import machine_capacity
+from fleetpulse.worker.collectors.cpu import CpuCollector
+from fleetpulse.worker.collectors.custom.sources import OwnMetrics, own_collectors
+from fleetpulse.worker.collectors.disk import DiskCollector
+from fleetpulse.worker.collectors.filesystem import FilesystemCollector
+from fleetpulse.worker.collectors.gpu import GpuCollector
+from fleetpulse.worker.collectors.load import LoadCollector
+from fleetpulse.worker.collectors.memory import MemoryCollector
+from fleetpulse.worker.collectors.network import NetworkCollector
+from fleetpulse.worker.collectors.uptime import UptimeCollector
+from fleetpulse.worker.credentials import BUNDLE_NAME, JoinDoor
+from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
+from fleetpulse.worker.sampler import Sampler
+from fleetpulse.worker.session import Credentials, Tasks, WorkerSession
+from fleetpulse.worker.tasks.absent import NoTasks
+from fleetpulse.worker.tasks.executor import Executor
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
     """What the worker shows to its master; it joins first, if it has to. Raises ``CredentialsError``."""
     if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
         return None
-    from worker.credentials.keeper import CertificateKeeper, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
+    from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
 
     bundle = credentials_for(worker_id, config.data_dir, config.join_token, config.join, time.time(), time.sleep)
     return None if bundle is None else CertificateKeeper(config.data_dir, bundle)
@@ -156,8 +156,8 @@ async def _tasks(config: WorkerConfig, worker_id: str) -> AsyncIterator[Tasks]:
     if not config.runs_tasks:
         yield NoTasks("tasks are switched off on this worker")
         return
-    from worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
-    from worker.docker_engine.registries import RegistryLogins  # noqa: PLC0415
+    from fleetpulse.worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
+    from fleetpulse.worker.docker_engine.registries import RegistryLogins  # noqa: PLC0415
 
     logins = None if config.registry_config is None else RegistryLogins(config.registry_config)
     executor = Executor(DockerEngine(worker_id, config.docker, logins), config.task_policy)

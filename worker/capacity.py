@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _log = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import platformdirs
 
-from proto.policy import TaskPolicy
-from proto.policy_file import PolicyError, read_policy
-from proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
-from worker.credentials import BUNDLE_NAME, CredentialsError
-from worker.join_flags import door_from, join_options, token_from
-from worker.own_flags import own_metrics_from, own_metrics_options
+from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.proto.policy_file import PolicyError, read_policy
+from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
+from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError
+from fleetpulse.worker.join_flags import door_from, join_options, token_from
+from fleetpulse.worker.own_flags import own_metrics_from, own_metrics_options
 
 if TYPE_CHECKING:
-    from worker.session import Credentials
+    from fleetpulse.worker.session import Credentials
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -97,8 +97,8 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     _leave_on_signals()
     _hush_grpc()
-    from worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
-    from worker.identity import InvalidWorkerId  # noqa: PLC0415
+    from fleetpulse.worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
     _configure_logging(log_level)
     target = _target(master)
@@ -205,8 +205,8 @@ def simulate_command(
     """Simulate a fleet of machines, over the real wire with the real session code."""
     _leave_on_signals()
     _hush_grpc()
-    from worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
-    from worker.simulation.run import run_simulation  # noqa: PLC0415
+    from fleetpulse.worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.simulation.run import run_simulation  # noqa: PLC0415
 
     fleet_plan = FleetPlan(**{**plan, "master": _target(str(plan["master"]))})  # type: ignore[arg-type]  # click checked the types
     if fleet_plan.stall + fleet_plan.vanish + fleet_plan.flap > fleet_plan.workers:
@@ -217,10 +217,10 @@ def simulate_command(
     token = token_from(join_token, join_file, has_joined=folder.exists())
     _configure_logging("warning")
     # Thousands of sessions that lose one master say one thing; the state line says it once.
-    logging.getLogger("worker.session").setLevel(logging.ERROR)
+    logging.getLogger("fleetpulse.worker.session").setLevel(logging.ERROR)
     keepers: Mapping[str, Credentials] = {}
     if token is not None or folder.exists():
-        from worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
+        from fleetpulse.worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
 
         try:
             keepers = join_all(fleet_plan.worker_ids(), folder, token, door_from(join_address, fleet_plan.master))
@@ -237,7 +237,7 @@ def docker_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def _registry_config(path: Path | None) -> Path | None:
     """One that can be used; so that a wrong one is one line and no start. Raises ``click.UsageError``."""
     if path is not None:
-        from worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
+        from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
 
         try:
             RegistryLogins(path)

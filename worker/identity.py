@@ -5,8 +5,8 @@ import re
 import secrets
 from pathlib import Path
 
-from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
-from worker.files import write_private
+from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
+from fleetpulse.worker.files import write_private
 
 _log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.credentials import JoinDoor
+from fleetpulse.worker.credentials import JoinDoor
 
 if TYPE_CHECKING:
-    from proto.join import JoinToken
+    from fleetpulse.proto.join import JoinToken
 
 
 def join_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +33,7 @@ def token_from(join_token: str | None, join_file: Path | None, *, has_joined: bo
 
     Raises ``click.UsageError``, which shows no token.
     """
-    from proto.join import parse_join_token  # noqa: PLC0415 - mostly not needed
+    from fleetpulse.proto.join import parse_join_token  # noqa: PLC0415 - mostly not needed
 
     name, text = "--join", join_token
     if not text and join_file is not None:

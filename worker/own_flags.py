@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from worker.collectors.custom.sources import OwnMetrics
+    from fleetpulse.worker.collectors.custom.sources import OwnMetrics
 
 
 def own_metrics_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,8 +49,8 @@ def own_metrics_from(
     textfile_max_age_seconds: float,
 ) -> "OwnMetrics":
     """What the flags ask for. Raises ``click.UsageError``."""
-    from worker.collectors.custom import sources  # noqa: PLC0415 - heavy, and not needed for --help
-    from worker.collectors.custom.plugins import PLUGINS_GROUP, installed_plugins  # noqa: PLC0415
+    from fleetpulse.worker.collectors.custom import sources  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.collectors.custom.plugins import PLUGINS_GROUP, installed_plugins  # noqa: PLC0415
 
     if math.isnan(metrics_interval_seconds) or math.isnan(textfile_max_age_seconds):
         raise click.UsageError("nan is no number of seconds")

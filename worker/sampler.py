@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import Collector, CollectorError
-from worker.collectors.custom.gathering import Gathering
-from worker.collectors.runner import CollectorRunner, Outcome
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import Collector, CollectorError
+from fleetpulse.worker.collectors.custom.gathering import Gathering
+from fleetpulse.worker.collectors.runner import CollectorRunner, Outcome
 
 _log = logging.getLogger(__name__)
 

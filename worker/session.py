@@ -15,10 +15,10 @@ from typing import Protocol
 
 import grpc
 
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
-from worker.backoff import Backoff
-from worker.stream import MasterStream
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.worker.backoff import Backoff
+from fleetpulse.worker.stream import MasterStream
 
 _LOGGER = logging.getLogger(__name__)
 

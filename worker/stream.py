@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]
 

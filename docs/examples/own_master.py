@@ -12,12 +12,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from master.config import MasterConfig, StoreConfig, parse_address
-from master.server import MasterServer, configure_logging
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.config import MasterConfig, StoreConfig, parse_address
+from fleetpulse.master.server import MasterServer, configure_logging
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 if TYPE_CHECKING:
-    from master.app import Master
+    from fleetpulse.master.app import Master
 
 _MOST_WAITING = 10_000
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from master.access.identity import Identity
-from master.access.roles import Role
-from master.access.token_file import TokenFile, TokenFileError
-from master.access.tokens import Token, digest_of, id_in, is_of
+from fleetpulse.master.access.identity import Identity
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.token_file import TokenFile, TokenFileError
+from fleetpulse.master.access.tokens import Token, digest_of, id_in, is_of
 
 _LOGGER = logging.getLogger(__name__)
 

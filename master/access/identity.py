@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from master.access.roles import Role
+from fleetpulse.master.access.roles import Role
 
 
 class Identity(NamedTuple):

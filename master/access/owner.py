@@ -5,9 +5,9 @@ import os
 import stat
 from pathlib import Path
 
-from master.access.roles import Role
-from master.access.tokens import id_in, make_token
-from master.private_files import write_private
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.tokens import id_in, make_token
+from fleetpulse.master.private_files import write_private
 
 NAME = "owner-token"
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from master.access.book import TokenBook
-from master.access.identity import Identity
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.identity import Identity
 
 LIFETIME_SECONDS = 12 * 3600.0
 MOST = 1000

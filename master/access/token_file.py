@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from master.access.tokens import Token
-from master.private_files import locked, write_private
+from fleetpulse.master.access.tokens import Token
+from fleetpulse.master.private_files import locked, write_private
 
 NAME = "tokens.json"
 _VERSION = 1

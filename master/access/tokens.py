@@ -10,7 +10,7 @@ import re
 import secrets
 from typing import Any, NamedTuple, Self
 
-from master.access.roles import GRANTED, Role
+from fleetpulse.master.access.roles import GRANTED, Role
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 NAME_RULE = "1 to 64 characters, each an ASCII letter, a digit, '.', '_', '@' or '-', the first a letter or a digit"

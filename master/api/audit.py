@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import falcon
 import orjson
 
-from master.api.operations import Route
-from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
+from fleetpulse.master.api.operations import Route
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSALS = frozenset(

@@ -9,12 +9,12 @@ import falcon
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from master.api.history_query import MomentText, moment
-from master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
-from master.api.task_answers import Time
-from master.api.worker_answers import Count, Said
-from master.audit.entry import AuditOutcome
-from master.audit.reader import AuditPage, AuditQuery
+from fleetpulse.master.api.history_query import MomentText, moment
+from fleetpulse.master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
+from fleetpulse.master.api.task_answers import Time
+from fleetpulse.master.api.worker_answers import Count, Said
+from fleetpulse.master.audit.entry import AuditOutcome
+from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 
 
 class AuditListQuery(BaseModel):

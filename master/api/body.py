@@ -9,7 +9,7 @@ import gevent
 import orjson
 from gunicorn.http.errors import ParseException
 
-from master.api.problems import Rejection
+from fleetpulse.master.api.problems import Rejection
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_SECONDS = 10.0

@@ -12,9 +12,9 @@ import gevent
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from master.api.queries import Number, query_of
-from master.telemetry.manager import TelemetryManager
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.api.queries import Number, query_of
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 WORKERS_IN_A_ROW = 256
 """Workers after which other greenlets have their turn."""

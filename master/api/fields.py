@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, check_image
-from proto.rules import ENV_NAME_PATTERN, USER_PATTERN, USER_RULE, is_user
+from fleetpulse.proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, check_image
+from fleetpulse.proto.rules import ENV_NAME_PATTERN, USER_PATTERN, USER_RULE, is_user
 
 MAX_WORDS = 4096
 MAX_ENTRIES = 1000

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import gevent
 
-from master.api.event_stream import HEARTBEAT, RETRY, event_bytes
-from master.api.followers import Asker, Followers
-from master.api.log_text import decoded, whole_characters
-from master.api.ports import TaskService, TaskWatch
-from master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
-from master.api.problems import STATUS_BY_ERROR
-from master.api.task_views import newest, outcome_view
-from master.errors import FleetPulseError, MasterStopping
-from master.tasks.ports import TaskDetails
-from master.tasks.records import Attempt
+from fleetpulse.master.api.event_stream import HEARTBEAT, RETRY, event_bytes
+from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.log_text import decoded, whole_characters
+from fleetpulse.master.api.ports import TaskService, TaskWatch
+from fleetpulse.master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
+from fleetpulse.master.api.problems import STATUS_BY_ERROR
+from fleetpulse.master.api.task_views import newest, outcome_view
+from fleetpulse.master.errors import FleetPulseError, MasterStopping
+from fleetpulse.master.tasks.ports import TaskDetails
+from fleetpulse.master.tasks.records import Attempt
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 import falcon
 import gevent
 
-from master.api.problems import RETRY_AFTER_SECONDS, Rejection
-from master.clients import Clients
-from master.errors import AccessEnded, FleetPulseError, MasterStopping
+from fleetpulse.master.api.problems import RETRY_AFTER_SECONDS, Rejection
+from fleetpulse.master.clients import Clients
+from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from master.access.book import TokenBook
-from master.access.identity import ANYBODY, Identity
-from master.access.roles import Role
-from master.access.sessions import Sessions
-from master.api.operations import Route
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.identity import ANYBODY, Identity
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.api.operations import Route
 
 CHALLENGE = 'Bearer realm="FleetPulse"'
 SESSION_COOKIE = "fleetpulse_session"

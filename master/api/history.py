@@ -9,11 +9,11 @@ import gevent
 import orjson
 from pydantic import Field
 
-from master.api.history_query import HistoryQuery, check_length, span_of
-from master.api.queries import check_worker_id, query_of
-from master.api.worker_answers import Said, UnixSeconds
-from master.history.fields import FIELD_BY_NAME
-from master.history.service import HistoryAnswer, HistoryRequest
+from fleetpulse.master.api.history_query import HistoryQuery, check_length, span_of
+from fleetpulse.master.api.queries import check_worker_id, query_of
+from fleetpulse.master.api.worker_answers import Said, UnixSeconds
+from fleetpulse.master.history.fields import FIELD_BY_NAME
+from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
 
 
 class HistoryReader(Protocol):

@@ -6,10 +6,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from master.api.invalid import FieldError, InvalidRequest
-from master.api.queries import Number, Once
-from master.history.fields import FIELD_BY_NAME
-from master.history.window import MAX_POINTS, MAX_STEP
+from fleetpulse.master.api.invalid import FieldError, InvalidRequest
+from fleetpulse.master.api.queries import Number, Once
+from fleetpulse.master.history.fields import FIELD_BY_NAME
+from fleetpulse.master.history.window import MAX_POINTS, MAX_STEP
 
 MIN_STEP = 15
 LONGEST_SECONDS = 5 * 366 * 86_400

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import falcon
 import orjson
 
-from master.api.event_stream import begin_events
-from master.api.follow import HEARTBEAT_SECONDS, Follower, Position
-from master.api.followers import Asker, Followers
-from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
-from master.api.ports import TaskService
-from master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
-from master.tasks.ports import TaskDetails
+from fleetpulse.master.api.event_stream import begin_events
+from fleetpulse.master.api.follow import HEARTBEAT_SECONDS, Follower, Position
+from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
+from fleetpulse.master.api.ports import TaskService
+from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
+from fleetpulse.master.tasks.ports import TaskDetails
 
 SLICE_BYTES = 256 * 1024
 

@@ -9,7 +9,7 @@ import falcon
 import gevent
 from isal import isal_zlib
 
-from master.instruments import Instruments
+from fleetpulse.master.instruments import Instruments
 
 MIN_COMPRESSED_BYTES = 1400
 """What fits into one packet anyway is not worth compressing."""

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from master.access.roles import GRANTED, Role
-from master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
-from master.api.problem_answers import TEXT_BY_STATUS, Problem
-from master.api.problems import PROBLEM_TYPE
-from master.api.schemas import Schemas
+from fleetpulse.master.access.roles import GRANTED, Role
+from fleetpulse.master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
+from fleetpulse.master.api.problem_answers import TEXT_BY_STATUS, Problem
+from fleetpulse.master.api.problems import PROBLEM_TYPE
+from fleetpulse.master.api.schemas import Schemas
 
 _PROBLEM = "Problem{}"
 _FIELD = re.compile(r"\{(\w+)\}")

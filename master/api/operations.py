@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from master.access.roles import Role
-from master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"
 TEXT = "text/plain"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from master.telemetry.records import CustomMetric
+from fleetpulse.master.telemetry.records import CustomMetric
 
 
 def own_samples(metrics: Sequence[CustomMetric]) -> list[dict[str, Any]]:

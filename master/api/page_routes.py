@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from master.access.roles import Role
-from master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
-from master.api.queries import NoQuery
-from master.api.session import SignIn
-from master.api.worker_answers import Count, Said
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
+from fleetpulse.master.api.queries import NoQuery
+from fleetpulse.master.api.session import SignIn
+from fleetpulse.master.api.worker_answers import Count, Said
 
 
 class WorkerCounts(Said):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
-from master.tasks.records import Attempt, Task, TaskSpec
+from fleetpulse.master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
+from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
 
 
 class TaskWatch(Protocol):

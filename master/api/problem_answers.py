@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from master.api.worker_answers import Said
+from fleetpulse.master.api.worker_answers import Said
 
 
 class FieldProblem(Said):

@@ -8,8 +8,8 @@ from typing import Any
 import falcon
 import orjson
 
-from master import errors
-from master.api.invalid import FieldError, InvalidRequest
+from fleetpulse.master import errors
+from fleetpulse.master.api.invalid import FieldError, InvalidRequest
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 import falcon
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from master.api.invalid import FieldError, InvalidRequest, Model, validated
-from master.errors import UnknownTask, UnknownWorker
-from master.tasks.ports import TaskQuery
-from master.tasks.records import TaskStatus
-from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
+from fleetpulse.master.api.invalid import FieldError, InvalidRequest, Model, validated
+from fleetpulse.master.errors import UnknownTask, UnknownWorker
+from fleetpulse.master.tasks.ports import TaskQuery
+from fleetpulse.master.tasks.records import TaskStatus
+from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
 
 MAX_PAGE = 1000
 MAX_TAIL_LINES = 100_000

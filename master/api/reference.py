@@ -9,9 +9,9 @@ import falcon
 import gevent
 import orjson
 
-from master.api.openapi import document
-from master.api.operations import HTML, JSON, Route
-from master.api.reference_page import rendered, style
+from fleetpulse.master.api.openapi import document
+from fleetpulse.master.api.operations import HTML, JSON, Route
+from fleetpulse.master.api.reference_page import rendered, style
 
 
 class Reference:

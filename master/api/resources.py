@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import falcon
 import orjson
 
-from master.api.discovery import Targets
-from master.api.views import FleetViews
-from master.telemetry.manager import TelemetryManager
+from fleetpulse.master.api.discovery import Targets
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.telemetry.manager import TelemetryManager
 
 HealthCheck = Callable[[], str | None]
 """Says what is wrong with a part of the master, or ``None``."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 
 class RoomViews:

@@ -17,18 +17,32 @@ To add a path:
 
 from typing import Any
 
-from master.access.roles import Role
-from master.api.audit_trail import AuditItem, AuditListQuery
-from master.api.discovery import TargetsQuery
-from master.api.history import History
-from master.api.history_query import HistoryQuery
-from master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
-from master.api.page_routes import PAGE
-from master.api.queries import EVENT_ID_PATTERN, AttemptListQuery, LogQuery, NoQuery, StreamQuery, TaskListQuery
-from master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
-from master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
-from master.api.tasks import DrainRequest, UndrainRequest
-from master.api.worker_answers import Health, Readings, TargetGroup, WorkerDetails, WorkerRecord, WorkerSummary
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.api.audit_trail import AuditItem, AuditListQuery
+from fleetpulse.master.api.discovery import TargetsQuery
+from fleetpulse.master.api.history import History
+from fleetpulse.master.api.history_query import HistoryQuery
+from fleetpulse.master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
+from fleetpulse.master.api.page_routes import PAGE
+from fleetpulse.master.api.queries import (
+    EVENT_ID_PATTERN,
+    AttemptListQuery,
+    LogQuery,
+    NoQuery,
+    StreamQuery,
+    TaskListQuery,
+)
+from fleetpulse.master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
+from fleetpulse.master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
+from fleetpulse.master.api.tasks import DrainRequest, UndrainRequest
+from fleetpulse.master.api.worker_answers import (
+    Health,
+    Readings,
+    TargetGroup,
+    WorkerDetails,
+    WorkerRecord,
+    WorkerSummary,
+)
 
 OPENMETRICS = "application/openmetrics-text"
 

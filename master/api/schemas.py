@@ -5,8 +5,8 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from master.api.operations import Route
-from master.api.problem_answers import Problem
+from fleetpulse.master.api.operations import Route
+from fleetpulse.master.api.problem_answers import Problem
 
 Schema = dict[str, Any]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import falcon
 
-from master.api.operations import Route
+from fleetpulse.master.api.operations import Route
 
 
 def serve(app: "falcon.App[Any, Any]", routes: Sequence[Route], resources: Mapping[str, object]) -> None:

@@ -4,12 +4,12 @@ import falcon
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from master.access.identity import Identity
-from master.access.sessions import LIFETIME_SECONDS, Sessions
-from master.api.body import BodyReader
-from master.api.guard import SESSION_COOKIE, unauthorized
-from master.api.invalid import validated
-from master.api.queries import NoQuery, query_of
+from fleetpulse.master.access.identity import Identity
+from fleetpulse.master.access.sessions import LIFETIME_SECONDS, Sessions
+from fleetpulse.master.api.body import BodyReader
+from fleetpulse.master.api.guard import SESSION_COOKIE, unauthorized
+from fleetpulse.master.api.invalid import validated
+from fleetpulse.master.api.queries import NoQuery, query_of
 
 
 class SignIn(BaseModel):

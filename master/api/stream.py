@@ -7,17 +7,17 @@ from functools import partial
 
 import falcon
 
-from master.api.event_stream import begin_events
-from master.api.followers import Asker, Followers
-from master.api.queries import StreamQuery, query_of
-from master.api.stream_events import Composer, Member
-from master.api.stream_reader import Shared, Start, StreamReader
-from master.api.stream_rounds import Rounds, Timing
-from master.api.stream_views import ShortViews
-from master.api.views import FleetViews
-from master.instruments.stream import StreamInstruments
-from master.telemetry.changes import ChangeLog
-from master.telemetry.manager import TelemetryManager
+from fleetpulse.master.api.event_stream import begin_events
+from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.queries import StreamQuery, query_of
+from fleetpulse.master.api.stream_events import Composer, Member
+from fleetpulse.master.api.stream_reader import Shared, Start, StreamReader
+from fleetpulse.master.api.stream_rounds import Rounds, Timing
+from fleetpulse.master.api.stream_views import ShortViews
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.instruments.stream import StreamInstruments
+from fleetpulse.master.telemetry.changes import ChangeLog
+from fleetpulse.master.telemetry.manager import TelemetryManager
 
 MAX_READERS = 500
 """Each holds a connection and a greenlet."""

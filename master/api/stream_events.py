@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from master.api.event_stream import event_bytes
-from master.telemetry.changes import Window
+from fleetpulse.master.api.event_stream import event_bytes
+from fleetpulse.master.telemetry.changes import Window
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event as Wake
 
-from master.api.event_stream import HEARTBEAT, RETRY
-from master.api.followers import Asker, Followers
-from master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
-from master.api.problems import STATUS_BY_ERROR
-from master.api.stream_events import Composer, Event, event
-from master.api.stream_rounds import Rounds
-from master.errors import AccessEnded, FleetPulseError, MasterStopping
-from master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.api.event_stream import HEARTBEAT, RETRY
+from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
+from fleetpulse.master.api.problems import STATUS_BY_ERROR
+from fleetpulse.master.api.stream_events import Composer, Event, event
+from fleetpulse.master.api.stream_rounds import Rounds
+from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
+from fleetpulse.master.telemetry.changes import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
 

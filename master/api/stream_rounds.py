@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 import gevent
 
-from master.api.stream_events import Composer
-from master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.api.stream_events import Composer
+from fleetpulse.master.telemetry.changes import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
 

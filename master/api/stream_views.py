@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
-from master.telemetry.lazy import LazyView
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 
 class ShortViews(LazyView):

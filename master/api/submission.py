@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from master.api.fields import (
+from fleetpulse.master.api.fields import (
     MAX_MEMORY_MIB,
     MAX_TIMEOUT_SECONDS,
     MIN_CPU_CORES,
@@ -28,9 +28,9 @@ from master.api.fields import (
     Whole,
     WholeGpus,
 )
-from master.api.invalid import FieldError, InvalidRequest, validated
-from master.tasks.ports import Idempotency
-from master.tasks.records import TaskSpec
+from fleetpulse.master.api.invalid import FieldError, InvalidRequest, validated
+from fleetpulse.master.tasks.ports import Idempotency
+from fleetpulse.master.tasks.records import TaskSpec
 
 SECRETS = frozenset({"env"})
 """Fields whose values are never shown again."""

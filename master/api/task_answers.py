@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from master.api.worker_answers import Count, Said
-from master.tasks.records import AttemptStatus, TaskStatus
+from fleetpulse.master.api.worker_answers import Count, Said
+from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
 
 Time = Annotated[float, Field(description="Unix seconds by the master's clock")]
 

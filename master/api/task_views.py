@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from master.tasks.ports import TaskDetails
-from master.tasks.records import Attempt, Outcome, Task, TaskEvent, TaskStatus
+from fleetpulse.master.tasks.ports import TaskDetails
+from fleetpulse.master.tasks.records import Attempt, Outcome, Task, TaskEvent, TaskStatus
 
 _NOTHING = Outcome()
 

@@ -8,15 +8,22 @@ import gevent
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from master.api.body import BodyReader
-from master.api.fields import Line
-from master.api.followers import Followers
-from master.api.invalid import validated
-from master.api.logs import TaskLogs
-from master.api.ports import TaskService
-from master.api.queries import AttemptListQuery, NoQuery, TaskListQuery, check_task_id, check_worker_id, query_of
-from master.api.submission import submission
-from master.api.task_views import assignment_view, details_view, task_view
+from fleetpulse.master.api.body import BodyReader
+from fleetpulse.master.api.fields import Line
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.invalid import validated
+from fleetpulse.master.api.logs import TaskLogs
+from fleetpulse.master.api.ports import TaskService
+from fleetpulse.master.api.queries import (
+    AttemptListQuery,
+    NoQuery,
+    TaskListQuery,
+    check_task_id,
+    check_worker_id,
+    query_of,
+)
+from fleetpulse.master.api.submission import submission
+from fleetpulse.master.api.task_views import assignment_view, details_view, task_view
 
 TASKS_IN_A_ROW = 64
 """Tasks of a page after which other greenlets have their turn."""

@@ -6,11 +6,11 @@ from typing import Any
 import gevent
 import orjson
 
-from master.api.own_metrics import own_samples
-from master.api.room import RoomViews
-from master.errors import UnknownWorker
-from master.telemetry.lazy import LazyView
-from master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
+from fleetpulse.master.api.own_metrics import own_samples
+from fleetpulse.master.api.room import RoomViews
+from fleetpulse.master.errors import UnknownWorker
+from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
 
 WORKERS_IN_A_ROW = 256
 """Joined, after which other greenlets have their turn."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from master.audit.entry import AuditEntry, AuditOutcome, line_of
-from master.audit.files import FILE_NAME, AuditFiles
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, line_of
+from fleetpulse.master.audit.files import FILE_NAME, AuditFiles
 
 _DOOR = "cli"
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from master.audit.files import files_of
-from master.errors import InvalidCursor
+from fleetpulse.master.audit.files import files_of
+from fleetpulse.master.errors import InvalidCursor
 
 _BLOCK_BYTES = 64 * 1024
 _MOST_LINE_BYTES = 64 * 1024

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from master.audit.entry import AuditOutcome, fields_of, needle_of
-from master.audit.parts import after, before, end_of, lines_backward, lines_forward, opened
+from fleetpulse.master.audit.entry import AuditOutcome, fields_of, needle_of
+from fleetpulse.master.audit.parts import after, before, end_of, lines_backward, lines_forward, opened
 
 MOST_READ_BYTES = 32 * 1024 * 1024
 """For one page. Where what is asked for is rare, a page may end before it is full, or be empty, and another follow."""

@@ -6,7 +6,7 @@ trail. A change is equal to another only if it was of the same thing.
 
 from dataclasses import dataclass
 
-from master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 
 MOST_KINDS = 32
 """Within a second. Of further refusals the client is not told; of further changes everything is, as they come."""

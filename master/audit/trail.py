@@ -10,12 +10,12 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 
-from master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
-from master.audit.files import AuditFiles
-from master.audit.reader import AuditPage, AuditQuery, read_page
-from master.audit.repeats import Repeats
-from master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
-from master.instruments.audit import QUEUE_FULL, WRITE_FAILED, AuditInstruments
+from fleetpulse.master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
+from fleetpulse.master.audit.files import AuditFiles
+from fleetpulse.master.audit.reader import AuditPage, AuditQuery, read_page
+from fleetpulse.master.audit.repeats import Repeats
+from fleetpulse.master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
+from fleetpulse.master.instruments.audit import QUEUE_FULL, WRITE_FAILED, AuditInstruments
 
 _LOGGER = logging.getLogger(__name__)
 

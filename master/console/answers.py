@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
-from master.console.errors import ConsoleError, UnknownId, Unreachable
+from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
 
 _PROBLEM = "application/problem+json"
 _TOKEN_HINT = "set FLEETPULSE_TOKEN, or FLEETPULSE_TOKEN_FILE, to one"  # nosec B105 # no secret

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from master.console import values
-from master.console.client import MasterClient, Query
-from master.console.command import Session, console_command
-from master.console.errors import ConsoleError
-from master.console.options import DURATION
-from master.console.patience import Patience
-from master.console.screen import Screen
-from master.console.tables import Cell, Column
+from fleetpulse.master.console import values
+from fleetpulse.master.console.client import MasterClient, Query
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.errors import ConsoleError
+from fleetpulse.master.console.options import DURATION
+from fleetpulse.master.console.patience import Patience
+from fleetpulse.master.console.screen import Screen
+from fleetpulse.master.console.tables import Cell, Column
 
 _PAGE = 1000
 _LOOK_SECONDS = 1.0

@@ -11,9 +11,9 @@ import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
-from master.console.answers import check, no_master, payload, unreachable
-from master.console.credentials import LOOPBACK, Token, no_token
-from master.console.errors import UnknownId
+from fleetpulse.master.console.answers import check, no_master, payload, unreachable
+from fleetpulse.master.console.credentials import LOOPBACK, Token, no_token
+from fleetpulse.master.console.errors import UnknownId
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0

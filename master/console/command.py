@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from master.console.address import DEFAULT_URL, base_url
-from master.console.client import MasterClient
-from master.console.credentials import token_for
-from master.console.errors import INTERRUPTED, READER_GONE, ConsoleError
-from master.console.options import NO_COLOR_OPTION, OUTPUT_OPTIONS, Option, data_dir_option, with_options
-from master.console.screen import Screen, forget_stdout
+from fleetpulse.master.console.address import DEFAULT_URL, base_url
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.credentials import token_for
+from fleetpulse.master.console.errors import INTERRUPTED, READER_GONE, ConsoleError
+from fleetpulse.master.console.options import NO_COLOR_OPTION, OUTPUT_OPTIONS, Option, data_dir_option, with_options
+from fleetpulse.master.console.screen import Screen, forget_stdout
 
 Function = Callable[..., Any]
 

@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from master.console.command import ConsoleCommand
+from fleetpulse.master.console.command import ConsoleCommand
 
 SHELLS = ("bash", "zsh", "fish")
 _PROGRAM = "fleetpulse"

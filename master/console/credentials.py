@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import click
 import platformdirs
 
-from master.access.owner import find_owner_secret
-from master.console.listener import users_listening
+from fleetpulse.master.access.owner import find_owner_secret
+from fleetpulse.master.console.listener import users_listening
 
 Token = Callable[[], str | None]
 """Asked before each request."""

@@ -12,7 +12,7 @@ Wrong usage is click's own ``UsageError``, 2.
 
 import click
 
-from master.console.clean import one_line
+from fleetpulse.master.console.clean import one_line
 
 SAID_NO = 1
 CANNOT_REACH = 3

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from master.console.changes import Change, task_changes, worker_changes
-from master.console.client import MasterClient, segment
-from master.console.command import Session, console_command
-from master.console.errors import UnknownId
-from master.console.feed import Fleet, FleetFeed
-from master.console.options import DURATION
-from master.console.tables import Cell
-from master.console.tasks import TERMINAL, clock_time
+from fleetpulse.master.console.changes import Change, task_changes, worker_changes
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.errors import UnknownId
+from fleetpulse.master.console.feed import Fleet, FleetFeed
+from fleetpulse.master.console.options import DURATION
+from fleetpulse.master.console.tables import Cell
+from fleetpulse.master.console.tasks import TERMINAL, clock_time
 
 _LIVE = "queued,pending,running"
 _LOOK_SECONDS = 1.0

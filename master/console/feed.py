@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from master.console.answers import no_master
-from master.console.client import MasterClient
-from master.console.errors import ConsoleError, UnknownId
-from master.console.sse import Event, follow
+from fleetpulse.master.console.answers import no_master
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.errors import ConsoleError, UnknownId
+from fleetpulse.master.console.sse import Event, follow
 
 Worker = Mapping[str, Any]
 """The short form of a record, as the master's stream has it with ``fields=summary``."""

@@ -5,16 +5,16 @@ from typing import Any
 
 import click
 
-from master.console import values
-from master.console.answers import no_master
-from master.console.clean import one_line
-from master.console.client import segment
-from master.console.command import Session, console_command
-from master.console.errors import ConsoleError, UnknownId
-from master.console.near import WORKER_ID, worker_named
-from master.console.plot import Series, plot
-from master.console.tables import Column
-from master.console.tasks import clock_time
+from fleetpulse.master.console import values
+from fleetpulse.master.console.answers import no_master
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.client import segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.errors import ConsoleError, UnknownId
+from fleetpulse.master.console.near import WORKER_ID, worker_named
+from fleetpulse.master.console.plot import Series, plot
+from fleetpulse.master.console.tables import Column
+from fleetpulse.master.console.tasks import clock_time
 
 _USUAL = ("cpu_usage", "memory_usage", "gpu_usage")
 _HEIGHT = 11

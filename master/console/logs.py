@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from master.console.clean import EscapeFilter
-from master.console.client import MasterClient, segment
-from master.console.command import Session, console_command
-from master.console.near import TASK_ID, task_named
-from master.console.screen import Screen
-from master.console.sse import Event, follow
+from fleetpulse.master.console.clean import EscapeFilter
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.near import TASK_ID, task_named
+from fleetpulse.master.console.screen import Screen
+from fleetpulse.master.console.sse import Event, follow
 
 
 class LogWriter:

@@ -9,11 +9,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from master.console.address import DEFAULT_URL, base_url
-from master.console.clean import one_line
-from master.console.client import MasterClient
-from master.console.credentials import token_for
-from master.console.errors import ConsoleError, UnknownId
+from fleetpulse.master.console.address import DEFAULT_URL, base_url
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.credentials import token_for
+from fleetpulse.master.console.errors import ConsoleError, UnknownId
 
 _NEWEST_TASKS = 1000
 _OFFERED_TASKS = 100

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import platformdirs
 
-from master.console.screen import FORMATS
+from fleetpulse.master.console.screen import FORMATS
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from master.console.errors import ConsoleError
+from fleetpulse.master.console.errors import ConsoleError
 
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0)
 PATIENCE_SECONDS = 60.0

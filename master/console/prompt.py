@@ -9,7 +9,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from master.console.clean import one_line
+from fleetpulse.master.console.clean import one_line
 
 Complete = Callable[[str], tuple[str, list[CompletionItem]]]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from master.console.clean import one_line
-from master.console.tables import Cell, Column, Grid, Row, fitted, full_width, grid, plain_lines
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.tables import Cell, Column, Grid, Row, fitted, full_width, grid, plain_lines
 
 if TYPE_CHECKING:
     from rich.console import Console

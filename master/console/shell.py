@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from master.console.address import base_url
-from master.console.clean import one_line
-from master.console.command import ConsoleCommand, connection_options
-from master.console.options import data_dir_option
-from master.console.shell_commands import Interpreter, Left
+from fleetpulse.master.console.address import base_url
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.command import ConsoleCommand, connection_options
+from fleetpulse.master.console.options import data_dir_option
+from fleetpulse.master.console.shell_commands import Interpreter, Left
 
 PROMPT = "master> "
 _HISTORY = "shell_history"
@@ -36,7 +36,7 @@ def run_shell(url: str, data_dir: Path, *, token: str | None = None, no_color: b
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return run_lines(sys.stdin, interpreter)
     click.echo(one_line(f"{url}: `help` lists the commands, Tab completes, Ctrl-D leaves"))
-    from master.console.prompt import reader  # noqa: PLC0415 - prompt_toolkit is only needed where there is a terminal
+    from fleetpulse.master.console.prompt import reader  # noqa: PLC0415 - prompt_toolkit is only needed where there is a terminal
 
     read = reader(PROMPT, _history_file(data_dir), interpreter.complete)
     _talk(read, interpreter)

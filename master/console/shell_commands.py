@@ -7,11 +7,11 @@ from importlib.metadata import entry_points
 import click
 from click.shell_completion import CompletionItem, ShellComplete
 
-from master.console.clean import one_line
-from master.console.errors import INTERRUPTED
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.errors import INTERRUPTED
 
 COMMANDS_GROUP = "fleetpulse.commands"
-_OURS = "master.console."
+_OURS = "fleetpulse.master.console."
 _LEFT_OUT = frozenset({"shell", "completion"})
 _WRONG_USAGE = 2
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from master.console.answers import no_master
-from master.console.client import MasterClient, Query
-from master.console.errors import ConsoleError, UnknownId, Unreachable
-from master.console.patience import PATIENCE_SECONDS, Patience
+from fleetpulse.master.console.answers import no_master
+from fleetpulse.master.console.client import MasterClient, Query
+from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
+from fleetpulse.master.console.patience import PATIENCE_SECONDS, Patience
 
 _MOST_BUFFERED = 64 * 1024 * 1024
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from master.console import values
-from master.console.client import MasterClient, segment
-from master.console.command import Session, console_command
-from master.console.near import WORKER_ID, worker_named
-from master.console.tables import Cell
-from master.console.workers import state, state_cell
+from fleetpulse.master.console import values
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.near import WORKER_ID, worker_named
+from fleetpulse.master.console.tables import Cell
+from fleetpulse.master.console.workers import state, state_cell
 
 Line = tuple[str, Cell | str]
 _PAGE = 1000

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from master.console.client import MasterClient
-from master.console.command import ConsoleCommand, Session, console_command
-from master.console.errors import ConsoleError, Unreachable
-from master.console.options import DURATION, MEMORY, choices, pairs
-from master.console.waiting import wait
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.command import ConsoleCommand, Session, console_command
+from fleetpulse.master.console.errors import ConsoleError, Unreachable
+from fleetpulse.master.console.options import DURATION, MEMORY, choices, pairs
+from fleetpulse.master.console.waiting import wait
 
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from master.console.clean import one_line
-from master.console.values import MISSING
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.values import MISSING
 
 _GAP = "  "
 _LEAST_LAST = 12

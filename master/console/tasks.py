@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from master.console import values
-from master.console.client import MasterClient, segment
-from master.console.command import Session, console_command
-from master.console.near import TASK_ID, WORKER_ID, task_named
-from master.console.options import pairs
-from master.console.tables import Cell, Column
+from fleetpulse.master.console import values
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.near import TASK_ID, WORKER_ID, task_named
+from fleetpulse.master.console.options import pairs
+from fleetpulse.master.console.tables import Cell, Column
 
 Task = Mapping[str, Any]
 

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import click
 
-from master.access.book import OWNER
-from master.access.roles import GRANTED
-from master.access.token_file import NAME, TokenFile, TokenFileError
-from master.access.tokens import NAME_RULE, Token, is_name, make_token
-from master.audit.entry import ANONYMOUS, MASTER
-from master.console import values
-from master.console.command import local_command
-from master.console.errors import ConsoleError, UnknownId
-from master.console.options import DURATION
-from master.console.screen import Screen
-from master.console.tables import Cell, Column
-from master.console.trail import tell_trail
+from fleetpulse.master.access.book import OWNER
+from fleetpulse.master.access.roles import GRANTED
+from fleetpulse.master.access.token_file import NAME, TokenFile, TokenFileError
+from fleetpulse.master.access.tokens import NAME_RULE, Token, is_name, make_token
+from fleetpulse.master.audit.entry import ANONYMOUS, MASTER
+from fleetpulse.master.console import values
+from fleetpulse.master.console.command import local_command
+from fleetpulse.master.console.errors import ConsoleError, UnknownId
+from fleetpulse.master.console.options import DURATION
+from fleetpulse.master.console.screen import Screen
+from fleetpulse.master.console.tables import Cell, Column
+from fleetpulse.master.console.trail import tell_trail
 
 _COLUMNS = (
     Column("ID"), Column("NAME"), Column("ROLE"), Column("STATE"), Column("MADE", spare=2), Column("EXPIRES", spare=1),

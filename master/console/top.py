@@ -4,11 +4,11 @@ import os
 
 import click
 
-from master.console.clean import one_line
-from master.console.command import Session, console_command
-from master.console.feed import POLL_SECONDS, Fleet, FleetFeed, polled
-from master.console.tables import Column
-from master.console.top_rows import COLUMNS, SORT_KEYS, Past, View, chosen, row
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.feed import POLL_SECONDS, Fleet, FleetFeed, polled
+from fleetpulse.master.console.tables import Column
+from fleetpulse.master.console.top_rows import COLUMNS, SORT_KEYS, Past, View, chosen, row
 
 _SHOWN_ONCE = [index for index, column in enumerate(COLUMNS) if not column.title.endswith("LATELY")]
 
@@ -48,7 +48,7 @@ def _print(session: Session, fleet: Fleet, view: View) -> None:
 def _watch(session: Session, fleet: Fleet, view: View, every: float) -> int:
     if session.screen.no_color:
         os.environ["NO_COLOR"] = "1"  # the one way in which textual takes it
-    from master.console.top_app import TopApp  # noqa: PLC0415 - textual takes longer to load than most commands to end
+    from fleetpulse.master.console.top_app import TopApp  # noqa: PLC0415 - textual takes longer to load than most commands to end
 
     app = TopApp(view, session.client.now)
     app.title = one_line(f"FleetPulse {session.client.url}")

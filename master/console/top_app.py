@@ -8,11 +8,21 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Input, Static
 
-from master.console.clean import one_line
-from master.console.errors import INTERRUPTED
-from master.console.feed import Fleet
-from master.console.tables import Cell
-from master.console.top_rows import COLUMNS, MOST_ROWS, SORT_KEYS, Past, View, chosen, headline, row, shown_columns
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.errors import INTERRUPTED
+from fleetpulse.master.console.feed import Fleet
+from fleetpulse.master.console.tables import Cell
+from fleetpulse.master.console.top_rows import (
+    COLUMNS,
+    MOST_ROWS,
+    SORT_KEYS,
+    Past,
+    View,
+    chosen,
+    headline,
+    row,
+    shown_columns,
+)
 
 _REFRESH_SECONDS = 1.0
 

@@ -4,11 +4,11 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from master.console import values
-from master.console.clean import one_line
-from master.console.feed import Fleet, Worker
-from master.console.tables import Cell, Column
-from master.console.workers import natural
+from fleetpulse.master.console import values
+from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.feed import Fleet, Worker
+from fleetpulse.master.console.tables import Cell, Column
+from fleetpulse.master.console.workers import natural
 
 PAST = 20
 """Readings in a sparkline."""

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from master.audit.command import record_command
-from master.console.screen import Screen
+from fleetpulse.master.audit.command import record_command
+from fleetpulse.master.console.screen import Screen
 
 
 def tell_trail(screen: Screen, data_dir: Path, action: str, target: str, detail: str = "") -> None:

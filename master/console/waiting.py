@@ -3,13 +3,13 @@
 import threading
 from typing import Any
 
-from master.console.client import MasterClient, segment
-from master.console.command import Session
-from master.console.errors import CANCELLED, FAILED_WITHOUT_CODE, ConsoleError
-from master.console.logs import LogWriter, ending, is_end
-from master.console.screen import Screen
-from master.console.sse import follow
-from master.console.tasks import TERMINAL, event_text
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.command import Session
+from fleetpulse.master.console.errors import CANCELLED, FAILED_WITHOUT_CODE, ConsoleError
+from fleetpulse.master.console.logs import LogWriter, ending, is_end
+from fleetpulse.master.console.screen import Screen
+from fleetpulse.master.console.sse import follow
+from fleetpulse.master.console.tasks import TERMINAL, event_text
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 3.0

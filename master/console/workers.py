@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from master.console import values
-from master.console.client import segment
-from master.console.command import Session, console_command
-from master.console.near import WORKER_ID, worker_named
-from master.console.options import pairs
-from master.console.tables import Cell, Column
+from fleetpulse.master.console import values
+from fleetpulse.master.console.client import segment
+from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.near import WORKER_ID, worker_named
+from fleetpulse.master.console.options import pairs
+from fleetpulse.master.console.tables import Cell, Column
 
 Worker = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """What of the gate is worth an entry of the audit trail: whom it refused, and why."""
 
-from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 
 CONNECT, REQUEST = "connect", "request"
 """What was refused: the connection, or what was asked on it."""

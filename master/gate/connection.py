@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 import gevent
 import gevent.ssl
 
-from master.gate.audit import REQUEST
-from master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
+from fleetpulse.master.gate.audit import REQUEST
+from fleetpulse.master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
 
 LINGER_SECONDS = 1.0
 MAX_LINGER_BYTES = 4 * 1024 * 1024

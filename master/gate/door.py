@@ -3,14 +3,14 @@
 import time
 from typing import Any
 
-from master.audit.entry import Record, unrecorded
-from master.clients import Clients
-from master.config import Limits
-from master.gate.audit import CONNECT, REQUEST, entry_of
-from master.gate.connection import Connection
-from master.gate.rates import Buckets
-from master.gate.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
-from master.instruments.http import HttpInstruments
+from fleetpulse.master.audit.entry import Record, unrecorded
+from fleetpulse.master.clients import Clients
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.audit import CONNECT, REQUEST, entry_of
+from fleetpulse.master.gate.connection import Connection
+from fleetpulse.master.gate.rates import Buckets
+from fleetpulse.master.gate.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
+from fleetpulse.master.instruments.http import HttpInstruments
 
 
 class _Client:

@@ -10,8 +10,8 @@ import gevent.socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from master.gate.door import Door
-from master.gate.refusals import Refusal
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.gate.refusals import Refusal
 
 TURNED_AWAY_A_TURN = 50
 """Then those have their turn who are inside. Each costs some 20 microseconds."""

@@ -4,7 +4,7 @@ import math
 from array import array
 from collections.abc import MutableSequence
 
-from master.history.fields import FIELDS, GAUGES, Sample
+from fleetpulse.master.history.fields import FIELDS, GAUGES, Sample
 
 Point = tuple[float, ...]
 """The means of all fields, then the minima, then the maxima. NaN where the reading was missing all the time."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 _Pair = tuple[int | None, int | None]
 """Read and written, or received and transmitted, since boot."""

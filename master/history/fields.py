@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from master.history.counters import CounterIncreases
-from master.telemetry.records import FilesystemReading, Reading, WorkerTelemetry
+from fleetpulse.master.history.counters import CounterIncreases
+from fleetpulse.master.telemetry.records import FilesystemReading, Reading, WorkerTelemetry
 
 Sample = tuple[float | None, ...]
 """A value a field, in the order of ``FIELDS``. ``None``: the reading is missing."""

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from master.history.points import JournalPoint
-from master.history.ports import Chunk
+from fleetpulse.master.history.points import JournalPoint
+from fleetpulse.master.history.ports import Chunk
 
 MAX_JOURNAL_POINTS = 60_000
 MAX_CHUNK_BYTES = 32 * 1024 * 1024

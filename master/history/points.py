@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, MutableSequence
 from typing import NamedTuple
 
-from master.history.bucket import WIDTH, Bucket, Point
+from fleetpulse.master.history.bucket import WIDTH, Bucket, Point
 
 COLUMNS = 3 * WIDTH
 POINT_BYTES = 4 * COLUMNS

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from master.history.points import JournalPoint, Points
-from master.history.window import Series, Window
+from fleetpulse.master.history.points import JournalPoint, Points
+from fleetpulse.master.history.window import Series, Window
 
 
 class Tier(NamedTuple):

@@ -9,15 +9,15 @@ from typing import NamedTuple, TypeVar
 import gevent
 from gevent.event import Event
 
-from master.errors import StoreUnavailable
-from master.history.counters import Counters
-from master.history.fields import Sample, sample_of
-from master.history.outbox import Outbox
-from master.history.points import Points, decode_chunk
-from master.history.ports import NO_REMAINS, HistoryBatch, HistoryStore, Tier, Written
-from master.history.track import Track
-from master.instruments import Instruments
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.history.counters import Counters
+from fleetpulse.master.history.fields import Sample, sample_of
+from fleetpulse.master.history.outbox import Outbox
+from fleetpulse.master.history.points import Points, decode_chunk
+from fleetpulse.master.history.ports import NO_REMAINS, HistoryBatch, HistoryStore, Tier, Written
+from fleetpulse.master.history.track import Track
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 _Value = TypeVar("_Value")
 

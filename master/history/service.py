@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
-from master.history.ports import HistoryStore, LongHistory, Tier
-from master.history.recorder import Recorder
-from master.history.window import MAX_POINTS, Series, Window, aligned, automatic_step, rounded_step
-from master.instruments import Instruments
+from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
+from fleetpulse.master.history.ports import HistoryStore, LongHistory, Tier
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.window import MAX_POINTS, Series, Window, aligned, automatic_step, rounded_step
+from fleetpulse.master.instruments import Instruments
 
 Source = Literal["store", "prometheus"]
 

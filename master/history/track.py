@@ -4,10 +4,10 @@ import zlib
 from array import array
 from collections.abc import Sequence
 
-from master.history.bucket import Bucket
-from master.history.outbox import Outbox
-from master.history.points import POINT_BYTES, JournalPoint, Points, combined, encode_chunk, pack, unpack
-from master.history.ports import Chunk, Remains, Tier
+from fleetpulse.master.history.bucket import Bucket
+from fleetpulse.master.history.outbox import Outbox
+from fleetpulse.master.history.points import POINT_BYTES, JournalPoint, Points, combined, encode_chunk, pack, unpack
+from fleetpulse.master.history.ports import Chunk, Remains, Tier
 
 GRACE_SECONDS = 2.0
 """After its end a bucket waits so long for what is on its way."""

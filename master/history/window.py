@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from master.history.bucket import WIDTH
-from master.history.points import Points
+from fleetpulse.master.history.bucket import WIDTH
+from fleetpulse.master.history.points import Points
 
 AUTOMATIC_POINTS = 1_000
 MAX_POINTS = 6_000

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from master.instruments.hub import FAST_SECONDS
+from fleetpulse.master.instruments.hub import FAST_SECONDS
 
 REASONS = (
     "answer_not_taken",

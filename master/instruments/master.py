@@ -6,17 +6,17 @@ The telemetry of the workers is not here: that follows the live table (``metrics
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 
-from master.instruments.audit import AuditInstruments
-from master.instruments.certificates import CertificateInstruments
-from master.instruments.exposition import ExpositionInstruments
-from master.instruments.history import HistoryInstruments
-from master.instruments.http import HttpInstruments
-from master.instruments.process import ProcessMetrics
-from master.instruments.rpc import RpcInstruments
-from master.instruments.store import StoreInstruments
-from master.instruments.stream import StreamInstruments
-from master.instruments.tasks import TaskInstruments
-from master.instruments.telemetry import TelemetryInstruments
+from fleetpulse.master.instruments.audit import AuditInstruments
+from fleetpulse.master.instruments.certificates import CertificateInstruments
+from fleetpulse.master.instruments.exposition import ExpositionInstruments
+from fleetpulse.master.instruments.history import HistoryInstruments
+from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments.process import ProcessMetrics
+from fleetpulse.master.instruments.rpc import RpcInstruments
+from fleetpulse.master.instruments.store import StoreInstruments
+from fleetpulse.master.instruments.stream import StreamInstruments
+from fleetpulse.master.instruments.tasks import TaskInstruments
+from fleetpulse.master.instruments.telemetry import TelemetryInstruments
 
 # A series more for each counter and histogram, which says since when it counts: process_start_time_seconds does.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from master.instruments.hub import FAST_SECONDS, HubCounter, HubHistogram
+from fleetpulse.master.instruments.hub import FAST_SECONDS, HubCounter, HubHistogram
 
 
 class TelemetryInstruments:

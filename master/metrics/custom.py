@@ -14,8 +14,8 @@ import gevent
 import orjson
 from prometheus_client import Gauge
 
-from master.metrics.sections import escape
-from master.telemetry.records import CustomLayout, CustomMetric
+from fleetpulse.master.metrics.sections import escape
+from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
 
 PREFIX = "fleetpulse_custom_"
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import gevent
 import orjson
 
-from master.metrics.columns import Columns, SteadyColumns
-from master.metrics.custom import CustomFamilies
-from master.metrics.families import FAMILIES, Family, Number
-from master.metrics.sections import all_sections
-from master.telemetry.lazy import LazyView
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.metrics.columns import Columns, SteadyColumns
+from fleetpulse.master.metrics.custom import CustomFamilies
+from fleetpulse.master.metrics.families import FAMILIES, Family, Number
+from fleetpulse.master.metrics.sections import all_sections
+from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 BYTES_IN_A_ROW = 512 * 1024
 """Of text joined, about half a millisecond, after which other greenlets have their turn."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from master.telemetry.records import Allocation, WorkerTelemetry
+from fleetpulse.master.telemetry.records import Allocation, WorkerTelemetry
 
 Number = float | int | None
 

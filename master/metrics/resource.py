@@ -7,8 +7,8 @@ import falcon
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
-from master.instruments import Instruments
-from master.metrics.exposition import FleetExposition
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.exposition import FleetExposition
 
 _OPENMETRICS = "application/openmetrics-text"
 

@@ -3,8 +3,8 @@
 from operator import attrgetter
 from typing import Any
 
-from master.metrics.families import FAMILIES, Subject
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.metrics.families import FAMILIES, Subject
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 
 def escape(value: str) -> str:

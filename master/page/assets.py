@@ -65,7 +65,7 @@ def render_page(assets: Assets, **values: object) -> bytes:
 
 
 def _folder(name: str) -> Traversable:
-    return resources.files("master.page") / name
+    return resources.files("fleetpulse.master.page") / name
 
 
 def _digest(files: dict[str, StaticFile]) -> str:

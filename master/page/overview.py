@@ -4,9 +4,9 @@ import falcon
 import gevent
 import orjson
 
-from master.instruments import Instruments
-from master.tasks.records import TaskStatus
-from master.telemetry.manager import TelemetryManager
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.tasks.records import TaskStatus
+from fleetpulse.master.telemetry.manager import TelemetryManager
 
 WORKERS_IN_A_ROW = 1024
 """Counted, after which other greenlets have their turn."""

@@ -7,10 +7,10 @@ from functools import partial
 import falcon
 import gevent
 
-from master.instruments import Instruments
-from master.page.assets import Assets, load_assets, render_page
-from master.page.overview import Overview
-from master.telemetry.manager import TelemetryManager
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.page.assets import Assets, load_assets, render_page
+from fleetpulse.master.page.overview import Overview
+from fleetpulse.master.telemetry.manager import TelemetryManager
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

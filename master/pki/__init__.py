@@ -5,7 +5,7 @@ Nothing here may run on the hub or on grpc's loop but ``Admission`` and ``worker
 
 from pathlib import Path
 
-from master.pki.files import CERTIFICATE_NAME, ca_folder
+from fleetpulse.master.pki.files import CERTIFICATE_NAME, ca_folder
 
 
 def workers_need_certificates(data_dir: Path) -> bool:

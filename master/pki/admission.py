@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from master.errors import CertificateExpired, CertificateMismatch, CertificateRefused, CertificateRevoked
+from fleetpulse.master.errors import CertificateExpired, CertificateMismatch, CertificateRefused, CertificateRevoked
 
 
 class WorkerCertificate(NamedTuple):

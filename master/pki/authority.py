@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from master.errors import (
+from fleetpulse.master.errors import (
     CertificateMismatch,
     ConfigError,
     ExpiredJoinToken,
@@ -19,14 +19,14 @@ from master.errors import (
     UsedJoinToken,
     WorkerIdNotGranted,
 )
-from master.pki import certificates, workers_need_certificates
-from master.pki.admission import Admission, WorkerCertificate
-from master.pki.certificates import KeyPair, Request
-from master.pki.files import CERTIFICATE_NAME, KEY_NAME, LOCK_NAME, ca_folder
-from master.pki.state import IssuedRecord, State, StateFile, TokenRecord, TokenUse, hashed
-from master.private_files import locked, make_private_folder, write_private
-from proto.join import new_join_token, parse_join_token
-from proto.rules import WORKER_ID_RULE, is_worker_id
+from fleetpulse.master.pki import certificates, workers_need_certificates
+from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.pki.certificates import KeyPair, Request
+from fleetpulse.master.pki.files import CERTIFICATE_NAME, KEY_NAME, LOCK_NAME, ca_folder
+from fleetpulse.master.pki.state import IssuedRecord, State, StateFile, TokenRecord, TokenUse, hashed
+from fleetpulse.master.private_files import locked, make_private_folder, write_private
+from fleetpulse.proto.join import new_join_token, parse_join_token
+from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
 
 DEFAULT_LIFETIME_SECONDS = 30 * 86400.0
 MAX_LIVE_CERTIFICATES = 16

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from master.errors import InvalidMessage
-from master.pki.admission import WorkerCertificate
-from proto.join import MAX_CSR_BYTES, worker_id_of, worker_uri
+from fleetpulse.master.errors import InvalidMessage
+from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.proto.join import MAX_CSR_BYTES, worker_id_of, worker_uri
 
 CA_SECONDS = 10 * 365 * 86400.0
 

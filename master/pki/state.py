@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from master.errors import ConfigError
-from master.pki.files import STATE_NAME
-from master.private_files import write_private
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.pki.files import STATE_NAME
+from fleetpulse.master.private_files import write_private
 
 MAX_EXPIRED = 100
 """Of one worker's certificates that are remembered for a day: with a short life they are thousands."""

@@ -11,7 +11,7 @@ import orjson
 import requests
 import urllib3
 
-from master.errors import PrometheusUnavailable
+from fleetpulse.master.errors import PrometheusUnavailable
 
 CONNECT_SECONDS = 2.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
-from master.errors import PrometheusUnavailable
-from master.history.window import Series, Values, Window
-from master.prometheus.client import PrometheusClient, RangeSeries
-from master.prometheus.promql import STATS, query_for
+from fleetpulse.master.errors import PrometheusUnavailable
+from fleetpulse.master.history.window import Series, Values, Window
+from fleetpulse.master.prometheus.client import PrometheusClient, RangeSeries
+from fleetpulse.master.prometheus.promql import STATS, query_for
 
 THREADS = 2
 AWAY_SECONDS = 15.0

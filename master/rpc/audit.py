@@ -4,9 +4,9 @@ from urllib.parse import unquote
 
 import grpc
 
-from master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
-from master.errors import FleetPulseError
-from master.rpc.handshakes import FailedHandshake
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from fleetpulse.master.errors import FleetPulseError
+from fleetpulse.master.rpc.handshakes import FailedHandshake
 
 _DOOR = "rpc"
 

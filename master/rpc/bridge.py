@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from master.mailbox import Mailbox
+from fleetpulse.master.mailbox import Mailbox
 
 GATHER_SECONDS = 0.01
 """How long a call that can wait does wait for others."""

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_MESSAGE_BYTES
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_MESSAGE_BYTES
 
 
 class Unreadable(NamedTuple):

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 
-from master.rpc.handshakes import FailedHandshake, failure_from
+from fleetpulse.master.rpc.handshakes import FailedHandshake, failure_from
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from master.audit.entry import AuditEntry, AuditOutcome, Record, unrecorded
-from master.errors import FleetPulseError, InvalidMessage, StoreUnavailable, TooManyAttempts
-from master.instruments import Instruments
-from master.pki.authority import Authority
-from master.pki.certificates import request_from
-from master.rpc.audit import entry_of, told
-from master.rpc.bridge import HubBridge
-from master.rpc.peer import peer_certificate
-from master.rpc.status import status_of
-from master.rpc.stream import Call
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, Record, unrecorded
+from fleetpulse.master.errors import FleetPulseError, InvalidMessage, StoreUnavailable, TooManyAttempts
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.pki.authority import Authority
+from fleetpulse.master.pki.certificates import request_from
+from fleetpulse.master.rpc.audit import entry_of, told
+from fleetpulse.master.rpc.bridge import HubBridge
+from fleetpulse.master.rpc.peer import peer_certificate
+from fleetpulse.master.rpc.status import status_of
+from fleetpulse.master.rpc.stream import Call
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 M = TypeVar("M", pb.JoinRequest, pb.RenewRequest)
 

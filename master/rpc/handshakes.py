@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from master.instruments.certificates import LEFT_REASONS
+from fleetpulse.master.instruments.certificates import LEFT_REASONS
 
 _FAILURE = re.compile(
     r"\] CallNextHandshakerLocked: error=(?!OK )(?P<error>.*?) shutdown=\w+ index=\d+, args=\{"

@@ -2,8 +2,8 @@
 
 import grpc
 
-from master.config import Address
-from master.errors import ConfigError
+from fleetpulse.master.config import Address
+from fleetpulse.master.errors import ConfigError
 
 
 def listen(

@@ -1,8 +1,8 @@
 """The certificate that the other end of a call has shown."""
 
-from master.pki.admission import WorkerCertificate
-from master.pki.certificates import worker_certificate_from
-from master.rpc.stream import Call
+from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.master.pki.certificates import worker_certificate_from
+from fleetpulse.master.rpc.stream import Call
 
 
 def peer_certificate(call: Call) -> WorkerCertificate | None:

@@ -21,24 +21,24 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from master.audit.entry import AuditOutcome, Record, unrecorded
-from master.config import Address
-from master.instruments import Instruments
-from master.pki.admission import WorkerCertificate
-from master.rpc.audit import entry_of, handshake_entry
-from master.rpc.bridge import HubBridge
-from master.rpc.core_log import CoreLog
-from master.rpc.handshakes import FailedHandshake
-from master.rpc.listening import listen
-from master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
-from master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
-from master.rpc.stream import Call, Ending, Stream
-from master.rpc.unary import answer_heartbeat, anybody
-from master.telemetry.manager import TelemetryManager
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
+from fleetpulse.master.config import Address
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.master.rpc.audit import entry_of, handshake_entry
+from fleetpulse.master.rpc.bridge import HubBridge
+from fleetpulse.master.rpc.core_log import CoreLog
+from fleetpulse.master.rpc.handshakes import FailedHandshake
+from fleetpulse.master.rpc.listening import listen
+from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
+from fleetpulse.master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
+from fleetpulse.master.rpc.stream import Call, Ending, Stream
+from fleetpulse.master.rpc.unary import answer_heartbeat, anybody
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 if TYPE_CHECKING:
-    from master.rpc.tls_ports import TlsPorts
+    from fleetpulse.master.rpc.tls_ports import TlsPorts
 
 _LOGGER = logging.getLogger(__name__)
 

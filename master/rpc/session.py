@@ -7,9 +7,9 @@ from typing import Protocol
 
 import grpc
 
-from master.audit.entry import AuditOutcome, Record, unrecorded
-from master.config import Terms
-from master.errors import (
+from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import (
     FleetPulseError,
     InvalidMessage,
     MasterStopping,
@@ -18,17 +18,17 @@ from master.errors import (
     StreamSuperseded,
     UnknownWorker,
 )
-from master.instruments import Instruments
-from master.pki.admission import Admission, WorkerCertificate
-from master.rpc.audit import entry_of, told
-from master.rpc.codec import Unreadable, worker_message_from
-from master.rpc.status import status_of
-from master.rpc.stream import Ending
-from master.tasks.ports import WorkerLink
-from master.telemetry.intake import registration_from
-from master.telemetry.manager import TelemetryManager
-from master.telemetry.records import Registration
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.rpc.audit import entry_of, told
+from fleetpulse.master.rpc.codec import Unreadable, worker_message_from
+from fleetpulse.master.rpc.status import status_of
+from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.tasks.ports import WorkerLink
+from fleetpulse.master.telemetry.intake import registration_from
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.records import Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import grpc
 
-from master import errors
+from fleetpulse.master import errors
 
 STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,

@@ -8,11 +8,11 @@ from typing import Any
 import gevent
 import grpc
 
-from master.errors import FleetPulseError
-from master.instruments import Instruments
-from master.pki import certificates
-from master.pki.admission import life_used_ratio
-from master.pki.authority import Authority
+from fleetpulse.master.errors import FleetPulseError
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.pki import certificates
+from fleetpulse.master.pki.admission import life_used_ratio
+from fleetpulse.master.pki.authority import Authority
 
 _LOGGER = logging.getLogger(__name__)
 

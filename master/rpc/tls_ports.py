@@ -9,18 +9,18 @@ from typing import TypeAlias
 
 import grpc
 
-from master.audit.entry import Record
-from master.config import Address
-from master.instruments import Instruments
-from master.pki.admission import Admission, WorkerCertificate
-from master.pki.authority import Authority
-from master.rpc.bridge import HubBridge
-from master.rpc.enrollment import Attempts, Enrollment
-from master.rpc.listening import listen
-from master.rpc.peer import peer_certificate
-from master.rpc.stream import Call
-from master.rpc.tls import ServerCertificate, Watch
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import Record
+from fleetpulse.master.config import Address
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.pki.authority import Authority
+from fleetpulse.master.rpc.bridge import HubBridge
+from fleetpulse.master.rpc.enrollment import Attempts, Enrollment
+from fleetpulse.master.rpc.listening import listen
+from fleetpulse.master.rpc.peer import peer_certificate
+from fleetpulse.master.rpc.stream import Call
+from fleetpulse.master.rpc.tls import ServerCertificate, Watch
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _ENROLLMENT_NAME = pb.DESCRIPTOR.services_by_name["Enrollment"].full_name
 

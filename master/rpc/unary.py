@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from master.audit.entry import AuditOutcome, Record, unrecorded
-from master.errors import CertificateRefused, FleetPulseError, InvalidMessage
-from master.instruments import Instruments
-from master.rpc.audit import entry_of, told
-from master.rpc.codec import Unreadable, heartbeat_from
-from master.rpc.status import status_of
-from master.rpc.stream import Ending
-from master.telemetry.manager import TelemetryManager
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
+from fleetpulse.master.errors import CertificateRefused, FleetPulseError, InvalidMessage
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.rpc.audit import entry_of, told
+from fleetpulse.master.rpc.codec import Unreadable, heartbeat_from
+from fleetpulse.master.rpc.status import status_of
+from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 def anybody(_worker_id: str) -> None:

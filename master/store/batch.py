@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
-from master.errors import IdempotencyConflict
-from master.store import rows
-from master.store.logs import LogWriter
-from master.store.sealing import Seal
-from master.store.tables import attempts, events, tasks, workers
-from master.store.upsert import insert_or_change, insert_or_keep
-from master.store.writes import AppendLog, EraseTask, NoteWorker, Save, SaveDrain, SetDrain, Submit, Write
-from master.tasks.ports import Changes, Idempotency
-from master.tasks.records import Attempt, Drain, Task
+from fleetpulse.master.errors import IdempotencyConflict
+from fleetpulse.master.store import rows
+from fleetpulse.master.store.logs import LogWriter
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.tables import attempts, events, tasks, workers
+from fleetpulse.master.store.upsert import insert_or_change, insert_or_keep
+from fleetpulse.master.store.writes import AppendLog, EraseTask, NoteWorker, Save, SaveDrain, SetDrain, Submit, Write
+from fleetpulse.master.tasks.ports import Changes, Idempotency
+from fleetpulse.master.tasks.records import Attempt, Drain, Task
 
 _WORKER_DEFAULTS = {"hostname": "", "labels": {}}
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from master.store.mastership import application_name
-from master.store.url import DatabaseUrl
+from fleetpulse.master.store.mastership import application_name
+from fleetpulse.master.store.url import DatabaseUrl
 
 # A try ends well before those who wait for it give up; the writer tries again.
 _SQLITE_BUSY_MILLISECONDS = 2_000

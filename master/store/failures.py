@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from master.errors import StoreUnavailable
+from fleetpulse.master.errors import StoreUnavailable
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data, integrity, and limits as that of an index entry.
 _ROW_CLASSES = ("22", "23", "54")

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from master.errors import ConfigError
+from fleetpulse.master.errors import ConfigError
 
 _POLL_SECONDS = 0.05
 

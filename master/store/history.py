@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, delete, func, insert, literal, select, tuple_
 
-from master.history.points import Points, decode_chunk, decode_journal, encode_journal
-from master.history.ports import HistoryBatch, Remains, Written
-from master.store.tables import history_chunks, history_journal
-from master.store.upsert import insert_or_keep
+from fleetpulse.master.history.points import Points, decode_chunk, decode_journal, encode_journal
+from fleetpulse.master.history.ports import HistoryBatch, Remains, Written
+from fleetpulse.master.store.tables import history_chunks, history_journal
+from fleetpulse.master.store.upsert import insert_or_keep
 
 PRUNED_AT_ONCE = 1_000
 """Chunks that a batch removes at most, so that the writes that wait behind it wait for some milliseconds only."""

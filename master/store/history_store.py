@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from gevent.lock import BoundedSemaphore
 from sqlalchemy import Connection
 
-from master.errors import StoreUnavailable
-from master.history.fields import INDEX_BY_NAME
-from master.history.points import Points
-from master.history.ports import HistoryBatch, Remains, Written
-from master.history.window import Series, Window, laid_out
-from master.store import history
-from master.store.history import HistoryJob
-from master.store.readers import Readers
-from master.store.writer import Writer
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.history.fields import INDEX_BY_NAME
+from fleetpulse.master.history.points import Points
+from fleetpulse.master.history.ports import HistoryBatch, Remains, Written
+from fleetpulse.master.history.window import Series, Window, laid_out
+from fleetpulse.master.store import history
+from fleetpulse.master.store.history import HistoryJob
+from fleetpulse.master.store.readers import Readers
+from fleetpulse.master.store.writer import Writer
 
 _READ_SECONDS = 10.0
 _RECOVER_SECONDS = 120.0

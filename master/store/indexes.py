@@ -5,7 +5,7 @@ For migrations and tests: a master asks the tables only.
 
 from sqlalchemy import Index, text
 
-from master.store.tables import metadata, tasks
+from fleetpulse.master.store.tables import metadata, tasks
 
 __all__ = ["metadata"]
 

@@ -4,8 +4,8 @@ import os
 import stat
 from pathlib import Path
 
-from master.errors import ConfigError
-from master.store.sealing import Seal, new_key
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.store.sealing import Seal, new_key
 
 KEY_NAME = "secret.key"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from master.store.tables import attempts, log_chunks
-from master.store.upsert import insert_or_keep
-from master.tasks.ports import LogSlice
-from master.tasks.records import LogChunk
+from fleetpulse.master.store.tables import attempts, log_chunks
+from fleetpulse.master.store.upsert import insert_or_keep
+from fleetpulse.master.tasks.ports import LogSlice
+from fleetpulse.master.tasks.records import LogChunk
 
 _LOGGER = logging.getLogger(__name__)
 

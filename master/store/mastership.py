@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from master.errors import StoreUnavailable
-from master.store.tables import mastership
-from master.store.upsert import insert_or_change
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.store.tables import mastership
+from fleetpulse.master.store.upsert import insert_or_change
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""``python -m master.store.migration``, with a database's URL on stdin: runs the migrations that have not run yet.
+"""``python -m fleetpulse.master.store.migration``, with a database's URL on stdin: runs the migrations that are due.
 
 For ``schema.bring_up_to_date``, which knows why this is a process of its own.
 """
@@ -11,9 +11,9 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from master.store.engines import open_engines
-from master.store.failures import in_words
-from master.store.url import parse_database_url
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.failures import in_words
+from fleetpulse.master.store.url import parse_database_url
 
 # Held on PostgreSQL for the length of the migrations; any number that nobody else uses.
 _MIGRATION_LOCK = 4_201_702
@@ -24,7 +24,7 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(files("master.store") / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(files("fleetpulse.master.store") / "migrations").replace("%", "%%"))
     command.upgrade(config, "head")
 
 

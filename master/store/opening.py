@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from master.errors import ConfigError, StoreUnavailable
-from master.store.engines import Engines
-from master.store.failures import blames_row, in_words
-from master.store.files import FileLock, make_private
-from master.store.mastership import Mastership
-from master.store.reading import last_event_id
-from master.store.resealing import seal_all
-from master.store.schema import bring_up_to_date, is_current
-from master.store.sealing import Seal
-from master.store.url import DatabaseUrl
+from fleetpulse.master.errors import ConfigError, StoreUnavailable
+from fleetpulse.master.store.engines import Engines
+from fleetpulse.master.store.failures import blames_row, in_words
+from fleetpulse.master.store.files import FileLock, make_private
+from fleetpulse.master.store.mastership import Mastership
+from fleetpulse.master.store.reading import last_event_id
+from fleetpulse.master.store.resealing import seal_all
+from fleetpulse.master.store.schema import bring_up_to_date, is_current
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.url import DatabaseUrl
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, union_all
 
-from master.errors import InvalidCursor
-from master.store.tables import tasks
-from master.tasks.ports import TaskQuery
-from master.tasks.records import TaskStatus
+from fleetpulse.master.errors import InvalidCursor
+from fleetpulse.master.store.tables import tasks
+from fleetpulse.master.tasks.ports import TaskQuery
+from fleetpulse.master.tasks.records import TaskStatus
 
 FEW_NAMES = 10_000
 """Tasks that are sorted for a page rather than walked past."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, select, update
 
-from master.store.tables import attempts, events, log_chunks, tasks
+from fleetpulse.master.store.tables import attempts, events, log_chunks, tasks
 
 DAY_SECONDS = 24 * 3600.0
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from master.store.writes import Patience, SaveDrain, Submit, WaitedWrite, Write
+from fleetpulse.master.store.writes import Patience, SaveDrain, Submit, WaitedWrite, Write
 
 BATCH_LENGTH = 500
 BATCH_BYTES = 4 * 1024 * 1024

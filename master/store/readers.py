@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from master.errors import StoreUnavailable
-from master.mailbox import Mailbox
-from master.store.answer import Answer, Call
-from master.store.failures import in_words
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.store.answer import Answer, Call
+from fleetpulse.master.store.failures import in_words
 
 Found = TypeVar("Found")
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import BigInteger, Connection, and_, func, literal, select
 
-from master.errors import UnknownTask
-from master.store import rows
-from master.store.logs import log_size, read_slice
-from master.store.paging import find_page
-from master.store.sealing import Seal
-from master.store.tables import attempts, events, tasks, workers
-from master.tasks.ports import LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery
-from master.tasks.records import Attempt, Drain, Task, TaskEvent, TaskStatus
+from fleetpulse.master.errors import UnknownTask
+from fleetpulse.master.store import rows
+from fleetpulse.master.store.logs import log_size, read_slice
+from fleetpulse.master.store.paging import find_page
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.tables import attempts, events, tasks, workers
+from fleetpulse.master.tasks.ports import LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery
+from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskEvent, TaskStatus
 
 _TASK_WIDTH = len(rows.TASK_COLUMNS)
 _NEWEST = and_(attempts.c.task_id == tasks.c.task_id, attempts.c.attempt == tasks.c.attempt)

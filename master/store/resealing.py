@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 
-from master.store.sealing import Seal
-from master.store.tables import tasks
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.tables import tasks
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from master.store.sealing import Seal, SealBroken
-from master.store.tables import attempts, events, tasks
-from master.tasks.ports import Idempotency
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.store.sealing import Seal, SealBroken
+from fleetpulse.master.store.tables import attempts, events, tasks
+from fleetpulse.master.tasks.ports import Idempotency
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import sys
 
 from sqlalchemy import URL, Connection, inspect, text
 
-from master.errors import ConfigError, StoreUnavailable
+from fleetpulse.master.errors import ConfigError, StoreUnavailable
 
 KNOWN = ("0001", "0002", "0003", "0004")
 """The versions of the schema, oldest first. This code needs the last."""
@@ -34,7 +34,7 @@ def is_current(connection: Connection, database: str) -> bool:
 def bring_up_to_date(url: URL) -> None:
     """Run every migration that has not run yet. Raise ``StoreUnavailable`` with what the child said when it fails."""
     child = subprocess.run(
-        [sys.executable, "-m", "master.store.migration"],
+        [sys.executable, "-m", "fleetpulse.master.store.migration"],
         # Not as a flag or a variable: others may read those, and a password may be in it.
         input=url.render_as_string(hide_password=False),
         capture_output=True,

@@ -6,21 +6,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from master.errors import StoreUnavailable
-from master.mailbox import Mailbox
-from master.store import reading
-from master.store.answer import Answer
-from master.store.engines import open_engines
-from master.store.history_store import SqlHistoryStore
-from master.store.observer import StoreObserver
-from master.store.opening import Opening
-from master.store.pruning import Retention
-from master.store.readers import Readers
-from master.store.sealing import Seal
-from master.store.url import parse_database_url
-from master.store.writer import Writer
-from master.store.writes import AppendLog, NoteWorker, Save, SaveDrain, Submit, WaitedWrite
-from master.tasks.ports import (
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.store import reading
+from fleetpulse.master.store.answer import Answer
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.history_store import SqlHistoryStore
+from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.opening import Opening
+from fleetpulse.master.store.pruning import Retention
+from fleetpulse.master.store.readers import Readers
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.store.writer import Writer
+from fleetpulse.master.store.writes import AppendLog, NoteWorker, Save, SaveDrain, Submit, WaitedWrite
+from fleetpulse.master.tasks.ports import (
     Changes,
     Idempotency,
     LiveTask,
@@ -30,7 +30,7 @@ from master.tasks.ports import (
     TaskPage,
     TaskQuery,
 )
-from master.tasks.records import Attempt, Drain, LogChunk, Task, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, Drain, LogChunk, Task, TaskStatus
 
 Found = TypeVar("Found")
 

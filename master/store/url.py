@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from master.errors import ConfigError
+from fleetpulse.master.errors import ConfigError
 
 DATABASE_FILE = "fleetpulse.db"
 

@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Engine, select
 
-from master.errors import FleetPulseError, StoreUnavailable
-from master.history.ports import Written
-from master.mailbox import Mailbox
-from master.store.answer import Answer, Call
-from master.store.batch import Batch
-from master.store.failures import blames_row, in_words, kind_of
-from master.store.history import HistoryJob, write_batch
-from master.store.logs import LogWriter
-from master.store.observer import StoreObserver
-from master.store.pruning import Retention, prune_step
-from master.store.queue import WriteQueue
-from master.store.sealing import Seal
-from master.store.writes import AppendLog, Save, WaitedWrite, Write
+from fleetpulse.master.errors import FleetPulseError, StoreUnavailable
+from fleetpulse.master.history.ports import Written
+from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.store.answer import Answer, Call
+from fleetpulse.master.store.batch import Batch
+from fleetpulse.master.store.failures import blames_row, in_words, kind_of
+from fleetpulse.master.store.history import HistoryJob, write_batch
+from fleetpulse.master.store.logs import LogWriter
+from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.pruning import Retention, prune_step
+from fleetpulse.master.store.queue import WriteQueue
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.writes import AppendLog, Save, WaitedWrite, Write
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from master.store.answer import Answer
-from master.tasks.ports import Changes, Idempotency, OnSaved
-from master.tasks.records import Drain, LogChunk
+from fleetpulse.master.store.answer import Answer
+from fleetpulse.master.tasks.ports import Changes, Idempotency, OnSaved
+from fleetpulse.master.tasks.records import Drain, LogChunk
 
 
 class Patience(IntEnum):

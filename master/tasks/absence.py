@@ -5,7 +5,7 @@ attempts are lost. While more than half of the fleet is gone at once nothing is 
 own network (``mass_loss``).
 """
 
-from master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.mass_loss import MassLossGuard
 
 STALL_SECONDS = 1.0
 

@@ -1,8 +1,8 @@
 """Whether the master takes a task. Pure."""
 
-from master.errors import TaskRefused
-from master.tasks.records import TaskSpec
-from proto.policy import TaskPolicy, Wish, judge, settle
+from fleetpulse.master.errors import TaskRefused
+from fleetpulse.master.tasks.records import TaskSpec
+from fleetpulse.proto.policy import TaskPolicy, Wish, judge, settle
 
 
 def allowed(spec: TaskSpec, policy: TaskPolicy) -> TaskSpec:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import gevent
 from gevent.queue import Full, Queue
 
-from master.errors import StoreUnavailable
-from master.instruments.tasks import TaskInstruments
-from master.tasks.ports import TaskStore, WorkerLink
-from master.tasks.wire import AttemptKey
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.instruments.tasks import TaskInstruments
+from fleetpulse.master.tasks.ports import TaskStore, WorkerLink
+from fleetpulse.master.tasks.wire import AttemptKey
 
 _LOGGER = logging.getLogger(__name__)
 

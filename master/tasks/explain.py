@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from master.tasks.placement.amounts import Amounts, demanded, free, total
-from master.tasks.placement.records import Offer, Waiting, label_of, satisfies
+from fleetpulse.master.tasks.placement.amounts import Amounts, demanded, free, total
+from fleetpulse.master.tasks.placement.records import Offer, Waiting, label_of, satisfies
 
 _NO_RESERVATIONS: Mapping[str, str] = MappingProxyType({})
 _REASONS_NAMED = 3

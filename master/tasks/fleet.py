@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from master.tasks.placement.records import Offer
-from master.tasks.records import Demand, Drain
-from master.tasks.wire import AttemptKey
-from master.telemetry.records import Allocation, Registration, TaskSupport, WorkerTelemetry
+from fleetpulse.master.tasks.placement.records import Offer
+from fleetpulse.master.tasks.records import Demand, Drain
+from fleetpulse.master.tasks.wire import AttemptKey
+from fleetpulse.master.telemetry.records import Allocation, Registration, TaskSupport, WorkerTelemetry
 
 _TELEMETRY_ONLY = "it only reports telemetry"
 

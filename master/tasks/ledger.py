@@ -10,16 +10,16 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from master.instruments import Instruments
-from master.tasks.fleet import FleetCapacity
-from master.tasks.live import LiveEntry, LiveTasks, Start, demand_of
-from master.tasks.ports import Changes, LiveTask, TaskStore, WorkerLink
-from master.tasks.records import Attempt, AttemptStatus, LogChunk, Task, TaskStatus
-from master.tasks.transitions import Change, Instruction
-from master.tasks.watch import Watches
-from master.tasks.wire import AttemptKey, start_message, stop_message
-from master.telemetry.manager import TelemetryManager
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.tasks.fleet import FleetCapacity
+from fleetpulse.master.tasks.live import LiveEntry, LiveTasks, Start, demand_of
+from fleetpulse.master.tasks.ports import Changes, LiveTask, TaskStore, WorkerLink
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Task, TaskStatus
+from fleetpulse.master.tasks.transitions import Change, Instruction
+from fleetpulse.master.tasks.watch import Watches
+from fleetpulse.master.tasks.wire import AttemptKey, start_message, stop_message
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 

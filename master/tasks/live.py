@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from master.tasks.placement.records import Waiting
-from master.tasks.records import Attempt, Demand, Task, TaskStatus
+from fleetpulse.master.tasks.placement.records import Waiting
+from fleetpulse.master.tasks.records import Attempt, Demand, Task, TaskStatus
 
 
 class Start(Enum):

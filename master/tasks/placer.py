@@ -11,14 +11,14 @@ from collections.abc import Mapping
 import gevent
 from gevent.event import Event
 
-from master.tasks.fleet import FleetCapacity
-from master.tasks.ledger import TaskLedger
-from master.tasks.live import demand_of
-from master.tasks.placement.records import Placement, Policy, satisfies
-from master.tasks.records import Task, TaskStatus
-from master.tasks.scheduler import plan
-from master.tasks.transitions import placed
-from master.telemetry.ports import Clock
+from fleetpulse.master.tasks.fleet import FleetCapacity
+from fleetpulse.master.tasks.ledger import TaskLedger
+from fleetpulse.master.tasks.live import demand_of
+from fleetpulse.master.tasks.placement.records import Placement, Policy, satisfies
+from fleetpulse.master.tasks.records import Task, TaskStatus
+from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.transitions import placed
+from fleetpulse.master.telemetry.ports import Clock
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ it; ``--placement NAME`` chooses it.
 
 from importlib.metadata import EntryPoints
 
-from master.config import BEST_FIT
-from master.errors import ConfigError
-from master.tasks.placement.records import Policy
-from master.tasks.scheduler import plan
+from fleetpulse.master.config import BEST_FIT
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.tasks.placement.records import Policy
+from fleetpulse.master.tasks.scheduler import plan
 
 POLICIES_GROUP = "fleetpulse.placement"
 

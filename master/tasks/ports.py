@@ -6,8 +6,8 @@ Everything here is called on the gevent hub. "Waits" means cooperatively: the ca
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from master.tasks.records import Attempt, Drain, LogChunk, Task, TaskEvent, TaskStatus
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.tasks.records import Attempt, Drain, LogChunk, Task, TaskEvent, TaskStatus
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 OnSaved = Callable[[], None]
 """Called on the hub when what was handed over is durable. Must not wait."""

@@ -2,11 +2,11 @@
 
 import gevent
 
-from master.tasks.explain import explain
-from master.tasks.fleet import FleetCapacity
-from master.tasks.live import waiting_for
-from master.tasks.placer import Placer
-from master.tasks.records import Task
+from fleetpulse.master.tasks.explain import explain
+from fleetpulse.master.tasks.fleet import FleetCapacity
+from fleetpulse.master.tasks.live import waiting_for
+from fleetpulse.master.tasks.placer import Placer
+from fleetpulse.master.tasks.records import Task
 
 _MAX_KEPT = 2000
 

@@ -10,8 +10,8 @@ gaps would be filled for ever. Nothing is remembered between rounds: the same ru
 from collections.abc import Sequence
 from math import log2
 
-from master.tasks.placement.fleet import Fleet, Group, Machine
-from master.tasks.placement.records import Offer, Placement, Plan, Waiting
+from fleetpulse.master.tasks.placement.fleet import Fleet, Group, Machine
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Plan, Waiting
 
 SECONDS_PER_PRIORITY_LEVEL = 60.0
 RESERVE_AFTER_SECONDS = 30.0

@@ -10,27 +10,36 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
-from master.config import Terms
-from master.errors import LogExpired, MasterStopping, UnknownWorker
-from master.instruments import Instruments
-from master.tasks.absence import Absences
-from master.tasks.admission import allowed
-from master.tasks.claims import Claims
-from master.tasks.ledger import TaskLedger
-from master.tasks.mass_loss import MassLossGuard
-from master.tasks.placement.records import Policy
-from master.tasks.placer import Placer
-from master.tasks.ports import Changes, Idempotency, LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery, TaskStore
-from master.tasks.reasons import QueueReasons
-from master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
-from master.tasks.scheduler import plan
-from master.tasks.transitions import cancelled, secrets_lost, submitted
-from master.tasks.watch import TaskWatch
-from master.tasks.workers import WorkerDesk
-from master.telemetry.manager import TelemetryManager
-from master.telemetry.ports import Clock
-from proto import fleetpulse_pb2 as pb
-from proto.policy import TaskPolicy
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import LogExpired, MasterStopping, UnknownWorker
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.tasks.absence import Absences
+from fleetpulse.master.tasks.admission import allowed
+from fleetpulse.master.tasks.claims import Claims
+from fleetpulse.master.tasks.ledger import TaskLedger
+from fleetpulse.master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.placement.records import Policy
+from fleetpulse.master.tasks.placer import Placer
+from fleetpulse.master.tasks.ports import (
+    Changes,
+    Idempotency,
+    LiveTask,
+    LogSlice,
+    TaskDetails,
+    TaskPage,
+    TaskQuery,
+    TaskStore,
+)
+from fleetpulse.master.tasks.reasons import QueueReasons
+from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.transitions import cancelled, secrets_lost, submitted
+from fleetpulse.master.tasks.watch import TaskWatch
+from fleetpulse.master.tasks.workers import WorkerDesk
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.policy import TaskPolicy
 
 _LOGGER = logging.getLogger(__name__)
 

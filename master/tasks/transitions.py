@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
-from master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 
 RETRY_INITIAL_SECONDS = 1.0
 RETRY_CAP_SECONDS = 60.0

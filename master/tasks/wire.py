@@ -5,11 +5,11 @@ The readers raise ``InvalidMessage`` with the field and the rule.
 
 import re
 
-from master.errors import InvalidMessage
-from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task
-from master.tasks.transitions import Report
-from proto import fleetpulse_pb2 as pb
-from proto.rules import ATTEMPT_REASONS, MAX_LOG_CHUNK_BYTES, is_task_id
+from fleetpulse.master.errors import InvalidMessage
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task
+from fleetpulse.master.tasks.transitions import Report
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import ATTEMPT_REASONS, MAX_LOG_CHUNK_BYTES, is_task_id
 
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
 """Of one attempt's output that is kept."""

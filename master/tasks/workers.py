@@ -7,16 +7,16 @@ stale, and the worker ends that attempt.
 import logging
 from collections.abc import Callable, Sequence
 
-from master.config import Terms
-from master.errors import StaleReport
-from master.tasks.absence import Absences
-from master.tasks.claims import Claim
-from master.tasks.ledger import TaskLedger
-from master.tasks.live import LiveEntry, Start
-from master.tasks.ports import TaskStore, WorkerLink
-from master.tasks.records import Attempt
-from master.tasks.transitions import lost, reported
-from master.tasks.wire import (
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import StaleReport
+from fleetpulse.master.tasks.absence import Absences
+from fleetpulse.master.tasks.claims import Claim
+from fleetpulse.master.tasks.ledger import TaskLedger
+from fleetpulse.master.tasks.live import LiveEntry, Start
+from fleetpulse.master.tasks.ports import TaskStore, WorkerLink
+from fleetpulse.master.tasks.records import Attempt
+from fleetpulse.master.tasks.transitions import lost, reported
+from fleetpulse.master.tasks.wire import (
     LOG_LIMIT_BYTES,
     held_from,
     kept_attempt,
@@ -26,9 +26,9 @@ from master.tasks.wire import (
     stop_message,
     update_ack,
 )
-from master.telemetry.ports import Clock
-from master.telemetry.records import WorkerTelemetry
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gevent.event import Event
 
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 MAX_REMOVALS = 10_000
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import NoReturn
 
-from master.errors import InvalidMessage, InvalidReading
-from master.telemetry.records import CustomLayout, CustomMetric, CustomSeries
-from proto import fleetpulse_pb2 as pb
-from proto.rules import (
+from fleetpulse.master.errors import InvalidMessage, InvalidReading
+from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric, CustomSeries
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import (
     CUSTOM_LABEL_NAME_RULE,
     CUSTOM_NAME_RULE,
     MAX_CUSTOM_BYTES,

@@ -11,9 +11,9 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from master.errors import InvalidMessage, InvalidReading
-from master.telemetry.custom import custom_from
-from master.telemetry.records import (
+from fleetpulse.master.errors import InvalidMessage, InvalidReading
+from fleetpulse.master.telemetry.custom import custom_from
+from fleetpulse.master.telemetry.records import (
     Capacity,
     CollectorReport,
     DiskDeviceReading,
@@ -25,8 +25,8 @@ from master.telemetry.records import (
     RunningTask,
     TaskSupport,
 )
-from proto import fleetpulse_pb2 as pb
-from proto.rules import WORKER_ID_RULE, is_worker_id
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
 
 MAX_DEVICES = 64
 """Of each kind (filesystems, disks, interfaces, GPUs, collectors) in one heartbeat."""

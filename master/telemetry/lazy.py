@@ -13,9 +13,9 @@ from collections import OrderedDict
 import gevent
 from gevent.event import Event
 
-from master.telemetry.demand import Demand
-from master.telemetry.ports import Clock
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.demand import Demand
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -14,15 +14,22 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from master.config import Terms
-from master.errors import FleetFull, FleetPulseError, MasterStopping, UnknownWorker, WorkerIdTaken, WorkerStillActive
-from master.instruments import Instruments
-from master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
-from master.telemetry.liveness import LeaseTable
-from master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
-from master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
-from master.telemetry.row import PendingReading, WorkerRow
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import (
+    FleetFull,
+    FleetPulseError,
+    MasterStopping,
+    UnknownWorker,
+    WorkerIdTaken,
+    WorkerStillActive,
+)
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
+from fleetpulse.master.telemetry.liveness import LeaseTable
+from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
+from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.row import PendingReading, WorkerRow
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 

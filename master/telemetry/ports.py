@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 UpdateCallback = Callable[[str, WorkerTelemetry], None]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from master.telemetry.records import HeartbeatCounts, Reading, WorkerTelemetry
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Reading, WorkerTelemetry
 
 
 class PendingReading(NamedTuple):

@@ -57,7 +57,7 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
     """A master with the settings that it has by itself, but for its ports, the folder of its tasks, and ``flags``."""
     http_port, grpc_port = free_port(), free_port()
     command: list[str | Path] = [
-        sys.executable, "-m", "master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
+        sys.executable, "-m", "fleetpulse.master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
         "--heartbeat-interval", f"{INTERVAL_SECONDS:g}s", "--data-dir", data_dir or folder / f"data-{http_port}",
         *flags,
     ]  # fmt: skip
@@ -100,8 +100,8 @@ def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: 
 def running_worker(folder: Path, master: Master, **env: str) -> Iterator[Child]:
     """The worker of this machine, with its real collectors, active in the master's eyes."""
     command: Command = [
-        sys.executable, "-m", "worker", "--master", f"{LOCALHOST}:{master.grpc_port}", "--worker-id", "bench",
-        "--data-dir", folder / "worker",
+        sys.executable, "-m", "fleetpulse.worker", "--master", f"{LOCALHOST}:{master.grpc_port}", "--worker-id",
+        "bench", "--data-dir", folder / "worker",
     ]  # fmt: skip
     with running("worker", command, folder, env=env) as process:
         wait_until(lambda: fetch(master.http_port, "/telemetry/bench").status == 200, _UP_SECONDS, "no worker", process)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gevent.event import Event
 
-from master.store.store import SqlTaskStore
-from master.store.url import default_url
-from master.tasks.ports import Changes
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import default_url
+from fleetpulse.master.tasks.ports import Changes
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 from tests.bench.processes import run_json
 from tests.master.store.seal import SEAL
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import gevent
 from falcon.testing import TestClient
 
-from master.app import Master
-from master.config import LOOPBACK, Address, MasterConfig, StoreConfig
-from master.telemetry.manager import TelemetryManager
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.app import Master
+from fleetpulse.master.config import LOOPBACK, Address, MasterConfig, StoreConfig
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.bench.client import percentile
 from tests.bench.processes import BenchError
 from tests.ports import LOCALHOST, free_port
-from worker.simulation.machine import SimulatedMachine
 
 WORKERS = 1_000
 

@@ -9,8 +9,8 @@ import time
 
 import grpc
 
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from tests.bench.client import fetch, percentile
 from tests.bench.fleet import Fleet
 from tests.bench.processes import BenchError

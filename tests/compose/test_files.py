@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from master.cli import master_command
+from fleetpulse.master.cli import master_command
 from tests.tools import ROOT, require_tool
 
 TEXT = (ROOT / "docker-compose.yml").read_text()

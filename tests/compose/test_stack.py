@@ -10,7 +10,7 @@ import pytest
 import requests
 import yaml
 
-from master.config import parse_duration
+from fleetpulse.master.config import parse_duration
 from tests.compose.images import load_images
 from tests.compose.stack import SERVICES, WORKER_ID, Message, Stack, patiently
 from tests.docker_engine import IMAGE, Engine, own_engine

@@ -16,12 +16,12 @@ from typing import Any
 
 import greenlet
 
-from master.config import Address, HistoryConfig, MasterConfig, StoreConfig, Terms
-from master.server import MasterServer, configure_logging
+from fleetpulse.master.config import Address, HistoryConfig, MasterConfig, StoreConfig, Terms
+from fleetpulse.master.server import MasterServer, configure_logging
 
 
 class CountedServer(MasterServer):
-    """``python -m master`` in all but the signal."""
+    """``python -m fleetpulse.master`` in all but the signal."""
 
     def __init__(self, config: MasterConfig, counts_file: Path) -> None:
         self._counts_file = counts_file

@@ -63,13 +63,15 @@ class Door:
 
 
 class Master(Door):
-    """``python -m master`` on two free ports."""
+    """``python -m fleetpulse.master`` on two free ports."""
 
     def __init__(self, processes: Processes, *flags: str, **env: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         super().__init__(self.http_port)
         self.target = f"{LOCALHOST}:{self.grpc_port}"
-        self.process = processes.start("master", sys.executable, "-m", "master", *self.port_flags, *flags, **env)
+        self.process = processes.start(
+            "master", sys.executable, "-m", "fleetpulse.master", *self.port_flags, *flags, **env
+        )
 
     @property
     def port_flags(self) -> tuple[str, ...]:

@@ -137,8 +137,8 @@ class Processes:
         return Ended(process.wait(20.0), process.out, process.err)
 
     def worker(self, target: str, *flags: str, name: str = "worker", **env: str) -> Started:
-        """``python -m worker``, with its data beside its output."""
-        return self.start(name, sys.executable, "-m", "worker", "--master", target, *flags, **env)
+        """``python -m fleetpulse.worker``, with its data beside its output."""
+        return self.start(name, sys.executable, "-m", "fleetpulse.worker", "--master", target, *flags, **env)
 
     def simulate(self, target: str, workers: int, *flags: str) -> Started:
         """``fleetpulse simulate`` with a fleet that comes at once."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
@@ -127,7 +127,7 @@ def test_who_follows_gets_every_entry_once_whatever_becomes_of_the_master(proces
     master.process.send(signal.SIGTERM)
     master.process.wait()
     eventually(lambda: "trying again" in lines.err and "trying again" in table.err)
-    master.process = processes.start("master", sys.executable, "-m", "master", *master.port_flags, *flags)
+    master.process = processes.start("master", sys.executable, "-m", "fleetpulse.master", *master.port_flags, *flags)
     eventually(master.is_healthy, READY_SECONDS)
     task_ids += [jobs.submit("true") for _ in range(5)]
     assert path.with_name(f"{NAME}.1").exists()

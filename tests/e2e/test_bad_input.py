@@ -12,8 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_MESSAGE_BYTES, WORKER_ID_RULE
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_MESSAGE_BYTES, WORKER_ID_RULE
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes

@@ -215,7 +215,7 @@ def test_what_dies_beside_the_prompt_ends_it(open_terminal: Open) -> None:
 
 
 def test_a_master_offers_the_prompt_too(open_terminal: Open) -> None:
-    master = Prompted(open_terminal, sys.executable, "-m", "master")
+    master = Prompted(open_terminal, sys.executable, "-m", "fleetpulse.master")
     master.terminal.type("status" + ENTER)
     master.terminal.shows("healthy")
     master.terminal.send(signal.SIGTERM)

@@ -93,7 +93,7 @@ def test_the_own_policy_places_tasks(shared_processes: Processes, master: Master
 
 def test_a_policy_that_is_not_installed_is_one_clear_line(processes: Processes) -> None:
     ended = processes.run(
-        sys.executable, "-m", "master", "--placement", "nobody", "--http-port", "0", "--grpc-port", "0"
+        sys.executable, "-m", "fleetpulse.master", "--placement", "nobody", "--http-port", "0", "--grpc-port", "0"
     )
     assert ended.code == 2
     assert ended.the_error() == "FLEETPULSE_PLACEMENT='nobody': no such policy is installed; there is best-fit"

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.prometheus import Prometheus

@@ -11,9 +11,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from master.rpc.standard import MAX_WATCHERS
-from master.rpc.stream import MAX_UNSENT_MESSAGES
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.rpc.standard import MAX_WATCHERS
+from fleetpulse.master.rpc.stream import MAX_UNSENT_MESSAGES
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from master.api.body import MAX_BODY_BYTES
-from master.gate.refusals import MAX_HEAD_BYTES
-from master.instruments.http import REASONS
+from fleetpulse.master.api.body import MAX_BODY_BYTES
+from fleetpulse.master.gate.refusals import MAX_HEAD_BYTES
+from fleetpulse.master.instruments.http import REASONS
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw

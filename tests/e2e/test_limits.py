@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 import grpc
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes

@@ -167,7 +167,7 @@ REFUSED = {
 @pytest.mark.parametrize(("env", "flags", "says"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_setting_that_is_no_use(env: dict[str, str], flags: tuple[str, ...], says: str, processes: Processes) -> None:
     ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port())}
-    ended = processes.run(sys.executable, "-m", "master", *flags, **(ports | env))
+    ended = processes.run(sys.executable, "-m", "fleetpulse.master", *flags, **(ports | env))
     assert ended.code == 2
     assert says in ended.the_error()
 
@@ -177,14 +177,14 @@ def test_a_port_in_use(name: str, processes: Processes) -> None:
     with socket.create_server((LOCALHOST, 0)) as holder:
         port = holder.getsockname()[1]
         ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port()), name: str(port)}
-        ended = processes.run(sys.executable, "-m", "master", **ports)
+        ended = processes.run(sys.executable, "-m", "fleetpulse.master", **ports)
     assert ended.code == 2
     assert ended.the_error() == f"{name}: cannot listen on {LOCALHOST}:{port}: Address already in use"
 
 
 def test_a_second_master_on_the_same_grpc_port(processes: Processes, master: Master) -> None:
     ports = ("--http-port", str(free_port()), "--grpc-port", str(master.grpc_port))
-    ended = processes.run(sys.executable, "-m", "master", *ports)
+    ended = processes.run(sys.executable, "-m", "fleetpulse.master", *ports)
     assert ended.code == 2
     assert ended.the_error() == f"GRPC_PORT: cannot listen on {master.target}: Address already in use"
     assert master.is_healthy()

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from master.api.operations import Operation
-from master.api.routes import ROUTES
-from proto.image import MAX_REPOSITORY_LENGTH
+from fleetpulse.master.api.operations import Operation
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.proto.image import MAX_REPOSITORY_LENGTH
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes

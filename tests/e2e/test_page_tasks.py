@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from master.api.followers import MAX_FOLLOWERS
+from fleetpulse.master.api.followers import MAX_FOLLOWERS
 from tests.browser import Visit, visit_to
 from tests.docker_engine import Engine
 from tests.e2e.a11y import complaints

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from master.api.routes import ROUTES
+from fleetpulse.master.api.routes import ROUTES
 from tests.e2e.masters import Door, Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from master.pki.authority import Authority
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.master.pki.authority import Authority
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.worker.credentials.bundle import Bundle, new_key, signing_request
 from tests.certificates import joined, new_authority, shown
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
-from worker.credentials.bundle import Bundle, new_key, signing_request
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from master.api.routes import ROUTES
+from fleetpulse.master.api.routes import ROUTES
 from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import FAST_TERMS, started_master

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.bystander import Bystander
 from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_TIMEOUT_SECONDS, Master
 from tests.e2e.processes import Processes

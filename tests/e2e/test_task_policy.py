@@ -108,7 +108,7 @@ def test_a_registry_config_that_others_may_read_and_no_start(processes: Processe
     path = processes.folder / "config.json"
     path.write_text('{"auths": {}}')
     path.chmod(0o644)
-    ended = processes.run(sys.executable, "-m", "worker", FLEETPULSE_REGISTRY_CONFIG="config.json")
+    ended = processes.run(sys.executable, "-m", "fleetpulse.worker", FLEETPULSE_REGISTRY_CONFIG="config.json")
     assert ended.code == 2
     assert ended.the_error() == (
         "registry config config.json: others may read it (mode 0644); run: chmod 600 config.json"

@@ -8,16 +8,16 @@ import ssl
 import grpc
 import pytest
 
-from master.pki.authority import Authority
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.master.pki.authority import Authority
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.worker.credentials.bundle import new_key, signing_request
 from tests.e2e.masters import READY_SECONDS, Door
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.tls import TlsMaster, ids, refusal, registered
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import PATIENCE_SECONDS, Refusal, a_heartbeat
 from tests.ports import LOCALHOST, free_port
-from worker.credentials.bundle import new_key, signing_request
 
 pytestmark = pytest.mark.e2e
 

@@ -10,6 +10,7 @@ import grpc
 import psutil
 import pytest
 
+from fleetpulse.worker.credentials.bundle import write_bundle
 from tests.certificates import joined, new_authority, shown
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
@@ -17,7 +18,6 @@ from tests.e2e.tls import TlsMaster, ids, refusal
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire
 from tests.ports import LOCALHOST, free_port
-from worker.credentials.bundle import write_bundle
 
 pytestmark = pytest.mark.e2e
 
@@ -100,7 +100,7 @@ def test_what_a_master_says_while_it_watches_handshakes_is_complete(tls: TlsMast
 def test_a_master_that_cannot_start_says_why_while_it_watches_handshakes(tls: TlsMaster) -> None:
     port = tls.master.target.rpartition(":")[2]
     ended = tls.processes.run(
-        sys.executable, "-m", "master", "--http-port", str(free_port()), "--grpc-port", port,
+        sys.executable, "-m", "fleetpulse.master", "--http-port", str(free_port()), "--grpc-port", port,
         "--join-port", f"{LOCALHOST}:{free_port()}", FLEETPULSE_DATA_DIR=str(tls.data_dir),
     )  # fmt: skip
     assert ended.code != 0

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from proto.join import new_join_token
+from fleetpulse.proto.join import new_join_token
 from tests.e2e.masters import FAST_TERMS, FAST_TIMEOUT_SECONDS, Master, started_master
 from tests.e2e.processes import Processes, Started
 from tests.e2e.waiting import eventually

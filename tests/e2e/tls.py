@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.credentials.bundle import Bundle, read_bundle
 from tests.certificates import joined, new_authority, shown
 from tests.e2e.masters import FAST_TERMS, READY_SECONDS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes, Started
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Stream, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
-from worker.credentials.bundle import Bundle, read_bundle
 
 QUIET = ("--no-tasks", "--no-plugins")
 
@@ -86,7 +86,7 @@ class TlsMaster:
         self.master.process.send(signal.SIGTERM)
         self.master.process.wait()
         self.master.process = self.processes.start(
-            "master", sys.executable, "-m", "master", *self.master.port_flags, *self._flags
+            "master", sys.executable, "-m", "fleetpulse.master", *self.master.port_flags, *self._flags
         )
         eventually(self.master.is_healthy, READY_SECONDS)
 

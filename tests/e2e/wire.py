@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 PATIENCE_SECONDS = 20.0
 

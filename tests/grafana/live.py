@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import requests
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes

@@ -6,12 +6,12 @@ from typing import Any
 
 import gevent
 
-from master.config import Terms
-from master.instruments import Instruments
-from master.telemetry.manager import LIVENESS_CHECK_SECONDS, TelemetryManager
-from master.telemetry.ports import Clock, TelemetryObserver
-from master.telemetry.records import WorkerTelemetry
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS, TelemetryManager
+from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver
+from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 GIB = 1024**3
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from master.access.book import TokenBook
-from master.access.sessions import Sessions
-from master.access.token_file import TokenFile
-from master.api.guard import Guard
-from master.api.routes import ROUTES
-from master.app import Access
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.app import Access
 
 ASKED_FOR = "falconframework.org"
 """The host that Falcon's test client asks for."""

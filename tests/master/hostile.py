@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from proto.rules import WORKER_ID_MAX_LENGTH
+from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH
 
 NOT_NUMBERS = [math.nan, -math.nan, math.inf, -math.inf]
 

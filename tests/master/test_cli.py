@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from master.cli import fleetpulse, master_command, up_command
+from fleetpulse.master.cli import fleetpulse, master_command, up_command
 
 
 def refused(*arguments: str, **environment: str) -> Result:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from master.clients import Clients
+from fleetpulse.master.clients import Clients
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from master.config import (
+from fleetpulse.master.config import (
     Address,
     MasterConfig,
     StoreConfig,
@@ -21,7 +21,7 @@ from master.config import (
     parse_size,
     tls_names,
 )
-from master.errors import ConfigError
+from fleetpulse.master.errors import ConfigError
 
 
 @pytest.mark.parametrize(

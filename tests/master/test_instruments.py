@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from master.instruments import HubCounter, HubHistogram, Instruments
+from fleetpulse.master.instruments import HubCounter, HubHistogram, Instruments
 from tests.master.fleet import Fleet
 
 

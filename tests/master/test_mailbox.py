@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from master.mailbox import BATCH_LENGTH, Mailbox
+from fleetpulse.master.mailbox import BATCH_LENGTH, Mailbox
 from tests.master.fleet import wait_until
 
 

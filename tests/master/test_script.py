@@ -7,10 +7,10 @@ PROGRAM = """
 import sys
 class Impatient:
     def find_spec(self, name, path=None, target=None):
-        if name == "master.console":
+        if name == "fleetpulse.master.console":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Impatient())
-from master.script import main
+from fleetpulse.master.script import main
 main()
 """
 

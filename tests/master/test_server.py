@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from master.server import _OneLineFormatter
+from fleetpulse.master.server import _OneLineFormatter
 
 
 @pytest.fixture

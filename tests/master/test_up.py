@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from master.up import LOG_NAME, _opened
+from fleetpulse.master.up import LOG_NAME, _opened
 
 
 @pytest.fixture(autouse=True)

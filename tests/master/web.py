@@ -6,13 +6,13 @@ from typing import Any
 
 from falcon.testing import TestClient
 
-from master.api.followers import Followers
-from master.api.resources import Health
-from master.api.views import FleetViews
-from master.app import create_wsgi
-from master.config import Terms
-from master.metrics.exposition import FleetExposition
-from master.tasks.service import TaskService
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.resources import Health
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.app import create_wsgi
+from fleetpulse.master.config import Terms
+from fleetpulse.master.metrics.exposition import FleetExposition
+from fleetpulse.master.tasks.service import TaskService
 from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import Fleet, running_fleet
 from tests.master.guards import open_access

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.monitoring.promtool import run, with_master
 from tests.monitoring.rules import RULES
-from worker.simulation.machine import SimulatedMachine
 
 WORKERS = 12
 MINUTES = 60

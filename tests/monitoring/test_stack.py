@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.masters import FAST_TERMS, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
+from fleetpulse.proto.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proto.image import normalised
-from proto.policy import Settled, TaskPolicy, Wish, judge, matches, settle
-from proto.policy_file import PolicyError, parse_policy, read_policy
+from fleetpulse.proto.image import normalised
+from fleetpulse.proto.policy import Settled, TaskPolicy, Wish, judge, matches, settle
+from fleetpulse.proto.policy_file import PolicyError, parse_policy, read_policy
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 OTHER_SHA = "sha256:" + "f" * 64

@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
-from worker.session import WorkerSession
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.worker.session import WorkerSession
 
 INTERVAL_SECONDS = 0.02
 PATIENCE_SECONDS = 30.0

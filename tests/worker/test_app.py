@@ -14,8 +14,8 @@ import grpc
 import psutil
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 
 PATIENCE_SECONDS = 20.0
 NO_DOCKER = "unix:///nowhere/docker.sock"
@@ -57,12 +57,12 @@ def listener() -> Iterator[tuple[Listener, str]]:
 
 
 class Worker:
-    """``python -m worker`` in a folder."""
+    """``python -m fleetpulse.worker`` in a folder."""
 
     def __init__(self, target: str, folder: Path, *flags: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "--master", target, "--data-dir", str(folder / "data"), *flags],
+            [sys.executable, "-m", "fleetpulse.worker", "--master", target, "--data-dir", str(folder / "data"), *flags],
             cwd=folder, env=inherited | {"DOCKER_HOST": NO_DOCKER}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backoff import Backoff
+from fleetpulse.worker.backoff import Backoff
 
 
 class NoJitter(random.Random):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.capacity import machine_capacity
+from fleetpulse.worker.capacity import machine_capacity
 
 
 def refuse() -> int:

@@ -10,12 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from proto.rules import WORKER_ID_RULE
-from worker import cli
-from worker.cli import simulate_command, worker_command
-from worker.credentials import JoinDoor
-from worker.join_flags import door_from, token_from
-from worker.own_flags import commands_environment
+from fleetpulse.proto.rules import WORKER_ID_RULE
+from fleetpulse.worker import cli
+from fleetpulse.worker.cli import simulate_command, worker_command
+from fleetpulse.worker.credentials import JoinDoor
+from fleetpulse.worker.join_flags import door_from, token_from
+from fleetpulse.worker.own_flags import commands_environment
 
 
 @pytest.fixture(autouse=True)

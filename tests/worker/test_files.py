@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.files import write_private
+from fleetpulse.worker.files import write_private
 
 
 def test_what_is_written_is_for_its_owner_only(tmp_path: Path) -> None:

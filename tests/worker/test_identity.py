@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
-from worker.identity import InvalidWorkerId, new_incarnation_id, resolve_worker_id, worker_id_from_hostname
+from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
+from fleetpulse.worker.identity import InvalidWorkerId, new_incarnation_id, resolve_worker_id, worker_id_from_hostname
 
 
 def kept_in(data_dir: Path) -> Path:

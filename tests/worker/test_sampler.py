@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import Collector, CollectorError
-from worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import Collector, CollectorError
+from fleetpulse.worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
 
 PATIENCE_SECONDS = 20.0
 """How long a test waits for what must happen; far more than it takes."""
@@ -188,7 +188,7 @@ def test_failure_and_recovery_are_logged_once(caplog: pytest.LogCaptureFixture) 
         moody.mood = CollectorError("again")
         sampler.sample()
     assert caplog.messages[2:] == ["collector moody fails: again"]
-    assert {record.name for record in caplog.records} == {"worker.sampler"}
+    assert {record.name for record in caplog.records} == {"fleetpulse.worker.sampler"}
 
 
 @pytest.mark.parametrize(

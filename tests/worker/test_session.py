@@ -9,7 +9,8 @@ import time
 import grpc
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.session import FIRST_ANSWER_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
     REGISTER,
@@ -27,7 +28,6 @@ from tests.worker.scripted import (
     serve,
     session_at,
 )
-from worker.session import FIRST_ANSWER_SECONDS, WorkerSession
 
 
 def test_it_registers_first_and_then_beats() -> None:

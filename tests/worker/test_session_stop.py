@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.session import GOODBYE_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
     PATIENCE_SECONDS,
@@ -20,7 +21,6 @@ from tests.worker.scripted import (
     scripted_master,
     serve,
 )
-from worker.session import GOODBYE_SECONDS, WorkerSession
 
 
 def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:

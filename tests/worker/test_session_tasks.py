@@ -8,7 +8,11 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.session import WorkerSession
+from fleetpulse.worker.simulation.engine import SimulatedEngine
+from fleetpulse.worker.tasks.engine import AttemptKey, ContainerSpec
+from fleetpulse.worker.tasks.executor import ROUND_SECONDS, Executor
 from tests.worker.scripted import (
     REGISTER,
     ScriptedStream,
@@ -20,10 +24,6 @@ from tests.worker.scripted import (
     scripted_master,
 )
 from tests.worker.tasks.wire import WireMaster, wire_master
-from worker.session import WorkerSession
-from worker.simulation.engine import SimulatedEngine
-from worker.tasks.engine import AttemptKey, ContainerSpec
-from worker.tasks.executor import ROUND_SECONDS, Executor
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ reports the failure and goes on. "This machine has none" is not a failure but an
 
 from typing import Protocol
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 MAX_ITEMS = 16
 """At most so many filesystems, disks or interfaces are reported, so that a heartbeat stays small on any machine."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _COUNTED_ELSEWHERE = frozenset({"guest", "guest_nice"})
 """Linux adds a guest's time to ``user`` and ``nice`` too (proc_stat(5))."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import MAX_ITEMS
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import MAX_ITEMS
 
 _SECTOR_BYTES = 512
 """The unit of ``/proc/diskstats``, whatever the sector size of the device (Documentation/block/stat.rst)."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from worker.collectors import nvml
+from fleetpulse.worker.collectors import nvml
 
 
 class FakeNvmlError(Exception):

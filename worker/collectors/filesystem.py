@@ -8,8 +8,8 @@ from typing import Protocol
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import MAX_ITEMS, NothingReadable, wire_text
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import MAX_ITEMS, NothingReadable, wire_text
 
 _log = logging.getLogger(__name__)
 

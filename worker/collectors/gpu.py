@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.gpu_reading import read_gpu
-from worker.collectors.nvml import DEVICE_GONE, LIBRARY_GONE, Nvml, error_code
-from worker.collectors.nvml_session import GpuUnavailable, NvmlSession
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.gpu_reading import read_gpu
+from fleetpulse.worker.collectors.nvml import DEVICE_GONE, LIBRARY_GONE, Nvml, error_code
+from fleetpulse.worker.collectors.nvml_session import GpuUnavailable, NvmlSession
 
 _log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.nvml import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.nvml import (
     DEVICE_GONE,
     LIBRARY_GONE,
     MEMORY_V2,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 class LoadCollector:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 class MainMemory(Protocol):

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import MAX_ITEMS, wire_text
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import MAX_ITEMS, wire_text
 
 _MADE_BY_SOFTWARE = re.compile(
     r"lo\d*|dummy\d+|ifb\d+|nlmon\d+"  # of the kernel itself

@@ -8,8 +8,8 @@ import math
 import time
 from collections.abc import Callable
 
-from worker.collectors.base import CollectorError
-from worker.collectors.nvml import NO_DRIVER, Nvml, error_code
+from fleetpulse.worker.collectors.base import CollectorError
+from fleetpulse.worker.collectors.nvml import NO_DRIVER, Nvml, error_code
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.base import Collector
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.base import Collector
 
 
 @dataclass(frozen=True, slots=True)

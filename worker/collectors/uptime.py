@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 def seconds_since_boot() -> float:

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proto.join import worker_id_of, worker_uri
-from worker.credentials import CredentialsError
-from worker.files import write_private
+from fleetpulse.proto.join import worker_id_of, worker_uri
+from fleetpulse.worker.credentials import CredentialsError
+from fleetpulse.worker.files import write_private
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _COMMON_NAME_LENGTH = 64

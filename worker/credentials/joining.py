@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from proto import fleetpulse_pb2 as pb
-from proto import fleetpulse_pb2_grpc as pb_grpc
-from proto.join import JoinToken
-from worker.credentials import CredentialsError, JoinDoor
-from worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.proto.join import JoinToken
+from fleetpulse.worker.credentials import CredentialsError, JoinDoor
+from fleetpulse.worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
 
 _LOGGER = logging.getLogger(__name__)
 

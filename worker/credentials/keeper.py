@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 
-from proto import fleetpulse_pb2 as pb
-from proto.join import JoinToken
-from worker.credentials import BUNDLE_NAME, CredentialsError, JoinDoor
-from worker.credentials.bundle import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.join import JoinToken
+from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinDoor
+from fleetpulse.worker.credentials.bundle import (
     Bundle,
     bundle_from,
     new_key,
@@ -22,8 +22,8 @@ from worker.credentials.bundle import (
     signing_request,
     write_bundle,
 )
-from worker.credentials.joining import join_when_possible
-from worker.files import write_private
+from fleetpulse.worker.credentials.joining import join_when_possible
+from fleetpulse.worker.files import write_private
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from worker.docker_engine.errors import mapped, unavailable
+from fleetpulse.worker.docker_engine.errors import mapped, unavailable
 
 CALL_SECONDS = 30
 _PROBE_SECONDS = 5.0

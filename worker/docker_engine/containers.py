@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, Container, ContainerSpec, Status, Usage
+from fleetpulse.worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, Container, ContainerSpec, Status, Usage
 
 WORKER_LABEL = "fleetpulse.worker_id"
 _TASK_LABEL = "fleetpulse.task_id"

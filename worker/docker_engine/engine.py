@@ -9,8 +9,8 @@ from typing import TypeVar
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
-from worker.docker_engine.connection import DockerConnection
-from worker.docker_engine.containers import (
+from fleetpulse.worker.docker_engine.connection import DockerConnection
+from fleetpulse.worker.docker_engine.containers import (
     WORKER_LABEL,
     container_name,
     host_limits,
@@ -20,12 +20,12 @@ from worker.docker_engine.containers import (
     listed,
     usage_of,
 )
-from worker.docker_engine.errors import refused
-from worker.docker_engine.progress import PullProgress
-from worker.docker_engine.registries import RegistryLogins
-from worker.docker_engine.streams import DockerLog, DockerNews
-from worker.docker_engine.threads import CallThreads
-from worker.tasks.engine import (
+from fleetpulse.worker.docker_engine.errors import refused
+from fleetpulse.worker.docker_engine.progress import PullProgress
+from fleetpulse.worker.docker_engine.registries import RegistryLogins
+from fleetpulse.worker.docker_engine.streams import DockerLog, DockerNews
+from fleetpulse.worker.docker_engine.threads import CallThreads
+from fleetpulse.worker.tasks.engine import (
     Container,
     ContainerSpec,
     EngineRefused,
@@ -36,7 +36,7 @@ from worker.tasks.engine import (
     Status,
     Usage,
 )
-from worker.tasks.images import MAX_PARALLEL_PULLS
+from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound, StreamParseError
 
-from worker.tasks.engine import EngineError, EngineRefused, EngineUnavailable, NoSuchContainer
+from fleetpulse.worker.tasks.engine import EngineError, EngineRefused, EngineUnavailable, NoSuchContainer
 
 _MAX_LENGTH = 500
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proto.image import DOCKER_HUB, normalised
-from worker.tasks.engine import EngineRefused
+from fleetpulse.proto.image import DOCKER_HUB, normalised
+from fleetpulse.worker.tasks.engine import EngineRefused
 
 MAX_FILE_BYTES = 1024 * 1024
 

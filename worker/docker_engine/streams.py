@@ -10,9 +10,9 @@ from typing import Any
 
 from docker.types import CancellableStream
 
-from worker.docker_engine.connection import DockerConnection
-from worker.docker_engine.containers import WORKER_LABEL
-from worker.tasks.engine import EngineError, EngineUnavailable
+from fleetpulse.worker.docker_engine.connection import DockerConnection
+from fleetpulse.worker.docker_engine.containers import WORKER_LABEL
+from fleetpulse.worker.tasks.engine import EngineError, EngineUnavailable
 
 _log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from proto.join import JoinToken
-from worker.credentials import JoinDoor
-from worker.credentials.keeper import CertificateKeeper, credentials_for
+from fleetpulse.proto.join import JoinToken
+from fleetpulse.worker.credentials import JoinDoor
+from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for
 
 
 def join_all(

@@ -10,9 +10,9 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from proto.image import normalised
-from worker.simulation.script import script_of
-from worker.tasks.engine import (
+from fleetpulse.proto.image import normalised
+from fleetpulse.worker.simulation.script import script_of
+from fleetpulse.worker.tasks.engine import (
     AttemptKey,
     Container,
     ContainerSpec,

@@ -14,12 +14,12 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from proto import fleetpulse_pb2 as pb
-from worker.identity import new_incarnation_id
-from worker.session import Credentials, WorkerSession
-from worker.simulation.engine import SimulatedEngine
-from worker.simulation.machine import SimulatedMachine
-from worker.tasks.executor import Executor
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.identity import new_incarnation_id
+from fleetpulse.worker.session import Credentials, WorkerSession
+from fleetpulse.worker.simulation.engine import SimulatedEngine
+from fleetpulse.worker.simulation.machine import SimulatedMachine
+from fleetpulse.worker.tasks.executor import Executor
 
 _ROUND_SECONDS = 60.0
 """A simulated engine tells every end by itself."""

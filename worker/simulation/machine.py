@@ -4,8 +4,8 @@ import math
 import random
 from typing import NamedTuple
 
-from proto import fleetpulse_pb2 as pb
-from worker.simulation.own_metrics import simulated_own_metrics
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.simulation.own_metrics import simulated_own_metrics
 
 _GIB = 1024**3
 _MODELS = ((8, 32), (16, 64), (32, 128), (64, 256))

@@ -1,6 +1,6 @@
 """Own metrics of a machine that is not there: as a service on it would give them. Pure."""
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 def simulated_own_metrics(samples: int, load: float, uptime_seconds: float) -> list[pb.CustomMetric]:

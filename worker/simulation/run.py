@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from worker.session import Credentials
-from worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
+from fleetpulse.worker.session import Credentials
+from fleetpulse.worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
 
 _GOODBYE_SECONDS = 10.0
 _PROGRESS_SECONDS = 1.0

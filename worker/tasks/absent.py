@@ -2,8 +2,8 @@
 
 import asyncio
 
-from proto import fleetpulse_pb2 as pb
-from worker.tasks.outbox import Outbox
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.outbox import Outbox
 
 
 class NoTasks:

@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
-from proto import fleetpulse_pb2 as pb
-from worker.tasks.ending import Cause, Ending, ending_of, may_lack_oom
-from worker.tasks.engine import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.ending import Cause, Ending, ending_of, may_lack_oom
+from fleetpulse.worker.tasks.engine import (
     AttemptKey,
     Container,
     ContainerEngine,
@@ -20,11 +20,11 @@ from worker.tasks.engine import (
     Status,
     Usage,
 )
-from worker.tasks.health import EngineHealth
-from worker.tasks.images import Images
-from worker.tasks.log_reader import LogMeans, LogReader
-from worker.tasks.outbox import Outbox
-from worker.tasks.waiting import happens_within
+from fleetpulse.worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.images import Images
+from fleetpulse.worker.tasks.log_reader import LogMeans, LogReader
+from fleetpulse.worker.tasks.outbox import Outbox
+from fleetpulse.worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 

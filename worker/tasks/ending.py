@@ -4,8 +4,8 @@ import signal
 from enum import Enum
 from typing import NamedTuple
 
-from proto import fleetpulse_pb2 as pb
-from worker.tasks.engine import Container
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.engine import Container
 
 _SIGNALLED = 128
 """A shell, docker-init and Docker itself give 128 + n as the exit code of what signal n ended."""

@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 
 DEFAULT_LOG_LIMIT_BYTES = 10 * 1024 * 1024
 DEFAULT_PIDS_LIMIT = 1024

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from proto import fleetpulse_pb2 as pb
-from proto.image import MAX_IMAGE_LENGTH
-from proto.policy import TaskPolicy
-from worker.tasks.attempt import Attempt, Means
-from worker.tasks.engine import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.image import MAX_IMAGE_LENGTH
+from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.worker.tasks.attempt import Attempt, Means
+from fleetpulse.worker.tasks.engine import (
     AttemptKey,
     Container,
     ContainerEngine,
@@ -22,11 +22,11 @@ from worker.tasks.engine import (
     EngineUnavailable,
     Status,
 )
-from worker.tasks.health import EngineHealth
-from worker.tasks.images import Images
-from worker.tasks.log_reader import MAX_FOLLOWED, LogMeans
-from worker.tasks.orders import OrderRefused, admitted
-from worker.tasks.outbox import Outbox
+from fleetpulse.worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.images import Images
+from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED, LogMeans
+from fleetpulse.worker.tasks.orders import OrderRefused, admitted
+from fleetpulse.worker.tasks.outbox import Outbox
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from proto import fleetpulse_pb2 as pb
-from worker.tasks.engine import EngineUnavailable
-from worker.tasks.waiting import happens_within
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.engine import EngineUnavailable
+from fleetpulse.worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from worker.tasks.engine import ContainerEngine, Progress
-from worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.engine import ContainerEngine, Progress
+from fleetpulse.worker.tasks.health import EngineHealth
 
 MAX_PARALLEL_PULLS = 3
 

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from worker.tasks.engine import AttemptKey, ContainerEngine, EngineError, EngineUnavailable, LogStream
-from worker.tasks.health import PATIENCE_SECONDS, EngineHealth
-from worker.tasks.logs import CappedOutput
-from worker.tasks.outbox import Outbox
-from worker.tasks.waiting import happens_within
+from fleetpulse.worker.tasks.engine import AttemptKey, ContainerEngine, EngineError, EngineUnavailable, LogStream
+from fleetpulse.worker.tasks.health import PATIENCE_SECONDS, EngineHealth
+from fleetpulse.worker.tasks.logs import CappedOutput
+from fleetpulse.worker.tasks.outbox import Outbox
+from fleetpulse.worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 

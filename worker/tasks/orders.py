@@ -4,10 +4,10 @@ A master is believed in nothing here: what is not well-formed, or what the worke
 refused before anything is made. What the contract has no field for, as a mount, cannot be asked for at all.
 """
 
-from proto import fleetpulse_pb2 as pb
-from proto.image import check_image, normalised
-from proto.policy import TaskPolicy, Wish, judge, settle
-from proto.rules import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.image import check_image, normalised
+from fleetpulse.proto.policy import TaskPolicy, Wish, judge, settle
+from fleetpulse.proto.rules import (
     MAX_GPUS,
     MIN_CPU_CORES,
     MIN_MEMORY_BYTES,
@@ -17,7 +17,7 @@ from proto.rules import (
     is_task_id,
     is_user,
 )
-from worker.tasks.engine import AttemptKey, ContainerSpec, EngineError
+from fleetpulse.worker.tasks.engine import AttemptKey, ContainerSpec, EngineError
 
 _NETWORKS: dict[int, str | None] = {
     pb.NETWORK_UNSPECIFIED: None,

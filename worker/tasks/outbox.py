@@ -8,9 +8,9 @@ import asyncio
 import itertools
 from collections import deque
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_LOG_CHUNK_BYTES
-from worker.tasks.engine import AttemptKey
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
+from fleetpulse.worker.tasks.engine import AttemptKey
 
 MAX_UNACKNOWLEDGED_LOG_BYTES = 1024 * 1024
 """Of one attempt. Who has more waits; the engine keeps the rest."""

@@ -8,8 +8,8 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-from master.tasks.placement.records import Offer
-from master.tasks.records import Demand
+from fleetpulse.master.tasks.placement.records import Offer
+from fleetpulse.master.tasks.records import Demand
 
 _MICRO = 1_000_000
 

@@ -9,8 +9,8 @@ moved forward, are kept in a heap beside it; a thousand tasks that ask for the s
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 
-from master.tasks.placement.amounts import Amounts, demanded, free, total
-from master.tasks.placement.records import Offer, Waiting, label_of, satisfies
+from fleetpulse.master.tasks.placement.amounts import Amounts, demanded, free, total
+from fleetpulse.master.tasks.placement.records import Offer, Waiting, label_of, satisfies
 
 Rank = tuple[int, int, float, str]
 Touched = tuple[Rank, int, "Machine"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from master.tasks.records import Demand
+from fleetpulse.master.tasks.records import Demand
 
 
 class Offer(NamedTuple):

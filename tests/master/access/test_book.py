@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from master.access.book import OWNER, TokenBook
-from master.access.identity import Identity
-from master.access.owner import find_owner_secret, owner_secret
-from master.access.roles import Role
-from master.access.token_file import TokenFile
-from master.access.tokens import make_token
+from fleetpulse.master.access.book import OWNER, TokenBook
+from fleetpulse.master.access.identity import Identity
+from fleetpulse.master.access.owner import find_owner_secret, owner_secret
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.access.tokens import make_token
 
 NOW = 1_000_000.0
 

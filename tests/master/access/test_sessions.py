@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from master.access.book import TokenBook
-from master.access.roles import Role
-from master.access.sessions import MOST_OF_A_TOKEN, Sessions
-from master.access.token_file import TokenFile
-from master.access.tokens import make_token
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.sessions import MOST_OF_A_TOKEN, Sessions
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.access.tokens import make_token
 
 
 def test_who_signs_in_without_end_ends_the_sessions_of_no_other_token(tmp_path: Path) -> None:

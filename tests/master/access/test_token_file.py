@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from master.access.roles import Role
-from master.access.token_file import TokenFile, TokenFileError
-from master.access.tokens import Token, make_token
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.token_file import TokenFile, TokenFileError
+from fleetpulse.master.access.tokens import Token, make_token
 
 
 @pytest.fixture

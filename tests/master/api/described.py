@@ -7,8 +7,8 @@ from typing import Any
 import jsonschema_rs
 from falcon.testing import Result
 
-from master.api.openapi import document
-from master.api.routes import ROUTES
+from fleetpulse.master.api.openapi import document
+from fleetpulse.master.api.routes import ROUTES
 
 
 @cache

@@ -8,11 +8,11 @@ from typing import Any
 import falcon
 from falcon.testing import Result, TestClient
 
-from master.api import middleware, problems
-from master.api.followers import Followers
-from master.api.guard import Guard
-from master.api.tasks import task_resources
-from master.errors import (
+from fleetpulse.master.api import middleware, problems
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.tasks import task_resources
+from fleetpulse.master.errors import (
     FleetPulseError,
     IdempotencyConflict,
     InvalidCursor,
@@ -20,11 +20,11 @@ from master.errors import (
     UnknownTask,
     UnknownWorker,
 )
-from master.instruments import Instruments
-from master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec
-from master.tasks.transitions import Change, Report, cancelled, placed, reported, submitted
-from master.tasks.watch import TaskWatch, Watches
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec
+from fleetpulse.master.tasks.transitions import Change, Report, cancelled, placed, reported, submitted
+from fleetpulse.master.tasks.watch import TaskWatch, Watches
 
 JSON = {"Content-Type": "application/json"}
 

@@ -12,10 +12,10 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from prometheus_client import CollectorRegistry
 
-from master.config import Limits
-from master.gate.door import Door
-from master.instruments.http import HttpInstruments
-from master.web import MasterWorker
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.web import MasterWorker
 
 PATIENCE_SECONDS = 20.0
 

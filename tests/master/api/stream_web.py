@@ -6,15 +6,15 @@ from typing import Any
 
 import falcon
 
-from master.api import middleware, problems
-from master.api.followers import Followers
-from master.api.guard import Guard
-from master.api.stream import MAX_READERS, TelemetryStream
-from master.api.stream_rounds import Timing
-from master.api.stream_views import ShortViews
-from master.api.views import FleetViews
-from master.config import Terms
-from master.telemetry.changes import MAX_REMOVALS, ChangeLog
+from fleetpulse.master.api import middleware, problems
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.stream import MAX_READERS, TelemetryStream
+from fleetpulse.master.api.stream_rounds import Timing
+from fleetpulse.master.api.stream_views import ShortViews
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.config import Terms
+from fleetpulse.master.telemetry.changes import MAX_REMOVALS, ChangeLog
 from tests.master.api.events import Event, EventReader
 from tests.master.fleet import Fleet, running_fleet
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import gevent
 import pytest
 
-from master.access.book import TokenBook
-from master.access.roles import Role
-from master.access.token_file import TokenFile
-from master.access.tokens import make_token
-from master.api.followers import ENDED
-from master.api.guard import SESSION_COOKIE
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.access.tokens import make_token
+from fleetpulse.master.api.followers import ENDED
+from fleetpulse.master.api.guard import SESSION_COOKIE
 from tests.master.api.desk import running_task_web
 from tests.master.api.events import Event, EventReader
 from tests.master.api.served import served

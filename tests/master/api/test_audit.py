@@ -8,14 +8,14 @@ import orjson
 import pytest
 from falcon.testing import Result, TestClient
 
-from master.api import middleware, problems
-from master.api.audit import Auditing
-from master.api.audit_trail import AuditResource
-from master.api.routes import ROUTES
-from master.audit.entry import AuditEntry, AuditOutcome
-from master.audit.reader import AuditPage, AuditQuery
-from master.errors import AuditUnavailable, InvalidCursor, StoreUnavailable
-from master.instruments import Instruments
+from fleetpulse.master.api import middleware, problems
+from fleetpulse.master.api.audit import Auditing
+from fleetpulse.master.api.audit_trail import AuditResource
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.reader import AuditPage, AuditQuery
+from fleetpulse.master.errors import AuditUnavailable, InvalidCursor, StoreUnavailable
+from fleetpulse.master.instruments import Instruments
 from tests.master.audit.given import entry
 
 SECRET = "c0ffee-secret"

@@ -8,8 +8,8 @@ import falcon
 import gevent
 import pytest
 
-from master.api import problems
-from master.api.body import MAX_BODY_BYTES, BodyReader
+from fleetpulse.master.api import problems
+from fleetpulse.master.api.body import MAX_BODY_BYTES, BodyReader
 from tests.master.api.desk import JSON, TaskWeb
 from tests.master.api.served import Client, Served, served
 

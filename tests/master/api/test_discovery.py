@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from master.telemetry.records import Registration
+from fleetpulse.master.telemetry.records import Registration
 from tests.master.web import Web, running_web
 
 

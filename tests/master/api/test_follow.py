@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from master.api.followers import Followers
-from master.api.logs import TaskLogs
-from master.api.presence import ClientGone, while_client_is_there
-from master.errors import StoreUnavailable
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.logs import TaskLogs
+from fleetpulse.master.api.presence import ClientGone, while_client_is_there
+from fleetpulse.master.errors import StoreUnavailable
 from tests.master.api.desk import TaskWeb
 from tests.master.api.events import Event, EventReader
 from tests.master.api.served import Client, Served, served

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from master.api.followers import ENDED, STOPPING, Asker, Followers
-from master.api.problems import Rejection
-from master.clients import Clients
-from master.errors import FleetPulseError, MasterStopping
+from fleetpulse.master.api.followers import ENDED, STOPPING, Asker, Followers
+from fleetpulse.master.api.problems import Rejection
+from fleetpulse.master.clients import Clients
+from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from tests.master.fleet import wait_until
 
 

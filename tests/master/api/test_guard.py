@@ -8,14 +8,14 @@ import falcon
 import pytest
 from falcon.testing import TestClient
 
-from master.access.book import TokenBook
-from master.access.roles import Role
-from master.access.token_file import TokenFile
-from master.access.tokens import make_token
-from master.api import problems
-from master.api.guard import SESSION_COOKIE
-from master.api.routes import ROUTES
-from master.api.serving import serve
+from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.access.tokens import make_token
+from fleetpulse.master.api import problems
+from fleetpulse.master.api.guard import SESSION_COOKIE
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.api.serving import serve
 from tests.master.guards import ASKED_FOR, access_of
 
 FIELDS = {"worker_id": "rack-7", "task_id": "t1", "page_version": "0123456789ab", "page_file": "app.js"}

@@ -6,13 +6,13 @@ import falcon
 import pytest
 from falcon.testing import TestClient
 
-from master.api import problems
-from master.api.history import History, WorkerHistory
-from master.api.history_query import moment
-from master.errors import HistoryOff, PrometheusUnavailable, StoreUnavailable, UnknownWorker
-from master.history.fields import FIELDS
-from master.history.service import HistoryAnswer, HistoryRequest
-from master.history.window import Series, Window
+from fleetpulse.master.api import problems
+from fleetpulse.master.api.history import History, WorkerHistory
+from fleetpulse.master.api.history_query import moment
+from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, StoreUnavailable, UnknownWorker
+from fleetpulse.master.history.fields import FIELDS
+from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
+from fleetpulse.master.history.window import Series, Window
 from tests.master.history.given import NOW
 
 PATH = "/telemetry/rack-7/history"

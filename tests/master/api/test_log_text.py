@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
+from fleetpulse.master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
 
 
 @given(st.text(), st.data())

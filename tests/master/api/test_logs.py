@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from master.api.logs import SLICE_BYTES
+from fleetpulse.master.api.logs import SLICE_BYTES
 from tests.master.api.desk import TaskWeb
 from tests.master.api.test_problems import problem
 

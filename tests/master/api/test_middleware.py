@@ -7,7 +7,7 @@ import falcon
 import gevent
 import pytest
 
-from master.api.middleware import MIN_COMPRESSED_BYTES, accepts_gzip
+from fleetpulse.master.api.middleware import MIN_COMPRESSED_BYTES, accepts_gzip
 from tests.master.fleet import full_heartbeat, settle
 from tests.master.web import Web
 

@@ -7,9 +7,9 @@ import jsonschema_rs
 import pytest
 from falcon.testing import Result
 
-from master.api.operations import JSON
-from master.api.submission import submission
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.api.operations import JSON
+from fleetpulse.master.api.submission import submission
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.described import described, errors_of, references_in
 from tests.master.api.test_whole import Whole
 from tests.master.fleet import full_heartbeat, heartbeat, settle, wait_until

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.web import Web
 
 TEMPERATURES = pb.CustomMetric(

@@ -5,8 +5,8 @@ from typing import Any
 import falcon
 import pytest
 
-from master import errors
-from master.api.problems import STATUS_BY_ERROR
+from fleetpulse.master import errors
+from fleetpulse.master.api.problems import STATUS_BY_ERROR
 from tests.master.hostile import BAD_WORKER_IDS
 from tests.master.web import Web
 

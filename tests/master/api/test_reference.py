@@ -8,10 +8,10 @@ import re
 import pytest
 from falcon.testing import Result
 
-from master.api.openapi import document
-from master.api.reference_page import limits, prose, rendered
-from master.api.routes import ROUTES
-from master.api.schemas import Schema
+from fleetpulse.master.api.openapi import document
+from fleetpulse.master.api.reference_page import limits, prose, rendered
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.api.schemas import Schema
 from tests.master.web import Web
 
 PATHS = ["/openapi.json", "/docs"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from master.telemetry.records import Registration
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.telemetry.records import Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import full_heartbeat, settle
 from tests.master.web import Web
 

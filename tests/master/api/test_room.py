@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from master.api.room import RoomViews, room_of
-from master.telemetry.records import (
+from fleetpulse.master.api.room import RoomViews, room_of
+from fleetpulse.master.telemetry.records import (
     Allocation,
     Capacity,
     HeartbeatCounts,

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from master.api.operations import PATH_FIELDS
-from master.api.routes import ROUTES
+from fleetpulse.master.api.operations import PATH_FIELDS
+from fleetpulse.master.api.routes import ROUTES
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "rest.md"
 

@@ -6,10 +6,10 @@ import falcon
 import pytest
 from falcon.inspect import inspect_app
 
-from master.access.roles import Role
-from master.api.operations import Operation, Route, answer
-from master.api.routes import ROUTES
-from master.api.serving import methods_of, serve
+from fleetpulse.master.access.roles import Role
+from fleetpulse.master.api.operations import Operation, Route, answer
+from fleetpulse.master.api.routes import ROUTES
+from fleetpulse.master.api.serving import methods_of, serve
 from tests.master.web import Web
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from master.api.stream_rounds import Timing
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.api.stream_rounds import Timing
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.events import Event
 from tests.master.api.served import Client, Served, served
 from tests.master.api.stream_web import PATH, Mirror, StreamWeb, running_stream

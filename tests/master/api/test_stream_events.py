@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
-from master.api.stream_events import KEPT_PIECES, PIECE_BYTES, REMOVALS_IN_A_ROW, Composer, Event
-from master.telemetry.changes import Window
+from fleetpulse.master.api.stream_events import KEPT_PIECES, PIECE_BYTES, REMOVALS_IN_A_ROW, Composer, Event
+from fleetpulse.master.telemetry.changes import Window
 
 RECORD_BYTES = 1000
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import gevent
 import pytest
 
-from master.api.stream_events import Composer
-from master.api.stream_rounds import Rounds, Timing
-from master.telemetry.changes import ChangeLog
+from fleetpulse.master.api.stream_events import Composer
+from fleetpulse.master.api.stream_rounds import Rounds, Timing
+from fleetpulse.master.telemetry.changes import ChangeLog
 from tests.master.fleet import Fleet, wait_until
 
 PAUSE_SECONDS = 0.02

@@ -4,9 +4,16 @@ import json
 import re
 from pathlib import Path
 
-from master.api.stream_views import ShortViews, short_form
-from master.telemetry.intake import reading_from
-from master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, TaskSupport, WorkerTelemetry
+from fleetpulse.master.api.stream_views import ShortViews, short_form
+from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.records import (
+    Allocation,
+    HeartbeatCounts,
+    Reading,
+    Registration,
+    TaskSupport,
+    WorkerTelemetry,
+)
 from tests.master.fleet import GIB, full_heartbeat
 
 REST_PAGE = Path(__file__).parents[3] / "docs" / "rest.md"

@@ -9,8 +9,8 @@ from falcon.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master.api.submission import TaskSubmission, digest_of, submission
-from master.tasks.records import TaskSpec
+from fleetpulse.master.api.submission import TaskSubmission, digest_of, submission
+from fleetpulse.master.tasks.records import TaskSpec
 from tests.master.api.desk import JSON, TaskWeb
 
 MIB = 1024 * 1024

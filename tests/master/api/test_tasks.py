@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master import errors
+from fleetpulse.master import errors
 from tests.master.api.desk import JSON, TaskWeb
 from tests.master.api.test_problems import problem
 from tests.master.hostile import BAD_WORKER_IDS

@@ -10,12 +10,12 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master.api.followers import Followers
-from master.api.resources import Health
-from master.api.views import FleetViews
-from master.app import create_wsgi
-from master.metrics.exposition import FleetExposition
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.resources import Health
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.app import create_wsgi
+from fleetpulse.master.metrics.exposition import FleetExposition
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
 from tests.master.api.test_follow import Reader
 from tests.master.audit.trails import unwritten_trail

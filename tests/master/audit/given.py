@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 
 SUBMIT = AuditEntry(
     actor="ci", role="submit", door="rest", client="192.0.2.7", action="submit_task", target="/api/tasks/task-1",

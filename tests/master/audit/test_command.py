@@ -6,8 +6,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from master.audit.command import record_command
-from master.cli import fleetpulse
+from fleetpulse.master.audit.command import record_command
+from fleetpulse.master.cli import fleetpulse
 from tests.master.audit.given import entry
 from tests.master.audit.trails import running_trail, written
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.audit.entry import MOST_CHARACTERS, fields_of, line_of, needle_of
+from fleetpulse.master.audit.entry import MOST_CHARACTERS, fields_of, line_of, needle_of
 from tests.master.audit.given import entry
 
 HOSTILE = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from master.audit.files import KEPT_FILES, AuditFiles, files_of
+from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of
 
 LINE = b"x" * 99 + b"\n"
 
@@ -87,7 +87,7 @@ def test_a_file_that_was_taken_away_is_made_anew(path: Path) -> None:
 _LIMITED = """
 import resource, sys
 from pathlib import Path
-from master.audit.files import AuditFiles
+from fleetpulse.master.audit.files import AuditFiles
 path = Path(sys.argv[1])
 files = AuditFiles(path, 10_000)
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

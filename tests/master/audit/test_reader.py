@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master.audit.entry import AuditOutcome, line_of
-from master.audit.files import KEPT_FILES, AuditFiles, files_of
-from master.audit.reader import AuditQuery, read_page
-from master.errors import InvalidCursor
+from fleetpulse.master.audit.entry import AuditOutcome, line_of
+from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of
+from fleetpulse.master.audit.reader import AuditQuery, read_page
+from fleetpulse.master.errors import InvalidCursor
 from tests.master.audit.given import entry, refusal
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from master.audit.entry import AuditEntry, AuditOutcome
-from master.audit.repeats import OTHERS, Repeats
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.repeats import OTHERS, Repeats
 from tests.master.audit.given import refusal
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import gevent
 import pytest
 
-from master.audit.entry import AuditOutcome
-from master.audit.reader import AuditQuery
-from master.errors import AuditUnavailable
+from fleetpulse.master.audit.entry import AuditOutcome
+from fleetpulse.master.audit.reader import AuditQuery
+from fleetpulse.master.errors import AuditUnavailable
 from tests.master.audit.given import entry, refusal
 from tests.master.audit.trails import Trail, running_trail, whole_lines, written
 from tests.master.fleet import wait_until

@@ -8,9 +8,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from master.audit.trail import AuditTrail
-from master.instruments import Instruments
-from master.instruments.audit import AuditInstruments
+from fleetpulse.master.audit.trail import AuditTrail
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.instruments.audit import AuditInstruments
 
 MIB = 1024**2
 NOWHERE = Path("/nonexistent/audit.jsonl")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from master.cli import fleetpulse
-from master.console.client import MasterClient
+from fleetpulse.master.cli import fleetpulse
+from fleetpulse.master.console.client import MasterClient
 from tests.master.console.fake_master import FakeMaster, fake_master
 
 Run = Callable[..., Result]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from master.console.client import MasterClient, segment
-from master.console.errors import ConsoleError, UnknownId, Unreachable
+from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
 from tests.master.console.fake_master import Answer, FakeMaster, Request, problem
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import pytest
 
-from master.access.owner import owner_secret
-from master.console.credentials import token_for
-from master.console.listener import users_listening
+from fleetpulse.master.access.owner import owner_secret
+from fleetpulse.master.console.credentials import token_for
+from fleetpulse.master.console.listener import users_listening
 
 URL = "http://localhost:8080"
 ROOT, OTHER = 0, 4711

@@ -4,14 +4,18 @@ import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from master.console import errors
+from fleetpulse.master.console import errors
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 
 def test_the_page_lists_every_command() -> None:
     listed = set(re.findall(r"^\| `(\w+)[ `]", PAGE.read_text(), re.MULTILINE))
-    ours = {one.name for one in entry_points(group="fleetpulse.commands") if one.value.startswith("master.console.")}
+    ours = {
+        one.name
+        for one in entry_points(group="fleetpulse.commands")
+        if one.value.startswith("fleetpulse.master.console.")
+    }
     assert ours <= listed
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from master.console.changes import Change, task_changes, worker_changes
-from master.console.client import MasterClient
-from master.console.errors import UnknownId
-from master.console.events import look
-from master.console.feed import Fleet, FleetFeed, applied
-from master.console.sse import Event
+from fleetpulse.master.console.changes import Change, task_changes, worker_changes
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.errors import UnknownId
+from fleetpulse.master.console.events import look
+from fleetpulse.master.console.feed import Fleet, FleetFeed, applied
+from fleetpulse.master.console.sse import Event
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, Request, event, events, problem
 from tests.master.console.given import task, worker

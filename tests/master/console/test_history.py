@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from master.console.plot import Series, plot, runs, scale
+from fleetpulse.master.console.plot import Series, plot, runs, scale
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
 from tests.master.console.given import worker

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from master.cli import fleetpulse
-from master.console.shell import run_lines
-from master.console.shell_commands import Interpreter, Left
+from fleetpulse.master.cli import fleetpulse
+from fleetpulse.master.console.shell import run_lines
+from fleetpulse.master.console.shell_commands import Interpreter, Left
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
 from tests.master.console.given import task, worker
@@ -130,7 +130,7 @@ def test_ids_that_would_do_something_to_a_terminal_are_not_offered(run: Run, mas
 
 
 def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
-    from master.console.shell import _history_file  # noqa: PLC0415 - private, and nothing else of it is wanted here
+    from fleetpulse.master.console.shell import _history_file  # noqa: PLC0415 - private, and nothing else of it is wanted here
 
     path = _history_file(tmp_path / "new")
     assert path is not None
@@ -139,7 +139,7 @@ def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
-    from master.console.shell import _history_file  # noqa: PLC0415 - as above
+    from fleetpulse.master.console.shell import _history_file  # noqa: PLC0415 - as above
 
     tmp_path.chmod(0o750)
     assert _history_file(tmp_path) is not None

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.console.client import MasterClient
-from master.console.errors import ConsoleError, Unreachable
-from master.console.sse import Event, follow, parse
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.errors import ConsoleError, Unreachable
+from fleetpulse.master.console.sse import Event, follow, parse
 from tests.master.console.fake_master import Answer, FakeMaster, Request, event, events, problem
 
 STREAM = (

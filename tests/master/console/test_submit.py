@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from master.api.submission import TaskSubmission
-from master.console.submit import submit_command
-from master.console.waiting import exit_code
+from fleetpulse.master.api.submission import TaskSubmission
+from fleetpulse.master.console.submit import submit_command
+from fleetpulse.master.console.waiting import exit_code
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
 from tests.master.console.given import task

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from textual.widgets import DataTable, Static
 
-from master.console.feed import Fleet
-from master.console.top_app import TopApp
-from master.console.top_rows import COLUMNS, MOST_ROWS, Past, View, chosen, headline, row, shown_columns
+from fleetpulse.master.console.feed import Fleet
+from fleetpulse.master.console.top_app import TopApp
+from fleetpulse.master.console.top_rows import COLUMNS, MOST_ROWS, Past, View, chosen, headline, row, shown_columns
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster
 from tests.master.console.given import worker

@@ -3,10 +3,10 @@
 import click
 import pytest
 
-from master.console import values
-from master.console.address import base_url
-from master.console.options import DURATION, MEMORY, choices, pairs
-from master.console.tables import Cell, Column, fitted, grid, plain_lines
+from fleetpulse.master.console import values
+from fleetpulse.master.console.address import base_url
+from fleetpulse.master.console.options import DURATION, MEMORY, choices, pairs
+from fleetpulse.master.console.tables import Cell, Column, fitted, grid, plain_lines
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import falcon
 import gevent
 import pytest
 
-from master.config import Limits
-from master.gate.bodies import MAX_CHUNKS
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.bodies import MAX_CHUNKS
 from tests.master.api.served import Client, Served, served
 
 HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)

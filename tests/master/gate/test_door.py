@@ -9,12 +9,12 @@ import pytest
 from gunicorn.http.errors import InvalidHeader
 from prometheus_client import CollectorRegistry
 
-from master.audit.entry import AuditEntry, AuditOutcome
-from master.config import Limits
-from master.gate.connection import Connection
-from master.gate.door import Door
-from master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
-from master.instruments.http import HttpInstruments
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.connection import Connection
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
+from fleetpulse.master.instruments.http import HttpInstruments
 
 FEW = Limits(connections=4, client_connections=2, client_requests_per_second=1)
 

@@ -11,11 +11,11 @@ import pytest
 import trustme
 from prometheus_client import CollectorRegistry
 
-from master.audit.entry import AuditEntry
-from master.config import Limits
-from master.gate.connection import Connection
-from master.gate.door import Door
-from master.instruments.http import HttpInstruments
+from fleetpulse.master.audit.entry import AuditEntry
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.connection import Connection
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.instruments.http import HttpInstruments
 
 HASTY_SECONDS, PATIENT_SECONDS = 0.2, 20.0
 NAME = "master.example"

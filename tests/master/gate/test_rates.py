@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.gate.rates import Buckets
+from fleetpulse.master.gate.rates import Buckets
 
 
 def test_a_burst_and_then_the_rate() -> None:

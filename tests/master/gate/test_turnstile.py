@@ -12,11 +12,11 @@ import pytest
 from gevent.pool import Pool
 from prometheus_client import CollectorRegistry
 
-from master.audit.entry import AuditEntry
-from master.config import Limits
-from master.gate.door import Door
-from master.gate.turnstile import TURNED_AWAY_A_TURN, Turnstile
-from master.instruments.http import HttpInstruments
+from fleetpulse.master.audit.entry import AuditEntry
+from fleetpulse.master.config import Limits
+from fleetpulse.master.gate.door import Door
+from fleetpulse.master.gate.turnstile import TURNED_AWAY_A_TURN, Turnstile
+from fleetpulse.master.instruments.http import HttpInstruments
 
 SLOW = Limits(client_requests_per_second=1, limit_loopback=True)
 PATIENCE_SECONDS = 20.0

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from master.history.bucket import Bucket, Point
-from master.history.fields import FIELDS, INDEX_BY_NAME, Sample
-from master.history.points import Points, pack
-from master.history.ports import Tier
-from master.telemetry.records import (
+from fleetpulse.master.history.bucket import Bucket, Point
+from fleetpulse.master.history.fields import FIELDS, INDEX_BY_NAME, Sample
+from fleetpulse.master.history.points import Points, pack
+from fleetpulse.master.history.ports import Tier
+from fleetpulse.master.telemetry.records import (
     DiskDeviceReading,
     HeartbeatCounts,
     NetworkInterfaceReading,

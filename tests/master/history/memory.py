@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from master.errors import StoreUnavailable
-from master.history.fields import INDEX_BY_NAME
-from master.history.points import Points, decode_chunk
-from master.history.ports import Chunk, HistoryBatch, Remains, Written
-from master.history.recorder import Recorder
-from master.history.service import HistoryService
-from master.history.window import Series, Window, laid_out
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.history.fields import INDEX_BY_NAME
+from fleetpulse.master.history.points import Points, decode_chunk
+from fleetpulse.master.history.ports import Chunk, HistoryBatch, Remains, Written
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.service import HistoryService
+from fleetpulse.master.history.window import Series, Window, laid_out
 from tests.master.fleet import Fleet
 from tests.master.history.given import TIERS
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.history.bucket import WIDTH, Bucket, Point
-from master.history.fields import FIELDS, GAUGES, INDEX_BY_NAME, Sample
-from master.history.points import pack, unpack
+from fleetpulse.master.history.bucket import WIDTH, Bucket, Point
+from fleetpulse.master.history.fields import FIELDS, GAUGES, INDEX_BY_NAME, Sample
+from fleetpulse.master.history.points import pack, unpack
 from tests.master.history.given import point, sample
 
 CPU = INDEX_BY_NAME["cpu_usage"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.history.counters import Counters
-from master.telemetry.records import DiskDeviceReading
+from fleetpulse.master.history.counters import Counters
+from fleetpulse.master.telemetry.records import DiskDeviceReading
 from tests.master.history.given import NOW, disk, network, telemetry
 
 COUNTS = st.lists(st.integers(min_value=0, max_value=2**63), min_size=1, max_size=20)

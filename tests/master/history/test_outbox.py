@@ -1,9 +1,9 @@
 """What waits to be written, while the store is away."""
 
-from master.history import outbox as module
-from master.history.outbox import Outbox
-from master.history.points import JournalPoint
-from master.history.ports import Chunk
+from fleetpulse.master.history import outbox as module
+from fleetpulse.master.history.outbox import Outbox
+from fleetpulse.master.history.points import JournalPoint
+from fleetpulse.master.history.ports import Chunk
 
 
 def chunk(number: int, worker_id: str = "rack-7", step: int = 15) -> Chunk:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.history.bucket import WIDTH
-from master.history.points import (
+from fleetpulse.master.history.bucket import WIDTH
+from fleetpulse.master.history.points import (
     COLUMNS,
     JournalPoint,
     Points,

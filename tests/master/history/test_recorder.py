@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from master.history.points import Points, decode_chunk
-from master.history.recorder import FINISHED_IN_A_ROUND, Recorder
-from master.history.window import Window
-from master.instruments import Instruments
+from fleetpulse.master.history.points import Points, decode_chunk
+from fleetpulse.master.history.recorder import FINISHED_IN_A_ROUND, Recorder
+from fleetpulse.master.history.window import Window
+from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
 from tests.master.history.memory import MemoryStore

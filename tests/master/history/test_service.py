@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
-from master.history.points import encode_chunk
-from master.history.ports import Chunk, LongHistory, Tier
-from master.history.recorder import Recorder
-from master.history.service import HistoryRequest, HistoryService
-from master.history.window import Series, Window
-from master.instruments import Instruments
+from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
+from fleetpulse.master.history.points import encode_chunk
+from fleetpulse.master.history.ports import Chunk, LongHistory, Tier
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.service import HistoryRequest, HistoryService
+from fleetpulse.master.history.window import Series, Window
+from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, telemetry
 from tests.master.history.memory import MemoryStore

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.history.outbox import Outbox
-from master.history.points import Points, decode_chunk
-from master.history.ports import NO_REMAINS, Remains, Tier
-from master.history.track import Track
+from fleetpulse.master.history.outbox import Outbox
+from fleetpulse.master.history.points import Points, decode_chunk
+from fleetpulse.master.history.ports import NO_REMAINS, Remains, Tier
+from fleetpulse.master.history.track import Track
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, sample, values_of
 
 TINY = (Tier(15, 4, DAY_SECONDS), Tier(60, 3, DAY_SECONDS))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.history.window import (
+from fleetpulse.master.history.window import (
     AUTOMATIC_POINTS,
     Window,
     aligned,

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from master.metrics.columns import Columns, SteadyColumns
+from fleetpulse.master.metrics.columns import Columns, SteadyColumns
 
 
 @pytest.fixture(params=[Columns, SteadyColumns])

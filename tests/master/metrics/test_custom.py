@@ -6,15 +6,15 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from master.instruments import Instruments
-from master.metrics.custom import (
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.custom import (
     TOO_MANY_FAMILIES,
     TOO_MANY_SAMPLES,
     TYPE_CONFLICT,
     CustomFamilies,
 )
-from master.metrics.exposition import FleetExposition
-from master.telemetry.records import CustomLayout, CustomMetric, CustomSeries, Reading
+from fleetpulse.master.metrics.exposition import FleetExposition
+from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric, CustomSeries, Reading
 from tests.master.metrics.test_exposition import BARE, FULL, GOLDEN, check_by_promtool, text_of
 
 HOSTILE = 'a "quoted" \\ word'

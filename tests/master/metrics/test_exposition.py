@@ -13,10 +13,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.samples import Sample
 
-from master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
-from master.metrics.sections import escape
-from master.telemetry.intake import reading_from
-from master.telemetry.records import (
+from fleetpulse.master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
+from fleetpulse.master.metrics.sections import escape
+from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.records import (
     Allocation,
     CollectorReport,
     DiskDeviceReading,

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from master.metrics.families import FAMILIES, Family
-from master.telemetry.records import Allocation
+from fleetpulse.master.metrics.families import FAMILIES, Family
+from fleetpulse.master.telemetry.records import Allocation
 from tests.master.metrics.test_exposition import FULL
 
 by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

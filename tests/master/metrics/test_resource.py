@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from master.metrics.families import FAMILIES
+from fleetpulse.master.metrics.families import FAMILIES
 from tests.master.fleet import full_heartbeat, settle
 from tests.master.metrics.test_exposition import check_by_promtool, samples_of
 from tests.master.web import Web

@@ -2,7 +2,7 @@
 
 import re
 
-from master.page.assets import Assets, StaticFile, load_assets, render_page
+from fleetpulse.master.page.assets import Assets, StaticFile, load_assets, render_page
 
 
 def render(**values: object) -> str:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from master.tasks.records import TaskSpec
+from fleetpulse.master.tasks.records import TaskSpec
 from tests.master.web import Web
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from master.errors import (
+from fleetpulse.master.errors import (
     CertificateExpired,
     CertificateMismatch,
     CertificateRevoked,
@@ -24,15 +24,15 @@ from master.errors import (
     UsedJoinToken,
     WorkerIdNotGranted,
 )
-from master.pki import authority as module
-from master.pki import workers_need_certificates
-from master.pki.admission import WorkerCertificate
-from master.pki.authority import Authority, create
-from master.pki.certificates import worker_certificate_from
-from master.pki.files import ca_folder
-from master.pki.state import MAX_EXPIRED, IssuedRecord, StateFile
+from fleetpulse.master.pki import authority as module
+from fleetpulse.master.pki import workers_need_certificates
+from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.master.pki.authority import Authority, create
+from fleetpulse.master.pki.certificates import worker_certificate_from
+from fleetpulse.master.pki.files import ca_folder
+from fleetpulse.master.pki.state import MAX_EXPIRED, IssuedRecord, StateFile
+from fleetpulse.worker.credentials.bundle import new_key, signing_request
 from tests.certificates import new_authority
-from worker.credentials.bundle import new_key, signing_request
 
 DER, PEM = Encoding.DER, Encoding.PEM
 HOUR = 3600.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.join import JoinToken, new_join_token, parse_join_token, worker_id_of, worker_uri
+from fleetpulse.proto.join import JoinToken, new_join_token, parse_join_token, worker_id_of, worker_uri
 
 
 @given(st.binary(min_size=32, max_size=32))

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from master.errors import PrometheusUnavailable
-from master.history.fields import FIELDS
-from master.history.window import Window
-from master.prometheus import client as client_module
-from master.prometheus.client import PrometheusClient
-from master.prometheus.history import AWAY_SECONDS, PrometheusHistory
-from master.prometheus.promql import query_for
+from fleetpulse.master.errors import PrometheusUnavailable
+from fleetpulse.master.history.fields import FIELDS
+from fleetpulse.master.history.window import Window
+from fleetpulse.master.prometheus import client as client_module
+from fleetpulse.master.prometheus.client import PrometheusClient
+from fleetpulse.master.prometheus.history import AWAY_SECONDS, PrometheusHistory
+from fleetpulse.master.prometheus.promql import query_for
 from tests.master.history.given import NOW
 from tests.master.prometheus.server import Server, running_server, success
 

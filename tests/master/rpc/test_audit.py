@@ -2,7 +2,7 @@
 
 import pytest
 
-from master.rpc.audit import client_of
+from fleetpulse.master.rpc.audit import client_of
 
 
 @pytest.mark.parametrize(

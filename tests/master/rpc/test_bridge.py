@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from master.rpc.bridge import HubBridge
+from fleetpulse.master.rpc.bridge import HubBridge
 from tests.master.fleet import wait_until
 
 

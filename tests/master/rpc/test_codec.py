@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.rpc.codec import Unreadable, heartbeat_from, worker_message_from
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_MESSAGE_BYTES
+from fleetpulse.master.rpc.codec import Unreadable, heartbeat_from, worker_message_from
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_MESSAGE_BYTES
 from tests.master.fleet import full_heartbeat
 
 

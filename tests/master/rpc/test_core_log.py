@@ -2,8 +2,8 @@
 
 import pytest
 
-from master.rpc.core_log import Records
-from master.rpc.handshakes import FailedHandshake, failure_from
+from fleetpulse.master.rpc.core_log import Records
+from fleetpulse.master.rpc.handshakes import FailedHandshake, failure_from
 
 STARTED = (
     b"I1128 23:28:38.445169   26686 handshaker.cc:80] handshake_manager 0x7f3b6800eb70: adding handshaker "

@@ -2,8 +2,8 @@
 
 import pytest
 
-from master.errors import TooManyAttempts
-from master.rpc.enrollment import MAX_REFUSALS, Attempts
+from fleetpulse.master.errors import TooManyAttempts
+from fleetpulse.master.rpc.enrollment import MAX_REFUSALS, Attempts
 
 
 def test_who_is_refused_too_often_waits_a_minute_and_nobody_else_does() -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import grpc
 import pytest
 
-from master.audit.entry import AuditEntry
-from master.config import Terms
-from master.errors import InvalidMessage
-from master.pki.admission import Admission, WorkerCertificate
-from master.rpc.session import MASTER_VERSION, Session, SessionTable
-from master.rpc.stream import Ending
-from master.tasks.ports import WorkerLink
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import AuditEntry
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import InvalidMessage
+from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.rpc.session import MASTER_VERSION, Session, SessionTable
+from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.tasks.ports import WorkerLink
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
 

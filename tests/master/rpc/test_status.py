@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from master import errors
-from master.rpc.status import status_of
+from fleetpulse.master import errors
+from fleetpulse.master.rpc.status import status_of
 
 
 def all_errors(root: type[errors.FleetPulseError] = errors.FleetPulseError) -> Iterator[type[errors.FleetPulseError]]:

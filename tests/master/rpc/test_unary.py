@@ -3,11 +3,11 @@
 import grpc
 import pytest
 
-from master.audit.entry import AuditEntry
-from master.config import Terms
-from master.rpc.stream import Ending
-from master.rpc.unary import answer_heartbeat
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.audit.entry import AuditEntry
+from fleetpulse.master.config import Terms
+from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.rpc.unary import answer_heartbeat
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import gevent
 
-from master.errors import StoreUnavailable
-from master.store.store import SqlTaskStore
-from master.store.url import parse_database_url
-from master.tasks.ports import Changes
-from master.tasks.records import LogChunk
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks.ports import Changes
+from fleetpulse.master.tasks.records import LogChunk
 from tests.master.store.given import open_store, submit
 
 

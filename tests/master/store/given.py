@@ -7,13 +7,13 @@ from typing import Any
 
 import psycopg
 
-from master.store.rows import HIDDEN
-from master.store.sealing import Seal
-from master.store.store import SqlTaskStore
-from master.store.url import parse_database_url
-from master.tasks import transitions
-from master.tasks.ports import Changes
-from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
+from fleetpulse.master.store.rows import HIDDEN
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Changes
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
 from tests.master.fleet import wait_until
 from tests.master.store.seal import SEAL
 from tests.master.store.tables import make_tables

@@ -1,6 +1,6 @@
 """What seals in tests, in every process alike."""
 
-from master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Seal
 
 KEY = "A" * 43 + "="
 SEAL = Seal([KEY])

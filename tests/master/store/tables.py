@@ -1,9 +1,9 @@
 """A database with its tables, for tests that are not about how it gets them: without the process that makes them."""
 
-from master.store.engines import open_engines
-from master.store.files import make_private
-from master.store.migration import migrate
-from master.store.url import parse_database_url
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.files import make_private
+from fleetpulse.master.store.migration import migrate
+from fleetpulse.master.store.url import parse_database_url
 
 
 def make_tables(database_url: str) -> None:

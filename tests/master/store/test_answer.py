@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from master.mailbox import Mailbox
-from master.store.answer import Answer
+from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.store.answer import Answer
 
 
 @pytest.fixture

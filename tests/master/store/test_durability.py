@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from master.errors import ConfigError
-from master.store.store import SqlTaskStore
-from master.store.url import default_url
-from master.tasks.ports import TaskQuery
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import default_url
+from fleetpulse.master.tasks.ports import TaskQuery
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.given import open_store, submit
 from tests.master.store.seal import SEAL

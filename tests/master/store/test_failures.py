@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from master.store.engines import open_engines
-from master.store.failures import KINDS, blames_row, in_words, kind_of
-from master.store.files import make_private
-from master.store.migration import migrate
-from master.store.tables import events, tasks
-from master.store.url import parse_database_url
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.failures import KINDS, blames_row, in_words, kind_of
+from fleetpulse.master.store.files import make_private
+from fleetpulse.master.store.migration import migrate
+from fleetpulse.master.store.tables import events, tasks
+from fleetpulse.master.store.url import parse_database_url
 from tests.postgres import PostgresServer
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import create_engine, func, select
 
-from master.history.points import JournalPoint, Points, decode_chunk, encode_chunk, pack
-from master.history.ports import Chunk, HistoryBatch, Written
-from master.history.window import Window
-from master.store import history as module
-from master.store.store import SqlTaskStore
-from master.store.tables import history_chunks, history_journal
-from master.store.url import parse_database_url
-from master.tasks.records import LogChunk
+from fleetpulse.master.history.points import JournalPoint, Points, decode_chunk, encode_chunk, pack
+from fleetpulse.master.history.ports import Chunk, HistoryBatch, Written
+from fleetpulse.master.history.window import Window
+from fleetpulse.master.store import history as module
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.tables import history_chunks, history_journal
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks.records import LogChunk
 from tests.master.fleet import wait_until
 from tests.master.history.given import NOW, point, points
 from tests.master.store.given import nothing_can_be_written, open_store, submit

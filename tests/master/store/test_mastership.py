@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from master.errors import StoreUnavailable
-from master.store.observer import StoreObserver
-from master.store.store import SqlTaskStore
-from master.tasks.ports import TaskQuery
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.tasks.ports import TaskQuery
 from tests.master.fleet import wait_until
 from tests.master.store.given import open_store, submit
 from tests.master.store.seal import SEAL

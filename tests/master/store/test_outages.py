@@ -11,13 +11,13 @@ from pathlib import Path
 import gevent
 import pytest
 
-from master.errors import StoreUnavailable, UnknownTask
-from master.store.observer import StoreObserver
-from master.store.store import SqlTaskStore
-from master.store.url import parse_database_url
-from master.tasks import transitions
-from master.tasks.ports import Changes, Idempotency, TaskQuery
-from master.tasks.records import Drain, LogChunk, TaskSpec
+from fleetpulse.master.errors import StoreUnavailable, UnknownTask
+from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Changes, Idempotency, TaskQuery
+from fleetpulse.master.tasks.records import Drain, LogChunk, TaskSpec
 from tests.master.fleet import wait_until
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
@@ -90,7 +90,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest
         submit(store, "after")
         assert store.what_is_wrong() is None
         assert store.knows_worker("rack-7")
-    told = [record.getMessage() for record in caplog.records if record.name == "master.store.writer"]
+    told = [record.getMessage() for record in caplog.records if record.name == "fleetpulse.master.store.writer"]
     assert [message.split(":")[0].split(",")[0] for message in told] == [
         "the database cannot be written",
         "the database can be written again",

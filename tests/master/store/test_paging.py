@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event
 
-from master.errors import InvalidCursor
-from master.store.engines import open_engines
-from master.store.indexes import metadata
-from master.store.paging import find_page, name_range
-from master.store.store import SqlTaskStore
-from master.store.url import parse_database_url
-from master.tasks import transitions
-from master.tasks.ports import Changes, TaskQuery
-from master.tasks.records import Attempt, AttemptStatus, Task, TaskSpec, TaskStatus
+from fleetpulse.master.errors import InvalidCursor
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.indexes import metadata
+from fleetpulse.master.store.paging import find_page, name_range
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Changes, TaskQuery
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Task, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.store.given import NOW, place, submit
 

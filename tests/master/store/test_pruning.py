@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, create_engine, func, select
 
-from master.errors import UnknownTask
-from master.store.indexes import metadata
-from master.store.pruning import DAY_SECONDS, STEP_BYTES, STEP_ROWS, STEP_TASKS, Retention, prune_step
-from master.store.rows import task_row
-from master.store.store import SqlTaskStore
-from master.store.tables import attempts, events, log_chunks, tasks
-from master.tasks.ports import LogSlice, TaskQuery
-from master.tasks.records import Task, TaskSpec, TaskStatus
+from fleetpulse.master.errors import UnknownTask
+from fleetpulse.master.store.indexes import metadata
+from fleetpulse.master.store.pruning import DAY_SECONDS, STEP_BYTES, STEP_ROWS, STEP_TASKS, Retention, prune_step
+from fleetpulse.master.store.rows import task_row
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.tables import attempts, events, log_chunks, tasks
+from fleetpulse.master.tasks.ports import LogSlice, TaskQuery
+from fleetpulse.master.tasks.records import Task, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.store.given import NOW, append, finish, open_store, place, submit
 from tests.master.store.seal import SEAL

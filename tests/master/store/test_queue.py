@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from master.store.answer import Answer
-from master.store.queue import BATCH_BYTES, BATCH_LENGTH, WriteQueue
-from master.store.writes import (
+from fleetpulse.master.store.answer import Answer
+from fleetpulse.master.store.queue import BATCH_BYTES, BATCH_LENGTH, WriteQueue
+from fleetpulse.master.store.writes import (
     AppendLog,
     EraseTask,
     NoteWorker,
@@ -16,9 +16,9 @@ from master.store.writes import (
     Submit,
     Write,
 )
-from master.tasks import transitions
-from master.tasks.ports import Changes
-from master.tasks.records import Drain, LogChunk, TaskSpec
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Changes
+from fleetpulse.master.tasks.records import Drain, LogChunk, TaskSpec
 
 
 @pytest.fixture

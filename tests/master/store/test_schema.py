@@ -11,13 +11,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from master.errors import ConfigError, StoreUnavailable
-from master.store.engines import Engines, open_engines
-from master.store.indexes import metadata
-from master.store.migration import migrate
-from master.store.schema import KNOWN
-from master.store.store import SqlTaskStore
-from master.store.url import default_url, parse_database_url
+from fleetpulse.master.errors import ConfigError, StoreUnavailable
+from fleetpulse.master.store.engines import Engines, open_engines
+from fleetpulse.master.store.indexes import metadata
+from fleetpulse.master.store.migration import migrate
+from fleetpulse.master.store.schema import KNOWN
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import default_url, parse_database_url
 from tests.master.store.given import open_store, submit
 from tests.master.store.seal import SEAL
 
@@ -62,7 +62,7 @@ def test_the_code_knows_every_version_and_loads_alembic_for_none_of_them() -> No
     config.set_main_option("script_location", "master:store/migrations")
     scripts = ScriptDirectory.from_config(config)
     assert [script.revision for script in scripts.walk_revisions()] == list(reversed(KNOWN))
-    loaded = "import sys, master.app; print('alembic' in sys.modules)"
+    loaded = "import sys, fleetpulse.master.app; print('alembic' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "False\n"
     )
@@ -117,6 +117,6 @@ def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
 
 def test_every_migration_is_in_a_package() -> None:
     # Or it would not be in a wheel.
-    spec = importlib.util.find_spec("master.store.migrations.versions")
+    spec = importlib.util.find_spec("fleetpulse.master.store.migrations.versions")
     assert spec is not None
     assert spec.origin is not None

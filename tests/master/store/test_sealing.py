@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from master.errors import ConfigError, IdempotencyConflict
-from master.store.engines import open_engines
-from master.store.key_file import KEY_NAME, own_key_file, read_key_file
-from master.store.sealing import KEYED, Seal, SealBroken, new_key
-from master.store.url import parse_database_url
-from master.tasks import transitions
-from master.tasks.ports import Idempotency
-from master.tasks.records import TaskSpec
+from fleetpulse.master.errors import ConfigError, IdempotencyConflict
+from fleetpulse.master.store.engines import open_engines
+from fleetpulse.master.store.key_file import KEY_NAME, own_key_file, read_key_file
+from fleetpulse.master.store.sealing import KEYED, Seal, SealBroken, new_key
+from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Idempotency
+from fleetpulse.master.tasks.records import TaskSpec
 from tests.master.store.given import NOW, of, open_store, submit
 from tests.master.store.seal import KEY, SEAL
 from tests.postgres import PostgresServer

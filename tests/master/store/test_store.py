@@ -3,11 +3,11 @@
 import gevent
 import pytest
 
-from master.errors import ConfigError, IdempotencyConflict, StoreUnavailable, UnknownTask
-from master.store.store import SqlTaskStore
-from master.tasks import transitions
-from master.tasks.ports import Changes, Idempotency, LiveTask, TaskQuery
-from master.tasks.records import AttemptStatus, Drain, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.errors import ConfigError, IdempotencyConflict, StoreUnavailable, UnknownTask
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.tasks import transitions
+from fleetpulse.master.tasks.ports import Changes, Idempotency, LiveTask, TaskQuery
+from fleetpulse.master.tasks.records import AttemptStatus, Drain, TaskEvent, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.store.given import (
     FULL_SPEC,

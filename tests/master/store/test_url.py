@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.errors import ConfigError
-from master.store.url import default_url, parse_database_url
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.store.url import default_url, parse_database_url
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from master.tasks.placement.records import Offer, Placement, Waiting
-from master.tasks.records import Demand
-from master.tasks.scheduler import plan
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Waiting
+from fleetpulse.master.tasks.records import Demand
+from fleetpulse.master.tasks.scheduler import plan
 
 GIB = 1024**3
 ANYWHERE: Mapping[str, tuple[str, ...]] = {}

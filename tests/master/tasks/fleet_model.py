@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from master.errors import StaleReport
-from master.tasks.live import demand_of, waiting_for
-from master.tasks.placement.records import Offer, Plan, Waiting, satisfies
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
-from master.tasks.scheduler import RESERVE_AFTER_SECONDS, SECONDS_PER_PRIORITY_LEVEL, plan
-from master.tasks.transitions import Change, Instruction, Report, cancelled, lost, placed, reported, submitted
+from fleetpulse.master.errors import StaleReport
+from fleetpulse.master.tasks.live import demand_of, waiting_for
+from fleetpulse.master.tasks.placement.records import Offer, Plan, Waiting, satisfies
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.scheduler import RESERVE_AFTER_SECONDS, SECONDS_PER_PRIORITY_LEVEL, plan
+from fleetpulse.master.tasks.transitions import (
+    Change,
+    Instruction,
+    Report,
+    cancelled,
+    lost,
+    placed,
+    reported,
+    submitted,
+)
 
 MIB = 1024**2
 Key = tuple[str, int]

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from master.config import Terms
-from master.store.sealing import Seal
-from master.store.store import SqlTaskStore
-from master.tasks.placement.records import Policy
-from master.tasks.records import Attempt, Task, TaskSpec
-from master.tasks.scheduler import plan
-from master.tasks.service import TaskService
-from master.telemetry.intake import registration_from
-from master.telemetry.manager import LIVENESS_CHECK_SECONDS
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.tasks.placement.records import Policy
+from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
+from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.service import TaskService
+from fleetpulse.master.telemetry.intake import registration_from
+from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
 from tests.master.store.seal import SEAL
 from tests.master.tasks.running import running_store

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from master.store.sealing import Seal
-from master.store.store import SqlTaskStore
-from master.store.url import default_url
-from master.tasks.service import TaskService
+from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.store import SqlTaskStore
+from fleetpulse.master.store.url import default_url
+from fleetpulse.master.tasks.service import TaskService
 from tests.master.fleet import Fleet
 from tests.master.store.seal import SEAL
 from tests.master.store.tables import make_tables

@@ -1,7 +1,7 @@
 """master.tasks.absence: whose attempts are given up, and when"""
 
-from master.tasks.absence import Absences
-from master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.absence import Absences
+from fleetpulse.master.tasks.mass_loss import MassLossGuard
 
 
 def absences() -> Absences:

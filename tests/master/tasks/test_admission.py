@@ -2,10 +2,10 @@
 
 import pytest
 
-from master.errors import TaskRefused
-from master.tasks.admission import allowed
-from master.tasks.records import TaskSpec
-from proto.policy import TaskPolicy
+from fleetpulse.master.errors import TaskRefused
+from fleetpulse.master.tasks.admission import allowed
+from fleetpulse.master.tasks.records import TaskSpec
+from fleetpulse.proto.policy import TaskPolicy
 
 
 def test_what_the_policy_decides_is_in_the_task() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from master.instruments.tasks import TaskInstruments
-from master.tasks.claims import Claim, Claims
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.instruments.tasks import TaskInstruments
+from fleetpulse.master.tasks.claims import Claim, Claims
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
 from tests.master.tasks.running import running_store
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from master.tasks.explain import explain
-from master.tasks.placement.records import Offer, Waiting
-from master.tasks.scheduler import plan
+from fleetpulse.master.tasks.explain import explain
+from fleetpulse.master.tasks.placement.records import Offer, Waiting
+from fleetpulse.master.tasks.scheduler import plan
 from tests.master.tasks.asked import a_task, after, an_offer
 
 EU = {"zone": ("eu",)}

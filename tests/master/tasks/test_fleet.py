@@ -2,9 +2,16 @@
 
 import pytest
 
-from master.tasks.fleet import FleetCapacity
-from master.tasks.records import Demand, Drain
-from master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, TaskSupport, WorkerTelemetry
+from fleetpulse.master.tasks.fleet import FleetCapacity
+from fleetpulse.master.tasks.records import Demand, Drain
+from fleetpulse.master.telemetry.records import (
+    Capacity,
+    HeartbeatCounts,
+    Reading,
+    Registration,
+    TaskSupport,
+    WorkerTelemetry,
+)
 
 GIB = 1024**3
 READY = WorkerTelemetry(

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from master.tasks.records import AttemptStatus, TaskSpec
+from fleetpulse.master.tasks.records import AttemptStatus, TaskSpec
 from tests.master.tasks.fleet_model import FleetModel, ModelWorker
 
 SAID = st.sampled_from(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from master.tasks.mass_loss import MassLoss, MassLossGuard
+from fleetpulse.master.tasks.mass_loss import MassLoss, MassLossGuard
 
 START = 1000.0
 

@@ -11,11 +11,11 @@ from typing import Any
 import gevent
 import pytest
 
-from master.errors import ConfigError
-from master.tasks.placement.records import Offer, Placement, Plan, Policy, Waiting
-from master.tasks.placer import STUCK_AFTER_SECONDS
-from master.tasks.policies import POLICIES_GROUP, policy_named
-from master.tasks.scheduler import plan
+from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Plan, Policy, Waiting
+from fleetpulse.master.tasks.placer import STUCK_AFTER_SECONDS
+from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named
+from fleetpulse.master.tasks.scheduler import plan
 from tests.master.fleet import settle, wait_until
 from tests.master.tasks.party import SMALL, Party, running_party
 
@@ -31,7 +31,7 @@ def test_fleetpulses_own_needs_nothing_installed() -> None:
 
 
 def test_an_installed_one_by_its_name() -> None:
-    assert policy_named("other", installed("master.tasks.scheduler:plan")) is plan
+    assert policy_named("other", installed("fleetpulse.master.tasks.scheduler:plan")) is plan
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_an_installed_one_by_its_name() -> None:
     [
         ("another", "x:y", "no such policy is installed; there is best-fit, other"),
         ("other", "master.nowhere:plan", "master.nowhere:plan cannot be loaded: ModuleNotFoundError"),
-        ("other", "master.tasks.scheduler:nothing", "cannot be loaded: AttributeError"),
-        ("other", "master.tasks.scheduler:MAX_RESERVED_WORKERS", "is no function"),
+        ("other", "fleetpulse.master.tasks.scheduler:nothing", "cannot be loaded: AttributeError"),
+        ("other", "fleetpulse.master.tasks.scheduler:MAX_RESERVED_WORKERS", "is no function"),
     ],
 )
 def test_one_that_cannot_be_had(name: str, value: str, expected: str) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from master.tasks.placement.records import Offer, Placement, Waiting
-from master.tasks.scheduler import (
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Waiting
+from fleetpulse.master.tasks.scheduler import (
     MAX_RESERVED_WORKERS,
     RESERVATION_TURN_SECONDS,
     RESERVE_AFTER_SECONDS,

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from master.store.sealing import Seal, new_key
-from master.tasks.records import AttemptStatus, TaskStatus
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.store.sealing import Seal, new_key
+from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
 from tests.master.tasks.party import Desk, Party, running_party
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from master.errors import InvalidMessage, TaskAlreadyFinished, UnknownTask, UnknownWorker
-from master.tasks.ports import Idempotency, TaskQuery
-from master.tasks.records import AttemptStatus, TaskStatus
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.errors import InvalidMessage, TaskAlreadyFinished, UnknownTask, UnknownWorker
+from fleetpulse.master.tasks.ports import Idempotency, TaskQuery
+from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
 from tests.master.tasks.party import GIB, SMALL, Desk, Party, new_party, running_party
 

@@ -5,8 +5,13 @@ from itertools import count
 
 import pytest
 
-from master.tasks.placement.records import Offer, Waiting
-from master.tasks.scheduler import RESERVATION_TURN_SECONDS, RESERVE_AFTER_SECONDS, SECONDS_PER_PRIORITY_LEVEL, plan
+from fleetpulse.master.tasks.placement.records import Offer, Waiting
+from fleetpulse.master.tasks.scheduler import (
+    RESERVATION_TURN_SECONDS,
+    RESERVE_AFTER_SECONDS,
+    SECONDS_PER_PRIORITY_LEVEL,
+    plan,
+)
 from tests.master.tasks.asked import a_task, after, an_offer
 
 STEP_SECONDS = 5.0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
-from master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
-from master.tasks.transitions import (
+from fleetpulse.master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.transitions import (
     FREE_LOSSES,
     RETRY_CAP_SECONDS,
     Change,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from master.errors import InvalidMessage
-from master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec, TaskStatus
-from master.tasks.transitions import Report
-from master.tasks.wire import (
+from fleetpulse.master.errors import InvalidMessage
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.transitions import Report
+from fleetpulse.master.tasks.wire import (
     MAX_HELD_ATTEMPTS,
     held_from,
     log_chunk_from,
@@ -13,8 +13,8 @@ from master.tasks.wire import (
     start_message,
     stop_message,
 )
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_LOG_CHUNK_BYTES
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
 
 ID = pb.AttemptId(task_id="task-1", attempt=2)
 

@@ -4,9 +4,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from master.config import Terms
-from master.telemetry.records import WorkerTelemetry
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 
 

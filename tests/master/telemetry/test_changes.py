@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.telemetry.changes import ChangeLog, Window
 from tests.master.fleet import Fleet, running_fleet
 
 

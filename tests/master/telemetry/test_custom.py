@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.errors import InvalidMessage, InvalidReading
-from master.telemetry.intake import reading_from
-from master.telemetry.records import CustomLayout, CustomMetric
-from proto import fleetpulse_pb2 as pb
-from proto.rules import (
+from fleetpulse.master.errors import InvalidMessage, InvalidReading
+from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import (
     MAX_CUSTOM_BYTES,
     MAX_CUSTOM_HELP_LENGTH,
     MAX_CUSTOM_LABEL_VALUE_LENGTH,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS, Demand
+from fleetpulse.master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS, Demand
 
 
 def read_at(*times: float) -> Demand:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from master.config import Terms
-from master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.config import Terms
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 from tests.master.fleet import Fleet, Recorder, heartbeat, running_fleet, settle
 
 

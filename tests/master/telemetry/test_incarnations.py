@@ -2,9 +2,9 @@
 
 import pytest
 
-from master.errors import WorkerIdTaken
-from master.telemetry.records import Registration
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.errors import WorkerIdTaken
+from fleetpulse.master.telemetry.records import Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, settle
 
 FIRST, SECOND = Registration("first"), Registration("second")

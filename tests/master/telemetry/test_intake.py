@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.errors import InvalidMessage, InvalidReading
-from master.telemetry.intake import (
+from fleetpulse.master.errors import InvalidMessage, InvalidReading
+from fleetpulse.master.telemetry.intake import (
     MAX_DEVICES,
     MAX_RUNNING_TASKS,
     MAX_TEXT_LENGTH,
     reading_from,
 )
-from master.telemetry.records import FilesystemReading, GpuReading, Reading, RunningTask
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.telemetry.records import FilesystemReading, GpuReading, Reading, RunningTask
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
 from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.errors import InvalidMessage, InvalidReading
-from master.telemetry.intake import MAX_LABELS, check_worker_id, registration_from
-from master.telemetry.records import Capacity, Registration
-from proto import fleetpulse_pb2 as pb
-from proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
+from fleetpulse.master.errors import InvalidMessage, InvalidReading
+from fleetpulse.master.telemetry.intake import MAX_LABELS, check_worker_id, registration_from
+from fleetpulse.master.telemetry.records import Capacity, Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
 from tests.master.fleet import GIB
 from tests.master.hostile import ANY_TEXT, BAD_WORKER_IDS, NOT_NUMBERS, assert_fit_for_a_log
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import gevent
 import pytest
 
-from master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS
-from master.telemetry.lazy import BATCH_SECONDS, LazyView
-from master.telemetry.ports import Clock
-from master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS
+from fleetpulse.master.telemetry.lazy import BATCH_SECONDS, LazyView
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
 from tests.master.fleet import ManualClock, wait_until
 
 

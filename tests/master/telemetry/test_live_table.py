@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client.parser import text_string_to_metric_families
 
-from master.api.views import FleetViews
-from master.config import Terms
-from master.errors import FleetFull, UnknownWorker, WorkerIdTaken
-from master.metrics.exposition import FleetExposition
-from master.metrics.families import FAMILIES
-from master.telemetry.records import Registration
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import FleetFull, UnknownWorker, WorkerIdTaken
+from fleetpulse.master.metrics.exposition import FleetExposition
+from fleetpulse.master.metrics.families import FAMILIES
+from fleetpulse.master.telemetry.records import Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, settle
 
 OUTLIVING = {family.name for family in FAMILIES if family.outlives_silence}

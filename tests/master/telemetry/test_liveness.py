@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from master.telemetry.liveness import LeaseTable
+from fleetpulse.master.telemetry.liveness import LeaseTable
 
 TIMEOUT = 30.0
 TICK = 0.25

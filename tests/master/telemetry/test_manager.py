@@ -8,10 +8,10 @@ from typing import Any
 import gevent
 import pytest
 
-from master.config import Terms
-from master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
-from master.telemetry.records import Reading, Registration
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
+from fleetpulse.master.telemetry.records import Reading, Registration
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
 

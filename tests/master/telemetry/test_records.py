@@ -2,7 +2,7 @@
 
 import pytest
 
-from master.telemetry.records import GpuReading, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.records import GpuReading, HeartbeatCounts, Reading, Registration, WorkerTelemetry
 
 
 def telemetry(reading: Reading) -> WorkerTelemetry:

@@ -6,13 +6,13 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from master.config import Terms
-from master.errors import MasterStopping
-from master.instruments import Instruments
-from master.telemetry.manager import TelemetryManager
-from master.telemetry.ports import Clock
-from master.telemetry.records import WorkerTelemetry
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.master.config import Terms
+from fleetpulse.master.errors import MasterStopping
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, ManualClock, heartbeat, settle, wait_until
 
 

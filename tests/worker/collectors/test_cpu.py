@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.collectors.cpu import CpuCollector, usage_percent
+from fleetpulse.worker.collectors.cpu import CpuCollector, usage_percent
 
 Times = Mapping[str, float]
 

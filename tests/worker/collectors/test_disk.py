@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.collectors.disk import DiskCollector, DiskCounters, parse_diskstats
+from fleetpulse.worker.collectors.disk import DiskCollector, DiskCounters, parse_diskstats
 
 DISKSTATS = """\
    7       0 loop0 10 0 80 1 0 0 0 0 0 1 1

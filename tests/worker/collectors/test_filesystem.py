@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from worker.collectors.base import NothingReadable
-from worker.collectors.filesystem import FilesystemCollector, choose_mountpoints
+from fleetpulse.worker.collectors.base import NothingReadable
+from fleetpulse.worker.collectors.filesystem import FilesystemCollector, choose_mountpoints
 
 
 class Mount(NamedTuple):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors import nvml
-from worker.collectors.fake_nvml import FakeGpu, FakeNvml
-from worker.collectors.gpu import GpuCollector
-from worker.collectors.nvml_session import GpuUnavailable
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors import nvml
+from fleetpulse.worker.collectors.fake_nvml import FakeGpu, FakeNvml
+from fleetpulse.worker.collectors.gpu import GpuCollector
+from fleetpulse.worker.collectors.nvml_session import GpuUnavailable
 
 ROUND_SECONDS = 5.0
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors import nvml
-from worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
-from worker.collectors.gpu_reading import read_gpu
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors import nvml
+from fleetpulse.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
+from fleetpulse.worker.collectors.gpu_reading import read_gpu
 
 GIB = 1024**3
 READINGS = ("utilization_percent", "memory_used_bytes", "memory_size_bytes", "temperature_celsius", "power_watts")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from worker.collectors.load import LoadCollector
+from fleetpulse.worker.collectors.load import LoadCollector
 
 
 def test_the_three_means() -> None:

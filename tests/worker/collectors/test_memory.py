@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from worker.collectors.memory import MemoryCollector, memory_report
+from fleetpulse.worker.collectors.memory import MemoryCollector, memory_report
 
 
 class Main(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from worker.collectors.network import NetworkCollector, is_made_by_software
+from fleetpulse.worker.collectors.network import NetworkCollector, is_made_by_software
 
 
 class Counters(NamedTuple):

@@ -5,8 +5,8 @@ import inspect
 import pynvml
 import pytest
 
-from worker.collectors import nvml
-from worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
+from fleetpulse.worker.collectors import nvml
+from fleetpulse.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
 
 FUNCTIONS = sorted(name for name in vars(nvml.Nvml) if name.startswith("nvml"))
 

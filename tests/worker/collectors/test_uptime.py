@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.collectors.uptime import UptimeCollector
+from fleetpulse.worker.collectors.uptime import UptimeCollector
 
 
 def test_seconds_of_the_boot_clock() -> None:

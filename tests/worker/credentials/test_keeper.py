@@ -8,14 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from master.pki.admission import WorkerCertificate
-from master.pki.authority import Authority
-from proto import fleetpulse_pb2 as pb
-from proto.join import new_join_token
+from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.master.pki.authority import Authority
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.join import new_join_token
+from fleetpulse.worker.credentials import CredentialsError, JoinDoor
+from fleetpulse.worker.credentials.bundle import read_bundle, write_bundle
+from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for
 from tests.certificates import joined, new_authority
-from worker.credentials import CredentialsError, JoinDoor
-from worker.credentials.bundle import read_bundle, write_bundle
-from worker.credentials.keeper import CertificateKeeper, credentials_for
 
 NOBODY = JoinDoor("127.0.0.1", 1)
 

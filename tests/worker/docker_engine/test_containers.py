@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from worker.docker_engine.containers import host_limits, inspected, key_of, labels_of, listed, usage_of
-from worker.tasks.engine import AttemptKey, ContainerSpec, Status, Usage
+from fleetpulse.worker.docker_engine.containers import host_limits, inspected, key_of, labels_of, listed, usage_of
+from fleetpulse.worker.tasks.engine import AttemptKey, ContainerSpec, Status, Usage
 
 KEY = AttemptKey("t", 2)
 

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.tasks.engine import EngineUnavailable
+from fleetpulse.worker.tasks.logs import cut_mark
 from tests.docker_engine import Engine
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import Master, executor_on, until
-from worker.docker_engine.engine import DockerEngine
-from worker.tasks.engine import EngineUnavailable
-from worker.tasks.logs import cut_mark
 
 pytestmark = pytest.mark.e2e
 

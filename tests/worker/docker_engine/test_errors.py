@@ -3,9 +3,9 @@
 import pytest
 import requests
 
-from proto.rules import ATTEMPT_REASONS
-from worker.docker_engine.errors import mapped, refused
-from worker.tasks.engine import EngineUnavailable
+from fleetpulse.proto.rules import ATTEMPT_REASONS
+from fleetpulse.worker.docker_engine.errors import mapped, refused
+from fleetpulse.worker.tasks.engine import EngineUnavailable
 
 PULLING = [
     (

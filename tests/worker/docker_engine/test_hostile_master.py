@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.engine import AttemptKey
 from tests.docker_engine import Engine
 from tests.worker.docker_engine.test_worker_process import worker_at
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import start_order, until
-from worker.tasks.engine import AttemptKey
 
 pytestmark = pytest.mark.e2e
 

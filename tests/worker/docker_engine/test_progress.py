@@ -1,6 +1,6 @@
 """worker.docker_engine.progress"""
 
-from worker.docker_engine.progress import PullProgress
+from fleetpulse.worker.docker_engine.progress import PullProgress
 
 MEGABYTE = 1_000_000
 

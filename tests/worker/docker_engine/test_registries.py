@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins
+from fleetpulse.worker.tasks.engine import EngineRefused
 from tests.docker_engine import Engine
 from tests.registry import PASSWORD, USERNAME, Registry, login_file, own_registry
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import executor_on
-from worker.docker_engine.engine import DockerEngine
-from worker.docker_engine.registries import RegistryConfigError, RegistryLogins
-from worker.tasks.engine import EngineRefused
 
 AUTH = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 

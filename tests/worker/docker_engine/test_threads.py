@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from fleetpulse.worker.docker_engine.threads import CallThreads
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import until
-from worker.docker_engine.threads import CallThreads
 
 
 def test_calls_run_beside_each_other_on_no_more_threads_than_allowed() -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.executor import Executor
 from tests.docker_engine import Engine, own_engine
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import executor_on, until
 from tests.worker.tasks.wire import WireMaster, wire_master
-from worker.docker_engine.engine import DockerEngine
-from worker.tasks.engine import AttemptKey
-from worker.tasks.executor import Executor
 
 pytestmark = pytest.mark.e2e
 
@@ -30,12 +30,12 @@ engine_goes = pytest.mark.filterwarnings(
 
 
 class Worker:
-    """``python -m worker``, with a stream to a master."""
+    """``python -m fleetpulse.worker``, with a stream to a master."""
 
     def __init__(self, master: WireMaster, engine: Engine, worker_id: str, folder: Path, *flags: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self._command = [
-            sys.executable, "-m", "worker", "--master", master.target, "--worker-id", worker_id,
+            sys.executable, "-m", "fleetpulse.worker", "--master", master.target, "--worker-id", worker_id,
             "--data-dir", str(folder / "data"), *flags,
         ]  # fmt: skip
         self._env = inherited | engine.env

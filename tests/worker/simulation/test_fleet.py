@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fleetpulse.worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
 from tests.worker.scripted import ScriptedMaster, eventually, run, scripted_master, serve
 from tests.worker.tasks.wire import wire_master
-from worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,8 @@ from statistics import mean, pstdev
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto import fleetpulse_pb2 as pb
-from worker.simulation.machine import SimulatedMachine
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 
 NOON = 1_700_000_000.0
 

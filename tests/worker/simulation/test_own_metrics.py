@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from proto.rules import MAX_CUSTOM_SAMPLES
+from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES
+from fleetpulse.worker.collectors.custom.gathering import Gathering
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.worker.simulation.test_machine import NOON, machine, readings
-from worker.collectors.custom.gathering import Gathering
-from worker.simulation.machine import SimulatedMachine
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5, MAX_CUSTOM_SAMPLES])

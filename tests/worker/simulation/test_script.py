@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from worker.simulation.script import Step, script_of
+from fleetpulse.worker.simulation.script import Step, script_of
 
 
 @pytest.mark.parametrize(

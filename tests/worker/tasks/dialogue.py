@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from proto import fleetpulse_pb2 as pb
-from worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerEngine
-from worker.tasks.executor import Executor
-from worker.tasks.outbox import TERMINAL
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerEngine
+from fleetpulse.worker.tasks.executor import Executor
+from fleetpulse.worker.tasks.outbox import TERMINAL
 
 
 class Ears:

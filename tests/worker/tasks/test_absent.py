@@ -1,8 +1,8 @@
 """worker.tasks.absent"""
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.absent import NoTasks
 from tests.worker.scripted import run
-from worker.tasks.absent import NoTasks
 
 
 def test_it_says_why_and_lets_what_is_sent_fail() -> None:

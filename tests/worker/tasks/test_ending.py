@@ -2,10 +2,10 @@
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import ATTEMPT_REASONS
-from worker.tasks.ending import Cause, ending_of
-from worker.tasks.engine import AttemptKey, Container, Status
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import ATTEMPT_REASONS
+from fleetpulse.worker.tasks.ending import Cause, ending_of
+from fleetpulse.worker.tasks.engine import AttemptKey, Container, Status
 
 ENDED = Container("c", AttemptKey("t", 1), Status.ENDED, started_at=100.0, finished_at=130.0, exit_code=0)
 INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"

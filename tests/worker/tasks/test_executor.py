@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import ATTEMPT_REASONS
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import ATTEMPT_REASONS
+from fleetpulse.worker.simulation.engine import SimulatedEngine
+from fleetpulse.worker.tasks.engine import AttemptKey, Container, Status
+from fleetpulse.worker.tasks.executor import Executor
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import Master, executor_on, until
-from worker.simulation.engine import SimulatedEngine
-from worker.tasks.engine import AttemptKey, Container, Status
-from worker.tasks.executor import Executor
 
 
 def engine_with(images: set[str] | None = None, pull_seconds: float = 0.0) -> SimulatedEngine:

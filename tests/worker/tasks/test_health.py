@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
+from fleetpulse.worker.tasks.engine import EngineRefused, EngineUnavailable
+from fleetpulse.worker.tasks.health import EngineHealth
 from tests.worker.scripted import run
-from worker.tasks.engine import EngineRefused, EngineUnavailable
-from worker.tasks.health import EngineHealth
 
 
 class Engine:

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
+from fleetpulse.worker.simulation.engine import SimulatedEngine
+from fleetpulse.worker.tasks.engine import EngineRefused
+from fleetpulse.worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS, Images
 from tests.worker.scripted import run
 from tests.worker.tasks.dialogue import executor_on, until
-from worker.simulation.engine import SimulatedEngine
-from worker.tasks.engine import EngineRefused
-from worker.tasks.health import EngineHealth
-from worker.tasks.images import MAX_PARALLEL_PULLS, Images
 
 
 def images_on(engine: SimulatedEngine) -> Images:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.tasks.logs import CappedOutput, cut_mark
+from fleetpulse.worker.tasks.logs import CappedOutput, cut_mark
 
 PIECES = st.lists(st.binary(max_size=60), max_size=12)
 LIMITS = st.integers(min_value=0, max_value=300)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from proto.policy import TaskPolicy
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.worker.tasks.orders import OrderRefused, admitted
 from tests.worker.tasks.dialogue import start_order
-from worker.tasks.orders import OrderRefused, admitted
 
 SECRET = "hunter2-never-shown"
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_LOG_CHUNK_BYTES
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
+from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.outbox import MAX_UNACKNOWLEDGED_LOG_BYTES, Outbox
 from tests.worker.scripted import run
-from worker.tasks.engine import AttemptKey
-from worker.tasks.outbox import MAX_UNACKNOWLEDGED_LOG_BYTES, Outbox
 
 KEY = AttemptKey("t", 1)
 OTHER = AttemptKey("u", 1)

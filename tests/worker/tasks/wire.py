@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.engine import AttemptKey
 from tests.worker.scripted import ScriptedMaster, ScriptedStream, scripted_master
 from tests.worker.tasks.dialogue import Ears, start_order, until
-from worker.tasks.engine import AttemptKey
 
 INTERVAL_SECONDS = 0.2
 

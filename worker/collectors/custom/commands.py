@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.custom.gathering import Gathering
-from worker.collectors.custom.process import CommandProcess
-from worker.collectors.custom.text import metrics_from_text
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.custom.gathering import Gathering
+from fleetpulse.worker.collectors.custom.process import CommandProcess
+from fleetpulse.worker.collectors.custom.text import metrics_from_text
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 LONGEST_RUN_SECONDS = 10.0
 _KILL_SECONDS = 5.0

@@ -7,9 +7,9 @@ and whoever came before stays.
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_CUSTOM_BYTES, MAX_CUSTOM_METRICS, MAX_CUSTOM_SAMPLES
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_CUSTOM_BYTES, MAX_CUSTOM_METRICS, MAX_CUSTOM_SAMPLES
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 

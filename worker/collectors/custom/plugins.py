@@ -15,8 +15,8 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.custom.wire import BadMetrics, to_wire
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.custom.wire import BadMetrics, to_wire
 
 PLUGINS_GROUP = "fleetpulse.collectors"
 

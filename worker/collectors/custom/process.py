@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from worker.collectors.custom.text import MAX_TEXT_BYTES
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.worker.collectors.custom.text import MAX_TEXT_BYTES
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 _STDERR_BYTES = 500
 """Its end is kept, to tell why a command failed."""

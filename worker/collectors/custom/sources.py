@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from worker.collectors.base import Collector
-from worker.collectors.custom.commands import CommandCollector
-from worker.collectors.custom.plugins import PluginCollector
-from worker.collectors.custom.textfile import TextfileCollector
+from fleetpulse.worker.collectors.base import Collector
+from fleetpulse.worker.collectors.custom.commands import CommandCollector
+from fleetpulse.worker.collectors.custom.plugins import PluginCollector
+from fleetpulse.worker.collectors.custom.textfile import TextfileCollector
 
 MAX_COMMANDS = 16
 MAX_PLUGINS = 16

@@ -5,8 +5,8 @@ from typing import TextIO, cast
 
 from prometheus_client.parser import text_fd_to_metric_families
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.custom.wire import BadMetrics, to_wire
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.custom.wire import BadMetrics, to_wire
 
 MAX_TEXT_BYTES = 64 * 1024
 """Of one file, or of what one command prints. The parser takes tens of milliseconds for that."""

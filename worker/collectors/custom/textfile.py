@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.custom.gathering import Gathering
-from worker.collectors.custom.text import MAX_TEXT_BYTES, metrics_from_text
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.custom.gathering import Gathering
+from fleetpulse.worker.collectors.custom.text import MAX_TEXT_BYTES, metrics_from_text
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 MAX_FILES = 16
 FILE_NAME_RULE = "letters, digits, '._-', at most 64 of them, the first a letter or a digit"

@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import (
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import (
     CUSTOM_LABEL_NAME_RULE,
     CUSTOM_NAME_RULE,
     MAX_CUSTOM_HELP_LENGTH,
@@ -23,7 +23,7 @@ from proto.rules import (
     is_custom_label_name,
     is_custom_name,
 )
-from worker.collectors.base import CollectorError
+from fleetpulse.worker.collectors.base import CollectorError
 
 _TYPES: "Mapping[str, pb.CustomType.ValueType]" = {
     "unknown": pb.CUSTOM_TYPE_UNTYPED,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from master.tasks.placement.records import Offer, Placement, Plan, Waiting, satisfies
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Plan, Waiting, satisfies
 
 
 def plan(offers: Sequence[Offer], waiting: Sequence[Waiting], _now: float) -> Plan:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.tasks.placement.amounts import Amounts, demanded, free, total
-from master.tasks.records import Demand
+from fleetpulse.master.tasks.placement.amounts import Amounts, demanded, free, total
+from fleetpulse.master.tasks.records import Demand
 from tests.master.tasks.asked import an_offer
 
 AMOUNTS = st.builds(Amounts, *[st.integers(0, 5)] * 3)

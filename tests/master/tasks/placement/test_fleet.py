@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.tasks.placement.amounts import demanded, free, total
-from master.tasks.placement.records import Offer, Placement, Waiting, satisfies
-from master.tasks.scheduler import plan
+from fleetpulse.master.tasks.placement.amounts import demanded, free, total
+from fleetpulse.master.tasks.placement.records import Offer, Placement, Waiting, satisfies
+from fleetpulse.master.tasks.scheduler import plan
 from tests.master.tasks.asked import a_task, after, an_offer
 
 LABELS = st.dictionaries(st.sampled_from(["zone", "disk"]), st.sampled_from(["1", "2"]))

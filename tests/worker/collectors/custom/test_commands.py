@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.collectors.custom.commands import CommandCollector
-from worker.collectors.custom.process import CommandProcess
-from worker.collectors.custom.text import MAX_TEXT_BYTES
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.worker.collectors.custom.commands import CommandCollector
+from fleetpulse.worker.collectors.custom.process import CommandProcess
+from fleetpulse.worker.collectors.custom.text import MAX_TEXT_BYTES
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 PATIENCE_SECONDS = 20.0
 ENVIRONMENT = {"PATH": os.environ["PATH"]}

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from worker.collectors.custom.plugins import PluginCollector
-from worker.collectors.custom.wire import BadMetrics
+from fleetpulse.worker.collectors.custom.plugins import PluginCollector
+from fleetpulse.worker.collectors.custom.wire import BadMetrics
 
 
 class Sensors:

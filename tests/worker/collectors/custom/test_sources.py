@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.collectors.custom.sources import (
+from fleetpulse.worker.collectors.custom.sources import (
     MAX_COMMANDS,
     MAX_PLUGINS,
     BadSource,

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from proto import fleetpulse_pb2 as pb
-from proto.rules import MAX_CUSTOM_SAMPLES
-from worker.collectors.custom.gathering import Gathering
-from worker.collectors.custom.text import MAX_LINE_LENGTH, MAX_TEXT_BYTES, metrics_from_text
-from worker.collectors.custom.wire import BadMetrics, to_wire
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES
+from fleetpulse.worker.collectors.custom.gathering import Gathering
+from fleetpulse.worker.collectors.custom.text import MAX_LINE_LENGTH, MAX_TEXT_BYTES, metrics_from_text
+from fleetpulse.worker.collectors.custom.wire import BadMetrics, to_wire
 
 GOOD = b"""\
 # A comment.

@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proto import fleetpulse_pb2 as pb
-from worker.collectors.custom.text import MAX_TEXT_BYTES
-from worker.collectors.custom.textfile import MAX_FILES, TextfileCollector
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.custom.text import MAX_TEXT_BYTES
+from fleetpulse.worker.collectors.custom.textfile import MAX_FILES, TextfileCollector
 
 NOW = 1_700_000_000.0
 
