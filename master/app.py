@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.owner import owner_secret
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.token_file import TokenFile
 from fleetpulse.master.api import middleware, problems, resources
-from fleetpulse.master.api.audit import Auditing
+from fleetpulse.master.api.audit import AuditMiddleware
 from fleetpulse.master.api.audit_trail import audit_resources
 from fleetpulse.master.api.body import BodyReader
-from fleetpulse.master.api.followers import Followers
-from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.followers import Subscribers
+from fleetpulse.master.api.guard import AccessMiddleware
 from fleetpulse.master.api.history import HistoryReader, history_resources
 from fleetpulse.master.api.reference import reference_resources
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.api.serving import serve
-from fleetpulse.master.api.session import Session
+from fleetpulse.master.api.session import SessionResource
 from fleetpulse.master.api.stream import stream_resources
 from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.api.views import FleetViews
@@ -36,8 +36,8 @@ from fleetpulse.master.audit.files import FILE_NAME
 from fleetpulse.master.audit.trail import AuditTrail
 from fleetpulse.master.clients import Clients
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
+from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.errors import ConfigError
-from fleetpulse.master.gate.door import Door
 from fleetpulse.master.history.ports import Tier
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.service import HistoryService
@@ -105,14 +105,14 @@ class Master:
             config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record, core_log
         )
         checks = {
-            "telemetry": self.telemetry.what_is_wrong,
-            "grpc": self._rpc.what_is_wrong,
-            "store": self._store.what_is_wrong,
-            "tasks": self.tasks.what_is_wrong,
-            "history": self._recorder.what_is_wrong,
+            "telemetry": self.telemetry.health_error,
+            "grpc": self._rpc.health_error,
+            "store": self._store.health_error,
+            "tasks": self.tasks.health_error,
+            "history": self._recorder.health_error,
         }
         health = resources.Health(checks, version("fleetpulse"))
-        self._followers = Followers(
+        self._followers = Subscribers(
             clients=Clients(limits_loopback=config.limits.limit_loopback), most_of_client=config.limits.client_readers
         )
         self.wsgi = create_wsgi(
@@ -134,9 +134,9 @@ class Master:
         self._recorder.start()
         self._rpc.start()
 
-    def door(self, idle_seconds: float) -> Door:
+    def door(self, idle_seconds: float) -> ConnectionLimiter:
         """Who may connect; ``idle_seconds`` is for how long a connection may wait for its next request."""
-        return Door(self._limits, self.instruments.http, idle_seconds, self._audit.record)
+        return ConnectionLimiter(self._limits, self.instruments.http, idle_seconds, self._audit.record)
 
     def end_long_answers(self) -> None:
         """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
@@ -183,7 +183,7 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
 class Access(NamedTuple):
     """Who may ask what, and the page's sessions."""
 
-    guard: Guard
+    guard: AccessMiddleware
     sessions: Sessions
 
 
@@ -195,14 +195,15 @@ def create_access(config: MasterConfig) -> Access:
         owner = owner_secret(data_dir)
     except OSError as error:
         raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error
-    book = TokenBook(TokenFile(config.tokens_file), owner, is_always_closed=config.is_exposed)
+    book = TokenStore(TokenFile(config.tokens_file), owner, is_always_closed=config.is_exposed)
     if not book.is_closed:
         _LOGGER.warning(
             "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
         )
     sessions = Sessions(book)
     return Access(
-        Guard(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)), sessions
+        AccessMiddleware(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)),
+        sessions,
     )
 
 
@@ -229,7 +230,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     exposition: FleetExposition,
     instruments: Instruments,
     health: resources.Health,
-    followers: Followers,
+    followers: Subscribers,
     grafana_url: str | None = None,
     *,
     history: HistoryReader,
@@ -241,7 +242,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         # Outermost first: what is observed includes the compression, and what is recorded is what came of it all.
         middleware=[
             middleware.Observation(instruments),
-            Auditing(audit.record, ROUTES),
+            AuditMiddleware(audit.record, ROUTES),
             middleware.Fairness(),
             access.guard,
             middleware.Compression(),
@@ -255,7 +256,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         **audit_resources(audit),
         **stream_resources(telemetry, views, instruments.stream, followers),
         **task_resources(tasks, followers),
-        "/api/session": Session(access.sessions, BodyReader()),
+        "/api/session": SessionResource(access.sessions, BodyReader()),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }

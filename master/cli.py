@@ -82,7 +82,7 @@ def _prompt(settings: dict[str, Any]) -> Callable[[str], int]:
 def _master_config(settings: dict[str, Any]) -> config.MasterConfig:
     """The settings, parsed and checked, with ports that are free. Raises ``click.UsageError``."""
     try:
-        terms = config.Terms(
+        terms = config.LeaseConfig(
             heartbeat_interval_seconds=config.parse_duration("HEARTBEAT_INTERVAL", settings["heartbeat_interval"]),
             inactivity_timeout_seconds=config.parse_duration("INACTIVITY_TIMEOUT", settings["inactivity_timeout"]),
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),

@@ -33,7 +33,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Terms(NamedTuple):
+class LeaseConfig(NamedTuple):
     """What the master grants every worker, and how much it takes on."""
 
     heartbeat_interval_seconds: float = 5.0
@@ -127,7 +127,7 @@ class MasterConfig(NamedTuple):
     store: StoreConfig
     http: Address = Address(LOOPBACK, 8080)
     grpc: Address = Address(LOOPBACK, 50051)
-    terms: Terms = Terms()
+    terms: LeaseConfig = LeaseConfig()
     history: HistoryConfig = HistoryConfig()
     access: AccessConfig = AccessConfig()
     limits: Limits = Limits()
@@ -281,7 +281,7 @@ def tls_names(host: str, hostname: str, more: tuple[str, ...]) -> tuple[str, ...
     return tuple(dict.fromkeys(("localhost", LOOPBACK, "::1", hostname, *bound, *more)))
 
 
-def check_terms(terms: Terms) -> Terms:
+def check_terms(terms: LeaseConfig) -> LeaseConfig:
     """Raise ``ConfigError`` for terms under which no worker could stay active."""
     if terms.inactivity_timeout_seconds < 2.0 * terms.heartbeat_interval_seconds:
         raise ConfigError(

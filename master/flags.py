@@ -31,7 +31,7 @@ _TERMS = (
                  show_envvar=True, help="For how long a worker may be silent before it counts as inactive."),
     click.option("--retention", envvar="FLEETPULSE_RETENTION", default="24h", show_default=True,
                  show_envvar=True, help="For how long an inactive worker is shown before it is forgotten."),
-    click.option("--max-workers", envvar="FLEETPULSE_MAX_WORKERS", default=config.Terms().max_workers,
+    click.option("--max-workers", envvar="FLEETPULSE_MAX_WORKERS", default=config.LeaseConfig().max_workers,
                  type=click.IntRange(min=1), show_default=True, show_envvar=True,
                  help="How many workers the master takes on."),
 )  # fmt: skip

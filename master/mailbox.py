@@ -19,7 +19,7 @@ BATCH_LENGTH = 16
 """Calls after which other greenlets have their turn."""
 
 
-class Mailbox:
+class HubQueue:
     """Made and closed on the hub; ``put``, ``wake`` and ``post`` are for any thread."""
 
     def __init__(self, name: str) -> None:

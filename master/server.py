@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
     from fleetpulse.master.app import Master
-    from fleetpulse.master.gate.door import Door
+    from fleetpulse.master.edge.door import ConnectionLimiter
     from fleetpulse.master.rpc.core_log import CoreLog
 
 _LOGGER = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class MasterServer(BaseApplication):
         if self._core_log is not None:
             self._core_log.release()
 
-    def door(self) -> "Door":
+    def door(self) -> "ConnectionLimiter":
         """Who may connect to the master. Called by the worker in the web process, once."""
         assert self._master is not None  # nosec B101 # for the type checker
         return self._master.door(_IDLE_SECONDS)

@@ -12,11 +12,11 @@ from gevent.pool import Pool
 from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
-from fleetpulse.master.gate import bodies
-from fleetpulse.master.gate.connection import LINGER_SECONDS, Connection
-from fleetpulse.master.gate.door import Door
-from fleetpulse.master.gate.refusals import refusal_of
-from fleetpulse.master.gate.turnstile import Turnstile
+from fleetpulse.master.edge import bodies
+from fleetpulse.master.edge.connection import LINGER_SECONDS, Connection
+from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.refusals import refusal_of
+from fleetpulse.master.edge.turnstile import AcceptRateLimiter
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class MasterWorker(GeventWorker):
         super().__init__(*args)
         self._connections: dict[greenlet, Connection] = {}
         self._tls: gevent.ssl.SSLContext | None = None
-        self.door: Door | None = None
+        self.door: ConnectionLimiter | None = None
 
     def load_wsgi(self) -> None:
         """Called by gunicorn in the web process, before it listens."""
@@ -46,11 +46,13 @@ class MasterWorker(GeventWorker):
 
     def server_class(  # type: ignore[override]  # gunicorn calls it, and wants no more of it
         self, listener: Any, *, spawn: Pool, ssl_context: gevent.ssl.SSLContext | None = None, **_of_pywsgi: Any
-    ) -> Turnstile:
+    ) -> AcceptRateLimiter:
         """What accepts connections. Called by gunicorn for each of its sockets."""
         assert self.door is not None  # nosec B101 # for the type checker
         self._tls = ssl_context
-        return Turnstile(listener, partial(self.handle, listener), spawn, self.door, speaks_http=ssl_context is None)
+        return AcceptRateLimiter(
+            listener, partial(self.handle, listener), spawn, self.door, speaks_http=ssl_context is None
+        )
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""

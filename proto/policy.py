@@ -49,7 +49,7 @@ class TaskPolicy(NamedTuple):
     """Processes and threads of a container. The worker's counts, and no task can say anything about it."""
 
 
-class Wish(NamedTuple):
+class TaskRequest(NamedTuple):
     """The part of a task that is judged."""
 
     image: str
@@ -62,7 +62,7 @@ class Wish(NamedTuple):
     network: str | None
 
 
-class Settled(NamedTuple):
+class ResolvedRequest(NamedTuple):
     """What of a wish the policy leaves open, or decides; ``None``: it says nothing about it."""
 
     read_only: bool | None
@@ -82,12 +82,12 @@ class Refusal(NamedTuple):
         return f"{self.field} {self.message}"
 
 
-def judge(policy: TaskPolicy, wish: Wish) -> list[Refusal]:
+def judge(policy: TaskPolicy, wish: TaskRequest) -> list[Refusal]:
     """Every rule that the wish breaks; none: it may run as ``settle`` says. The image must be well-formed."""
     return [*_image(policy, wish), *_size(policy, wish), *_confinement(policy, wish)]
 
 
-def settle(policy: TaskPolicy, wish: Wish) -> Settled:
+def settle(policy: TaskPolicy, wish: TaskRequest) -> ResolvedRequest:
     """What holds for a wish that breaks no rule."""
     read_only = wish.read_only
     if read_only is None and policy.read_only_root != "off":
@@ -95,7 +95,7 @@ def settle(policy: TaskPolicy, wish: Wish) -> Settled:
     network = wish.network or policy.default_network
     if network is None and "bridge" not in policy.networks:
         network = policy.networks[0]
-    return Settled(read_only, wish.user or policy.user, network)
+    return ResolvedRequest(read_only, wish.user or policy.user, network)
 
 
 def matches(pattern: str, image: Reference) -> bool:
@@ -115,7 +115,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _STARS = re.compile(r"(\*\*|\*)")
 
 
-def _image(policy: TaskPolicy, wish: Wish) -> Iterator[Refusal]:
+def _image(policy: TaskPolicy, wish: TaskRequest) -> Iterator[Refusal]:
     image = normalised(wish.image)
     if policy.require_digest and not image.digest:
         yield Refusal("require_digest", "docker_image", "must be named by its digest, as NAME@sha256:…")
@@ -128,7 +128,7 @@ def _image(policy: TaskPolicy, wish: Wish) -> Iterator[Refusal]:
         yield Refusal(rule, "docker_image", f"is {image}, which is not allowed; allowed are: {allowed}")
 
 
-def _size(policy: TaskPolicy, wish: Wish) -> Iterator[Refusal]:
+def _size(policy: TaskPolicy, wish: TaskRequest) -> Iterator[Refusal]:
     if len(wish.env) > policy.max_env_entries:
         yield _too_much("max_env_entries", "env", f"{policy.max_env_entries} entries", len(wish.env))
     env_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in wish.env.items())
@@ -148,7 +148,7 @@ def _too_much(rule: str, field: str, limit: str, found: float) -> Refusal:
     return Refusal(rule, field, f"must be at most {limit}, not {found:g}")
 
 
-def _confinement(policy: TaskPolicy, wish: Wish) -> Iterator[Refusal]:
+def _confinement(policy: TaskPolicy, wish: TaskRequest) -> Iterator[Refusal]:
     if policy.read_only_root == "forced" and wish.read_only is False:
         yield Refusal("read_only_root", "read_only", "must not be false: every root filesystem is read-only")
     if wish.network is not None and wish.network not in policy.networks:

@@ -6,7 +6,7 @@ from pathlib import Path
 import gevent
 
 from fleetpulse.master.app import history_tiers, open_store
-from fleetpulse.master.config import HistoryConfig, StoreConfig, Terms
+from fleetpulse.master.config import HistoryConfig, LeaseConfig, StoreConfig
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -26,7 +26,7 @@ def plant_an_hour(data_dir: Path, prefix: str, workers: int) -> None:
     times = [now - _HOUR_SECONDS + second for second in range(0, _HOUR_SECONDS, _BEAT_SECONDS)]
     at = [times[0]]
     clock = Clock(monotonic=lambda: at[0], wall=lambda: at[0])
-    manager = TelemetryManager(Terms(), instruments, (), clock)
+    manager = TelemetryManager(LeaseConfig(), instruments, (), clock)
     tiers = history_tiers(HistoryConfig())
     recorder = Recorder(store.history, tiers, instruments, 30.0, manager.knows_worker, lambda: at[0], 0.01)
     manager.set_update_callback(recorder.record)

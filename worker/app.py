@@ -21,7 +21,7 @@ from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.capacity import machine_capacity
 from fleetpulse.worker.collectors.cpu import CpuCollector
-from fleetpulse.worker.collectors.custom.sources import OwnMetrics, own_collectors
+from fleetpulse.worker.collectors.custom.sources import CustomMetrics, own_collectors
 from fleetpulse.worker.collectors.disk import DiskCollector
 from fleetpulse.worker.collectors.filesystem import FilesystemCollector
 from fleetpulse.worker.collectors.gpu import GpuCollector
@@ -29,7 +29,7 @@ from fleetpulse.worker.collectors.load import LoadCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
 from fleetpulse.worker.collectors.uptime import UptimeCollector
-from fleetpulse.worker.credentials import BUNDLE_NAME, JoinDoor
+from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
 from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
 from fleetpulse.worker.sampler import Sampler
 from fleetpulse.worker.session import Credentials, Tasks, WorkerSession
@@ -54,8 +54,8 @@ class WorkerConfig(NamedTuple):
     docker: Mapping[str, str] = MappingProxyType({})
     """The environment by which Docker is found: ``DOCKER_HOST`` and its like."""
 
-    own_metrics: OwnMetrics = OwnMetrics()
-    join: JoinDoor | None = None
+    own_metrics: CustomMetrics = CustomMetrics()
+    join: JoinEndpoint | None = None
     """Where a certificate is to be had, if one is needed."""
 
     join_token: JoinToken | None = None
@@ -126,10 +126,10 @@ def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
     """What the worker shows to its master; it joins first, if it has to. Raises ``CredentialsError``."""
     if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
         return None
-    from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
+    from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
 
     bundle = credentials_for(worker_id, config.data_dir, config.join_token, config.join, time.time(), time.sleep)
-    return None if bundle is None else CertificateKeeper(config.data_dir, bundle)
+    return None if bundle is None else CertificateRenewer(config.data_dir, bundle)
 
 
 async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleetpulse.worker.credentials import JoinDoor
+from fleetpulse.worker.credentials import JoinEndpoint
 
 if TYPE_CHECKING:
     from fleetpulse.proto.join import JoinToken
@@ -52,11 +52,11 @@ def token_from(join_token: str | None, join_file: Path | None, *, has_joined: bo
         raise click.UsageError(f"{name}: {error}") from error
 
 
-def door_from(join_address: str | None, master: str) -> JoinDoor:
+def door_from(join_address: str | None, master: str) -> JoinEndpoint:
     """Where to join: as given, or one port after the master's. ``master`` is HOST:PORT. Raises ``click.UsageError``."""
     given = join_address or master
     host, colon, port = given.strip().rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
         raise click.UsageError(f"FLEETPULSE_JOIN_ADDRESS={join_address!r}: expected HOST:PORT, as localhost:50052")
     number = int(port) if join_address else min(int(port) + 1, 65535)
-    return JoinDoor(host.removeprefix("[").removesuffix("]"), number)
+    return JoinEndpoint(host.removeprefix("[").removesuffix("]"), number)

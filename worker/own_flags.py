@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fleetpulse.worker.collectors.custom.sources import OwnMetrics
+    from fleetpulse.worker.collectors.custom.sources import CustomMetrics
 
 
 def own_metrics_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def own_metrics_from(
     metrics_interval_seconds: float,
     textfile_dir: Path | None,
     textfile_max_age_seconds: float,
-) -> "OwnMetrics":
+) -> "CustomMetrics":
     """What the flags ask for. Raises ``click.UsageError``."""
     from fleetpulse.worker.collectors.custom import sources  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.collectors.custom.plugins import PLUGINS_GROUP, installed_plugins  # noqa: PLC0415
@@ -56,7 +56,7 @@ def own_metrics_from(
         raise click.UsageError("nan is no number of seconds")
     try:
         installed = installed_plugins(entry_points(group=PLUGINS_GROUP)) if uses_plugins else {}
-        return sources.OwnMetrics(
+        return sources.CustomMetrics(
             plugins=sources.wanted_plugins(installed, skipped_plugins),
             commands=sources.wanted_commands(metrics_commands, metrics_dir),
             command_interval_seconds=metrics_interval_seconds,

@@ -81,13 +81,13 @@ class Tasks(Protocol):
 
 
 class Credentials(Protocol):
-    """What a session needs of a certificate; ``credentials.keeper.CertificateKeeper`` is one. All on its loop."""
+    """What a session needs of a certificate; ``credentials.keeper.CertificateRenewer`` is one. All on its loop."""
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """For a new connection."""
         ...
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why no master will take the certificate."""
         ...
 
@@ -188,7 +188,7 @@ class WorkerSession:
     def _why(self, error: grpc.aio.AioRpcError) -> str:
         """Why a try failed, for people: of a handshake that fails, grpc tells next to nothing."""
         details = error.details() or "no details"
-        own = self._credentials and self._credentials.what_is_wrong()
+        own = self._credentials and self._credentials.health_error()
         if own:
             return own
         if self._credentials is not None and "WRONG_VERSION_NUMBER" in details:

@@ -133,7 +133,7 @@ def _store() -> list[sdk.Panel]:
               Query(f"sum by (reason) ({rate('fleetpulse_store_errors_total')})", "{{reason}}"), size=THIRD),
         lines(Text("Scheduling rounds", "Time of one round in which waiting tasks were given places.", "s"),
               *quantiles("task_scheduling_round_seconds"), size=THIRD),
-        lines(Text("Rounds", "Scheduling rounds, each second.", "cps"),
+        lines(Text("Broadcaster", "Scheduling rounds, each second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_scheduling_round_seconds_count')})", "rounds"), size=THIRD),
         firing({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock|Certificate).*"}, THIRD,
                ", about the master", of_workers=False),

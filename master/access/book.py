@@ -19,7 +19,7 @@ OWNER = "owner"
 """The name under which the local command line works."""
 
 
-class TokenBook:
+class TokenStore:
     """Called on the hub, with every request: looks whether the file has changed now and then, and reads it only then.
 
     ``owner_secret`` is what the command line of the master's own user shows, if there is any. A file that becomes

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.identity import Identity
 
 LIFETIME_SECONDS = 12 * 3600.0
@@ -24,7 +24,7 @@ class _Session(NamedTuple):
 class Sessions:
     """Those of one master, in its memory: they end with it, with their token, and after ``LIFETIME_SECONDS``."""
 
-    def __init__(self, book: TokenBook, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, book: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._book, self._clock = book, clock
         self._sessions: dict[str, _Session] = {}
 

@@ -42,7 +42,7 @@ class _Identity(Protocol):
     def door(self) -> str: ...
 
 
-class Auditing:
+class AuditMiddleware:
     """Middleware, to stand before all that refuses, so that it sees what came of a request in the end.
 
     Knows of a request only what its first line, its connection and the answer's status say: no header and no body is

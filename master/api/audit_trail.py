@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from fleetpulse.master.api.history_query import MomentText, moment
 from fleetpulse.master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
 from fleetpulse.master.api.task_answers import Time
-from fleetpulse.master.api.worker_answers import Count, Said
+from fleetpulse.master.api.worker_answers import Count, ResponseModel
 from fleetpulse.master.audit.entry import AuditOutcome
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 
@@ -45,7 +45,7 @@ class AuditListQuery(BaseModel):
         return after
 
 
-class AuditItem(Said):
+class AuditItem(ResponseModel):
     """Somebody did, or tried to do, something."""
 
     time: Time

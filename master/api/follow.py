@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gevent
 
 from fleetpulse.master.api.event_stream import HEARTBEAT, RETRY, event_bytes
-from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.followers import ClientIdentity, Subscribers
 from fleetpulse.master.api.log_text import decoded, whole_characters
 from fleetpulse.master.api.ports import TaskService, TaskWatch
 from fleetpulse.master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
@@ -36,7 +36,7 @@ class Position(NamedTuple):
     offset: int
 
 
-class Follower:
+class Subscriber:
     """One reader's events, to be iterated once, in the greenlet of its request. Raises when it is not admitted."""
 
     def __init__(
@@ -47,8 +47,8 @@ class Follower:
         *,
         only_this_attempt: bool,
         connection: HasFile | None,
-        asker: Asker,
-        followers: Followers,
+        asker: ClientIdentity,
+        followers: Subscribers,
         heartbeat_seconds: float,
     ) -> None:
         self._tasks = tasks

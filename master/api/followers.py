@@ -26,10 +26,10 @@ STOPPING = "the master is stopping; come back in a moment"
 ENDED = "what this was asked with is not good any more: it was revoked, has expired or was signed out"
 
 _ASKED_IN_A_ROW = 64
-"""Followers after which other greenlets have their turn."""
+"""Subscribers after which other greenlets have their turn."""
 
 
-class Endable(Protocol):
+class Revocable(Protocol):
     """One who follows."""
 
     def end(self, why: FleetPulseError) -> None:
@@ -37,7 +37,7 @@ class Endable(Protocol):
         ...
 
 
-class Asker(NamedTuple):
+class ClientIdentity(NamedTuple):
     """Whose follower it is."""
 
     address: str
@@ -45,7 +45,7 @@ class Asker(NamedTuple):
     """Quick: it is asked on the hub, for every follower in a row."""
 
     @classmethod
-    def of(cls, req: falcon.Request) -> "Asker":
+    def of(cls, req: falcon.Request) -> "ClientIdentity":
         """As the request and the guard that let it in say."""
         return cls(req.remote_addr, req.context.get("is_still_allowed") or _always)
 
@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
     is_still_allowed: Callable[[], bool]
 
 
-class Followers:
+class Subscribers:
     """On the hub. ``doing`` is what they do, in words; ``clients`` says who is counted as one.
 
     While there are any a greenlet runs, which ends those who may not follow any more.
@@ -78,22 +78,22 @@ class Followers:
         self._clients = clients
         self._most_of_client = most_of_client
         self._look_seconds = look_seconds
-        self._following: dict[Endable, _Entry] = {}
+        self._following: dict[Revocable, _Entry] = {}
         self._by_client: Counter[str] = Counter()
-        self._groups: list[Followers] = []
+        self._groups: list[Subscribers] = []
         self._looking: gevent.Greenlet[..., None] | None = None
         self._is_ending = False
 
     def __len__(self) -> int:
         return len(self._following)
 
-    def group(self, most: int, doing: str) -> "Followers":
+    def group(self, most: int, doing: str) -> "Subscribers":
         """Others, with a limit of their own, who end with these."""
-        group = Followers(most, doing, self._clients, self._most_of_client, self._look_seconds)
+        group = Subscribers(most, doing, self._clients, self._most_of_client, self._look_seconds)
         self._groups.append(group)
         return group
 
-    def admit(self, follower: Endable, asker: Asker) -> None:
+    def admit(self, follower: Revocable, asker: ClientIdentity) -> None:
         """Raise ``MasterStopping``, or ``Rejection`` when there are as many as there may be, or so many of a client."""
         if self._is_ending:
             raise MasterStopping(STOPPING)
@@ -111,7 +111,7 @@ class Followers:
             self._looking = gevent.spawn(self._look)
             self._looking.name = "followers-look"
 
-    def leave(self, follower: Endable) -> None:
+    def leave(self, follower: Revocable) -> None:
         """It follows no more; said twice, it changes nothing."""
         entry = self._following.pop(follower, None)
         if entry is not None and entry.client is not None:

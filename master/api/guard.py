@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.identity import ANYBODY, Identity
 from fleetpulse.master.access.roles import Role
 from fleetpulse.master.access.sessions import Sessions
@@ -27,14 +27,14 @@ _Asking = Callable[[], Identity | None]
 """Whose it is, now, what a request has shown; ``None``: nobody's, or not any more."""
 
 
-class Guard:
+class AccessMiddleware:
     """Refuses what browsers are made to send by foreign pages, and what the asker may not do.
 
     ``names`` are the host names that the master goes by, beside ``localhost`` and every IP address.
     """
 
     def __init__(
-        self, book: TokenBook, sessions: Sessions, routes: Sequence[Route], names: Collection[str] = ()
+        self, book: TokenStore, sessions: Sessions, routes: Sequence[Route], names: Collection[str] = ()
     ) -> None:
         self._book = book
         self._names = frozenset(name.lower().rstrip(".") for name in names)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fleetpulse.master.api.history_query import HistoryQuery, check_length, span_of
 from fleetpulse.master.api.queries import check_worker_id, query_of
-from fleetpulse.master.api.worker_answers import Said, UnixSeconds
+from fleetpulse.master.api.worker_answers import ResponseModel, UnixSeconds
 from fleetpulse.master.history.fields import FIELD_BY_NAME
 from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
 
@@ -29,7 +29,7 @@ class HistoryReader(Protocol):
         ...
 
 
-class FieldHistory(Said):
+class FieldHistory(ResponseModel):
     """One field. The lists are of one length; `null` is a gap."""
 
     unit: str
@@ -38,7 +38,7 @@ class FieldHistory(Said):
     max: list[float | None]
 
 
-class History(Said):
+class History(ResponseModel):
     """The history of a worker. Point `i` is of the time from `from + i * step` until one step later."""
 
     worker_id: str

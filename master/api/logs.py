@@ -7,8 +7,8 @@ import falcon
 import orjson
 
 from fleetpulse.master.api.event_stream import begin_events
-from fleetpulse.master.api.follow import HEARTBEAT_SECONDS, Follower, Position
-from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.follow import HEARTBEAT_SECONDS, Position, Subscriber
+from fleetpulse.master.api.followers import ClientIdentity, Subscribers
 from fleetpulse.master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
 from fleetpulse.master.api.ports import TaskService
 from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
@@ -38,7 +38,7 @@ class TaskLogs:
     def __init__(
         self,
         tasks: TaskService,
-        followers: Followers,
+        followers: Subscribers,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._tasks = tasks
@@ -131,13 +131,13 @@ class TaskLogs:
         begin_events(resp)
         if req.method == "HEAD":
             return
-        resp.stream = Follower(
+        resp.stream = Subscriber(
             self._tasks,
             task_id,
             position,
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
-            asker=Asker.of(req),
+            asker=ClientIdentity.of(req),
             followers=self._followers,
             heartbeat_seconds=self._heartbeat_seconds,
         )

@@ -21,7 +21,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
 EVERYWHERE = (400, 401, 403, 408, 414, 421, 429, 431, 500, 503)
-"""Statuses of the problems that any request may come to; some of them before the app sees it (``master.gate``)."""
+"""Statuses of the problems that any request may come to; some of them before the app sees it (``master.edge``)."""
 
 
 class PathField(NamedTuple):

@@ -6,10 +6,10 @@ from fleetpulse.master.access.roles import Role
 from fleetpulse.master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
 from fleetpulse.master.api.queries import NoQuery
 from fleetpulse.master.api.session import SignIn
-from fleetpulse.master.api.worker_answers import Count, Said
+from fleetpulse.master.api.worker_answers import Count, ResponseModel
 
 
-class WorkerCounts(Said):
+class WorkerCounts(ResponseModel):
     """The workers by state; one that drains is active or inactive as well."""
 
     active: Count
@@ -17,7 +17,7 @@ class WorkerCounts(Said):
     draining: Count
 
 
-class TaskCounts(Said):
+class TaskCounts(ResponseModel):
     """The tasks in the store by status."""
 
     queued: Count
@@ -28,14 +28,14 @@ class TaskCounts(Said):
     cancelled: Count
 
 
-class Overview(Said):
+class Overview(ResponseModel):
     """The fleet in numbers."""
 
     workers: WorkerCounts
     tasks: TaskCounts
 
 
-class Asker(Said):
+class ClientIdentity(ResponseModel):
     """Who asks, and what they may do."""
 
     name: str
@@ -63,10 +63,10 @@ PAGE = (
     )),
     Route("/api/session", "Page", (
         Operation("GET", "get_session", "who asks: whose token or session it is", Role.OPEN, (
-            answer(Asker, "what the master knows of the asker"),
+            answer(ClientIdentity, "what the master knows of the asker"),
         )),
         Operation("POST", "sign_in", "begin a session of the page with a token", Role.OPEN, (
-            answer(Asker, "the session's cookie is set", Set_Cookie=_COOKIE),
+            answer(ClientIdentity, "the session's cookie is set", Set_Cookie=_COOKIE),
         ), (400, 408, 411, 413, 415, 422), query=NoQuery, body=Body(SignIn, example={"token": _EXAMPLE})),
         Operation("DELETE", "sign_out", "end the session", Role.OPEN, (
             Answer(204, "there is none any more"),

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fleetpulse.master.api.worker_answers import Said
+from fleetpulse.master.api.worker_answers import ResponseModel
 
 
-class FieldProblem(Said):
+class FieldProblem(ResponseModel):
     """One thing that is wrong with a request."""
 
     field: str
@@ -17,7 +17,7 @@ class FieldProblem(Said):
     """What was sent; absent where nothing or more than one value was sent, and for secrets."""
 
 
-class Problem(Said):
+class Problem(ResponseModel):
     """An error, as RFC 9457 has it."""
 
     type: Literal["about:blank"]

@@ -7,7 +7,7 @@ import orjson
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 
-class RoomViews:
+class ResourceViews:
     """The JSON of it, kept by worker: it is made again only when something in it changes, not with every heartbeat."""
 
     def __init__(self) -> None:

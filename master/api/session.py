@@ -21,7 +21,7 @@ class SignIn(BaseModel):
     """As `fleetpulse token create` showed it."""
 
 
-class Session:
+class SessionResource:
     """The resource. What it says is for one asker alone."""
 
     def __init__(self, sessions: Sessions, body: BodyReader) -> None:

@@ -8,11 +8,11 @@ from functools import partial
 import falcon
 
 from fleetpulse.master.api.event_stream import begin_events
-from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.followers import ClientIdentity, Subscribers
 from fleetpulse.master.api.queries import StreamQuery, query_of
-from fleetpulse.master.api.stream_events import Composer, Member
+from fleetpulse.master.api.stream_events import EventEncoder, Member
 from fleetpulse.master.api.stream_reader import Shared, Start, StreamReader
-from fleetpulse.master.api.stream_rounds import Rounds, Timing
+from fleetpulse.master.api.stream_rounds import Broadcaster, Timing
 from fleetpulse.master.api.stream_views import ShortViews
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.instruments.stream import StreamInstruments
@@ -33,16 +33,16 @@ class TelemetryStream:
         changes: ChangeLog,
         members: Mapping[str, Member],
         instruments: StreamInstruments,
-        readers: Followers,
+        readers: Subscribers,
         boot_id: str,
         timing: Timing = Timing(),  # noqa: B008 - immutable
     ) -> None:
         self._changes = changes
         self._boot_id = boot_id
-        self._composers = {form: Composer(boot_id, member) for form, member in members.items()}
+        self._composers = {form: EventEncoder(boot_id, member) for form, member in members.items()}
         self._shared = Shared(
             changes,
-            Rounds(changes, self._composers.values(), timing, instruments.readers_cut.inc),
+            Broadcaster(changes, self._composers.values(), timing, instruments.readers_cut.inc),
             readers,
             timing.heartbeat,
             lambda kind: instruments.events.labels(kind).inc(),
@@ -60,7 +60,7 @@ class TelemetryStream:
             self._start(req.get_header("Last-Event-ID")),
             query.worker_id or None,
             req.env.get("gunicorn.socket"),
-            Asker.of(req),
+            ClientIdentity.of(req),
         )
 
     on_head = on_get
@@ -76,7 +76,7 @@ class TelemetryStream:
 
 
 def stream_resources(
-    telemetry: TelemetryManager, views: FleetViews, instruments: StreamInstruments, followers: Followers
+    telemetry: TelemetryManager, views: FleetViews, instruments: StreamInstruments, followers: Subscribers
 ) -> dict[str, object]:
     """The path of the stream, which observes the table from now on: to be built before there is any worker.
 

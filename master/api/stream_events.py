@@ -39,7 +39,7 @@ def event(kind: str, body: bytes | object, event_id: str | None = None) -> Event
     return Event(kind, event_bytes(kind, body, event_id))
 
 
-class Composer:
+class EventEncoder:
     """Makes the events of one form of the records. On the hub; nothing here switches."""
 
     def __init__(self, boot_id: str, member: Member) -> None:

@@ -12,11 +12,11 @@ import gevent
 from gevent.event import Event as Wake
 
 from fleetpulse.master.api.event_stream import HEARTBEAT, RETRY
-from fleetpulse.master.api.followers import Asker, Followers
+from fleetpulse.master.api.followers import ClientIdentity, Subscribers
 from fleetpulse.master.api.presence import ClientGone, HasFile, plain_socket, take_no_more, while_client_is_there
 from fleetpulse.master.api.problems import STATUS_BY_ERROR
-from fleetpulse.master.api.stream_events import Composer, Event, event
-from fleetpulse.master.api.stream_rounds import Rounds
+from fleetpulse.master.api.stream_events import Event, EventEncoder, event
+from fleetpulse.master.api.stream_rounds import Broadcaster
 from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
 from fleetpulse.master.telemetry.changes import ChangeLog, Window
 
@@ -44,8 +44,8 @@ class Shared(NamedTuple):
     """What readers have in common."""
 
     changes: ChangeLog
-    rounds: Rounds
-    readers: Followers
+    rounds: Broadcaster
+    readers: Subscribers
     heartbeat_seconds: float
     note_event: Callable[[str], None]
 
@@ -56,11 +56,11 @@ class StreamReader:
     def __init__(
         self,
         shared: Shared,
-        composer: Composer,
+        composer: EventEncoder,
         start: Start,
         worker_ids: frozenset[str] | None,
         connection: HasFile | None,
-        asker: Asker,
+        asker: ClientIdentity,
     ) -> None:
         self._shared = shared
         self._composer = composer

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import gevent
 
-from fleetpulse.master.api.stream_events import Composer
+from fleetpulse.master.api.stream_events import EventEncoder
 from fleetpulse.master.telemetry.changes import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Reader(Protocol):
         ...
 
 
-class Rounds:
+class Broadcaster:
     """On the hub. While there are readers a greenlet runs; while nothing changes it does nothing but look now and then
     for readers that have stalled.
     """
@@ -61,7 +61,7 @@ class Rounds:
     def __init__(
         self,
         changes: ChangeLog,
-        composers: Iterable[Composer],
+        composers: Iterable[EventEncoder],
         timing: Timing,
         note_cut: Callable[[], None],
     ) -> None:

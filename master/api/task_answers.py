@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fleetpulse.master.api.worker_answers import Count, Said
+from fleetpulse.master.api.worker_answers import Count, ResponseModel
 from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
 
 Time = Annotated[float, Field(description="Unix seconds by the master's clock")]
 
 
-class _Outcome(Said):
+class _Outcome(ResponseModel):
     exit_code: int | None
     """Null where there never was a container."""
     oom_killed: bool | None
@@ -74,7 +74,7 @@ class Attempt(_Outcome):
     finished_at: Time | None
 
 
-class TaskEvent(Said):
+class TaskEvent(ResponseModel):
     """One line of a task's story."""
 
     time: Time
@@ -106,7 +106,7 @@ class Assignment(Attempt):
     priority: Count
 
 
-class DrainState(Said):
+class DrainState(ResponseModel):
     """Whether a worker is being drained."""
 
     worker_id: str
@@ -114,7 +114,7 @@ class DrainState(Said):
     reason: str | None
 
 
-class LogPart(Said):
+class LogPart(ResponseModel):
     """Bytes `offset` to `next_offset` of an attempt's log, as text."""
 
     task_id: str

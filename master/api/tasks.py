@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fleetpulse.master.api.body import BodyReader
 from fleetpulse.master.api.fields import Line
-from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.invalid import validated
 from fleetpulse.master.api.logs import TaskLogs
 from fleetpulse.master.api.ports import TaskService
@@ -143,7 +143,7 @@ class UndrainedWorker:
         _answer(resp, {"worker_id": worker_id, "draining": False, "reason": None})
 
 
-def task_resources(tasks: TaskService, followers: Followers) -> dict[str, object]:
+def task_resources(tasks: TaskService, followers: Subscribers) -> dict[str, object]:
     """What answers at each path about tasks.
 
     ``followers`` are to be ended before the web server stops, or it would wait for them.

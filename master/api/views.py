@@ -7,7 +7,7 @@ import gevent
 import orjson
 
 from fleetpulse.master.api.own_metrics import own_samples
-from fleetpulse.master.api.room import RoomViews
+from fleetpulse.master.api.room import ResourceViews
 from fleetpulse.master.errors import UnknownWorker
 from fleetpulse.master.telemetry.lazy import LazyView
 from fleetpulse.master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
@@ -32,7 +32,7 @@ class FleetViews(LazyView):
         self._records: dict[str, bytes] = {}
         self._summaries: dict[str, bytes] = {}
         self._identities: dict[str, tuple[Registration, bytes]] = {}
-        self._rooms = RoomViews()
+        self._rooms = ResourceViews()
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's record and its short form."""

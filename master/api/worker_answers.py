@@ -9,13 +9,13 @@ Count = Annotated[int, Field(ge=0)]
 UnixSeconds = Annotated[int, Field(description="Unix seconds by the master's clock")]
 
 
-class Said(BaseModel):
+class ResponseModel(BaseModel):
     """An object of an answer: these members and no others."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Health(Said):
+class Health(ResponseModel):
     """How the master is."""
 
     status: Literal["healthy", "unhealthy"]
@@ -25,7 +25,7 @@ class Health(Said):
     """What is wrong, by part of the master; absent while all is well."""
 
 
-class WorkerSummary(Said):
+class WorkerSummary(ResponseModel):
     """A worker in short."""
 
     worker_id: str
@@ -35,7 +35,7 @@ class WorkerSummary(Said):
     last_update: UnixSeconds
 
 
-class RunningTask(Said):
+class RunningTask(ResponseModel):
     """A task that the worker runs now."""
 
     task_id: str
@@ -45,14 +45,14 @@ class RunningTask(Said):
     memory_used_bytes: Count | None
 
 
-class Cpu(Said):
+class Cpu(ResponseModel):
     """The processors."""
 
     usage_percent: Percent | None
     logical_cores: Count | None
 
 
-class Memory(Said):
+class Memory(ResponseModel):
     """Memory and swap."""
 
     used_bytes: Count | None
@@ -61,7 +61,7 @@ class Memory(Said):
     swap_size_bytes: Count | None
 
 
-class Load(Said):
+class Load(ResponseModel):
     """Load averages over 1, 5 and 15 minutes."""
 
     load1: float | None
@@ -69,7 +69,7 @@ class Load(Said):
     load15: float | None
 
 
-class Filesystem(Said):
+class Filesystem(ResponseModel):
     """A mounted filesystem."""
 
     mountpoint: str
@@ -77,7 +77,7 @@ class Filesystem(Said):
     size_bytes: Count | None
 
 
-class DiskDevice(Said):
+class DiskDevice(ResponseModel):
     """Counters since boot."""
 
     device: str
@@ -85,7 +85,7 @@ class DiskDevice(Said):
     written_bytes: Count | None
 
 
-class NetworkInterface(Said):
+class NetworkInterface(ResponseModel):
     """Counters since boot."""
 
     interface: str
@@ -93,7 +93,7 @@ class NetworkInterface(Said):
     transmitted_bytes: Count | None
 
 
-class Gpu(Said):
+class Gpu(ResponseModel):
     """A GPU."""
 
     index: Count
@@ -106,7 +106,7 @@ class Gpu(Said):
     power_watts: float | None
 
 
-class CollectorReport(Said):
+class CollectorReport(ResponseModel):
     """How one of the worker's collectors fared."""
 
     collector: str
@@ -115,7 +115,7 @@ class CollectorReport(Said):
     error: str | None
 
 
-class OwnSample(Said):
+class CustomSample(ResponseModel):
     """A sample of a metric that the worker's operator added; `fleetpulse_custom_<name>` on /metrics."""
 
     name: str
@@ -124,7 +124,7 @@ class OwnSample(Said):
     value: float
 
 
-class Readings(Said):
+class Readings(ResponseModel):
     """A worker's resource readings. What the machine does not give is null, never 0."""
 
     cpu: Cpu
@@ -136,7 +136,7 @@ class Readings(Said):
     network_interfaces: list[NetworkInterface]
     gpus: list[Gpu]
     collectors: list[CollectorReport]
-    custom: list[OwnSample]
+    custom: list[CustomSample]
 
 
 class WorkerRecord(Readings):
@@ -154,7 +154,7 @@ class WorkerRecord(Readings):
     is_active: bool
 
 
-class Room(Said):
+class Resources(ResponseModel):
     """Of resources, as much as the worker has, has given away, or has left."""
 
     cpu_cores: float | None
@@ -163,7 +163,7 @@ class Room(Said):
     gpu_uuids: list[str]
 
 
-class Heartbeats(Said):
+class Heartbeats(ResponseModel):
     """What became of the worker's heartbeats since it was registered."""
 
     received: Count
@@ -171,7 +171,7 @@ class Heartbeats(Said):
     missed: Count
 
 
-class TaskSupport(Said):
+class TaskSupport(ResponseModel):
     """Whether the worker runs tasks and gets new ones."""
 
     count: Count
@@ -185,27 +185,27 @@ class TaskSupport(Said):
     drain_reason: str | None
 
 
-class WorkerDetails(Said):
+class WorkerDetails(ResponseModel):
     """Who a worker is, what it has, and its record."""
 
     worker_id: str
     hostname: str | None
     version: str | None
     labels: dict[str, str]
-    capacity: Room
+    capacity: Resources
     boot_time: float | None
     registered_at: UnixSeconds
     is_active: bool
     heartbeats: Heartbeats
-    allocated: Room
+    allocated: Resources
     """What its live attempts take."""
-    available: Room
+    available: Resources
     """The capacity without what is allocated, whatever else the machine does."""
     tasks: TaskSupport
     telemetry: WorkerRecord
 
 
-class TargetGroup(Said):
+class TargetGroup(ResponseModel):
     """A target as Prometheus' HTTP service discovery has it."""
 
     targets: list[str]

@@ -10,10 +10,10 @@ import click
 
 from fleetpulse.master.console import values
 from fleetpulse.master.console.client import MasterClient, Query
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.errors import ConsoleError
 from fleetpulse.master.console.options import DURATION
-from fleetpulse.master.console.patience import Patience
+from fleetpulse.master.console.patience import ReconnectPolicy
 from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.tables import Cell, Column
 
@@ -50,7 +50,7 @@ _Entries = list[dict[str, Any]]
 @click.option("--all", "shows_all", is_flag=True, help="All that there are.")
 @click.option("-f", "--follow", "follows", is_flag=True, help="The newest last, and on with what comes, until Ctrl-C.")
 def audit_command(
-    session: Session,
+    session: ClientContext,
     seconds: float | None,
     actor: str | None,
     action: str | None,
@@ -88,9 +88,9 @@ def _listed(client: MasterClient, query: Query, most: int | None) -> tuple[_Entr
     return found[:most], newer
 
 
-def _following(session: Session, newer: str | None) -> Iterator[_Entries]:
+def _following(session: ClientContext, newer: str | None) -> Iterator[_Entries]:
     """What comes, the oldest first, each once. Raises what the master says when it has said so for too long."""
-    patience = Patience(session.screen.note)
+    patience = ReconnectPolicy(session.screen.note)
     while True:
         if newer is None:
             raise ConsoleError(f"the master at {session.client.url} is too old to be followed; update it")

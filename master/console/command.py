@@ -19,7 +19,7 @@ from fleetpulse.master.console.screen import Screen, forget_stdout
 Function = Callable[..., Any]
 
 
-class Session(NamedTuple):
+class ClientContext(NamedTuple):
     """What a command works with."""
 
     client: MasterClient
@@ -62,14 +62,14 @@ def connection_options(function: Function) -> Function:
 def console_command(
     name: str, cls: type[ConsoleCommand] = ConsoleCommand, **attributes: Any
 ) -> Callable[[Function], click.Command]:
-    """Make a command of a function, which takes a ``Session`` before its own parameters."""
+    """Make a command of a function, which takes a ``ClientContext`` before its own parameters."""
 
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(*, url: str, token: str | None, no_color: bool, output: str, as_json: bool, **own: Any) -> None:
             client = MasterClient(base_url(url), token_for(base_url(url), token))
             try:
-                function(Session(client, Screen("json" if as_json else output, no_color=no_color)), **own)
+                function(ClientContext(client, Screen("json" if as_json else output, no_color=no_color)), **own)
             finally:
                 client.close()
 

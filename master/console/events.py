@@ -10,7 +10,7 @@ import click
 
 from fleetpulse.master.console.changes import Change, task_changes, worker_changes
 from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.errors import UnknownId
 from fleetpulse.master.console.feed import Fleet, FleetFeed
 from fleetpulse.master.console.options import DURATION
@@ -33,7 +33,7 @@ Tasks = dict[str, dict[str, Any]]
 @click.option("--workers", "only_workers", is_flag=True, help="Only what happens to workers.")
 @click.option("--tasks", "only_tasks", is_flag=True, help="Only what happens to tasks.")
 @click.option("--for", "seconds", type=DURATION, help="End after this time; by default at Ctrl-C.")
-def events_command(session: Session, only_workers: bool, only_tasks: bool, seconds: float | None) -> None:
+def events_command(session: ClientContext, only_workers: bool, only_tasks: bool, seconds: float | None) -> None:
     """Tell what happens to workers and tasks, as it happens; with --json a line of JSON each."""
     fleets: queue.SimpleQueue[Fleet] = queue.SimpleQueue()
     feed = FleetFeed(session.client.another(), on_fleet=fleets.put, on_trouble=session.screen.note)
@@ -94,7 +94,7 @@ def look(client: MasterClient, before: Tasks) -> Tasks:
     return found | {task_id: before[task_id] for task_id in went_on[_MOST_ASKED:]}
 
 
-def _tell(session: Session, change: Change) -> None:
+def _tell(session: ClientContext, change: Change) -> None:
     now = session.client.now()
     if session.screen.is_json:
         session.screen.json({"time": round(now, 3), **change._asdict()}, indent=None)

@@ -9,7 +9,7 @@ from fleetpulse.master.console import values
 from fleetpulse.master.console.answers import no_master
 from fleetpulse.master.console.clean import one_line
 from fleetpulse.master.console.client import segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.errors import ConsoleError, UnknownId
 from fleetpulse.master.console.near import WORKER_ID, worker_named
 from fleetpulse.master.console.plot import Series, plot
@@ -31,7 +31,7 @@ _PIPE_WIDTH = 80
 @click.option("--field", "fields", multiple=True, help="A reading, as cpu_usage or load1; repeatable; 'all' for all.")
 @click.option("--plot/--numbers", "plots", default=None, help="Plots, as on a terminal, or numbers, as into a pipe.")
 def history_command(
-    session: Session,
+    session: ClientContext,
     worker_id: str,
     since: str | None,
     start: str | None,
@@ -61,7 +61,7 @@ def history_command(
         _numbers(session, series)
 
 
-def _asked(session: Session, worker_id: str, query: dict[str, Any]) -> dict[str, Any]:
+def _asked(session: ClientContext, worker_id: str, query: dict[str, Any]) -> dict[str, Any]:
     part = segment(worker_id, "worker")
     try:
         return session.client.get_dict(f"/telemetry/{part}/history", query)
@@ -88,14 +88,14 @@ def _series(url: str, answer: dict[str, Any]) -> list[Series]:
         raise no_master(url, "its history is none of a master's") from None
 
 
-def _plot(session: Session, series: Sequence[Series]) -> None:
+def _plot(session: ClientContext, series: Sequence[Series]) -> None:
     screen = session.screen
     width = min(screen.console().width, _MOST_WIDTH) if screen.is_terminal else _PIPE_WIDTH
     for one in series:
         screen.drawing(plot(one, width, _HEIGHT))
 
 
-def _numbers(session: Session, series: Sequence[Series]) -> None:
+def _numbers(session: ClientContext, series: Sequence[Series]) -> None:
     columns = [Column("TIME"), *(Column(one.name.upper(), right=True) for one in series)]
     rows = [
         [clock_time(series[0].start + index * series[0].step), *(values.number(point) for point in points)]

@@ -8,7 +8,7 @@ import click
 
 from fleetpulse.master.console.clean import EscapeFilter
 from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.near import TASK_ID, task_named
 from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.sse import Event, follow
@@ -55,7 +55,7 @@ def is_end(event: Event) -> bool:
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; the newest if not given.")
 @click.option("--raw", is_flag=True, help="Pass escape sequences on to the terminal, too.")
 def logs_command(
-    session: Session, task_id: str, follows: bool, tail: int | None, attempt: int | None, raw: bool
+    session: ClientContext, task_id: str, follows: bool, tail: int | None, attempt: int | None, raw: bool
 ) -> None:
     """Print what a task wrote."""
     query = {"tail": tail, "attempt": attempt}
@@ -76,7 +76,7 @@ def _print(client: MasterClient, path: str, query: dict[str, Any], writer: LogWr
     writer.end()
 
 
-def _follow(session: Session, path: str, query: dict[str, Any], writer: LogWriter) -> None:
+def _follow(session: ClientContext, path: str, query: dict[str, Any], writer: LogWriter) -> None:
     for event in follow(session.client, path, {**query, "follow": "true"}, is_last=is_end, note=session.screen.note):
         if session.screen.is_json:
             session.screen.json({"event": event.kind, "data": event.data}, indent=None)

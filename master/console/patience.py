@@ -9,7 +9,7 @@ _PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0)
 PATIENCE_SECONDS = 60.0
 
 
-class Patience:
+class ReconnectPolicy:
     """Says once that it tries again, and gives up when that did not help for so long."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fleetpulse.master.console.answers import no_master
 from fleetpulse.master.console.client import MasterClient, Query
 from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
-from fleetpulse.master.console.patience import PATIENCE_SECONDS, Patience
+from fleetpulse.master.console.patience import PATIENCE_SECONDS, ReconnectPolicy
 
 _MOST_BUFFERED = 64 * 1024 * 1024
 
@@ -66,7 +66,7 @@ def follow(
     Raises ``Unreachable`` when that did not work for so long; whatever else the first answer says is raised at once.
     """
     last_id: str | None = None
-    has_heard, patience = False, Patience(note, sleep, patience_seconds, clock)
+    has_heard, patience = False, ReconnectPolicy(note, sleep, patience_seconds, clock)
     while True:
         try:
             for event in _once(client, path, query, last_id):
@@ -76,7 +76,7 @@ def follow(
                 if is_last(event):
                     return
             reason: ConsoleError = Unreachable(f"the master at {client.url} ended the stream")
-        except (UnknownId, Lasting):
+        except (UnknownId, PermanentError):
             raise
         except ConsoleError as error:
             if not has_heard:
@@ -104,8 +104,8 @@ def _problem(data: Any) -> ConsoleError:
     known = data if isinstance(data, dict) else {}
     detail, status = str(known.get("detail", "the master cannot go on")), known.get("status", 500)
     is_lasting = isinstance(status, int) and status < http.HTTPStatus.INTERNAL_SERVER_ERROR
-    return Lasting(detail) if is_lasting else ConsoleError(detail)
+    return PermanentError(detail) if is_lasting else ConsoleError(detail)
 
 
-class Lasting(ConsoleError):
+class PermanentError(ConsoleError):
     """Trying again would not help."""

@@ -8,7 +8,7 @@ import click
 
 from fleetpulse.master.console import values
 from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.near import WORKER_ID, worker_named
 from fleetpulse.master.console.tables import Cell
 from fleetpulse.master.console.workers import state, state_cell
@@ -20,7 +20,7 @@ _LIVE = ("queued", "pending", "running")
 
 @console_command("status")
 @click.argument("worker_id", required=False, metavar="[WORKER]", type=WORKER_ID)
-def status_command(session: Session, worker_id: str | None) -> None:
+def status_command(session: ClientContext, worker_id: str | None) -> None:
     """Show how the fleet is, or everything about one worker."""
     if worker_id is None:
         _show_fleet(session)
@@ -33,7 +33,7 @@ def status_command(session: Session, worker_id: str | None) -> None:
         session.screen.pairs([*_identity(worker, session.client.now()), *_room(worker), *_readings(worker)])
 
 
-def _show_fleet(session: Session) -> None:
+def _show_fleet(session: ClientContext) -> None:
     health = session.client.get_dict("/health")
     workers = session.client.get_list("/api/workers")
     states = Counter(state(worker) for worker in workers)

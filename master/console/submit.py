@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fleetpulse.master.console.client import MasterClient
-from fleetpulse.master.console.command import ConsoleCommand, Session, console_command
+from fleetpulse.master.console.command import ClientContext, ConsoleCommand, console_command
 from fleetpulse.master.console.errors import ConsoleError, Unreachable
 from fleetpulse.master.console.options import DURATION, MEMORY, choices, pairs
 from fleetpulse.master.console.waiting import wait
@@ -54,7 +54,7 @@ class SubmitCommand(ConsoleCommand):
 @click.option("--wait", "waits", is_flag=True, help="Print its log as it comes, and end with its exit code.")
 @click.option("--raw", is_flag=True, help="With --wait: pass escape sequences on to the terminal, too.")
 def submit_command(
-    session: Session,
+    session: ClientContext,
     env: tuple[str, ...],
     env_file: Path | None,
     labels: tuple[str, ...],
@@ -90,7 +90,7 @@ def _environment(given: tuple[str, ...], file: Path | None) -> dict[str, str]:
     return found
 
 
-def _post(session: Session, body: dict[str, Any], key: str) -> dict[str, Any]:
+def _post(session: ClientContext, body: dict[str, Any], key: str) -> dict[str, Any]:
     """Submit; again when the answer is lost, for with its key that makes no second task."""
     for pause in (*_PAUSES_SECONDS, None):
         try:
@@ -112,7 +112,7 @@ def _posted(client: MasterClient, body: dict[str, Any], key: str) -> dict[str, A
     return task
 
 
-def _show(session: Session, task: dict[str, Any], *, waits: bool) -> None:
+def _show(session: ClientContext, task: dict[str, Any], *, waits: bool) -> None:
     task_id = str(task.get("task_id"))
     if waits:
         session.screen.note(f"{task_id} submitted")

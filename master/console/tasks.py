@@ -10,7 +10,7 @@ import click
 
 from fleetpulse.master.console import values
 from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.near import TASK_ID, WORKER_ID, task_named
 from fleetpulse.master.console.options import pairs
 from fleetpulse.master.console.tables import Cell, Column
@@ -79,7 +79,7 @@ def _row(task: Task, now: float) -> list[Cell | str]:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="So many of the newest.")
 @click.option("--all", "shows_all", is_flag=True, help="All that there are.")
 def tasks_command(
-    session: Session,
+    session: ClientContext,
     statuses: tuple[str, ...],
     is_live: bool | None,
     worker_id: str | None,
@@ -118,7 +118,7 @@ def fetch(client: MasterClient, task_id: str) -> dict[str, Any]:
 
 @console_command("task")
 @click.argument("task_id", metavar="ID", type=TASK_ID)
-def task_command(session: Session, task_id: str) -> None:
+def task_command(session: ClientContext, task_id: str) -> None:
     """Show one task with its attempts and its story."""
     task = fetch(session.client, task_id)
     if session.screen.is_json:
@@ -178,7 +178,7 @@ def event_text(event: Mapping[str, Any]) -> str:
 
 @console_command("cancel")
 @click.argument("task_ids", nargs=-1, required=True, metavar="ID...", type=TASK_ID)
-def cancel_command(session: Session, task_ids: tuple[str, ...]) -> None:
+def cancel_command(session: ClientContext, task_ids: tuple[str, ...]) -> None:
     """Cancel tasks. What runs gets SIGTERM and, after its grace, SIGKILL."""
     for task_id in task_ids:
         with task_named(session.client, task_id):

@@ -5,7 +5,7 @@ import os
 import click
 
 from fleetpulse.master.console.clean import one_line
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.feed import POLL_SECONDS, Fleet, FleetFeed, polled
 from fleetpulse.master.console.tables import Column
 from fleetpulse.master.console.top_rows import COLUMNS, SORT_KEYS, Past, View, chosen, row
@@ -22,7 +22,9 @@ _SHOWN_ONCE = [index for index, column in enumerate(COLUMNS) if not column.title
     "--every", type=click.FloatRange(min=0.1), default=POLL_SECONDS, show_default=True,
     help="Seconds between two looks at a master that has no stream.",
 )  # fmt: skip
-def top_command(session: Session, once: bool, sort: str, is_reversed: bool, filter_text: str, every: float) -> None:
+def top_command(
+    session: ClientContext, once: bool, sort: str, is_reversed: bool, filter_text: str, every: float
+) -> None:
     """Watch the fleet live, sorted as you wish.
 
     Keys: n c m g t s sort by name, CPU, memory, GPU, tasks or state, r turns the order round, / filters, q quits.
@@ -38,14 +40,14 @@ def top_command(session: Session, once: bool, sort: str, is_reversed: bool, filt
         click.get_current_context().exit(code)
 
 
-def _print(session: Session, fleet: Fleet, view: View) -> None:
+def _print(session: ClientContext, fleet: Fleet, view: View) -> None:
     past, now = Past(), session.client.now()
     rows = [row(worker_id, worker, past, now) for worker_id, worker in chosen(fleet, view)]
     columns: list[Column] = [COLUMNS[index] for index in _SHOWN_ONCE]
     session.screen.table(columns, [[cells[index] for index in _SHOWN_ONCE] for cells in rows], nothing="no workers")
 
 
-def _watch(session: Session, fleet: Fleet, view: View, every: float) -> int:
+def _watch(session: ClientContext, fleet: Fleet, view: View, every: float) -> int:
     if session.screen.no_color:
         os.environ["NO_COLOR"] = "1"  # the one way in which textual takes it
     from fleetpulse.master.console.top_app import TopApp  # noqa: PLC0415 - textual takes longer to load than most commands to end

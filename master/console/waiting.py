@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import Session
+from fleetpulse.master.console.command import ClientContext
 from fleetpulse.master.console.errors import CANCELLED, FAILED_WITHOUT_CODE, ConsoleError
 from fleetpulse.master.console.logs import LogWriter, ending, is_end
 from fleetpulse.master.console.screen import Screen
@@ -18,7 +18,7 @@ _ANSWER_SECONDS = 3.0
 _TOLD_ELSEWHERE = frozenset({"submitted", "completed", "failed", "cancelled"})
 
 
-def wait(session: Session, task_id: str, *, raw: bool) -> int:
+def wait(session: ClientContext, task_id: str, *, raw: bool) -> int:
     """Follow a task to its end; the exit code that stands for it. On Ctrl-C it says that the task goes on."""
     story = _Story(session.client.another(), session.screen, task_id)
     try:
@@ -32,7 +32,7 @@ def wait(session: Session, task_id: str, *, raw: bool) -> int:
         story.stop()
 
 
-def _follow(session: Session, task_id: str, writer: LogWriter, story: "_Story") -> int:
+def _follow(session: ClientContext, task_id: str, writer: LogWriter, story: "_Story") -> int:
     path = f"/api/tasks/{segment(task_id, 'task')}/logs"
     for event in follow(session.client, path, {"follow": "true"}, is_last=is_end, note=session.screen.note):
         if event.kind == "status":

@@ -8,7 +8,7 @@ import click
 
 from fleetpulse.master.console import values
 from fleetpulse.master.console.client import segment
-from fleetpulse.master.console.command import Session, console_command
+from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.near import WORKER_ID, worker_named
 from fleetpulse.master.console.options import pairs
 from fleetpulse.master.console.tables import Cell, Column
@@ -80,7 +80,7 @@ def worker_row(worker: Worker, now: float) -> list[Cell | str]:
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only those with this label; repeatable.")
 @click.option("--name", metavar="PATTERN", help="Only those whose id or host name matches, as in 'rack-7*'.")
 def workers_command(
-    session: Session, is_active: bool | None, draining: bool, labels: tuple[str, ...], name: str | None
+    session: ClientContext, is_active: bool | None, draining: bool, labels: tuple[str, ...], name: str | None
 ) -> None:
     """List the workers with their state and what they are busy with."""
     wanted = pairs("--label", labels)
@@ -103,7 +103,7 @@ def workers_command(
 @console_command("drain")
 @click.argument("worker_ids", nargs=-1, required=True, metavar="WORKER...", type=WORKER_ID)
 @click.option("--reason", default="", help="Why; whoever asks why a task waits is told.")
-def drain_command(session: Session, worker_ids: tuple[str, ...], reason: str) -> None:
+def drain_command(session: ClientContext, worker_ids: tuple[str, ...], reason: str) -> None:
     """Give workers no new tasks; those that they have run on."""
     for worker_id in worker_ids:
         _tell(session, worker_id, "drain", {"reason": reason} if reason else None, "gets no new tasks")
@@ -111,13 +111,13 @@ def drain_command(session: Session, worker_ids: tuple[str, ...], reason: str) ->
 
 @console_command("undrain")
 @click.argument("worker_ids", nargs=-1, required=True, metavar="WORKER...", type=WORKER_ID)
-def undrain_command(session: Session, worker_ids: tuple[str, ...]) -> None:
+def undrain_command(session: ClientContext, worker_ids: tuple[str, ...]) -> None:
     """Give workers tasks again."""
     for worker_id in worker_ids:
         _tell(session, worker_id, "undrain", None, "gets tasks again")
 
 
-def _tell(session: Session, worker_id: str, verb: str, body: Any, done: str) -> None:
+def _tell(session: ClientContext, worker_id: str, verb: str, body: Any, done: str) -> None:
     with worker_named(session.client, worker_id):
         answer = session.client.post(f"/api/workers/{segment(worker_id, 'worker')}/{verb}", body)
     if session.screen.is_json:

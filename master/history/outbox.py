@@ -13,7 +13,7 @@ BATCH_JOURNAL_POINTS = 20_000
 BATCH_CHUNKS = 200
 
 
-class Parcel(NamedTuple):
+class Batch(NamedTuple):
     """What goes into one batch."""
 
     journal: Mapping[int, Sequence[JournalPoint]]
@@ -28,7 +28,7 @@ class Outbox:
         self._chunks: deque[Chunk] = deque()
         self._chunk_bytes = 0
         self._max_journal_points, self._max_chunk_bytes = max_journal_points, max_chunk_bytes
-        self._taken = Parcel({}, ())
+        self._taken = Batch({}, ())
         self.points_dropped = 0
         """Points of chunks that had to make room. Those of the journal are still in memory, and not lost by that."""
 
@@ -51,7 +51,7 @@ class Outbox:
         self._chunk_bytes += len(chunk.data)
         self._make_room()
 
-    def take(self) -> Parcel:
+    def take(self) -> Batch:
         """The oldest of what waits, not more than a transaction should hold. Then say ``written`` or ``put_back``."""
         journal: dict[int, list[JournalPoint]] = {}
         for _ in range(min(len(self._journal), BATCH_JOURNAL_POINTS)):
@@ -59,15 +59,15 @@ class Outbox:
             journal.setdefault(step, []).append(point)
         chunks = [self._chunks.popleft() for _ in range(min(len(self._chunks), BATCH_CHUNKS))]
         self._chunk_bytes -= sum(len(chunk.data) for chunk in chunks)
-        self._taken = Parcel(journal, chunks)
+        self._taken = Batch(journal, chunks)
         return self._taken
 
     def written(self) -> None:
-        self._taken = Parcel({}, ())
+        self._taken = Batch({}, ())
 
     def put_back(self) -> None:
         journal, chunks = self._taken
-        self._taken = Parcel({}, ())
+        self._taken = Batch({}, ())
         for step, points in journal.items():
             self._journal.extendleft((step, point) for point in reversed(points))
         while len(self._journal) > self._max_journal_points:

@@ -52,14 +52,14 @@ class Written(NamedTuple):
     seconds: float = 0.0
 
 
-class Remains(NamedTuple):
+class RecoveredState(NamedTuple):
     """What the journal has of one worker and step, in the order of writing. Until ``saved`` it is in chunks."""
 
     points: Points
     saved: int | None
 
 
-NO_REMAINS = Remains(Points([], bytearray()), None)
+NO_REMAINS = RecoveredState(Points([], bytearray()), None)
 
 
 class HistoryStore(Protocol):
@@ -69,7 +69,7 @@ class HistoryStore(Protocol):
         """Write it when nothing more urgent waits. One at a time. Does not wait; ``on_done`` is called on the hub."""
         ...
 
-    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, Remains]]:
+    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, RecoveredState]]:
         """Wait for what the journal has, by worker and step."""
         ...
 

@@ -15,7 +15,7 @@ from fleetpulse.master.history.fields import Sample, sample_of
 from fleetpulse.master.history.outbox import Outbox
 from fleetpulse.master.history.points import Points, decode_chunk
 from fleetpulse.master.history.ports import NO_REMAINS, HistoryBatch, HistoryStore, Tier, Written
-from fleetpulse.master.history.track import Track
+from fleetpulse.master.history.track import SeriesWriter
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
@@ -44,7 +44,7 @@ class _Entry:
 
     __slots__ = ("counters", "silent_rounds", "track")
 
-    def __init__(self, counters: Counters, track: Track) -> None:
+    def __init__(self, counters: Counters, track: SeriesWriter) -> None:
         self.counters, self.track = counters, track
         self.silent_rounds = 0
 
@@ -111,7 +111,7 @@ class Recorder:
                     self._idle.wait()
                 self._idle.wait()
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why nothing is recorded, or ``None``. A store that is away has a check of its own."""
         is_running = self._greenlet is not None and not self._greenlet.dead
         return None if is_running or not self._tiers else "nobody writes the history"
@@ -143,7 +143,7 @@ class Recorder:
     def _entry(self, worker_id: str) -> _Entry:
         entry = self._entries.get(worker_id)
         if entry is None:
-            track = Track(worker_id, self._tiers, self._outbox)
+            track = SeriesWriter(worker_id, self._tiers, self._outbox)
             entry = self._entries[worker_id] = _Entry(Counters(self._longest_seconds), track)
         return entry
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fleetpulse.master.history.bucket import Bucket
 from fleetpulse.master.history.outbox import Outbox
 from fleetpulse.master.history.points import POINT_BYTES, JournalPoint, Points, combined, encode_chunk, pack, unpack
-from fleetpulse.master.history.ports import Chunk, Remains, Tier
+from fleetpulse.master.history.ports import Chunk, RecoveredState, Tier
 
 GRACE_SECONDS = 2.0
 """After its end a bucket waits so long for what is on its way."""
@@ -16,7 +16,7 @@ _SMALL_STEP_BACK_SECONDS = 60
 """By so much a clock may be set back without a cut: what comes counts as of now until the clock is here again."""
 
 
-class Track:
+class SeriesWriter:
     """``tiers`` are at least one, from the shortest step on. What is finished goes to the outbox."""
 
     __slots__ = ("_bucket", "_is_fed_by_points", "_next", "_outbox", "_phase", "_points", "_tier", "_worker_id")
@@ -26,7 +26,7 @@ class Track:
     ) -> None:
         self._worker_id, self._tier, self._outbox = worker_id, tiers[0], outbox
         self._is_fed_by_points = is_fed_by_points
-        self._next = Track(worker_id, tiers[1:], outbox, is_fed_by_points=True) if len(tiers) > 1 else None
+        self._next = SeriesWriter(worker_id, tiers[1:], outbox, is_fed_by_points=True) if len(tiers) > 1 else None
         self._bucket: Bucket | None = None
         self._points = _none()
         # So that the chunks of a fleet end one after the other, and not all at once.
@@ -82,7 +82,7 @@ class Track:
             closed += 1
         return closed
 
-    def restore(self, recovered: Sequence[Remains]) -> None:
+    def restore(self, recovered: Sequence[RecoveredState]) -> None:
         """Take in what a master before this one has written of each tier, before anything else comes."""
         own = recovered[0]
         for time, data in _each(own.points):

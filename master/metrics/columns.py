@@ -48,13 +48,13 @@ class Columns:
         return place
 
 
-class SteadyColumns(Columns):
+class StaticColumns(Columns):
     """Columns that seldom change: the text of each is kept until one of its lines does."""
 
     def __init__(self, count: int) -> None:
         super().__init__(0)
         self._nothing = [b""] * count
-        self._steady = [_SteadyColumn() for _ in range(count)]
+        self._steady = [_StaticColumn() for _ in range(count)]
 
     def put(self, worker_id: str, row: Sequence[bytes]) -> None:
         place = self._place(worker_id)
@@ -65,7 +65,7 @@ class SteadyColumns(Columns):
         return self._steady[number].join()
 
 
-class _SteadyColumn:
+class _StaticColumn:
     """The lines are kept joined, and once only: the text, and where each of them starts in it."""
 
     __slots__ = ("_changed", "_starts", "_text")

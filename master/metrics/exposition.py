@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import gevent
 import orjson
 
-from fleetpulse.master.metrics.columns import Columns, SteadyColumns
+from fleetpulse.master.metrics.columns import Columns, StaticColumns
 from fleetpulse.master.metrics.custom import CustomFamilies
 from fleetpulse.master.metrics.families import FAMILIES, Family, Number
 from fleetpulse.master.metrics.sections import all_sections
@@ -48,7 +48,7 @@ class FleetExposition(LazyView):
         self._lively = [family for section in self._sections for family in section.lively]
         self._steady = [family for section in self._sections for family in section.steady]
         self._lively_columns = Columns(len(self._lively))
-        self._steady_columns = SteadyColumns(len(self._steady))
+        self._steady_columns = StaticColumns(len(self._steady))
         self._layouts: dict[str, _Layout] = {}
         self._headers = [_headers(family) for family in FAMILIES]
         self.custom = CustomFamilies()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.mailbox import HubQueue
 
 GATHER_SECONDS = 0.01
 """How long a call that can wait does wait for others."""
@@ -22,7 +22,7 @@ class HubBridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._wakes_soon = False
-        self._mailbox = Mailbox("rpc")
+        self._mailbox = HubQueue("rpc")
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Have ``function(*args)`` called on the hub, after everything that was asked for before."""

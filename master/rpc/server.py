@@ -30,9 +30,9 @@ from fleetpulse.master.rpc.bridge import HubBridge
 from fleetpulse.master.rpc.core_log import CoreLog
 from fleetpulse.master.rpc.handshakes import FailedHandshake
 from fleetpulse.master.rpc.listening import listen
-from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, Session, SessionTable, TaskDesk
+from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, AttemptReports, SessionTable, StreamSession
 from fleetpulse.master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
-from fleetpulse.master.rpc.stream import Call, Ending, Stream
+from fleetpulse.master.rpc.stream import Call, RpcStatus, Stream
 from fleetpulse.master.rpc.unary import answer_heartbeat, anybody
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -103,7 +103,7 @@ class RpcServer:
         self,
         address: Address,
         manager: TelemetryManager,
-        desk: TaskDesk,
+        desk: AttemptReports,
         instruments: Instruments,
         max_streams: int,
         tls: "TlsPorts | None" = None,
@@ -139,7 +139,7 @@ class RpcServer:
             self._core_log.tell(partial(self._bridge.call, self._count_failed_handshakes))
         self._on_loop(self._serve()).result(_START_SECONDS)
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why the server takes no calls, or ``None``."""
         return None if self._server is not None and self._thread.is_alive() else "the gRPC server takes no calls"
 
@@ -164,13 +164,13 @@ class RpcServer:
 
     def _answer(
         self,
-        answer: "asyncio.Future[bytes | Ending]",
+        answer: "asyncio.Future[bytes | RpcStatus]",
         data: bytes,
         received_at: float,
         peer: str,
         certificate: WorkerCertificate | None,
     ) -> None:
-        result: bytes | Ending
+        result: bytes | RpcStatus
         admit = anybody if self._admission is None else partial(self._admission.check, certificate)
         holder = "" if certificate is None else certificate.worker_id
         try:
@@ -179,7 +179,7 @@ class RpcServer:
             )
         except Exception:
             _LOGGER.exception("a single heartbeat could not be answered")
-            result = Ending(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
+            result = RpcStatus(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
         self._loop.call_soon_threadsafe(_resolve, answer, result)
 
     def _record_full(self, peer: str, why: str) -> None:
@@ -261,7 +261,7 @@ class RpcServer:
 
     async def _converse(self, call: Call) -> None:
         stream = Stream(self._loop, call.peer())
-        session = Session(self._sessions, stream, self._certificate_of(call))
+        session = StreamSession(self._sessions, stream, self._certificate_of(call))
         reading = asyncio.ensure_future(self._read(call, session, stream))
         waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration)
         try:
@@ -274,7 +274,7 @@ class RpcServer:
     def _certificate_of(self, call: Call) -> WorkerCertificate | None:
         return None if self._tls is None else self._tls.certificate_of(call)
 
-    async def _read(self, call: Call, session: Session, stream: Stream) -> None:
+    async def _read(self, call: Call, session: StreamSession, stream: Stream) -> None:
         handed_over = 0
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
@@ -298,16 +298,16 @@ class RpcServer:
             self._open_heartbeats -= 1
 
     async def _answered_heartbeat(self, data: bytes, call: Call) -> bytes:
-        answer: asyncio.Future[bytes | Ending] = self._loop.create_future()
+        answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
         self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
         result = await answer
-        if isinstance(result, Ending):
+        if isinstance(result, RpcStatus):
             self._count_soon("SendHeartbeat", result.code)
             await call.abort(result.code, result.details)
         self._count_soon("SendHeartbeat", grpc.StatusCode.OK)
         return result
 
 
-def _resolve(answer: "asyncio.Future[bytes | Ending]", result: bytes | Ending) -> None:
+def _resolve(answer: "asyncio.Future[bytes | RpcStatus]", result: bytes | RpcStatus) -> None:
     if not answer.done():
         answer.set_result(result)

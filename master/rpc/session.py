@@ -8,7 +8,7 @@ from typing import Protocol
 import grpc
 
 from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import (
     FleetPulseError,
     InvalidMessage,
@@ -23,9 +23,9 @@ from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.audit import entry_of, told
 from fleetpulse.master.rpc.codec import Unreadable, worker_message_from
 from fleetpulse.master.rpc.status import status_of
-from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.rpc.stream import RpcStatus
 from fleetpulse.master.tasks.ports import WorkerLink
-from fleetpulse.master.telemetry.intake import registration_from
+from fleetpulse.master.telemetry.decoding import registration_from
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -46,11 +46,11 @@ class Outgoing(Protocol):
 
     def send(self, message: bytes) -> None: ...
 
-    def end(self, ending: Ending) -> None: ...
+    def end(self, ending: RpcStatus) -> None: ...
 
 
-class TaskDesk(Protocol):
-    """What the streams need of the task service; ``tasks.workers.WorkerDesk`` is one."""
+class AttemptReports(Protocol):
+    """What the streams need of the task service; ``tasks.workers.AttemptReportHandler`` is one."""
 
     def register(self, register: pb.Register, link: WorkerLink) -> Sequence[pb.KeptAttempt]: ...
 
@@ -69,7 +69,7 @@ class SessionTable:
     def __init__(
         self,
         manager: TelemetryManager,
-        desk: TaskDesk,
+        desk: AttemptReports,
         instruments: Instruments,
         admission: Admission | None = None,
         record: Record = unrecorded,
@@ -80,11 +80,11 @@ class SessionTable:
         self.desk = desk
         self.admission = admission
         self.instruments = instruments
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, StreamSession] = {}
         self._stopping = False
         instruments.rpc.sessions.set_function(lambda: len(self._sessions))
 
-    def enter(self, session: "Session") -> bool:
+    def enter(self, session: "StreamSession") -> bool:
         """The session speaks for its worker from now on; whether an older one of the same worker was ended for it."""
         if self._stopping:
             raise MasterStopping("the master is stopping")
@@ -94,7 +94,7 @@ class SessionTable:
             older.end(StreamSuperseded(f"worker {session.worker_id} opened a newer stream"))
         return older is not None
 
-    def leave(self, session: "Session") -> bool:
+    def leave(self, session: "StreamSession") -> bool:
         """Whether the session was the one that spoke for its worker; it is not any more."""
         if self._sessions.get(session.worker_id) is not session:
             return False
@@ -123,7 +123,7 @@ class SessionTable:
             session.end(MasterStopping("the master is stopping"))
 
 
-class Session:
+class StreamSession:
     """What one stream says, in order; and the ``WorkerLink`` of its worker. Belongs to the hub."""
 
     __slots__ = (
@@ -185,7 +185,7 @@ class Session:
         self._table.instruments.rpc.sessions_refused.labels(error.reason).inc()
         if not isinstance(error, _NO_REFUSALS):
             self._tell("report" if self.worker_id else "register", AuditOutcome.REFUSED, status, told(error))
-        self._outgoing.end(Ending(status, str(error)))
+        self._outgoing.end(RpcStatus(status, str(error)))
 
     def end_if_refused(self) -> None:
         """End the stream if its certificate is good for nothing any more."""
@@ -270,7 +270,7 @@ class Session:
         self._table.record(entry)
 
 
-def _registered(terms: Terms, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
+def _registered(terms: LeaseConfig, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
     return pb.Registered(
         heartbeat_interval_seconds=terms.heartbeat_interval_seconds,
         inactivity_timeout_seconds=terms.inactivity_timeout_seconds,

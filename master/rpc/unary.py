@@ -8,7 +8,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.rpc.audit import entry_of, told
 from fleetpulse.master.rpc.codec import Unreadable, heartbeat_from
 from fleetpulse.master.rpc.status import status_of
-from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.rpc.stream import RpcStatus
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
@@ -26,7 +26,7 @@ def answer_heartbeat(
     peer: str = "",
     holder: str = "",
     record: Record = unrecorded,
-) -> bytes | Ending:
+) -> bytes | RpcStatus:
     """The ``HeartbeatAck``, serialized, or how the call ends. A refusal is recorded, and a worker that is new.
 
     ``admit`` raises for who may not speak as this worker; ``holder`` is the worker whose certificate was shown.
@@ -47,7 +47,7 @@ def answer_heartbeat(
     except FleetPulseError as error:
         status = status_of(error)
         record(entry_of("send_heartbeat", holder, worker_id, peer, AuditOutcome.REFUSED, status, told(error)))
-        return Ending(status, str(error))
+        return RpcStatus(status, str(error))
     if is_new:
         record(entry_of("register", worker_id, worker_id, peer, detail="by a single heartbeat"))
     return pb.HeartbeatAck(

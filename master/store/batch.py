@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from fleetpulse.master.errors import IdempotencyConflict
 from fleetpulse.master.store import rows
 from fleetpulse.master.store.logs import LogWriter
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks, workers
 from fleetpulse.master.store.upsert import insert_or_change, insert_or_keep
 from fleetpulse.master.store.writes import AppendLog, EraseTask, NoteWorker, Save, SaveDrain, SetDrain, Submit, Write
@@ -23,7 +23,7 @@ _WORKER_DEFAULTS = {"hostname": "", "labels": {}}
 class Batch:
     """Made for one transaction: ``add`` in order, then ``flush``."""
 
-    def __init__(self, connection: Connection, logs: LogWriter, seal: Seal) -> None:
+    def __init__(self, connection: Connection, logs: LogWriter, seal: Encryptor) -> None:
         self._connection = connection
         self._logs = logs
         self._seal = seal

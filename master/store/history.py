@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, delete, func, insert, literal, select, tuple_
 
 from fleetpulse.master.history.points import Points, decode_chunk, decode_journal, encode_journal
-from fleetpulse.master.history.ports import HistoryBatch, Remains, Written
+from fleetpulse.master.history.ports import HistoryBatch, RecoveredState, Written
 from fleetpulse.master.store.tables import history_chunks, history_journal
 from fleetpulse.master.store.upsert import insert_or_keep
 
@@ -68,7 +68,7 @@ def _prune(connection: Connection, batch: HistoryBatch) -> None:
         connection.execute(delete(history_chunks).where(tuple_(*key).in_(chosen)))
 
 
-def recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int, Remains]]:
+def recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int, RecoveredState]]:
     """All that the journal has, by worker and step."""
     journalled: dict[str, dict[int, Points]] = {}
     oldest = sys.maxsize
@@ -81,7 +81,7 @@ def recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int,
             of_worker[step].append(begins, point)
     saved = _saved(connection, steps, oldest - 2 * max(steps))
     return {
-        worker_id: {step: Remains(points, saved.get((worker_id, step))) for step, points in by_step.items()}
+        worker_id: {step: RecoveredState(points, saved.get((worker_id, step))) for step, points in by_step.items()}
         for worker_id, by_step in journalled.items()
     }
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.history.fields import INDEX_BY_NAME
 from fleetpulse.master.history.points import Points
-from fleetpulse.master.history.ports import HistoryBatch, Remains, Written
+from fleetpulse.master.history.ports import HistoryBatch, RecoveredState, Written
 from fleetpulse.master.history.window import Series, Window, laid_out
 from fleetpulse.master.store import history
 from fleetpulse.master.store.history import HistoryJob
@@ -31,7 +31,7 @@ class SqlHistoryStore:
         """See ``HistoryStore``."""
         self._writer.put_history(HistoryJob(batch, on_done, time.monotonic()))
 
-    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, Remains]]:
+    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, RecoveredState]]:
         """See ``HistoryStore``."""
         return self._readers.ask(lambda connection: history.recover(connection, steps), _RECOVER_SECONDS)
 

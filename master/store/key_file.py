@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from fleetpulse.master.errors import ConfigError
-from fleetpulse.master.store.sealing import Seal, new_key
+from fleetpulse.master.store.sealing import Encryptor, new_key
 
 KEY_NAME = "secret.key"
 
@@ -13,7 +13,7 @@ _MAX_BYTES = 64 * 1024
 _HOW_TO_MAKE = "openssl rand -base64 32 | tr '+/' '-_' makes a key"  # as URL-safe base64, which Fernet wants
 
 
-def read_key_file(path: Path) -> Seal:
+def read_key_file(path: Path) -> Encryptor:
     """Raises ``ConfigError``, which names the file and never says what is in it."""
     try:
         with path.open("rb") as file:
@@ -26,14 +26,14 @@ def read_key_file(path: Path) -> Seal:
     if mode & 0o077:
         raise ConfigError(f"the secret key file {path}: others may read it (mode {mode:04o}); run: chmod 600 {path}")
     try:
-        return Seal(_keys(content))
+        return Encryptor(_keys(content))
     except ValueError:
         raise ConfigError(
             f"the secret key file {path}: expected one key a line, each of 32 bytes in URL-safe base64; {_HOW_TO_MAKE}"
         ) from None
 
 
-def own_key_file(data_dir: Path) -> Seal:
+def own_key_file(data_dir: Path) -> Encryptor:
     """That of a master which was told of no other: made at the first start. Raises ``ConfigError``."""
     path = data_dir / KEY_NAME
     if not path.exists():

@@ -15,7 +15,7 @@ from fleetpulse.master.store.mastership import Mastership
 from fleetpulse.master.store.reading import last_event_id
 from fleetpulse.master.store.resealing import seal_all
 from fleetpulse.master.store.schema import bring_up_to_date, is_current
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.url import DatabaseUrl
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Opening:
         self,
         database: DatabaseUrl,
         engines: Engines,
-        seal: Seal,
+        seal: Encryptor,
         patience_seconds: float,
         on_taken_over: Callable[[str], None],
     ) -> None:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from fleetpulse.master.store.writes import Patience, SaveDrain, Submit, WaitedWrite, Write
+from fleetpulse.master.store.writes import SaveDrain, Submit, WaitedWrite, WaitLimit, Write
 
 BATCH_LENGTH = 500
 BATCH_BYTES = 4 * 1024 * 1024
@@ -78,7 +78,7 @@ class WriteQueue:
         """What was taken is durable: those writes whose callers are to be told so."""
         with self._changed:
             done, self._taken = self._taken, ()
-            kept = [write for write in done if _patience(write) is not Patience.GONE]
+            kept = [write for write in done if _patience(write) is not WaitLimit.GONE]
             if len(kept) < len(done):
                 self._waiting.extendleft(reversed(_undo_gone(done)))
             return kept
@@ -88,12 +88,12 @@ class WriteQueue:
         longer are taken out; those of them whose callers still listen are returned."""
         with self._changed:
             taken, self._taken = self._taken, ()
-            given_up = [w for w in taken if isinstance(w, WaitedWrite) and w.patience is not Patience.FULL]
-            kept = [write for write in taken if _patience(write) is Patience.FULL]
+            given_up = [w for w in taken if isinstance(w, WaitedWrite) and w.patience is not WaitLimit.FULL]
+            kept = [write for write in taken if _patience(write) is WaitLimit.FULL]
             undone = [undo for write in reversed(given_up) for undo in _undone(write)]
             self._waiting.extendleft(reversed([*undone, *kept]))
             self._not_before = time.monotonic() + delay_seconds
-            return [write for write in given_up if write.patience is Patience.LAST_TRY]
+            return [write for write in given_up if write.patience is WaitLimit.LAST_TRY]
 
     def write_singly(self) -> None:
         """What was taken holds something that cannot be written: take it again, one by one."""
@@ -112,7 +112,7 @@ class WriteQueue:
         which will answer; only ``abandon`` ends the wait before that."""
         with self._changed:
             if write in self._taken:
-                write.patience = Patience.LAST_TRY
+                write.patience = WaitLimit.LAST_TRY
                 return False
             return self._withdraw(write)
 
@@ -120,7 +120,7 @@ class WriteQueue:
         """The caller goes. ``True``: it will not be written, or be taken back. ``False``: the answer is on its way."""
         with self._changed:
             if write in self._taken:
-                write.patience = Patience.GONE
+                write.patience = WaitLimit.GONE
                 return True
             return self._withdraw(write)
 
@@ -161,8 +161,8 @@ class WriteQueue:
         return True
 
 
-def _patience(write: Write) -> Patience:
-    return write.patience if isinstance(write, WaitedWrite) else Patience.FULL
+def _patience(write: Write) -> WaitLimit:
+    return write.patience if isinstance(write, WaitedWrite) else WaitLimit.FULL
 
 
 def _undone(write: WaitedWrite) -> Sequence[Write]:
@@ -174,13 +174,13 @@ def _undo_gone(done: Sequence[Write]) -> Sequence[Write]:
     """What takes back those that are durable though their callers were told otherwise, the last one first."""
     undone: list[Write] = []
     # Others may have been told of what is there: of the task, for the same idempotency key, or of a later drain.
-    promised = {w.outcome for w in done if isinstance(w, Submit) and w.patience is not Patience.GONE}
+    promised = {w.outcome for w in done if isinstance(w, Submit) and w.patience is not WaitLimit.GONE}
     drained_later: set[str] = set()
     for write in reversed(done):
         match write:
-            case Submit(patience=Patience.GONE) if write.outcome not in promised:
+            case Submit(patience=WaitLimit.GONE) if write.outcome not in promised:
                 undone.extend(_undone(write))
-            case SaveDrain(patience=Patience.GONE) if write.worker_id not in drained_later:
+            case SaveDrain(patience=WaitLimit.GONE) if write.worker_id not in drained_later:
                 undone.extend(_undone(write))
             case SaveDrain():
                 drained_later.add(write.worker_id)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleetpulse.master.errors import StoreUnavailable
-from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.mailbox import HubQueue
 from fleetpulse.master.store.answer import Answer, Call
 from fleetpulse.master.store.failures import in_words
 
@@ -27,7 +27,7 @@ class _Job:
 class Readers:
     """Made, asked and stopped on the hub."""
 
-    def __init__(self, engine: Engine, mailbox: Mailbox, threads: int) -> None:
+    def __init__(self, engine: Engine, mailbox: HubQueue, threads: int) -> None:
         self._engine, self._mailbox = engine, mailbox
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [

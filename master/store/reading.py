@@ -8,7 +8,7 @@ from fleetpulse.master.errors import UnknownTask
 from fleetpulse.master.store import rows
 from fleetpulse.master.store.logs import log_size, read_slice
 from fleetpulse.master.store.paging import find_page
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks, workers
 from fleetpulse.master.tasks.ports import LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery
 from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskEvent, TaskStatus
@@ -18,7 +18,7 @@ _NEWEST = and_(attempts.c.task_id == tasks.c.task_id, attempts.c.attempt == task
 _LIVE = [str(status) for status in TaskStatus if not status.is_terminal]
 
 
-def load_live(connection: Connection, seal: Seal) -> Sequence[LiveTask]:
+def load_live(connection: Connection, seal: Encryptor) -> Sequence[LiveTask]:
     """With environments as they will be run. An attempt that has ended is not in it: a task that waits to be tried
     again has none."""
     live = (

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.tables import tasks
 
 _LOGGER = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 _AT_ONCE = 1_000
 
 
-def seal_all(engine: Engine, seal: Seal) -> int:
+def seal_all(engine: Engine, seal: Encryptor) -> int:
     """How many tasks were changed; each thousand in a transaction of its own, so that being killed harms nothing."""
     count = 0
     while found := _seal_in_one(engine, seal):
@@ -30,12 +30,12 @@ def seal_all(engine: Engine, seal: Seal) -> int:
     return count
 
 
-def _seal_in_one(engine: Engine, seal: Seal) -> int:
+def _seal_in_one(engine: Engine, seal: Encryptor) -> int:
     with engine.begin() as connection:
         return _seal_some(connection, seal)
 
 
-def _seal_some(connection: Connection, seal: Seal) -> int:
+def _seal_some(connection: Connection, seal: Encryptor) -> int:
     columns = (tasks.c.sequence, tasks.c.env, tasks.c.idempotency_digest)
     chosen = select(*columns).where(tasks.c.env_names.is_(None)).order_by(tasks.c.sequence).limit(_AT_ONCE)
     changes = []

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from fleetpulse.master.store.sealing import Seal, SealBroken
+from fleetpulse.master.store.sealing import DecryptionFailed, Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks
 from fleetpulse.master.tasks.ports import Idempotency
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
@@ -45,7 +45,7 @@ _STATE_BEGINS = 1 + len(_SPEC)
 _OUTCOME_BEGINS = _STATE_BEGINS + len(_TASK_STATE)
 
 
-def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, seal: Seal) -> Row:
+def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, seal: Encryptor) -> Row:
     """``worker_id`` is of the newest attempt; ``None`` keeps the one that is there."""
     spec = task.spec
     row = {name: getattr(spec, name) for name in _SPEC}
@@ -87,11 +87,11 @@ def task_from(row: Sequence[Any]) -> Task:
     return Task(row[0], spec, TaskStatus(status), *state)._replace(outcome=Outcome(*row[_OUTCOME_BEGINS:]))
 
 
-def with_env(task: Task, sealed: str, seal: Seal) -> Task:
+def with_env(task: Task, sealed: str, seal: Encryptor) -> Task:
     """The task with the environment that is to be run, or marked as one whose environment is lost."""
     try:
         return task._replace(spec=task.spec._replace(env=seal.open(sealed)))
-    except SealBroken:
+    except DecryptionFailed:
         return task._replace(spec=task.spec._replace(env_is_lost=True))
 
 

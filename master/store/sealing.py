@@ -23,11 +23,11 @@ _PURPOSE = b"fleetpulse: digests of requests"
 _KEY_BYTES = 32
 
 
-class SealBroken(Exception):
+class DecryptionFailed(Exception):
     """It was sealed with another key, or changed."""
 
 
-class Seal:
+class Encryptor:
     """From any thread. The first key seals; all of them open, so that a key can be replaced."""
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -39,14 +39,14 @@ class Seal:
         self._digest_keys = [hmac.digest(key, _PURPOSE, "sha256") for key in decoded]
 
     def __repr__(self) -> str:
-        return "Seal(***)"
+        return "Encryptor(***)"
 
     def seal(self, env: Mapping[str, str]) -> str:
         """Empty for nothing."""
         return self._fernet.encrypt(json.dumps(dict(env)).encode()).decode() if env else ""
 
     def open(self, sealed: str) -> dict[str, str]:
-        """Raises ``SealBroken``."""
+        """Raises ``DecryptionFailed``."""
         if not sealed:
             return {}
         from cryptography.fernet import InvalidToken  # noqa: PLC0415 - heavy, and not needed where no task has secrets
@@ -54,7 +54,7 @@ class Seal:
         try:
             env: dict[str, str] = json.loads(self._fernet.decrypt(sealed))
         except InvalidToken as error:
-            raise SealBroken("the values were sealed with a key that is not there") from error
+            raise DecryptionFailed("the values were sealed with a key that is not there") from error
         return env
 
     def digest(self, digest: str) -> str:
@@ -77,5 +77,5 @@ class Seal:
 
 
 def new_key() -> str:
-    """For ``Seal``."""
+    """For ``Encryptor``."""
     return base64.urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)).decode()

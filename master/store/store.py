@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from fleetpulse.master.errors import StoreUnavailable
-from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.mailbox import HubQueue
 from fleetpulse.master.store import reading
 from fleetpulse.master.store.answer import Answer
 from fleetpulse.master.store.engines import open_engines
@@ -16,7 +16,7 @@ from fleetpulse.master.store.observer import StoreObserver
 from fleetpulse.master.store.opening import Opening
 from fleetpulse.master.store.pruning import Retention
 from fleetpulse.master.store.readers import Readers
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.store.writer import Writer
 from fleetpulse.master.store.writes import AppendLog, NoteWorker, Save, SaveDrain, Submit, WaitedWrite
@@ -50,7 +50,7 @@ class SqlTaskStore:
     def __init__(
         self,
         database_url: str,
-        seal: Seal,
+        seal: Encryptor,
         *,
         retention: Retention = Retention(),  # noqa: B008 - immutable
         observer: StoreObserver = StoreObserver(),  # noqa: B008 - immutable
@@ -69,7 +69,7 @@ class SqlTaskStore:
         self._seal = seal
         self._write_seconds = write_seconds
         self._next_event_id = 0
-        self._mailbox = Mailbox("store")
+        self._mailbox = HubQueue("store")
         self._readers = Readers(engines.reader, self._mailbox, _READERS)
         self._writer = Writer(
             engines.writer, self._mailbox, opening.open, opening.close, retention, observer, clock, seal
@@ -167,9 +167,9 @@ class SqlTaskStore:
         """Wait for whether a worker was ever noted or drained."""
         return self._ask(reading.knows_worker, worker_id)
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """See ``TaskStore``. Does not wait."""
-        return self._writer.what_is_wrong()
+        return self._writer.health_error()
 
     def _on_taken_over(self, why: str) -> None:
         """Called by the writer's thread."""
@@ -190,14 +190,14 @@ class SqlTaskStore:
     def _written(self, write: WaitedWrite) -> Any:
         """Wait until it is durable. However else this ends, it is not written, or taken back."""
         if not self._writer.queue.put(write):
-            raise StoreUnavailable(self.what_is_wrong() or "the store is closed")
+            raise StoreUnavailable(self.health_error() or "the store is closed")
         try:
             is_decided = self._wait(write)
         except BaseException:  # the greenlet was killed as it waited
             self._writer.queue.abandon(write)
             raise
         if not is_decided:
-            why = self.what_is_wrong() or f"nothing was written within {self._write_seconds:g} s"
+            why = self.health_error() or f"nothing was written within {self._write_seconds:g} s"
             raise StoreUnavailable(why)
         return write.answer.result()
 

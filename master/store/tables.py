@@ -82,7 +82,7 @@ tasks = Table(
     Column("docker_image", Words, nullable=False),
     Column("name", Words, nullable=False),
     Column("command", Json, nullable=False),
-    # As ``Seal`` has it; in the clear, as JSON, in a row of an older version, which has no ``env_names`` yet.
+    # As ``Encryptor`` has it; in the clear, as JSON, in a row of an older version, which has no ``env_names`` yet.
     Column("env", Text, nullable=False),
     Column("env_names", Json, nullable=True),
     Column("cpu_required", Double, nullable=False),

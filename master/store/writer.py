@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from fleetpulse.master.errors import FleetPulseError, StoreUnavailable
 from fleetpulse.master.history.ports import Written
-from fleetpulse.master.mailbox import Mailbox
+from fleetpulse.master.mailbox import HubQueue
 from fleetpulse.master.store.answer import Answer, Call
 from fleetpulse.master.store.batch import Batch
 from fleetpulse.master.store.failures import blames_row, in_words, kind_of
@@ -22,7 +22,7 @@ from fleetpulse.master.store.logs import LogWriter
 from fleetpulse.master.store.observer import StoreObserver
 from fleetpulse.master.store.pruning import Retention, prune_step
 from fleetpulse.master.store.queue import WriteQueue
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.writes import AppendLog, Save, WaitedWrite, Write
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
-        mailbox: Mailbox,
+        mailbox: HubQueue,
         prepare: Callable[[], int],
         release: Callable[[], None],
         retention: Retention,
         observer: StoreObserver,
         clock: Callable[[], float],
-        seal: Seal,
+        seal: Encryptor,
     ) -> None:
         self.queue = WriteQueue()
         self.opened, self.ended = Answer(), Answer()
@@ -77,7 +77,7 @@ class Writer:
         self._history = job
         self.queue.wake()
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """For any thread."""
         now = time.monotonic()
         if self._state:
@@ -156,7 +156,7 @@ class Writer:
             self._mailbox.post([w.answer.error(refused) for w in writes if isinstance(w, WaitedWrite)])
 
     def _unavailable(self) -> StoreUnavailable:
-        return StoreUnavailable(self.what_is_wrong() or "the store did not answer in time")
+        return StoreUnavailable(self.health_error() or "the store did not answer in time")
 
     def _begin_outage(self, why: str) -> None:
         self._pause = min(self._pause * 2 or _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)

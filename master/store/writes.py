@@ -10,7 +10,7 @@ from fleetpulse.master.tasks.ports import Changes, Idempotency, OnSaved
 from fleetpulse.master.tasks.records import Drain, LogChunk
 
 
-class Patience(IntEnum):
+class WaitLimit(IntEnum):
     """Of the one who waits for a write."""
 
     FULL = 0
@@ -80,7 +80,7 @@ class WaitedWrite(Write):
     """One that a greenlet waits for."""
 
     answer: Answer
-    patience: Patience = field(default=Patience.FULL, init=False)
+    patience: WaitLimit = field(default=WaitLimit.FULL, init=False)
     outcome: Any = field(default=None, init=False)
     """Set by the batch that wrote it: the value of the answer, or an error."""
 

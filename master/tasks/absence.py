@@ -5,15 +5,15 @@ attempts are lost. While more than half of the fleet is gone at once nothing is 
 own network (``mass_loss``).
 """
 
-from fleetpulse.master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.mass_loss import EvictionLimiter
 
 STALL_SECONDS = 1.0
 
 
-class Absences:
+class LostWorkerTracker:
     """Times are of the master's monotonic clock. ``expired`` must be called regularly."""
 
-    def __init__(self, guard: MassLossGuard) -> None:
+    def __init__(self, guard: EvictionLimiter) -> None:
         self.guard = guard
         self._deadlines: dict[str, float] = {}
         self._used_at: float | None = None

@@ -2,12 +2,12 @@
 
 from fleetpulse.master.errors import TaskRefused
 from fleetpulse.master.tasks.records import TaskSpec
-from fleetpulse.proto.policy import TaskPolicy, Wish, judge, settle
+from fleetpulse.proto.policy import TaskPolicy, TaskRequest, judge, settle
 
 
 def allowed(spec: TaskSpec, policy: TaskPolicy) -> TaskSpec:
     """The task as it will be run: with what the policy decides where nothing was said. Raises ``TaskRefused``."""
-    wish = Wish(
+    wish = TaskRequest(
         image=spec.docker_image,
         command=spec.command,
         env=spec.env,

@@ -20,7 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 MOST_WAITING = 10_000
 
 
-class Claim(NamedTuple):
+class ForeignReport(NamedTuple):
     """A worker spoke of this attempt and was refused; ``action`` says what it did."""
 
     worker_id: str
@@ -29,12 +29,12 @@ class Claim(NamedTuple):
     link: WorkerLink
 
 
-class Claims:
+class ForeignReports:
     """Takes refused claims on the hub, and has one greenlet look them up, one after the other."""
 
     def __init__(self, store: TaskStore, instruments: TaskInstruments, most_waiting: int = MOST_WAITING) -> None:
         self._store, self._instruments = store, instruments
-        self._waiting: Queue[Claim] = Queue(most_waiting)
+        self._waiting: Queue[ForeignReport] = Queue(most_waiting)
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
@@ -47,11 +47,11 @@ class Claims:
         if self._greenlet is not None:
             self._greenlet.kill()
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why nothing is looked up, or ``None``."""
         return "nobody looks up claims" if self._greenlet is None or self._greenlet.dead else None
 
-    def judge(self, claim: Claim) -> None:
+    def judge(self, claim: ForeignReport) -> None:
         """Have it looked up. Does not wait; what cannot be looked up is told as such."""
         try:
             self._waiting.put_nowait(claim)
@@ -69,7 +69,7 @@ class Claims:
             if why is not None:
                 self._tell(claim, why)
 
-    def _objection(self, claim: Claim) -> str | None:
+    def _objection(self, claim: ForeignReport) -> str | None:
         """Why the attempt was never the worker's; ``None`` when it was."""
         task_id, number = claim.key
         try:
@@ -80,7 +80,7 @@ class Claims:
             return "there is no such attempt"
         return None if owner == claim.worker_id else f"it is of worker {owner}"
 
-    def _tell(self, claim: Claim, why: str) -> None:
+    def _tell(self, claim: ForeignReport, why: str) -> None:
         self._instruments.reports_foreign.inc()
         task_id, number = claim.key
         claim.link.accuse(claim.action, f"{task_id}/{number}", why)

@@ -20,7 +20,7 @@ class MassLoss(NamedTuple):
     """The workers that there were before the loss."""
 
 
-class MassLossGuard:
+class EvictionLimiter:
     """Holds when more than ``lost_ratio`` of the workers were lost within ``window_seconds``, and lets go when
     ``back_ratio`` of those are back, or ``hold_seconds`` after the beginning.
 

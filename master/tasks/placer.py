@@ -12,10 +12,10 @@ import gevent
 from gevent.event import Event
 
 from fleetpulse.master.tasks.fleet import FleetCapacity
-from fleetpulse.master.tasks.ledger import TaskLedger
 from fleetpulse.master.tasks.live import demand_of
 from fleetpulse.master.tasks.placement.records import Placement, Policy, satisfies
 from fleetpulse.master.tasks.records import Task, TaskStatus
+from fleetpulse.master.tasks.registry import TaskRegistry
 from fleetpulse.master.tasks.scheduler import plan
 from fleetpulse.master.tasks.transitions import placed
 from fleetpulse.master.telemetry.ports import Clock
@@ -43,7 +43,7 @@ _PLACED_IN_A_ROW = 8
 class Placer:
     """Owns the greenlet ``task-placer`` from ``start`` to ``stop``."""
 
-    def __init__(self, ledger: TaskLedger, clock: Clock, policy: Policy = plan) -> None:
+    def __init__(self, ledger: TaskRegistry, clock: Clock, policy: Policy = plan) -> None:
         self._ledger = ledger
         self._clock = clock
         self._policy = policy
@@ -66,7 +66,7 @@ class Placer:
         if self._greenlet is not None:
             self._greenlet.kill()
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why no task finds a place, or ``None``."""
         if self._greenlet is None or self._greenlet.dead:
             return "nobody places tasks"

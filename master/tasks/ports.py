@@ -132,7 +132,7 @@ class TaskStore(Protocol):
         """Note who a worker is; does not wait."""
         ...
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why nothing can be written now, or ``None``."""
         ...
 

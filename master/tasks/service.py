@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import LogExpired, MasterStopping, UnknownWorker
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.tasks.absence import Absences
+from fleetpulse.master.tasks.absence import LostWorkerTracker
 from fleetpulse.master.tasks.admission import allowed
-from fleetpulse.master.tasks.claims import Claims
-from fleetpulse.master.tasks.ledger import TaskLedger
-from fleetpulse.master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.claims import ForeignReports
+from fleetpulse.master.tasks.mass_loss import EvictionLimiter
 from fleetpulse.master.tasks.placement.records import Policy
 from fleetpulse.master.tasks.placer import Placer
 from fleetpulse.master.tasks.ports import (
@@ -32,10 +31,11 @@ from fleetpulse.master.tasks.ports import (
 )
 from fleetpulse.master.tasks.reasons import QueueReasons
 from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.registry import TaskRegistry
 from fleetpulse.master.tasks.scheduler import plan
 from fleetpulse.master.tasks.transitions import cancelled, secrets_lost, submitted
 from fleetpulse.master.tasks.watch import TaskWatch
-from fleetpulse.master.tasks.workers import WorkerDesk
+from fleetpulse.master.tasks.workers import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.ports import Clock
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -68,16 +68,18 @@ class TaskService:
         policy: Policy = plan,
         task_policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
     ) -> None:
-        terms: Terms = telemetry.terms
+        terms: LeaseConfig = telemetry.terms
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
         self._new_id = new_id
         self._task_policy = task_policy
-        self._ledger = TaskLedger(store, telemetry, instruments)
-        self._guard = MassLossGuard()
-        self._claims = Claims(store, instruments.tasks)
-        self.workers = WorkerDesk(self._ledger, store, Absences(self._guard), self._claims.judge, terms, clock)
+        self._ledger = TaskRegistry(store, telemetry, instruments)
+        self._guard = EvictionLimiter()
+        self._claims = ForeignReports(store, instruments.tasks)
+        self.workers = AttemptReportHandler(
+            self._ledger, store, LostWorkerTracker(self._guard), self._claims.judge, terms, clock
+        )
         self._placer = Placer(self._ledger, clock, policy)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
@@ -115,11 +117,11 @@ class TaskService:
         if self._checker is not None:
             self._checker.kill()
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why tasks are not taken care of, or ``None``."""
         if self._checker is None or self._checker.dead:
             return "nobody watches for lost workers"
-        return self._claims.what_is_wrong() or self._placer.what_is_wrong()
+        return self._claims.health_error() or self._placer.health_error()
 
     # Tasks
 

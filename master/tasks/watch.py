@@ -10,7 +10,7 @@ from gevent.event import Event
 class TaskWatch:
     """One reader's wait, from ``with`` until its end."""
 
-    def __init__(self, watches: "Watches", task_id: str) -> None:
+    def __init__(self, watches: "TaskWatchers", task_id: str) -> None:
         self._watches = watches
         self._task_id = task_id
         self._news = Event()
@@ -35,7 +35,7 @@ class TaskWatch:
         self._watches.remove(self._task_id, self)
 
 
-class Watches:
+class TaskWatchers:
     """The open watches by task id."""
 
     def __init__(self) -> None:

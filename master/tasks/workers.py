@@ -7,14 +7,14 @@ stale, and the worker ends that attempt.
 import logging
 from collections.abc import Callable, Sequence
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import StaleReport
-from fleetpulse.master.tasks.absence import Absences
-from fleetpulse.master.tasks.claims import Claim
-from fleetpulse.master.tasks.ledger import TaskLedger
+from fleetpulse.master.tasks.absence import LostWorkerTracker
+from fleetpulse.master.tasks.claims import ForeignReport
 from fleetpulse.master.tasks.live import LiveEntry, Start
 from fleetpulse.master.tasks.ports import TaskStore, WorkerLink
 from fleetpulse.master.tasks.records import Attempt
+from fleetpulse.master.tasks.registry import TaskRegistry
 from fleetpulse.master.tasks.transitions import lost, reported
 from fleetpulse.master.tasks.wire import (
     LOG_LIMIT_BYTES,
@@ -36,16 +36,16 @@ _LOG_SLACK_BYTES = 64 * 1024
 """For the mark that says where a log was cut."""
 
 
-class WorkerDesk:
+class AttemptReportHandler:
     """Called by the workers' streams and by the TelemetryManager (it is a ``TelemetryObserver``), on the hub."""
 
     def __init__(
         self,
-        ledger: TaskLedger,
+        ledger: TaskRegistry,
         store: TaskStore,
-        absences: Absences,
-        judge: Callable[[Claim], None],
-        terms: Terms,
+        absences: LostWorkerTracker,
+        judge: Callable[[ForeignReport], None],
+        terms: LeaseConfig,
         clock: Clock,
     ) -> None:
         """``judge`` is told of what was refused, and does not wait."""
@@ -81,7 +81,7 @@ class WorkerDesk:
         if others := held - kept.keys():
             _LOGGER.info("worker %s: ends %d attempts that are not its own", worker_id, len(others))
             for key in sorted(others):
-                self._judge(Claim(worker_id, key, "hold", link))
+                self._judge(ForeignReport(worker_id, key, "hold", link))
         return [kept_attempt(key, log_bytes) for key, log_bytes in kept.items()]
 
     def registered(self, worker_id: str, link: WorkerLink) -> None:
@@ -109,12 +109,12 @@ class WorkerDesk:
             return
         answer = update_ack(update, stale=True)
         if entry is None:
-            self._refuse(Claim(worker_id, key, "report", link), f"task {report.task_id} is not live", answer)
+            self._refuse(ForeignReport(worker_id, key, "report", link), f"task {report.task_id} is not live", answer)
             return
         try:
             change = reported(entry.task, entry.attempt, worker_id, report, self._clock.wall())
         except StaleReport as error:
-            self._refuse(Claim(worker_id, key, "report", link), str(error), answer)
+            self._refuse(ForeignReport(worker_id, key, "report", link), str(error), answer)
             return
         if change is None:
             self._ledger.after_all_before(acknowledged)
@@ -130,7 +130,7 @@ class WorkerDesk:
             return
         if entry is None or not _is_own(entry, worker_id, chunk.attempt):
             what = f"a log of attempt {chunk.attempt} of {chunk.task_id}"
-            self._refuse(Claim(worker_id, key, "log", link), what, log_ack(key, 0, stale=True))
+            self._refuse(ForeignReport(worker_id, key, "log", link), what, log_ack(key, 0, stale=True))
             return
         taken = entry.log_taken_bytes
         if chunk.offset > taken:
@@ -193,7 +193,7 @@ class WorkerDesk:
         self._ledger.send(attempt.worker_id, stop_message(attempt, why, forget=True))
         self._ledger.apply(entry, lost(entry.task, attempt, why, self._clock.wall()))
 
-    def _refuse(self, claim: Claim, what: str, answer: pb.MasterMessage) -> None:
+    def _refuse(self, claim: ForeignReport, what: str, answer: pb.MasterMessage) -> None:
         self._ledger.instruments.reports_stale.inc()
         _LOGGER.log(self._level(), "worker %s speaks of the past: %s", claim.worker_id, what)
         claim.link.send(answer)

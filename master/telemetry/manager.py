@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import (
     FleetFull,
     FleetPulseError,
@@ -24,7 +24,7 @@ from fleetpulse.master.errors import (
     WorkerStillActive,
 )
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.telemetry.intake import check_incarnation_id, check_worker_id, reading_from
+from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, reading_from
 from fleetpulse.master.telemetry.liveness import LeaseTable
 from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
 from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
@@ -42,7 +42,7 @@ class TelemetryManager:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: LeaseConfig,
         instruments: Instruments,
         observers: Sequence[TelemetryObserver] = (),
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
@@ -180,7 +180,7 @@ class TelemetryManager:
         """The latest of every worker by id, in the order in which they were registered."""
         return {worker_id: worker.telemetry for worker_id, worker in self._workers.items()}
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why the manager does not do its work, or ``None``."""
         if self._checker is None or self._checker.dead:
             return "nobody watches for silent workers"

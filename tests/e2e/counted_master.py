@@ -16,7 +16,7 @@ from typing import Any
 
 import greenlet
 
-from fleetpulse.master.config import Address, HistoryConfig, MasterConfig, StoreConfig, Terms
+from fleetpulse.master.config import Address, HistoryConfig, LeaseConfig, MasterConfig, StoreConfig
 from fleetpulse.master.server import MasterServer, configure_logging
 
 
@@ -48,7 +48,7 @@ class CountedServer(MasterServer):
 
 if __name__ == "__main__":
     http_port, grpc_port, interval, timeout, counts_file = sys.argv[1:]
-    terms = Terms(heartbeat_interval_seconds=float(interval), inactivity_timeout_seconds=float(timeout))
+    terms = LeaseConfig(heartbeat_interval_seconds=float(interval), inactivity_timeout_seconds=float(timeout))
     configure_logging("info")
     CountedServer(
         MasterConfig(

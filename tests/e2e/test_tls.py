@@ -114,7 +114,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMa
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale
         eventually(lambda: shared_tls.master.json(f"/api/tasks/{task_id}")["status"] == "completed")
-        # Said again when all is over, it is the worker's own past, and nobody's business.
+        # ResponseModel again when all is over, it is the worker's own past, and nobody's business.
         stream.send(pb.WorkerMessage(task_update=update))
         assert next(stream._call).ack.stale
         eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_stale_total") == before + 4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import gevent
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS, TelemetryManager
 from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver
@@ -50,7 +50,7 @@ class Recorder:
 class Fleet:
     """A TelemetryManager with everything around it. Its own checker does not run: ``pass_time`` does its work."""
 
-    def __init__(self, terms: Terms, *observers: TelemetryObserver) -> None:
+    def __init__(self, terms: LeaseConfig, *observers: TelemetryObserver) -> None:
         self.clock = ManualClock()
         self.instruments = Instruments()
         self.seen = Recorder()
@@ -76,7 +76,7 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(terms: Terms = Terms(), *observers: TelemetryObserver) -> Iterator[Fleet]:  # noqa: B008 - immutable
+def running_fleet(terms: LeaseConfig = LeaseConfig(), *observers: TelemetryObserver) -> Iterator[Fleet]:  # noqa: B008 - immutable
     fleet = Fleet(terms, *observers)
     try:
         yield fleet

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.token_file import TokenFile
-from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.guard import AccessMiddleware
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.app import Access
 
@@ -15,10 +15,10 @@ ASKED_FOR = "falconframework.org"
 
 def open_access() -> Access:
     """That of a master that nobody has made a token for."""
-    return access_of(TokenBook(TokenFile(Path("/nowhere/tokens.json"))))
+    return access_of(TokenStore(TokenFile(Path("/nowhere/tokens.json"))))
 
 
-def access_of(book: TokenBook) -> Access:
+def access_of(book: TokenStore) -> Access:
     """That of a master with these tokens."""
     sessions = Sessions(book)
-    return Access(Guard(book, sessions, ROUTES, [ASKED_FOR]), sessions)
+    return Access(AccessMiddleware(book, sessions, ROUTES, [ASKED_FOR]), sessions)

@@ -7,9 +7,9 @@ import pytest
 
 from fleetpulse.master.config import (
     Address,
+    LeaseConfig,
     MasterConfig,
     StoreConfig,
-    Terms,
     check_terms,
     claim_port,
     parse_address,
@@ -114,9 +114,9 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
 
 
 def test_terms_under_which_a_late_heartbeat_would_make_a_worker_inactive() -> None:
-    check_terms(Terms(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=10.0))
+    check_terms(LeaseConfig(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=10.0))
     with pytest.raises(ConfigError, match=r"INACTIVITY_TIMEOUT \(9\.9 s\).* HEARTBEAT_INTERVAL \(5 s\)"):
-        check_terms(Terms(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=9.9))
+        check_terms(LeaseConfig(heartbeat_interval_seconds=5.0, inactivity_timeout_seconds=9.9))
 
 
 # Ports

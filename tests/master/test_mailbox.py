@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from fleetpulse.master.mailbox import BATCH_LENGTH, Mailbox
+from fleetpulse.master.mailbox import BATCH_LENGTH, HubQueue
 from tests.master.fleet import wait_until
 
 
 @pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    mailbox = Mailbox("test")
+def mailbox() -> Iterator[HubQueue]:
+    mailbox = HubQueue("test")
     yield mailbox
     mailbox.close()
 
@@ -24,7 +24,7 @@ def in_a_thread(function: Callable[[], None]) -> None:
     thread.join()
 
 
-def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: Mailbox) -> None:
+def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: HubQueue) -> None:
     made: list[tuple[int, int]] = []
 
     def note(number: int) -> None:
@@ -40,7 +40,7 @@ def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: Mailbox)
     assert made == [(number, threading.get_ident()) for number in range(1000)]
 
 
-def test_under_load_others_have_their_turn(mailbox: Mailbox) -> None:
+def test_under_load_others_have_their_turn(mailbox: HubQueue) -> None:
     made: list[int] = []
     seen: list[int] = []
 
@@ -54,7 +54,7 @@ def test_under_load_others_have_their_turn(mailbox: Mailbox) -> None:
     assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
 
 
-def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: Mailbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: HubQueue, caplog: pytest.LogCaptureFixture) -> None:
     made: list[str] = []
 
     def fail() -> None:
@@ -69,7 +69,7 @@ def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: Mailbox, capl
 def test_a_mailbox_that_closes_makes_the_calls_that_are_there_if_it_is_to_and_no_more(
     make_calls: bool, expected: list[str]
 ) -> None:
-    mailbox = Mailbox("test")
+    mailbox = HubQueue("test")
     made: list[str] = []
     mailbox.post([lambda: made.append("before")])
     mailbox.close(make_calls=make_calls)

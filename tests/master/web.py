@@ -6,11 +6,11 @@ from typing import Any
 
 from falcon.testing import TestClient
 
-from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.app import create_wsgi
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.master.tasks.service import TaskService
 from tests.master.audit.trails import unwritten_trail
@@ -30,7 +30,7 @@ class Web:
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
         health = Health(checks, "1.2.3")
         self.app = create_wsgi(
-            fleet.manager, tasks, views, exposition, fleet.instruments, health, Followers(),
+            fleet.manager, tasks, views, exposition, fleet.instruments, health, Subscribers(),
             history=history_of(fleet), audit=unwritten_trail(fleet.instruments), access=open_access(),
         )  # fmt: skip
         self.client = TestClient(self.app)
@@ -43,7 +43,7 @@ class Web:
 
 
 @contextmanager
-def running_web(terms: Terms = Terms()) -> Iterator[Web]:  # noqa: B008 - immutable
+def running_web(terms: LeaseConfig = LeaseConfig()) -> Iterator[Web]:  # noqa: B008 - immutable
     views, exposition = FleetViews(), FleetExposition()
     with running_fleet(terms, views, exposition) as fleet, running_tasks(fleet) as tasks:
         yield Web(fleet, tasks, views, exposition)

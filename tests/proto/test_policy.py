@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from fleetpulse.proto.image import normalised
-from fleetpulse.proto.policy import Settled, TaskPolicy, Wish, judge, matches, settle
+from fleetpulse.proto.policy import ResolvedRequest, TaskPolicy, TaskRequest, judge, matches, settle
 from fleetpulse.proto.policy_file import PolicyError, parse_policy, read_policy
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 OTHER_SHA = "sha256:" + "f" * 64
 SECRET = "hunter2-never-shown"
 
-WISH = Wish("busybox", ("true",), {}, 1.0, 512 * 2**20, None, None, None)
+WISH = TaskRequest("busybox", ("true",), {}, 1.0, 512 * 2**20, None, None, None)
 
 
 def rules_broken(policy: TaskPolicy, **changes: Any) -> list[str]:
@@ -118,7 +118,9 @@ def test_judgements(policy: dict[str, Any], changes: dict[str, Any], broken: lis
         ({"default_network": "none"}, {"network": "bridge"}, (None, None, "bridge")),
     ],
 )
-def test_what_is_left_open_is_decided(policy: dict[str, Any], changes: dict[str, Any], settled: Settled) -> None:
+def test_what_is_left_open_is_decided(
+    policy: dict[str, Any], changes: dict[str, Any], settled: ResolvedRequest
+) -> None:
     assert settle(TaskPolicy(**policy), WISH._replace(**changes)) == settled
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from fleetpulse.proto.rules import WORKER_ID_RULE
 from fleetpulse.worker import cli
 from fleetpulse.worker.cli import simulate_command, worker_command
-from fleetpulse.worker.credentials import JoinDoor
+from fleetpulse.worker.credentials import JoinEndpoint
 from fleetpulse.worker.join_flags import door_from, token_from
 from fleetpulse.worker.own_flags import commands_environment
 
@@ -181,6 +181,6 @@ def test_a_join_address_that_is_none(text: str, tmp_path: Path) -> None:
 
 
 def test_a_worker_joins_one_port_after_its_master() -> None:
-    assert door_from(None, "[::1]:50051") == JoinDoor("::1", 50052)
-    assert door_from("rack:7", "localhost:50051") == JoinDoor("rack", 7)
-    assert str(JoinDoor("::1", 50052)) == "[::1]:50052"
+    assert door_from(None, "[::1]:50051") == JoinEndpoint("::1", 50052)
+    assert door_from("rack:7", "localhost:50051") == JoinEndpoint("rack", 7)
+    assert str(JoinEndpoint("::1", 50052)) == "[::1]:50052"

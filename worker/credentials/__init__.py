@@ -13,7 +13,7 @@ class CredentialsError(Exception):
     """The worker's certificate cannot be had or used. The message is one line for people."""
 
 
-class JoinDoor(NamedTuple):
+class JoinEndpoint(NamedTuple):
     """The join port of a master."""
 
     host: str

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.proto.join import JoinToken
-from fleetpulse.worker.credentials import CredentialsError, JoinDoor
+from fleetpulse.worker.credentials import CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import Bundle, bundle_from, new_key, signing_request
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class MasterUnreachable(CredentialsError):
     """Nobody answers there now; it may work later."""
 
 
-def join(door: JoinDoor, token: JoinToken, worker_id: str, key: ec.EllipticCurvePrivateKey | None = None) -> Bundle:
+def join(door: JoinEndpoint, token: JoinToken, worker_id: str, key: ec.EllipticCurvePrivateKey | None = None) -> Bundle:
     """A certificate for this worker. Blocks for some seconds. Raises ``CredentialsError``.
 
     With the same key it may be asked again, when an answer was lost.
@@ -53,7 +53,7 @@ def join(door: JoinDoor, token: JoinToken, worker_id: str, key: ec.EllipticCurve
     return bundle_from(key, list(chain.certificates), ca)
 
 
-def join_when_possible(door: JoinDoor, token: JoinToken, worker_id: str, sleep: Callable[[float], None]) -> Bundle:
+def join_when_possible(door: JoinEndpoint, token: JoinToken, worker_id: str, sleep: Callable[[float], None]) -> Bundle:
     """The same, tried until somebody answers. Raises ``CredentialsError`` for everything that time does not mend."""
     key, said = new_key(), ""
     while True:
@@ -66,7 +66,7 @@ def join_when_possible(door: JoinDoor, token: JoinToken, worker_id: str, sleep: 
             sleep(_WAIT_SECONDS)
 
 
-def trusted_ca(door: JoinDoor, fingerprint: bytes) -> x509.Certificate:
+def trusted_ca(door: JoinEndpoint, fingerprint: bytes) -> x509.Certificate:
     """The CA's certificate, out of a TLS handshake that proves nothing else. Raises ``CredentialsError``."""
     chain = [x509.load_der_x509_certificate(der) for der in _shown_chain(door)]
     ca = next((one for one in chain if one.fingerprint(hashes.SHA256()) == fingerprint), None)
@@ -83,7 +83,7 @@ def trusted_ca(door: JoinDoor, fingerprint: bytes) -> x509.Certificate:
     return ca
 
 
-def _shown_chain(door: JoinDoor) -> list[bytes]:
+def _shown_chain(door: JoinEndpoint) -> list[bytes]:
     """The certificates that a server shows, in DER, unverified: the caller knows one of them by its fingerprint."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -130,7 +130,7 @@ def _is_named(host: str, names: list[str]) -> bool:
         return any(name.lower() in (wanted, parent) for name in names)
 
 
-def _told(door: JoinDoor, error: grpc.RpcError) -> CredentialsError:
+def _told(door: JoinEndpoint, error: grpc.RpcError) -> CredentialsError:
     code, details = error.code(), error.details()
     if code in _REFUSALS:
         return CredentialsError(f"the master at {door} refuses to let this worker join: {details}")

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
-from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinDoor
+from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import (
     Bundle,
     bundle_from,
@@ -43,7 +43,7 @@ Renew = Callable[..., Awaitable[pb.CertificateChain]]
 """The RPC: ``FleetStub(channel).Renew``."""
 
 
-class CertificateKeeper:
+class CertificateRenewer:
     """Keeps the bundle in a file and in memory. All methods but ``__init__`` belong to one asyncio loop."""
 
     def __init__(
@@ -59,7 +59,7 @@ class CertificateKeeper:
         bundle = self._bundle
         return grpc.ssl_channel_credentials(bundle.ca_pem, bundle.key_pem, bundle.certificate_pem)
 
-    def what_is_wrong(self) -> str | None:
+    def health_error(self) -> str | None:
         """Why no master will take this certificate, as far as the worker can know."""
         if self._bundle.has_expired(self._clock()):
             return f"this worker's certificate expired on {self._bundle.expiry()}: it must join again"
@@ -106,7 +106,7 @@ def credentials_for(
     worker_id: str,
     folder: Path,
     token: JoinToken | None,
-    door: JoinDoor | None,
+    door: JoinEndpoint | None,
     now: float,
     sleep: Callable[[float], None],
 ) -> Bundle | None:

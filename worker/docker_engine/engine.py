@@ -23,7 +23,7 @@ from fleetpulse.worker.docker_engine.containers import (
 from fleetpulse.worker.docker_engine.errors import refused
 from fleetpulse.worker.docker_engine.progress import PullProgress
 from fleetpulse.worker.docker_engine.registries import RegistryLogins
-from fleetpulse.worker.docker_engine.streams import DockerLog, DockerNews
+from fleetpulse.worker.docker_engine.streams import DockerEvents, DockerLog
 from fleetpulse.worker.docker_engine.threads import CallThreads
 from fleetpulse.worker.tasks.engine import (
     Container,
@@ -56,7 +56,7 @@ class DockerEngine:
         # Readings must not wait behind a container that is hard to remove, nor it behind them.
         self._usage_threads = CallThreads("docker-usage", 2)
         self._pull_threads = CallThreads("docker-pull", MAX_PARALLEL_PULLS)
-        self._news: DockerNews | None = None
+        self._news: DockerEvents | None = None
 
     async def containers(self) -> Sequence[Container]:
         label = f"{WORKER_LABEL}={self._worker_id}"
@@ -174,7 +174,7 @@ class DockerEngine:
         return DockerLog(self._connection, container_id, follow=follow)
 
     def listen(self, changed: Callable[[str], None]) -> None:
-        self._news = DockerNews(self._connection, self._worker_id, changed)
+        self._news = DockerEvents(self._connection, self._worker_id, changed)
 
     async def close(self) -> None:
         if self._news is not None:

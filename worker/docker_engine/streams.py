@@ -137,7 +137,7 @@ class DockerLog(_Thread):
         return not self._closed.is_set()
 
 
-class DockerNews(_Thread):
+class DockerEvents(_Thread):
     """Calls ``changed``, on the loop, with the id of each container of the worker that ended; with an empty one when
     some may have been missed."""
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fleetpulse.proto.join import JoinToken
-from fleetpulse.worker.credentials import JoinDoor
-from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for
+from fleetpulse.worker.credentials import JoinEndpoint
+from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for
 
 
 def join_all(
-    worker_ids: Iterable[str], folder: Path, token: JoinToken | None, door: JoinDoor
-) -> dict[str, CertificateKeeper]:
+    worker_ids: Iterable[str], folder: Path, token: JoinToken | None, door: JoinEndpoint
+) -> dict[str, CertificateRenewer]:
     """Of every machine, kept in a folder each below ``folder``; none without a token and without what was kept.
 
     The token must be for as many uses as there are machines. Raises ``CredentialsError``.
@@ -22,5 +22,5 @@ def join_all(
         own = folder / worker_id
         bundle = credentials_for(worker_id, own, token, door, time.time(), time.sleep)
         if bundle is not None:
-            keepers[worker_id] = CertificateKeeper(own, bundle, random.Random(worker_id))  # nosec B311 # the same
+            keepers[worker_id] = CertificateRenewer(own, bundle, random.Random(worker_id))  # nosec B311 # the same
     return keepers

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.ending import Cause, Ending, ending_of, may_lack_oom
+from fleetpulse.worker.tasks.ending import Cause, ContainerExit, ending_of, may_lack_oom
 from fleetpulse.worker.tasks.engine import (
     AttemptKey,
     Container,
@@ -22,7 +22,7 @@ from fleetpulse.worker.tasks.engine import (
 )
 from fleetpulse.worker.tasks.health import EngineHealth
 from fleetpulse.worker.tasks.images import Images
-from fleetpulse.worker.tasks.log_reader import LogMeans, LogReader
+from fleetpulse.worker.tasks.log_reader import LogContext, LogReader
 from fleetpulse.worker.tasks.outbox import Outbox
 from fleetpulse.worker.tasks.waiting import happens_within
 
@@ -39,14 +39,14 @@ AGAIN_SECONDS = 0.1
 OOM_SECONDS = 1.0
 
 
-class Means(NamedTuple):
+class AttemptContext(NamedTuple):
     """What all attempts of a worker share."""
 
     engine: ContainerEngine
     health: EngineHealth
     outbox: Outbox
     images: Images
-    logs: LogMeans
+    logs: LogContext
     may_start: asyncio.Event
     """Set when nothing runs that is not this worker's any more."""
 
@@ -60,7 +60,7 @@ class Attempt:
 
     def __init__(
         self,
-        means: Means,
+        means: AttemptContext,
         key: AttemptKey,
         *,
         spec: ContainerSpec | None,
@@ -91,14 +91,14 @@ class Attempt:
         try:
             ending = await self._live()
         except EngineError as error:
-            ending = Ending(pb.ATTEMPT_PHASE_FAILED, error.reason, str(error))
+            ending = ContainerExit(pb.ATTEMPT_PHASE_FAILED, error.reason, str(error))
         except _StopBeforeStart:
-            ending = Ending(pb.ATTEMPT_PHASE_STOPPED, "stopped", "stopped before its container began to run")
+            ending = ContainerExit(pb.ATTEMPT_PHASE_STOPPED, "stopped", "stopped before its container began to run")
         except Exception as error:  # noqa: BLE001 - a defect
             # The attempt must have its one end all the same. What the error says may quote the environment.
             what, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
             _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)
-            ending = Ending(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
+            ending = ContainerExit(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
         self.is_running = False
         _log.info("attempt %s: %s %s", self.key, pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message)
         await self._report(ending.phase, ending).wait()
@@ -153,7 +153,7 @@ class Attempt:
         except EngineError as error:
             _log.warning("attempt %s: its container stays for now: %s", self.key, error)
 
-    async def _live(self) -> Ending:
+    async def _live(self) -> ContainerExit:
         if self._refusal is not None:
             raise self._refusal
         if not self.container_id:
@@ -258,10 +258,10 @@ class Attempt:
         now = time.monotonic()
         if now - self._said_at >= PROGRESS_SECONDS:
             self._said_at = now
-            self._report(pb.ATTEMPT_PHASE_PREPARING, Ending(pb.ATTEMPT_PHASE_PREPARING, message=progress))
+            self._report(pb.ATTEMPT_PHASE_PREPARING, ContainerExit(pb.ATTEMPT_PHASE_PREPARING, message=progress))
 
     def _report(
-        self, phase: "pb.AttemptPhase.ValueType", ending: Ending | None = None, at: float | None = None
+        self, phase: "pb.AttemptPhase.ValueType", ending: ContainerExit | None = None, at: float | None = None
     ) -> asyncio.Event:
         update = pb.TaskUpdate(
             id=self.key.message(), phase=phase, time_unix_seconds=at or time.time(), container_id=self.container_id

@@ -21,7 +21,7 @@ class Cause(Enum):
     TIMEOUT = "timeout"
 
 
-class Ending(NamedTuple):
+class ContainerExit(NamedTuple):
     """What is reported of an attempt that is over."""
 
     phase: "pb.AttemptPhase.ValueType"
@@ -31,7 +31,7 @@ class Ending(NamedTuple):
     oom_killed: bool | None = None
 
 
-def ending_of(container: Container, cause: Cause | None, last_output: bytes) -> Ending:
+def ending_of(container: Container, cause: Cause | None, last_output: bytes) -> ContainerExit:
     """``cause``: why the worker signalled it while it ran. ``last_output``: the last few hundred bytes of its log."""
     code, oom_killed = container.exit_code or 0, container.oom_killed
     if cause is None and _was_timed_out(container):
@@ -50,7 +50,7 @@ def ending_of(container: Container, cause: Cause | None, last_output: bytes) -> 
         message = f"it needed more memory than its limit{limit}, and the kernel ended it; raise memory_required"
     elif last_output.startswith(_INIT_FAILED) and last_output.count(b"\n") == 1:
         reason, message = _cannot_be_run(last_output)
-    return Ending(phase, reason, message, code, oom_killed)
+    return ContainerExit(phase, reason, message, code, oom_killed)
 
 
 def may_lack_oom(container: Container) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.image import MAX_IMAGE_LENGTH
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.tasks.attempt import Attempt, Means
+from fleetpulse.worker.tasks.attempt import Attempt, AttemptContext
 from fleetpulse.worker.tasks.engine import (
     AttemptKey,
     Container,
@@ -24,7 +24,7 @@ from fleetpulse.worker.tasks.engine import (
 )
 from fleetpulse.worker.tasks.health import EngineHealth
 from fleetpulse.worker.tasks.images import Images
-from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED, LogMeans
+from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED, LogContext
 from fleetpulse.worker.tasks.orders import OrderRefused, admitted
 from fleetpulse.worker.tasks.outbox import Outbox
 
@@ -58,8 +58,8 @@ class Executor:
         self._round_seconds = round_seconds
         self._usage_seconds = ROUND_SECONDS
         health, outbox = EngineHealth(), Outbox()
-        logs = LogMeans(engine, health, outbox, asyncio.Semaphore(MAX_FOLLOWED))
-        self._means = Means(engine, health, outbox, Images(engine, health), logs, asyncio.Event())
+        logs = LogContext(engine, health, outbox, asyncio.Semaphore(MAX_FOLLOWED))
+        self._means = AttemptContext(engine, health, outbox, Images(engine, health), logs, asyncio.Event())
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._lives: dict[AttemptKey, asyncio.Task[None]] = {}
         self._over: OrderedDict[AttemptKey, None] = OrderedDict()

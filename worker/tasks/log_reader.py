@@ -26,7 +26,7 @@ _TAIL_BYTES = 512
 _AGAIN_SECONDS = 0.5
 
 
-class LogMeans(NamedTuple):
+class LogContext(NamedTuple):
     """What all readers of a worker share."""
 
     engine: ContainerEngine
@@ -38,7 +38,7 @@ class LogMeans(NamedTuple):
 class LogReader:
     """Of one attempt. ``run`` once; all methods belong to one asyncio loop."""
 
-    def __init__(self, means: LogMeans, key: AttemptKey, container_id: str, limit_bytes: int) -> None:
+    def __init__(self, means: LogContext, key: AttemptKey, container_id: str, limit_bytes: int) -> None:
         self._means = means
         self._key = key
         self._container_id = container_id

@@ -6,7 +6,7 @@ refused before anything is made. What the contract has no field for, as a mount,
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.image import check_image, normalised
-from fleetpulse.proto.policy import TaskPolicy, Wish, judge, settle
+from fleetpulse.proto.policy import TaskPolicy, TaskRequest, judge, settle
 from fleetpulse.proto.rules import (
     MAX_GPUS,
     MIN_CPU_CORES,
@@ -36,7 +36,7 @@ class OrderRefused(EngineError):
 def admitted(order: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     """The container that is to be made. Raises ``OrderRefused``."""
     _check_form(order)
-    wish = Wish(
+    wish = TaskRequest(
         image=order.docker_image,
         command=order.command,
         env=order.env,

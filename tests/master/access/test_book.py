@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetpulse.master.access.book import OWNER, TokenBook
+from fleetpulse.master.access.book import OWNER, TokenStore
 from fleetpulse.master.access.identity import Identity
 from fleetpulse.master.access.owner import find_owner_secret, owner_secret
 from fleetpulse.master.access.roles import Role
@@ -21,7 +21,7 @@ class Desk:
         self.file = TokenFile(folder / "tokens.json")
         self.owner = owner_secret(folder)
         self.time, self.monotonic = NOW, 0.0
-        self.book = TokenBook(
+        self.book = TokenStore(
             self.file, self.owner, clock=lambda: self.time, monotonic=lambda: self.monotonic, **arguments
         )
 
@@ -54,7 +54,7 @@ def test_beyond_loopback_it_is_closed_from_the_start(tmp_path: Path) -> None:
 
 
 def test_what_is_no_text_is_not_the_owners_either(tmp_path: Path) -> None:
-    book = TokenBook(TokenFile(tmp_path / "tokens.json"), "fp_owner")
+    book = TokenStore(TokenFile(tmp_path / "tokens.json"), "fp_owner")
     assert book.identify("fp_owner") is not None
     assert book.identify("fp_owner\ud800") is None
 

@@ -9,8 +9,8 @@ import falcon
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.followers import Followers
-from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.followers import Subscribers
+from fleetpulse.master.api.guard import AccessMiddleware
 from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.errors import (
     FleetPulseError,
@@ -24,7 +24,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec
 from fleetpulse.master.tasks.transitions import Change, Report, cancelled, placed, reported, submitted
-from fleetpulse.master.tasks.watch import TaskWatch, Watches
+from fleetpulse.master.tasks.watch import TaskWatch, TaskWatchers
 
 JSON = {"Content-Type": "application/json"}
 
@@ -34,7 +34,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
-        self.watches = Watches()
+        self.watches = TaskWatchers()
         self.failing: FleetPulseError | None = None
         self.drained: dict[str, str] = {}
         self.workers = {"rack-7"}
@@ -179,13 +179,13 @@ class Desk:
 class TaskWeb:
     """The paths of tasks over a desk, with everything that a request goes through."""
 
-    def __init__(self, *guards: Guard) -> None:
+    def __init__(self, *guards: AccessMiddleware) -> None:
         self.desk = Desk()
         self.app: falcon.App[Any, Any] = falcon.App(
             middleware=[middleware.Observation(Instruments()), middleware.Fairness(), *guards, middleware.Compression()]
         )
         problems.install(self.app)
-        self.followers = Followers(look_seconds=0.02)
+        self.followers = Subscribers(look_seconds=0.02)
         for path, resource in task_resources(self.desk, self.followers).items():
             self.app.add_route(path, resource)
         self.client = TestClient(self.app)
@@ -210,7 +210,7 @@ class TaskWeb:
 
 
 @contextmanager
-def running_task_web(*guards: Guard) -> Iterator[TaskWeb]:
+def running_task_web(*guards: AccessMiddleware) -> Iterator[TaskWeb]:
     """With nobody following when it ends."""
     web = TaskWeb(*guards)
     yield web

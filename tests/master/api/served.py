@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger
 from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.door import Door
+from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.instruments.http import HttpInstruments
 from fleetpulse.master.web import MasterWorker
 
@@ -34,7 +34,7 @@ def served(app: Any, limits: Limits = Limits(), idle_seconds: float = 60.0) -> I
     config.set("keepalive", 60)  # not 0, so that gunicorn keeps connections; the door has the time
     worker = MasterWorker(0, 0, [], None, 30, config, Logger(config))
     worker.wsgi = app
-    worker.door = Door(limits, HttpInstruments(CollectorRegistry()), idle_seconds)
+    worker.door = ConnectionLimiter(limits, HttpInstruments(CollectorRegistry()), idle_seconds)
     listener = gevent.socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)

@@ -7,13 +7,13 @@ from typing import Any
 import falcon
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.followers import Followers
-from fleetpulse.master.api.guard import Guard
+from fleetpulse.master.api.followers import Subscribers
+from fleetpulse.master.api.guard import AccessMiddleware
 from fleetpulse.master.api.stream import MAX_READERS, TelemetryStream
 from fleetpulse.master.api.stream_rounds import Timing
 from fleetpulse.master.api.stream_views import ShortViews
 from fleetpulse.master.api.views import FleetViews
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.changes import MAX_REMOVALS, ChangeLog
 from tests.master.api.events import Event, EventReader
 from tests.master.fleet import Fleet, running_fleet
@@ -26,13 +26,15 @@ FAST = Timing(pause=0.01)
 class StreamWeb:
     """The resource, what it stands on, and an app that serves it."""
 
-    def __init__(self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int, *guards: Guard) -> None:
+    def __init__(
+        self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int, *guards: AccessMiddleware
+    ) -> None:
         self.fleet = fleet
         self.views, self.short_views = FleetViews(), ShortViews()
         self.changes = ChangeLog(most_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)
-        self.followers = Followers(look_seconds=0.02)
+        self.followers = Subscribers(look_seconds=0.02)
         self.stream = TelemetryStream(
             self.changes,
             {"all": self.views.member, "summary": self.short_views.member},
@@ -58,10 +60,10 @@ class StreamWeb:
 def running_stream(
     timing: Timing = FAST,
     *,
-    guards: Sequence[Guard] = (),
+    guards: Sequence[AccessMiddleware] = (),
     max_readers: int = MAX_READERS,
     most_removals: int = MAX_REMOVALS,
-    terms: Terms = Terms(),  # noqa: B008 - immutable
+    terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
 ) -> Iterator[StreamWeb]:
     with running_fleet(terms) as fleet:
         yield StreamWeb(fleet, timing, max_readers, most_removals, *guards)

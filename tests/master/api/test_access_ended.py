@@ -8,7 +8,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.roles import Role
 from fleetpulse.master.access.token_file import TokenFile
 from fleetpulse.master.access.tokens import make_token
@@ -31,7 +31,7 @@ class Door:
         _, owner = make_token("owner", Role.ADMIN, 0.0, None)
         self.owner = bearer(owner)
         self.access = access_of(
-            TokenBook(self._file, owner, clock=lambda: self.time, monotonic=map(float, count()).__next__)
+            TokenStore(self._file, owner, clock=lambda: self.time, monotonic=map(float, count()).__next__)
         )
 
     def make(self) -> str:

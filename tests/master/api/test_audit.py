@@ -9,7 +9,7 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.audit import Auditing
+from fleetpulse.master.api.audit import AuditMiddleware
 from fleetpulse.master.api.audit_trail import AuditResource
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
@@ -75,7 +75,7 @@ class Door:
         self.app: falcon.App[Any, Any] = falcon.App(
             middleware=[
                 middleware.Observation(Instruments()),
-                Auditing(self.entries.append, ROUTES),
+                AuditMiddleware(self.entries.append, ROUTES),
                 middleware.Fairness(),
                 middleware.Compression(),
                 Gate(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.logs import TaskLogs
 from fleetpulse.master.api.presence import ClientGone, while_client_is_there
 from fleetpulse.master.errors import StoreUnavailable
@@ -294,7 +294,7 @@ def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Serve
 
 def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, Followers(2)))
+    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, Subscribers(2)))
     path = "/few/task-1/logs?follow=true"
     with served(tasks.app) as server:
         readers = [Reader(server.address, path) for _ in range(2)]
@@ -329,7 +329,7 @@ def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
 
 def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, Followers(), heartbeat_seconds=0.05))
+    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, Subscribers(), heartbeat_seconds=0.05))
     with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
         assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
         tasks.desk.place("task-1")

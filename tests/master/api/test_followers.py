@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from fleetpulse.master.api.followers import ENDED, STOPPING, Asker, Followers
+from fleetpulse.master.api.followers import ENDED, STOPPING, ClientIdentity, Subscribers
 from fleetpulse.master.api.problems import Rejection
 from fleetpulse.master.clients import Clients
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
@@ -21,18 +21,18 @@ class Reader:
         self.why = str(why)
 
 
-def asker(address: str, is_still_allowed: Callable[[], bool] = lambda: True) -> Asker:
-    return Asker(address, is_still_allowed)
+def asker(address: str, is_still_allowed: Callable[[], bool] = lambda: True) -> ClientIdentity:
+    return ClientIdentity(address, is_still_allowed)
 
 
-def refusal(followers: Followers, address: str) -> tuple[int, str]:
+def refusal(followers: Subscribers, address: str) -> tuple[int, str]:
     with pytest.raises(Rejection) as refused:
         followers.admit(Reader(), asker(address))
     return refused.value.status_code, refused.value.reason
 
 
 def test_so_many_in_all() -> None:
-    followers = Followers(2)
+    followers = Subscribers(2)
     readers = [Reader(), Reader()]
     for reader in readers:
         followers.admit(reader, asker("203.0.113.1"))
@@ -44,7 +44,7 @@ def test_so_many_in_all() -> None:
 
 
 def test_so_many_of_a_client() -> None:
-    followers = Followers(10, most_of_client=2)
+    followers = Subscribers(10, most_of_client=2)
     readers = [Reader(), Reader()]
     for reader in readers:
         followers.admit(reader, asker("203.0.113.1"))
@@ -57,7 +57,7 @@ def test_so_many_of_a_client() -> None:
 
 @pytest.mark.parametrize("limits_loopback", [False, True])
 def test_of_this_machine_when_asked_for(limits_loopback: bool) -> None:
-    group = Followers(10, "read", Clients(limits_loopback=limits_loopback), 1).group(10, "follow")
+    group = Subscribers(10, "read", Clients(limits_loopback=limits_loopback), 1).group(10, "follow")
     group.admit(Reader(), asker("127.0.0.1"))
     if limits_loopback:
         assert refusal(group, "127.0.0.1") == (429, "client_readers")
@@ -66,7 +66,7 @@ def test_of_this_machine_when_asked_for(limits_loopback: bool) -> None:
 
 
 def test_all_end_and_nobody_is_admitted_any_more() -> None:
-    followers = Followers()
+    followers = Subscribers()
     group = followers.group(5, "follow")
     readers = [Reader(), Reader()]
     followers.admit(readers[0], asker("203.0.113.1"))
@@ -78,7 +78,7 @@ def test_all_end_and_nobody_is_admitted_any_more() -> None:
 
 
 def test_who_may_not_follow_any_more_is_told_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    followers = Followers(look_seconds=0.01)
+    followers = Subscribers(look_seconds=0.01)
     group = followers.group(200, "read")
     allowed = [True]
     readers = [Reader() for _ in range(150)]
@@ -97,7 +97,7 @@ def test_who_may_not_follow_any_more_is_told_and_no_other(caplog: pytest.LogCapt
 
 
 def test_nobody_looks_while_nobody_follows() -> None:
-    followers, looks = Followers(look_seconds=0.01), [0]
+    followers, looks = Subscribers(look_seconds=0.01), [0]
 
     def look() -> bool:
         looks[0] += 1

@@ -8,7 +8,7 @@ import falcon
 import pytest
 from falcon.testing import TestClient
 
-from fleetpulse.master.access.book import TokenBook
+from fleetpulse.master.access.book import TokenStore
 from fleetpulse.master.access.roles import Role
 from fleetpulse.master.access.token_file import TokenFile
 from fleetpulse.master.access.tokens import make_token
@@ -65,7 +65,7 @@ class Site:
         self.shown["wrong"], self.shown["wrong password"] = bearer(never_kept), basic(never_kept)
         _, owner = make_token("owner", Role.ADMIN, 0.0, None)
         self.shown["owner"] = bearer(owner)
-        self.access = access_of(TokenBook(file, owner))
+        self.access = access_of(TokenStore(file, owner))
         for name, secret in (("session read", self.shown.get("read")), ("session admin", self.shown.get("admin"))):
             if secret is not None:
                 begun = self.access.sessions.begin(secret["Authorization"].removeprefix("Bearer "))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.master.api.room import RoomViews, room_of
+from fleetpulse.master.api.room import ResourceViews, room_of
 from fleetpulse.master.telemetry.records import (
     Allocation,
     Capacity,
@@ -95,7 +95,7 @@ def test_why_it_gets_no_tasks(change: dict[str, Any], expected: dict[str, object
 
 
 def test_the_json_is_kept_until_something_in_it_changes() -> None:
-    views = RoomViews()
+    views = ResourceViews()
     first = views.members(READY)
     assert json.loads(b"{%b}" % first) == room_of(READY)
     assert views.members(READY._replace(revision=2, reading=Reading(load1=1.0))) is first

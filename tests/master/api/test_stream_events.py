@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from fleetpulse.master.api.stream_events import KEPT_PIECES, PIECE_BYTES, REMOVALS_IN_A_ROW, Composer, Event
+from fleetpulse.master.api.stream_events import KEPT_PIECES, PIECE_BYTES, REMOVALS_IN_A_ROW, Event, EventEncoder
 from fleetpulse.master.telemetry.changes import Window
 
 RECORD_BYTES = 1000
@@ -42,7 +42,7 @@ def parsed(event: Event | None) -> tuple[str, str | None, dict[str, object]]:
 
 def test_a_piece_is_made_once_for_all_who_get_it() -> None:
     records = Records()
-    composer, window = Composer("boot", records.member), update(10)
+    composer, window = EventEncoder("boot", records.member), update(10)
     first = composer.piece(window, 0)
     assert all(composer.piece(window, 0) is first for _ in range(200))
     assert set(records.made.values()) == {1}
@@ -54,7 +54,7 @@ def test_a_piece_is_made_once_for_all_who_get_it() -> None:
 
 
 def test_pieces_are_bounded_and_each_says_how_far_it_reaches() -> None:
-    composer, window = Composer("boot", Records().member), update(200)
+    composer, window = EventEncoder("boot", Records().member), update(200)
     start, ids, workers = 0, [], []
     while start < 200:
         piece = composer.piece(window, start)
@@ -73,7 +73,7 @@ def test_pieces_are_bounded_and_each_says_how_far_it_reaches() -> None:
 
 
 def test_a_snapshot_has_an_id_at_its_end_only() -> None:
-    composer, window = Composer("boot", Records().member), Window(names(100), None, (), 9999)
+    composer, window = EventEncoder("boot", Records().member), Window(names(100), None, (), 9999)
     first = composer.piece(window, 0)
     kind, event_id, data = parsed(first.event)
     assert (kind, event_id, data["complete"]) == ("snapshot", None, False)
@@ -85,14 +85,14 @@ def test_a_snapshot_has_an_id_at_its_end_only() -> None:
 def test_of_nobody_there_is_a_snapshot_but_no_update() -> None:
     records = Records()
     records.gone = {"worker-0", "worker-1"}
-    composer = Composer("boot", records.member)
+    composer = EventEncoder("boot", records.member)
     assert composer.piece(update(2), 0) == (None, 2)
     for window in (Window([], None, (), 7), Window(names(2), None, (), 7)):
         assert parsed(composer.piece(window, 0).event) == ("snapshot", "boot-7", {"workers": {}, "complete": True})
 
 
 def test_who_left_comes_in_rows_with_an_id_when_nothing_follows() -> None:
-    composer = Composer("boot", Records().member)
+    composer = EventEncoder("boot", Records().member)
     left = names(REMOVALS_IN_A_ROW + 1)
     events = [parsed(event) for event in composer.removed(Window((), (), left, 9))]
     assert events == [
@@ -105,7 +105,7 @@ def test_who_left_comes_in_rows_with_an_id_when_nothing_follows() -> None:
 
 def test_only_so_many_pieces_are_kept() -> None:
     records = Records()
-    composer, windows = Composer("boot", records.member), [update(1) for _ in range(KEPT_PIECES + 1)]
+    composer, windows = EventEncoder("boot", records.member), [update(1) for _ in range(KEPT_PIECES + 1)]
     for window in windows:
         composer.piece(window, 0)
         composer.piece(windows[0], 0)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import gevent
 import pytest
 
-from fleetpulse.master.api.stream_events import Composer
-from fleetpulse.master.api.stream_rounds import Rounds, Timing
+from fleetpulse.master.api.stream_events import EventEncoder
+from fleetpulse.master.api.stream_rounds import Broadcaster, Timing
 from fleetpulse.master.telemetry.changes import ChangeLog
 from tests.master.fleet import Fleet, wait_until
 
@@ -36,7 +36,7 @@ class Listener:
 class Given(NamedTuple):
     fleet: Fleet
     changes: ChangeLog
-    rounds: Rounds
+    rounds: Broadcaster
     cuts: list[int]
 
 
@@ -45,9 +45,9 @@ def given(fleet: Fleet) -> Given:
     changes = ChangeLog()
     fleet.manager.add_observer(changes)
     cuts: list[int] = []
-    composer = Composer("boot", lambda worker_id: b"")
+    composer = EventEncoder("boot", lambda worker_id: b"")
     return Given(
-        fleet, changes, Rounds(changes, [composer], Timing(PAUSE_SECONDS, 15.0, 0.4), lambda: cuts.append(1)), cuts
+        fleet, changes, Broadcaster(changes, [composer], Timing(PAUSE_SECONDS, 15.0, 0.4), lambda: cuts.append(1)), cuts
     )
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fleetpulse.master.api.stream_views import ShortViews, short_form
-from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.decoding import reading_from
 from fleetpulse.master.telemetry.records import (
     Allocation,
     HeartbeatCounts,

@@ -9,7 +9,7 @@ import pytest
 from fleetpulse.master.api.room import room_of
 from fleetpulse.master.api.views import WORKERS_IN_A_ROW, FleetViews
 from fleetpulse.master.errors import UnknownWorker
-from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.decoding import reading_from
 from fleetpulse.master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, WorkerTelemetry
 from tests.master.fleet import GIB, full_heartbeat
 

@@ -10,7 +10,7 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.api.followers import Followers
+from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.app import create_wsgi
@@ -36,7 +36,7 @@ class Whole:
         party.fleet.manager.add_observer(views)
         health = Health({}, "1.2.3")
         self.app = create_wsgi(
-            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Followers(),
+            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Subscribers(),
             history=history_of(party.fleet), audit=unwritten_trail(party.fleet.instruments), access=open_access(),
         )  # fmt: skip
         self.client = TestClient(self.app)

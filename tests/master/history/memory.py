@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.history.fields import INDEX_BY_NAME
 from fleetpulse.master.history.points import Points, decode_chunk
-from fleetpulse.master.history.ports import Chunk, HistoryBatch, Remains, Written
+from fleetpulse.master.history.ports import Chunk, HistoryBatch, RecoveredState, Written
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.history.window import Series, Window, laid_out
@@ -46,11 +46,11 @@ class MemoryStore:
         by_step = self.journal.setdefault(worker_id, {})
         return by_step.setdefault(step, Points([], bytearray()))
 
-    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, Remains]]:
+    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, RecoveredState]]:
         if self.trouble is not None:
             raise StoreUnavailable(self.trouble)
         return {
-            worker_id: {step: Remains(points, None) for step, points in by_step.items()}
+            worker_id: {step: RecoveredState(points, None) for step, points in by_step.items()}
             for worker_id, by_step in self.journal.items()
         }
 

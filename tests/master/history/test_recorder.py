@@ -116,7 +116,7 @@ def test_while_the_store_is_away_memory_is_bounded_and_what_is_given_up_is_count
     store.trouble = None
     wait_until(lambda: bool(store.chunks))
     assert store.chunks[-1].last > NOW + 15 * 500
-    assert recording.recorder.what_is_wrong() is None
+    assert recording.recorder.health_error() is None
 
 
 def test_one_batch_at_a_time_and_what_is_under_way_can_be_read(recording: Recording, store: MemoryStore) -> None:

@@ -120,7 +120,7 @@ def test_a_worker_without_a_single_point_yet_is_all_gaps(reading: Reading) -> No
 def test_a_master_that_keeps_none_says_so() -> None:
     reading = Reading(())
     reading.recorder.start()
-    assert reading.recorder.what_is_wrong() is None
+    assert reading.recorder.health_error() is None
     with pytest.raises(HistoryOff, match="history-retention off"):
         reading.read(3600)
 

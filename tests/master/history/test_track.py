@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.history.outbox import Outbox
 from fleetpulse.master.history.points import Points, decode_chunk
-from fleetpulse.master.history.ports import NO_REMAINS, Remains, Tier
-from fleetpulse.master.history.track import Track
+from fleetpulse.master.history.ports import NO_REMAINS, RecoveredState, Tier
+from fleetpulse.master.history.track import SeriesWriter
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, sample, values_of
 
 TINY = (Tier(15, 4, DAY_SECONDS), Tier(60, 3, DAY_SECONDS))
@@ -18,7 +18,7 @@ class Recording:
 
     def __init__(self, tiers: tuple[Tier, ...] = TIERS) -> None:
         self.outbox = Outbox()
-        self.track = Track("rack-7", tiers, self.outbox)
+        self.track = SeriesWriter("rack-7", tiers, self.outbox)
         self.journal: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
         self.chunks: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
         self.chunk_lengths: list[int] = []
@@ -106,7 +106,7 @@ def test_every_point_is_journalled_once_and_is_in_one_chunk_in_the_end(steps: li
 
 def test_the_chunks_of_a_fleet_do_not_end_together() -> None:
     outbox = Outbox()
-    tracks = [Track(f"worker-{number}", TIERS[:1], outbox) for number in range(300)]
+    tracks = [SeriesWriter(f"worker-{number}", TIERS[:1], outbox) for number in range(300)]
     at_once = 0
     for number in range(121):
         for track in tracks:
@@ -142,7 +142,7 @@ def test_a_stop_and_a_start_within_a_bucket_make_one_point() -> None:
     before.track.close_bucket()
     before.collect()
     after = Recording()
-    after.track.restore([Remains(points((NOW, 10.0)), None), NO_REMAINS])
+    after.track.restore([RecoveredState(points((NOW, 10.0)), None), NO_REMAINS])
     after.add(NOW + 10, 30.0)
     after.add(NOW + 15, 0.0)
     assert after.open(15) == [(NOW, 20.0)]
@@ -151,7 +151,7 @@ def test_a_stop_and_a_start_within_a_bucket_make_one_point() -> None:
 def test_what_was_journalled_is_found_again_with_the_longer_bucket_that_was_open() -> None:
     recovered = points(*[(NOW + 15 * number, float(number)) for number in range(25)])
     recording = Recording((Tier(15, 4000, DAY_SECONDS), Tier(300, 4000, DAY_SECONDS)))
-    recording.track.restore([Remains(recovered, NOW + 75), Remains(points((NOW, 9.5)), None)])
+    recording.track.restore([RecoveredState(recovered, NOW + 75), RecoveredState(points((NOW, 9.5)), None)])
     assert recording.open(15) == timed(recovered)[6:]
     assert recording.open(300) == [(NOW, 9.5)]
     recording.add(NOW + 600, 0.0)
@@ -162,7 +162,7 @@ def test_what_was_journalled_is_found_again_with_the_longer_bucket_that_was_open
 def test_a_longer_point_that_is_in_a_chunk_is_not_made_again() -> None:
     recovered = points(*[(NOW + 15 * number, 1.0) for number in range(25)])
     recording = Recording((Tier(15, 4000, DAY_SECONDS), Tier(300, 4000, DAY_SECONDS)))
-    recording.track.restore([Remains(recovered, None), Remains(points(), NOW)])
+    recording.track.restore([RecoveredState(recovered, None), RecoveredState(points(), NOW)])
     recording.track.close_until(NOW + 900.0)
     recording.collect()
     assert recording.journal[300] == [(NOW + 300, 1.0)]

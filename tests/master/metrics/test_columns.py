@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from fleetpulse.master.metrics.columns import Columns, SteadyColumns
+from fleetpulse.master.metrics.columns import Columns, StaticColumns
 
 
-@pytest.fixture(params=[Columns, SteadyColumns])
+@pytest.fixture(params=[Columns, StaticColumns])
 def columns(request: pytest.FixtureRequest) -> Columns:
     made: Columns = request.param(2)
     return made
@@ -49,7 +49,7 @@ def test_a_row_has_a_line_for_every_column(columns: Columns) -> None:
 
 
 def test_a_text_that_did_not_change_is_not_joined_again() -> None:
-    columns = SteadyColumns(2)
+    columns = StaticColumns(2)
     columns.put("a", [b"a0", b"a1"])
     before = texts(columns)
     columns.put("a", [b"a0", b"A1"])
@@ -61,7 +61,7 @@ def test_a_text_that_did_not_change_is_not_joined_again() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_steady_columns_are_columns_whatever_happens(seed: int) -> None:
     chance = random.Random(seed)
-    plain, steady = Columns(2), SteadyColumns(2)
+    plain, steady = Columns(2), StaticColumns(2)
     names = [f"worker-{number}" for number in range(8)]
     for _ in range(500):
         name, deed = chance.choice(names), chance.random()

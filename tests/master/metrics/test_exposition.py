@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample
 
 from fleetpulse.master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
 from fleetpulse.master.metrics.sections import escape
-from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.decoding import reading_from
 from fleetpulse.master.telemetry.records import (
     Allocation,
     CollectorReport,

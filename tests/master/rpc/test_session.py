@@ -6,11 +6,11 @@ import grpc
 import pytest
 
 from fleetpulse.master.audit.entry import AuditEntry
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import InvalidMessage
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
-from fleetpulse.master.rpc.session import MASTER_VERSION, Session, SessionTable
-from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.rpc.session import MASTER_VERSION, SessionTable, StreamSession
+from fleetpulse.master.rpc.stream import RpcStatus
 from fleetpulse.master.tasks.ports import WorkerLink
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, settle
@@ -24,13 +24,13 @@ class FakeStream:
 
     def __init__(self) -> None:
         self.sent: list[pb.MasterMessage] = []
-        self.endings: list[Ending] = []
+        self.endings: list[RpcStatus] = []
 
     def send(self, message: bytes) -> None:
         assert not self.endings, "sent after the end"
         self.sent.append(pb.MasterMessage.FromString(message))
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: RpcStatus) -> None:
         self.endings.append(ending)
 
     @property
@@ -40,7 +40,7 @@ class FakeStream:
         return self.endings[0].code if self.endings else None
 
 
-class FakeDesk:
+class FakeAttemptReports:
     """Keeps every attempt that a worker holds, and what the streams hand over."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Line:
         certificate: WorkerCertificate | None = None,
     ) -> None:
         self.stream = FakeStream()
-        self.session = Session(table, self.stream, certificate)
+        self.session = StreamSession(table, self.stream, certificate)
         self.worker_id, self.incarnation_id = worker_id, incarnation_id
 
     def say(self, message: pb.WorkerMessage) -> None:
@@ -101,8 +101,8 @@ class Line:
 
 
 @pytest.fixture
-def desk() -> FakeDesk:
-    return FakeDesk()
+def desk() -> FakeAttemptReports:
+    return FakeAttemptReports()
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def entries() -> list[AuditEntry]:
 
 
 @pytest.fixture
-def table(fleet: Fleet, desk: FakeDesk, entries: list[AuditEntry]) -> SessionTable:
+def table(fleet: Fleet, desk: FakeAttemptReports, entries: list[AuditEntry]) -> SessionTable:
     return SessionTable(fleet.manager, desk, fleet.instruments, record=entries.append)
 
 
@@ -124,8 +124,8 @@ def refused(fleet: Fleet, reason: str) -> float | None:
 
 
 def test_a_worker_registers_and_is_granted_terms() -> None:
-    with running_fleet(Terms(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
-        line = Line(SessionTable(fleet.manager, FakeDesk(), fleet.instruments))
+    with running_fleet(LeaseConfig(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
+        line = Line(SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments))
         assert line.stream.sent == []
         line.register(hostname="rack-7.example.com")
         answer, _ = line.stream.sent
@@ -164,7 +164,9 @@ def test_a_worker_is_told_first_what_it_keeps(table: SessionTable) -> None:
     assert drain.drain.draining
 
 
-def test_what_a_worker_says_of_attempts_goes_to_the_desk_with_its_id(table: SessionTable, desk: FakeDesk) -> None:
+def test_what_a_worker_says_of_attempts_goes_to_the_desk_with_its_id(
+    table: SessionTable, desk: FakeAttemptReports
+) -> None:
     line = Line(table).register()
     update = pb.TaskUpdate(id=HELD, update_number=1, phase=pb.ATTEMPT_PHASE_RUNNING)
     chunk = pb.LogChunk(id=HELD, offset_bytes=0, data=b"hello")
@@ -174,7 +176,7 @@ def test_what_a_worker_says_of_attempts_goes_to_the_desk_with_its_id(table: Sess
 
 
 @pytest.mark.parametrize("how", ["closed", "goodbye", "superseded"])
-def test_the_desk_lets_go_of_a_stream_that_is_over(table: SessionTable, desk: FakeDesk, how: str) -> None:
+def test_the_desk_lets_go_of_a_stream_that_is_over(table: SessionTable, desk: FakeAttemptReports, how: str) -> None:
     line = Line(table).register()
     link = desk.links["rack-7"]
     if how == "closed":
@@ -342,8 +344,8 @@ def test_a_stream_that_spoke_in_time_is_not(table: SessionTable) -> None:
 
 
 def test_a_full_master_says_so() -> None:
-    with running_fleet(Terms(max_workers=1)) as fleet:
-        table = SessionTable(fleet.manager, FakeDesk(), fleet.instruments)
+    with running_fleet(LeaseConfig(max_workers=1)) as fleet:
+        table = SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments)
         Line(table, "a").register()
         line = Line(table, "b").register()
         assert line.stream.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -363,7 +365,7 @@ def admission() -> Admission:
 
 
 @pytest.fixture
-def secured(fleet: Fleet, desk: FakeDesk, admission: Admission) -> SessionTable:
+def secured(fleet: Fleet, desk: FakeAttemptReports, admission: Admission) -> SessionTable:
     """Of a master with a CA."""
     return SessionTable(fleet.manager, desk, fleet.instruments, admission)
 

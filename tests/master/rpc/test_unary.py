@@ -4,21 +4,21 @@ import grpc
 import pytest
 
 from fleetpulse.master.audit.entry import AuditEntry
-from fleetpulse.master.config import Terms
-from fleetpulse.master.rpc.stream import Ending
+from fleetpulse.master.config import LeaseConfig
+from fleetpulse.master.rpc.stream import RpcStatus
 from fleetpulse.master.rpc.unary import answer_heartbeat
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 
 
-def answer(fleet: Fleet, data: bytes) -> bytes | Ending:
+def answer(fleet: Fleet, data: bytes) -> bytes | RpcStatus:
     result = answer_heartbeat(fleet.manager, fleet.instruments, data)
     settle()
     return result
 
 
 def test_an_unknown_worker_is_registered_and_told_the_terms() -> None:
-    with running_fleet(Terms(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
+    with running_fleet(LeaseConfig(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
         data = answer(fleet, heartbeat(load=pb.Load(load1=1.0)).SerializeToString())
         assert isinstance(data, bytes)
         assert pb.HeartbeatAck.FromString(data) == pb.HeartbeatAck(
@@ -39,7 +39,7 @@ def test_an_unknown_worker_is_registered_and_told_the_terms() -> None:
 )
 def test_what_breaks_a_rule_is_refused_and_counted(fleet: Fleet, data: bytes, reason: str) -> None:
     result = answer(fleet, data)
-    assert isinstance(result, Ending)
+    assert isinstance(result, RpcStatus)
     assert result.code is grpc.StatusCode.INVALID_ARGUMENT
     assert result.details
     assert fleet.metric("heartbeats_rejected_total", reason=reason) == 1
@@ -49,7 +49,7 @@ def test_what_breaks_a_rule_is_refused_and_counted(fleet: Fleet, data: bytes, re
 def test_a_worker_that_has_a_stream_is_not_to_be_spoken_for(fleet: Fleet) -> None:
     fleet.beat(incarnation_id="first")
     result = answer(fleet, heartbeat().SerializeToString())
-    assert isinstance(result, Ending)
+    assert isinstance(result, RpcStatus)
     assert result.code is grpc.StatusCode.ALREADY_EXISTS
 
 

@@ -21,7 +21,7 @@ def submit_for_ever(store: SqlTaskStore, _url: str) -> None:
     def submit_some(name: str) -> None:
         number = 0
         while True:
-            # Said with one write, so that a kill leaves no half of an id behind.
+            # ResponseModel with one write, so that a kill leaves no half of an id behind.
             os.write(1, f"{submit(store, f'{name}-{number}').task_id}\n".encode())
             number += 1
 
@@ -39,8 +39,8 @@ def fill_the_disk(store: SqlTaskStore, url: str) -> None:
     for number in range(100):
         chunk = LogChunk("before", 1, number * 65536, bytes([number]) * 65536)
         store.append_log(chunk, lambda number=number: saved.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
-    _wait_until(lambda: store.what_is_wrong() is not None)
-    print("wrong:", store.what_is_wrong())
+    _wait_until(lambda: store.health_error() is not None)
+    print("wrong:", store.health_error())
     try:
         submit(store, "during")
     except StoreUnavailable as error:
@@ -48,7 +48,7 @@ def fill_the_disk(store: SqlTaskStore, url: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     _wait_until(lambda: len(saved) == 100)
     assert saved == sorted(saved)
-    print("right:", store.what_is_wrong())
+    print("right:", store.health_error())
     submit(store, "after")
     store.save(Changes())
 

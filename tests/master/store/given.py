@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from fleetpulse.master.store.rows import HIDDEN
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.tasks import transitions
@@ -40,7 +40,7 @@ FULL_SPEC = TaskSpec(
 
 
 @contextmanager
-def open_store(database_url: str, *, seal: Seal = SEAL, **options: Any) -> Iterator[SqlTaskStore]:
+def open_store(database_url: str, *, seal: Encryptor = SEAL, **options: Any) -> Iterator[SqlTaskStore]:
     make_tables(database_url)
     store = SqlTaskStore(database_url, seal, **options)
     store.start()

@@ -1,6 +1,6 @@
 """What seals in tests, in every process alike."""
 
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 
 KEY = "A" * 43 + "="
-SEAL = Seal([KEY])
+SEAL = Encryptor([KEY])

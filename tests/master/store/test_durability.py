@@ -84,7 +84,7 @@ def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
         second = SqlTaskStore(database_url, SEAL, patience_seconds=0.1)
         with pytest.raises(ConfigError, match=f"another master .process {process.pid}. uses this database"):
             second.start()
-        assert second.what_is_wrong() is not None
+        assert second.health_error() is not None
     with open_store(database_url, patience_seconds=0.0) as store:  # at once, after a kill
         submit(store, "t1")
 

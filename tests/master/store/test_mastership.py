@@ -70,7 +70,7 @@ def test_a_master_whose_connection_was_cut_takes_the_lock_again(database_url: st
         for number in range(3):
             cut(other)
             submit(store, f"after-{number}")
-        assert store.what_is_wrong() is None
+        assert store.health_error() is None
         with pytest.raises(StoreUnavailable, match=r"another master \(fleetpulse "):
             SqlTaskStore(database_url, SEAL, patience_seconds=0.0).start()
     assert taken_over == []
@@ -83,9 +83,9 @@ def test_while_somebody_else_has_the_lock_nothing_is_written(database_url: str, 
         other.execute("SELECT pg_advisory_lock(4201703, hashtext('public'))")
         with pytest.raises(StoreUnavailable, match=r"another master \(without a name, process"):
             submit(store, "during")
-        assert "another master" in (store.what_is_wrong() or "")
+        assert "another master" in (store.health_error() or "")
         other.execute("SELECT pg_advisory_unlock_all()")
-        wait_until(lambda: store.what_is_wrong() is None)
+        wait_until(lambda: store.health_error() is None)
         assert other.execute(HOLDERS).fetchall() != []
         submit(store, "after")
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["after", "before"]

@@ -62,7 +62,7 @@ def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) ->
             waiting = gevent.spawn(submit, store, "during")
             ticks = 0
             with gevent.Timeout(60.0):
-                while store.what_is_wrong() is None:  # more than SQLite's own time limit for a lock
+                while store.health_error() is None:  # more than SQLite's own time limit for a lock
                     gevent.sleep(0.01)
                     ticks += 1
             assert ticks > 20
@@ -70,7 +70,7 @@ def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) ->
             assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["before"]
             assert not waiting.ready()
         waiting.get(timeout=30.0)
-        assert store.what_is_wrong() is None
+        assert store.health_error() is None
         assert store.details("during").task.task_id == "during"
 
 
@@ -84,11 +84,11 @@ def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest
         with nothing_can_be_written(database_url):
             store.save_worker("rack-7", "host", {}, NOW)
             wait_until(lambda: heard.count(("locked",)) == 2)
-            wrong = store.what_is_wrong()
+            wrong = store.health_error()
             assert wrong is not None
             assert "database is locked" in wrong
         submit(store, "after")
-        assert store.what_is_wrong() is None
+        assert store.health_error() is None
         assert store.knows_worker("rack-7")
     told = [record.getMessage() for record in caplog.records if record.name == "fleetpulse.master.store.writer"]
     assert [message.split(":")[0].split(",")[0] for message in told] == [
@@ -139,8 +139,8 @@ def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> No
         with nothing_can_be_written(database_url):
             with pytest.raises(StoreUnavailable):
                 submit(store, "given-up")
-            wait_until(lambda: "nothing can be written" in (store.what_is_wrong() or ""))
-        wait_until(lambda: store.what_is_wrong() is None)
+            wait_until(lambda: "nothing can be written" in (store.health_error() or ""))
+        wait_until(lambda: store.health_error() is None)
 
 
 def test_a_drain_that_was_given_up_leaves_the_one_before(hasty_store: SqlTaskStore, database_url: str) -> None:
@@ -190,7 +190,7 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
     assert {task.task_id for task in store.find(TaskQuery()).tasks} == {"good", "late"}
     assert caplog.text.count("a Save cannot be written and is lost: a bug") == 1
     assert "master/store/batch.py" in caplog.text
-    assert store.what_is_wrong() is None
+    assert store.health_error() is None
 
 
 def test_what_waits_is_committed_together(database_url: str) -> None:
@@ -236,11 +236,11 @@ def test_the_server_is_restarted_in_the_middle(postgres: PostgresServer) -> None
             submit(store, "during")
         with pytest.raises(StoreUnavailable):
             store.details("before")
-        assert store.what_is_wrong() is not None
+        assert store.health_error() is not None
         assert told == []
         postgres.start()
         wait_until(lambda: bool(told))
-        assert store.what_is_wrong() is None
+        assert store.health_error() is None
         submit(store, "after")
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["after", "before"]
         assert [attempt.worker_id for attempt in store.details("before").attempts] == ["rack-7"]

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from fleetpulse.master.errors import ConfigError, IdempotencyConflict
 from fleetpulse.master.store.engines import open_engines
 from fleetpulse.master.store.key_file import KEY_NAME, own_key_file, read_key_file
-from fleetpulse.master.store.sealing import KEYED, Seal, SealBroken, new_key
+from fleetpulse.master.store.sealing import KEYED, DecryptionFailed, Encryptor, new_key
 from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Idempotency
@@ -21,7 +21,7 @@ from tests.postgres import PostgresServer
 
 SECRET = "hunter2-never-in-the-clear"
 ENV = {"TOKEN": SECRET, "EMPTY": "", "HALF": "\ud800"}
-OTHER = Seal([new_key()])
+OTHER = Encryptor([new_key()])
 
 
 def test_what_is_sealed_is_opened_again() -> None:
@@ -32,16 +32,16 @@ def test_what_is_sealed_is_opened_again() -> None:
     assert SEAL.seal({}) == ""
     assert SEAL.open("") == {}
     for broken in (sealed[:-4] + "AAAA", "x", OTHER.seal(ENV)):
-        with pytest.raises(SealBroken):
+        with pytest.raises(DecryptionFailed):
             SEAL.open(broken)
     assert KEY not in repr(SEAL)
 
 
 def test_a_key_can_be_replaced() -> None:
     fresh = new_key()
-    both = Seal([fresh, KEY])
+    both = Encryptor([fresh, KEY])
     assert both.open(SEAL.seal(ENV)) == ENV
-    assert Seal([fresh]).open(both.seal(ENV)) == ENV
+    assert Encryptor([fresh]).open(both.seal(ENV)) == ENV
     assert both.is_digest(SEAL.digest("d"), "d")
     assert both.is_digest(both.digest("d"), "d")
     assert not both.is_digest(both.digest("d"), "e")
@@ -108,7 +108,7 @@ def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
         with pytest.raises(IdempotencyConflict):
             store.submit(again, Idempotency("k", "another"))
-    with open_store(database_url, seal=Seal([new_key(), KEY])) as store:
+    with open_store(database_url, seal=Encryptor([new_key(), KEY])) as store:
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
 
 

@@ -88,7 +88,7 @@ def test_a_key_with_another_digest_is_a_conflict_and_changes_nothing(store: SqlT
     with pytest.raises(IdempotencyConflict, match="'k'"):
         store.submit(of(transitions.submitted("t2", TaskSpec("busybox"), NOW)), Idempotency("k", "two"))
     assert store.count_by_status()[TaskStatus.QUEUED] == 1
-    assert store.what_is_wrong() is None
+    assert store.health_error() is None
 
 
 def test_of_many_that_use_one_key_at_once_one_is_accepted(store: SqlTaskStore) -> None:
@@ -194,8 +194,8 @@ def test_what_follows_a_write_may_fail_and_the_store_goes_on(
 
 def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
     with open_store(database_url) as store:
-        assert store.what_is_wrong() is None
-    assert store.what_is_wrong() == "the store is closed"
+        assert store.health_error() is None
+    assert store.health_error() == "the store is closed"
     for ask in (lambda: submit(store, "t1"), lambda: store.details("t1")):
         with pytest.raises(StoreUnavailable, match="closed"):
             ask()

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleetpulse.master.config import Terms
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.config import LeaseConfig
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.placement.records import Policy
 from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
 from fleetpulse.master.tasks.scheduler import plan
 from fleetpulse.master.tasks.service import TaskService
-from fleetpulse.master.telemetry.intake import registration_from
+from fleetpulse.master.telemetry.decoding import registration_from
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
@@ -145,9 +145,9 @@ class Party:
 @contextmanager
 def running_party(
     folder: Path,
-    terms: Terms = Terms(),  # noqa: B008 - immutable
+    terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
     policy: Policy = plan,
-    seal: Seal = SEAL,
+    seal: Encryptor = SEAL,
 ) -> Iterator[Party]:
     """A master's tasks and fleet, on what is in the folder."""
     with running_fleet(terms) as fleet, running_store(folder, seal) as store:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleetpulse.master.store.sealing import Seal
+from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.url import default_url
 from fleetpulse.master.tasks.service import TaskService
@@ -15,7 +15,7 @@ from tests.master.store.tables import make_tables
 
 
 @contextmanager
-def running_store(folder: Path, seal: Seal = SEAL) -> Iterator[SqlTaskStore]:
+def running_store(folder: Path, seal: Encryptor = SEAL) -> Iterator[SqlTaskStore]:
     """SQLite in the folder."""
     make_tables(default_url(folder))
     store = SqlTaskStore(default_url(folder), seal)

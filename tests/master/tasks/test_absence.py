@@ -1,11 +1,11 @@
 """master.tasks.absence: whose attempts are given up, and when"""
 
-from fleetpulse.master.tasks.absence import Absences
-from fleetpulse.master.tasks.mass_loss import MassLossGuard
+from fleetpulse.master.tasks.absence import LostWorkerTracker
+from fleetpulse.master.tasks.mass_loss import EvictionLimiter
 
 
-def absences() -> Absences:
-    return Absences(MassLossGuard())
+def absences() -> LostWorkerTracker:
+    return LostWorkerTracker(EvictionLimiter())
 
 
 def test_attempts_are_given_up_when_the_patience_is_over_and_once() -> None:

@@ -2,20 +2,20 @@
 
 import pytest
 
-from fleetpulse.master.tasks.mass_loss import MassLoss, MassLossGuard
+from fleetpulse.master.tasks.mass_loss import EvictionLimiter, MassLoss
 
 START = 1000.0
 
 
-def a_guard(workers: int, **settings: float) -> MassLossGuard:
+def a_guard(workers: int, **settings: float) -> EvictionLimiter:
     """Of a fleet that has been there for a day."""
-    guard = MassLossGuard(**settings)  # type: ignore[arg-type]  # all but one of them are floats
+    guard = EvictionLimiter(**settings)  # type: ignore[arg-type]  # all but one of them are floats
     for number in range(workers):
         guard.worker_back(f"w{number}", START - 86_400.0)
     return guard
 
 
-def lose(guard: MassLossGuard, numbers: range, now: float = START, every_seconds: float = 0.0) -> float:
+def lose(guard: EvictionLimiter, numbers: range, now: float = START, every_seconds: float = 0.0) -> float:
     for number in numbers:
         guard.worker_lost(f"w{number}", now)
         now += every_seconds
@@ -39,7 +39,7 @@ def test_it_holds_when_more_than_half_of_a_fleet_is_gone(workers: int, lost: int
 
 
 def test_a_master_that_has_just_started_holds_for_nobody() -> None:
-    guard = MassLossGuard()
+    guard = EvictionLimiter()
     lose(guard, range(100))
     assert not guard.is_holding(START)
 

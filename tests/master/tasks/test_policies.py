@@ -172,8 +172,8 @@ def test_a_policy_that_hangs_is_told(tmp_path: Path) -> None:
         party.worker("a")
         party.submit()
         wait_until(entered.is_set)
-        assert party.tasks.what_is_wrong() is None
+        assert party.tasks.health_error() is None
         party.fleet.clock.advance(STUCK_AFTER_SECONDS + 1)
-        assert party.tasks.what_is_wrong() == "the placement of tasks has been thinking for 31 s"
+        assert party.tasks.health_error() == "the placement of tasks has been thinking for 31 s"
         released.set()
-        wait_until(lambda: party.tasks.what_is_wrong() is None)
+        wait_until(lambda: party.tasks.health_error() is None)

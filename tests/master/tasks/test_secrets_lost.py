@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from fleetpulse.master.store.sealing import Seal, new_key
+from fleetpulse.master.store.sealing import Encryptor, new_key
 from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
 from tests.master.tasks.party import Desk, Party, running_party
 
-OTHER = Seal([new_key()])
+OTHER = Encryptor([new_key()])
 ENV = {"TOKEN": "hunter2"}
 
 

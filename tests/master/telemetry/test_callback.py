@@ -4,7 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
@@ -79,7 +79,7 @@ def test_a_callback_that_blocks_delays_its_own_worker_alone() -> None:
         if worker_id == "slow":
             go_on.wait()
 
-    with running_fleet(Terms(queue_length=2)) as fleet:
+    with running_fleet(LeaseConfig(queue_length=2)) as fleet:
         fleet.manager.set_update_callback(callback)
         for value in (1.0, 2.0, 3.0, 4.0):
             fleet.beat("slow", load=pb.Load(load1=value))

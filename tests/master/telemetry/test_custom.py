@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.intake import reading_from
+from fleetpulse.master.telemetry.decoding import reading_from
 from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import (

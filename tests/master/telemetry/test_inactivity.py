@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 from tests.master.fleet import Fleet, Recorder, heartbeat, running_fleet, settle
 
@@ -152,7 +152,7 @@ def test_a_stall_of_the_master_makes_nobody_inactive(fleet: Fleet) -> None:
 
 
 def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
-    with running_fleet(Terms(retention_seconds=60.0)) as fleet:
+    with running_fleet(LeaseConfig(retention_seconds=60.0)) as fleet:
         fleet.beat("gone")
         fleet.beat("back")
         fleet.pass_time(30.0)  # both inactive
@@ -171,7 +171,7 @@ def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
 
 
 def test_who_was_unregistered_meanwhile_is_not_forgotten_once_more() -> None:
-    with running_fleet(Terms(retention_seconds=60.0)) as fleet:
+    with running_fleet(LeaseConfig(retention_seconds=60.0)) as fleet:
         fleet.beat()
         fleet.pass_time(30.0)
         fleet.manager.unregister_worker("rack-7")
@@ -180,7 +180,7 @@ def test_who_was_unregistered_meanwhile_is_not_forgotten_once_more() -> None:
 
 
 def test_the_terms_say_how_long_a_worker_may_be_silent() -> None:
-    with running_fleet(Terms(heartbeat_interval_seconds=0.5, inactivity_timeout_seconds=2.0)) as fleet:
+    with running_fleet(LeaseConfig(heartbeat_interval_seconds=0.5, inactivity_timeout_seconds=2.0)) as fleet:
         fleet.beat()
         fleet.pass_time(1.75)
         assert fleet.is_active()
@@ -203,7 +203,7 @@ class Fragile:
 def test_an_observer_that_fails_at_one_worker_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
     workers = ["rack-1", "rack-2", "rack-3"]
     later = Recorder()
-    with running_fleet(Terms(), Fragile(), later) as fleet:
+    with running_fleet(LeaseConfig(), Fragile(), later) as fleet:
         for worker_id in workers:
             fleet.beat(worker_id)
         fleet.pass_time(60.0)

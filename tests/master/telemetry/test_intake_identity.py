@@ -1,4 +1,4 @@
-"""master.telemetry.intake: worker ids and registrations"""
+"""master.telemetry.decoding: worker ids and registrations"""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.intake import MAX_LABELS, check_worker_id, registration_from
+from fleetpulse.master.telemetry.decoding import MAX_LABELS, check_worker_id, registration_from
 from fleetpulse.master.telemetry.records import Capacity, Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetpulse.master.api.views import FleetViews
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import FleetFull, UnknownWorker, WorkerIdTaken
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.master.metrics.families import FAMILIES
@@ -28,7 +28,7 @@ class LiveTable(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.exposition, self.views = FleetExposition(), FleetViews()
-        terms = Terms(max_workers=3, retention_seconds=120.0)
+        terms = LeaseConfig(max_workers=3, retention_seconds=120.0)
         self.fleet = Fleet(terms, self.exposition, self.views)
 
     def teardown(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
 from fleetpulse.master.telemetry.records import Reading, Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -73,7 +73,7 @@ def test_a_bad_worker_id_gets_in_by_no_door(fleet: Fleet, worker_id: str) -> Non
 
 
 def test_a_full_master_takes_no_new_worker_but_serves_those_it_has() -> None:
-    with running_fleet(Terms(max_workers=2)) as fleet:
+    with running_fleet(LeaseConfig(max_workers=2)) as fleet:
         fleet.beat("a")
         fleet.beat("b")
         with pytest.raises(FleetFull, match="2 workers"):
@@ -112,7 +112,7 @@ def test_processing_never_blocks_and_shows_nothing_half_done(fleet: Fleet) -> No
 
 def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     shown = []
-    with running_fleet(Terms(queue_length=3)) as fleet:
+    with running_fleet(LeaseConfig(queue_length=3)) as fleet:
         fleet.manager.set_update_callback(lambda _, telemetry: shown.append(telemetry.reading.load1))
         for value in range(5):
             fleet.manager.process_heartbeat(heartbeat("rack-7", load=load(value)))

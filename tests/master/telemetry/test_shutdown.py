@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from fleetpulse.master.config import Terms
+from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import MasterStopping
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -84,20 +84,20 @@ class FailingClock(ManualClock):
 
 def test_the_checker_goes_on_by_itself_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
     clock = FailingClock()
-    manager = TelemetryManager(Terms(inactivity_timeout_seconds=0.5), Instruments(), clock=clock.port)
+    manager = TelemetryManager(LeaseConfig(inactivity_timeout_seconds=0.5), Instruments(), clock=clock.port)
     manager.start()
     wait_until(lambda: "the check for silent workers failed" in caplog.text)
     manager.register_worker("rack-7")
     clock.advance(0.75)  # less than what counts as a stall
     wait_until(lambda: not manager.get_worker_telemetry("rack-7").is_active)
-    assert manager.what_is_wrong() is None
+    assert manager.health_error() is None
     manager.shutdown()
 
 
 def test_health_is_a_checker_that_lives(fleet: Fleet) -> None:
-    assert fleet.manager.what_is_wrong() == "nobody watches for silent workers"
+    assert fleet.manager.health_error() == "nobody watches for silent workers"
     fleet.manager.start()
     settle()
-    assert fleet.manager.what_is_wrong() is None
+    assert fleet.manager.health_error() is None
     fleet.manager.shutdown()
-    assert fleet.manager.what_is_wrong() == "nobody watches for silent workers"
+    assert fleet.manager.health_error() == "nobody watches for silent workers"

@@ -29,7 +29,7 @@ class Machine:
         return list(self.collector.collect().gpus)
 
     def rounds_for(self, seconds: float) -> None:
-        """Rounds whose outcome does not matter."""
+        """Broadcaster whose outcome does not matter."""
         for _ in range(int(seconds / ROUND_SECONDS)):
             try:
                 self.round()

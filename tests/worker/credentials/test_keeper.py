@@ -12,12 +12,12 @@ from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.pki.authority import Authority
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import new_join_token
-from fleetpulse.worker.credentials import CredentialsError, JoinDoor
+from fleetpulse.worker.credentials import CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import read_bundle, write_bundle
-from fleetpulse.worker.credentials.keeper import CertificateKeeper, credentials_for
+from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for
 from tests.certificates import joined, new_authority
 
-NOBODY = JoinDoor("127.0.0.1", 1)
+NOBODY = JoinEndpoint("127.0.0.1", 1)
 
 
 def never(_seconds: float) -> None:
@@ -106,7 +106,7 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
 
     async def scenario() -> None:
         nonlocal now
-        keeper = CertificateKeeper(tmp_path, bundle, random.Random(1), clock)
+        keeper = CertificateRenewer(tmp_path, bundle, random.Random(1), clock)
         now = bundle.not_before + 0.6 * (bundle.not_after - bundle.not_before)
         early = asyncio.ensure_future(keeper.renew_when_due(renew))
         await asyncio.sleep(0.05)
@@ -122,9 +122,9 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
         late.cancel()
         now = bundle.not_after - 60.0
         await keeper.renew_when_due(renew)
-        assert keeper.what_is_wrong() is None
+        assert keeper.health_error() is None
         now = bundle.not_after
-        assert keeper.what_is_wrong() is None
+        assert keeper.health_error() is None
 
     authority = Authority(data_dir, clock=clock)
     asyncio.run(scenario())

@@ -28,7 +28,7 @@ class BadSource(ValueError):
     """A source that was asked for cannot be one; the message is for who asked."""
 
 
-class OwnMetrics(NamedTuple):
+class CustomMetrics(NamedTuple):
     """What to ask for own metrics, in this order: of two that say the same, the first is believed."""
 
     plugins: Plugins = MappingProxyType({})
@@ -44,7 +44,7 @@ class OwnMetrics(NamedTuple):
     """Of commands."""
 
 
-def own_collectors(own: OwnMetrics) -> tuple[list[Collector], list[CommandCollector]]:
+def own_collectors(own: CustomMetrics) -> tuple[list[Collector], list[CommandCollector]]:
     """All the collectors, and those of them that are to be closed at the end."""
     plugins = [PluginCollector(name, load) for name, load in own.plugins.items()]
     commands = [

@@ -8,7 +8,7 @@ from fleetpulse.worker.collectors.custom.sources import (
     MAX_COMMANDS,
     MAX_PLUGINS,
     BadSource,
-    OwnMetrics,
+    CustomMetrics,
     own_collectors,
     wanted_commands,
     wanted_plugins,
@@ -21,11 +21,11 @@ def program(path: Path, mode: int = 0o755) -> None:
 
 
 def test_nothing_is_asked_by_default() -> None:
-    assert own_collectors(OwnMetrics()) == ([], [])
+    assert own_collectors(CustomMetrics()) == ([], [])
 
 
 def test_one_collector_each_in_the_order_in_which_they_are_believed(tmp_path: Path) -> None:
-    own = OwnMetrics(plugins={"p": object}, commands={"c": ("true",)}, textfile_dir=tmp_path)
+    own = CustomMetrics(plugins={"p": object}, commands={"c": ("true",)}, textfile_dir=tmp_path)
     collectors, commands = own_collectors(own)
     assert [collector.name for collector in collectors] == ["plugin:p", "command:c", "textfile"]
     assert commands == collectors[1:2]

@@ -10,14 +10,14 @@ import gevent.socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from fleetpulse.master.gate.door import Door
-from fleetpulse.master.gate.refusals import Refusal
+from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.refusals import Refusal
 
 TURNED_AWAY_A_TURN = 50
 """Then those have their turn who are inside. Each costs some 20 microseconds."""
 
 
-class Turnstile(StreamServer):
+class AcceptRateLimiter(StreamServer):
     """All on the hub, in its loop: nothing here waits. Whoever is let in has a greenlet of the pool.
 
     A client that opens thousands of connections at once would else have everybody wait in the system's queue until
@@ -25,7 +25,7 @@ class Turnstile(StreamServer):
     """
 
     def __init__(
-        self, listener: Any, handle: Callable[..., None], pool: Pool, door: Door, *, speaks_http: bool
+        self, listener: Any, handle: Callable[..., None], pool: Pool, door: ConnectionLimiter, *, speaks_http: bool
     ) -> None:
         """``handle`` is given the socket and the address; ``speaks_http``: a client may be answered without TLS."""
         super().__init__(listener, handle, spawn=pool)

@@ -1,4 +1,4 @@
-"""master.gate.connection, master.server: how TLS begins, or does not, over a real socket"""
+"""master.edge.connection, master.server: how TLS begins, or does not, over a real socket"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.audit.entry import AuditEntry
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.connection import Connection
-from fleetpulse.master.gate.door import Door
+from fleetpulse.master.edge.connection import Connection
+from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.instruments.http import HttpInstruments
 
 HASTY_SECONDS, PATIENT_SECONDS = 0.2, 20.0
@@ -25,7 +25,7 @@ class Ends(NamedTuple):
     """Of one connection, and how its handshake goes on the master's side."""
 
     client: gevent.socket.socket
-    door: Door
+    door: ConnectionLimiter
     connection: Connection
     begins: "gevent.Greenlet[..., bool]"
     recorded: list[AuditEntry]
@@ -67,7 +67,7 @@ def connecting(context: gevent.ssl.SSLContext) -> Iterator[Connects]:
 
     def connect(seconds: float) -> Ends:
         registry, recorded = CollectorRegistry(), list[AuditEntry]()
-        door = Door(Limits(connections=1), HttpInstruments(registry), 60.0, recorded.append)
+        door = ConnectionLimiter(Limits(connections=1), HttpInstruments(registry), 60.0, recorded.append)
         ours, theirs = gevent.socket.socketpair()
         connection = door.connection(ours, "203.0.113.1")
         assert door.admit(connection) is None

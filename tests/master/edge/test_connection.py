@@ -1,4 +1,4 @@
-"""master.gate.connection, master.gate.bodies, master.server: clients without scruples, over a real socket"""
+"""master.edge.connection, master.edge.bodies, master.server: clients without scruples, over a real socket"""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.bodies import MAX_CHUNKS
+from fleetpulse.master.edge.bodies import MAX_CHUNKS
 from tests.master.api.served import Client, Served, served
 
 HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)

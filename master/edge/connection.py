@@ -10,15 +10,15 @@ from typing import Any, Protocol, Self
 import gevent
 import gevent.ssl
 
-from fleetpulse.master.gate.audit import REQUEST
-from fleetpulse.master.gate.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
+from fleetpulse.master.edge.audit import REQUEST
+from fleetpulse.master.edge.refusals import MAX_HEAD_BYTES, SLOW_HEAD, HeadTooLarge, Refusal
 
 LINGER_SECONDS = 1.0
 MAX_LINGER_BYTES = 4 * 1024 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class Minder(Protocol):
+class ConnectionEvents(Protocol):
     """What a connection needs of the door."""
 
     idle_seconds: float
@@ -48,7 +48,7 @@ class Connection:
         *("address", "client", "has_paid"),
     )
 
-    def __init__(self, sock: Any, address: str, client: str | None, minder: Minder) -> None:
+    def __init__(self, sock: Any, address: str, client: str | None, minder: ConnectionEvents) -> None:
         """``address`` is the other end, ``client`` who is counted; ``None``: nobody."""
         self.address, self.client = address, client
         self._socket = sock

@@ -1,4 +1,4 @@
-"""master.gate.door"""
+"""master.edge.door"""
 
 import select
 import socket
@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.connection import Connection
-from fleetpulse.master.gate.door import Door
-from fleetpulse.master.gate.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
+from fleetpulse.master.edge.connection import Connection
+from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
 from fleetpulse.master.instruments.http import HttpInstruments
 
 FEW = Limits(connections=4, client_connections=2, client_requests_per_second=1)
@@ -25,7 +25,7 @@ class Entrance:
     def __init__(self, limits: Limits) -> None:
         self.registry = CollectorRegistry()
         self.recorded: list[AuditEntry] = []
-        self.door = Door(limits, HttpInstruments(self.registry), 60.0, self.recorded.append)
+        self.door = ConnectionLimiter(limits, HttpInstruments(self.registry), 60.0, self.recorded.append)
         self.sockets: list[socket.socket] = []
 
     def comes(self, address: str) -> Connection:

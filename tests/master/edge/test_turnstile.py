@@ -1,4 +1,4 @@
-"""master.gate.turnstile, over real sockets"""
+"""master.edge.turnstile, over real sockets"""
 
 import socket
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.audit.entry import AuditEntry
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.door import Door
-from fleetpulse.master.gate.turnstile import TURNED_AWAY_A_TURN, Turnstile
+from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.turnstile import TURNED_AWAY_A_TURN, AcceptRateLimiter
 from fleetpulse.master.instruments.http import HttpInstruments
 
 SLOW = Limits(client_requests_per_second=1, limit_loopback=True)
@@ -47,8 +47,8 @@ def gate(*, speaks_http: bool = True) -> Iterator[Gate]:
     listener = gevent.socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(1024)
-    door = Door(SLOW, HttpInstruments(CollectorRegistry()), 60.0, refused.append)
-    turnstile = Turnstile(listener, handle, Pool(10), door, speaks_http=speaks_http)
+    door = ConnectionLimiter(SLOW, HttpInstruments(CollectorRegistry()), 60.0, refused.append)
+    turnstile = AcceptRateLimiter(listener, handle, Pool(10), door, speaks_http=speaks_http)
     turnstile.start()
     try:
         yield Gate(listener.getsockname(), refused, inside)

@@ -6,10 +6,10 @@ from typing import Any
 from fleetpulse.master.audit.entry import Record, unrecorded
 from fleetpulse.master.clients import Clients
 from fleetpulse.master.config import Limits
-from fleetpulse.master.gate.audit import CONNECT, REQUEST, entry_of
-from fleetpulse.master.gate.connection import Connection
-from fleetpulse.master.gate.rates import Buckets
-from fleetpulse.master.gate.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
+from fleetpulse.master.edge.audit import CONNECT, REQUEST, entry_of
+from fleetpulse.master.edge.connection import Connection
+from fleetpulse.master.edge.rates import Buckets
+from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
 from fleetpulse.master.instruments.http import HttpInstruments
 
 
@@ -23,7 +23,7 @@ class _Client:
         self.waiting: dict[Connection, None] = {}
 
 
-class Door:
+class ConnectionLimiter:
     """All on the hub; nothing here switches to another greenlet."""
 
     def __init__(

@@ -16,7 +16,7 @@ from fleetpulse.master.tasks.live import LiveEntry, LiveTasks, Start, demand_of
 from fleetpulse.master.tasks.ports import Changes, LiveTask, TaskStore, WorkerLink
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Task, TaskStatus
 from fleetpulse.master.tasks.transitions import Change, Instruction
-from fleetpulse.master.tasks.watch import Watches
+from fleetpulse.master.tasks.watch import TaskWatchers
 from fleetpulse.master.tasks.wire import AttemptKey, start_message, stop_message
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 Then = Callable[[], None]
 
 
-class _Settling:
+class _PendingChange:
     """An attempt of a worker whose end is known but not durable yet."""
 
     __slots__ = ("log_bytes", "thens", "worker_id")
@@ -37,18 +37,18 @@ class _Settling:
         self.thens: list[Then] = []
 
 
-class TaskLedger:
+class TaskRegistry:
     """All methods are called on the hub, and none of them waits."""
 
     def __init__(self, store: TaskStore, telemetry: TelemetryManager, instruments: Instruments) -> None:
         self.live = LiveTasks()
         self.fleet = FleetCapacity()
-        self.watches = Watches()
+        self.watches = TaskWatchers()
         self.instruments = instruments.tasks
         self._store = store
         self._telemetry = telemetry
         self._links: dict[str, WorkerLink] = {}
-        self._settling: dict[AttemptKey, _Settling] = {}
+        self._settling: dict[AttemptKey, _PendingChange] = {}
         self._counts = dict.fromkeys(TaskStatus, 0)
         self.on_room: Then = lambda: None
         """Called when a task might find a place that it did not find before."""
@@ -88,7 +88,7 @@ class TaskLedger:
         if attempt is not None:
             self._account(task, attempt, is_new=attempt.attempt != before.attempt, ends=ends)
         if attempt is not None and ends and attempt.status is not AttemptStatus.LOST:
-            self._settling[attempt.key] = _Settling(attempt.worker_id, entry.log_taken_bytes)
+            self._settling[attempt.key] = _PendingChange(attempt.worker_id, entry.log_taken_bytes)
         self._store.save(
             Changes((task,), (attempt,) if attempt is not None else (), tuple(change.events)),
             lambda: self._saved(entry, change, then),

@@ -1,4 +1,4 @@
-"""master.telemetry.intake: heartbeats"""
+"""master.telemetry.decoding: heartbeats"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.intake import (
+from fleetpulse.master.telemetry.decoding import (
     MAX_DEVICES,
     MAX_RUNNING_TASKS,
     MAX_TEXT_LENGTH,

@@ -1,9 +1,9 @@
-"""master.gate.rates"""
+"""master.edge.rates"""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetpulse.master.gate.rates import Buckets
+from fleetpulse.master.edge.rates import Buckets
 
 
 def test_a_burst_and_then_the_rate() -> None:
