@@ -9,10 +9,9 @@ import falcon
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from fleetpulse.master.api.answers import Count, ResponseModel, Time
 from fleetpulse.master.api.history_query import MomentText, moment
 from fleetpulse.master.api.queries import MAX_PAGE, CursorText, Number, Once, PrintableText, query_of
-from fleetpulse.master.api.task_answers import Time
-from fleetpulse.master.api.worker_answers import Count, ResponseModel
 from fleetpulse.master.audit.entry import AuditOutcome
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 

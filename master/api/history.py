@@ -7,11 +7,11 @@ from typing import Any, Literal, Protocol
 import falcon
 import gevent
 import orjson
-from pydantic import Field
+from msgspec import field
 
+from fleetpulse.master.api.answers import ResponseModel, UnixSeconds
 from fleetpulse.master.api.history_query import HistoryQuery, check_length, span_of
 from fleetpulse.master.api.queries import check_worker_id, query_of
-from fleetpulse.master.api.worker_answers import ResponseModel, UnixSeconds
 from fleetpulse.master.history.fields import FIELD_BY_NAME
 from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
 
@@ -42,7 +42,7 @@ class History(ResponseModel):
     """The history of a worker. Point `i` is of the time from `from + i * step` until one step later."""
 
     worker_id: str
-    start: UnixSeconds = Field(alias="from")
+    start: UnixSeconds = field(name="from")
     to: UnixSeconds
     step: int
     """Seconds."""

@@ -1,15 +1,28 @@
-"""The table of routes as an OpenAPI document: https://spec.openapis.org/oas/v3.1.1.html"""
+"""The table of routes as an OpenAPI document: https://spec.openapis.org/oas/v3.1.1.html
 
+Requests are described by the pydantic types that validate them, answers by the ``msgspec`` types that they are.
+"""
+
+import ast
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+from pydantic import BaseModel
 
 from fleetpulse.master.access.roles import GRANTED, Role
 from fleetpulse.master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
 from fleetpulse.master.api.problem_answers import TEXT_BY_STATUS, Problem
 from fleetpulse.master.api.problems import PROBLEM_TYPE
-from fleetpulse.master.api.schemas import Schemas
 
+Schema = dict[str, Any]
+
+_REFERENCE = "#/components/schemas/{}"
 _PROBLEM = "Problem{}"
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -34,6 +47,108 @@ _TAGS = {
     "Prometheus": "What Prometheus scrapes, and whom it may scrape.",
     "Page": "For people with a browser.",
 }
+
+
+class Schemas:
+    """The JSON Schemas of every type in a table of routes. ``components`` are those that others refer to by name."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        operations = [operation for route in routes for operation in route.operations]
+        answers = [kind for each in operations for answer in each.answers for kind in answer.content.values()]
+        kinds = list(dict.fromkeys([*answers, Problem]))
+        schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE.format("{name}"))
+        self._by_kind = dict(zip(kinds, schemas, strict=True))
+        for struct in {struct for kind in kinds for struct in _structs_in(kind)}:
+            _describe(struct, components[struct.__name__])
+        self._by_query: dict[type[BaseModel], Schema] = {}
+        for operation in operations:
+            if operation.query is not None:
+                self._by_query[operation.query] = _request_schema(operation.query, components)
+            if operation.body is not None:
+                model = operation.body.model
+                components[model.__name__] = _request_schema(model, components)
+                self._by_kind[model] = {"$ref": _REFERENCE.format(model.__name__)}
+        self.components: Schema = {name: _tidy(schema) for name, schema in sorted(components.items())}
+
+    def of(self, kind: Any) -> Schema:
+        """The schema of the type of an answer or of a body."""
+        schema: Schema = _tidy(self._by_kind[kind])
+        return schema
+
+    def query(self, model: type[BaseModel]) -> Iterator[tuple[str, Schema, bool]]:
+        """The parameters of a query: name, schema, and whether it is required."""
+        schema = self._by_query[model]
+        for name, parameter in schema.get("properties", {}).items():
+            yield name, _parameter(_tidy(parameter)), name in schema.get("required", ())
+
+
+def _request_schema(model: type[BaseModel], components: Schema) -> Schema:
+    """The schema of a request; what it refers to is added to the components."""
+    schema = model.model_json_schema(ref_template=_REFERENCE.format("{model}"))
+    components |= schema.pop("$defs", {})
+    return schema
+
+
+def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+        parts: Iterable[Any] = get_type_hints(kind).values()
+    else:
+        parts = get_args(kind)
+    for part in parts:
+        yield from _structs_in(part)
+
+
+def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
+    """Add what the schema of a struct does not say by itself: it has no other fields, and what each field means."""
+    schema["additionalProperties"] = False
+    names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    for cls in reversed(struct.__mro__[:-2]):  # without Struct and object
+        for field, text in _field_texts(inspect.getfile(cls)).get(cls.__name__, {}).items():
+            schema["properties"][names[field]]["description"] = text
+
+
+@cache
+def _field_texts(source: str) -> dict[str, dict[str, str]]:
+    """By class and field of a source file, the docstring below the field. Reads the file."""
+    classes = [node for node in ast.parse(Path(source).read_bytes()).body if isinstance(node, ast.ClassDef)]
+    texts: dict[str, dict[str, str]] = {cls.name: {} for cls in classes}
+    for cls in classes:
+        for statement in pairwise(cls.body):
+            match statement:
+                case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[cls.name][field] = text
+    return texts
+
+
+def _parameter(schema: Schema) -> Schema:
+    """One that may be left out is ``None`` to the model, but a query cannot say that; it may repeat a value."""
+    schema.pop("uniqueItems", None)
+    if "default" in schema and schema["default"] is None:
+        del schema["default"]
+    alternatives = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
+    return {**alternatives[0], **schema} if len(alternatives) == 1 else {**schema, **_any_of(alternatives)}
+
+
+def _any_of(alternatives: list[Schema]) -> Schema:
+    return {"anyOf": alternatives} if alternatives else {}
+
+
+def _tidy(schema: Any) -> Any:
+    """Without titles, which are made of names, and with descriptions as one line of Markdown."""
+    if isinstance(schema, list):
+        return [_tidy(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied: Schema = {}
+    for key, value in schema.items():
+        if key == "properties":
+            tidied[key] = {name: _tidy(each) for name, each in value.items()}
+        elif key == "description" and isinstance(value, str):
+            tidied[key] = " ".join(value.split()).replace("``", "`")
+        elif key != "title":
+            tidied[key] = _tidy(value)
+    return tidied
 
 
 def document(routes: Sequence[Route], version: str) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from fleetpulse.master.access.roles import Role
+from fleetpulse.master.api.answers import Count, ResponseModel
 from fleetpulse.master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
 from fleetpulse.master.api.queries import NoQuery
 from fleetpulse.master.api.session import SignIn
-from fleetpulse.master.api.worker_answers import Count, ResponseModel
 
 
 class WorkerCounts(ResponseModel):

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fleetpulse.master.api.worker_answers import ResponseModel
+from msgspec import UNSET, UnsetType
+
+from fleetpulse.master.api.answers import ResponseModel
 
 
 class FieldProblem(ResponseModel):
@@ -13,7 +15,7 @@ class FieldProblem(ResponseModel):
     field: str
     """A path such as `command[2]` or `env.PATH`, the name of a header, or `(body)`."""
     message: str
-    value: Any = None
+    value: Any | UnsetType = UNSET
     """What was sent; absent where nothing or more than one value was sent, and for secrets."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
-from fleetpulse.master.api.schemas import Schema
+from fleetpulse.master.api.openapi import Schema
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TICKS = re.compile(r"`([^`]+)`")

@@ -1,13 +1,9 @@
 """What is answered about tasks, as types. They describe answers; tests hold real answers to them."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from fleetpulse.master.api.worker_answers import Count, ResponseModel
+from fleetpulse.master.api.answers import Count, ResponseModel, Time
 from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
-
-Time = Annotated[float, Field(description="Unix seconds by the master's clock")]
 
 
 class _Outcome(ResponseModel):

@@ -2,17 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, field
 
-Percent = Annotated[float, Field(ge=0, le=100)]
-Count = Annotated[int, Field(ge=0)]
-UnixSeconds = Annotated[int, Field(description="Unix seconds by the master's clock")]
-
-
-class ResponseModel(BaseModel):
-    """An object of an answer: these members and no others."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+from fleetpulse.master.api.answers import Count, Percent, ResponseModel, UnixSeconds
 
 
 class Health(ResponseModel):
@@ -21,7 +13,7 @@ class Health(ResponseModel):
     status: Literal["healthy", "unhealthy"]
     time: UnixSeconds
     version: str
-    failing: dict[str, str] = {}
+    failing: dict[str, str] = field(default_factory=dict)
     """What is wrong, by part of the master; absent while all is well."""
 
 
@@ -111,7 +103,7 @@ class CollectorReport(ResponseModel):
 
     collector: str
     success: bool
-    duration_seconds: Annotated[float, Field(ge=0)]
+    duration_seconds: Annotated[float, Meta(ge=0)]
     error: str | None
 
 

@@ -8,10 +8,9 @@ import re
 import pytest
 from falcon.testing import Result
 
-from fleetpulse.master.api.openapi import document
+from fleetpulse.master.api.openapi import Schema, document
 from fleetpulse.master.api.reference_page import limits, prose, rendered
 from fleetpulse.master.api.routes import ROUTES
-from fleetpulse.master.api.schemas import Schema
 from tests.master.web import Web
 
 PATHS = ["/openapi.json", "/docs"]

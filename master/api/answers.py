@@ -1,0 +1,39 @@
+"""The base of every answer, the units that answers share, and the way they are sent.
+
+An answer is one ``msgspec.Struct``: it serialises itself, and ``master.api.openapi`` describes it. The docstring below
+a field is the field's description.
+"""
+
+from http import HTTPStatus
+from typing import Annotated
+
+import falcon
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+UnixSeconds = Annotated[int, Meta(description="Unix seconds by the master's clock")]
+Time = Annotated[float, Meta(description="Unix seconds by the master's clock")]
+
+
+class ResponseModel(msgspec.Struct, omit_defaults=True):
+    """An object of an answer. A field with a default is left out while it has that value; others are always there."""
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def encoded(body: object) -> bytes:
+    """JSON of a ``Struct``, or of lists and maps of them. NaN and infinities become ``null``."""
+    return _ENCODER.encode(body)
+
+
+def send_json(
+    resp: falcon.Response, body: object, *, status: int = HTTPStatus.OK, cache_control: str = "no-cache"
+) -> None:
+    """Answer with JSON. ``body`` as for ``encoded``, or bytes that are JSON already."""
+    resp.status = status
+    resp.cache_control = (cache_control,)
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = body if isinstance(body, bytes) else encoded(body)
