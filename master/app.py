@@ -45,7 +45,6 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.master.metrics.resource import MetricsResource
 from fleetpulse.master.page.resources import page_resources
-from fleetpulse.master.rpc.core_log import CoreLog
 from fleetpulse.master.rpc.server import RpcServer
 from fleetpulse.master.store.key_file import own_key_file, read_key_file
 from fleetpulse.master.store.observer import StoreObserver
@@ -73,8 +72,7 @@ _STREAMS_BESIDE_WORKERS = 500
 class Master:
     """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
-    def __init__(self, config: MasterConfig, core_log: CoreLog | None = None) -> None:
-        """``core_log`` is what grpc's core says, where the web process has captured it."""
+    def __init__(self, config: MasterConfig) -> None:
         self._limits = config.limits
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
@@ -102,7 +100,7 @@ class Master:
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record, core_log
+            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
         )
         checks = {
             "telemetry": self.telemetry.health_error,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from fleetpulse.master.app import Master
     from fleetpulse.master.edge.door import ConnectionLimiter
-    from fleetpulse.master.rpc.core_log import CoreLog
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +35,6 @@ class MasterServer(BaseApplication):
     def __init__(self, config: MasterConfig) -> None:
         self.config = config
         self._master: Master | None = None
-        self._core_log: CoreLog | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -57,11 +55,7 @@ class MasterServer(BaseApplication):
             "forwarder_headers": "",
             "loglevel": self.config.log_level,
             "proc_name": "fleetpulse-master",
-            "pre_fork": self._before_fork,
             "post_fork": self._after_fork,
-            # A web process that could not start ends the arbiter, which then calls the second only.
-            "child_exit": lambda _arbiter, _worker: self._drain_core_log(),
-            "on_exit": lambda _arbiter: self._drain_core_log(),
             "worker_exit": self._on_worker_exit,
         }
         if self.config.access.tls is not None:
@@ -88,29 +82,14 @@ class MasterServer(BaseApplication):
         """The master, not started, in the web process. Where a composition of one's own adds to it."""
         from fleetpulse.master.app import Master  # noqa: PLC0415 - grpc must not be loaded before the fork
 
-        return Master(self.config, self._core_log)
-
-    def _before_fork(self, _arbiter: Any, _worker: Any) -> None:
-        if self.config.tls is not None:
-            from fleetpulse.master.rpc.core_log import CoreLog  # noqa: PLC0415 - mostly not needed, and the arbiter stays small
-
-            self._core_log = CoreLog()
+        return Master(self.config)
 
     def _after_fork(self, _arbiter: Any, worker: Any) -> None:
         worker.cfg.set("graceful_timeout", _REQUESTS_GRACE_SECONDS)
-        if self._core_log is not None:
-            self._core_log.capture()
-
-    def _drain_core_log(self) -> None:
-        if self._core_log is not None:
-            self._core_log.drain()
-            self._core_log = None
 
     def _on_worker_exit(self, _arbiter: Any, _worker: Any) -> None:
         # On SIGTERM gunicorn waits for its requests only; nothing else would end the rest.
         self.stop_master()
-        if self._core_log is not None:
-            self._core_log.release()
 
     def door(self) -> "ConnectionLimiter":
         """Who may connect to the master. Called by the worker in the web process, once."""

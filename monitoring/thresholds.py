@@ -81,9 +81,6 @@ THRESHOLDS: dict[str, Threshold] = {
     "heartbeats_rejected_rate": Threshold(
         "FleetPulseHeartbeatsRejected", "warning", "heartbeats that the master refused", 0.1, "1/s"
     ),
-    "handshakes_failed_rate": Threshold(
-        "FleetPulseWorkersShutOut", "warning", "handshakes that failed for the worker's certificate", 0.02, "1/s"
-    ),
     "store_commit_seconds": Threshold("FleetPulseStoreSlow", "warning", "p99 of a transaction", 1.0, "s"),
     "open_files_ratio": Threshold("FleetPulseMasterOpenFiles", "warning", "open files of those allowed", 0.8, "ratio"),
     "certificate_used_ratio": Threshold(

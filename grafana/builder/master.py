@@ -112,10 +112,6 @@ def _grpc() -> list[sdk.Panel]:
         lines(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),
               size=THIRD),
-        lines(Text("Failed handshakes", "Of TLS, each second, by reason. The alert is for those about a certificate.",
-                   "cps"),
-              Query(f"sum by (reason) ({rate('fleetpulse_tls_handshakes_failed_total')})", "{{reason}}"),
-              limits=alerting("handshakes_failed_rate"), size=THIRD),
         lines(Text("Life of certificates", "The share that is over: of the master's, and of a connected worker's that "
                    "has the most behind it. Renewed at two thirds; empty without a CA.", "percentunit"),
               Query("max by (holder) (fleetpulse_certificate_life_used_ratio)", "{{holder}}"),

@@ -1,15 +1,6 @@
-"""What the master counts of certificates that it gives to workers, and of handshakes in which it looks at them."""
+"""What the master counts of certificates that it gives to workers."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-
-REFUSED_REASONS = (
-    "certificate_expired", "certificate_invalid", "no_certificate", "not_tls", "other", "timed_out", "unknown_ca",
-)  # fmt: skip
-"""Of handshakes in which the master would not go on."""
-
-LEFT_REASONS = ("client_left", "client_refused")
-"""In which the client would not: it closed the connection, or did not like the master's certificate."""
-
 
 class CertificateInstruments:
     """Built by ``Instruments``, in the same registry."""
@@ -24,12 +15,6 @@ class CertificateInstruments:
         self.refused = Counter(
             "fleetpulse_certificates_refused_total",
             "Requests for a certificate that the master refused, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.handshakes_failed = Counter(
-            "fleetpulse_tls_handshakes_failed_total",
-            "TLS handshakes on the gRPC ports that failed, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -49,5 +34,3 @@ class CertificateInstruments:
         )
         for how in ("join", "renew"):
             self.issued.labels(how)
-        for reason in (*REFUSED_REASONS, *LEFT_REASONS):
-            self.handshakes_failed.labels(reason)

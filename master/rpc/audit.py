@@ -6,7 +6,6 @@ import grpc
 
 from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 from fleetpulse.master.errors import FleetPulseError
-from fleetpulse.master.rpc.handshakes import FailedHandshake
 
 _DOOR = "rpc"
 
@@ -23,13 +22,6 @@ def entry_of(
     """``actor`` is the id of the worker that it was, empty where the master cannot tell; ``peer`` is as grpc has it."""
     who = f"worker:{actor}" if actor else ANONYMOUS
     return AuditEntry(who, None, _DOOR, client_of(peer), action, target, outcome, status.name, detail)
-
-
-def handshake_entry(failure: FailedHandshake) -> AuditEntry:
-    """Of one that the master refused. Its target is the address at which the master was asked."""
-    target = unquote(failure.local).partition(":")[2]
-    status, why = grpc.StatusCode.UNAVAILABLE, f"{failure.reason}: {failure.detail}"
-    return entry_of("handshake", "", target, failure.peer, AuditOutcome.REFUSED, status, why)
 
 
 def told(error: FleetPulseError) -> str:

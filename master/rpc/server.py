@@ -25,10 +25,8 @@ from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
 from fleetpulse.master.config import Address
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
-from fleetpulse.master.rpc.audit import entry_of, handshake_entry
+from fleetpulse.master.rpc.audit import entry_of
 from fleetpulse.master.rpc.bridge import HubBridge
-from fleetpulse.master.rpc.core_log import CoreLog
-from fleetpulse.master.rpc.handshakes import FailedHandshake
 from fleetpulse.master.rpc.listening import listen
 from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, AttemptReports, SessionTable, StreamSession
 from fleetpulse.master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, Health, Reflection
@@ -108,9 +106,7 @@ class RpcServer:
         max_streams: int,
         tls: "TlsPorts | None" = None,
         record: Record = unrecorded,
-        core_log: CoreLog | None = None,
     ) -> None:
-        """``core_log`` where handshakes that fail are to be counted and recorded."""
         self._address = address
         self._tls = tls
         self._manager = manager
@@ -118,7 +114,6 @@ class RpcServer:
         self._max_streams = max_streams
         self._admission = None if tls is None else tls.admission
         self._record = record
-        self._core_log = core_log
         self._sessions = SessionTable(manager, desk, instruments, self._admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
@@ -135,8 +130,6 @@ class RpcServer:
         self._thread.start()
         if self._tls is not None:
             self._tls.start(self._instruments, self._bridge, self._record, self._sessions.end_refused)
-        if self._core_log is not None:
-            self._core_log.tell(partial(self._bridge.call, self._count_failed_handshakes))
         self._on_loop(self._serve()).result(_START_SECONDS)
 
     def health_error(self) -> str | None:
@@ -185,13 +178,6 @@ class RpcServer:
     def _record_full(self, peer: str, why: str) -> None:
         status = grpc.StatusCode.RESOURCE_EXHAUSTED
         self._record(entry_of("connect", "", "", peer, AuditOutcome.REFUSED, status, why))
-
-    def _count_failed_handshakes(self, failures: list[FailedHandshake]) -> None:
-        for failure in failures:
-            _LOGGER.debug("a handshake of %s failed: %s: %s", failure.peer, failure.reason, failure.detail)
-            self._instruments.certificates.handshakes_failed.labels(failure.reason).inc()
-            if failure.was_refused:
-                self._record(handshake_entry(failure))
 
     # In grpc's thread
 

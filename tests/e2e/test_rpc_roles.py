@@ -152,4 +152,4 @@ def test_who_may_call_what(site: Site, rpc: str, holder: str) -> None:
 
 def test_what_was_refused_is_in_the_audit_trail(site: Site) -> None:
     entries = site.master.json("/api/audit?outcome=refused&limit=1000")
-    assert {"handshake", "join", "register", "send_heartbeat", "renew"} <= {entry["action"] for entry in entries}
+    assert {"join", "register", "send_heartbeat", "renew"} <= {entry["action"] for entry in entries}

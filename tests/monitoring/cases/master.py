@@ -103,10 +103,6 @@ def rejected(reason: str, by: float) -> dict[str, str]:
     return {f'fleetpulse_heartbeats_rejected_total{{reason="{reason}"}}': rising(by)}
 
 
-def shut_out(reason: str, by: float) -> dict[str, str]:
-    return {f'fleetpulse_tls_handshakes_failed_total{{reason="{reason}"}}': rising(by)}
-
-
 DOORS = [
     Case(
         "FleetPulseHttpErrors", "5.5-percent", answers(55 / 2, 945 / 2), [1, 10], 11,
@@ -148,20 +144,6 @@ DOORS = [
     ),
     Case("FleetPulseHeartbeatsRejected", "5.4-a-minute", rejected("invalid_reading", 5.4), [20, 60]),
     Case("FleetPulseHeartbeatsRejected", "sent-twice", rejected("stale", 60), [20, 60]),
-    Case(
-        "FleetPulseWorkersShutOut", "1.32-a-minute", shut_out("certificate_expired", 1.32), [10, 19], 20,
-        [
-            firing(
-                "warning", "The master master:8080 shuts somebody out",
-                "0.02 handshakes a second with the master master:8080 fail as certificate_expired. A worker that has "
-                "no good certificate tries again and again.",
-                "fleetpulse audit --action handshake --since 1h",
-                reason="certificate_expired",
-            )
-        ],
-    ),
-    Case("FleetPulseWorkersShutOut", "1.08-a-minute", shut_out("certificate_expired", 1.08), [20, 60]),
-    Case("FleetPulseWorkersShutOut", "who-went-by-itself", shut_out("client_left", 60), [20, 60]),
 ]  # fmt: skip
 
 
