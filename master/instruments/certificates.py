@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+
 class CertificateInstruments:
     """Built by ``Instruments``, in the same registry."""
 
