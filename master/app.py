@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.book import TokenStore
-from fleetpulse.master.access.owner import owner_secret
 from fleetpulse.master.access.sessions import Sessions
-from fleetpulse.master.access.token_file import TokenFile
+from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
 from fleetpulse.master.api import middleware, problems, resources
 from fleetpulse.master.api.audit import AuditMiddleware
 from fleetpulse.master.api.audit_trail import audit_resources
@@ -193,14 +191,14 @@ def create_access(config: MasterConfig) -> Access:
         owner = owner_secret(data_dir)
     except OSError as error:
         raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error
-    book = TokenStore(TokenFile(config.tokens_file), owner, is_always_closed=config.is_exposed)
-    if not book.is_closed:
+    tokens = TokenStore(TokenFile(config.tokens_file), owner, always_requires_auth=config.is_exposed)
+    if not tokens.auth_required:
         _LOGGER.warning(
             "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
         )
-    sessions = Sessions(book)
+    sessions = Sessions(tokens)
     return Access(
-        AccessMiddleware(book, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)),
+        AccessMiddleware(tokens, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)),
         sessions,
     )
 

@@ -14,8 +14,7 @@ import click
 from dotenv import load_dotenv
 
 from fleetpulse.master import config
-from fleetpulse.master.access.owner import find_owner_secret
-from fleetpulse.master.access.token_file import TokenFile, TokenFileError
+from fleetpulse.master.access.store import TokenFile, TokenFileError, find_owner_secret
 from fleetpulse.master.console.errors import EXIT_CODES, INTERRUPTED
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.flags import master_options

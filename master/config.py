@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from fleetpulse.master.access.token_file import NAME as TOKENS_NAME
+from fleetpulse.master.access.store import TOKENS_FILE_NAME
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.proto.policy import TaskPolicy
 
@@ -150,7 +150,7 @@ class MasterConfig(NamedTuple):
     @property
     def tokens_file(self) -> Path:
         """Where the tokens of this master are kept."""
-        return self.access.tokens_file or self.store.data_dir / TOKENS_NAME
+        return self.access.tokens_file or self.store.data_dir / TOKENS_FILE_NAME
 
     @property
     def is_exposed(self) -> bool:

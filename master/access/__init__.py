@@ -1,5 +1,1 @@
-"""Who may do what: roles, the tokens that give them, and where tokens are kept.
-
-``roles`` and ``tokens`` are pure. ``token_file`` is what the command line writes; ``book`` is what a running master
-looks into with every request.
-"""
+"""Who may do what: roles, the tokens that grant them, the file they are kept in, and the page's sessions."""

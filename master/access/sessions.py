@@ -5,54 +5,54 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fleetpulse.master.access.book import TokenStore
-from fleetpulse.master.access.identity import Identity
+from fleetpulse.master.access.store import TokenStore
+from fleetpulse.master.access.tokens import Identity
 
 LIFETIME_SECONDS = 12 * 3600.0
-MOST = 1000
-MOST_OF_A_TOKEN = 20
-"""Sessions at a time; a new one ends the oldest, of its own token if that has many."""
+MAX_SESSIONS = 1000
+MAX_SESSIONS_PER_TOKEN = 20
+"""A new session ends the oldest: of the same token if that has so many, of all otherwise."""
 
-DOOR = "session"
+_DOOR = "session"
 
 
 class _Session(NamedTuple):
     secret: str
-    ends: float
+    expires_at: float
 
 
 class Sessions:
-    """Those of one master, in its memory: they end with it, with their token, and after ``LIFETIME_SECONDS``."""
+    """Kept in memory: sessions end with the master, with their token, and after ``LIFETIME_SECONDS``."""
 
-    def __init__(self, book: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:
-        self._book, self._clock = book, clock
+    def __init__(self, store: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
         self._sessions: dict[str, _Session] = {}
 
     def begin(self, secret: str) -> tuple[str, Identity] | None:
-        """A new session and who it is of; ``None`` for a token that is not good."""
-        identity = self._book.identify(secret)
+        """Returns the id and the holder of a new session; ``None`` for a token that is not accepted."""
+        identity = self._store.identify(secret)
         if identity is None:
             return None
-        own = [session_id for session_id, session in self._sessions.items() if session.secret == secret]
-        if len(own) >= MOST_OF_A_TOKEN:
-            del self._sessions[own[0]]
-        elif len(self._sessions) >= MOST:
+        same_token = [session_id for session_id, session in self._sessions.items() if session.secret == secret]
+        if len(same_token) >= MAX_SESSIONS_PER_TOKEN:
+            del self._sessions[same_token[0]]
+        elif len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         session_id = secrets.token_urlsafe(32)
         self._sessions[session_id] = _Session(secret, self._clock() + LIFETIME_SECONDS)
-        return session_id, identity._replace(door=DOOR)
+        return session_id, identity._replace(door=_DOOR)
 
     def identity(self, session_id: str) -> Identity | None:
-        """Whose session it is; ``None``: it is over, or never was."""
+        """Returns the holder of a session; ``None`` for one that has ended or never began."""
         session = self._sessions.get(session_id)
         if session is None:
             return None
-        identity = self._book.identify(session.secret) if self._clock() < session.ends else None
+        identity = self._store.identify(session.secret) if self._clock() < session.expires_at else None
         if identity is None:
             del self._sessions[session_id]
             return None
-        return identity._replace(door=DOOR)
+        return identity._replace(door=_DOOR)
 
     def end(self, session_id: str) -> None:
-        """Forget it."""
+        """Ends a session; does nothing for an unknown one."""
         self._sessions.pop(session_id, None)

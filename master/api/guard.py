@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from fleetpulse.master.access.book import TokenStore
-from fleetpulse.master.access.identity import ANYBODY, Identity
-from fleetpulse.master.access.roles import Role
 from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.access.store import TokenStore
+from fleetpulse.master.access.tokens import ANYBODY, Identity, Role
 from fleetpulse.master.api.operations import Route
 
 CHALLENGE = 'Bearer realm="FleetPulse"'
@@ -72,7 +71,7 @@ class AccessMiddleware:
 
     def _refuse_foreign_pages(self, req: falcon.Request) -> None:
         """A page of another site may make a browser on this machine ask; what it can not do is to hide it."""
-        if not self._book.is_closed and not self._is_ours(req):
+        if not self._book.auth_required and not self._is_ours(req):
             # A foreign name that leads here: the browser takes the master for that site's.
             raise falcon.HTTPError(
                 falcon.HTTP_421,
@@ -94,7 +93,7 @@ class AccessMiddleware:
             if secret is None:
                 return _nobody
             return partial(self._of_password if header[:6].lower() == "basic " else self._book.identify, secret)
-        if not self._book.is_closed:
+        if not self._book.auth_required:
             return self._anybody
         cookie = req.cookies.get(SESSION_COOKIE)
         if cookie is None:
@@ -108,7 +107,7 @@ class AccessMiddleware:
         return None if identity is None else identity._replace(role=min(identity.role, _BASIC_ROLE))
 
     def _anybody(self) -> Identity | None:
-        return None if self._book.is_closed else ANYBODY
+        return None if self._book.auth_required else ANYBODY
 
     def _is_ours(self, req: falcon.Request) -> bool:
         try:

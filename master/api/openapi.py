@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from pydantic import BaseModel
 
-from fleetpulse.master.access.roles import GRANTED, Role
+from fleetpulse.master.access.tokens import GRANTED, Role
 from fleetpulse.master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
 from fleetpulse.master.api.problem_answers import TEXT_BY_STATUS, Problem
 from fleetpulse.master.api.problems import PROBLEM_TYPE

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.answers import Count, ResponseModel
 from fleetpulse.master.api.operations import HTML, Answer, Body, Header, Operation, Route, answer
 from fleetpulse.master.api.queries import NoQuery

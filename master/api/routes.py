@@ -17,7 +17,7 @@ To add a path:
 
 from typing import Any
 
-from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.audit_trail import AuditItem, AuditListQuery
 from fleetpulse.master.api.discovery import TargetsQuery
 from fleetpulse.master.api.history import History

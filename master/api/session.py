@@ -4,8 +4,8 @@ import falcon
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from fleetpulse.master.access.identity import Identity
 from fleetpulse.master.access.sessions import LIFETIME_SECONDS, Sessions
+from fleetpulse.master.access.tokens import Identity
 from fleetpulse.master.api.body import BodyReader
 from fleetpulse.master.api.guard import SESSION_COOKIE, unauthorized
 from fleetpulse.master.api.invalid import validated

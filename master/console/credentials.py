@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import click
 import platformdirs
 
-from fleetpulse.master.access.owner import find_owner_secret
+from fleetpulse.master.access.store import find_owner_secret
 from fleetpulse.master.console.listener import users_listening
 
 Token = Callable[[], str | None]

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from fleetpulse.master.access.book import OWNER
-from fleetpulse.master.access.roles import GRANTED
-from fleetpulse.master.access.token_file import NAME, TokenFile, TokenFileError
-from fleetpulse.master.access.tokens import NAME_RULE, Token, is_name, make_token
+from fleetpulse.master.access.store import OWNER, TOKENS_FILE_NAME, TokenFile, TokenFileError
+from fleetpulse.master.access.tokens import GRANTED, NAME_RULE, Token, is_name, make_token
 from fleetpulse.master.audit.entry import ANONYMOUS, MASTER
 from fleetpulse.master.console import values
 from fleetpulse.master.console.command import local_command
@@ -66,7 +64,7 @@ def _token_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(screen: Screen, data_dir: Path, *, tokens_file: Path | None, **own: Any) -> None:
-            function(_Desk(TokenFile(tokens_file or data_dir / NAME), screen, data_dir), **own)
+            function(_Desk(TokenFile(tokens_file or data_dir / TOKENS_FILE_NAME), screen, data_dir), **own)
 
         return local_command(name, _told, _tokens_file_option)(run)
 
@@ -112,7 +110,7 @@ def create_command(desk: _Desk, name: str, role: str, lifetime: float, no_expiry
     token, secret = make_token(name, GRANTED[role], time.time(), None if no_expiry else lifetime)
 
     def with_it(tokens: list[Token]) -> list[Token]:
-        if any(one.name == name and one.is_good(token.created) for one in tokens):
+        if any(one.name == name and one.is_active(token.created) for one in tokens):
             raise ConsoleError(f"there is a token for {name} already; revoke it first, or choose another name")
         return [*tokens, token]
 

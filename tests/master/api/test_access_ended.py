@@ -8,10 +8,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from fleetpulse.master.access.book import TokenStore
-from fleetpulse.master.access.roles import Role
-from fleetpulse.master.access.token_file import TokenFile
-from fleetpulse.master.access.tokens import make_token
+from fleetpulse.master.access.store import TokenFile, TokenStore
+from fleetpulse.master.access.tokens import Role, make_token
 from fleetpulse.master.api.followers import ENDED
 from fleetpulse.master.api.guard import SESSION_COOKIE
 from tests.master.api.desk import running_task_web

@@ -8,10 +8,8 @@ import falcon
 import pytest
 from falcon.testing import TestClient
 
-from fleetpulse.master.access.book import TokenStore
-from fleetpulse.master.access.roles import Role
-from fleetpulse.master.access.token_file import TokenFile
-from fleetpulse.master.access.tokens import make_token
+from fleetpulse.master.access.store import TokenFile, TokenStore
+from fleetpulse.master.access.tokens import Role, make_token
 from fleetpulse.master.api import problems
 from fleetpulse.master.api.guard import SESSION_COOKIE
 from fleetpulse.master.api.routes import ROUTES

@@ -6,7 +6,7 @@ import falcon
 import pytest
 from falcon.inspect import inspect_app
 
-from fleetpulse.master.access.roles import Role
+from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.operations import Operation, Route, answer
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.api.serving import methods_of, serve

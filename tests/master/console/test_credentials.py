@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fleetpulse.master.access.owner import owner_secret
+from fleetpulse.master.access.store import owner_secret
 from fleetpulse.master.console.credentials import token_for
 from fleetpulse.master.console.listener import users_listening
 

@@ -1,0 +1,152 @@
+"""Where tokens are kept: a JSON file that the command line writes and the master reads; and the owner's secret."""
+
+import contextlib
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fleetpulse.master.access.tokens import Identity, Role, Token, digest_of, id_in, is_of, make_token
+from fleetpulse.master.private_files import locked, write_private
+
+_LOGGER = logging.getLogger(__name__)
+
+TOKENS_FILE_NAME = "tokens.json"
+OWNER_FILE_NAME = "owner-token"
+OWNER = "owner"
+"""The name that the local command line acts under."""
+
+_VERSION = 1
+_RECHECK_SECONDS = 0.5
+
+
+class TokenFileError(Exception):
+    """The token file cannot be read, written or parsed; the message names the file and the reason."""
+
+
+class TokenFile:
+    """The tokens of one master. Its methods raise ``TokenFileError``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Token]:
+        """Returns all tokens; an empty list where there is no file."""
+        try:
+            document = json.loads(self.path.read_bytes())
+            if document["version"] != _VERSION:
+                raise TokenFileError(
+                    f"{self.path} is of version {document['version']}, which this FleetPulse cannot read"
+                )
+            return [Token.from_json(data) for data in document["tokens"]]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TokenFileError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise TokenFileError(f"{self.path} is no file of tokens: {error}") from error
+
+    def change(self, change: Callable[[list[Token]], list[Token]]) -> None:
+        """Replaces the tokens by what ``change`` returns: one process at a time, all or nothing, durable on return."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with locked(self.path.with_suffix(".lock")):
+                tokens = change(self.read())
+                document = {"version": _VERSION, "tokens": [token.to_json() for token in tokens]}
+                write_private(self.path, json.dumps(document, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise TokenFileError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+
+class TokenStore:
+    """The tokens as a running master knows them. Called on the hub with every request; re-reads a file that changed.
+
+    ``owner_secret`` is the secret of the master's own user, if there is one. While the file is unreadable, only that
+    secret is accepted.
+    """
+
+    def __init__(
+        self,
+        file: TokenFile,
+        owner_secret: str | None = None,
+        *,
+        always_requires_auth: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file, self._clock, self._monotonic = file, clock, monotonic
+        self._owner_digest = None if owner_secret is None else digest_of(owner_secret)
+        self._always_requires_auth = always_requires_auth
+        self._signature: tuple[int, ...] | None = None
+        self._tokens: dict[str, Token] = {}
+        self._is_broken = False
+        self._recheck_at = float("-inf")
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests need a token: true as soon as one was made, even if it has expired or was revoked."""
+        self._refresh()
+        return self._always_requires_auth or bool(self._tokens) or self._is_broken
+
+    def identify(self, secret: str) -> Identity | None:
+        """Returns the holder of the secret; ``None`` for an unknown, expired or revoked one."""
+        self._refresh()
+        token = self._tokens.get(id_in(secret) or "")
+        if token is not None:
+            is_valid = is_of(secret, token.digest) and token.is_active(self._clock())
+            return Identity(token.name, token.role) if is_valid else None
+        if self._owner_digest is not None and is_of(secret, self._owner_digest):
+            return Identity(OWNER, Role.ADMIN)
+        return None
+
+    def _refresh(self) -> None:
+        now = self._monotonic()
+        if now < self._recheck_at:
+            return
+        self._recheck_at = now + _RECHECK_SECONDS
+        signature = _signature(self._file.path)
+        if signature == self._signature and not self._is_broken:
+            return
+        self._signature = signature
+        try:
+            self._tokens = {token.token_id: token for token in self._file.read()}
+            self._is_broken = False
+        except TokenFileError as error:
+            if not self._is_broken:
+                _LOGGER.error("no token is accepted until this is fixed: %s", error)  # noqa: TRY400 - nothing to trace
+            self._tokens, self._is_broken = {}, True
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Changes when the file is replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def owner_secret(data_dir: Path) -> str:
+    """Returns the owner's secret of a data directory; makes one if it is missing or readable by others.
+
+    The command line of the master's own user shows it, as ssh shows a key. Raises ``OSError``.
+    """
+    found = find_owner_secret(data_dir)
+    if found is not None:
+        return found
+    _, secret = make_token(OWNER, Role.ADMIN, 0.0, None)
+    write_private(data_dir / OWNER_FILE_NAME, secret.encode() + b"\n")
+    return secret
+
+
+def find_owner_secret(data_dir: Path) -> str | None:
+    """Returns the owner's secret if this user, and no other, may read it. For the command line."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), (data_dir / OWNER_FILE_NAME).open(encoding="ascii") as file:
+        status = os.fstat(file.fileno())
+        secret = file.read(200).strip()
+        if status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077 and id_in(secret):
+            return secret
+    return None
