@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
 from fleetpulse.master.config import parse_duration
 from fleetpulse.master.console.command import local_command
@@ -14,10 +15,8 @@ from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.tables import Cell, Column
 from fleetpulse.master.console.trail import tell_trail
 from fleetpulse.master.errors import ConfigError
-from fleetpulse.master.pki import workers_need_certificates
-from fleetpulse.master.pki.authority import Authority, create
-from fleetpulse.master.pki.files import CERTIFICATE_NAME, ca_folder
-from fleetpulse.master.pki.state import IssuedRecord
+from fleetpulse.master.pki import CERTIFICATE_NAME, ca_folder, workers_need_certificates
+from fleetpulse.master.pki.authority import Authority, IssuedRecord, create
 
 _COLUMNS = (Column("WORKER"), Column("STATE"), Column("EXPIRES"), Column("SERIAL"), Column("ISSUED", wide=True))
 
@@ -80,7 +79,7 @@ def list_command(screen: Screen, data_dir: Path) -> None:
     now = time.time()
     issued = Authority(data_dir).issued()
     if screen.is_json:
-        screen.json([one._asdict() | {"revoked": one.revoked_at is not None} for one in issued])
+        screen.json([msgspec.structs.asdict(one) | {"revoked": one.revoked_at is not None} for one in issued])
         return
     screen.table(_COLUMNS, [_row(one, now) for one in issued], nothing="no certificates")
 
@@ -93,7 +92,7 @@ def revoke_command(screen: Screen, data_dir: Path, target: str) -> None:
     for one in revoked:
         tell_trail(screen, data_dir, "revoke_certificate", one.worker_id, f"serial {one.serial}")
     if screen.is_json:
-        screen.json([one._asdict() | {"revoked": True} for one in revoked])
+        screen.json([msgspec.structs.asdict(one) | {"revoked": True} for one in revoked])
         return
     for one in revoked:
         screen.line(f"revoked {one.serial} of {one.worker_id}")

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fleetpulse.master.audit.command import record_command
+from fleetpulse.master.audit.files import record_command
 from fleetpulse.master.config import AccessConfig, Address, MasterConfig
 
 LOG_NAME = "up.log"

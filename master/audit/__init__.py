@@ -1,4 +1,4 @@
-"""The audit trail: who changed what, from where, and who was refused. A file that only grows, and turns over by size.
+"""The audit trail: who changed what, from where, and who was refused. An append-only file, rotated by size.
 
-What happens is recorded on the hub, which never waits; a thread of its own writes it; it is read from its end.
+Entries are recorded on the hub, which never waits. A thread writes them. Pages are read from the end of the file.
 """

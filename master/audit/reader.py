@@ -1,21 +1,37 @@
-"""Reads the trail page by page: from its end, or what came after a page. Blocks, so it is for a native thread."""
+"""Reads the trail page by page, backward from its end or forward from a page. Blocks, so it is for a native thread.
 
+A cursor is ``NAME-OFFSET`` and points into a file. It stays valid when files grow or rotate and the master restarts.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fleetpulse.master.audit.entry import AuditOutcome, fields_of, needle_of
-from fleetpulse.master.audit.parts import after, before, end_of, lines_backward, lines_forward, opened
+from fleetpulse.master.audit.files import files_of
+from fleetpulse.master.errors import InvalidCursor
 
-MOST_READ_BYTES = 32 * 1024 * 1024
-"""For one page. Where what is asked for is rare, a page may end before it is full, or be empty, and another follow."""
+MAX_READ_BYTES = 32 * 1024 * 1024
+"""For one page. Where matches are rare, a page may end before it is full, or be empty, and another follow."""
 
 _CLOCK_STEP_SECONDS = 60.0
-"""The clock may have been put back by so much between two entries."""
+"""The clock may go back by so much between two entries."""
+
+_BLOCK_BYTES = 64 * 1024
+_MAX_LINE_BYTES = 64 * 1024
+"""Longer lines were not written by FleetPulse, and are skipped."""
+
+_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})")
+_EMPTY = "00000000-0"
+"""The cursor of an empty trail."""
 
 
 class AuditQuery(NamedTuple):
-    """Which entries, the newest first. ``None``: any."""
+    """Selects entries, the newest first. ``None``: any."""
 
     limit: int
     since: float | None = None
@@ -25,7 +41,7 @@ class AuditQuery(NamedTuple):
     action: str | None = None
     outcome: AuditOutcome | None = None
     cursor: str | None = None
-    """Of the page before."""
+    """``AuditPage.next_cursor`` of the page before."""
 
     after: str | None = None
     """``AuditPage.newest`` of another page: only what was written since, the oldest first."""
@@ -39,19 +55,19 @@ class AuditPage(NamedTuple):
     """``None`` when there is nothing older, and on a page that was asked for by ``after``."""
 
     newest: str | None
-    """From where on there is what this page, and those that follow it by ``next_cursor``, do not have yet."""
+    """Where to continue with ``after``: behind this page and those that follow it by ``next_cursor``."""
 
 
-def read_page(path: Path, query: AuditQuery, most_read_bytes: int = MOST_READ_BYTES) -> AuditPage:
+def read_page(path: Path, query: AuditQuery, max_read_bytes: int = MAX_READ_BYTES) -> AuditPage:
     """Raises ``InvalidCursor``, and ``OSError`` when a file cannot be read."""
-    look = _Look(query)
+    matches = _Matches(query)
     if query.after is not None:
-        return _newer(path, look, query.after, most_read_bytes)
-    return _older(path, look, query.cursor, most_read_bytes)
+        return _read_forward(path, matches, query.after, max_read_bytes)
+    return _read_backward(path, matches, query.cursor, max_read_bytes)
 
 
-class _Look:
-    """What is looked for, and has been found."""
+class _Matches:
+    """The entries found so far."""
 
     def __init__(self, query: AuditQuery) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -60,18 +76,18 @@ class _Look:
         self._wanted = {name: value for name in names if (value := getattr(query, name)) is not None}
         self._needles = [needle_of(name, value) for name, value in self._wanted.items()]
 
-    def entry(self, line: bytes) -> dict[str, Any] | None:
-        """What is in a line that may be of interest; most need not be parsed, but for their time."""
-        is_of_interest = self._since is not None or all(needle in line for needle in self._needles)
-        return fields_of(line) if is_of_interest else None
+    def parse(self, line: bytes) -> dict[str, Any] | None:
+        """Returns the line's fields; ``None`` for a line that cannot match. Without ``since`` most are not parsed."""
+        may_match = self._since is not None or all(needle in line for needle in self._needles)
+        return fields_of(line) if may_match else None
 
     def is_before(self, entry: dict[str, Any] | None, margin_seconds: float = 0.0) -> bool:
-        """Whether the entry is older than anything that is looked for."""
+        """Returns whether the entry is older than ``since``."""
         since = self._since
         return entry is not None and since is not None and entry["time"] < since - margin_seconds
 
-    def takes(self, entry: dict[str, Any] | None) -> bool:
-        """Whether there was room for what was found, if it was."""
+    def add(self, entry: dict[str, Any] | None) -> bool:
+        """Adds the entry if it matches; returns false if it matches and the page is full."""
         if entry is not None and self._wanted.items() <= entry.items() and not self.is_before(entry):
             if len(self.entries) == self._limit:
                 return False
@@ -79,34 +95,127 @@ class _Look:
         return True
 
 
-def _older(path: Path, look: _Look, cursor: str | None, most_read_bytes: int) -> AuditPage:
-    place, read_bytes = None, 0
+def _read_backward(path: Path, matches: _Matches, cursor: str | None, max_read_bytes: int) -> AuditPage:
+    next_cursor, read_bytes = None, 0
     with ExitStack() as files:
-        parts = opened(path, files)
-        newest = end_of(parts) if cursor is None else None
-        for part in parts if cursor is None else before(parts, cursor):
-            for offset, line in lines_backward(part):
+        parts = _open_all(path, files)
+        newest = _end_of(parts) if cursor is None else None
+        for part in parts if cursor is None else _before(parts, cursor):
+            for offset, line in _lines_backward(part):
                 read_bytes += len(line) + 1
-                entry = look.entry(line)
-                if look.is_before(entry, _CLOCK_STEP_SECONDS):
-                    return AuditPage(look.entries, None, newest)
-                if not look.takes(entry):
-                    return AuditPage(look.entries, place, newest)
-                place = f"{part.name}-{offset}"
-                if read_bytes >= most_read_bytes:
-                    return AuditPage(look.entries, place, newest)
-    return AuditPage(look.entries, None, newest)
+                entry = matches.parse(line)
+                if matches.is_before(entry, _CLOCK_STEP_SECONDS):
+                    return AuditPage(matches.entries, None, newest)
+                if not matches.add(entry):
+                    return AuditPage(matches.entries, next_cursor, newest)
+                next_cursor = f"{part.name}-{offset}"
+                if read_bytes >= max_read_bytes:
+                    return AuditPage(matches.entries, next_cursor, newest)
+    return AuditPage(matches.entries, None, newest)
 
 
-def _newer(path: Path, look: _Look, place: str, most_read_bytes: int) -> AuditPage:
+def _read_forward(path: Path, matches: _Matches, cursor: str, max_read_bytes: int) -> AuditPage:
     read_bytes = 0
     with ExitStack() as files:
-        for part in after(opened(path, files), place):
-            for offset, line in lines_forward(part):
+        for part in _after(_open_all(path, files), cursor):
+            for offset, line in _lines_forward(part):
                 read_bytes += len(line) + 1
-                if not look.takes(look.entry(line)):
-                    return AuditPage(look.entries, None, place)
-                place = f"{part.name}-{offset}"
-                if read_bytes >= most_read_bytes:
-                    return AuditPage(look.entries, None, place)
-    return AuditPage(look.entries, None, place)
+                if not matches.add(matches.parse(line)):
+                    return AuditPage(matches.entries, None, cursor)
+                cursor = f"{part.name}-{offset}"
+                if read_bytes >= max_read_bytes:
+                    return AuditPage(matches.entries, None, cursor)
+    return AuditPage(matches.entries, None, cursor)
+
+
+class _Part(NamedTuple):
+    """An open file. Its ``name``, the checksum of its first line, survives rotation."""
+
+    name: str
+    descriptor: int
+    start: int
+    end: int
+
+
+def _open_all(path: Path, files: ExitStack) -> list[_Part]:
+    """Returns the newest first. Opens all files before any is read, so that a rotation meanwhile does not matter."""
+    parts: dict[str, _Part] = {}
+    for one in files_of(path):
+        try:
+            descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        files.callback(os.close, descriptor)
+        first, line_break, _ = os.pread(descriptor, _MAX_LINE_BYTES, 0).partition(b"\n")
+        name = f"{zlib.crc32(first):08x}"
+        # A file that was rotated between two opens appears twice.
+        if line_break and name not in parts:
+            parts[name] = _Part(name, descriptor, 0, os.fstat(descriptor).st_size)
+    return list(parts.values())
+
+
+def _before(parts: Sequence[_Part], cursor: str) -> list[_Part]:
+    """Returns what is older than the cursor, the newest first. Raises ``InvalidCursor``."""
+    index, offset = _find(parts, cursor)
+    return [parts[index]._replace(end=offset), *parts[index + 1 :]]
+
+
+def _after(parts: Sequence[_Part], cursor: str) -> list[_Part]:
+    """Returns what is newer than the cursor, the oldest first. Raises ``InvalidCursor``."""
+    if cursor == _EMPTY:
+        return [*reversed(parts)]
+    index, offset = _find(parts, cursor)
+    return [parts[index]._replace(start=offset), *reversed(parts[:index])]
+
+
+def _find(parts: Sequence[_Part], cursor: str) -> tuple[int, int]:
+    match = _CURSOR.fullmatch(cursor)
+    for index, part in enumerate(parts):
+        if match is not None and part.name == match[1] and int(match[2]) <= part.end:
+            return index, int(match[2])
+    raise InvalidCursor("the cursor is not one that a page of the audit trail gave, or is too old; begin without one")
+
+
+def _end_of(parts: Sequence[_Part]) -> str:
+    """Returns the cursor behind the last whole line."""
+    if not parts:
+        return _EMPTY
+    newest = parts[0]
+    start = max(newest.end - _BLOCK_BYTES, 0)
+    torn = os.pread(newest.descriptor, newest.end - start, start).rpartition(b"\n")[2]
+    return f"{newest.name}-{newest.end - len(torn)}"
+
+
+def _lines_backward(part: _Part) -> Iterator[tuple[int, bytes]]:
+    """Yields each line with the offset of its start, the last first."""
+    start, rest = part.end, b""
+    while start > 0:
+        stop, start = start, max(start - _BLOCK_BYTES, 0)
+        block = os.pread(part.descriptor, stop - start, start) + rest
+        offset = start + len(block)
+        lines = block.split(b"\n")
+        rest = lines.pop(0) if start > 0 else b""
+        if len(rest) > _MAX_LINE_BYTES:
+            rest = b""
+        for line in reversed(lines):
+            offset -= len(line)
+            if line:
+                yield offset, line
+            offset -= 1
+
+
+def _lines_forward(part: _Part) -> Iterator[tuple[int, bytes]]:
+    """Yields each line with the offset of its end, the first first. A line without a line break is not complete yet."""
+    offset, start, rest = part.start, part.start, b""
+    while start < part.end:
+        block = os.pread(part.descriptor, min(_BLOCK_BYTES, part.end - start), start)
+        if not block:
+            return
+        start += len(block)
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            offset += len(line) + 1
+            if line:
+                yield offset, line
+        if len(rest) > _MAX_LINE_BYTES:
+            offset, rest = offset + len(rest), b""

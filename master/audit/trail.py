@@ -1,10 +1,16 @@
-"""Takes entries on the hub, and has a native thread write them."""
+"""Takes entries on the hub and has a native thread write them.
+
+Equal entries within a second are summed up: the first is written at once, the rest as one entry with their number. So a
+client that scans, guesses, or signs in and out without end neither fills the disk nor pushes other entries out of the
+trail. A change equals another only if both have the same target.
+"""
 
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
@@ -13,18 +19,22 @@ from gevent.event import Event
 from fleetpulse.master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
 from fleetpulse.master.audit.files import AuditFiles
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery, read_page
-from fleetpulse.master.audit.repeats import Repeats
 from fleetpulse.master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
 from fleetpulse.master.instruments.audit import QUEUE_FULL, WRITE_FAILED, AuditInstruments
 
 _LOGGER = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 20_000
-"""More than all workers of a large fleet that register at once."""
+"""More than the workers of a large fleet that register at once."""
 
 REPEAT_SECONDS = 1.0
 SYNC_SECONDS = 0.25
-"""For so long a written entry may not be durable yet. A process that is killed loses none of it, a machine may."""
+"""How long a written entry may not be durable. A killed process loses none of it, a machine may."""
+
+MAX_KINDS = 32
+"""Kinds of entries within a second. Further refusals lose their client; further changes are written as they come."""
+
+OTHERS = "(others)"
 
 _BATCH_LENGTH = 512
 
@@ -32,7 +42,7 @@ _Queued = tuple[float, AuditEntry, int]
 
 
 class AuditTrail:
-    """Made, started, asked and stopped on the hub. ``record`` takes entries from the start of the object on."""
+    """Made, started, asked and stopped on the hub. ``record`` works before ``start``."""
 
     def __init__(
         self,
@@ -42,30 +52,30 @@ class AuditTrail:
         queue_length: int = QUEUE_LENGTH,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` gives Unix seconds."""
+        """``clock`` returns Unix seconds."""
         self._path, self._instruments, self._clock = path, instruments, clock
         self._queue_length = queue_length
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._dropped = 0
-        """Since the start; counted on the hub, told by the thread."""
+        """Since the start; counted on the hub, reported by the thread."""
 
-        self._repeats, self._repeating = Repeats(), Event()
+        self._deduplicator, self._has_entries = Deduplicator(), Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._files = AuditFiles(path, max_file_bytes)
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
-        self._untold, self._told_dropped = 0, 0
+        self._unreported, self._reported_dropped = 0, 0
         self._is_failing = False
 
     # On the hub
 
     def start(self) -> None:
-        """Begin to write. A file that cannot be opened is no reason not to start: it is tried again."""
+        """Starts writing. A file that cannot be opened does not stop the master; opening is tried again."""
         self._thread.start()
-        self._greenlet = gevent.spawn(self._tell_repeats)
+        self._greenlet = gevent.spawn(self._flush_repeats)
         self._greenlet.name = "audit-repeats"
 
     def stop(self, timeout_seconds: float = 2.0) -> None:
-        """Write what was recorded, and end the thread."""
+        """Writes what was recorded and ends the thread."""
         if self._greenlet is not None:
             self._greenlet.kill()
             self._end_second()
@@ -73,13 +83,13 @@ class AuditTrail:
             gevent.get_hub().threadpool.apply(self._thread.join, (timeout_seconds,))
 
     def record(self, entry: AuditEntry) -> None:
-        """Have it written. Never waits. Of equal entries within a second the first is written, and their number."""
-        self._repeating.set()
-        if (admitted := self._repeats.admit(entry)) is not None:
+        """Queues an entry for writing. Never waits."""
+        self._has_entries.set()
+        if (admitted := self._deduplicator.admit(entry)) is not None:
             self._put(admitted, 0)
 
     def read(self, query: AuditQuery) -> AuditPage:
-        """Wait for a page, the newest first. Raises ``InvalidCursor``, ``AuditUnavailable``."""
+        """Waits for a page. Raises ``InvalidCursor``, ``AuditUnavailable``."""
         found: AuditPage | FleetPulseError = gevent.get_hub().threadpool.apply(_read, (self._path, query))
         if isinstance(found, FleetPulseError):
             raise found
@@ -92,15 +102,15 @@ class AuditTrail:
         else:
             self._queue.put((self._clock(), entry, repeated))
 
-    def _tell_repeats(self) -> None:
+    def _flush_repeats(self) -> None:
         while True:
-            self._repeating.wait()
+            self._has_entries.wait()
             gevent.sleep(REPEAT_SECONDS)
-            self._repeating.clear()
+            self._has_entries.clear()
             self._end_second()
 
     def _end_second(self) -> None:
-        for entry, repeated in self._repeats.end():
+        for entry, repeated in self._deduplicator.end():
             self._put(entry, repeated)
 
     # In the thread
@@ -126,7 +136,7 @@ class AuditTrail:
                 self._attempt(self._files.sync)
 
     def _take(self, timeout_seconds: float | None) -> tuple[list[_Queued], bool]:
-        """What waits, once there is something or the time is over; and whether nothing will come after it."""
+        """Waits for entries up to the timeout; returns them, and whether they are the last."""
         batch: list[_Queued] = []
         try:
             while len(batch) < _BATCH_LENGTH:
@@ -140,19 +150,19 @@ class AuditTrail:
 
     def _write(self, batch: list[_Queued]) -> None:
         dropped = self._dropped
-        missing = self._untold + dropped - self._told_dropped
+        missing = self._unreported + dropped - self._reported_dropped
         lines = [line_of(*queued) for queued in batch]
         if missing:
             lines.append(line_of(self._clock(), _gap(missing)))
         if self._attempt(lambda: self._files.append(b"".join(lines))):
             self._instruments.written.inc(len(lines))
-            self._untold, self._told_dropped = 0, dropped
+            self._unreported, self._reported_dropped = 0, dropped
         else:
             self._instruments.dropped.labels(WRITE_FAILED).inc(len(batch))
-            self._untold += len(batch)
+            self._unreported += len(batch)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
-        """Whether it went well. An outage is logged where it begins and where it ends."""
+        """Returns whether the action succeeded. Logs an outage when it begins and when it ends."""
         try:
             action()
         except OSError as error:
@@ -162,13 +172,13 @@ class AuditTrail:
             self._is_failing = True
             return False
         if self._is_failing:
-            _LOGGER.warning("the audit trail can be written again; %d entries were lost", self._untold)
+            _LOGGER.warning("the audit trail can be written again; %d entries were lost", self._unreported)
         self._is_failing = False
         return True
 
 
 def _read(path: Path, query: AuditQuery) -> AuditPage | FleetPulseError:
-    """In a thread of gevent's pool, which would print the traceback of an error that is raised."""
+    """Returns errors, because gevent's thread pool prints the traceback of one that is raised."""
     try:
         return read_page(path, query)
     except InvalidCursor as error:
@@ -180,5 +190,62 @@ def _read(path: Path, query: AuditQuery) -> AuditPage | FleetPulseError:
 
 
 def _gap(missing: int) -> AuditEntry:
-    told = f"{missing} entries before this one are missing: the queue was full, or the file could not be written"
-    return AuditEntry(MASTER, None, MASTER, "", "drop_entries", str(missing), AuditOutcome.FAILED, "", told)
+    detail = f"{missing} entries before this one are missing: the queue was full, or the file could not be written"
+    return AuditEntry(MASTER, None, MASTER, "", "drop_entries", str(missing), AuditOutcome.FAILED, "", detail)
+
+
+@dataclass(slots=True)
+class _Kind:
+    latest: AuditEntry
+    more: int = 0
+
+
+_Kinds = dict[tuple[object, ...], _Kind]
+
+
+class Deduplicator:
+    """The entries of the current second."""
+
+    def __init__(self, max_kinds: int = MAX_KINDS) -> None:
+        self._max_kinds = max_kinds
+        self._refusals: _Kinds = {}
+        self._changes: _Kinds = {}
+
+    def admit(self, entry: AuditEntry) -> AuditEntry | None:
+        """Returns what to write now: the entry, or without its client if there are too many kinds, or nothing."""
+        if entry.outcome is AuditOutcome.OK:
+            kinds, key = self._changes, (*_key(entry), entry.target)
+        else:
+            kinds, key = self._refusals, _key(entry)
+        kind = kinds.get(key)
+        if kind is None and len(kinds) >= self._max_kinds:
+            if kinds is self._changes:
+                return entry
+            entry = entry._replace(client=OTHERS, actor=OTHERS, role=None, target="")
+            key = _key(entry)
+            kind = kinds.get(key)
+        if kind is None:
+            kinds[key] = _Kind(entry)
+            return entry
+        kind.latest = entry
+        kind.more += 1
+        return None
+
+    def end(self) -> list[tuple[AuditEntry, int]]:
+        """Ends the second; returns the last entry of each repeated kind, and how many it stands for."""
+        repeated = [
+            (kind.latest, kind.more)
+            for kinds in (self._refusals, self._changes)
+            for kind in kinds.values()
+            if kind.more
+        ]
+        self._refusals.clear()
+        self._changes.clear()
+        return repeated
+
+
+def _key(entry: AuditEntry) -> tuple[object, ...]:
+    """Entries of one client are equal if only their target and the words of their detail differ."""
+    reason, colon, _ = entry.detail.partition(": ")
+    reason = reason if colon and reason.isidentifier() else ""
+    return entry.actor, entry.role, entry.door, entry.client, entry.action, entry.outcome, entry.status, reason

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleetpulse.master.audit.command import record_command
+from fleetpulse.master.audit.files import record_command
 from fleetpulse.master.console.screen import Screen
 
 

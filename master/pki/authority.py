@@ -1,11 +1,14 @@
-"""The CA: gives and takes back certificates, and remembers what it gave. Every change is durable when it returns."""
+"""The CA: issues and revokes certificates, and keeps a record of both. Every change is durable when it returns."""
 
+import contextlib
+import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,37 +22,144 @@ from fleetpulse.master.errors import (
     UsedJoinToken,
     WorkerIdNotGranted,
 )
-from fleetpulse.master.pki import certificates, workers_need_certificates
+from fleetpulse.master.pki import CERTIFICATE_NAME, ca_folder, certificates, workers_need_certificates
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.pki.certificates import KeyPair, Request
-from fleetpulse.master.pki.files import CERTIFICATE_NAME, KEY_NAME, LOCK_NAME, ca_folder
-from fleetpulse.master.pki.state import IssuedRecord, State, StateFile, TokenRecord, TokenUse, hashed
 from fleetpulse.master.private_files import locked, make_private_folder, write_private
 from fleetpulse.proto.join import new_join_token, parse_join_token
 from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
 
 DEFAULT_LIFETIME_SECONDS = 30 * 86400.0
 MAX_LIVE_CERTIFICATES = 16
-"""Of one worker: who renews without end gets no more. A join takes back those before it."""
+"""Per worker, so that renewing has a limit. A join revokes the earlier ones."""
 
 MAX_CERTIFICATES = 1000
-"""Of one worker that have not expired, live or revoked: those have to be remembered."""
+"""Per worker that have not expired, live or revoked: they have to be remembered."""
+
+MAX_EXPIRED = 100
+"""Per worker that are remembered for a day after they expired: with a short life they are thousands."""
+
+_KEY_NAME, _STATE_NAME, _LOCK_NAME = "key.pem", "state.json", "lock"
+_VERSION = 1
 
 Clock = Callable[[], float]
 
 
+class TokenUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine that joined with a token. The same key may ask again, because the first answer may have been lost."""
+
+    worker_id: str
+    key_fingerprint: str
+    serial: str | None = None
+    """Of the last certificate issued for this use; ``None`` in records of an earlier version."""
+
+    is_revoked: bool = False
+    """Whether the worker or one of its certificates was revoked since."""
+
+
+class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stored join token. ``secret_hash`` is the SHA-256, in hex, of a secret of 192 random bits."""
+
+    secret_hash: str
+    expires_at: float
+    worker_id: str | None
+    """The only id that it is for; ``PREFIX*`` for a prefix; ``None`` for any id that has no certificate yet."""
+
+    max_uses: int
+    uses: tuple[TokenUse, ...] = ()
+
+    def is_for(self, worker_id: str) -> bool:
+        """Returns whether the token covers this id."""
+        wanted = self.worker_id
+        if wanted is None or wanted == worker_id:
+            return True
+        return wanted.endswith("*") and worker_id.startswith(wanted[:-1])
+
+    def used(self, use: TokenUse) -> "TokenRecord":
+        """Returns the token with this use, in place of an earlier one of the same machine."""
+        machine = use.worker_id, use.key_fingerprint
+        others = (one for one in self.uses if (one.worker_id, one.key_fingerprint) != machine)
+        return msgspec.structs.replace(self, uses=(*others, use))
+
+    def revoking(self, worker_ids: set[str]) -> "TokenRecord":
+        """Returns the token with the uses of these workers revoked."""
+        uses = (
+            msgspec.structs.replace(use, is_revoked=True) if use.worker_id in worker_ids else use for use in self.uses
+        )
+        return msgspec.structs.replace(self, uses=tuple(uses))
+
+
+class IssuedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker's certificate. Times in Unix seconds."""
+
+    worker_id: str
+    serial: str
+    issued_at: float
+    expires_at: float
+    revoked_at: float | None = None
+
+    def is_live(self, now: float) -> bool:
+        """Returns whether the certificate is accepted."""
+        return self.revoked_at is None and self.expires_at > now
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All join tokens and certificates, as ``state.json`` stores them."""
+
+    version: int
+    tokens: tuple[TokenRecord, ...]
+    issued: tuple[IssuedRecord, ...]
+
+    def pruned(self, now: float) -> "State":
+        """Returns the state without what expired a day ago, or expired before ``MAX_EXPIRED`` others of its worker."""
+        since = now - 86400.0
+        expired: Counter[str] = Counter()
+        newest_first: list[IssuedRecord] = []
+        for one in reversed(self.issued):
+            if one.expires_at <= now:
+                expired[one.worker_id] += 1
+                if one.expires_at <= since or expired[one.worker_id] > MAX_EXPIRED:
+                    continue
+            newest_first.append(one)
+        tokens = tuple(token for token in self.tokens if token.expires_at > since)
+        return State(self.version, tokens, tuple(reversed(newest_first)))
+
+    def live(self, worker_id: str, now: float) -> tuple[IssuedRecord, ...]:
+        """Returns the accepted certificates of a worker."""
+        return tuple(one for one in self.issued if one.worker_id == worker_id and one.is_live(now))
+
+    def is_in_force(self, use: TokenUse, now: float) -> bool:
+        """Returns whether the certificate issued for this use is live and is the worker's newest."""
+        newest = next((one for one in reversed(self.issued) if one.worker_id == use.worker_id), None)
+        return newest is not None and newest.serial == use.serial and newest.is_live(now) and not use.is_revoked
+
+    def using(self, token: TokenRecord, use: TokenUse) -> "State":
+        """Returns the state with one more use of the token."""
+        tokens = tuple(one.used(use) if one is token else one for one in self.tokens)
+        return msgspec.structs.replace(self, tokens=tokens)
+
+    def revoking(self, serials: set[str], now: float) -> "State":
+        """Returns the state with these certificates revoked."""
+        issued = (msgspec.structs.replace(one, revoked_at=now) if one.serial in serials else one for one in self.issued)
+        return msgspec.structs.replace(self, issued=tuple(issued))
+
+
 def create(data_dir: Path, clock: Clock = time.time) -> None:
-    """Make the CA of this data directory. Raises ``ConfigError`` if there is one, or if it cannot be written."""
+    """Makes the CA of this data directory. Raises ``ConfigError`` if there is one, or if it cannot be written."""
     folder = ca_folder(data_dir)
     try:
         make_private_folder(folder)
-        with locked(folder / LOCK_NAME):
+        with locked(folder / _LOCK_NAME):
             if (folder / CERTIFICATE_NAME).exists():
                 raise ConfigError(f"there is a CA in {folder} already")
             pair = certificates.new_ca(clock())
-            write_private(folder / KEY_NAME, certificates.key_pem(pair.key))
-            StateFile(folder).write(State())
-            # Last: a CA is there when its certificate is.
+            write_private(folder / _KEY_NAME, certificates.key_pem(pair.key))
+            write_private(folder / _STATE_NAME, msgspec.json.encode(State(_VERSION, (), ())))
+            # Last: its presence says that the CA is complete.
             write_private(folder / CERTIFICATE_NAME, certificates.pem(pair.certificate))
     except OSError as error:
         raise ConfigError(f"no CA can be made in {folder}: {error.strerror or error}") from error
@@ -67,10 +177,11 @@ class Authority:
             raise ConfigError(f"there is no CA in {self._folder}: make one with `fleetpulse ca init`")
         self._lifetime_seconds = lifetime_seconds
         self._clock = clock
-        self._file = StateFile(self._folder)
+        self._state_path = self._folder / _STATE_NAME
         self._signature: tuple[int, int, int] | None = None
         self.admission = Admission(clock)
-        """Who may come in now, as of the last ``refresh``."""
+        """The certificates accepted now, as of the last ``refresh``."""
+
         try:
             self._ca = _read_pair(self._folder)
             self.refresh()
@@ -79,40 +190,41 @@ class Authority:
 
     @property
     def certificate_pem(self) -> bytes:
-        """The CA's own."""
+        """The CA's own certificate."""
         return certificates.pem(self._ca.certificate)
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the CA's certificate."""
+        """SHA-256 of the CA's certificate."""
         return certificates.fingerprint(self._ca.certificate)
 
     def refresh(self) -> bool:
-        """Look whether somebody changed what is revoked: one ``stat``, and a read if so. Raises ``OSError``."""
-        signature = self._file.signature()
+        """Reads what is revoked if the state file has changed, and returns whether it has. Raises ``OSError``."""
+        status = self._state_path.stat()  # a replaced file is another file
+        signature = status.st_ino, status.st_mtime_ns, status.st_size
         if signature == self._signature:
             return False
-        state = self._file.read()
+        state = self._read()
         self._signature = signature
         self.admission.replace(one.serial for one in state.issued if one.revoked_at is not None)
         return True
 
     def server_pair(self, names: Sequence[str]) -> KeyPair:
-        """A new key and certificate for a master of these names."""
+        """Returns a new key and certificate for a master with these host names."""
         return certificates.server_pair(self._ca, names, self._clock(), self._lifetime_seconds)
 
     def new_join_token(self, lifetime_seconds: float, worker_id: str | None = None, uses: int = 1) -> str:
-        """A token that lets ``uses`` machines in. Only its hash is kept. Raises ``ConfigError``."""
+        """Returns a token that lets ``uses`` machines join. Only its hash is stored. Raises ``ConfigError``."""
         if worker_id is not None and not (worker_id == "*" or is_worker_id(worker_id.removesuffix("*"))):
             raise ConfigError(f"{worker_id!r} is no worker id: one has {WORKER_ID_RULE}; PREFIX* is for several")
         token = new_join_token(self.fingerprint)
-        record = TokenRecord(hashed(token.secret), self._clock() + lifetime_seconds, worker_id, uses)
+        record = TokenRecord(_hashed(token.secret), self._clock() + lifetime_seconds, worker_id, uses)
         with self._changing() as change:
-            change.state = change.state._replace(tokens=(*change.state.tokens, record))
+            change.state = msgspec.structs.replace(change.state, tokens=(*change.state.tokens, record))
         return token.text()
 
     def join(self, token: str, csr: bytes) -> list[bytes]:
-        """The chain for a machine that has a token, in DER. Raises ``JoinRefused`` or ``InvalidMessage``."""
+        """Returns the chain for a machine that has a token, in DER. Raises ``JoinRefused`` or ``InvalidMessage``."""
         request = certificates.request_from(csr)
         now = self._clock()
         with self._changing() as change:
@@ -123,7 +235,7 @@ class Authority:
             if not record.is_for(request.worker_id):
                 raise WorkerIdNotGranted(f"the join token is not for the worker id {request.worker_id}")
             _check_use(state, record, request, now)
-            # Who joins anew has lost its key, or is another machine: what was given before counts no more.
+            # The worker has lost its key, or is another machine: its earlier certificates are revoked.
             before = {one.serial for one in state.live(request.worker_id, now)}
             change.state = state.revoking(before, now)
             chain = self._issue(change, request, now)
@@ -132,7 +244,7 @@ class Authority:
             return chain
 
     def renew(self, holder: WorkerCertificate | None, csr: bytes) -> list[bytes]:
-        """A new chain for the holder of a good certificate. Raises ``JoinRefused``, ``CertificateRefused`` and such."""
+        """Returns a new chain for the holder of a valid certificate. Raises ``JoinRefused``, ``CertificateRefused``."""
         request = certificates.request_from(csr)
         now = self._clock()
         with self._changing() as change:
@@ -145,14 +257,14 @@ class Authority:
             return self._issue(change, request, now)
 
     def issued(self) -> list[IssuedRecord]:
-        """Every certificate of a worker that is remembered. Raises ``OSError``, ``ConfigError``."""
-        return sorted(self._file.read().issued, key=lambda one: (one.worker_id, one.issued_at))
+        """Returns every remembered certificate of a worker. Raises ``OSError``, ``ConfigError``."""
+        return sorted(self._read().issued, key=lambda one: (one.worker_id, one.issued_at))
 
     def revoke(self, target: str) -> list[IssuedRecord]:
-        """Revoke one certificate by its serial, or all of a worker by its id; those that were not revoked before.
+        """Revokes one certificate by its serial, or all of a worker by its id; returns those revoked now.
 
-        Join tokens for the worker alone are taken back with its id, and those that the worker has used give it nothing
-        more. Raises ``ConfigError`` if nothing has this name.
+        A worker id also removes the join tokens for that worker alone, and blocks the tokens that it has used. Raises
+        ``ConfigError`` if nothing has this name.
         """
         now = self._clock()
         with self._changing() as change:
@@ -163,7 +275,8 @@ class Authority:
             if not found and tokens == state.tokens:
                 raise ConfigError(f"nothing was given to {target!r}: `fleetpulse ca list` shows worker ids and serials")
             revoked = [one for one in found if one.revoked_at is None]
-            change.state = state._replace(tokens=tokens).revoking({one.serial for one in revoked}, now)
+            state = msgspec.structs.replace(state, tokens=tokens)
+            change.state = state.revoking({one.serial for one in revoked}, now)
             return revoked
 
     def _issue(self, change: "_Change", request: Request, now: float) -> list[bytes]:
@@ -173,37 +286,36 @@ class Authority:
         certificate = certificates.worker_certificate(self._ca, request, now, self._lifetime_seconds)
         given = certificates.described(certificate, request.worker_id)
         record = IssuedRecord(given.worker_id, given.serial, now, given.not_after)
-        change.state = change.state._replace(issued=(*issued, record))
+        change.state = msgspec.structs.replace(change.state, issued=(*issued, record))
         return [certificates.der(certificate), certificates.der(self._ca.certificate)]
 
-    def _changing(self) -> "_Change":
-        return _Change(self._folder, self._file, self._clock)
+    @contextlib.contextmanager
+    def _changing(self) -> "Iterator[_Change]":
+        """Yields the state under the lock, and writes it back unless the block raises. Raises ``OSError``."""
+        with locked(self._folder / _LOCK_NAME):
+            change = _Change(self._read())
+            yield change
+            write_private(self._state_path, msgspec.json.encode(change.state.pruned(self._clock())))
+
+    def _read(self) -> State:
+        """Raises ``ConfigError`` if the file is damaged, ``OSError`` if it cannot be read."""
+        path = self._state_path
+        data = path.read_bytes()
+        try:
+            if msgspec.json.decode(data, type=_Versioned).version != _VERSION:
+                raise ConfigError(f"{path} is of another version of FleetPulse")
+            return msgspec.json.decode(data, type=State)
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"{path} is damaged: {error}") from error
 
 
 class _Change:
-    """One change of the state, under the lock; written when the block ends well. Raises ``OSError``."""
+    def __init__(self, state: State) -> None:
+        self.state = state
 
-    def __init__(self, folder: Path, file: StateFile, clock: Clock) -> None:
-        self._lock = locked(folder / LOCK_NAME)
-        self._file = file
-        self._clock = clock
-        self.state = State()
 
-    def __enter__(self) -> Self:
-        self._lock.__enter__()
-        try:
-            self.state = self._file.read()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None:
-                self._file.write(self.state.pruned(self._clock()))
-        finally:
-            self._lock.__exit__(None, None, None)
+def _hashed(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()  # the secret is random, so a fast hash is enough
 
 
 def _found(tokens: Sequence[TokenRecord], text: str, fingerprint: bytes) -> TokenRecord:
@@ -211,7 +323,7 @@ def _found(tokens: Sequence[TokenRecord], text: str, fingerprint: bytes) -> Toke
         token = parse_join_token(text)
     except ValueError:
         raise UnknownJoinToken("this master does not know the join token") from None
-    digest = hashed(token.secret)
+    digest = _hashed(token.secret)
     for record in tokens:
         if hmac.compare_digest(record.secret_hash, digest) and token.fingerprint == fingerprint:
             return record
@@ -219,7 +331,7 @@ def _found(tokens: Sequence[TokenRecord], text: str, fingerprint: bytes) -> Toke
 
 
 def _check_use(state: State, token: TokenRecord, request: Request, now: float) -> None:
-    """Raise ``JoinRefused`` unless the token is good for this machine: once more, or again if its answer was lost."""
+    """Raises ``JoinRefused`` unless the token has a use left, or this machine asks again because an answer was lost."""
     worker_id = request.worker_id
     former = [one for one in token.uses if one.worker_id == worker_id]
     if any(one.is_revoked for one in former):
@@ -230,7 +342,7 @@ def _check_use(state: State, token: TokenRecord, request: Request, now: float) -
     again = next((one for one in former if one.key_fingerprint == request.key_fingerprint), None)
     if again is not None and state.is_in_force(again, now):
         return
-    # The same key is the same machine: it gets no second use, with which it would end who came in its place.
+    # The same key is the same machine: a second use would revoke the machine that replaced it.
     if again is not None or len(token.uses) >= token.max_uses:
         raise UsedJoinToken("the join token has been used; make another with `fleetpulse ca join-token`")
     if token.worker_id is None and state.live(worker_id, now):
@@ -241,7 +353,7 @@ def _check_use(state: State, token: TokenRecord, request: Request, now: float) -
 
 def _read_pair(folder: Path) -> KeyPair:
     try:
-        key = serialization.load_pem_private_key((folder / KEY_NAME).read_bytes(), None)
+        key = serialization.load_pem_private_key((folder / _KEY_NAME).read_bytes(), None)
         certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_NAME).read_bytes())
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the CA in {folder} is damaged: {error}") from error

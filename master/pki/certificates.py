@@ -1,7 +1,7 @@
-"""X.509 as FleetPulse uses it: EC keys on P-256, one CA, certificates of masters and of workers. Pure but for chance.
+"""X.509 as FleetPulse uses it: EC keys on P-256, one CA, certificates of masters and workers. Pure but for random keys.
 
 Profiles after RFC 5280; a worker's certificate is for clients only and a master's for servers only, so that neither can
-stand in for the other.
+replace the other.
 """
 
 import ipaddress
@@ -24,10 +24,10 @@ CA_SECONDS = 10 * 365 * 86400.0
 
 _CLOCK_SLACK_SECONDS = 300.0
 _CLOCK_SLACK_RATIO = 0.1
-"""Clocks differ: a certificate is good from a little before it was made, by this part of its life at most."""
+"""Clocks differ, so a certificate is valid from a little before it was made: at most this part of its life."""
 
 _COMMON_NAME_LENGTH = 64
-"""X.520 allows no more; the whole id of a worker is in the URI."""
+"""The limit of X.520; the whole id of a worker is in the URI."""
 
 _NO_KEY_USAGE = dict.fromkeys(
     (
@@ -39,7 +39,7 @@ _NO_KEY_USAGE = dict.fromkeys(
 
 
 class KeyPair(NamedTuple):
-    """A private key and the certificate of its public key. Not to be shown: ``repr`` says what it is."""
+    """A private key and the certificate of its public key. ``repr`` does not show the key."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
@@ -49,14 +49,14 @@ class KeyPair(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A certificate signing request that was checked."""
+    """A checked certificate signing request."""
 
     worker_id: str
     key: ec.EllipticCurvePublicKey
 
     @property
     def key_fingerprint(self) -> str:
-        """The same for the same key, in hexadecimal digits."""
+        """SHA-256 of the public key, in hexadecimal digits."""
         digest = hashes.Hash(hashes.SHA256())
         digest.update(
             self.key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -65,9 +65,9 @@ class Request(NamedTuple):
 
 
 def new_ca(now: float) -> KeyPair:
-    """A CA that signs itself, for ten years."""
+    """Returns a self-signed CA that is valid for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # A name of its own: two CAs of one name would be told apart by their keys only.
+    # A unique name, so that two CAs differ by more than their keys.
     name = _name(f"FleetPulse CA {x509.random_serial_number():x}"[:24])
     usage = x509.KeyUsage(**(_NO_KEY_USAGE | {"key_cert_sign": True, "crl_sign": True}))
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -82,7 +82,7 @@ def new_ca(now: float) -> KeyPair:
 
 
 def server_pair(ca: KeyPair, names: Sequence[str], now: float, lifetime_seconds: float) -> KeyPair:
-    """A new key for a master that is reached by these host names and addresses."""
+    """Returns a new key and certificate for a master with these host names and addresses."""
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(names)])
     builder = _leaf(ca, _name("FleetPulse master"), key.public_key(), now, lifetime_seconds, alternatives)
@@ -91,7 +91,7 @@ def server_pair(ca: KeyPair, names: Sequence[str], now: float, lifetime_seconds:
 
 
 def worker_certificate(ca: KeyPair, request: Request, now: float, lifetime_seconds: float) -> x509.Certificate:
-    """The certificate that was asked for."""
+    """Returns the requested certificate."""
     name = _name(request.worker_id[:_COMMON_NAME_LENGTH])
     alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(worker_uri(request.worker_id))])
     builder = _leaf(ca, name, request.key, now, lifetime_seconds, alternatives)
@@ -100,7 +100,7 @@ def worker_certificate(ca: KeyPair, request: Request, now: float, lifetime_secon
 
 
 def request_from(der: bytes) -> Request:
-    """A certificate signing request, checked. Raises ``InvalidMessage``."""
+    """Parses and checks a certificate signing request. Raises ``InvalidMessage``."""
     if len(der) > MAX_CSR_BYTES:
         raise InvalidMessage(f"csr has {len(der)} bytes; at most {MAX_CSR_BYTES} are accepted")
     try:
@@ -118,7 +118,7 @@ def request_from(der: bytes) -> Request:
 
 @lru_cache(maxsize=4096)
 def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
-    """What a certificate that grpc has verified says; ``None`` if it is none of a worker."""
+    """Reads a certificate that grpc has verified; returns ``None`` if it is not a worker's."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         worker_id = _worker_id(certificate.extensions)
@@ -128,7 +128,7 @@ def worker_certificate_from(pem: bytes) -> WorkerCertificate | None:
 
 
 def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificate:
-    """The same of a certificate whose worker is known."""
+    """Reads a certificate whose worker id is known."""
     return WorkerCertificate(
         worker_id,
         f"{certificate.serial_number:x}",
@@ -138,24 +138,24 @@ def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificat
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:
-    """SHA-256 over DER, as ``openssl x509 -fingerprint -sha256`` shows it."""
+    """Returns the SHA-256 over DER, as ``openssl x509 -fingerprint -sha256`` shows it."""
     return certificate.fingerprint(hashes.SHA256())
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """PKCS #8, not encrypted."""
+    """Returns PKCS #8, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def pem(certificate: x509.Certificate) -> bytes:
-    """As files have it."""
+    """Returns the form that files contain."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def der(certificate: x509.Certificate) -> bytes:
-    """As messages have it."""
+    """Returns the form that messages contain."""
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
@@ -167,7 +167,7 @@ def _leaf(
     lifetime_seconds: float,
     alternatives: x509.SubjectAlternativeName,
 ) -> x509.CertificateBuilder:
-    """What certificates of masters and of workers have in common. None outlives its CA."""
+    """Returns what certificates of masters and workers share. No certificate outlives its CA."""
     ends = min(now + lifetime_seconds, ca.certificate.not_valid_after_utc.timestamp())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     return (

@@ -24,7 +24,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("field", ["action", "actor", "client", "detail", "target"])
-def test_whatever_is_in_a_text_an_entry_is_one_line_of_printable_ascii(field: str, text: str) -> None:
+def test_entry_is_one_line_of_printable_ascii(field: str, text: str) -> None:
     line = line_of(1.5, entry(**{field: text}))
     assert line.endswith(b"\n")
     assert set(line[:-1].decode("ascii")) <= set(string.printable) - set("\t\n\r\x0b\x0c")
@@ -36,16 +36,16 @@ def test_whatever_is_in_a_text_an_entry_is_one_line_of_printable_ascii(field: st
 
 
 @given(st.text(max_size=2 * MOST_CHARACTERS))
-def test_a_value_is_found_by_its_needle(text: str) -> None:
+def test_needle_finds_a_value(text: str) -> None:
     assert needle_of("actor", text) in line_of(0.0, entry(actor=text))
 
 
-def test_what_is_said_in_one_field_is_not_found_as_another() -> None:
+def test_needle_of_one_field_does_not_match_another() -> None:
     line = line_of(0.0, entry(detail='"actor":"root",', target='","actor":"root","'))
     assert needle_of("actor", "root") not in line
 
 
-def test_a_long_text_is_cut() -> None:
+def test_long_text_is_cut() -> None:
     read = fields_of(line_of(0.0, entry(target="a" * 10_000)))
     assert read is not None
     assert read["target"] == "a" * MOST_CHARACTERS + "…"
@@ -70,9 +70,9 @@ WHOLE = json.loads(line_of(1.0, entry()))
         json.dumps({name: value for name, value in WHOLE.items() if name != "status"}).encode(),
     ],
 )
-def test_what_is_no_entry_is_none(line: bytes) -> None:
+def test_invalid_line_has_no_fields(line: bytes) -> None:
     assert fields_of(line) is None
 
 
-def test_what_somebody_added_to_an_entry_is_left_out() -> None:
+def test_unknown_fields_are_left_out() -> None:
     assert fields_of(json.dumps({**WHOLE, "more": 1}).encode()) == WHOLE

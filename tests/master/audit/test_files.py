@@ -1,14 +1,19 @@
 """master.audit.files"""
 
 import os
+import pwd
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of
+from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of, record_command
+from fleetpulse.master.cli import fleetpulse
+from tests.master.audit.given import entry
+from tests.master.audit.trails import running_trail, written
 
 LINE = b"x" * 99 + b"\n"
 
@@ -18,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "audit.jsonl"
 
 
-def test_the_file_is_for_its_owner_alone(path: Path) -> None:
+def test_file_is_private(path: Path) -> None:
     before = os.umask(0)
     try:
         files = AuditFiles(path, 1000)
@@ -34,7 +39,7 @@ def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     files.close()
 
 
-def test_what_is_there_stays(path: Path) -> None:
+def test_existing_lines_are_kept(path: Path) -> None:
     for number in range(3):
         files = AuditFiles(path, 1000)
         files.append(b"%d\n" % number)
@@ -42,7 +47,7 @@ def test_what_is_there_stays(path: Path) -> None:
     assert path.read_bytes() == b"0\n1\n2\n"
 
 
-def test_a_full_file_is_turned_over_and_the_oldest_goes(path: Path) -> None:
+def test_full_file_is_rotated_and_the_oldest_removed(path: Path) -> None:
     files = AuditFiles(path, 250)
     for number in range(2 * (KEPT_FILES + 3)):
         files.append(b"%02d" % number + LINE[2:])
@@ -54,7 +59,7 @@ def test_a_full_file_is_turned_over_and_the_oldest_goes(path: Path) -> None:
     assert {len(part) for part in parts} == {200}
 
 
-def test_what_is_larger_than_a_file_may_be_is_written_all_the_same(path: Path) -> None:
+def test_lines_larger_than_a_file_are_written(path: Path) -> None:
     files = AuditFiles(path, 50)
     files.append(LINE)
     files.append(LINE)
@@ -62,7 +67,7 @@ def test_what_is_larger_than_a_file_may_be_is_written_all_the_same(path: Path) -
     assert [one.read_bytes() for one in files_of(path)[:2]] == [LINE, LINE]
 
 
-def test_after_a_torn_line_a_new_one_begins(path: Path) -> None:
+def test_new_line_begins_after_a_torn_one(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b'{"time":1.0,"act')
     files = AuditFiles(path, 1000)
@@ -71,7 +76,7 @@ def test_after_a_torn_line_a_new_one_begins(path: Path) -> None:
     assert path.read_bytes() == b'{"time":1.0,"act\n' + LINE
 
 
-def test_a_file_that_was_taken_away_is_made_anew(path: Path) -> None:
+def test_removed_file_is_created_again(path: Path) -> None:
     files = AuditFiles(path, 1000)
     files.append(LINE)
     path.unlink()
@@ -104,7 +109,39 @@ files.close()
 """
 
 
-def test_a_disk_that_is_full_is_an_error_and_then_a_new_line_begins(path: Path) -> None:
+def test_full_disk_is_an_error_and_a_new_line_begins_after_it(path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", _LIMITED, path], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("File too large\nFile too large\n", "")
     assert path.read_bytes() == LINE + b"y" * 50 + b"\n" + b"z\n"
+
+
+USER = f"user:{pwd.getpwuid(os.getuid()).pw_name}"
+
+
+def test_command_appends_beside_the_master(tmp_path: Path) -> None:
+    with running_trail(tmp_path / "audit.jsonl") as one:
+        one.trail.record(entry())
+        record_command(tmp_path, "create_token", "ci", "submit", clock=lambda: 1.5)
+    assert {line["action"] for line in written(tmp_path / "audit.jsonl")} == {"submit_task", "create_token"}
+
+
+def test_token_commands_are_recorded_without_the_secret(tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(fleetpulse, ["token", *words, "--data-dir", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        return result.stdout.strip()
+
+    secret = run("create", "ci", "--role", "submit")
+    run("revoke", "ci")
+    made, revoked = written(tmp_path / "audit.jsonl")
+    assert (made["actor"], made["door"], made["action"], made["target"]) == (USER, "cli", "create_token", "ci")
+    assert made["detail"].endswith(", submit")
+    assert (revoked["actor"], revoked["action"]) == (USER, "revoke_token")
+    assert secret.rpartition("_")[2] not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_unwritable_trail_does_not_stop_a_command(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").mkdir()
+    result = CliRunner().invoke(fleetpulse, ["token", "create", "ci", "--data-dir", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "the audit trail cannot be written: Is a directory" in result.stderr

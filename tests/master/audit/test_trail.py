@@ -2,12 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
 
-from fleetpulse.master.audit.entry import AuditOutcome
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 from fleetpulse.master.audit.reader import AuditQuery
+from fleetpulse.master.audit.trail import OTHERS, Deduplicator
 from fleetpulse.master.errors import AuditUnavailable
 from tests.master.audit.given import entry, refusal
 from tests.master.audit.trails import Trail, running_trail, whole_lines, written
@@ -19,7 +21,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "audit.jsonl"
 
 
-def test_what_is_recorded_is_written_in_order_and_counted(path: Path) -> None:
+def test_entries_are_written_in_order_and_counted(path: Path) -> None:
     with running_trail(path, clock=lambda: 1_700_000_000.25) as one:
         for number in range(2000):
             one.trail.record(entry(target=str(number)))
@@ -28,7 +30,7 @@ def test_what_is_recorded_is_written_in_order_and_counted(path: Path) -> None:
     assert written(path)[0] == {**entry(target="0")._asdict(), "time": 1_700_000_000.25, "repeated": 0}
 
 
-def test_what_was_recorded_before_a_stop_is_written(path: Path) -> None:
+def test_entries_recorded_before_stop_are_written(path: Path) -> None:
     with running_trail(path) as one:
         one.trail.record(refusal())
         one.trail.record(refusal())
@@ -40,7 +42,7 @@ def test_what_was_recorded_before_a_stop_is_written(path: Path) -> None:
     ]
 
 
-def test_equal_refusals_are_told_together_when_the_second_is_over(path: Path) -> None:
+def test_equal_refusals_are_summed_up_after_a_second(path: Path) -> None:
     with running_trail(path) as one:
         for _ in range(100):
             one.trail.record(refusal())
@@ -53,7 +55,7 @@ def test_equal_refusals_are_told_together_when_the_second_is_over(path: Path) ->
     assert [line["repeated"] for line in written(path)[:3]] == [0, 99, 0]
 
 
-def test_what_has_no_room_is_dropped_counted_and_told(path: Path) -> None:
+def test_entries_beyond_the_queue_are_dropped_counted_and_reported(path: Path) -> None:
     one = Trail(path, queue_length=10)
     for number in range(25):
         one.trail.record(entry(target=str(number)))
@@ -72,9 +74,7 @@ def has_lost(one: Trail, number: int) -> bool:
     return one.count("entries_dropped", reason="write_failed") == number
 
 
-def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_file_is_logged_once_and_retried(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.mkdir(parents=True)
     with running_trail(path) as one:
         for number in range(3):
@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(
     assert "can be written again; 3 entries were lost" in caplog.text
 
 
-def test_the_hub_does_not_wait_for_the_file(path: Path) -> None:
+def test_hub_does_not_wait_for_the_file(path: Path) -> None:
     one = Trail(path)
     for number in range(1000):
         one.trail.record(entry(target=f"/api/tasks/task-{number}"))
@@ -101,7 +101,7 @@ def test_the_hub_does_not_wait_for_the_file(path: Path) -> None:
     assert len(written(path)) == 1000
 
 
-def test_it_can_be_read_while_it_is_written(path: Path) -> None:
+def test_trail_is_readable_while_it_is_written(path: Path) -> None:
     with running_trail(path, max_file_bytes=100_000) as one:
         for number in range(2000):
             one.trail.record(entry(target=str(number)))
@@ -115,8 +115,64 @@ def test_it_can_be_read_while_it_is_written(path: Path) -> None:
         assert one.trail.read(AuditQuery(1, outcome=AuditOutcome.REFUSED)).entries == []
 
 
-def test_a_trail_that_cannot_be_read_says_so(path: Path) -> None:
+def test_unreadable_trail_raises_audit_unavailable(path: Path) -> None:
     path.parent.mkdir()
     path.mkdir()
     with pytest.raises(AuditUnavailable, match="Is a directory"):
         Trail(path).trail.read(AuditQuery(1))
+
+
+def test_first_of_equal_refusals_is_admitted_and_the_rest_summed_up() -> None:
+    entries = Deduplicator()
+    written = [entries.admit(refusal(target=f"/api/tasks/{n}", detail=str(n))) for n in range(5)]
+    assert written == [refusal(target="/api/tasks/0", detail="0"), None, None, None, None]
+    assert entries.end() == [(refusal(target="/api/tasks/4", detail="4"), 4)]
+
+
+def test_single_entry_is_not_repeated() -> None:
+    entries = Deduplicator()
+    entries.admit(refusal())
+    assert entries.end() == []
+    assert entries.admit(refusal()) == refusal()
+
+
+def test_refusals_with_other_actor_action_or_reason_are_admitted() -> None:
+    entries = Deduplicator()
+    differing = [refusal(client="b"), refusal(action="cancel_task"), refusal(status="403"), refusal(actor="ci"),
+                 refusal(detail="token_used: it is"), refusal(detail="token_expired: it is")]  # fmt: skip
+    assert [entries.admit(one) for one in (refusal(), *differing)] == [refusal(), *differing]
+
+
+def test_refusals_with_the_same_reason_are_equal() -> None:
+    entries = Deduplicator()
+    assert entries.admit(refusal(detail="token_used: by rack-7")) is not None
+    assert entries.admit(refusal(detail="token_used: by rack-8")) is None
+
+
+def test_refusals_of_too_many_clients_lose_their_client() -> None:
+    entries = Deduplicator(max_kinds=3)
+    written = [entries.admit(refusal(client=f"192.0.2.{n}", actor=f"guess-{n}")) for n in range(100)]
+    assert [one.client for one in written if one is not None] == ["192.0.2.0", "192.0.2.1", "192.0.2.2", OTHERS]
+    assert [(one.client, one.actor, more) for one, more in entries.end()] == [(OTHERS, OTHERS, 96)]
+    assert entries.admit(refusal(client="192.0.2.99")) == refusal(client="192.0.2.99")
+
+
+def change(**fields: Any) -> AuditEntry:
+    return refusal(outcome=AuditOutcome.OK, status="204", **fields)
+
+
+def test_equal_changes_of_one_target_are_summed_up() -> None:
+    entries = Deduplicator()
+    written = [entries.admit(change(target="/api/session", detail=str(n))) for n in range(2500)]
+    assert [one for one in written if one is not None] == [change(target="/api/session", detail="0")]
+    assert entries.end() == [(change(target="/api/session", detail="2499"), 2499)]
+
+
+def test_changes_of_other_targets_are_always_admitted() -> None:
+    entries = Deduplicator(max_kinds=3)
+    changes = [change(target=f"/api/tasks/{n}") for n in range(100)]
+    assert [entries.admit(one) for one in changes] == changes
+    # They take no room from refusals.
+    refusals = [refusal(client=f"192.0.2.{n}") for n in range(3)]
+    assert [entries.admit(one) for one in refusals] == refusals
+    assert entries.end() == []

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 from cryptography import x509
@@ -25,12 +26,10 @@ from fleetpulse.master.errors import (
     WorkerIdNotGranted,
 )
 from fleetpulse.master.pki import authority as module
-from fleetpulse.master.pki import workers_need_certificates
+from fleetpulse.master.pki import ca_folder, workers_need_certificates
 from fleetpulse.master.pki.admission import WorkerCertificate
-from fleetpulse.master.pki.authority import Authority, create
+from fleetpulse.master.pki.authority import MAX_EXPIRED, Authority, IssuedRecord, State, create
 from fleetpulse.master.pki.certificates import worker_certificate_from
-from fleetpulse.master.pki.files import ca_folder
-from fleetpulse.master.pki.state import MAX_EXPIRED, IssuedRecord, StateFile
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
 from tests.certificates import new_authority
 
@@ -70,13 +69,13 @@ def certificate(chain: list[bytes]) -> WorkerCertificate:
     return found
 
 
-def test_a_data_directory_says_whether_workers_need_certificates(tmp_path: Path) -> None:
+def test_workers_need_certificates_once_there_is_a_ca(tmp_path: Path) -> None:
     assert not workers_need_certificates(tmp_path)
     new_authority(tmp_path)
     assert workers_need_certificates(tmp_path)
 
 
-def test_the_files_are_their_owners_only_and_hold_no_token(tmp_path: Path, ca: Authority) -> None:
+def test_files_are_private_and_contain_no_token(tmp_path: Path, ca: Authority) -> None:
     token = ca.new_join_token(HOUR)
     folder = ca_folder(tmp_path)
     assert {path.name for path in folder.iterdir()} == {"key.pem", "certificate.pem", "state.json", "lock"}
@@ -85,27 +84,27 @@ def test_the_files_are_their_owners_only_and_hold_no_token(tmp_path: Path, ca: A
     assert not [path for path in folder.iterdir() if token.encode()[-20:] in path.read_bytes()]
 
 
-def test_a_ca_is_made_once(tmp_path: Path, ca: Authority) -> None:
+def test_ca_is_made_once(tmp_path: Path, ca: Authority) -> None:
     with pytest.raises(ConfigError, match="already"):
         create(tmp_path)
     assert Authority(tmp_path).fingerprint == ca.fingerprint
 
 
 @pytest.mark.parametrize("name", ["certificate.pem", "key.pem", "state.json"])
-def test_a_damaged_ca_is_refused_in_one_line(tmp_path: Path, ca: Authority, name: str) -> None:
+def test_damaged_ca_is_refused_in_one_line(tmp_path: Path, ca: Authority, name: str) -> None:
     (ca_folder(tmp_path) / name).write_bytes(b"{}")
     with pytest.raises(ConfigError, match="damaged") as caught:
         Authority(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_refused_in_one_line(tmp_path: Path, ca: Authority) -> None:
+def test_missing_file_is_refused_in_one_line(tmp_path: Path, ca: Authority) -> None:
     (ca_folder(tmp_path) / "key.pem").unlink()
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         Authority(tmp_path)
 
 
-def test_a_token_is_good_once(ca: Authority) -> None:
+def test_token_works_once(ca: Authority) -> None:
     token = ca.new_join_token(HOUR)
     chain = ca.join(token, csr())
     ca.admission.check(certificate(chain), "rack-7")
@@ -114,19 +113,19 @@ def test_a_token_is_good_once(ca: Authority) -> None:
     assert [one.worker_id for one in ca.issued()] == ["rack-7"]
 
 
-def test_who_lost_the_answer_may_ask_again_with_the_same_key(ca: Authority) -> None:
+def test_lost_answer_may_be_requested_again_with_the_same_key(ca: Authority) -> None:
     token, request = ca.new_join_token(HOUR), csr()
     first, again = certificate(ca.join(token, request)), certificate(ca.join(token, request))
     assert {one.serial: one.revoked_at is None for one in ca.issued()} == {first.serial: False, again.serial: True}
 
 
-def test_who_lost_every_answer_may_ask_on(ca: Authority) -> None:
+def test_every_lost_answer_may_be_requested_again(ca: Authority) -> None:
     token, request = ca.new_join_token(HOUR), csr()
     given = [certificate(ca.join(token, request)) for _ in range(4)]
     assert [one.serial for one in ca.issued() if one.revoked_at is None] == [given[-1].serial]
 
 
-def test_a_spent_token_is_of_no_use_to_a_machine_that_was_replaced(ca: Authority) -> None:
+def test_spent_token_is_refused_to_a_replaced_machine(ca: Authority) -> None:
     token, request = ca.new_join_token(HOUR, "rack-*", uses=5), csr()
     ca.join(token, request)
     replacement = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
@@ -136,7 +135,7 @@ def test_a_spent_token_is_of_no_use_to_a_machine_that_was_replaced(ca: Authority
     ca.admission.check(replacement, "rack-7")
 
 
-def test_a_spent_token_is_of_no_use_after_a_renewal_or_the_end(ca: Authority, clock: Clock) -> None:
+def test_spent_token_is_refused_after_renewal_or_expiry(ca: Authority, clock: Clock) -> None:
     token, request = ca.new_join_token(90 * 86400.0), csr()
     first = certificate(ca.join(token, request))
     renewed = certificate(ca.renew(first, csr()))
@@ -152,7 +151,7 @@ def test_a_spent_token_is_of_no_use_after_a_renewal_or_the_end(ca: Authority, cl
 
 @pytest.mark.parametrize("by", ["id", "serial"])
 @pytest.mark.parametrize("wanted", [None, "rack-*"])
-def test_who_was_revoked_does_not_come_back_with_its_token(ca: Authority, by: str, wanted: str | None) -> None:
+def test_revoked_worker_cannot_reuse_its_token(ca: Authority, by: str, wanted: str | None) -> None:
     token, request = ca.new_join_token(HOUR, wanted, uses=3), csr()
     held = certificate(ca.join(token, request))
     ca.join(token, csr("rack-8"))
@@ -169,7 +168,7 @@ def test_who_was_revoked_does_not_come_back_with_its_token(ca: Authority, by: st
     ca.join(token, csr("rack-9"))
 
 
-def test_revoking_one_worker_leaves_the_retries_of_others(ca: Authority) -> None:
+def test_revoking_one_worker_keeps_the_retries_of_others(ca: Authority) -> None:
     token, request = ca.new_join_token(HOUR, "rack-*", uses=2), csr("rack-8")
     ca.join(token, csr())
     ca.join(token, request)
@@ -178,7 +177,7 @@ def test_revoking_one_worker_leaves_the_retries_of_others(ca: Authority) -> None
 
 
 @pytest.mark.parametrize("by", ["id", "serial"])
-def test_who_was_revoked_joins_again_with_a_new_token(ca: Authority, by: str) -> None:
+def test_revoked_worker_joins_with_a_new_token(ca: Authority, by: str) -> None:
     request = csr()
     held = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), request))
     ca.revoke("rack-7" if by == "id" else held.serial)
@@ -189,7 +188,7 @@ def test_who_was_revoked_joins_again_with_a_new_token(ca: Authority, by: str) ->
     ca.admission.check(again, "rack-7")
 
 
-def test_a_worker_whose_certificates_are_forgotten_can_be_kept_from_its_token(ca: Authority, clock: Clock) -> None:
+def test_revoking_blocks_the_token_of_a_worker_with_pruned_certificates(ca: Authority, clock: Clock) -> None:
     token = ca.new_join_token(90 * 86400.0, "rack-*", uses=2)
     ca.join(token, csr())
     clock.now += 40 * 86400.0
@@ -200,7 +199,7 @@ def test_a_worker_whose_certificates_are_forgotten_can_be_kept_from_its_token(ca
         ca.join(token, csr())
 
 
-def test_uses_that_a_former_version_wrote_are_read_and_stay_spent(tmp_path: Path, ca: Authority) -> None:
+def test_uses_written_by_an_earlier_version_stay_spent(tmp_path: Path, ca: Authority) -> None:
     token, request = ca.new_join_token(HOUR, "rack-*", uses=2), csr()
     held = certificate(ca.join(token, request))
     path = ca_folder(tmp_path) / "state.json"
@@ -217,7 +216,7 @@ def test_uses_that_a_former_version_wrote_are_read_and_stay_spent(tmp_path: Path
         ca.join(token, csr("rack-9"))
 
 
-def test_a_token_may_be_for_several(ca: Authority) -> None:
+def test_token_for_several_uses(ca: Authority) -> None:
     token = ca.new_join_token(HOUR, "sim-*", uses=2)
     for worker_id in ("sim-1", "sim-2"):
         ca.join(token, csr(worker_id))
@@ -225,7 +224,7 @@ def test_a_token_may_be_for_several(ca: Authority) -> None:
         ca.join(token, csr("sim-3"))
 
 
-def test_a_token_expires(ca: Authority, clock: Clock) -> None:
+def test_token_expires(ca: Authority, clock: Clock) -> None:
     token = ca.new_join_token(HOUR)
     clock.now += HOUR
     with pytest.raises(ExpiredJoinToken):
@@ -234,31 +233,31 @@ def test_a_token_expires(ca: Authority, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "fpj1_", "fpj1_" + "A" * 75, "word", "\0" * 100])
-def test_any_other_text_is_no_token(ca: Authority, text: str) -> None:
+def test_text_that_is_no_token_is_refused(ca: Authority, text: str) -> None:
     with pytest.raises(UnknownJoinToken):
         ca.join(text, csr())
 
 
-def test_a_token_of_another_ca_is_not_known(ca: Authority, tmp_path: Path) -> None:
+def test_token_of_another_ca_is_unknown(ca: Authority, tmp_path: Path) -> None:
     other = new_authority(tmp_path / "other")
     with pytest.raises(UnknownJoinToken):
         ca.join(other.new_join_token(HOUR), csr())
 
 
 @pytest.mark.parametrize("wanted", ["rack-8", "rack-70", "sim-*"])
-def test_a_token_for_one_id_gives_no_other(ca: Authority, wanted: str) -> None:
+def test_token_for_one_id_grants_no_other(ca: Authority, wanted: str) -> None:
     token = ca.new_join_token(HOUR, wanted)
     with pytest.raises(WorkerIdNotGranted):
         ca.join(token, csr("rack-7"))
 
 
 @pytest.mark.parametrize("worker_id", ["", "-", "a b", "**", "sim-**"])
-def test_a_token_is_for_a_worker_id(ca: Authority, worker_id: str) -> None:
+def test_token_requires_a_valid_worker_id(ca: Authority, worker_id: str) -> None:
     with pytest.raises(ConfigError, match="no worker id"):
         ca.new_join_token(HOUR, worker_id)
 
 
-def test_a_token_for_any_id_takes_none_that_is_in_use(ca: Authority) -> None:
+def test_token_for_any_id_does_not_grant_one_in_use(ca: Authority) -> None:
     held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
     token = ca.new_join_token(HOUR)
     with pytest.raises(WorkerIdNotGranted, match="revoke it"):
@@ -270,7 +269,7 @@ def test_a_token_for_any_id_takes_none_that_is_in_use(ca: Authority) -> None:
         ca.admission.check(held, "rack-7")
 
 
-def test_who_joins_anew_ends_what_was_given_before(ca: Authority) -> None:
+def test_new_join_revokes_earlier_certificates(ca: Authority) -> None:
     before = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
     after = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
     assert ca.refresh()
@@ -279,7 +278,7 @@ def test_who_joins_anew_ends_what_was_given_before(ca: Authority) -> None:
         ca.admission.check(before, "rack-7")
 
 
-def test_a_certificate_is_renewed_for_its_own_worker(ca: Authority, clock: Clock) -> None:
+def test_certificate_is_renewed_for_its_own_worker(ca: Authority, clock: Clock) -> None:
     first = certificate(ca.join(ca.new_join_token(HOUR), csr()))
     clock.now += HOUR
     second = certificate(ca.renew(first, csr()))
@@ -292,7 +291,7 @@ def test_a_certificate_is_renewed_for_its_own_worker(ca: Authority, clock: Clock
         ca.renew(None, csr())
 
 
-def test_a_certificate_without_a_record_is_not_renewed(ca: Authority, clock: Clock, tmp_path: Path) -> None:
+def test_certificate_without_a_record_is_not_renewed(ca: Authority, clock: Clock, tmp_path: Path) -> None:
     create(tmp_path / "other", clock)
     other = Authority(tmp_path / "other", clock=clock)
     foreign = certificate(other.join(other.new_join_token(HOUR), csr()))
@@ -300,7 +299,7 @@ def test_a_certificate_without_a_record_is_not_renewed(ca: Authority, clock: Clo
         ca.renew(foreign, csr())
 
 
-def test_who_renews_without_end_gets_no_more(ca: Authority) -> None:
+def test_renewals_are_limited(ca: Authority) -> None:
     held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
     for _ in range(module.MAX_LIVE_CERTIFICATES - 1):
         ca.renew(held, csr())
@@ -310,13 +309,13 @@ def test_who_renews_without_end_gets_no_more(ca: Authority) -> None:
 
 def with_records(tmp_path: Path, count: int, expires_at: float, revoked_at: float | None = None) -> None:
     """Add certificates of rack-7 to what the CA remembers, before those that it has."""
-    file = StateFile(ca_folder(tmp_path))
-    state = file.read()
+    path = ca_folder(tmp_path) / "state.json"
+    state = msgspec.json.decode(path.read_bytes(), type=State)
     more = (IssuedRecord("rack-7", f"{n:x}", expires_at - HOUR, expires_at, revoked_at) for n in range(count))
-    file.write(state._replace(issued=(*more, *state.issued)))
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(state, issued=(*more, *state.issued))))
 
 
-def test_expired_certificates_lock_nobody_out_and_only_the_newest_are_remembered(
+def test_expired_certificates_do_not_count_and_only_the_newest_are_kept(
     tmp_path: Path, ca: Authority, clock: Clock
 ) -> None:
     other = certificate(ca.join(ca.new_join_token(HOUR), csr("rack-8")))
@@ -328,7 +327,7 @@ def test_expired_certificates_lock_nobody_out_and_only_the_newest_are_remembered
     assert serials == [*(f"{n:x}" for n in kept), held.serial, renewed.serial, other.serial]
 
 
-def test_revoked_certificates_are_remembered_until_they_expire_and_so_are_limited(
+def test_revoked_certificates_are_kept_until_they_expire_and_limited(
     tmp_path: Path, ca: Authority, clock: Clock
 ) -> None:
     with_records(tmp_path, module.MAX_CERTIFICATES - 1, clock.now + HOUR, clock.now)
@@ -341,7 +340,7 @@ def test_revoked_certificates_are_remembered_until_they_expire_and_so_are_limite
     ca.join(token, request)
 
 
-def test_an_expired_certificate_is_good_for_nothing(ca: Authority, clock: Clock) -> None:
+def test_expired_certificate_is_refused(ca: Authority, clock: Clock) -> None:
     held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
     clock.now = held.not_after
     with pytest.raises(CertificateExpired):
@@ -351,7 +350,7 @@ def test_an_expired_certificate_is_good_for_nothing(ca: Authority, clock: Clock)
 
 
 @pytest.mark.parametrize("by", ["id", "serial"])
-def test_revocation_is_seen_by_who_looks_again(tmp_path: Path, ca: Authority, clock: Clock, by: str) -> None:
+def test_refresh_sees_a_revocation(tmp_path: Path, ca: Authority, clock: Clock, by: str) -> None:
     held = certificate(ca.join(ca.new_join_token(HOUR), csr()))
     master = Authority(tmp_path, clock=clock)
     assert not master.refresh()
@@ -366,7 +365,7 @@ def test_revocation_is_seen_by_who_looks_again(tmp_path: Path, ca: Authority, cl
         master.renew(held, csr())
 
 
-def test_revoking_a_worker_takes_back_its_unused_token(ca: Authority) -> None:
+def test_revoking_a_worker_removes_its_unused_token(ca: Authority) -> None:
     token = ca.new_join_token(HOUR, "rack-7")
     assert ca.revoke("rack-7") == []
     with pytest.raises(UnknownJoinToken):
@@ -375,14 +374,14 @@ def test_revoking_a_worker_takes_back_its_unused_token(ca: Authority) -> None:
         ca.revoke("rack-7")
 
 
-def test_what_is_long_over_is_forgotten(ca: Authority, clock: Clock) -> None:
+def test_expired_records_are_pruned_after_a_day(ca: Authority, clock: Clock) -> None:
     ca.join(ca.new_join_token(HOUR), csr())
     clock.now += 40 * 86400.0
     ca.new_join_token(HOUR)
     assert ca.issued() == []
 
 
-def test_joins_at_once_lose_nothing(tmp_path: Path, ca: Authority) -> None:
+def test_concurrent_joins_lose_nothing(tmp_path: Path, ca: Authority) -> None:
     token = ca.new_join_token(HOUR, "*", uses=3)
     outcomes: list[str] = []
 
@@ -441,19 +440,19 @@ BAD_REQUESTS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(BAD_REQUESTS))
-def test_a_bad_request_is_refused_and_uses_up_no_token(ca: Authority, kind: str) -> None:
+def test_invalid_request_is_refused_and_spends_no_token(ca: Authority, kind: str) -> None:
     token = ca.new_join_token(HOUR)
     with pytest.raises(InvalidMessage, match="csr"):
         ca.join(token, BAD_REQUESTS[kind]())
     ca.join(token, csr())
 
 
-def test_a_worker_id_of_any_length_is_carried_whole(ca: Authority) -> None:
+def test_long_worker_id_is_kept_whole(ca: Authority) -> None:
     worker_id = "a" * 128
     assert certificate(ca.join(ca.new_join_token(HOUR), csr(worker_id))).worker_id == worker_id
 
 
-def test_a_certificate_of_a_master_is_none_of_a_worker(ca: Authority) -> None:
+def test_certificate_of_a_master_is_not_a_workers(ca: Authority) -> None:
     pair = ca.server_pair(["localhost", "127.0.0.1"])
     assert worker_certificate_from(pair.certificate.public_bytes(PEM)) is None
     assert "PRIVATE" not in repr(pair)
