@@ -6,12 +6,12 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import psutil
 import pynvml
@@ -19,32 +19,50 @@ import pynvml
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.capacity import machine_capacity
+from fleetpulse.worker.collectors import Collector
+from fleetpulse.worker.collectors.commands import CommandCollector
 from fleetpulse.worker.collectors.cpu import CpuCollector
-from fleetpulse.worker.collectors.custom.sources import CustomMetrics, own_collectors
 from fleetpulse.worker.collectors.disk import DiskCollector
 from fleetpulse.worker.collectors.filesystem import FilesystemCollector
 from fleetpulse.worker.collectors.gpu import GpuCollector
-from fleetpulse.worker.collectors.load import LoadCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
-from fleetpulse.worker.collectors.uptime import UptimeCollector
+from fleetpulse.worker.collectors.plugins import Loaders, PluginCollector
+from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
+from fleetpulse.worker.collectors.textfile import TextfileCollector
 from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
 from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
 from fleetpulse.worker.sampler import Sampler
-from fleetpulse.worker.session import Credentials, Tasks, WorkerSession
+from fleetpulse.worker.session import TaskExecutor, WorkerSession
 from fleetpulse.worker.tasks.absent import NoTasks
 from fleetpulse.worker.tasks.executor import Executor
 
+if TYPE_CHECKING:
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer
+
 _LOGGER = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 
-GPU_SECONDS = 10.0
-GPU_AGAIN_SECONDS = 0.2
+GPU_WAKE_SECONDS = 10.0
+GPU_RETRY_SECONDS = 0.2
+
+
+class CustomMetricsConfig(NamedTuple):
+    """The sources of custom metrics. Where two sources contradict each other, the first in this order wins."""
+
+    plugins: Loaders = MappingProxyType({})
+    commands: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """The words of each, by name."""
+
+    command_interval_seconds: float = 15.0
+    command_environment: Mapping[str, str] = MappingProxyType({})
+    textfile_dir: Path | None = None
+    textfile_max_age_seconds: float | None = None
 
 
 class WorkerConfig(NamedTuple):
-    """Everything that a worker is told from outside. Raises nothing; ``worker_id`` is checked when it is resolved."""
+    """All settings of a worker. ``worker_id`` is checked when it is resolved."""
 
     master: str
     worker_id: str | None
@@ -52,23 +70,21 @@ class WorkerConfig(NamedTuple):
     labels: dict[str, str]
     runs_tasks: bool = True
     docker: Mapping[str, str] = MappingProxyType({})
-    """The environment by which Docker is found: ``DOCKER_HOST`` and its like."""
+    """The environment variables that locate Docker: ``DOCKER_HOST`` and the like."""
 
-    own_metrics: CustomMetrics = CustomMetrics()
-    join: JoinEndpoint | None = None
-    """Where a certificate is to be had, if one is needed."""
-
+    custom_metrics: CustomMetricsConfig = CustomMetricsConfig()
+    join_endpoint: JoinEndpoint | None = None
     join_token: JoinToken | None = None
     task_policy: TaskPolicy = TaskPolicy()
     registry_config: Path | None = None
-    """A file with logins at registries; without one those of the docker command."""
+    """A file with registry logins; without one those of the docker command."""
 
 
 def run_worker(config: WorkerConfig) -> None:
-    """Report this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``, ``CredentialsError``."""
+    """Reports this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``, ``CredentialsError``."""
     hostname = socket.gethostname()
     gpu = GpuCollector(pynvml)
-    own, commands = own_collectors(config.own_metrics)
+    custom = custom_collectors(config.custom_metrics)
     sampler = Sampler(
         [
             CpuCollector(),
@@ -79,80 +95,124 @@ def run_worker(config: WorkerConfig) -> None:
             LoadCollector(),
             UptimeCollector(),
             gpu,
-            *own,
+            *custom,
         ]
     )
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
-    keeper = _keeper(config, worker_id)
+    renewer = _certificate_renewer(config, worker_id)
     sampler.start()
     try:
-        gpus = _first_round(sampler, gpu)
-        register = _register(config, worker_id, hostname, gpu.device_count, [device.uuid for device in gpus])
-        asyncio.run(_report(config, register, sampler, keeper))
+        gpu_uuids = _find_gpus(sampler, gpu)
+        register = pb.Register(
+            worker_id=worker_id,
+            incarnation_id=new_incarnation_id(),
+            hostname=hostname,
+            version=version("fleetpulse"),
+            boot_time_unix_seconds=psutil.boot_time(),
+            capacity=machine_capacity(gpu.device_count, gpu_uuids),
+            labels=config.labels,
+        )
+        asyncio.run(_run_session(config, register, sampler, renewer))
     finally:
         sampler.stop()
-        for command in commands:
-            command.close()
+        for collector in custom:
+            if isinstance(collector, CommandCollector):
+                collector.close()
         gpu.shutdown()
 
 
-def _first_round(sampler: Sampler, gpu: GpuCollector) -> Sequence[pb.Gpu]:
-    """Which GPUs there are; the readings are not sent. A driver that wakes its devices up takes a few seconds."""
-    give_up_at = time.monotonic() + GPU_SECONDS
+def custom_collectors(config: CustomMetricsConfig) -> list[Collector]:
+    """A collector for each plug-in, each command and the folder of text files."""
+    collectors: list[Collector] = [PluginCollector(name, load) for name, load in config.plugins.items()]
+    collectors += [
+        CommandCollector(name, words, config.command_interval_seconds, config.command_environment)
+        for name, words in config.commands.items()
+    ]
+    if config.textfile_dir:
+        collectors.append(TextfileCollector(config.textfile_dir, config.textfile_max_age_seconds))
+    return collectors
+
+
+def _find_gpus(sampler: Sampler, gpu: GpuCollector) -> list[str]:
+    """The UUIDs of the GPUs, from a first round whose readings are not sent.
+
+    A driver that wakes its devices up takes a few seconds.
+    """
+    give_up_at = time.monotonic() + GPU_WAKE_SECONDS
     while True:
         heartbeat = sampler.sample()
         report = next(report for report in heartbeat.collectors if report.collector == gpu.name)
         is_slow = not report.success and report.duration_seconds >= sampler.deadline_seconds
         if not is_slow or time.monotonic() >= give_up_at:
-            return heartbeat.gpus
-        time.sleep(GPU_AGAIN_SECONDS)
+            return [device.uuid for device in heartbeat.gpus]
+        time.sleep(GPU_RETRY_SECONDS)
 
 
-def _register(
-    config: WorkerConfig, worker_id: str, hostname: str, gpu_count: int | None, gpu_uuids: Sequence[str]
-) -> pb.Register:
-    return pb.Register(
-        worker_id=worker_id,
-        incarnation_id=new_incarnation_id(),
-        hostname=hostname,
-        version=version("fleetpulse"),
-        boot_time_unix_seconds=psutil.boot_time(),
-        capacity=machine_capacity(gpu_count, gpu_uuids),
-        labels=config.labels,
+def machine_memory_bytes() -> int:
+    """Main memory without what firmware and kernel reserve at boot; limits of a cgroup do not count."""
+    return psutil.virtual_memory().total
+
+
+def machine_capacity(
+    gpu_count: int | None = None,
+    gpu_uuids: Sequence[str] = (),
+    *,
+    logical_cores: Callable[[], int | None] = psutil.cpu_count,
+    memory_bytes: Callable[[], int] = machine_memory_bytes,
+) -> pb.Capacity:
+    """The capacity of this machine, in a container of its host. An unknown part is absent; raises nothing.
+
+    A GPU without a UUID cannot be given to a task, and is left out of ``gpu_uuids``.
+    """
+    return pb.Capacity(
+        cpu_cores=_attempt(logical_cores),
+        memory_bytes=_attempt(memory_bytes),
+        gpu_count=gpu_count,
+        gpu_uuids=[uuid for uuid in gpu_uuids if uuid],
     )
 
 
-def _keeper(config: WorkerConfig, worker_id: str) -> Credentials | None:
-    """What the worker shows to its master; it joins first, if it has to. Raises ``CredentialsError``."""
+def _attempt(read: Callable[[], _T]) -> _T | None:
+    try:
+        return read()
+    except OSError as exc:
+        _LOGGER.warning("a part of the machine's capacity is unknown: %s", exc)
+        return None
+
+
+def _certificate_renewer(config: WorkerConfig, worker_id: str) -> "CertificateRenewer | None":
+    """Joins the master first, if a new token is configured. ``None``: no TLS. Raises ``CredentialsError``."""
     if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
         return None
-    from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for  # noqa: PLC0415 - heavy, mostly not needed
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer, load_or_join  # noqa: PLC0415 - heavy, mostly not needed
 
-    bundle = credentials_for(worker_id, config.data_dir, config.join_token, config.join, time.time(), time.sleep)
+    bundle = load_or_join(worker_id, config.data_dir, config.join_token, config.join_endpoint, time.time(), time.sleep)
     return None if bundle is None else CertificateRenewer(config.data_dir, bundle)
 
 
-async def _report(config: WorkerConfig, register: pb.Register, sampler: Sampler, keeper: Credentials | None) -> None:
+async def _run_session(
+    config: WorkerConfig, register: pb.Register, sampler: Sampler, renewer: "CertificateRenewer | None"
+) -> None:
     loop = asyncio.get_running_loop()
-    # One thread: a round of readings is taken from one place, one at a time.
-    rounds = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
+    # One thread: the sampler takes one round at a time.
+    threads = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
 
     async def sample() -> pb.Heartbeat:
-        return await loop.run_in_executor(rounds, sampler.sample)
+        return await loop.run_in_executor(threads, sampler.sample)
 
-    async with _tasks(config, register.worker_id) as tasks:
-        session = WorkerSession(config.master, register, sample, tasks=tasks, credentials=keeper)
+    async with _task_executor(config, register.worker_id) as tasks:
+        session = WorkerSession(config.master, register, sample, tasks=tasks, credentials=renewer)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:
             await session.run()
         finally:
-            rounds.shutdown(wait=False)
+            threads.shutdown(wait=False)
 
 
 @contextlib.asynccontextmanager
-async def _tasks(config: WorkerConfig, worker_id: str) -> AsyncIterator[Tasks]:
-    """What runs tasks here, if anything does. Containers go on when it ends."""
+async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[TaskExecutor]:
+    """Runs the tasks of this worker. Its containers go on when it is closed."""
     if not config.runs_tasks:
         yield NoTasks("tasks are switched off on this worker")
         return

@@ -1,10 +1,12 @@
-"""The worker's commands: ``worker`` reports this machine, ``simulate`` a fleet that is not there."""
+"""The worker's commands: ``worker`` reports this machine, ``simulate`` a fleet of simulated machines."""
 
 import logging
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,72 +16,128 @@ import platformdirs
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.proto.policy_file import PolicyError, read_policy
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
-from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError
-from fleetpulse.worker.join_flags import door_from, join_options, token_from
-from fleetpulse.worker.own_flags import own_metrics_from, own_metrics_options
+from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEndpoint
 
 if TYPE_CHECKING:
-    from fleetpulse.worker.session import Credentials
+    from fleetpulse.proto.join import JoinToken
+    from fleetpulse.worker.app import CustomMetricsConfig
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_master_option = click.option(
-    "--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True, show_envvar=True,
-    help="HOST:PORT of the master's gRPC port.",
-)  # fmt: skip
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _data_dir_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "--data-dir", envvar="FLEETPULSE_DATA_DIR", show_envvar=True, type=click.Path(path_type=Path),
-        default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory", help=what,
-    )  # fmt: skip
+def _setting(*names: str, envvar: str, **attributes: Any) -> _Decorator:
+    """An option with an environment variable, which ``--help`` shows."""
+    return click.option(*names, envvar=envvar, show_envvar=True, **attributes)
+
+
+def _options(*options: _Decorator) -> _Decorator:
+    """Several options as one decorator, in the order of ``--help``."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# fmt: off
+_master_option = _setting("--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True,
+                          help="HOST:PORT of the master's gRPC port.")
+
+
+def _data_dir_option(help_text: str) -> _Decorator:
+    return _setting("--data-dir", envvar="FLEETPULSE_DATA_DIR", type=click.Path(path_type=Path),
+                    default=lambda: platformdirs.user_state_path("fleetpulse"),
+                    show_default="per-user state directory", help=help_text)
+
+
+_join_options = _options(
+    # The flag is for trials: everybody on the machine may read it.
+    _setting("--join", "join_token", envvar="FLEETPULSE_JOIN_TOKEN", metavar="TOKEN",
+             help="Get a certificate with this token of `fleetpulse ca join-token`."),
+    _setting("--join-file", envvar="FLEETPULSE_JOIN_FILE", type=click.Path(path_type=Path),
+             help="The same, with the token in this file."),
+    _setting("--join-address", envvar="FLEETPULSE_JOIN_ADDRESS", metavar="HOST:PORT",
+             show_default="the master's gRPC port + 1", help="The master's join port."),
+)
+
+_custom_metrics_options = _options(
+    _setting("--plugins/--no-plugins", "uses_plugins", envvar="FLEETPULSE_PLUGINS", default=True, show_default=True,
+             help="Ask installed plug-ins for metrics."),
+    _setting("--skip-plugin", "skipped_plugins", envvar="FLEETPULSE_SKIP_PLUGIN", multiple=True, metavar="NAME",
+             help="All plug-ins but this; may be repeated."),
+    click.option("--metrics-command", "metrics_commands", multiple=True, metavar="NAME=COMMAND",
+                 help="A command that prints metrics as Prometheus' text; no shell; may be repeated."),
+    _setting("--metrics-dir", envvar="FLEETPULSE_METRICS_DIR", type=click.Path(path_type=Path),
+             help="A folder of such programs."),
+    _setting("--metrics-interval", "metrics_interval_seconds", envvar="FLEETPULSE_METRICS_INTERVAL",
+             type=click.FloatRange(min=1.0, max=86400.0), default=15.0, show_default=True, metavar="SECONDS",
+             help="How often those run; each may take as long, 10 s at most."),
+    _setting("--textfile-dir", envvar="FLEETPULSE_TEXTFILE_DIR", type=click.Path(path_type=Path),
+             help="A folder of *.prom files with metrics."),
+    _setting("--textfile-max-age", "textfile_max_age_seconds", envvar="FLEETPULSE_TEXTFILE_MAX_AGE",
+             type=click.FloatRange(min=0.0), default=172_800.0, show_default=True, metavar="SECONDS",
+             help="Oldest age of a file whose metrics are used; 0: any age."),
+)
+
+_worker_options = _options(
+    _master_option,
+    _setting("--worker-id", envvar="FLEETPULSE_WORKER_ID",
+             help="Name of this worker; by default the one it had before, else the host's name."),
+    click.option("--label", "labels", multiple=True, metavar="NAME=VALUE",
+                 help="A label of this worker; may be repeated."),
+    _data_dir_option("Where the worker keeps its id."),
+    _setting("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
+             type=click.Choice(LOG_LEVELS), help="Least level of the lines on stderr."),
+    _setting("--tasks/--no-tasks", "runs_tasks", envvar="FLEETPULSE_TASKS", default=True, show_default=True,
+             help="Run Docker containers for the master, or only report telemetry."),
+    _join_options,
+    _setting("--task-policy", envvar="FLEETPULSE_TASK_POLICY", type=click.Path(path_type=Path),
+             help="A TOML file with rules for the tasks of this worker, whatever the master says."),
+    _setting("--registry-config", envvar="FLEETPULSE_REGISTRY_CONFIG", type=click.Path(path_type=Path),
+             help="A file as docker login writes it, mode 0600: logins for pulls."),
+    _custom_metrics_options,
+)
+
+_simulate_options = _options(
+    _master_option,
+    click.option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True,
+                 help="How many machines."),
+    click.option("--prefix", default="sim", show_default=True, help="Their ids begin with this."),
+    click.option("--gpu-share", type=click.FloatRange(0.0, 1.0), default=0.25, show_default=True,
+                 help="Share of the machines that have GPUs."),
+    click.option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
+                 help="GPUs in each of those."),
+    click.option("--own-samples", type=click.IntRange(0, MAX_CUSTOM_SAMPLES), default=0, show_default=True,
+                 help="Samples of custom metrics of each machine."),
+    click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover."),
+    click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away."),
+    click.option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back."),
+    click.option("--trouble-after", "trouble_after_seconds", type=click.FloatRange(0.0), default=30.0,
+                 show_default=True, metavar="SECONDS", help="How long those are well before their trouble."),
+    click.option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
+                 metavar="SECONDS", help="How long a stall or an absence lasts."),
+    click.option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True,
+                 metavar="SECONDS", help="Time over which the machines come up."),
+    click.option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
+                 help="End after this time; by default run until SIGTERM or Ctrl-C."),
+    click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once."),
+    click.option("--tasks/--no-tasks", "runs_tasks", default=True,
+                 help="Pretend to run tasks, or only report telemetry."),
+    click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines."),
+    click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout."),
+    _join_options,
+    _data_dir_option("Where the machines keep their certificates."),
+)
+# fmt: on
 
 
 @click.command("worker")
-@_master_option
-@click.option(
-    "--worker-id",
-    envvar="FLEETPULSE_WORKER_ID",
-    show_envvar=True,
-    help="Name of this worker; by default the one it had before, else the host's name.",
-)
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of this worker; may be repeated.")
-@_data_dir_option("Where the worker keeps its id.")
-@click.option(
-    "--log-level",
-    envvar="FLEETPULSE_LOG_LEVEL",
-    default="info",
-    show_default=True,
-    show_envvar=True,
-    type=click.Choice(LOG_LEVELS),
-    help="What is worth a line on stderr.",
-)
-@click.option(
-    "--tasks/--no-tasks",
-    "runs_tasks",
-    envvar="FLEETPULSE_TASKS",
-    default=True,
-    show_default=True,
-    show_envvar=True,
-    help="Run Docker containers for the master, or only report telemetry.",
-)
-@join_options
-@click.option(
-    "--task-policy",
-    envvar="FLEETPULSE_TASK_POLICY",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    help="A TOML file that says what tasks may run here, whatever the master says.",
-)
-@click.option(
-    "--registry-config",
-    envvar="FLEETPULSE_REGISTRY_CONFIG",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    help="A file as docker login writes it, mode 0600: logins for pulls.",
-)
-@own_metrics_options
+@_worker_options
 def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     master: str,
     worker_id: str | None,
@@ -92,11 +150,11 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
     join_address: str | None,
     task_policy: Path | None,
     registry_config: Path | None,
-    **own: Any,
+    **custom_metrics: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
-    _leave_on_signals()
-    _hush_grpc()
+    _exit_on_signals()
+    _silence_grpc_core()
     from fleetpulse.worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
@@ -110,10 +168,10 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
                 data_dir=data_dir,
                 labels=dict(_label(label) for label in labels),
                 runs_tasks=runs_tasks,
-                docker=docker_settings(os.environ),
-                own_metrics=own_metrics_from(os.environ, **own),
-                join=door_from(join_address, target),
-                join_token=token_from(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
+                docker={name: value for name, value in os.environ.items() if name.startswith("DOCKER_")},
+                custom_metrics=_custom_metrics_config(os.environ, **custom_metrics),
+                join_endpoint=join_endpoint(join_address, target),
+                join_token=read_join_token(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
                 task_policy=TaskPolicy() if task_policy is None else read_policy(task_policy),
                 registry_config=_registry_config(registry_config),
             )
@@ -125,73 +183,7 @@ def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
 
 
 @click.command("simulate")
-@_master_option
-@click.option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True, help="How many machines.")
-@click.option("--prefix", default="sim", show_default=True, help="Their ids begin with this.")
-@click.option(
-    "--gpu-share",
-    type=click.FloatRange(0.0, 1.0),
-    default=0.25,
-    show_default=True,
-    help="Share of the machines that have GPUs.",
-)
-@click.option(
-    "--gpus",
-    "gpus_per_machine",
-    type=click.IntRange(0, 16),
-    default=2,
-    show_default=True,
-    help="GPUs in each of those.",
-)
-@click.option(
-    "--own-samples",
-    type=click.IntRange(0, MAX_CUSTOM_SAMPLES),
-    default=0,
-    show_default=True,
-    help="Samples of own metrics of each machine.",
-)
-@click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover.")
-@click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away.")
-@click.option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back.")
-@click.option(
-    "--trouble-after",
-    "trouble_after_seconds",
-    type=click.FloatRange(0.0),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long those are well before their trouble.",
-)
-@click.option(
-    "--trouble-for",
-    "trouble_seconds",
-    type=click.FloatRange(0.0),
-    default=45.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a stall or an absence lasts.",
-)
-@click.option(
-    "--ramp",
-    "ramp_seconds",
-    type=click.FloatRange(0.0),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time over which the machines come up.",
-)
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0.0, min_open=True),
-    metavar="SECONDS",
-    help="End after this time; by default run until SIGTERM or Ctrl-C.",
-)
-@click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once.")
-@click.option("--tasks/--no-tasks", "runs_tasks", default=True, help="Pretend to run tasks, or only report telemetry.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines.")
-@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout.")
-@join_options
-@_data_dir_option("Where the machines keep the certificates for which they join.")
+@_simulate_options
 def simulate_command(
     duration: float | None,
     goodbye: bool,
@@ -203,8 +195,8 @@ def simulate_command(
     **plan: object,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
-    _leave_on_signals()
-    _hush_grpc()
+    _exit_on_signals()
+    _silence_grpc_core()
     from fleetpulse.worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.simulation.run import run_simulation  # noqa: PLC0415
 
@@ -214,28 +206,117 @@ def simulate_command(
     if not is_worker_id(f"{fleet_plan.prefix}-{fleet_plan.workers}"):
         raise click.UsageError(f"--prefix {fleet_plan.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
     folder = data_dir / "simulated"
-    token = token_from(join_token, join_file, has_joined=folder.exists())
+    token = read_join_token(join_token, join_file, has_joined=folder.exists())
     _configure_logging("warning")
-    # Thousands of sessions that lose one master say one thing; the state line says it once.
+    # Thousands of sessions that lose one master would log the same; the state line reports it once.
     logging.getLogger("fleetpulse.worker.session").setLevel(logging.ERROR)
-    keepers: Mapping[str, Credentials] = {}
+    renewers: Mapping[str, CertificateRenewer] = {}
     if token is not None or folder.exists():
         from fleetpulse.worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
 
         try:
-            keepers = join_all(fleet_plan.worker_ids(), folder, token, door_from(join_address, fleet_plan.master))
+            endpoint = join_endpoint(join_address, fleet_plan.master)
+            renewers = join_all(fleet_plan.worker_ids(), folder, token, endpoint)
         except CredentialsError as error:
             raise click.ClickException(str(error)) from error
-    run_simulation(fleet_plan, duration, keepers, say_goodbye=goodbye, as_json=as_json)
+    run_simulation(fleet_plan, duration, renewers, say_goodbye=goodbye, as_json=as_json)
 
 
-def docker_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that says where Docker is."""
-    return {name: value for name, value in environment.items() if name.startswith("DOCKER_")}
+def read_join_token(join_token: str | None, join_file: Path | None, *, has_joined: bool) -> "JoinToken | None":
+    """The token of the flags. ``None`` without flags, and when the file is gone after the worker has joined.
+
+    Raises ``click.UsageError``, which does not show the token.
+    """
+    from fleetpulse.proto.join import parse_join_token  # noqa: PLC0415 - mostly not needed
+
+    source, text = "--join", join_token
+    try:
+        if not text and join_file is not None:
+            source = f"--join-file {join_file}"
+            text = join_file.read_text(encoding="ascii", errors="replace")
+        return parse_join_token(text) if text else None
+    except OSError as error:
+        if has_joined and isinstance(error, FileNotFoundError):
+            return None
+        raise click.UsageError(f"{source}: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(f"{source}: {error}") from error
+
+
+def join_endpoint(join_address: str | None, target: str) -> JoinEndpoint:
+    """The join port: as configured, or one above the master's. Raises ``click.UsageError``."""
+    if join_address:
+        host, port = _host_and_port("FLEETPULSE_JOIN_ADDRESS", join_address, "localhost:50052")
+    else:
+        host, port = _host_and_port("FLEETPULSE_MASTER", target, "localhost:50051")
+        port = min(port + 1, 65535)
+    return JoinEndpoint(host.removeprefix("[").removesuffix("]"), port)
+
+
+def _target(master: str) -> str:
+    """A grpc target. A wrong address is refused here; grpc would look its name up for ever."""
+    host, port = _host_and_port("FLEETPULSE_MASTER", master, "localhost:50051")
+    return f"{host}:{port}"
+
+
+def _host_and_port(variable: str, text: str, example: str) -> tuple[str, int]:
+    host, colon, port = text.strip().rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise click.UsageError(f"{variable}={text!r}: expected HOST:PORT, as {example}")
+    return host, int(port)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
+    return name, value
+
+
+def _custom_metrics_config(
+    environment: Mapping[str, str],
+    *,
+    uses_plugins: bool,
+    skipped_plugins: tuple[str, ...],
+    metrics_commands: tuple[str, ...],
+    metrics_dir: Path | None,
+    metrics_interval_seconds: float,
+    textfile_dir: Path | None,
+    textfile_max_age_seconds: float,
+) -> "CustomMetricsConfig":
+    """Raises ``click.UsageError``."""
+    from fleetpulse.worker.app import CustomMetricsConfig  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.collectors.commands import configured_commands  # noqa: PLC0415
+    from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
+    from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, enabled_plugins, installed_plugins  # noqa: PLC0415
+
+    if math.isnan(metrics_interval_seconds) or math.isnan(textfile_max_age_seconds):
+        raise click.UsageError("nan is no number of seconds")
+    try:
+        installed = installed_plugins(entry_points(group=PLUGINS_GROUP)) if uses_plugins else {}
+        return CustomMetricsConfig(
+            plugins=enabled_plugins(installed, skipped_plugins),
+            commands=configured_commands(metrics_commands, metrics_dir),
+            command_interval_seconds=metrics_interval_seconds,
+            command_environment=command_environment(environment),
+            textfile_dir=textfile_dir,
+            textfile_max_age_seconds=textfile_max_age_seconds or None,
+        )
+    except InvalidSource as error:
+        raise click.UsageError(str(error)) from error
+
+
+def command_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of commands for custom metrics: without FleetPulse's settings, which may hold secrets."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("FLEETPULSE_") and name != "DATABASE_URL"
+    }
 
 
 def _registry_config(path: Path | None) -> Path | None:
-    """One that can be used; so that a wrong one is one line and no start. Raises ``click.UsageError``."""
+    """Checks the file, so that a bad one stops the start with one line. Raises ``click.UsageError``."""
     if path is not None:
         from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
 
@@ -246,37 +327,31 @@ def _registry_config(path: Path | None) -> Path | None:
     return path
 
 
+class _LogFormatter(logging.Formatter):
+    """Names loggers without the package's prefix: ``worker.session``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        """Called once for each line."""
+        record.__dict__["component"] = record.name.removeprefix("fleetpulse.")
+        return super().formatMessage(record)
+
+
 def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(component)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
-def _leave_on_signals() -> None:
-    """Until there is a session that can say goodbye. As process 1 of a container it would be ended by SIGKILL alone."""
+def _exit_on_signals() -> None:
+    """Until there is a session that can say goodbye. As process 1 of a container only SIGKILL would end this."""
+
+    def leave(_number: int, _frame: object) -> NoReturn:
+        raise SystemExit(0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, leave)
 
 
-def _leave(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(0)
-
-
-def _hush_grpc() -> None:
-    """Before grpc is loaded: its core would write a line for each handshake that fails. The session says it once."""
+def _silence_grpc_core() -> None:
+    """Before grpc is imported: its core logs each failed handshake; the session logs an outage once."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-def _target(master: str) -> str:
-    """A grpc target for HOST:PORT; a wrong one is refused here, and not by a name lookup that never ends."""
-    host, colon, port = master.strip().rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
-        raise click.UsageError(f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as localhost:50051")
-    return f"{host}:{port}"
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
-    return name, value

@@ -1,36 +1,38 @@
-"""Which worker this is (kept for ever) and which start of it this is (new every time)."""
+"""The ids of the worker (kept in its data directory) and of this start; writes the files of the data directory."""
 
+import contextlib
 import logging
+import os
 import re
 import secrets
+import tempfile
 from pathlib import Path
 
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
-from fleetpulse.worker.files import write_private
 
-_log = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 _FILE_NAME = "worker_id"
-_REFUSED = re.compile(r"[^A-Za-z0-9._-]")
-_REFUSED_AT_THE_START = "._-"
+_INVALID_CHARACTER = re.compile(r"[^A-Za-z0-9._-]")
+_INVALID_FIRST_CHARACTERS = "._-"
 _INCARNATION_BYTES = 16
 
 
 class InvalidWorkerId(ValueError):
-    """No worker id can be had from where it was asked for. The message says where that is, and the rule."""
+    """The worker id breaks the rule or cannot be read. The message says where it comes from, and the rule."""
 
 
 def new_incarnation_id() -> str:
-    """32 random hexadecimal digits; one for each start of a worker process."""
+    """32 random hexadecimal digits; a new one for each start of a worker process."""
     return secrets.token_hex(_INCARNATION_BYTES)
 
 
 def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> str:
     """``explicit`` if given, else the id kept in ``data_dir/worker_id``, else one made of ``hostname`` and kept there.
 
-    An explicit id is not kept. ``InvalidWorkerId`` when the one that counts breaks the rule or its file cannot be read:
-    another id in its place would be another machine to the master. A directory that cannot be written is only logged;
-    the id is then the host name's at every start.
+    An explicit id is not kept. ``InvalidWorkerId`` when the chosen one breaks the rule or its file cannot be read: to
+    the master another id would be another machine. A directory that cannot be written is only logged; the id is then
+    made of the host name at every start.
     """
     if explicit is not None:
         return _valid(explicit, f"the worker id {_quoted(explicit)} is not valid")
@@ -40,17 +42,38 @@ def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> st
         return kept
     worker_id = worker_id_from_hostname(hostname)
     try:
-        # A half-written file would stop the next start.
         write_private(path, f"{worker_id}\n".encode())
     except OSError as exc:
-        _log.warning("worker id %s is not kept, a new host name will change it: %s", worker_id, exc)
+        _LOGGER.warning("worker id %s is not kept, a new host name will change it: %s", worker_id, exc)
     return worker_id
 
 
 def worker_id_from_hostname(hostname: str) -> str:
-    """A refused character becomes ``-``; what may not be first is dropped. ``InvalidWorkerId`` if nothing is left."""
-    usable = _REFUSED.sub("-", hostname).lstrip(_REFUSED_AT_THE_START)[:WORKER_ID_MAX_LENGTH]
+    """Replaces invalid characters by ``-``, drops invalid first ones. ``InvalidWorkerId`` if nothing is left."""
+    usable = _INVALID_CHARACTER.sub("-", hostname).lstrip(_INVALID_FIRST_CHARACTERS)[:WORKER_ID_MAX_LENGTH]
     return _valid(usable, f"no worker id can be made of the host name {_quoted(hostname)}; give one")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Writes all or nothing, also if the power fails; mode 0600, the folder 0700. Raises ``OSError``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(temporary_name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _valid(worker_id: str, otherwise: str) -> str:
@@ -64,7 +87,7 @@ def _quoted(text: str) -> str:
 
 
 def _read(path: Path) -> str | None:
-    """The id in the file, or None where there is no file."""
+    """The id in the file, or ``None`` where there is no file."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

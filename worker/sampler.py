@@ -1,7 +1,7 @@
-"""Makes one heartbeat out of what the collectors give in time.
+"""Makes one heartbeat of what the collectors read in time.
 
-A collector can hang for ever in a system call (a filesystem that is gone, a driver). That must not delay a heartbeat,
-for a worker whose heartbeats stop is taken for dead. So each has a thread of its own, and a deadline.
+A collector can hang for ever in a system call (a lost filesystem, a driver). That must not delay a heartbeat: a worker
+whose heartbeats stop is taken for dead. So each collector has a thread of its own and a deadline.
 """
 
 import dataclasses
@@ -10,19 +10,83 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.base import Collector, CollectorError
-from fleetpulse.worker.collectors.custom.gathering import Gathering
-from fleetpulse.worker.collectors.runner import CollectorRunner, Outcome
+from fleetpulse.worker.collectors import Collector, CollectorError, printable
+from fleetpulse.worker.collectors.custom_metrics import CustomMetricsBudget
 
-_log = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 ERROR_MAX_LENGTH = 200
 """Characters of a collector's error that a heartbeat carries."""
 
 _STOP_GRACE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """Of one call of one collector. There are no fields where the call raised."""
+
+    runner: "_CollectorThread"
+    round_number: int
+    duration_seconds: float
+    fields: pb.Heartbeat
+    error: BaseException | None
+
+
+class _CollectorThread:
+    """Waits for a round, collects, puts the result into a queue and waits again.
+
+    Its methods are for the thread that samples; the collector is called on this thread only.
+    """
+
+    def __init__(self, collector: Collector, results: SimpleQueue[_Result | None], clock: Callable[[], float]) -> None:
+        self.name = collector.name
+        self.started_at: float | None = None
+        """The clock when the running call began; ``None`` while idle, which the sampler sets."""
+        self._collector = collector
+        self._results = results
+        self._clock = clock
+        self._rounds: SimpleQueue[int | None] = SimpleQueue()
+        # A daemon: a thread that hangs in the kernel would keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=f"collector-{self.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def begin(self, round_number: int) -> None:
+        """Starts a round. Only while idle."""
+        self.started_at = self._clock()
+        self._rounds.put(round_number)
+
+    def busy_seconds(self) -> float:
+        """Time since the running call began; 0 while idle."""
+        return 0.0 if self.started_at is None else self._clock() - self.started_at
+
+    def stop(self) -> None:
+        """Ends the thread after the running call."""
+        self._rounds.put(None)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Whether the thread has ended."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (round_number := self._rounds.get()) is not None:
+            self._results.put(self._collect(round_number))
+
+    def _collect(self, round_number: int) -> _Result:
+        fields, error = pb.Heartbeat(), None
+        started = self._clock()
+        try:
+            # A copy, because the collector may keep its message; a wrong return value fails here too.
+            fields.MergeFrom(self._collector.collect())
+        except BaseException as exc:  # noqa: BLE001 - reported; the thread must go on
+            error = exc
+        return _Result(self, round_number, self._clock() - started, fields, error)
 
 
 class Sampler:
@@ -42,128 +106,124 @@ class Sampler:
         names = [collector.name for collector in collectors]
         if len(set(names)) < len(names):
             raise ValueError(f"collectors with the same name: {', '.join(sorted(names))}")
-        self._deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
+        """Allowed for one round."""
         self._clock = clock
-        self._outcomes: SimpleQueue[Outcome | None] = SimpleQueue()
-        self._runners = [CollectorRunner(collector, self._outcomes, clock) for collector in collectors]
+        self._results: SimpleQueue[_Result | None] = SimpleQueue()
+        self._threads = [_CollectorThread(collector, self._results, clock) for collector in collectors]
         self._round_number = 0
         self._failing: set[str] = set()
         self._one_at_a_time = threading.Lock()
         self._running = threading.Event()
 
-    @property
-    def deadline_seconds(self) -> float:
-        """What a collector has for one round."""
-        return self._deadline_seconds
-
     def start(self) -> None:
-        """Start a thread for each collector, named ``collector-<name>``. ``RuntimeError`` the second time."""
-        for runner in self._runners:
-            runner.start()
+        """Starts a thread for each collector, named ``collector-<name>``. ``RuntimeError`` the second time."""
+        for thread in self._threads:
+            thread.start()
         self._running.set()
 
     def sample(self) -> pb.Heartbeat:
-        """Fields of every collector that was done in time, and one report for each, in the order of the collectors.
+        """The fields of every collector that was done in time, and a report for each, in the order of the collectors.
 
-        Returns when all are done, at the latest after ``deadline_seconds``. One that is still busy with an earlier
-        round is reported as failed and not asked again; what it gives then is thrown away, being old. The caller adds
-        who sends the heartbeat and when. ``RuntimeError`` before ``start`` and after ``stop``.
+        Returns when all are done, at the latest after ``deadline_seconds``. A collector that is still busy with an
+        earlier round is reported as failed and not called again; its late result is dropped. The caller adds the
+        sender and the time. ``RuntimeError`` before ``start`` and after ``stop``.
         """
         with self._one_at_a_time:
             if not self._running.is_set():
                 raise RuntimeError("a sampler samples between start and stop only")
-            outcomes = self._run_round()
-            heartbeat, own = pb.Heartbeat(), Gathering()
-            for runner in self._runners:
-                outcome = self._joining(own, outcomes.get(runner))
-                report = self._report(runner, outcome)
-                if outcome is not None and outcome.round_number == self._round_number:
-                    heartbeat.MergeFrom(outcome.fields)
-                    for part in outcome.fields.collectors:
+            results = self._run_round()
+            heartbeat, budget = pb.Heartbeat(), CustomMetricsBudget()
+            for thread in self._threads:
+                result = results.get(thread)
+                if result is not None and result.round_number == self._round_number:
+                    result = _within_budget(budget, result)
+                    heartbeat.MergeFrom(result.fields)
+                    for part in result.fields.collectors:
                         self._log_change(part, None)
+                report = self._report(thread, result)
                 heartbeat.collectors.append(report)
-                self._log_change(report, outcome)
+                self._log_change(report, result)
             return heartbeat
 
     def stop(self) -> None:
-        """End the threads, and a ``sample`` under way. One that hangs is left behind; it ends when its call returns."""
+        """Ends the threads and a ``sample`` under way. A hanging thread is left behind; it ends with its call."""
         if not self._running.is_set():
             return
         self._running.clear()
-        for runner in self._runners:
-            runner.dismiss()
-        self._outcomes.put(None)
+        for thread in self._threads:
+            thread.stop()
+        self._results.put(None)
         give_up_at = time.monotonic() + _STOP_GRACE_SECONDS
-        left = [runner.name for runner in self._runners if not runner.join(max(0.0, give_up_at - time.monotonic()))]
+        left = [thread.name for thread in self._threads if not thread.join(max(0.0, give_up_at - time.monotonic()))]
         if left:
-            _log.warning("collectors still running at the stop, their threads are left behind: %s", ", ".join(left))
+            _LOGGER.warning("collectors still running at the stop, their threads are left behind: %s", ", ".join(left))
 
-    def _run_round(self) -> dict[CollectorRunner, Outcome]:
-        """Ask the idle ones and wait. What came meanwhile, be it of this round or, too late, of an earlier one."""
+    def _run_round(self) -> dict[_CollectorThread, _Result]:
+        """Calls the idle collectors and waits. Returns what came, of this round or, too late, of an earlier one."""
         self._round_number += 1
-        while (late := self._next_outcome(-math.inf)) is not None:
-            late.runner.asked_at = None
-        waiting = {runner for runner in self._runners if runner.asked_at is None}
-        deadline = self._clock() + self._deadline_seconds
-        for runner in waiting:
-            runner.ask(self._round_number)
-        outcomes: dict[CollectorRunner, Outcome] = {}
-        while waiting and (outcome := self._next_outcome(deadline)) is not None:
-            outcome.runner.asked_at = None
-            outcomes[outcome.runner] = outcome
-            waiting.discard(outcome.runner)
-        return outcomes
+        while (late := self._next_result(-math.inf)) is not None:
+            late.runner.started_at = None
+        waiting = {thread for thread in self._threads if thread.started_at is None}
+        deadline = self._clock() + self.deadline_seconds
+        for thread in waiting:
+            thread.begin(self._round_number)
+        results: dict[_CollectorThread, _Result] = {}
+        while waiting and (result := self._next_result(deadline)) is not None:
+            result.runner.started_at = None
+            results[result.runner] = result
+            waiting.discard(result.runner)
+        return results
 
-    def _next_outcome(self, deadline: float) -> Outcome | None:
-        """None when there is none by then, and at once when the sampler is stopped."""
+    def _next_result(self, deadline: float) -> _Result | None:
+        """``None`` when there is none by the deadline, and at once when the sampler is stopped."""
         try:
-            return self._outcomes.get(timeout=max(0.0, deadline - self._clock()))
+            return self._results.get(timeout=max(0.0, deadline - self._clock()))
         except Empty:
             return None
 
-    def _joining(self, own: Gathering, outcome: Outcome | None) -> Outcome | None:
-        """The outcome; a failed one when its own metrics do not go together with those of collectors before it.
-
-        Of a collector with parts that have reports of their own, what goes together is kept.
-        """
-        if outcome is None or not outcome.fields.custom or outcome.round_number != self._round_number:
-            return outcome
-        try:
-            own.add(outcome.fields.custom)
-        except CollectorError as error:
-            fields = pb.Heartbeat(collectors=outcome.fields.collectors)
-            if fields.collectors:
-                fields.custom.extend(own.add_what_fits(outcome.fields.custom))
-            return dataclasses.replace(outcome, fields=fields, error=error)
-        return outcome
-
-    def _report(self, runner: CollectorRunner, outcome: Outcome | None) -> pb.CollectorReport:
-        duration = runner.busy_seconds() if outcome is None else outcome.duration_seconds
-        if outcome is None:
+    def _report(self, thread: _CollectorThread, result: _Result | None) -> pb.CollectorReport:
+        duration = thread.busy_seconds() if result is None else result.duration_seconds
+        if result is None:
             error = f"still running after {duration:.1f} s"
-        elif outcome.round_number != self._round_number:
-            error = f"took {duration:.1f} s, {self._deadline_seconds:.1f} s are allowed"
+        elif result.round_number != self._round_number:
+            error = f"took {duration:.1f} s, {self.deadline_seconds:.1f} s are allowed"
         else:
-            error = "" if outcome.error is None else describe(outcome.error)
-        return pb.CollectorReport(collector=runner.name, success=not error, duration_seconds=duration, error=error)
+            error = "" if result.error is None else describe(result.error)
+        return pb.CollectorReport(collector=thread.name, success=not error, duration_seconds=duration, error=error)
 
-    def _log_change(self, report: pb.CollectorReport, outcome: Outcome | None) -> None:
-        """Once when a collector begins to fail and once when it works again: a round comes every few seconds."""
+    def _log_change(self, report: pb.CollectorReport, result: _Result | None) -> None:
+        """Logs once when a collector begins to fail and once when it works again."""
         if report.success and report.collector in self._failing:
             self._failing.remove(report.collector)
-            _log.info("collector %s works again", report.collector)
+            _LOGGER.info("collector %s works again", report.collector)
         elif not report.success and report.collector not in self._failing:
             self._failing.add(report.collector)
-            error = None if outcome is None else outcome.error
-            # What a collector says, and what the machine refuses, needs no traceback; anything else may be a bug.
+            error = None if result is None else result.error
+            # Errors of a collector and of the kernel need no traceback; anything else may be a bug.
             trace = None if isinstance(error, CollectorError | OSError) else error
-            _log.warning("collector %s fails: %s", report.collector, report.error, exc_info=trace)
+            _LOGGER.warning("collector %s fails: %s", report.collector, report.error, exc_info=trace)
+
+
+def _within_budget(budget: CustomMetricsBudget, result: _Result) -> _Result:
+    """The result, or a failed one when its custom metrics break a rule together with those of earlier collectors.
+
+    Of a collector whose parts have reports of their own, the metrics that break no rule are kept.
+    """
+    if not result.fields.custom:
+        return result
+    try:
+        budget.add(result.fields.custom)
+    except CollectorError as error:
+        fields = pb.Heartbeat(collectors=result.fields.collectors)
+        if fields.collectors:
+            fields.custom.extend(budget.add_valid(result.fields.custom))
+        return dataclasses.replace(result, fields=fields, error=error)
+    return result
 
 
 def describe(error: BaseException) -> str:
-    """One line of printable text, fit for a terminal, a label and protobuf, of at most 200 characters; never empty."""
-    kind = type(error).__name__
-    message = str(error)
+    """One line of printable text, at most 200 characters, never empty."""
+    kind, message = type(error).__name__, str(error)
     text = message if isinstance(error, CollectorError) or not message else f"{kind}: {message}"
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return (" ".join(printable.split()) or kind)[:ERROR_MAX_LENGTH]
+    return (" ".join(printable(text).split()) or kind)[:ERROR_MAX_LENGTH]

@@ -1,4 +1,4 @@
-"""worker.app: a whole worker process, and what it says to a master that writes everything down."""
+"""worker.app: a whole worker process before a master that records everything; the capacity and the collectors."""
 
 import os
 import signal
@@ -16,48 +16,49 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.worker.app import CustomMetricsConfig, custom_collectors, machine_capacity
 
 PATIENCE_SECONDS = 20.0
 NO_DOCKER = "unix:///nowhere/docker.sock"
 COLLECTORS = ["cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "gpu"]
 
 
-class Listener(pb_grpc.FleetServicer):
-    """A master that grants short intervals and keeps what it hears."""
+class RecordingMaster(pb_grpc.FleetServicer):
+    """A master that grants short intervals and records every message."""
 
     def __init__(self) -> None:
-        self.heard: SimpleQueue[pb.WorkerMessage] = SimpleQueue()
+        self.messages: SimpleQueue[pb.WorkerMessage] = SimpleQueue()
 
     def Connect(self, request_iterator: Iterator[pb.WorkerMessage], _: Any) -> Iterator[pb.MasterMessage]:  # noqa: N802 - grpc's
-        self.heard.put(next(request_iterator))
+        self.messages.put(next(request_iterator))
         yield pb.MasterMessage(registered=pb.Registered(heartbeat_interval_seconds=0.1, inactivity_timeout_seconds=1.0))
         for message in request_iterator:
-            self.heard.put(message)
+            self.messages.put(message)
 
     def SendHeartbeat(self, request: pb.Heartbeat, context: Any) -> pb.HeartbeatAck:  # noqa: N802 - grpc's
-        raise NotImplementedError("a worker beats on its stream")
+        raise NotImplementedError("a worker sends heartbeats on its stream")
 
     def Renew(self, request: pb.RenewRequest, context: Any) -> pb.CertificateChain:  # noqa: N802 - grpc's
         raise NotImplementedError("it has no CA")
 
     def next_message(self) -> pb.WorkerMessage:
-        return self.heard.get(timeout=PATIENCE_SECONDS)
+        return self.messages.get(timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture
-def listener() -> Iterator[tuple[Listener, str]]:
-    """A listening master, and where it listens."""
-    listener = Listener()
+def recorder() -> Iterator[tuple[RecordingMaster, str]]:
+    """A master that listens, and its address."""
+    recorder = RecordingMaster()
     server = grpc.server(ThreadPoolExecutor(4))
-    pb_grpc.add_FleetServicer_to_server(listener, server)
+    pb_grpc.add_FleetServicer_to_server(recorder, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield listener, f"127.0.0.1:{port}"
+    yield recorder, f"127.0.0.1:{port}"
     server.stop(None).wait()
 
 
 class Worker:
-    """``python -m fleetpulse.worker`` in a folder."""
+    """``python -m fleetpulse.worker`` with its data in a folder."""
 
     def __init__(self, target: str, folder: Path, *flags: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
@@ -67,7 +68,7 @@ class Worker:
         )  # fmt: skip
 
     def stopped(self) -> str:
-        """Stop it as a service manager does; what it logged."""
+        """Stop it as a service manager does; returns its log."""
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=PATIENCE_SECONDS)
         assert self.process.returncode == 0
@@ -75,15 +76,15 @@ class Worker:
 
 
 @pytest.fixture
-def worker(listener: tuple[Listener, str], tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker(listener[1], tmp_path, "--worker-id", "rack-7", "--label", "rack=7")
+def worker(recorder: tuple[RecordingMaster, str], tmp_path: Path) -> Iterator[Worker]:
+    worker = Worker(recorder[1], tmp_path, "--worker-id", "rack-7", "--label", "rack=7")
     yield worker
     worker.process.kill()
     worker.process.communicate()
 
 
-def test_it_registers_this_machine(listener: tuple[Listener, str], worker: Worker) -> None:
-    register = listener[0].next_message().register
+def test_worker_registers_this_machine(recorder: tuple[RecordingMaster, str], worker: Worker) -> None:
+    register = recorder[0].next_message().register
     assert register.worker_id == "rack-7"
     assert len(register.incarnation_id) == 32
     assert register.hostname == os.uname().nodename
@@ -96,11 +97,11 @@ def test_it_registers_this_machine(listener: tuple[Listener, str], worker: Worke
     assert "no Docker Engine answers at unix:///nowhere/docker.sock" in register.task_support.reason
 
 
-def test_the_first_heartbeat_has_every_reading_and_a_report_of_every_collector(
-    listener: tuple[Listener, str], worker: Worker
+def test_first_heartbeat_has_every_reading_and_a_report_of_every_collector(
+    recorder: tuple[RecordingMaster, str], worker: Worker
 ) -> None:
-    listener[0].next_message()
-    heartbeat = listener[0].next_message().heartbeat
+    recorder[0].next_message()
+    heartbeat = recorder[0].next_message().heartbeat
     assert (heartbeat.worker_id, heartbeat.sequence_number) == ("rack-7", 1)
     assert heartbeat.cpu.HasField("usage_percent")
     assert heartbeat.memory.size_bytes == psutil.virtual_memory().total
@@ -114,33 +115,81 @@ def test_the_first_heartbeat_has_every_reading_and_a_report_of_every_collector(
     assert all(0.0 < report.duration_seconds < 1.0 for report in heartbeat.collectors)
 
 
-def test_it_leaves_with_a_goodbye_and_nothing_else_to_say(listener: tuple[Listener, str], worker: Worker) -> None:
-    heard = [listener[0].next_message() for _ in range(4)]
+def test_sigterm_ends_the_worker_with_a_goodbye_as_its_last_message(
+    recorder: tuple[RecordingMaster, str], worker: Worker
+) -> None:
+    messages = [recorder[0].next_message() for _ in range(4)]
     log = worker.stopped()
-    while not heard[-1].HasField("goodbye"):
-        heard.append(listener[0].next_message())
-    assert heard[-1].goodbye.reason == "SIGTERM"
-    assert [message.WhichOneof("message") for message in heard[1:-1]] == ["heartbeat"] * (len(heard) - 2)
-    assert listener[0].heard.empty()
+    while not messages[-1].HasField("goodbye"):
+        messages.append(recorder[0].next_message())
+    assert messages[-1].goodbye.reason == "SIGTERM"
+    assert [message.WhichOneof("message") for message in messages[1:-1]] == ["heartbeat"] * (len(messages) - 2)
+    assert recorder[0].messages.empty()
     assert "Traceback" not in log
     assert "said goodbye (SIGTERM)" in log
 
 
-def test_one_without_tasks_says_so(listener: tuple[Listener, str], tmp_path: Path) -> None:
-    worker = Worker(listener[1], tmp_path, "--no-tasks")
-    support = listener[0].next_message().register.task_support
+def test_worker_without_tasks_registers_so(recorder: tuple[RecordingMaster, str], tmp_path: Path) -> None:
+    worker = Worker(recorder[1], tmp_path, "--no-tasks")
+    support = recorder[0].next_message().register.task_support
     assert support == pb.TaskSupport(available=False, reason="tasks are switched off on this worker")
     assert "no tasks can run here" not in worker.stopped()
 
 
-def test_each_start_is_another_incarnation_of_the_same_worker(listener: tuple[Listener, str], tmp_path: Path) -> None:
+def test_each_start_is_a_new_incarnation_of_the_same_worker(
+    recorder: tuple[RecordingMaster, str], tmp_path: Path
+) -> None:
     registers = []
     for _ in range(2):
-        worker = Worker(listener[1], tmp_path)
-        registers.append(listener[0].next_message().register)
+        worker = Worker(recorder[1], tmp_path)
+        registers.append(recorder[0].next_message().register)
         worker.stopped()
-        while not listener[0].next_message().HasField("goodbye"):
+        while not recorder[0].next_message().HasField("goodbye"):
             continue
     first, second = registers
     assert first.worker_id == second.worker_id == (tmp_path / "data" / "worker_id").read_text().strip()
     assert first.incarnation_id != second.incarnation_id
+
+
+# The capacity
+
+
+def refuse() -> int:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_capacity_has_cores_memory_and_gpus() -> None:
+    capacity = machine_capacity(3, logical_cores=lambda: 8, memory_bytes=lambda: 1024)
+    assert (capacity.cpu_cores, capacity.memory_bytes, capacity.gpu_count) == (8.0, 1024, 3)
+
+
+def test_capacity_without_gpus_has_zero_and_with_an_unknown_number_none() -> None:
+    assert machine_capacity(0).HasField("gpu_count")
+    assert not machine_capacity(None).HasField("gpu_count")
+
+
+def test_unknown_part_of_the_capacity_is_absent(caplog: pytest.LogCaptureFixture) -> None:
+    capacity = machine_capacity(logical_cores=lambda: None, memory_bytes=refuse)
+    assert not capacity.HasField("cpu_cores")
+    assert not capacity.HasField("memory_bytes")
+    assert "Permission denied" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs /proc/meminfo")
+def test_capacity_of_this_machine() -> None:
+    capacity = machine_capacity()
+    assert capacity.cpu_cores == os.cpu_count()
+    total_kibibytes = int(Path("/proc/meminfo").read_text().split()[1])
+    assert capacity.memory_bytes == total_kibibytes * 1024
+
+
+# Collectors of custom metrics
+
+
+def test_there_are_no_custom_collectors_by_default() -> None:
+    assert custom_collectors(CustomMetricsConfig()) == []
+
+
+def test_custom_collectors_stand_in_the_order_of_precedence(tmp_path: Path) -> None:
+    config = CustomMetricsConfig(plugins={"p": object}, commands={"c": ("true",)}, textfile_dir=tmp_path)
+    assert [collector.name for collector in custom_collectors(config)] == ["plugin:p", "command:c", "textfile"]

@@ -1,4 +1,4 @@
-"""worker.cli: what the commands refuse before they do anything, and what they make of their settings."""
+"""worker.cli: settings that the commands refuse at once, and how they read the others."""
 
 import logging
 import re
@@ -12,15 +12,19 @@ from click.testing import CliRunner, Result
 
 from fleetpulse.proto.rules import WORKER_ID_RULE
 from fleetpulse.worker import cli
-from fleetpulse.worker.cli import simulate_command, worker_command
+from fleetpulse.worker.cli import (
+    command_environment,
+    join_endpoint,
+    read_join_token,
+    simulate_command,
+    worker_command,
+)
 from fleetpulse.worker.credentials import JoinEndpoint
-from fleetpulse.worker.join_flags import door_from, token_from
-from fleetpulse.worker.own_flags import commands_environment
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The commands set logging and signals up for a process of their own."""
+def restore_logging_and_signals() -> Iterator[None]:
+    """The commands set up logging and signals for the whole process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -37,7 +41,7 @@ def invoked(command: click.Command, *words: str, **env: str) -> Result:
 
 
 def error_of(result: Result) -> str:
-    """The one line that says why."""
+    """The one line of the error."""
     assert result.exit_code == 2
     (line,) = re.findall(r"^Error: (.*)$", result.stderr, re.MULTILINE)
     assert isinstance(line, str)
@@ -52,7 +56,7 @@ BAD_MASTERS = [
 
 @pytest.mark.parametrize("command", [worker_command, simulate_command])
 @pytest.mark.parametrize("master", BAD_MASTERS)
-def test_a_master_that_is_no_address(master: str, command: click.Command, tmp_path: Path) -> None:
+def test_invalid_master_address_is_refused(master: str, command: click.Command, tmp_path: Path) -> None:
     expected = f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as localhost:50051"
     assert error_of(invoked(command, FLEETPULSE_MASTER=master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
     assert error_of(invoked(command, "--master", master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
@@ -67,34 +71,34 @@ def test_a_master_that_is_no_address(master: str, command: click.Command, tmp_pa
         ("[::1]:50051", "[::1]:50051"),
     ],
 )
-def test_a_master_that_is_an_address(text: str, target: str) -> None:
+def test_valid_master_address_becomes_the_target(text: str, target: str) -> None:
     assert cli._target(text) == target
 
 
 @pytest.mark.parametrize("worker_id", ["rack/7", "../etc", "a" * 129, "rack 7", "ü"])
-def test_a_worker_id_against_the_rule(worker_id: str, tmp_path: Path) -> None:
+def test_invalid_worker_id_is_refused(worker_id: str, tmp_path: Path) -> None:
     result = invoked(worker_command, FLEETPULSE_WORKER_ID=worker_id, FLEETPULSE_DATA_DIR=str(tmp_path))
     assert WORKER_ID_RULE in error_of(result)
 
 
-def test_an_empty_flag_is_refused_though_an_empty_variable_is_not(tmp_path: Path) -> None:
-    """A variable may be set to nothing by a template; who types an empty flag made a mistake."""
+def test_empty_worker_id_flag_is_refused(tmp_path: Path) -> None:
+    """A template may set a variable to nothing; an empty flag is a mistake."""
     result = invoked(worker_command, "--worker-id", "", FLEETPULSE_DATA_DIR=str(tmp_path))
     assert WORKER_ID_RULE in error_of(result)
 
 
-def test_a_corrupt_id_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_corrupt_id_file(tmp_path: Path) -> None:
     (tmp_path / "worker_id").write_text("two words\n")
     assert str(tmp_path / "worker_id") in error_of(invoked(worker_command, FLEETPULSE_DATA_DIR=str(tmp_path)))
 
 
 @pytest.mark.parametrize("label", ["rack", "=7", "", "="])
-def test_a_label_that_is_none(label: str, tmp_path: Path) -> None:
+def test_invalid_label_is_refused(label: str, tmp_path: Path) -> None:
     result = invoked(worker_command, "--label", label, FLEETPULSE_DATA_DIR=str(tmp_path))
     assert error_of(result) == f"--label {label!r}: expected NAME=VALUE"
 
 
-def test_a_label_ends_at_its_first_equals_sign() -> None:
+def test_label_name_ends_at_the_first_equals_sign() -> None:
     assert cli._label("query=a=b") == ("query", "a=b")
     assert cli._label("note=") == ("note", "")
 
@@ -110,12 +114,12 @@ def test_a_label_ends_at_its_first_equals_sign() -> None:
         (("--workers", "3", "--stall", "1", "--vanish", "2", "--flap", "1"), "more machines than --workers"),
     ],
 )
-def test_a_fleet_that_cannot_be(words: tuple[str, ...], says: str) -> None:
+def test_impossible_fleet_is_refused(words: tuple[str, ...], says: str) -> None:
     assert says in error_of(invoked(simulate_command, *words))
 
 
 @pytest.mark.parametrize("prefix", ["", "-x", "rack/7", "a b", "a" * 200])
-def test_a_prefix_that_makes_no_worker_ids(prefix: str) -> None:
+def test_prefix_that_makes_invalid_worker_ids_is_refused(prefix: str) -> None:
     assert WORKER_ID_RULE in error_of(invoked(simulate_command, "--prefix", prefix, "--duration", "0.01"))
 
 
@@ -140,13 +144,13 @@ def test_help_names_every_variable(command: click.Command) -> None:
         (["--textfile-max-age", "nan"], "nan is no number of seconds"),
     ],
 )
-def test_own_metrics_that_cannot_be(words: list[str], expected: str, tmp_path: Path) -> None:
+def test_invalid_settings_of_custom_metrics_are_refused(words: list[str], expected: str, tmp_path: Path) -> None:
     assert error_of(invoked(worker_command, *words, FLEETPULSE_DATA_DIR=str(tmp_path))).startswith(expected)
 
 
-def test_commands_get_no_setting_of_the_project() -> None:
+def test_environment_of_commands_has_no_settings_of_fleetpulse() -> None:
     given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "DATABASE_URL": "postgresql://x:y@z"}
-    assert commands_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}
+    assert command_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}
 
 
 # Joining
@@ -156,7 +160,7 @@ BAD_TOKEN = "fpj1_" + "s3cret" * 5
 
 
 @pytest.mark.parametrize("command", [worker_command, simulate_command])
-def test_what_is_no_join_token_is_refused_and_not_repeated(command: click.Command, tmp_path: Path) -> None:
+def test_invalid_join_token_is_refused_and_not_shown(command: click.Command, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(BAD_TOKEN)
     for words in (("--join", BAD_TOKEN), ("--join-file", str(tmp_path / "token"))):
         result = invoked(command, *words, FLEETPULSE_DATA_DIR=str(tmp_path))
@@ -165,22 +169,28 @@ def test_what_is_no_join_token_is_refused_and_not_repeated(command: click.Comman
 
 
 @pytest.mark.parametrize("command", [worker_command, simulate_command])
-def test_a_file_for_the_token_that_is_not_there(command: click.Command, tmp_path: Path) -> None:
+def test_missing_token_file_is_refused(command: click.Command, tmp_path: Path) -> None:
     result = invoked(command, "--join-file", str(tmp_path / "none"), FLEETPULSE_DATA_DIR=str(tmp_path))
     assert error_of(result).endswith("none: No such file or directory")
 
 
-def test_a_file_that_is_gone_is_no_matter_to_who_has_joined(tmp_path: Path) -> None:
-    assert token_from(None, tmp_path / "none", has_joined=True) is None
+def test_missing_token_file_is_ignored_after_joining(tmp_path: Path) -> None:
+    assert read_join_token(None, tmp_path / "none", has_joined=True) is None
 
 
 @pytest.mark.parametrize("text", ["localhost", "localhost:0", ":50052"])
-def test_a_join_address_that_is_none(text: str, tmp_path: Path) -> None:
+def test_invalid_join_address_is_refused(text: str, tmp_path: Path) -> None:
     result = invoked(worker_command, "--join-address", text, FLEETPULSE_DATA_DIR=str(tmp_path))
     assert error_of(result) == f"FLEETPULSE_JOIN_ADDRESS={text!r}: expected HOST:PORT, as localhost:50052"
 
 
-def test_a_worker_joins_one_port_after_its_master() -> None:
-    assert door_from(None, "[::1]:50051") == JoinEndpoint("::1", 50052)
-    assert door_from("rack:7", "localhost:50051") == JoinEndpoint("rack", 7)
+def test_join_port_is_by_default_one_above_the_master_port() -> None:
+    assert join_endpoint(None, "[::1]:50051") == JoinEndpoint("::1", 50052)
+    assert join_endpoint("rack:7", "localhost:50051") == JoinEndpoint("rack", 7)
     assert str(JoinEndpoint("::1", 50052)) == "[::1]:50052"
+
+
+def test_log_lines_name_the_logger_without_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._configure_logging("info")
+    logging.getLogger("fleetpulse.worker.session").info("worker %s: registered", "rack-7")
+    assert re.fullmatch(r"\S+ \S+ INFO worker\.session: worker rack-7: registered\n", capsys.readouterr().err)

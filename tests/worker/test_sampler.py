@@ -1,4 +1,4 @@
-"""worker.sampler and worker.collectors.runner"""
+"""worker.sampler"""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.base import Collector, CollectorError
+from fleetpulse.worker.collectors import Collector, CollectorError
 from fleetpulse.worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
 
 PATIENCE_SECONDS = 20.0
@@ -94,7 +94,7 @@ def collector_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("collector-")}
 
 
-def test_the_fields_of_all_collectors_and_a_report_for_each() -> None:
+def test_heartbeat_has_the_fields_of_all_collectors_and_a_report_for_each() -> None:
     with sampling(LOAD, MEMORY) as sampler:
         heartbeat = sampler.sample()
     assert heartbeat.load.load1 == 1.5
@@ -106,7 +106,7 @@ def test_the_fields_of_all_collectors_and_a_report_for_each() -> None:
     assert all(report.duration_seconds >= 0.0 for report in heartbeat.collectors)
 
 
-def test_each_collector_has_one_thread_of_its_own_by_name() -> None:
+def test_each_collector_has_its_own_named_thread() -> None:
     load, memory = Fixed("load", pb.Heartbeat()), Fixed("memory", pb.Heartbeat())
     with sampling(load, memory) as sampler:
         sampler.sample()
@@ -117,18 +117,18 @@ def test_each_collector_has_one_thread_of_its_own_by_name() -> None:
     assert memory.threads == {"collector-memory"}
 
 
-def test_a_heartbeat_does_not_change_what_a_collector_keeps() -> None:
+def test_changing_a_heartbeat_does_not_change_the_collector() -> None:
     kept = Fixed("gpu", pb.Heartbeat(gpus=[pb.Gpu(index=0)]))
     with sampling(kept) as sampler:
         assert [len(sampler.sample().gpus) for _ in range(3)] == [1, 1, 1]
 
 
-def test_without_collectors_there_is_an_empty_heartbeat() -> None:
+def test_sampler_without_collectors_gives_an_empty_heartbeat() -> None:
     with sampling() as sampler:
         assert sampler.sample() == pb.Heartbeat()
 
 
-def test_the_duration_is_that_of_the_call() -> None:
+def test_reported_duration_is_that_of_the_call() -> None:
     now = [100.0]
 
     class Slow:
@@ -145,7 +145,7 @@ def test_the_duration_is_that_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError("bug"), SystemExit(3)])
-def test_a_failing_collector_is_reported_and_stops_nothing(error: BaseException) -> None:
+def test_failing_collector_is_reported_and_does_not_affect_the_others(error: BaseException) -> None:
     moody = Moody(error)
     with sampling(LOAD, moody, MEMORY) as sampler:
         heartbeat = sampler.sample()
@@ -159,7 +159,7 @@ def test_a_failing_collector_is_reported_and_stops_nothing(error: BaseException)
     assert recovered.uptime_seconds == 7.0
 
 
-def test_a_collector_that_gives_nothing_is_reported() -> None:
+def test_collector_that_returns_none_is_reported() -> None:
     class Broken:
         name = "broken"
 
@@ -194,7 +194,7 @@ def test_failure_and_recovery_are_logged_once(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("error", "traced"), [(CollectorError("x"), False), (OSError(5, "x"), False), (KeyError("x"), True)]
 )
-def test_only_what_may_be_a_bug_is_logged_with_a_traceback(
+def test_only_unexpected_errors_are_logged_with_a_traceback(
     error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with sampling(Moody(error)) as sampler:
@@ -202,7 +202,7 @@ def test_only_what_may_be_a_bug_is_logged_with_a_traceback(
     assert ("Traceback" in caplog.text) == traced
 
 
-def test_a_hanging_collector_delays_a_heartbeat_by_the_deadline_only() -> None:
+def test_hanging_collector_delays_a_heartbeat_by_the_deadline_only() -> None:
     hanging = Hanging()
     with sampling(hanging, LOAD, deadline_seconds=0.2) as sampler:
         started = time.monotonic()
@@ -215,11 +215,11 @@ def test_a_hanging_collector_delays_a_heartbeat_by_the_deadline_only() -> None:
         assert report_of(heartbeat, "load").success
 
 
-def test_a_hanging_collector_is_neither_waited_for_nor_asked_again() -> None:
+def test_hanging_collector_is_neither_awaited_nor_called_again() -> None:
     hanging = Hanging()
     with sampling(hanging, LOAD, deadline_seconds=0.05) as sampler:
         first = report_of(sampler.sample(), "hanging")
-        sampler._deadline_seconds = PATIENCE_SECONDS
+        sampler.deadline_seconds = PATIENCE_SECONDS
         started = time.monotonic()
         second = report_of(sampler.sample(), "hanging")
         assert time.monotonic() - started < PATIENCE_SECONDS
@@ -229,19 +229,19 @@ def test_a_hanging_collector_is_neither_waited_for_nor_asked_again() -> None:
         assert len(collector_threads()) == 2
 
 
-def test_a_late_result_is_thrown_away() -> None:
+def test_late_result_is_dropped() -> None:
     hanging = Hanging()
     with sampling(hanging, deadline_seconds=0.05) as sampler:
         sampler.sample()
         hanging.released.set()
-        wait_for(lambda: not sampler._outcomes.empty())
-        sampler._deadline_seconds = PATIENCE_SECONDS
+        wait_for(lambda: not sampler._results.empty())
+        sampler.deadline_seconds = PATIENCE_SECONDS
         heartbeat = sampler.sample()
     assert report_of(heartbeat, "hanging").success
     assert heartbeat.load.load1 == 2.0
 
 
-def test_a_result_that_comes_late_while_others_are_waited_for_is_thrown_away() -> None:
+def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
     hanging = Hanging()
 
     class Releasing:
@@ -254,12 +254,12 @@ def test_a_result_that_comes_late_while_others_are_waited_for_is_thrown_away() -
             self.calls += 1
             if self.calls == 2:
                 hanging.released.set()
-                wait_for(lambda: sampler._runners[0].asked_at is None)
+                wait_for(lambda: sampler._threads[0].started_at is None)
             return pb.Heartbeat()
 
     with sampling(hanging, Releasing(), deadline_seconds=0.05) as sampler:
         sampler.sample()
-        sampler._deadline_seconds = PATIENCE_SECONDS
+        sampler.deadline_seconds = PATIENCE_SECONDS
         heartbeat = sampler.sample()
         report = report_of(heartbeat, "hanging")
         assert not report.success
@@ -268,7 +268,7 @@ def test_a_result_that_comes_late_while_others_are_waited_for_is_thrown_away() -
         assert report_of(sampler.sample(), "hanging").success
 
 
-def test_the_threads_are_gone_after_the_stop() -> None:
+def test_threads_end_with_the_stop() -> None:
     before = set(threading.enumerate())
     with sampling(LOAD, MEMORY, Moody(OSError("x"))) as sampler:
         for _ in range(5):
@@ -277,7 +277,7 @@ def test_the_threads_are_gone_after_the_stop() -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_a_stop_does_not_wait_for_a_hanging_collector(caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_does_not_wait_for_a_hanging_collector(caplog: pytest.LogCaptureFixture) -> None:
     hanging = Hanging()
     with sampling(LOAD, hanging, deadline_seconds=0.01) as sampler:
         sampler.sample()
@@ -290,7 +290,7 @@ def test_a_stop_does_not_wait_for_a_hanging_collector(caplog: pytest.LogCaptureF
         wait_for(lambda: not collector_threads())
 
 
-def test_a_stop_ends_a_round_that_waits() -> None:
+def test_stop_ends_a_waiting_round() -> None:
     hanging = Hanging()
     heartbeats: list[pb.Heartbeat] = []
     with sampling(hanging) as sampler:
@@ -304,7 +304,7 @@ def test_a_stop_ends_a_round_that_waits() -> None:
     assert not report_of(heartbeats[0], "hanging").success
 
 
-def test_a_second_caller_waits_for_the_first() -> None:
+def test_second_caller_waits_for_the_first() -> None:
     both_may_go = threading.Barrier(2)
     heartbeats: list[pb.Heartbeat] = []
 
@@ -322,7 +322,7 @@ def test_a_second_caller_waits_for_the_first() -> None:
     assert all(report.success for heartbeat in heartbeats for report in heartbeat.collectors)
 
 
-def test_sampling_belongs_between_start_and_stop() -> None:
+def test_sample_raises_before_start_and_after_stop() -> None:
     sampler = Sampler([LOAD])
     with pytest.raises(RuntimeError, match="between start and stop"):
         sampler.sample()
@@ -336,7 +336,7 @@ def test_sampling_belongs_between_start_and_stop() -> None:
         sampler.sample()
 
 
-def test_two_collectors_of_one_name_are_refused() -> None:
+def test_two_collectors_with_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="same name: load, load"):
         Sampler([LOAD, LOAD])
 
@@ -353,11 +353,11 @@ def test_two_collectors_of_one_name_are_refused() -> None:
     ],
     ids=["own", "foreign", "control characters", "characters that deceive or cannot be sent", "empty", "empty own"],
 )
-def test_an_error_in_one_printable_line(error: Exception, text: str) -> None:
+def test_error_is_described_in_one_printable_line(error: Exception, text: str) -> None:
     assert describe(error) == text
 
 
-def test_an_error_is_cut() -> None:
+def test_long_error_is_cut() -> None:
     assert describe(CollectorError("x" * 5000)) == "x" * ERROR_MAX_LENGTH
 
 
@@ -368,7 +368,7 @@ def own(name: str, *values: float, kind: "pb.CustomType.ValueType" = pb.CUSTOM_T
     return pb.CustomMetric(name=name, type=kind, samples=[pb.CustomSample(value=value) for value in values])
 
 
-def test_of_own_metrics_that_contradict_each_other_the_first_are_sent_and_nothing_else_is_lost() -> None:
+def test_first_of_contradicting_custom_metrics_wins_and_other_fields_are_kept() -> None:
     first = Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)]))
     second = Fixed("second", pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)]))
     third = Fixed("third", pb.Heartbeat(custom=[own("z", 3.0), own("x_total", 3.0, kind=pb.CUSTOM_TYPE_COUNTER)]))
@@ -384,7 +384,7 @@ def test_of_own_metrics_that_contradict_each_other_the_first_are_sent_and_nothin
             assert set(errors.values()) == {""}
 
 
-def test_of_a_collector_with_parts_what_goes_together_is_sent() -> None:
+def test_valid_metrics_of_a_collector_with_parts_are_kept() -> None:
     parts = [pb.CollectorReport(collector=f"textfile:{name}.prom", success=True) for name in "ab"]
     files = pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)], collectors=parts)
     with sampling(Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)])), Fixed("textfile", files)) as sampler:
@@ -394,7 +394,7 @@ def test_of_a_collector_with_parts_what_goes_together_is_sent() -> None:
     assert report_of(heartbeat, "textfile:a.prom").success
 
 
-def test_a_collector_reports_on_its_parts_and_their_failures_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_reports_of_parts_are_kept_and_their_failures_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = pb.CollectorReport(collector="textfile:a.prom", error="line 1 is not Prometheus' text format")
     with sampling(Fixed("textfile", pb.Heartbeat(collectors=[broken]))) as sampler:
         heartbeats = [sampler.sample() for _ in range(2)]

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.session import FIRST_ANSWER_SECONDS, WorkerSession
+from fleetpulse.worker.session import REGISTRATION_TIMEOUT_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
     REGISTER,
@@ -30,7 +30,7 @@ from tests.worker.scripted import (
 )
 
 
-def test_it_registers_first_and_then_beats() -> None:
+def test_session_registers_and_then_sends_heartbeats() -> None:
     async def test() -> None:
         started = time.time()
         async with scripted_master(serve) as master, session_at(master.target) as session:
@@ -48,7 +48,7 @@ def test_it_registers_first_and_then_beats() -> None:
     run(test())
 
 
-def test_it_beats_at_the_interval_that_the_master_grants() -> None:
+def test_heartbeats_come_at_the_interval_of_the_lease() -> None:
     async def serve_at_leisure(stream: ScriptedStream) -> None:
         await stream.register(interval_seconds=0.2)
         while await stream.receive() is not None:
@@ -67,7 +67,7 @@ def test_it_beats_at_the_interval_that_the_master_grants() -> None:
     run(test())
 
 
-def test_it_tries_at_least_twice_in_an_inactivity_timeout() -> None:
+def test_reconnects_at_least_twice_within_an_inactivity_timeout() -> None:
     async def serve_impatiently(stream: ScriptedStream) -> None:
         await stream.register(timeout_seconds=3.0)
         while await stream.receive() is not None:
@@ -82,7 +82,7 @@ def test_it_tries_at_least_twice_in_an_inactivity_timeout() -> None:
     run(test())
 
 
-def test_workers_that_came_at_once_do_not_beat_at_once() -> None:
+def test_workers_that_registered_at_once_send_heartbeats_at_different_times() -> None:
     async def second_gap(master: ScriptedMaster, seed: int) -> float:
         session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(seed))
         stream_count = len(master.streams)
@@ -107,7 +107,7 @@ def test_workers_that_came_at_once_do_not_beat_at_once() -> None:
     run(test())
 
 
-def test_a_slow_sampler_makes_no_backlog() -> None:
+def test_slow_sampler_makes_no_backlog() -> None:
     samples = 0
 
     async def slow_sample() -> pb.Heartbeat:
@@ -125,7 +125,7 @@ def test_a_slow_sampler_makes_no_backlog() -> None:
     run(test())
 
 
-def test_it_comes_back_as_the_same_incarnation_and_counts_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_reconnection_keeps_incarnation_and_sequence_numbers(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(register_and_break, serve) as master, session_at(master.target):
             await eventually(lambda: len(master.streams) == 2 and len(master.streams[1].heartbeats) >= 2)
@@ -140,7 +140,7 @@ def test_it_comes_back_as_the_same_incarnation_and_counts_on(caplog: pytest.LogC
     assert "connected again after" in caplog.text
 
 
-def test_a_stream_that_the_master_ends_properly_is_opened_again_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_stream_ended_with_ok_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(register_and_end, serve) as master, session_at(master.target):
             await eventually(lambda: len(master.streams) == 2 and master.streams[1].heartbeats)
@@ -149,7 +149,7 @@ def test_a_stream_that_the_master_ends_properly_is_opened_again_too(caplog: pyte
     assert "(OK: the master ended the stream)" in caplog.text
 
 
-def test_a_stream_that_breaks_during_a_sample() -> None:
+def test_stream_that_breaks_during_a_sample_is_opened_again() -> None:
     """The error is met when the heartbeat is written, and by the reader too; both must be heard."""
     samples = 0
 
@@ -170,7 +170,7 @@ def test_a_stream_that_breaks_during_a_sample() -> None:
     run(test())
 
 
-def test_the_same_refusal_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(refuse, refuse, refuse, serve) as master, session_at(master.target):
             await eventually(lambda: len(heartbeats_of(master)) >= 1)
@@ -184,7 +184,7 @@ def test_the_same_refusal_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     assert sum("connected again" in record.message for record in caplog.records) == 1
 
 
-def test_another_trouble_is_said_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_refusal_with_another_code_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(refuse, register_and_break, refuse, serve) as master, session_at(master.target):
             await eventually(lambda: len(master.streams) == 4 and master.streams[3].heartbeats)
@@ -195,7 +195,7 @@ def test_another_trouble_is_said_again(caplog: pytest.LogCaptureFixture) -> None
     assert codes == ["ALREADY_EXISTS", "UNAVAILABLE", "ALREADY_EXISTS"]
 
 
-def test_what_a_newer_master_sends_is_ignored() -> None:
+def test_unknown_messages_of_a_newer_master_are_ignored() -> None:
     async def talkative(stream: ScriptedStream) -> None:
         await stream.register()
         for _ in range(3):
@@ -211,10 +211,10 @@ def test_what_a_newer_master_sends_is_ignored() -> None:
     run(test())
 
 
-def test_no_answer_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_registration_without_an_answer_times_out_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(say_nothing, serve) as master, session_at(master.target) as session:
-            await eventually(lambda: session.is_connected, FIRST_ANSWER_SECONDS + 5.0)
+            await eventually(lambda: session.is_connected, REGISTRATION_TIMEOUT_SECONDS + 5.0)
             assert len(master.streams) == 2
 
     run(test())

@@ -1,4 +1,4 @@
-"""worker.session: how one ends"""
+"""worker.session: how a session ends"""
 
 import asyncio
 import socket
@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.session import GOODBYE_SECONDS, WorkerSession
+from fleetpulse.worker.session import GOODBYE_TIMEOUT_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
     PATIENCE_SECONDS,
@@ -23,7 +23,7 @@ from tests.worker.scripted import (
 )
 
 
-def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
+def test_stop_sends_a_goodbye_and_waits_for_the_end_of_the_stream() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master:
             session = WorkerSession(master.target, REGISTER, quick_sample)
@@ -40,7 +40,7 @@ def test_it_says_goodbye_and_waits_until_it_is_heard() -> None:
     run(test())
 
 
-def test_it_says_goodbye_also_when_the_answer_to_its_registration_is_on_its_way() -> None:
+def test_stop_during_the_registration_sends_a_goodbye() -> None:
     async def register_late(stream: ScriptedStream) -> None:
         await stream.receive()
         await asyncio.sleep(0.1)
@@ -61,21 +61,21 @@ def test_it_says_goodbye_also_when_the_answer_to_its_registration_is_on_its_way(
     run(test())
 
 
-@pytest.mark.parametrize("is_deaf_from_the_start", [True, False])
-def test_a_deaf_master_does_not_hold_it_up(is_deaf_from_the_start: bool) -> None:
-    async def listen_no_more(stream: ScriptedStream) -> None:
-        if not is_deaf_from_the_start:
+@pytest.mark.parametrize("stops_reading_at_once", [True, False])
+def test_stop_does_not_wait_for_a_master_that_reads_nothing(stops_reading_at_once: bool) -> None:
+    async def stop_reading(stream: ScriptedStream) -> None:
+        if not stops_reading_at_once:
             await stream.register()
             await stream.receive_heartbeats(1)
         await asyncio.get_running_loop().create_future()
 
     async def test() -> None:
-        async with scripted_master(listen_no_more) as master:
+        async with scripted_master(stop_reading) as master:
             session = WorkerSession(master.target, REGISTER, quick_sample)
             running = asyncio.ensure_future(session.run())
-            await eventually(lambda: master.streams and session.is_connected is not is_deaf_from_the_start)
+            await eventually(lambda: master.streams and session.is_connected is not stops_reading_at_once)
             session.stop("maintenance")
-            await asyncio.wait_for(running, GOODBYE_SECONDS + PATIENCE_SECONDS)
+            await asyncio.wait_for(running, GOODBYE_TIMEOUT_SECONDS + PATIENCE_SECONDS)
 
     run(test())
 
@@ -86,7 +86,7 @@ def tasks_of_sessions() -> list[str]:
 
 
 @pytest.mark.parametrize("act", [say_nothing, serve])
-def test_one_that_is_cancelled_leaves_no_task_behind(act: Act) -> None:
+def test_cancelled_session_leaves_no_task_behind(act: Act) -> None:
     async def test() -> None:
         async with scripted_master(act) as master, asyncio.timeout(10.0):
             running = asyncio.ensure_future(WorkerSession(master.target, REGISTER, quick_sample).run())
@@ -99,7 +99,7 @@ def test_one_that_is_cancelled_leaves_no_task_behind(act: Act) -> None:
     run(test())
 
 
-def test_a_stop_while_it_waits_for_the_next_try() -> None:
+def test_stop_between_two_tries_ends_the_session() -> None:
     async def test() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -114,7 +114,7 @@ def test_a_stop_while_it_waits_for_the_next_try() -> None:
     run(test())
 
 
-def test_a_stop_before_it_begins() -> None:
+def test_stop_before_run_opens_no_stream() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master:
             session = WorkerSession(master.target, REGISTER, quick_sample)

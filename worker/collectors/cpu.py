@@ -1,4 +1,4 @@
-"""CPU usage of the whole machine; in a container that is the host, whatever share of it the container may use."""
+"""CPU usage of the whole machine; in a container that of the host."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,11 +19,11 @@ def read_cpu_times() -> Mapping[str, float]:
 
 
 def usage_percent(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
-    """Share of the cores' time between two readings that was not idle, 0 to 100; None when no time has passed.
+    """Share of the cores' time between two readings that was not idle, 0 to 100; ``None`` when no time has passed.
 
-    Time stolen by a hypervisor counts as used: nobody here can have it.
+    Time stolen by a hypervisor counts as used.
     """
-    # iowait and idle may run backwards on Linux (proc_stat(5)), so each state is kept from being negative by itself.
+    # iowait and idle may run backwards on Linux (proc_stat(5)), so no state may count as negative.
     spent = {
         state: max(0.0, seconds - before.get(state, seconds))
         for state, seconds in after.items()
@@ -37,7 +37,7 @@ def usage_percent(before: Mapping[str, float], after: Mapping[str, float]) -> fl
 
 
 class CpuCollector:
-    """Usage since the previous reading; the first one, since construction, is as good as any other.
+    """``cpu``: usage since the previous reading; the first reading covers the time since construction.
 
     ``psutil.cpu_percent`` is not used: it starts with 0.0 and keeps its previous reading for each thread apart.
     """
@@ -54,12 +54,11 @@ class CpuCollector:
         self._previous: Mapping[str, float] | None
         try:
             self._previous = read_times()
-        except OSError:
-            # A worker must start all the same; if this lasts, collect() raises it where it is heard.
+        except OSError:  # the worker must start all the same; collect() raises it if it lasts
             self._previous = None
 
     def collect(self) -> pb.Heartbeat:
-        """``cpu``; ``usage_percent`` is absent when the kernel has counted no time since the previous reading."""
+        """``usage_percent`` is absent when the kernel has counted no time since the previous reading."""
         now = self._read_times()
         usage = None if self._previous is None else usage_percent(self._previous, now)
         self._previous = now

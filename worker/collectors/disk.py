@@ -1,11 +1,11 @@
-"""I/O counters of the physical disks; in a container the host's, for ``/proc/diskstats`` knows no namespaces."""
+"""I/O counters of the physical disks; in a container the host's, because ``/proc/diskstats`` knows no namespaces."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.base import MAX_ITEMS
+from fleetpulse.worker.collectors import MAX_ITEMS
 
 _SECTOR_BYTES = 512
 """The unit of ``/proc/diskstats``, whatever the sector size of the device (Documentation/block/stat.rst)."""
@@ -23,9 +23,9 @@ class DiskCounters(NamedTuple):
 
 
 def parse_diskstats(text: str) -> Iterator[DiskCounters]:
-    """Every line of ``/proc/diskstats``: disks, their partitions, loop devices and all. ``ValueError`` on a bad number.
+    """Every line of ``/proc/diskstats``: disks, partitions, loop devices. ``ValueError`` on a bad number.
 
-    A line that is too short is a partition as Linux before 2.6.25 wrote them, and is left out.
+    Skips a line that is too short: Linux before 2.6.25 wrote partitions so.
     """
     for line in text.splitlines():
         columns = line.split()
@@ -40,9 +40,9 @@ def parse_diskstats(text: str) -> Iterator[DiskCounters]:
 class DiskCollector:
     """``disk_devices``, sorted by name: disks with hardware, real or a hypervisor's, behind them.
 
-    Such a disk has ``/sys/block/<name>/device``. Partitions, loop devices, RAM disks, RAID and LVM volumes have not;
-    their I/O is counted at the disk that does it. A machine without disks is not an error, but one without
-    ``/proc/diskstats`` is (``FileNotFoundError``).
+    Such a disk has ``/sys/block/<name>/device``. Partitions, loop devices, RAM disks, RAID and LVM volumes have none;
+    their I/O is counted at the disk below. A machine without disks is no error, one without ``/proc/diskstats`` is
+    (``FileNotFoundError``).
     """
 
     name = "disk"

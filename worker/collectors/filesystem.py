@@ -1,4 +1,4 @@
-"""Space on the real filesystems, as ``df`` shows it; in a container on those that are mounted in the container."""
+"""Space on the real filesystems, as ``df`` shows it; in a container on those mounted in the container."""
 
 import logging
 import os
@@ -9,9 +9,9 @@ from typing import Protocol
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.base import MAX_ITEMS, NothingReadable, wire_text
+from fleetpulse.worker.collectors import MAX_ITEMS, CollectorError, valid_utf8
 
-_log = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 _READ_ONLY_IMAGES = frozenset({"squashfs", "erofs", "cramfs", "iso9660", "udf"})
 """Full by design: an alert on them would never end."""
@@ -22,8 +22,12 @@ _LAYERED = frozenset({"overlay", "aufs"})
 _LOOP_DEVICE = re.compile(r"/dev/loop\d+(p\d+)?")
 
 
+class NothingReadable(CollectorError):
+    """The machine has filesystems, and none of them could be read."""
+
+
 class Partition(Protocol):
-    """One mount, as ``psutil.disk_partitions(all=False)`` gives it: no pseudo and no network filesystem."""
+    """One mount, as ``psutil.disk_partitions(all=False)`` returns it: no pseudo and no network filesystem."""
 
     @property
     def device(self) -> str: ...
@@ -34,7 +38,7 @@ class Partition(Protocol):
 
 
 class Usage(Protocol):
-    """Bytes, as ``psutil.disk_usage`` gives them: ``used`` counts the blocks reserved for root as free, like ``df``."""
+    """Bytes, as ``psutil.disk_usage`` returns them: ``used`` leaves out the blocks reserved for root, like ``df``."""
 
     @property
     def total(self) -> int: ...
@@ -42,22 +46,14 @@ class Usage(Protocol):
     def used(self) -> int: ...
 
 
-def _is_noise(partition: Partition) -> bool:
-    return (
-        partition.fstype in _READ_ONLY_IMAGES
-        or partition.fstype in _LAYERED
-        or _LOOP_DEVICE.fullmatch(partition.device) is not None
-    )
-
-
 def choose_mountpoints(partitions: Iterable[Partition]) -> list[str]:
-    """One mountpoint a device, and ``/`` whatever it is; sorted, the first 16.
+    """One mountpoint for each device, and ``/`` in any case; sorted, the first 16.
 
-    A device that is mounted more than once (bind mounts, subvolumes) is reported at the shortest path.
+    A device that is mounted more than once (bind mounts, subvolumes) counts at the shortest path.
     """
     by_device: dict[str, str] = {}
     for partition in partitions:
-        if _is_noise(partition):
+        if partition.fstype in _READ_ONLY_IMAGES | _LAYERED or _LOOP_DEVICE.fullmatch(partition.device):
             continue
         known = by_device.setdefault(partition.device, partition.mountpoint)
         by_device[partition.device] = min(known, partition.mountpoint, key=lambda path: (len(path), path))
@@ -65,9 +61,9 @@ def choose_mountpoints(partitions: Iterable[Partition]) -> list[str]:
 
 
 class FilesystemCollector:
-    """``filesystems``, sorted by mountpoint. One that cannot be read is left out; if none can, ``NothingReadable``.
+    """``filesystems``, sorted by mountpoint, without those that cannot be read; ``NothingReadable`` if none can.
 
-    Network filesystems are not reported: they are not this machine's, and a dead server would hang the reading.
+    Network filesystems are not reported: they belong to another machine, and a dead server would hang the reading.
     """
 
     name = "filesystem"
@@ -88,15 +84,15 @@ class FilesystemCollector:
         readings = {mountpoint: self._read(mountpoint) for mountpoint in choose_mountpoints(mounts)}
         filesystems = [reading for reading in readings.values() if reading is not None]
         if not filesystems:
-            raise NothingReadable(f"no filesystem could be read: {', '.join(map(wire_text, readings))}")
+            raise NothingReadable(f"no filesystem could be read: {', '.join(map(valid_utf8, readings))}")
         return pb.Heartbeat(filesystems=filesystems)
 
     def _read(self, mountpoint: str) -> pb.Filesystem | None:
         try:
             usage = self._read_usage(mountpoint)
         except OSError as exc:
-            _log.debug("filesystem %s is left out: %s", wire_text(mountpoint), exc)
+            _LOGGER.debug("filesystem %s is left out: %s", valid_utf8(mountpoint), exc)
             return None
         if usage.total <= 0:
             return None  # a pseudo filesystem, which df leaves out too
-        return pb.Filesystem(mountpoint=wire_text(mountpoint), used_bytes=max(0, usage.used), size_bytes=usage.total)
+        return pb.Filesystem(mountpoint=valid_utf8(mountpoint), used_bytes=max(0, usage.used), size_bytes=usage.total)

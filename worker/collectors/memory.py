@@ -9,7 +9,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 class MainMemory(Protocol):
-    """Bytes, as ``psutil.virtual_memory()`` gives them."""
+    """Bytes, as ``psutil.virtual_memory()`` returns them."""
 
     @property
     def total(self) -> int: ...
@@ -18,7 +18,7 @@ class MainMemory(Protocol):
 
 
 class Swap(Protocol):
-    """Bytes, as ``psutil.swap_memory()`` gives them."""
+    """Bytes, as ``psutil.swap_memory()`` returns them."""
 
     @property
     def total(self) -> int: ...
@@ -26,20 +26,8 @@ class Swap(Protocol):
     def free(self) -> int: ...
 
 
-def memory_report(main: MainMemory, swap: Swap) -> pb.Memory:
-    """Used is what a new process cannot have without swapping. The swap fields are absent on a machine without swap.
-
-    Page cache is free in this sense. ``available`` can exceed ``total`` in a container of LXC, hence the bound.
-    """
-    report = pb.Memory(used_bytes=max(0, main.total - main.available), size_bytes=main.total)
-    if swap.total > 0:
-        report.swap_used_bytes = max(0, swap.total - swap.free)
-        report.swap_size_bytes = swap.total
-    return report
-
-
 class MemoryCollector:
-    """``memory``, from psutil (``/proc/meminfo`` on Linux)."""
+    """``memory``. Used memory is what a new process cannot have without swapping: page cache counts as free."""
 
     name = "memory"
 
@@ -52,4 +40,11 @@ class MemoryCollector:
         self._read_swap = read_swap
 
     def collect(self) -> pb.Heartbeat:
-        return pb.Heartbeat(memory=memory_report(self._read_main(), self._read_swap()))
+        """The swap fields are absent on a machine without swap."""
+        main, swap = self._read_main(), self._read_swap()
+        # In an LXC container `available` can exceed `total`.
+        memory = pb.Memory(used_bytes=max(0, main.total - main.available), size_bytes=main.total)
+        if swap.total > 0:
+            memory.swap_used_bytes = max(0, swap.total - swap.free)
+            memory.swap_size_bytes = swap.total
+        return pb.Heartbeat(memory=memory)

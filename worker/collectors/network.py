@@ -1,10 +1,9 @@
 """Byte counters of the machine's network interfaces; in a container those of its own network namespace.
 
-The rule: an interface is reported when there is hardware behind it (``/sys/class/net/<name>/device``), or when its name
-is not one that software gives to the interfaces it makes. Hardware alone will not do: the ``eth0`` of a container has
-none, although it is all that the container has. Names alone will not do: they are habits. So the bytes of a bond, a
-bridge, a VLAN or a tunnel are counted once, at the card that carries them, and the near ends of the containers on this
-machine are not counted at all.
+An interface is reported when there is hardware behind it (``/sys/class/net/<name>/device``), or when its name is not
+one that software gives to the interfaces it makes. Hardware alone is not enough: the ``eth0`` of a container has none.
+Names alone are not enough: they are only conventions. The bytes of a bond, a bridge, a VLAN or a tunnel are counted
+once, at the card that carries them; the host's ends of its containers' interfaces are not counted.
 """
 
 import re
@@ -15,7 +14,7 @@ from typing import Protocol
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.base import MAX_ITEMS, wire_text
+from fleetpulse.worker.collectors import MAX_ITEMS, valid_utf8
 
 _MADE_BY_SOFTWARE = re.compile(
     r"lo\d*|dummy\d+|ifb\d+|nlmon\d+"  # of the kernel itself
@@ -29,7 +28,7 @@ _MADE_BY_SOFTWARE = re.compile(
 
 
 class InterfaceCounters(Protocol):
-    """Bytes, as ``psutil.net_io_counters(pernic=True)`` gives them for each interface."""
+    """Bytes, as ``psutil.net_io_counters(pernic=True)`` returns them for each interface."""
 
     @property
     def bytes_recv(self) -> int: ...
@@ -38,17 +37,17 @@ class InterfaceCounters(Protocol):
 
 
 def read_counters() -> Mapping[str, InterfaceCounters]:
-    """The kernel's own counters, which begin again at 0 when an interface is made anew."""
+    """The kernel's counters. They restart at 0 when an interface is created again."""
     return psutil.net_io_counters(pernic=True, nowrap=False)
 
 
 def is_made_by_software(interface: str) -> bool:
-    """Whether ``interface`` is a name that the kernel, a hypervisor or a container tool gives to what it makes."""
+    """Whether the kernel, a hypervisor or a container tool gives such a name to the interfaces that it makes."""
     return _MADE_BY_SOFTWARE.fullmatch(interface) is not None
 
 
 class NetworkCollector:
-    """``network_interfaces``, sorted by name. Those with hardware go first where there are too many to report."""
+    """``network_interfaces``, sorted by name. Where there are too many, those with hardware are preferred."""
 
     name = "network"
 
@@ -65,7 +64,7 @@ class NetworkCollector:
         return pb.Heartbeat(
             network_interfaces=[
                 pb.NetworkInterface(
-                    interface=wire_text(name),
+                    interface=valid_utf8(name),
                     received_bytes=counters[name].bytes_recv,
                     transmitted_bytes=counters[name].bytes_sent,
                 )

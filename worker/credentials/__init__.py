@@ -1,6 +1,6 @@
-"""The worker's certificate: how it gets one, keeps it, and renews it while it runs.
+"""The worker's certificate: how the worker gets, stores and renews it.
 
-What is here costs nothing to import; the rest loads ``cryptography``, for workers with a certificate.
+Importing this costs nothing; the modules in it load ``cryptography``, for workers with a certificate.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ BUNDLE_NAME = "tls.pem"
 
 
 class CredentialsError(Exception):
-    """The worker's certificate cannot be had or used. The message is one line for people."""
+    """The worker's certificate is missing or cannot be used. The message is one line for the operator."""
 
 
 class JoinEndpoint(NamedTuple):

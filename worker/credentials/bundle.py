@@ -1,4 +1,4 @@
-"""A key, its certificate and the CA's, as one file: so they always fit together."""
+"""A key, its certificate and the CA's in one file, so that they always fit together."""
 
 import re
 import time
@@ -13,14 +13,14 @@ from cryptography.x509.oid import NameOID
 
 from fleetpulse.proto.join import worker_id_of, worker_uri
 from fleetpulse.worker.credentials import CredentialsError
-from fleetpulse.worker.files import write_private
+from fleetpulse.worker.identity import write_private
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _COMMON_NAME_LENGTH = 64
 
 
 class Bundle(NamedTuple):
-    """What a worker shows, and by what it knows its master. ``repr`` does not show the key."""
+    """A worker's key and certificate, and the CA of its master. ``repr`` does not show the key."""
 
     key_pem: bytes
     certificate_pem: bytes
@@ -39,11 +39,11 @@ class Bundle(NamedTuple):
         return x509.load_pem_x509_certificate(self.ca_pem).fingerprint(hashes.SHA256())
 
     def has_expired(self, now: float) -> bool:
-        """Whether no master takes it any more."""
+        """``now`` is in Unix seconds."""
         return self.not_after <= now
 
     def expiry(self) -> str:
-        """For people."""
+        """``not_after`` as text, in UTC."""
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.not_after))
 
 
@@ -53,7 +53,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def signing_request(key: ec.EllipticCurvePrivateKey, worker_id: str) -> bytes:
-    """In DER: the worker's id as the URI that the contract has for it."""
+    """A certificate signing request in DER, with the worker's id as its URI."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, worker_id[:_COMMON_NAME_LENGTH])])
     alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(worker_uri(worker_id))])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(alternatives, critical=False)
@@ -61,7 +61,7 @@ def signing_request(key: ec.EllipticCurvePrivateKey, worker_id: str) -> bytes:
 
 
 def bundle_from(key: ec.EllipticCurvePrivateKey, chain: list[bytes], ca: x509.Certificate) -> Bundle:
-    """What the master answered, in DER, checked against the key and the CA. Raises ``CredentialsError``."""
+    """Checks the master's answer, in DER, against the key and the CA. Raises ``CredentialsError``."""
     key_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -74,7 +74,7 @@ def bundle_from(key: ec.EllipticCurvePrivateKey, chain: list[bytes], ca: x509.Ce
 
 
 def read_bundle(path: Path) -> Bundle | None:
-    """What is kept; ``None`` where there is no file. Raises ``CredentialsError``."""
+    """``None`` where there is no file. Raises ``CredentialsError``."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

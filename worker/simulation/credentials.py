@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.worker.credentials import JoinEndpoint
-from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for
+from fleetpulse.worker.credentials.renewer import CertificateRenewer, load_or_join
 
 
 def join_all(
@@ -20,7 +20,7 @@ def join_all(
     keepers = {}
     for worker_id in worker_ids:
         own = folder / worker_id
-        bundle = credentials_for(worker_id, own, token, door, time.time(), time.sleep)
+        bundle = load_or_join(worker_id, own, token, door, time.time(), time.sleep)
         if bundle is not None:
             keepers[worker_id] = CertificateRenewer(own, bundle, random.Random(worker_id))  # nosec B311 # the same
     return keepers

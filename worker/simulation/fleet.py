@@ -12,14 +12,17 @@ import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.identity import new_incarnation_id
-from fleetpulse.worker.session import Credentials, WorkerSession
+from fleetpulse.worker.session import WorkerSession
 from fleetpulse.worker.simulation.engine import SimulatedEngine
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 from fleetpulse.worker.tasks.executor import Executor
+
+if TYPE_CHECKING:
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer
 
 _ROUND_SECONDS = 60.0
 """A simulated engine tells every end by itself."""
@@ -79,7 +82,7 @@ class _SimulatedWorker:
         machine: SimulatedMachine,
         behaviour: Behaviour,
         version: str,
-        credentials: Credentials | None,
+        credentials: "CertificateRenewer | None",
     ) -> None:
         self._plan = plan
         self._credentials = credentials
@@ -185,7 +188,7 @@ class SimulatedFleet:
     """Runs a plan on the current asyncio loop."""
 
     def __init__(
-        self, plan: FleetPlan, version: str, keepers: Mapping[str, Credentials] = MappingProxyType({})
+        self, plan: FleetPlan, version: str, keepers: "Mapping[str, CertificateRenewer]" = MappingProxyType({})
     ) -> None:
         """``keepers`` are the certificates by worker id; without them connections are not encrypted."""
         now = time.time()

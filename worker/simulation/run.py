@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from fleetpulse.worker.session import Credentials
 from fleetpulse.worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
+
+if TYPE_CHECKING:
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer
 
 _GOODBYE_SECONDS = 10.0
 _PROGRESS_SECONDS = 1.0
@@ -21,7 +24,7 @@ _REPORT_SECONDS = 15.0
 def run_simulation(
     plan: FleetPlan,
     duration_seconds: float | None,
-    keepers: Mapping[str, Credentials],
+    keepers: "Mapping[str, CertificateRenewer]",
     *,
     say_goodbye: bool,
     as_json: bool,
@@ -37,7 +40,7 @@ def run_simulation(
 async def _simulate(
     plan: FleetPlan,
     duration_seconds: float | None,
-    keepers: Mapping[str, Credentials],
+    keepers: "Mapping[str, CertificateRenewer]",
     *,
     say_goodbye: bool,
     as_json: bool,

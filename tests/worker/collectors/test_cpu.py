@@ -36,7 +36,7 @@ def test_usage_is_the_share_of_time_that_was_not_idle(after: Times, percent: flo
     assert usage_percent(AT_REST, after) == pytest.approx(percent)
 
 
-def test_no_usage_when_no_time_has_passed() -> None:
+def test_usage_is_absent_when_no_time_has_passed() -> None:
     assert usage_percent(AT_REST, AT_REST) is None
 
 
@@ -49,25 +49,25 @@ def test_a_state_that_was_not_there_before_counts_as_no_time() -> None:
     assert usage_percent({"user": 1.0, "idle": 1.0}, {"user": 2.0, "idle": 2.0, "steal": 500.0}) == pytest.approx(50.0)
 
 
-def test_the_first_reading_covers_the_time_since_construction() -> None:
+def test_first_reading_covers_the_time_since_construction() -> None:
     collector = CpuCollector(readings(AT_REST, later(user=3.0, idle=1.0)), logical_cores=lambda: 8)
     cpu = collector.collect().cpu
     assert cpu.usage_percent == pytest.approx(75.0)
     assert cpu.logical_cores == 8
 
 
-def test_each_reading_covers_the_time_since_the_one_before() -> None:
+def test_each_reading_covers_the_time_since_the_previous_one() -> None:
     collector = CpuCollector(readings(AT_REST, later(user=4.0), later(user=4.0, idle=4.0)))
     assert [collector.collect().cpu.usage_percent for _ in range(2)] == [100.0, 0.0]
 
 
-def test_what_is_not_known_is_absent() -> None:
+def test_unknown_values_are_absent() -> None:
     cpu = CpuCollector(readings(AT_REST, AT_REST), logical_cores=lambda: None).collect().cpu
     assert not cpu.HasField("usage_percent")
     assert not cpu.HasField("logical_cores")
 
 
-def test_a_failure_at_the_start_is_not_fatal() -> None:
+def test_failed_reading_at_construction_is_not_fatal() -> None:
     remaining: list[Times | OSError] = [OSError("no /proc"), OSError("no /proc"), AT_REST, later(user=1.0)]
 
     def read() -> Times:
@@ -84,7 +84,7 @@ def test_a_failure_at_the_start_is_not_fatal() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
-def test_this_machine() -> None:
+def test_cpu_of_this_machine() -> None:
     def user_ticks() -> str:
         return Path("/proc/stat").read_text().split()[1]
 

@@ -34,45 +34,45 @@ def test_sectors_are_512_bytes() -> None:
     assert counters["nvme0n1"] == DiskCounters("nvme0n1", read_bytes=400000 * 512, written_bytes=200000 * 512)
 
 
-def test_a_line_of_four_counters_is_left_out() -> None:
+def test_short_line_of_old_kernels_is_skipped() -> None:
     assert "sda1" not in {disk.device for disk in parse_diskstats(DISKSTATS)}
 
 
-def test_a_counter_that_is_no_number_is_an_error() -> None:
+def test_counter_that_is_not_a_number_raises() -> None:
     with pytest.raises(ValueError, match="many"):
         list(parse_diskstats("8 0 sda 1 0 many 1 2 0 0 1 0 1 2"))
 
 
-def test_only_physical_disks_sorted(tmp_path: Path) -> None:
+def test_only_physical_disks_are_reported_sorted_by_name(tmp_path: Path) -> None:
     collector = machine(tmp_path, DISKSTATS, ["nvme0n1", "sda", "cciss!c0d0"], ["loop0", "dm-0"])
     devices = collector.collect().disk_devices
     assert [disk.device for disk in devices] == ["cciss/c0d0", "nvme0n1", "sda"]
     assert (devices[0].read_bytes, devices[0].written_bytes) == (8 * 512, 16 * 512)
 
 
-def test_a_disk_that_was_never_read_has_read_zero_bytes(tmp_path: Path) -> None:
+def test_unused_disk_has_zero_bytes(tmp_path: Path) -> None:
     (disk,) = machine(tmp_path, DISKSTATS, ["sda"]).collect().disk_devices
     assert disk.HasField("read_bytes")
     assert disk.read_bytes == 0
 
 
-def test_at_most_sixteen(tmp_path: Path) -> None:
+def test_at_most_sixteen_disks_are_reported(tmp_path: Path) -> None:
     names = [f"sd{letter}" for letter in "abcdefghijklmnopqrst"]
     diskstats = "".join(f"8 {16 * i} {name} 1 0 8 1 2 0 16 1 0 1 2\n" for i, name in enumerate(reversed(names)))
     devices = machine(tmp_path, diskstats, names).collect().disk_devices
     assert [disk.device for disk in devices] == names[:16]
 
 
-def test_a_machine_without_disks_is_not_an_error(tmp_path: Path) -> None:
+def test_machine_without_disks_gives_an_empty_report(tmp_path: Path) -> None:
     assert not machine(tmp_path, "", []).collect().disk_devices
 
 
-def test_a_machine_without_the_counters_is(tmp_path: Path) -> None:
+def test_machine_without_diskstats_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DiskCollector(proc=tmp_path, sys=tmp_path).collect()
 
 
 @pytest.mark.skipif(not Path("/proc/diskstats").exists(), reason="needs /proc/diskstats")
-def test_this_machine() -> None:
+def test_disks_of_this_machine() -> None:
     physical = {path.parent.name.replace("!", "/") for path in Path("/sys/block").glob("*/device")}
     assert {disk.device for disk in DiskCollector().collect().disk_devices} <= physical

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fleetpulse.worker.collectors.base import NothingReadable
-from fleetpulse.worker.collectors.filesystem import FilesystemCollector, choose_mountpoints
+from fleetpulse.worker.collectors.filesystem import FilesystemCollector, NothingReadable, choose_mountpoints
 
 
 class Mount(NamedTuple):
@@ -35,13 +34,13 @@ def machine(*mounts: Mount, usages: Mapping[str, Usage], files: tuple[str, ...] 
     return FilesystemCollector(lambda: mounts, read_usage, is_directory=lambda path: path not in files)
 
 
-def test_one_mountpoint_a_device_the_shortest() -> None:
+def test_shortest_mountpoint_of_each_device_is_chosen() -> None:
     mounts = [Mount("/dev/sda1", "/mnt"), ROOT, Mount("/dev/sdb1", "/bind/mount"), Mount("/dev/sdb1", "/data")]
     assert choose_mountpoints(mounts) == ["/", "/data"]
     assert choose_mountpoints(reversed(mounts)) == ["/", "/data"]
 
 
-def test_the_root_is_chosen_even_as_an_overlay() -> None:
+def test_root_is_chosen_even_as_an_overlay() -> None:
     mounts = [Mount("overlay", "/", "overlay"), Mount("/dev/sdb1", "/data")]
     assert choose_mountpoints(mounts) == ["/", "/data"]
     assert choose_mountpoints([]) == ["/"]
@@ -58,20 +57,20 @@ def test_the_root_is_chosen_even_as_an_overlay() -> None:
     ],
     ids=lambda mount: f"{mount.device} {mount.fstype}",
 )
-def test_noise_is_left_out(noise: Mount) -> None:
+def test_images_loop_devices_and_overlays_are_left_out(noise: Mount) -> None:
     assert choose_mountpoints([ROOT, noise]) == ["/"]
 
 
-def test_two_mounts_at_one_place_are_one() -> None:
+def test_two_mounts_at_one_path_count_once() -> None:
     assert choose_mountpoints([ROOT, Mount("/dev/sdb1", "/data"), Mount("/dev/sdc1", "/data")]) == ["/", "/data"]
 
 
-def test_at_most_sixteen_sorted() -> None:
+def test_at_most_sixteen_mountpoints_are_chosen_sorted() -> None:
     mounts = [Mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(30))]
     assert choose_mountpoints(mounts) == ["/", *(f"/data{i:02}" for i in range(15))]
 
 
-def test_used_and_size() -> None:
+def test_used_and_size_are_reported() -> None:
     collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/": Usage(40, 100), "/data": Usage(0, 900)})
     root, data = collector.collect().filesystems
     assert (root.mountpoint, root.used_bytes, root.size_bytes) == ("/", 40, 100)
@@ -79,22 +78,22 @@ def test_used_and_size() -> None:
     assert data.HasField("used_bytes")
 
 
-def test_one_that_cannot_be_read_is_left_out() -> None:
+def test_unreadable_filesystem_is_left_out() -> None:
     collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/data": Usage(1, 2)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/data"]
 
 
-def test_an_error_when_none_can_be_read() -> None:
+def test_collect_raises_when_no_filesystem_can_be_read() -> None:
     with pytest.raises(NothingReadable, match=r"/, /data$"):
         machine(ROOT, Mount("/dev/sdb1", "/data"), usages={}).collect()
 
 
-def test_one_without_blocks_is_left_out_as_df_does() -> None:
+def test_filesystem_without_blocks_is_left_out() -> None:
     collector = machine(ROOT, Mount("none", "/pseudo"), usages={"/": Usage(1, 2), "/pseudo": Usage(0, 0)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/"]
 
 
-def test_a_file_that_a_container_tool_has_mounted_is_no_filesystem() -> None:
+def test_bind_mounted_file_is_left_out() -> None:
     collector = machine(
         Mount("/dev/sda1", "/etc/hosts"),
         Mount("/dev/sdb1", "/volumes/data"),
@@ -105,12 +104,12 @@ def test_a_file_that_a_container_tool_has_mounted_is_no_filesystem() -> None:
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/", "/volumes/data"]
 
 
-def test_a_mountpoint_that_is_not_text_is_read_by_its_own_name() -> None:
+def test_mountpoint_that_is_not_utf8_is_read_by_its_bytes() -> None:
     collector = machine(Mount("/dev/sdb1", "/d\udcff"), usages={"/d\udcff": Usage(1, 2)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/d\ufffd"]
 
 
-def test_this_machine() -> None:
+def test_filesystems_of_this_machine() -> None:
     root = FilesystemCollector().collect().filesystems[0]
     now = os.statvfs("/")
     assert root.mountpoint == "/"

@@ -1,4 +1,4 @@
-"""worker.collectors.gpu and worker.collectors.nvml_session"""
+"""worker.collectors.gpu and the NVML session of worker.collectors.nvml"""
 
 import logging
 import threading
@@ -9,9 +9,9 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.collectors import nvml
-from fleetpulse.worker.collectors.fake_nvml import FakeGpu, FakeNvml
-from fleetpulse.worker.collectors.gpu import GpuCollector
-from fleetpulse.worker.collectors.nvml_session import GpuUnavailable
+from fleetpulse.worker.collectors.gpu import GpuCollector, read_gpu
+from fleetpulse.worker.collectors.nvml import GpuUnavailable
+from tests.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
 
 ROUND_SECONDS = 5.0
 
@@ -29,7 +29,7 @@ class Machine:
         return list(self.collector.collect().gpus)
 
     def rounds_for(self, seconds: float) -> None:
-        """Broadcaster whose outcome does not matter."""
+        """Rounds whose results do not matter."""
         for _ in range(int(seconds / ROUND_SECONDS)):
             try:
                 self.round()
@@ -41,7 +41,7 @@ def two_gpus() -> tuple[FakeGpu, FakeGpu]:
     return FakeGpu(uuid="GPU-a", name="A"), FakeGpu(uuid="GPU-b", name="B")
 
 
-def test_every_gpu_by_index_with_one_initialization() -> None:
+def test_every_gpu_is_read_with_one_initialization() -> None:
     machine = Machine(*two_gpus())
     machine.rounds_for(600.0)
     gpus = machine.round()
@@ -50,20 +50,20 @@ def test_every_gpu_by_index_with_one_initialization() -> None:
     assert machine.collector.device_count == 2
 
 
-def test_nothing_is_called_before_the_first_round() -> None:
+def test_nvml_is_not_called_before_the_first_collect() -> None:
     machine = Machine(*two_gpus())
     assert machine.collector.device_count is None
     assert machine.nvml.init_calls == 0
 
 
-def test_a_driver_without_devices_is_not_an_error() -> None:
+def test_driver_without_devices_gives_an_empty_report() -> None:
     machine = Machine()
     assert machine.round() == []
     assert machine.collector.device_count == 0
 
 
 @pytest.mark.parametrize("reason", sorted(nvml.NO_DRIVER))
-def test_no_driver_is_not_an_error_and_is_looked_for_every_five_minutes(reason: int) -> None:
+def test_missing_driver_gives_an_empty_report_and_is_tried_every_five_minutes(reason: int) -> None:
     machine = Machine(*two_gpus(), init_error=reason)
     assert machine.round() == []
     assert machine.collector.device_count == 0
@@ -75,7 +75,7 @@ def test_no_driver_is_not_an_error_and_is_looked_for_every_five_minutes(reason: 
 
 
 @pytest.mark.parametrize("reason", [nvml.ERROR_LIB_RM_VERSION_MISMATCH, nvml.ERROR_NO_PERMISSION, nvml.ERROR_UNKNOWN])
-def test_a_driver_that_cannot_be_used_is_an_error_and_is_tried_every_half_minute(reason: int) -> None:
+def test_unusable_driver_raises_and_is_tried_every_half_minute(reason: int) -> None:
     machine = Machine(*two_gpus(), init_error=reason)
     for _ in range(6):
         with pytest.raises(GpuUnavailable, match=f"cannot be initialised: NVML error {reason}"):
@@ -87,7 +87,7 @@ def test_a_driver_that_cannot_be_used_is_an_error_and_is_tried_every_half_minute
     assert machine.nvml.init_calls == 2
 
 
-def test_a_driver_that_turns_up_unusable_makes_the_number_of_devices_unknown() -> None:
+def test_driver_that_becomes_unusable_makes_the_device_count_unknown() -> None:
     machine = Machine(*two_gpus(), init_error=nvml.ERROR_LIBRARY_NOT_FOUND)
     machine.round()
     assert machine.collector.device_count == 0
@@ -96,7 +96,7 @@ def test_a_driver_that_turns_up_unusable_makes_the_number_of_devices_unknown() -
     assert machine.collector.device_count is None
 
 
-def test_a_driver_reload_costs_one_round() -> None:
+def test_driver_reload_costs_one_round() -> None:
     machine = Machine(*two_gpus())
     machine.round()
     machine.nvml.reload_driver()
@@ -108,7 +108,7 @@ def test_a_driver_reload_costs_one_round() -> None:
     assert machine.collector.device_count == 2
 
 
-def test_every_reload_is_answered_at_the_next_round() -> None:
+def test_nvml_is_initialized_in_the_round_after_each_reload() -> None:
     machine = Machine(*two_gpus())
     for reloads in range(3):
         machine.round()
@@ -119,7 +119,7 @@ def test_every_reload_is_answered_at_the_next_round() -> None:
     assert len(machine.round()) == 2
 
 
-def test_a_reload_that_is_noticed_at_a_device_is_one_of_the_driver() -> None:
+def test_reload_noticed_at_a_device_counts_as_driver_loss() -> None:
     unaware, aware = two_gpus()
     machine = Machine(unaware, aware)
     machine.round()
@@ -131,7 +131,7 @@ def test_a_reload_that_is_noticed_at_a_device_is_one_of_the_driver() -> None:
     assert machine.nvml.init_calls == 2
 
 
-def test_a_driver_lost_again_before_it_gave_a_reading_is_tried_every_half_minute() -> None:
+def test_driver_lost_again_before_a_reading_is_tried_every_half_minute() -> None:
     gpu = FakeGpu(failing={"nvmlDeviceGetHandleByIndex": nvml.ERROR_UNINITIALIZED})
     machine = Machine(gpu)
     machine.rounds_for(30.0)
@@ -144,7 +144,7 @@ def test_a_driver_lost_again_before_it_gave_a_reading_is_tried_every_half_minute
     assert machine.nvml.init_calls == 2
 
 
-def test_a_driver_that_was_there_and_is_gone_is_an_error() -> None:
+def test_driver_that_disappears_raises() -> None:
     machine = Machine(*two_gpus())
     machine.round()
     machine.nvml.reload_driver()
@@ -159,7 +159,7 @@ def test_a_driver_that_was_there_and_is_gone_is_an_error() -> None:
     assert len(machine.round()) == 2
 
 
-def test_a_lost_gpu_keeps_its_identity_and_the_other_one_its_readings() -> None:
+def test_lost_gpu_is_reported_by_identity_and_the_other_with_readings() -> None:
     lost, healthy = two_gpus()
     machine = Machine(lost, healthy)
     machine.round()
@@ -170,7 +170,7 @@ def test_a_lost_gpu_keeps_its_identity_and_the_other_one_its_readings() -> None:
     assert machine.collector.device_count == 2
 
 
-def test_a_lost_gpu_is_looked_for_at_the_next_round_and_then_rarely() -> None:
+def test_lost_gpu_is_searched_in_the_next_round_and_then_rarely() -> None:
     lost, healthy = two_gpus()
     machine = Machine(lost, healthy)
     machine.round()
@@ -186,7 +186,7 @@ def test_a_lost_gpu_is_looked_for_at_the_next_round_and_then_rarely() -> None:
     assert machine.nvml.init_calls == 3
 
 
-def test_a_gpu_that_never_answered_is_left_out() -> None:
+def test_gpu_that_never_answered_is_left_out() -> None:
     forbidden, healthy = two_gpus()
     forbidden.failing["nvmlDeviceGetHandleByIndex"] = nvml.ERROR_NO_PERMISSION
     machine = Machine(forbidden, healthy)
@@ -195,7 +195,7 @@ def test_a_gpu_that_never_answered_is_left_out() -> None:
     assert machine.nvml.init_calls == 1  # a new one would not help
 
 
-def test_an_error_when_no_gpu_answers() -> None:
+def test_collect_raises_when_no_gpu_answers() -> None:
     lost = FakeGpu()
     machine = Machine(lost)
     machine.round()
@@ -207,7 +207,7 @@ def test_an_error_when_no_gpu_answers() -> None:
     assert len(machine.round()) == 1
 
 
-def test_silence_and_return_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_silent_and_returning_gpu_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     lost, healthy = two_gpus()
     machine = Machine(lost, healthy)
     machine.round()
@@ -220,7 +220,7 @@ def test_silence_and_return_are_logged_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages[1:] == ["GPU 0 answers again, or is no longer counted"]
 
 
-def test_shutdown_lets_go_and_a_later_round_begins_again() -> None:
+def test_collect_after_shutdown_initializes_again() -> None:
     machine = Machine(*two_gpus())
     machine.collector.shutdown()
     assert machine.nvml.shutdown_calls == 0
@@ -254,7 +254,7 @@ class HangingNvml(FakeNvml):
         return super().nvmlDeviceGetCount()
 
 
-def test_while_a_reading_hangs_nothing_else_does() -> None:
+def test_device_count_and_shutdown_do_not_hang_with_a_reading() -> None:
     library = HangingNvml()
     collector = GpuCollector(library)
     reading = threading.Thread(target=collector.collect)
@@ -278,3 +278,91 @@ def test_the_real_binding_on_this_machine() -> None:
         assert collector.device_count is not None
     finally:
         collector.shutdown()
+
+
+# The readings of one GPU
+
+GIB = 1024**3
+READINGS = ("utilization_percent", "memory_used_bytes", "memory_size_bytes", "temperature_celsius", "power_watts")
+
+
+def read(gpu: FakeGpu, missing_functions: tuple[str, ...] = ()) -> pb.Gpu:
+    library = FakeNvml([gpu], missing_functions=missing_functions)
+    library.nvmlInit()
+    return read_gpu(library, 0)
+
+
+def present(gpu: pb.Gpu) -> set[str]:
+    return {field.name for field, _ in gpu.ListFields()} & set(READINGS)
+
+
+def test_every_field_is_read() -> None:
+    gpu = read(FakeGpu(uuid="GPU-1", name="NVIDIA H100", power_milliwatts=312_500))
+    assert (gpu.index, gpu.uuid, gpu.name) == (0, "GPU-1", "NVIDIA H100")
+    assert gpu.utilization_percent == 37.0
+    assert gpu.temperature_celsius == 54.0
+    assert gpu.power_watts == 312.5
+    assert (gpu.memory_used_bytes, gpu.memory_size_bytes) == (8 * GIB, 80 * GIB)
+
+
+def test_an_idle_gpu_reads_zero_not_absent() -> None:
+    gpu = read(FakeGpu(utilization_percent=0, memory_used_bytes=0, temperature_celsius=0, power_milliwatts=0))
+    assert present(gpu) == set(READINGS)
+    assert (gpu.utilization_percent, gpu.memory_used_bytes, gpu.temperature_celsius, gpu.power_watts) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "absent"),
+    [
+        ("nvmlDeviceGetUtilizationRates", {"utilization_percent"}),
+        ("nvmlDeviceGetMemoryInfo_v2", {"memory_used_bytes", "memory_size_bytes"}),
+        ("nvmlDeviceGetTemperatureV", {"temperature_celsius"}),
+        ("nvmlDeviceGetPowerUsage", {"power_watts"}),
+    ],
+)
+@pytest.mark.parametrize("error", [nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_NO_PERMISSION, nvml.ERROR_UNKNOWN])
+def test_failing_field_is_absent_and_the_others_are_present(function: str, absent: set[str], error: int) -> None:
+    assert present(read(FakeGpu(failing={function: error}))) == set(READINGS) - absent
+
+
+def test_divided_gpu_has_no_utilization() -> None:
+    gpu = read(FakeGpu(failing={"nvmlDeviceGetUtilizationRates": nvml.ERROR_NOT_SUPPORTED}))
+    assert not gpu.HasField("utilization_percent")
+    assert gpu.HasField("memory_used_bytes")
+
+
+def test_utilization_over_100_percent_is_absent() -> None:
+    assert not read(FakeGpu(utilization_percent=4_294_967_295)).HasField("utilization_percent")
+    assert read(FakeGpu(utilization_percent=100)).utilization_percent == 100.0
+
+
+def test_memory_reserved_by_the_driver_does_not_count_as_used() -> None:
+    assert read(FakeGpu(memory_used_bytes=0, memory_reserved_bytes=GIB)).memory_used_bytes == 0
+
+
+def test_older_driver_is_read_by_its_older_functions() -> None:
+    older = FakeGpu(memory_reserved_bytes=0)
+    gpu = read(older, missing_functions=("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV"))
+    assert present(gpu) == set(READINGS)
+    assert (gpu.memory_used_bytes, gpu.temperature_celsius) == (8 * GIB, 54.0)
+
+
+def test_newer_driver_without_deprecated_functions_is_read() -> None:
+    newer = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetTemperature")
+    assert present(read(FakeGpu(), missing_functions=newer)) == set(READINGS)
+
+
+def test_identity_may_be_bytes_or_missing() -> None:
+    gpu = read(FakeGpu(uuid=b"GPU-1", name=b"caf\xe9"))
+    assert (gpu.uuid, gpu.name) == ("GPU-1", "caf\ufffd")
+    unnamed = read(FakeGpu(failing={"nvmlDeviceGetName": nvml.ERROR_UNKNOWN}))
+    assert unnamed.name == ""
+    assert present(unnamed) == set(READINGS)
+
+
+@pytest.mark.parametrize("error", sorted(nvml.LIBRARY_GONE | nvml.DEVICE_GONE))
+@pytest.mark.parametrize("function", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName", "nvmlDeviceGetPowerUsage"])
+def test_lost_device_or_library_raises(function: str, error: int) -> None:
+    with pytest.raises(FakeNvmlError) as caught:
+        read(FakeGpu(failing={function: error}))
+    assert nvml.error_code(caught.value) == error

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fleetpulse.worker.collectors.memory import MemoryCollector, memory_report
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.memory import MemoryCollector
 
 
 class Main(NamedTuple):
@@ -18,13 +19,17 @@ class Swap(NamedTuple):
     free: int
 
 
-def test_used_is_what_is_not_available() -> None:
+def memory_report(main: Main, swap: Swap) -> pb.Memory:
+    return MemoryCollector(lambda: main, lambda: swap).collect().memory
+
+
+def test_used_memory_is_total_less_available() -> None:
     report = memory_report(Main(total=1000, available=700), Swap(total=500, free=450))
     assert (report.used_bytes, report.size_bytes) == (300, 1000)
     assert (report.swap_used_bytes, report.swap_size_bytes) == (50, 500)
 
 
-def test_unused_swap_is_zero_and_no_swap_is_absent() -> None:
+def test_unused_swap_is_zero_and_missing_swap_is_absent() -> None:
     unused = memory_report(Main(1000, 700), Swap(total=500, free=500))
     assert unused.HasField("swap_used_bytes")
     assert unused.swap_used_bytes == 0
@@ -33,12 +38,12 @@ def test_unused_swap_is_zero_and_no_swap_is_absent() -> None:
     assert not none.HasField("swap_size_bytes")
 
 
-def test_more_available_than_there_is() -> None:
+def test_used_is_zero_when_available_exceeds_total() -> None:
     assert memory_report(Main(total=1000, available=1200), Swap(0, 0)).used_bytes == 0
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs /proc/meminfo")
-def test_this_machine() -> None:
+def test_memory_of_this_machine() -> None:
     memory = MemoryCollector().collect().memory
     kibibytes = {
         line.split(":")[0]: int(line.split()[1])

@@ -1,4 +1,4 @@
-"""worker.collectors.custom.textfile"""
+"""worker.collectors.textfile"""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.custom.text import MAX_TEXT_BYTES
-from fleetpulse.worker.collectors.custom.textfile import MAX_FILES, TextfileCollector
+from fleetpulse.worker.collectors.custom_metrics import MAX_TEXT_BYTES
+from fleetpulse.worker.collectors.textfile import MAX_FILES, TextfileCollector
 
 NOW = 1_700_000_000.0
 
@@ -17,7 +17,7 @@ class Folder:
     def __init__(self, path: Path, max_age_seconds: float | None = 100.0) -> None:
         self.path = path
         self.now = NOW
-        self.collector = TextfileCollector(path, max_age_seconds, wall=lambda: self.now)
+        self.collector = TextfileCollector(path, max_age_seconds, clock=lambda: self.now)
         self.heartbeat = pb.Heartbeat()
 
     def write(self, name: str, text: str, at: float = NOW) -> None:
@@ -25,7 +25,7 @@ class Folder:
         os.utime(self.path / name, (at, at))
 
     def read(self) -> dict[str, list[float]]:
-        """The values by name, but for the times of the files."""
+        """The values by name, without the mtimes."""
         self.heartbeat = self.collector.collect()
         values: dict[str, list[float]] = {}
         for metric in self.heartbeat.custom:
@@ -50,24 +50,24 @@ def test_every_file_is_read_and_reported(folder: Folder) -> None:
         folder.write(name, "nonsense")
     assert folder.read() == {"raid": [1.0, 2.0]}
     assert folder.errors() == {"textfile:raid.prom": "", "textfile:raid2.prom": ""}
-    times = folder.heartbeat.custom[0]
-    assert times.name == "textfile_mtime_seconds"
-    assert [(*sample.label_values, sample.value) for sample in times.samples] == [
+    mtimes = folder.heartbeat.custom[0]
+    assert mtimes.name == "textfile_mtime_seconds"
+    assert [(*sample.label_values, sample.value) for sample in mtimes.samples] == [
         ("raid.prom", NOW), ("raid2.prom", NOW - 7),
     ]  # fmt: skip
 
 
-def test_an_empty_folder_says_nothing(folder: Folder) -> None:
+def test_empty_folder_gives_an_empty_heartbeat(folder: Folder) -> None:
     assert folder.read() == {}
     assert folder.heartbeat == pb.Heartbeat()
 
 
-def test_a_folder_that_is_not_there_fails(tmp_path: Path) -> None:
+def test_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         TextfileCollector(tmp_path / "nowhere").collect()
 
 
-def test_it_changes_breaks_recovers_and_goes(folder: Folder) -> None:
+def test_changed_broken_repaired_and_removed_files_are_followed(folder: Folder) -> None:
     folder.write("a.prom", "a 1\n")
     folder.write("b.prom", "b 1\n")
     assert folder.read() == {"a": [1.0], "b": [1.0]}
@@ -83,7 +83,7 @@ def test_it_changes_breaks_recovers_and_goes(folder: Folder) -> None:
     assert folder.errors() == {"textfile:b.prom": ""}
 
 
-def test_a_stale_file_says_its_age_and_nothing_else(folder: Folder) -> None:
+def test_stale_file_is_reported_with_its_age_and_gives_no_metrics(folder: Folder) -> None:
     folder.write("a.prom", "a 1\n")
     folder.now += 100
     assert folder.read() == {"a": [1.0]}
@@ -95,13 +95,13 @@ def test_a_stale_file_says_its_age_and_nothing_else(folder: Folder) -> None:
     assert folder.read() == {"a": [1.0]}
 
 
-def test_files_may_be_kept_for_ever(tmp_path: Path) -> None:
+def test_without_a_maximum_age_no_file_is_stale(tmp_path: Path) -> None:
     folder = Folder(tmp_path, max_age_seconds=None)
     folder.write("a.prom", "a 1\n", at=0)
     assert folder.read() == {"a": [1.0]}
 
 
-def test_of_two_that_contradict_each_other_the_first_is_believed(folder: Folder) -> None:
+def test_first_of_two_contradicting_files_wins(folder: Folder) -> None:
     folder.write("a.prom", "x 1\n")
     folder.write("b.prom", "x 2\n")
     folder.write("c.prom", "# TYPE x gauge\nx 3\n")
@@ -113,7 +113,7 @@ def test_of_two_that_contradict_each_other_the_first_is_believed(folder: Folder)
     assert "two types" in errors["textfile:d.prom"]
 
 
-def test_what_is_no_file_hangs_nobody(folder: Folder) -> None:
+def test_pipes_folders_and_big_files_are_reported_without_blocking(folder: Folder) -> None:
     os.mkfifo(folder.path / "pipe.prom")
     (folder.path / "folder.prom").mkdir()
     folder.write("big.prom", "# x\n" * MAX_TEXT_BYTES)
@@ -129,7 +129,7 @@ def test_what_is_no_file_hangs_nobody(folder: Folder) -> None:
     }
 
 
-def test_too_many_and_badly_named_files_are_one_report(folder: Folder) -> None:
+def test_surplus_and_badly_named_files_share_one_report(folder: Folder) -> None:
     for number in range(MAX_FILES + 1):
         folder.write(f"f{number:02}.prom", f"m{number} 1\n")
     folder.write("a b\n.prom", "x 1\n")

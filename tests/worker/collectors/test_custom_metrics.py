@@ -1,4 +1,4 @@
-"""worker.collectors.custom: text, wire and gathering"""
+"""worker.collectors.custom_metrics"""
 
 import contextlib
 import itertools
@@ -12,9 +12,14 @@ from prometheus_client.metrics_core import Metric
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES
-from fleetpulse.worker.collectors.custom.gathering import Gathering
-from fleetpulse.worker.collectors.custom.text import MAX_LINE_LENGTH, MAX_TEXT_BYTES, metrics_from_text
-from fleetpulse.worker.collectors.custom.wire import BadMetrics, to_wire
+from fleetpulse.worker.collectors.custom_metrics import (
+    MAX_LINE_LENGTH,
+    MAX_TEXT_BYTES,
+    CustomMetricsBudget,
+    InvalidMetrics,
+    metrics_from_families,
+    metrics_from_text,
+)
 
 GOOD = b"""\
 # A comment.
@@ -35,7 +40,7 @@ def metric(name: str, kind: "pb.CustomType.ValueType", *labels: str, text: str =
     return pb.CustomMetric(name=name, type=kind, help=text, label_names=labels)
 
 
-def test_what_the_text_says() -> None:
+def test_text_is_parsed_into_metrics() -> None:
     bare = metric("raid_degraded", pb.CUSTOM_TYPE_GAUGE, text="1 while an array lacks a disk.")
     arrays = metric("raid_degraded", pb.CUSTOM_TYPE_GAUGE, "array", text="1 while an array lacks a disk.")
     arrays.samples.add(label_values=["md0"], value=0)
@@ -49,12 +54,12 @@ def test_what_the_text_says() -> None:
     assert metrics_from_text(GOOD) == [arrays, bare, scrubs, errors, plain]
 
 
-def test_no_text_says_nothing() -> None:
+def test_empty_text_gives_no_metrics() -> None:
     assert metrics_from_text(b"") == []
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"+Inf", b"-Inf", b"1e999"])
-def test_what_is_no_finite_number_is_absent(number: bytes) -> None:
+def test_sample_that_is_not_finite_is_left_out(number: bytes) -> None:
     assert [part.name for part in metrics_from_text(b"x " + number + b"\ny 1\n")] == ["y"]
 
 
@@ -82,9 +87,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_wrong_is_said(case: str) -> None:
+def test_invalid_text_is_refused_with_the_reason(case: str) -> None:
     text, expected = BROKEN[case]
-    with pytest.raises(BadMetrics) as caught:
+    with pytest.raises(InvalidMetrics) as caught:
         metrics_from_text(text)
     assert expected in str(caught.value)
 
@@ -93,24 +98,24 @@ def test_what_is_wrong_is_said(case: str) -> None:
 @example(b'{"x"} 1\n')
 @example(b"inf\n")
 @example(b"#\n# TYPE\n# HELP x\n")
-def test_whatever_it_is_it_is_read_or_refused(text: bytes) -> None:
-    with contextlib.suppress(BadMetrics):
-        Gathering().add(metrics_from_text(text + b"\n"))
+def test_any_bytes_are_parsed_or_refused(text: bytes) -> None:
+    with contextlib.suppress(InvalidMetrics):
+        CustomMetricsBudget().add(metrics_from_text(text + b"\n"))
 
 
-# Families out of plug-ins
+# Families of plug-ins
 
 
-def test_families_as_the_library_has_them() -> None:
+def test_counter_family_of_prometheus_client_is_converted_without_its_creation_time() -> None:
     runs = CounterMetricFamily("runs", "Runs.", labels=["queue"], created=1.0)
     runs.add_metric(["mail"], 3, created=1.0)
-    (part,) = to_wire([runs])
+    (part,) = metrics_from_families([runs])
     assert (part.name, part.help, list(part.label_names)) == ("runs_total", "Runs.", ["queue"])
     assert [sample.value for sample in part.samples] == [3.0]
 
 
-def test_a_description_is_cut_to_fit() -> None:
-    (part,) = to_wire([GaugeMetricFamily("x", "two\nlines " + "y" * 300, value=1)])
+def test_long_description_is_cut() -> None:
+    (part,) = metrics_from_families([GaugeMetricFamily("x", "two\nlines " + "y" * 300, value=1)])
     assert part.help.startswith("two lines y")
     assert len(part.help) == 256
 
@@ -129,25 +134,25 @@ def endless() -> Iterator[Metric]:
         ([GaugeMetricFamily("x", "", value="many")], "x has a value that is no number: 'many'"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_family_that_is_accepted(families: list[Metric], expected: str) -> None:
-    with pytest.raises(BadMetrics, match=expected):
-        to_wire(families)
+def test_invalid_families_are_refused(families: list[Metric], expected: str) -> None:
+    with pytest.raises(InvalidMetrics, match=expected):
+        metrics_from_families(families)
 
 
-def test_labels_that_are_no_text() -> None:
+def test_label_value_that_is_not_text_is_refused() -> None:
     family = GaugeMetricFamily("x", "", labels=["disk"])
     family.add_metric([7], 1)  # type: ignore[list-item]
-    with pytest.raises(BadMetrics, match="label disk of x is '7'"):
-        to_wire([family])
+    with pytest.raises(InvalidMetrics, match="label disk of x is '7'"):
+        metrics_from_families([family])
 
 
-# Together
+# Several sources in one heartbeat
 
 
-def test_one_metric_may_come_from_several_sources() -> None:
-    gathering = Gathering()
-    gathering.add(metrics_from_text(b'x{a="1"} 1\n'))
-    gathering.add(metrics_from_text(b'x{a="2"} 1\nx 1\n'))
+def test_series_of_one_metric_may_come_from_several_sources() -> None:
+    budget = CustomMetricsBudget()
+    budget.add(metrics_from_text(b'x{a="1"} 1\n'))
+    budget.add(metrics_from_text(b'x{a="2"} 1\nx 1\n'))
 
 
 @pytest.mark.parametrize(
@@ -161,19 +166,19 @@ def test_one_metric_may_come_from_several_sources() -> None:
         (b"".join(b'y{a="%d",b="%s"} 1\n' % (n, b"z" * 128) for n in range(255)) + b"y 1\n", "257 samples"),
     ],
 )
-def test_who_breaks_a_rule_is_kept_out_as_a_whole(second: bytes, expected: str) -> None:
-    gathering = Gathering()
-    gathering.add(metrics_from_text(b'x{a="1"} 1\n'))
-    with pytest.raises(BadMetrics) as caught:
-        gathering.add(metrics_from_text(second))
+def test_source_that_breaks_a_rule_is_left_out_as_a_whole(second: bytes, expected: str) -> None:
+    budget = CustomMetricsBudget()
+    budget.add(metrics_from_text(b'x{a="1"} 1\n'))
+    with pytest.raises(InvalidMetrics) as caught:
+        budget.add(metrics_from_text(second))
     assert expected in str(caught.value)
-    gathering.add(metrics_from_text(b"y 1\n"))
+    budget.add(metrics_from_text(b"y 1\n"))
 
 
-def test_the_bytes_of_all_sources_together_are_bounded() -> None:
-    gathering = Gathering()
+def test_total_bytes_of_all_sources_are_limited() -> None:
+    budget = CustomMetricsBudget()
     for letter in (b"a", b"b"):
         lines = (b'%s{a="%d",b="%s",c="%s"} 1\n' % (letter, n, b"z" * 128, b"z" * 128) for n in range(100))
-        gathering.add(metrics_from_text(b"".join(lines)))
-    with pytest.raises(BadMetrics, match="bytes; at most 65536"):
-        gathering.add([metric("c", pb.CUSTOM_TYPE_GAUGE, text="z" * 20_000)])
+        budget.add(metrics_from_text(b"".join(lines)))
+    with pytest.raises(InvalidMetrics, match="bytes; at most 65536"):
+        budget.add([metric("c", pb.CUSTOM_TYPE_GAUGE, text="z" * 20_000)])

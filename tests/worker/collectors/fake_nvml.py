@@ -1,8 +1,8 @@
 # ruff: noqa: N802 - the names are NVIDIA's
-"""A working ``Nvml`` without hardware, for tests and for trying a dashboard: plain GPUs with faults to switch on.
+"""A working ``Nvml`` without hardware: GPUs with faults to switch on.
 
 It keeps the library's rules: nothing works before ``nvmlInit``, a driver reload makes every call fail until the next
-one, a lost GPU comes back only with a new initialisation, and ``nvmlInit`` counts its callers.
+one, a lost GPU comes back only after a new initialisation, and ``nvmlInit`` counts its callers.
 """
 
 from collections.abc import Sequence

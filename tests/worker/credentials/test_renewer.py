@@ -1,4 +1,4 @@
-"""worker.credentials: what a worker keeps, and when it takes something newer"""
+"""worker.credentials: the stored bundle, joining and renewing"""
 
 import asyncio
 import random
@@ -14,24 +14,24 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import new_join_token
 from fleetpulse.worker.credentials import CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import read_bundle, write_bundle
-from fleetpulse.worker.credentials.keeper import CertificateRenewer, credentials_for
+from fleetpulse.worker.credentials.renewer import CertificateRenewer, load_or_join
 from tests.certificates import joined, new_authority
 
-NOBODY = JoinEndpoint("127.0.0.1", 1)
+UNREACHABLE = JoinEndpoint("127.0.0.1", 1)
 
 
-def never(_seconds: float) -> None:
-    raise AssertionError("nothing is to be waited for")
+def fail_on_sleep(_seconds: float) -> None:
+    raise AssertionError("no wait is expected")
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """A master's, with a CA."""
+    """The data directory of a master with a CA."""
     new_authority(tmp_path / "master")
     return tmp_path / "master"
 
 
-def test_what_is_written_is_read_and_shows_no_key(data_dir: Path, tmp_path: Path) -> None:
+def test_stored_bundle_is_read_back_and_its_repr_shows_no_key(data_dir: Path, tmp_path: Path) -> None:
     bundle = joined(data_dir, "rack-7")
     write_bundle(tmp_path / "tls.pem", bundle)
     assert read_bundle(tmp_path / "tls.pem") == bundle
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_and_shows_no_key(data_dir: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "key of another", "noise"])
-def test_a_damaged_file_is_one_line_that_says_what_to_do(data_dir: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_bundle_raises_with_the_remedy(data_dir: Path, tmp_path: Path, damage: str) -> None:
     path, bundle = tmp_path / "tls.pem", joined(data_dir, "rack-7")
     write_bundle(path, bundle)
     if damage == "key of another":
@@ -48,28 +48,28 @@ def test_a_damaged_file_is_one_line_that_says_what_to_do(data_dir: Path, tmp_pat
     else:
         path.write_bytes({"cut": path.read_bytes()[:600], "empty": b"", "noise": bytes(100)}[damage])
     with pytest.raises(CredentialsError, match=r"damaged; remove it and join again$"):
-        credentials_for("rack-7", tmp_path, None, NOBODY, time.time(), never)
+        load_or_join("rack-7", tmp_path, None, UNREACHABLE, time.time(), fail_on_sleep)
 
 
-def test_without_anything_there_is_no_tls(tmp_path: Path) -> None:
-    assert credentials_for("rack-7", tmp_path, None, NOBODY, time.time(), never) is None
+def test_without_bundle_and_token_there_is_no_tls(tmp_path: Path) -> None:
+    assert load_or_join("rack-7", tmp_path, None, UNREACHABLE, time.time(), fail_on_sleep) is None
 
 
-def test_a_certificate_of_another_id_is_not_shown(data_dir: Path, tmp_path: Path) -> None:
+def test_certificate_of_another_worker_id_is_refused(data_dir: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "tls.pem", joined(data_dir, "rack-7"))
     with pytest.raises(CredentialsError, match="is for the worker id rack-7, not for rack-8"):
-        credentials_for("rack-8", tmp_path, None, NOBODY, time.time(), never)
+        load_or_join("rack-8", tmp_path, None, UNREACHABLE, time.time(), fail_on_sleep)
 
 
-def test_an_expired_certificate_asks_for_a_token(data_dir: Path, tmp_path: Path) -> None:
+def test_expired_certificate_is_refused_with_the_remedy(data_dir: Path, tmp_path: Path) -> None:
     bundle = joined(data_dir, "rack-7")
     write_bundle(tmp_path / "tls.pem", bundle)
-    assert credentials_for("rack-7", tmp_path, None, NOBODY, bundle.not_after - 1.0, never) == bundle
+    assert load_or_join("rack-7", tmp_path, None, UNREACHABLE, bundle.not_after - 1.0, fail_on_sleep) == bundle
     with pytest.raises(CredentialsError, match=r"expired on .* UTC; join again with a new token"):
-        credentials_for("rack-7", tmp_path, None, NOBODY, bundle.not_after, never)
+        load_or_join("rack-7", tmp_path, None, UNREACHABLE, bundle.not_after, fail_on_sleep)
 
 
-def test_a_master_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
+def test_joining_waits_for_an_unreachable_master(tmp_path: Path) -> None:
     waited: list[float] = []
 
     class Enough(Exception):
@@ -81,10 +81,10 @@ def test_a_master_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
             raise Enough
 
     with pytest.raises(Enough):
-        credentials_for("rack-7", tmp_path, new_join_token(bytes(32)), NOBODY, time.time(), sleep)
+        load_or_join("rack-7", tmp_path, new_join_token(bytes(32)), UNREACHABLE, time.time(), sleep)
 
 
-def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -> None:
+def test_certificate_is_renewed_when_due_and_stored(data_dir: Path, tmp_path: Path) -> None:
     bundle = joined(data_dir, "rack-7")
     now = bundle.not_before
     refusals = [grpc.StatusCode.UNAVAILABLE]
@@ -106,25 +106,25 @@ def test_it_is_renewed_when_it_is_due_and_kept(data_dir: Path, tmp_path: Path) -
 
     async def scenario() -> None:
         nonlocal now
-        keeper = CertificateRenewer(tmp_path, bundle, random.Random(1), clock)
+        renewer = CertificateRenewer(tmp_path, bundle, random.Random(1), clock)
         now = bundle.not_before + 0.6 * (bundle.not_after - bundle.not_before)
-        early = asyncio.ensure_future(keeper.renew_when_due(renew))
+        early = asyncio.ensure_future(renewer.renew_when_due(renew))
         await asyncio.sleep(0.05)
         assert not early.done()
         assert asked == []
         early.cancel()
         now = bundle.not_before + 0.67 * (bundle.not_after - bundle.not_before)
-        late = asyncio.ensure_future(keeper.renew_when_due(renew))
+        late = asyncio.ensure_future(renewer.renew_when_due(renew))
         await refused.wait()
-        # It is tried again later.
+        # The next try comes later.
         await asyncio.sleep(0.05)
         assert len(asked) == 1
         late.cancel()
         now = bundle.not_after - 60.0
-        await keeper.renew_when_due(renew)
-        assert keeper.health_error() is None
+        await renewer.renew_when_due(renew)
+        assert renewer.health_error() is None
         now = bundle.not_after
-        assert keeper.health_error() is None
+        assert renewer.health_error() is None
 
     authority = Authority(data_dir, clock=clock)
     asyncio.run(scenario())
