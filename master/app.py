@@ -40,8 +40,7 @@ from fleetpulse.master.history.ports import Tier
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.metrics.exposition import FleetExposition
-from fleetpulse.master.metrics.resource import MetricsResource
+from fleetpulse.master.metrics.exposition import FleetExposition, MetricsResource
 from fleetpulse.master.page.resources import page_resources
 from fleetpulse.master.rpc.server import RpcServer
 from fleetpulse.master.store.key_file import own_key_file, read_key_file
@@ -51,7 +50,7 @@ from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.url import default_url
 from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named
 from fleetpulse.master.tasks.service import TaskService
-from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.telemetry.lazy_view import LazyView
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Master:
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
         exposition, views = FleetExposition(), FleetViews()
-        exposition.custom.report_to(instruments.exposition.own_samples_left_out)
+        exposition.custom.report_to(instruments.exposition.custom_samples_dropped)
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)

@@ -10,7 +10,7 @@ from fleetpulse.master.config import HistoryConfig, LeaseConfig, StoreConfig
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import TelemetryManager
-from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import Clock
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 
 _HOUR_SECONDS = 3600

@@ -111,7 +111,7 @@ OWN_METRICS = f"""
 Metrics that operators add are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or untyped.
 Type and description of a family are those of the worker that brought it first. A worker that has it with another type,
 and what goes beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, is left out and counted by
-`fleetpulse_own_samples_left_out`. Like other readings they end while their worker is silent.
+`fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is silent.
 """
 
 

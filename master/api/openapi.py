@@ -103,6 +103,11 @@ def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
     """Add what the schema of a struct does not say by itself: it has no other fields, and what each field means."""
     schema["additionalProperties"] = False
     names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    if not struct.__struct_config__.omit_defaults:
+        # Defaults are for the master's own code: an answer always has every field.
+        schema["required"] = list(names.values())
+        for field_schema in schema["properties"].values():
+            field_schema.pop("default", None)
     for cls in reversed(struct.__mro__[:-2]):  # without Struct and object
         for field, text in _field_texts(inspect.getfile(cls)).get(cls.__name__, {}).items():
             schema["properties"][names[field]]["description"] = text

@@ -37,9 +37,9 @@ from fleetpulse.master.api.task_answers import Assignment, DrainState, LogPart, 
 from fleetpulse.master.api.tasks import DrainRequest, UndrainRequest
 from fleetpulse.master.api.worker_answers import (
     Health,
-    Readings,
     TargetGroup,
     WorkerDetails,
+    WorkerMetrics,
     WorkerRecord,
     WorkerSummary,
 )
@@ -128,7 +128,7 @@ WORKERS = (
         ), (404, 409), text="An active worker cannot be forgotten: that is a 409."),
     )),
     Route("/api/workers/{worker_id}/metrics", "Workers", (
-        _look("get_worker_metrics", "one worker's resource readings", Readings, 404),
+        _look("get_worker_metrics", "one worker's resource readings", WorkerMetrics, 404),
     )),
     Route("/api/workers/{worker_id}/drain", "Workers", (
         Operation("POST", "drain_worker", "give the worker no new tasks; those that it has run on", Role.ADMIN, (

@@ -13,10 +13,9 @@ from fleetpulse.master.api.queries import StreamQuery, query_of
 from fleetpulse.master.api.stream_events import EventEncoder, Member
 from fleetpulse.master.api.stream_reader import Shared, Start, StreamReader
 from fleetpulse.master.api.stream_rounds import Broadcaster, Timing
-from fleetpulse.master.api.stream_views import ShortViews
-from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.instruments.stream import StreamInstruments
-from fleetpulse.master.telemetry.changes import ChangeLog
+from fleetpulse.master.telemetry.change_log import ChangeLog
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 MAX_READERS = 500
@@ -82,10 +81,10 @@ def stream_resources(
 
     Its readers end with the followers.
     """
-    changes, short_views = ChangeLog(), ShortViews()
-    for observer in (short_views, changes):
+    changes, summaries = ChangeLog(), StreamSummaries()
+    for observer in (summaries, changes):
         telemetry.add_observer(observer)
-    members = {"all": views.member, "summary": short_views.member}
+    members = {"all": views.member, "summary": summaries.member}
     readers = followers.group(MAX_READERS, "read the stream")
     stream = TelemetryStream(changes, members, instruments, readers, uuid.uuid4().hex[:12])
     return {"/telemetry/stream": stream}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fleetpulse.master.api.event_stream import event_bytes
-from fleetpulse.master.telemetry.changes import Window
+from fleetpulse.master.telemetry.change_log import Window
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from fleetpulse.master.api.problems import STATUS_BY_ERROR
 from fleetpulse.master.api.stream_events import Event, EventEncoder, event
 from fleetpulse.master.api.stream_rounds import Broadcaster
 from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
-from fleetpulse.master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
 

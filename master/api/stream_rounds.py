@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import gevent
 
 from fleetpulse.master.api.stream_events import EventEncoder
-from fleetpulse.master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, Window
 
 _LOGGER = logging.getLogger(__name__)
 

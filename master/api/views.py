@@ -4,13 +4,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gevent
-import orjson
+import msgspec
 
-from fleetpulse.master.api.own_metrics import own_samples
-from fleetpulse.master.api.room import ResourceViews
+from fleetpulse.master.api.answers import encoded
+from fleetpulse.master.api.worker_answers import (
+    StreamSummary,
+    WorkerDetails,
+    WorkerMetrics,
+    WorkerRecord,
+    WorkerSummary,
+)
 from fleetpulse.master.errors import UnknownWorker
-from fleetpulse.master.telemetry.lazy import LazyView
-from fleetpulse.master.telemetry.records import GpuReading, Reading, Registration, RunningTask, WorkerTelemetry
+from fleetpulse.master.telemetry.lazy_view import LazyView
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 WORKERS_IN_A_ROW = 256
 """Joined, after which other greenlets have their turn."""
@@ -18,12 +24,15 @@ WORKERS_IN_A_ROW = 256
 Pieces = list[bytes]
 """A large answer. Not joined as a whole: that would copy it once more, and let nobody else run meanwhile."""
 
+_HOLE = b"\xff"
+"""In details that are kept, where the heartbeat counts and the record go. UTF-8 has no such byte."""
+
 
 class FleetViews(LazyView):
     """What REST shows of the live table. The views of one worker raise ``UnknownWorker``.
 
-    A worker's record and its short form are kept as the members of the objects that hold all of them; the rarer views
-    are made when they are asked for.
+    A worker's record and its summary are kept as members of the objects that hold all of them. The rarer views are made
+    when they are asked for; of the details all is kept but what changes with every heartbeat.
     """
 
     def __init__(self) -> None:
@@ -31,27 +40,25 @@ class FleetViews(LazyView):
         self._latest: dict[str, WorkerTelemetry] = {}
         self._records: dict[str, bytes] = {}
         self._summaries: dict[str, bytes] = {}
-        self._identities: dict[str, tuple[Registration, bytes]] = {}
-        self._rooms = ResourceViews()
+        self._details: dict[str, tuple[tuple[object, ...], list[bytes]]] = {}
 
     def render(self, telemetry: WorkerTelemetry) -> None:
-        """Render the worker's record and its short form."""
+        """Render the worker's record and its summary."""
         worker_id = telemetry.worker_id
         self._latest[worker_id] = telemetry
-        self._records[worker_id] = _member(worker_id, orjson.dumps(_record(telemetry)))
-        self._summaries[worker_id] = _member(worker_id, orjson.dumps(_summary(telemetry)))
+        self._records[worker_id] = _member(worker_id, WorkerRecord.of_worker(telemetry))
+        self._summaries[worker_id] = _member(worker_id, WorkerSummary.of(telemetry))
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's views."""
-        views: tuple[dict[str, Any], ...] = (self._latest, self._records, self._summaries, self._identities)
+        views: tuple[dict[str, Any], ...] = (self._latest, self._records, self._summaries, self._details)
         for view in views:
             view.pop(worker_id, None)
-        self._rooms.remove(worker_id)
 
     def record(self, worker_id: str) -> bytes:
         """Everything that is known of one worker's state."""
         self._worker(worker_id)
-        return bytes(_value(worker_id, self._records[worker_id]))
+        return bytes(self._record(worker_id))
 
     def member(self, worker_id: str) -> bytes | None:
         """The same as ``"worker-1":{…}``; ``None`` for a worker that is not there."""
@@ -60,11 +67,11 @@ class FleetViews(LazyView):
 
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
-        return orjson.dumps(_metrics(self._worker(worker_id).reading))
+        return encoded(WorkerMetrics.of(self._worker(worker_id).reading))
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""
-        return self._detailed(self._worker(worker_id))
+        return b"".join(self._details_in_parts(self._worker(worker_id)))
 
     def all_records(self) -> Pieces:
         """Map of worker_id to record."""
@@ -72,7 +79,7 @@ class FleetViews(LazyView):
         return _enclosed(b"{", _joined(self._records), b"}")
 
     def all_summaries(self) -> Pieces:
-        """Map of worker_id to the short form."""
+        """Map of worker_id to summary."""
         self.catch_up()
         return _enclosed(b"{", _joined(self._summaries), b"}")
 
@@ -91,22 +98,20 @@ class FleetViews(LazyView):
             ]
             yield b"".join(details[1:])
 
-    def _detailed(self, telemetry: WorkerTelemetry) -> bytes:
-        return b"".join(self._details_in_parts(telemetry))
-
     def _details_in_parts(self, telemetry: WorkerTelemetry) -> tuple[bytes | memoryview, ...]:
-        worker_id, counts = telemetry.worker_id, telemetry.counts
-        registration, identity = self._identities.get(worker_id, (None, b""))
-        # What a worker says of itself is rendered again only when it says it again.
-        if registration is not telemetry.registration:
-            identity = orjson.dumps(_identity(telemetry))[:-1]
-            self._identities[worker_id] = telemetry.registration, identity
-        state = b',"is_active":%b,"heartbeats":{"received":%d,"dropped":%d,"missed":%d},' % (
-            b"true" if telemetry.is_active else b"false",
-            *counts,
-        )
-        record = _value(worker_id, self._records[worker_id])
-        return identity, state, self._rooms.members(telemetry), b',"telemetry":', record, b"}"
+        # Mostly the very objects of last time, which are told to be equal by their identity.
+        key = telemetry.registration, telemetry.allocation, telemetry.task_support, telemetry.is_active
+        known, parts = self._details.get(telemetry.worker_id, ((), []))
+        if known != key:
+            hole = msgspec.Raw(_HOLE)
+            parts = encoded(WorkerDetails.of(telemetry, heartbeats=hole, record=hole)).split(_HOLE)
+            self._details[telemetry.worker_id] = key, parts
+        before, between, after = parts
+        return before, encoded(telemetry.counts), between, self._record(telemetry.worker_id), after
+
+    def _record(self, worker_id: str) -> memoryview:
+        """Without the name of the member and the colon."""
+        return memoryview(self._records[worker_id])[len(worker_id) + 3 :]
 
     def _worker(self, worker_id: str) -> WorkerTelemetry:
         self.catch_up_with(worker_id)
@@ -116,13 +121,30 @@ class FleetViews(LazyView):
             raise UnknownWorker(worker_id) from None
 
 
-def _member(worker_id: str, value: bytes) -> bytes:
+class StreamSummaries(LazyView):
+    """The summary of each worker that the stream sends. Nothing is rendered but what is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._members: dict[str, bytes] = {}
+
+    def render(self, telemetry: WorkerTelemetry) -> None:
+        """Render the worker's summary."""
+        self._members[telemetry.worker_id] = _member(telemetry.worker_id, StreamSummary.of(telemetry))
+
+    def remove(self, worker_id: str) -> None:
+        """Drop the worker's summary."""
+        self._members.pop(worker_id, None)
+
+    def member(self, worker_id: str) -> bytes | None:
+        """``"worker-1":{…}`` as it is now; ``None`` for a worker that is not there."""
+        self.catch_up_with(worker_id)
+        return self._members.get(worker_id)
+
+
+def _member(worker_id: str, value: msgspec.Struct) -> bytes:
     # A worker id holds no character that JSON escapes (proto.rules), so it needs no encoder.
-    return b'"%b":%b' % (worker_id.encode(), value)
-
-
-def _value(worker_id: str, member: bytes) -> memoryview:
-    return memoryview(member)[len(worker_id) + 3 :]
+    return b'"%b":%b' % (worker_id.encode(), encoded(value))
 
 
 def _in_rows(workers: Iterable[str]) -> Iterator[list[str]]:
@@ -144,96 +166,3 @@ def _enclosed(opening: bytes, rows: Iterable[bytes], closing: bytes) -> Pieces:
     for row in filter(None, rows):
         pieces += [b",", row] if len(pieces) > 1 else [row]
     return [*pieces, closing]
-
-
-def _summary(telemetry: WorkerTelemetry) -> dict[str, Any]:
-    return {
-        "worker_id": telemetry.worker_id,
-        "is_active": telemetry.is_active,
-        "running_tasks_count": len(telemetry.running_tasks),
-        "last_update": int(telemetry.last_update),
-    }
-
-
-def _identity(telemetry: WorkerTelemetry) -> dict[str, Any]:
-    registration = telemetry.registration
-    return {
-        "worker_id": telemetry.worker_id,
-        "hostname": registration.hostname or None,
-        "version": registration.version or None,
-        "labels": dict(registration.labels),
-        "capacity": registration.capacity._asdict(),
-        "boot_time": registration.boot_time,
-        "registered_at": int(telemetry.registered_at),
-    }
-
-
-def _record(telemetry: WorkerTelemetry) -> dict[str, Any]:
-    return {
-        "worker_id": telemetry.worker_id,
-        "cpu_usage": telemetry.cpu_usage,
-        "memory_usage": telemetry.memory_usage,
-        "gpu_usage": telemetry.gpu_usage,
-        "running_tasks": [_task(task) for task in telemetry.running_tasks],
-        "last_update": int(telemetry.last_update),
-        "is_active": telemetry.is_active,
-        **_metrics(telemetry.reading),
-    }
-
-
-def _task(task: RunningTask) -> dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "attempt": task.attempt,
-        "cpu_usage": task.cpu_usage_percent,
-        "memory_used_bytes": task.memory_used_bytes,
-    }
-
-
-def _gpu(gpu: GpuReading) -> dict[str, Any]:
-    return {
-        "index": gpu.gpu_index,
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "utilization_percent": gpu.utilization_percent,
-        "memory_used_bytes": gpu.memory_used_bytes,
-        "memory_size_bytes": gpu.memory_size_bytes,
-        "temperature_celsius": gpu.temperature_celsius,
-        "power_watts": gpu.power_watts,
-    }
-
-
-def _metrics(reading: Reading) -> dict[str, Any]:
-    return {
-        "cpu": {"usage_percent": reading.cpu_usage_percent, "logical_cores": reading.cpu_logical_cores},
-        "memory": {
-            "used_bytes": reading.memory_used_bytes,
-            "size_bytes": reading.memory_size_bytes,
-            "swap_used_bytes": reading.swap_used_bytes,
-            "swap_size_bytes": reading.swap_size_bytes,
-        },
-        "load": {"load1": reading.load1, "load5": reading.load5, "load15": reading.load15},
-        "uptime_seconds": reading.uptime_seconds,
-        "filesystems": [
-            {"mountpoint": item.mountpoint, "used_bytes": item.used_bytes, "size_bytes": item.size_bytes}
-            for item in reading.filesystems
-        ],
-        "disk_devices": [
-            {"device": item.device, "read_bytes": item.read_bytes, "written_bytes": item.written_bytes}
-            for item in reading.disk_devices
-        ],
-        "network_interfaces": [
-            {
-                "interface": item.interface,
-                "received_bytes": item.received_bytes,
-                "transmitted_bytes": item.transmitted_bytes,
-            }
-            for item in reading.network_interfaces
-        ],
-        "gpus": [_gpu(item) for item in reading.gpus],
-        "collectors": [
-            {"collector": collector, "success": success, "duration_seconds": duration, "error": error or None}
-            for collector, success, duration, error in reading.collectors
-        ],
-        "custom": own_samples(reading.custom) if reading.custom else [],
-    }

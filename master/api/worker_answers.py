@@ -1,10 +1,24 @@
-"""What is answered about the master and its workers, as types. They describe; tests hold real answers to them."""
+"""What is answered about the master and its workers. The readings are those of ``telemetry.records``, as they are."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Literal, Self
 
-from msgspec import Meta, field
+from msgspec import field
 
 from fleetpulse.master.api.answers import Count, Percent, ResponseModel, UnixSeconds
+from fleetpulse.master.telemetry.records import (
+    CustomKind,
+    CustomMetric,
+    HeartbeatCounts,
+    Reading,
+    ResourceReadings,
+    Resources,
+    RunningTask,
+    WorkerTelemetry,
+)
+
+_readings_of = attrgetter(*ResourceReadings.__struct_fields__)
 
 
 class Health(ResponseModel):
@@ -26,112 +40,73 @@ class WorkerSummary(ResponseModel):
     running_tasks_count: Count
     last_update: UnixSeconds
 
-
-class RunningTask(ResponseModel):
-    """A task that the worker runs now."""
-
-    task_id: str
-    attempt: Count
-    cpu_usage: float | None
-    """Percent of one core: 200 is two cores kept busy."""
-    memory_used_bytes: Count | None
+    @classmethod
+    def of(cls, telemetry: WorkerTelemetry) -> Self:
+        return cls(telemetry.worker_id, telemetry.is_active, len(telemetry.running_tasks), int(telemetry.last_update))
 
 
-class Cpu(ResponseModel):
-    """The processors."""
+class StreamSummary(ResponseModel):
+    """What a table or a grid shows of a worker; the stream sends it. Rounded, to send no bytes that say nothing."""
 
-    usage_percent: Percent | None
-    logical_cores: Count | None
-
-
-class Memory(ResponseModel):
-    """Memory and swap."""
-
-    used_bytes: Count | None
-    size_bytes: Count | None
-    swap_used_bytes: Count | None
-    swap_size_bytes: Count | None
-
-
-class Load(ResponseModel):
-    """Load averages over 1, 5 and 15 minutes."""
-
-    load1: float | None
-    load5: float | None
-    load15: float | None
-
-
-class Filesystem(ResponseModel):
-    """A mounted filesystem."""
-
-    mountpoint: str
-    used_bytes: Count | None
-    size_bytes: Count | None
-
-
-class DiskDevice(ResponseModel):
-    """Counters since boot."""
-
-    device: str
-    read_bytes: Count | None
-    written_bytes: Count | None
-
-
-class NetworkInterface(ResponseModel):
-    """Counters since boot."""
-
-    interface: str
-    received_bytes: Count | None
-    transmitted_bytes: Count | None
-
-
-class Gpu(ResponseModel):
-    """A GPU."""
-
-    index: Count
-    uuid: str
-    name: str
-    utilization_percent: Percent | None
+    worker_id: str
+    hostname: str | None
+    is_active: bool
+    last_update: UnixSeconds
+    cpu_usage: Percent | None
+    memory_usage: Percent | None
+    gpu_usage: Percent | None
+    gpus: list[Percent | None]
+    cpu_cores: Count | None
     memory_used_bytes: Count | None
     memory_size_bytes: Count | None
-    temperature_celsius: float | None
-    power_watts: float | None
+    load1: float | None
+    running_tasks_count: Count | None
+    accepts_tasks: bool
+    draining: bool
 
-
-class CollectorReport(ResponseModel):
-    """How one of the worker's collectors fared."""
-
-    collector: str
-    success: bool
-    duration_seconds: Annotated[float, Meta(ge=0)]
-    error: str | None
+    @classmethod
+    def of(cls, telemetry: WorkerTelemetry) -> Self:
+        reading = telemetry.reading
+        memory = reading.memory
+        return cls(
+            telemetry.worker_id,
+            telemetry.registration.hostname or None,
+            telemetry.is_active,
+            int(telemetry.last_update),
+            _rounded(telemetry.cpu_usage),
+            _rounded(telemetry.memory_usage),
+            _rounded(telemetry.gpu_usage),
+            [_rounded(gpu.utilization_percent) for gpu in reading.gpus],
+            reading.cpu.logical_cores,
+            memory.used_bytes,
+            memory.size_bytes,
+            _rounded(reading.load.load1, 2),
+            telemetry.running_tasks_count,
+            telemetry.is_active and telemetry.is_schedulable,
+            telemetry.allocation.drain_reason is not None,
+        )
 
 
 class CustomSample(ResponseModel):
     """A sample of a metric that the worker's operator added; `fleetpulse_custom_<name>` on /metrics."""
 
     name: str
-    type: Literal["gauge", "counter", "untyped"]
+    type: CustomKind
     labels: dict[str, str]
     value: float
 
 
-class Readings(ResponseModel):
+class WorkerMetrics(ResourceReadings, frozen=True, gc=False, kw_only=True):
     """A worker's resource readings. What the machine does not give is null, never 0."""
 
-    cpu: Cpu
-    memory: Memory
-    load: Load
-    uptime_seconds: float | None
-    filesystems: list[Filesystem]
-    disk_devices: list[DiskDevice]
-    network_interfaces: list[NetworkInterface]
-    gpus: list[Gpu]
-    collectors: list[CollectorReport]
-    custom: list[CustomSample]
+    custom: Sequence[CustomSample]
+
+    @classmethod
+    def of(cls, reading: Reading) -> Self:
+        return cls(**_readings(reading))
 
 
-class WorkerRecord(Readings):
+class WorkerRecord(WorkerMetrics, frozen=True, gc=False):
     """The latest that is known of a worker. An inactive one keeps its last readings."""
 
     worker_id: str
@@ -141,29 +116,25 @@ class WorkerRecord(Readings):
     """Percent of the memory's size."""
     gpu_usage: Percent | None
     """Mean utilisation of the GPUs; null without one."""
-    running_tasks: list[RunningTask]
+    running_tasks: Sequence[RunningTask]
     last_update: UnixSeconds
     is_active: bool
 
-
-class Resources(ResponseModel):
-    """Of resources, as much as the worker has, has given away, or has left."""
-
-    cpu_cores: float | None
-    memory_bytes: Count | None
-    gpu_count: Count | None
-    gpu_uuids: list[str]
-
-
-class Heartbeats(ResponseModel):
-    """What became of the worker's heartbeats since it was registered."""
-
-    received: Count
-    dropped: Count
-    missed: Count
+    @classmethod
+    def of_worker(cls, telemetry: WorkerTelemetry) -> Self:
+        return cls(
+            telemetry.worker_id,
+            telemetry.cpu_usage,
+            telemetry.memory_usage,
+            telemetry.gpu_usage,
+            telemetry.running_tasks,
+            int(telemetry.last_update),
+            telemetry.is_active,
+            **_readings(telemetry.reading),
+        )
 
 
-class TaskSupport(ResponseModel):
+class WorkerTasks(ResponseModel):
     """Whether the worker runs tasks and gets new ones."""
 
     count: Count
@@ -175,6 +146,21 @@ class TaskSupport(ResponseModel):
     refusal: str | None
     draining: bool
     drain_reason: str | None
+
+    @classmethod
+    def of(cls, telemetry: WorkerTelemetry) -> Self:
+        taken, support = telemetry.allocation, telemetry.task_support
+        unsupported = _unsupported_reason(telemetry)
+        refusal = taken.refusal or unsupported if telemetry.is_active else "it is inactive"
+        return cls(
+            count=taken.tasks,
+            supported=support is not None and support.available,
+            support_reason=unsupported,
+            accepted=refusal is None,
+            refusal=refusal,
+            draining=taken.drain_reason is not None,
+            drain_reason=taken.drain_reason,
+        )
 
 
 class WorkerDetails(ResponseModel):
@@ -188,13 +174,33 @@ class WorkerDetails(ResponseModel):
     boot_time: float | None
     registered_at: UnixSeconds
     is_active: bool
-    heartbeats: Heartbeats
+    heartbeats: HeartbeatCounts
     allocated: Resources
     """What its live attempts take."""
     available: Resources
     """The capacity without what is allocated, whatever else the machine does."""
-    tasks: TaskSupport
+    tasks: WorkerTasks
     telemetry: WorkerRecord
+
+    @classmethod
+    def of(cls, telemetry: WorkerTelemetry, heartbeats: Any, record: Any) -> Self:
+        """``heartbeats`` and ``record`` are those of the worker, or ``msgspec.Raw`` with their JSON."""
+        registration = telemetry.registration
+        return cls(
+            worker_id=telemetry.worker_id,
+            hostname=registration.hostname or None,
+            version=registration.version or None,
+            labels=dict(registration.labels),
+            capacity=registration.capacity,
+            boot_time=registration.boot_time,
+            registered_at=int(telemetry.registered_at),
+            is_active=telemetry.is_active,
+            heartbeats=heartbeats,
+            allocated=_allocated(telemetry),
+            available=_available(telemetry),
+            tasks=WorkerTasks.of(telemetry),
+            telemetry=record,
+        )
 
 
 class TargetGroup(ResponseModel):
@@ -202,3 +208,49 @@ class TargetGroup(ResponseModel):
 
     targets: list[str]
     labels: dict[str, str]
+
+
+def _readings(reading: Reading) -> dict[str, Any]:
+    readings = dict(zip(ResourceReadings.__struct_fields__, _readings_of(reading), strict=True))
+    readings["custom"] = _custom_samples(reading.custom) if reading.custom else ()
+    return readings
+
+
+def _custom_samples(metrics: Sequence[CustomMetric]) -> list[CustomSample]:
+    """One object a sample, each complete, so that one line of jq finds it."""
+    return [
+        CustomSample(layout.name, layout.kind, dict(series), value)
+        for layout, values in metrics
+        for series, value in zip(layout.series, values, strict=True)
+    ]
+
+
+def _allocated(telemetry: WorkerTelemetry) -> Resources:
+    taken = telemetry.allocation
+    return Resources(taken.cpu_cores, taken.memory_bytes, len(taken.gpu_uuids), taken.gpu_uuids)
+
+
+def _available(telemetry: WorkerTelemetry) -> Resources:
+    taken, capacity = telemetry.allocation, telemetry.registration.capacity
+    return Resources(
+        _left(capacity.cpu_cores, taken.cpu_cores),
+        _left(capacity.memory_bytes, taken.memory_bytes),
+        _left(capacity.gpu_count, len(taken.gpu_uuids)),
+        tuple(uuid for uuid in capacity.gpu_uuids if uuid not in taken.gpu_uuids),
+    )
+
+
+def _left(total: float | None, taken: float) -> Any:
+    # In thousandths, as cores are counted out; what is taken may exceed what a worker came back with.
+    return None if total is None else max(round(total - taken, 3), 0)
+
+
+def _unsupported_reason(telemetry: WorkerTelemetry) -> str | None:
+    support = telemetry.task_support
+    if support is None:
+        return "it only reports telemetry"
+    return None if support.available else support.reason or "it cannot run tasks"
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from fleetpulse.master.history.counters import CounterIncreases
-from fleetpulse.master.telemetry.records import FilesystemReading, Reading, WorkerTelemetry
+from fleetpulse.master.telemetry.records import Filesystem, Reading, WorkerTelemetry
 
 Sample = tuple[float | None, ...]
 """A value a field, in the order of ``FIELDS``. ``None``: the reading is missing."""
@@ -46,12 +46,12 @@ def sample_of(telemetry: WorkerTelemetry, increases: CounterIncreases | None) ->
     """What an update says. ``increases`` are those since the worker's update before; ``None``: they are not known."""
     reading = telemetry.reading
     gauges = (
-        reading.cpu_usage_percent,
+        telemetry.cpu_usage,
         telemetry.memory_usage,
         telemetry.gpu_usage,
         fullest_filesystem_percent(reading.filesystems),
-        reading.memory_used_bytes,
-        reading.load1,
+        reading.memory.used_bytes,
+        reading.load.load1,
         len(reading.running_tasks),
         hottest_gpu_celsius(reading),
     )
@@ -61,7 +61,7 @@ def sample_of(telemetry: WorkerTelemetry, increases: CounterIncreases | None) ->
     return (*gauges, *(None if amount is None else amount / seconds for amount in increases.amounts))
 
 
-def fullest_filesystem_percent(filesystems: tuple[FilesystemReading, ...]) -> float | None:
+def fullest_filesystem_percent(filesystems: tuple[Filesystem, ...]) -> float | None:
     """Space in use on the fullest filesystem, percent of its size; ``None`` where none gives both."""
     return max(
         [

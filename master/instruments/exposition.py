@@ -15,8 +15,8 @@ class ExpositionInstruments:
             buckets=FAST_SECONDS,
             registry=registry,
         )
-        self.own_samples_left_out = Gauge(
-            "fleetpulse_own_samples_left_out",
+        self.custom_samples_dropped = Gauge(
+            "fleetpulse_custom_samples_dropped",
             "Samples of workers' own metrics that /metrics leaves out now, by why.",
             ["reason"],
             registry=registry,

@@ -1,9 +1,9 @@
-"""The text of the workers' own metrics, whose families come and go with what operators measure.
+"""The text of the workers' custom metrics, whose families come and go with what operators measure.
 
-Beside ``families``, not in it: nothing here is known before a worker says it, and a fleet without own metrics has no
-part in it. A family belongs to the fleet, so its type and description are those of the worker that brought it first;
-whoever comes with another type is left out, and so is what comes when there is too much of it. Both are counted for as
-long as it is so. Series end with their worker, and a family with its last series.
+Beside ``families``, not in it: nothing here is known before a worker says it, and a fleet without custom metrics has no
+part in it. A family belongs to the fleet, so its type and description are those of the worker that brought it first.
+Samples of another type are dropped, and so are those over the limits; both are counted for as long as it is so. Series
+end with their worker, and a family with its last series.
 """
 
 from collections import Counter
@@ -14,7 +14,6 @@ import gevent
 import orjson
 from prometheus_client import Gauge
 
-from fleetpulse.master.metrics.sections import escape
 from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
 
 PREFIX = "fleetpulse_custom_"
@@ -23,7 +22,7 @@ MAX_FAMILIES = 512
 MAX_SAMPLES = 50_000
 """Of the whole fleet, about 5 MB of text."""
 
-NO_HELP = "An own metric of workers, without a description."
+NO_HELP = "A custom metric of workers, without a description."
 
 TYPE_CONFLICT = "type_conflict"
 TOO_MANY_FAMILIES = "too_many_families"
@@ -33,7 +32,7 @@ _BYTES_IN_A_ROW = 512 * 1024
 
 
 class _Family:
-    """One family of the fleet: the words of whoever brought it first, and the lines of each worker that has it."""
+    """One family of the fleet: the headers of the worker that brought it first, and the lines of each worker."""
 
     __slots__ = ("headers", "kind", "lines", "name")
 
@@ -46,14 +45,14 @@ class _Family:
 class CustomFamilies:
     """Lines by family and worker. Used on the hub; no method but ``chunks`` switches."""
 
-    def __init__(self, most_families: int = MAX_FAMILIES, most_samples: int = MAX_SAMPLES) -> None:
-        self._most_families, self._most_samples = most_families, most_samples
+    def __init__(self, max_families: int = MAX_FAMILIES, max_samples: int = MAX_SAMPLES) -> None:
+        self._max_families, self._max_samples = max_families, max_samples
         self._families: dict[str, _Family] = {}
         self._shown: dict[str, int] = {}
-        """By worker that has own metrics, how many of its samples are shown."""
+        """By worker that has custom metrics, how many of its samples are shown."""
 
         self._samples = 0
-        self._left_out: dict[str, Counter[str]] = {}
+        self._dropped: dict[str, Counter[str]] = {}
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._shown
@@ -63,24 +62,21 @@ class CustomFamilies:
         self.remove(worker_id)
         if not metrics:
             return
-        left_out: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
         before = self._samples
         for metric in metrics:
-            if not metric.values:
-                continue
-            reason = self._show(worker_id, metric)
-            if reason is not None:
-                left_out[reason] += len(metric.values)
+            if metric.values and (reason := self._show(worker_id, metric)) is not None:
+                dropped[reason] += len(metric.values)
         self._shown[worker_id] = self._samples - before
-        if left_out:
-            self._left_out[worker_id] = left_out
+        if dropped:
+            self._dropped[worker_id] = dropped
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines, if there are any."""
         if worker_id not in self._shown:
             return
         self._samples -= self._shown.pop(worker_id)
-        self._left_out.pop(worker_id, None)
+        self._dropped.pop(worker_id, None)
         for key in [key for key, family in self._families.items() if family.lines.pop(worker_id, None) is not None]:
             if not self._families[key].lines:
                 del self._families[key]
@@ -99,14 +95,14 @@ class CustomFamilies:
                 gevent.sleep(0)
                 in_a_row = 0
 
-    def left_out(self, reason: str) -> int:
-        """How many samples are left out now, for this reason."""
-        return sum(counts[reason] for counts in self._left_out.values())
+    def dropped(self, reason: str) -> int:
+        """How many samples are dropped now, for this reason."""
+        return sum(counts[reason] for counts in self._dropped.values())
 
     def report_to(self, gauge: Gauge) -> None:
-        """Let the gauge, whose label is the reason, tell what is left out."""
+        """Let the gauge, whose label is the reason, show what is dropped."""
         for reason in (TYPE_CONFLICT, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES):
-            gauge.labels(reason).set_function(partial(self.left_out, reason))
+            gauge.labels(reason).set_function(partial(self.dropped, reason))
 
     def _show(self, worker_id: str, metric: CustomMetric) -> str | None:
         """Add the lines; or why not."""
@@ -114,15 +110,22 @@ class CustomFamilies:
         family = self._families.get(layout.family)
         if family is not None and (family.name, family.kind) != (layout.name, layout.kind):
             return TYPE_CONFLICT
-        if family is None and len(self._families) >= self._most_families:
+        if family is None and len(self._families) >= self._max_families:
             return TOO_MANY_FAMILIES
-        if self._samples + len(metric.values) > self._most_samples:
+        if self._samples + len(metric.values) > self._max_samples:
             return TOO_MANY_SAMPLES
         if family is None:
             family = self._families[layout.family] = _Family(layout)
         family.lines[worker_id] = family.lines.get(worker_id, b"") + _lines(worker_id, metric)
         self._samples += len(metric.values)
         return None
+
+
+def escape(value: str) -> str:
+    """A label value as the text formats want it."""
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return value
 
 
 def _lines(worker_id: str, metric: CustomMetric) -> bytes:

@@ -1,25 +1,31 @@
-"""The text of the workers' metrics, kept ready: a scrape joins lines, it renders none.
+"""``GET /metrics``. The text of the workers is kept ready: a scrape joins lines, it renders none.
 
-The text formats want all samples of a family together, so the lines are kept by family and then by worker. A scrape is
-one join a family, with a switch to the hub now and then. Lines are removed with their worker, so no series can leak.
+The text formats want all samples of a family together, so the lines are kept in columns, one for each family, with a
+place for each worker. Lines are removed with their worker, so no series can leak.
 
-What a heartbeat changes are numbers. All else, names, labels and the numbers that seldom change, is the worker's
+What a heartbeat changes are numbers. All else (names, labels, and the numbers that seldom change) is the worker's
 layout: text with holes, made anew only when it differs. So to render a heartbeat is to put its numbers into the holes.
-The families that seldom change, half of the text, are joined only when a line of theirs has changed.
+The static families, half of the text, are joined only when a line of theirs has changed.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from operator import attrgetter, sub
 from typing import Any, NamedTuple
 
+import falcon
 import gevent
 import orjson
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.registry import Collector
 
-from fleetpulse.master.metrics.columns import Columns, StaticColumns
-from fleetpulse.master.metrics.custom import CustomFamilies
-from fleetpulse.master.metrics.families import FAMILIES, Family, Number
-from fleetpulse.master.metrics.sections import all_sections
-from fleetpulse.master.telemetry.lazy import LazyView
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.custom import CustomFamilies, escape
+from fleetpulse.master.metrics.families import FAMILIES, Family, Number, Subject
+from fleetpulse.master.telemetry.lazy_view import LazyView
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 BYTES_IN_A_ROW = 512 * 1024
@@ -31,11 +37,44 @@ _BETWEEN_FAMILIES = b"\xff"
 _MISSING = re.compile(rb"[^\n\xff]* null\n")
 """The line of a reading that is not there. Each line ends in its number, and no label has a newline."""
 
+_OPENMETRICS = "application/openmetrics-text"
+
+
+class MetricsResource:
+    """``/metrics``: the fleet's series and the master's own, as Prometheus text or OpenMetrics, by ``Accept``."""
+
+    def __init__(self, fleet: "FleetExposition", instruments: Instruments) -> None:
+        self._fleet = fleet
+        self._instruments = instruments
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        started = time.perf_counter()
+        encode, content_type = _encoder_for(req.get_header("Accept") or "")
+        parts = list(self._fleet.chunks(openmetrics=content_type.startswith(_OPENMETRICS)))
+        # The master's own part goes last: in OpenMetrics it brings the "# EOF" that must end the text.
+        parts.append(encode(self._instruments.registry))
+        resp.content_type = content_type
+        resp.append_header("Vary", "Accept")
+        # Not joined: that would copy the whole text once more. A list, so that it can be compressed on its way.
+        resp.stream = parts
+        resp.content_length = sum(map(len, parts))
+        self._instruments.exposition.duration.observe(time.perf_counter() - started)
+
+    on_head = on_get
+
+
+def _encoder_for(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """The encoder and the content type; plain text for a version that does not exist."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+
 
 class _Layout(NamedTuple):
     depends_on: list[Any]
     text: bytes
-    """The lively families' lines, with a ``%b`` for each number."""
+    """The volatile families' lines, with a ``%b`` for each number."""
 
 
 class FleetExposition(LazyView):
@@ -43,12 +82,13 @@ class FleetExposition(LazyView):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sections = all_sections()
-        self._needs = [(section.items, section.layout_of, section.lively_reads) for section in self._sections]
-        self._lively = [family for section in self._sections for family in section.lively]
-        self._steady = [family for section in self._sections for family in section.steady]
-        self._lively_columns = Columns(len(self._lively))
-        self._steady_columns = StaticColumns(len(self._steady))
+        subjects = {id(family.subject): family.subject for family in FAMILIES}
+        self._sections = [_Section(subject) for subject in subjects.values()]
+        self._needs = [(section.items, section.layout_of, section.volatile_reads) for section in self._sections]
+        self._volatile = [family for section in self._sections for family in section.volatile]
+        self._static = [family for section in self._sections for family in section.static]
+        self._volatile_columns = Columns(len(self._volatile))
+        self._static_columns = StaticColumns(len(self._static))
         self._layouts: dict[str, _Layout] = {}
         self._headers = [_headers(family) for family in FAMILIES]
         self.custom = CustomFamilies()
@@ -74,7 +114,7 @@ class FleetExposition(LazyView):
         text = layout.text % tuple(texts)
         if b"null" in texts:
             text = _MISSING.sub(b"", text)
-        self._lively_columns.put(worker_id, _shown(telemetry, self._lively, text.split(_BETWEEN_FAMILIES)))
+        self._volatile_columns.put(worker_id, _shown(telemetry, self._volatile, text.split(_BETWEEN_FAMILIES)))
         custom = telemetry.reading.custom
         if custom or worker_id in self.custom:
             self.custom.put(worker_id, custom if telemetry.is_active else ())
@@ -82,8 +122,8 @@ class FleetExposition(LazyView):
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
         self._layouts.pop(worker_id, None)
-        self._lively_columns.remove(worker_id)
-        self._steady_columns.remove(worker_id)
+        self._volatile_columns.remove(worker_id)
+        self._static_columns.remove(worker_id)
         self.custom.remove(worker_id)
 
     def chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
@@ -100,24 +140,24 @@ class FleetExposition(LazyView):
         yield from self.custom.chunks(openmetrics=openmetrics)
 
     def _joined(self, family: Family) -> bytes:
-        if family.seldom_changes:
-            return self._steady_columns.join(self._steady.index(family))
-        return self._lively_columns.join(self._lively.index(family))
+        if family.static:
+            return self._static_columns.join(self._static.index(family))
+        return self._volatile_columns.join(self._volatile.index(family))
 
     def _lay_out(self, telemetry: WorkerTelemetry) -> bytes:
-        """Render what seldom changes; returns the lively families' lines, with holes."""
+        """Render the static families; returns the volatile families' lines, with holes."""
         with_holes: list[bytes] = []
         written_out: list[bytes] = []
         for section in self._sections:
-            lively, steady = section.lay_out(telemetry)
-            with_holes += lively
-            written_out += steady
-        self._steady_columns.put(telemetry.worker_id, _shown(telemetry, self._steady, written_out))
+            volatile, static = section.lay_out(telemetry)
+            with_holes += volatile
+            written_out += static
+        self._static_columns.put(telemetry.worker_id, _shown(telemetry, self._static, written_out))
         return _BETWEEN_FAMILIES.join(with_holes)
 
 
 def _shown(telemetry: WorkerTelemetry, families: Iterable[Family], row: Sequence[bytes]) -> Sequence[bytes]:
-    """Of the lines of each family, those that the worker's state lets stand."""
+    """The lines of each family that the worker's state lets stand."""
     if telemetry.is_active:
         return row
     return [lines if family.outlives_silence else b"" for family, lines in zip(families, row, strict=True)]
@@ -130,3 +170,142 @@ def _headers(family: Family) -> tuple[bytes, bytes]:
         for name in (family.name, family.name.removesuffix("_total"))
     )
     return text, openmetrics
+
+
+class _Section:
+    """The families of one subject: the volatile ones change with every heartbeat, the static ones seldom."""
+
+    def __init__(self, subject: Subject) -> None:
+        families = [family for family in FAMILIES if family.subject is subject]
+        self.volatile = [family for family in families if not family.static]
+        self.static = [family for family in families if family.static]
+        self.items = subject.items
+        self.layout_of = attrgetter(*subject.field_by_label.values(), *(family.field for family in self.static))
+        """Of one item, all that the two texts of ``lay_out`` depend on."""
+
+        self.volatile_reads = [family.read for family in self.volatile]
+        self._static_reads = [family.read for family in self.static]
+        self._labels = [(f',{label}="', attrgetter(field)) for label, field in subject.field_by_label.items()]
+
+    def lay_out(self, telemetry: WorkerTelemetry) -> tuple[list[bytes], list[bytes]]:
+        """The lines of each volatile family, with a ``%b`` for each number, and those of each static family."""
+        items = self.items(telemetry)
+        if not items:
+            return [b""] * len(self.volatile), [b""] * len(self.static)
+        middles = [self._middle(telemetry.worker_id, item) for item in items]
+        escaped = [middle.replace("%", "%%") for middle in middles]
+        with_holes = ["".join([f"{family.name}{middle}%b\n" for middle in escaped]) for family in self.volatile]
+        written_out = [
+            "".join(
+                [
+                    f"{family.name}{middle}{number}\n"
+                    for middle, number in zip(middles, map(read, items), strict=True)
+                    if number is not None
+                ]
+            )
+            for family, read in zip(self.static, self._static_reads, strict=True)
+        ]
+        return [*map(str.encode, with_holes)], [*map(str.encode, written_out)]
+
+    def _middle(self, worker_id: str, item: Any) -> str:
+        """The part of a line between its name and its number."""
+        labels = "".join([f'{label}{escape(str(read(item)))}"' for label, read in self._labels])
+        return f'{{worker_id="{worker_id}"{labels}}} '
+
+
+class Columns:
+    """Lines of text, in ``count`` columns. A row are the lines of one worker, one for each column, perhaps empty.
+
+    A scrape joins columns as they are. A place that its worker left is given to the next one that comes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._columns: list[list[bytes]] = [[] for _ in range(count)]
+        self._nothing = [b""] * count
+        self._places: dict[str, int] = {}
+        self._vacant: list[int] = []
+
+    def put(self, worker_id: str, row: Sequence[bytes]) -> None:
+        """Set the worker's lines."""
+        place = self._place(worker_id)
+        for column, line in zip(self._columns, row, strict=True):
+            column[place] = line
+
+    def remove(self, worker_id: str) -> None:
+        """Drop the worker's lines, if there are any."""
+        if worker_id in self._places:
+            self.put(worker_id, self._nothing)
+            self._vacant.append(self._places.pop(worker_id))
+
+    def join(self, number: int) -> bytes:
+        """The text of a column."""
+        return b"".join(self._columns[number])
+
+    def _place(self, worker_id: str) -> int:
+        place = self._places.get(worker_id)
+        if place is None:
+            if self._vacant:
+                place = self._vacant.pop()
+            else:
+                place = len(self._places)
+                for column in self._columns:
+                    column.append(b"")
+            self._places[worker_id] = place
+        return place
+
+
+class StaticColumns(Columns):
+    """Columns that seldom change: the text of each is kept until one of its lines does."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(0)
+        self._nothing = [b""] * count
+        self._static = [_StaticColumn() for _ in range(count)]
+
+    def put(self, worker_id: str, row: Sequence[bytes]) -> None:
+        place = self._place(worker_id)
+        for column, line in zip(self._static, row, strict=True):
+            column.put(place, line)
+
+    def join(self, number: int) -> bytes:
+        return self._static[number].join()
+
+
+class _StaticColumn:
+    """The lines are kept joined, and once only: the text, and where each of them starts in it."""
+
+    __slots__ = ("_changed", "_starts", "_text")
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._starts = array("Q", (0,))
+        """Of each line, and where the last one ends."""
+
+        self._changed: dict[int, bytes] = {}
+        """Lines by place that are not in the text yet."""
+
+    def put(self, place: int, line: bytes) -> None:
+        if self._line(place) != line:
+            self._changed[place] = line
+
+    def join(self) -> bytes:
+        if self._changed:
+            text, starts = self._text, self._starts
+            starts.extend(starts[-1:] * (max(self._changed) + 2 - len(starts)))
+            lengths = [*map(sub, starts[1:], starts)]
+            pieces: list[bytes] = []
+            done = 0
+            for place, line in sorted(self._changed.items()):
+                pieces += text[done : starts[place]], line
+                done = starts[place + 1]
+                lengths[place] = len(line)
+            self._text = b"".join((*pieces, text[done:]))
+            self._starts = array("Q", accumulate(lengths, initial=0))
+            self._changed.clear()
+        return self._text
+
+    def _line(self, place: int) -> bytes:
+        changed = self._changed.get(place)
+        if changed is not None:
+            return changed
+        return self._text[self._starts[place] : self._starts[place + 1]] if place + 1 < len(self._starts) else b""

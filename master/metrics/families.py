@@ -11,17 +11,16 @@ from fleetpulse.master.telemetry.records import Allocation, WorkerTelemetry
 
 Number = float | int | None
 
-
 Labelled = tuple[tuple[str, ...], Number]
 """The values of the labels beside worker_id, unescaped, and the reading."""
 
 
 class Subject(NamedTuple):
-    """What a family has a sample of: the worker itself, or each of its filesystems, disks, ..."""
+    """What a family has a sample of: the worker itself, or each of its filesystems, disks, …"""
 
     items: Callable[[WorkerTelemetry], Sequence[Any]]
     field_by_label: Mapping[str, str]
-    """Where an item has the values of the labels beside worker_id."""
+    """The attributes of an item that are the values of the labels beside worker_id."""
 
 
 class Family(NamedTuple):
@@ -34,10 +33,10 @@ class Family(NamedTuple):
     subject: Subject
     field: str
     convert: Callable[[Any], Number] | None = None
-    """What makes the number of a reading that is there."""
+    """Makes the number of a reading that is there."""
 
-    seldom_changes: bool = False
-    """Sizes, names, states: the exposition renders them when they differ, not at every heartbeat."""
+    static: bool = False
+    """Sizes, names, states: the exposition renders them when they change, not at every heartbeat."""
 
     outlives_silence: bool = False
     """An inactive worker keeps it."""
@@ -53,7 +52,7 @@ class Family(NamedTuple):
         return get if convert is None else lambda item: None if (value := get(item)) is None else convert(value)
 
     def samples(self, telemetry: WorkerTelemetry) -> list[Labelled]:
-        """What the family says of a worker; a reading that is missing is ``None``."""
+        """The samples of a worker; a missing reading is ``None``."""
         read, fields = self.read, self.subject.field_by_label.values()
         return [
             (tuple(str(attrgetter(field)(item)) for field in fields), read(item))
@@ -77,17 +76,17 @@ def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
     return (telemetry,)
 
 
-def _itself_if_it_runs_tasks(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry, ...]:
+def _task_runner(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry, ...]:
     return () if telemetry.task_support is None else (telemetry,)
 
 
 _WORKER = Subject(_itself, {})
 _IDENTITY = Subject(_itself, {"hostname": "registration.hostname", "version": "registration.version"})
-_TASK_RUNNER = Subject(_itself_if_it_runs_tasks, {})
+_TASK_RUNNER = Subject(_task_runner, {})
 _FILESYSTEM = Subject(attrgetter("reading.filesystems"), {"mountpoint": "mountpoint"})
 _DISK = Subject(attrgetter("reading.disk_devices"), {"device": "device"})
 _NETWORK = Subject(attrgetter("reading.network_interfaces"), {"interface": "interface"})
-_GPU = Subject(attrgetter("reading.gpus"), {"gpu": "gpu_index", "uuid": "uuid"})
+_GPU = Subject(attrgetter("reading.gpus"), {"gpu": "index", "uuid": "uuid"})
 _GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
 _TASK = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
@@ -101,87 +100,87 @@ def _gauge(
     field: str,
     convert: Callable[[Any], Number] | None = None,
     *,
-    seldom_changes: bool = False,
+    static: bool = False,
     outlives_silence: bool = False,
 ) -> Family:
     full_name = f"fleetpulse_worker_{name}"
-    return Family(full_name, "gauge", unit, text, subject, field, convert, seldom_changes, outlives_silence)
+    return Family(full_name, "gauge", unit, text, subject, field, convert, static, outlives_silence)
 
 
-def _counter(name: str, unit: str, text: str, subject: Subject, field: str, *, seldom_changes: bool = False) -> Family:
-    return Family(f"fleetpulse_worker_{name}", "counter", unit, text, subject, field, None, seldom_changes)
+def _counter(name: str, unit: str, text: str, subject: Subject, field: str, *, static: bool = False) -> Family:
+    return Family(f"fleetpulse_worker_{name}", "counter", unit, text, subject, field, None, static)
 
 
 FAMILIES: tuple[Family, ...] = (
     _gauge("up", "", "1 while the worker beats, 0 when it has been silent for the inactivity timeout.",
-           _WORKER, "is_active", int, seldom_changes=True, outlives_silence=True),
+           _WORKER, "is_active", int, static=True, outlives_silence=True),
     _gauge("last_heartbeat_timestamp_seconds", "Unix seconds",
            "When the master last heard the worker, by the master's clock.",
            _WORKER, "last_update", outlives_silence=True),
     _gauge("info", "", "Always 1; the labels say what the worker said of itself.",
-           _IDENTITY, "registration", _one, seldom_changes=True),
+           _IDENTITY, "registration", _one, static=True),
     _gauge("boot_time_seconds", "Unix seconds", "When the machine booted.",
-           _WORKER, "registration.boot_time", seldom_changes=True),
+           _WORKER, "registration.boot_time", static=True),
     _gauge("cpu_usage_ratio", "ratio", "Share of all cores' time that was used, 0 to 1.",
-           _WORKER, "reading.cpu_usage_percent", _ratio),
+           _WORKER, "reading.cpu.usage_percent", _ratio),
     _gauge("cpu_logical_cores", "cores", "Logical cores of the machine.",
-           _WORKER, "reading.cpu_logical_cores", seldom_changes=True),
+           _WORKER, "reading.cpu.logical_cores", static=True),
     _gauge("load1", "processes", "Mean number of processes that ran or waited, over 1 minute.",
-           _WORKER, "reading.load1"),
+           _WORKER, "reading.load.load1"),
     _gauge("load5", "processes", "Mean number of processes that ran or waited, over 5 minutes.",
-           _WORKER, "reading.load5"),
+           _WORKER, "reading.load.load5"),
     _gauge("load15", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
-           _WORKER, "reading.load15"),
+           _WORKER, "reading.load.load15"),
     _gauge("memory_used_bytes", "bytes", "Memory that cannot be given to a new process without swapping.",
-           _WORKER, "reading.memory_used_bytes"),
+           _WORKER, "reading.memory.used_bytes"),
     _gauge("memory_size_bytes", "bytes", "Memory of the machine.",
-           _WORKER, "reading.memory_size_bytes", seldom_changes=True),
+           _WORKER, "reading.memory.size_bytes", static=True),
     _gauge("swap_used_bytes", "bytes", "Swap space in use.",
-           _WORKER, "reading.swap_used_bytes", seldom_changes=True),
+           _WORKER, "reading.memory.swap_used_bytes", static=True),
     _gauge("swap_size_bytes", "bytes", "Swap space of the machine.",
-           _WORKER, "reading.swap_size_bytes", seldom_changes=True),
+           _WORKER, "reading.memory.swap_size_bytes", static=True),
     _gauge("filesystem_used_bytes", "bytes", "Space in use on a filesystem.", _FILESYSTEM, "used_bytes"),
     _gauge("filesystem_size_bytes", "bytes", "Space of a filesystem.",
-           _FILESYSTEM, "size_bytes", seldom_changes=True),
+           _FILESYSTEM, "size_bytes", static=True),
     _counter("disk_read_bytes_total", "bytes", "Read from a physical disk since boot.", _DISK, "read_bytes"),
     _counter("disk_written_bytes_total", "bytes", "Written to a physical disk since boot.", _DISK, "written_bytes"),
     _counter("network_received_bytes_total", "bytes", "Received on a network interface since boot.",
              _NETWORK, "received_bytes"),
     _counter("network_transmitted_bytes_total", "bytes", "Sent on a network interface since boot.",
              _NETWORK, "transmitted_bytes"),
-    _gauge("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, seldom_changes=True),
+    _gauge("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, static=True),
     _gauge("gpu_utilization_ratio", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
            _GPU, "utilization_percent", _ratio),
     _gauge("gpu_memory_used_bytes", "bytes", "GPU memory in use.", _GPU, "memory_used_bytes"),
-    _gauge("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", seldom_changes=True),
+    _gauge("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", static=True),
     _gauge("gpu_temperature_celsius", "degrees Celsius", "Temperature of the GPU.", _GPU, "temperature_celsius"),
     _gauge("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
     _gauge("running_tasks", "tasks", "Tasks that the worker runs.",
-           _WORKER, "running_tasks_count", seldom_changes=True),
+           _WORKER, "running_tasks_count", static=True),
     _gauge("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",
-           _TASK_RUNNER, "is_schedulable", int, seldom_changes=True),
+           _TASK_RUNNER, "is_schedulable", int, static=True),
     _gauge("draining", "", "1 while somebody has drained the worker, 0 otherwise.",
-           _WORKER, "allocation", _is_drained, seldom_changes=True, outlives_silence=True),
+           _WORKER, "allocation", _is_drained, static=True, outlives_silence=True),
     _gauge("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
-           _TASK_RUNNER, "allocation.cpu_cores", seldom_changes=True),
+           _TASK_RUNNER, "allocation.cpu_cores", static=True),
     _gauge("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",
-           _TASK_RUNNER, "allocation.memory_bytes", seldom_changes=True),
+           _TASK_RUNNER, "allocation.memory_bytes", static=True),
     _gauge("allocated_gpus", "GPUs", "GPUs that the worker's live tasks have for themselves.",
-           _TASK_RUNNER, "allocation.gpu_uuids", len, seldom_changes=True),
+           _TASK_RUNNER, "allocation.gpu_uuids", len, static=True),
     _counter("docker_failures_total", "calls",
              "Calls of the worker to its Docker Engine that found none, or got no answer.",
-             _WORKER, "reading.engine_failures", seldom_changes=True),
+             _WORKER, "reading.engine_failures", static=True),
     _gauge("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
            _TASK, "cpu_usage_percent", _ratio),
     _gauge("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),
     _gauge("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
-           _COLLECTOR, "success", int, seldom_changes=True),
+           _COLLECTOR, "success", int, static=True),
     _gauge("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",
            _WORKER, "reading.slowest_collector_seconds"),
     _counter("heartbeats_dropped_total", "heartbeats",
              "Heartbeats of this worker that a newer one overtook in its queue.",
-             _WORKER, "counts.dropped", seldom_changes=True),
+             _WORKER, "counts.dropped", static=True),
     _counter("heartbeats_missed_total", "heartbeats",
              "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
-             _WORKER, "counts.missed", seldom_changes=True),
+             _WORKER, "counts.missed", static=True),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from fleetpulse.master.rpc.codec import Unreadable, worker_message_from
 from fleetpulse.master.rpc.status import status_of
 from fleetpulse.master.rpc.stream import RpcStatus
 from fleetpulse.master.tasks.ports import WorkerLink
-from fleetpulse.master.telemetry.decoding import registration_from
+from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -209,7 +209,7 @@ class StreamSession:
         if kind != "register":
             raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
         self._claimed_id = worker_id = first.register.worker_id
-        registration = registration_from(first.register)
+        registration = decode_registration(first.register)
         if self._table.admission is not None:
             self._table.admission.check(self.certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)
@@ -217,7 +217,7 @@ class StreamSession:
         action = "take_over" if self._table.enter(self) else "register"
         self._tell(action, detail=f"incarnation {registration.incarnation_id}")
         kept = self._table.desk.register(first.register, self)
-        self.send(pb.MasterMessage(registered=_registered(self._table.manager.terms, kept)))
+        self.send(pb.MasterMessage(registered=_registered(self._table.manager.lease_config, kept)))
         self._table.desk.registered(worker_id, self)
 
     def _understand(self, message: pb.WorkerMessage, received_at: float | None) -> None:

@@ -51,6 +51,6 @@ def answer_heartbeat(
     if is_new:
         record(entry_of("register", worker_id, worker_id, peer, detail="by a single heartbeat"))
     return pb.HeartbeatAck(
-        heartbeat_interval_seconds=manager.terms.heartbeat_interval_seconds,
-        inactivity_timeout_seconds=manager.terms.inactivity_timeout_seconds,
+        heartbeat_interval_seconds=manager.lease_config.heartbeat_interval_seconds,
+        inactivity_timeout_seconds=manager.lease_config.inactivity_timeout_seconds,
     ).SerializeToString()

@@ -1,6 +1,6 @@
 """What the fleet has for tasks: the capacity of each worker, what is taken of it, and why a worker gets nothing.
 
-Capacity comes with registrations, readiness with heartbeats, drains from people, allocations from placements. The
+Resources comes with registrations, readiness with heartbeats, drains from people, allocations from placements. The
 scheduler sees all of it as offers.
 """
 

@@ -18,7 +18,7 @@ from fleetpulse.master.tasks.records import Task, TaskStatus
 from fleetpulse.master.tasks.registry import TaskRegistry
 from fleetpulse.master.tasks.scheduler import plan
 from fleetpulse.master.tasks.transitions import placed
-from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import Clock
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from fleetpulse.master.tasks.transitions import cancelled, secrets_lost, submitt
 from fleetpulse.master.tasks.watch import TaskWatch
 from fleetpulse.master.tasks.workers import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
-from fleetpulse.master.telemetry.ports import Clock
+from fleetpulse.master.telemetry.records import Clock
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.policy import TaskPolicy
 
@@ -68,7 +68,7 @@ class TaskService:
         policy: Policy = plan,
         task_policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
     ) -> None:
-        terms: LeaseConfig = telemetry.terms
+        terms: LeaseConfig = telemetry.lease_config
         self._store = store
         self._telemetry = telemetry
         self._clock = clock

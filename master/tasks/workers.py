@@ -26,8 +26,7 @@ from fleetpulse.master.tasks.wire import (
     stop_message,
     update_ack,
 )
-from fleetpulse.master.telemetry.ports import Clock
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""The telemetry service: what a heartbeat becomes, who is alive, and who is told."""
+"""The telemetry service: the live table of the fleet."""

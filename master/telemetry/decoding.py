@@ -1,32 +1,47 @@
-"""From the wire to records: every rule about what a message may say is enforced here, once, for every transport.
+"""Decodes and checks messages of workers: every rule about what a message may say is enforced here, for all transports.
 
-Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the field's name, its value and the rule.
+Readings are decoded by what their records declare: a field of the message and of the record have one name, and the
+annotation is the rule. Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the field's name, its
+value and the rule.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from math import isfinite
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
+
+import msgspec
+from msgspec.inspect import FloatType, IntType, Metadata, NoneType, StrType, StructType, Type, UnionType, VarTupleType
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.custom import custom_from
 from fleetpulse.master.telemetry.records import (
-    Capacity,
-    CollectorReport,
-    DiskDeviceReading,
-    FilesystemReading,
-    GpuReading,
-    NetworkInterfaceReading,
+    CustomKind,
+    CustomLayout,
+    CustomMetric,
+    CustomSeries,
     Reading,
     Registration,
-    RunningTask,
+    Resources,
     TaskSupport,
 )
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
+from fleetpulse.proto.rules import (
+    CUSTOM_LABEL_NAME_RULE,
+    CUSTOM_NAME_RULE,
+    MAX_CUSTOM_BYTES,
+    MAX_CUSTOM_HELP_LENGTH,
+    MAX_CUSTOM_LABEL_VALUE_LENGTH,
+    MAX_CUSTOM_LABELS,
+    MAX_CUSTOM_METRICS,
+    MAX_CUSTOM_SAMPLES,
+    WORKER_ID_RULE,
+    is_custom_label_name,
+    is_custom_name,
+    is_worker_id,
+)
 
 MAX_DEVICES = 64
 """Of each kind (filesystems, disks, interfaces, GPUs, collectors) in one heartbeat."""
@@ -35,47 +50,40 @@ MAX_RUNNING_TASKS = 1024
 MAX_LABELS = 64
 MAX_TEXT_LENGTH = 256
 MAX_UNIX_SECONDS = 1e11
-"""In the year 5138: more than that is no time but a mistake, and a mean over it would say nothing."""
+"""In the year 5138. More is a mistake, and would spoil a mean over times."""
 
-Item = TypeVar("Item")
-Reported = TypeVar("Reported", FilesystemReading, DiskDeviceReading, NetworkInterfaceReading)
-Numbered = TypeVar("Numbered", GpuReading, RunningTask)
-
-_COLLECTOR = attrgetter("collector", "success", "duration_seconds", "error")
-_collector_report = partial(tuple.__new__, CollectorReport)
-"""``CollectorReport._make``, but all of it in C."""
+R = TypeVar("R")
 
 _CAN_RUN_TASKS = TaskSupport(available=True)
+_INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
+_LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
+
+# Machines have much in common: a text that was checked before is neither checked nor kept twice.
 _MAX_KNOWN_TEXTS = 2048
 _known_texts: dict[str, str] = {}
 _known_names: dict[tuple[str, ...], tuple[str, ...]] = {}
-"""Machines have much in common: what was checked before is neither checked nor kept twice."""
 
 
-_INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
-_LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
+# Identity
 
 
 def check_worker_id(worker_id: str) -> None:
     """Raise ``InvalidMessage`` unless ``worker_id`` keeps the rule of the contract."""
     if not is_worker_id(worker_id):
-        raise InvalidMessage(f"worker_id {_shown(worker_id)} is refused: it must be {WORKER_ID_RULE}")
+        _refuse("worker_id", worker_id, WORKER_ID_RULE)
 
 
 def check_incarnation_id(incarnation_id: str) -> None:
     """Raise ``InvalidMessage`` unless ``incarnation_id`` is empty or a short word."""
     if not _INCARNATION_ID.fullmatch(incarnation_id):
-        raise InvalidMessage(
-            f"incarnation_id {_shown(incarnation_id)} is refused: it must be at most 64 letters, digits, '._-'"
-        )
+        _refuse("incarnation_id", incarnation_id, "at most 64 letters, digits, '._-'")
 
 
-def registration_from(message: pb.Register) -> Registration:
-    """What a ``Register`` says, checked."""
+def decode_registration(message: pb.Register) -> Registration:
+    """Decode and check a ``Register``."""
     check_worker_id(message.worker_id)
     check_incarnation_id(message.incarnation_id)
-    if len(message.labels) > MAX_LABELS:
-        raise InvalidMessage(f"labels has {len(message.labels)} entries; at most {MAX_LABELS} are accepted")
+    _check_most("labels", len(message.labels), MAX_LABELS, "entries")
     for name, value in message.labels.items():
         if not _LABEL_NAME.fullmatch(name):
             raise InvalidMessage(f"label name {_shown(name)} is refused: letters, digits and '_./-', 64 at most")
@@ -86,7 +94,7 @@ def registration_from(message: pb.Register) -> Registration:
         hostname=_text("hostname", message.hostname),
         version=_text("version", message.version),
         boot_time=_unix_time("boot_time_unix_seconds", _given(message, "boot_time_unix_seconds")),
-        capacity=Capacity(
+        capacity=Resources(
             cpu_cores=_amount("capacity.cpu_cores", _given(capacity, "cpu_cores")),
             memory_bytes=_given(capacity, "memory_bytes"),
             gpu_count=_given(capacity, "gpu_count"),
@@ -97,33 +105,10 @@ def registration_from(message: pb.Register) -> Registration:
     )
 
 
-def reading_from(message: pb.Heartbeat) -> Reading:
-    """What a ``Heartbeat`` measured, checked. Its worker_id and incarnation_id are the caller's to check."""
-    _unix_time("sent_time_unix_seconds", _given(message, "sent_time_unix_seconds"))
-    cpu, memory, load = message.cpu, message.memory, message.load
-    return Reading(
-        cpu_usage_percent=_percent("cpu.usage_percent", _given(cpu, "usage_percent")),
-        cpu_logical_cores=_given(cpu, "logical_cores"),
-        memory_used_bytes=_given(memory, "used_bytes"),
-        memory_size_bytes=_given(memory, "size_bytes"),
-        swap_used_bytes=_given(memory, "swap_used_bytes"),
-        swap_size_bytes=_given(memory, "swap_size_bytes"),
-        load1=_amount("load.load1", _given(load, "load1")),
-        load5=_amount("load.load5", _given(load, "load5")),
-        load15=_amount("load.load15", _given(load, "load15")),
-        uptime_seconds=_amount("uptime_seconds", _given(message, "uptime_seconds")),
-        filesystems=_named("filesystems", "mountpoint", _filesystem_from, message.filesystems),
-        disk_devices=_named("disk_devices", "device", _disk_device_from, message.disk_devices),
-        network_interfaces=_named(
-            "network_interfaces", "interface", _network_interface_from, message.network_interfaces
-        ),
-        gpus=_each("gpus", _gpu_from, message.gpus),
-        running_tasks=_each("running_tasks", _task_from, message.running_tasks, MAX_RUNNING_TASKS),
-        collectors=_collectors_from(message.collectors),
-        task_support=_task_support(message),
-        engine_failures=_given(message, "engine_failures"),
-        custom=custom_from(message.custom) if message.custom else (),
-    )
+def _gpu_uuids(uuids: Sequence[str]) -> tuple[str, ...]:
+    if len(uuids) > MAX_DEVICES or len(set(uuids)) < len(uuids):
+        raise InvalidMessage(f"capacity.gpu_uuids must be at most {MAX_DEVICES} different ones")
+    return tuple(_text("capacity.gpu_uuids", uuid) for uuid in uuids)
 
 
 def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
@@ -133,77 +118,238 @@ def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
     return _CAN_RUN_TASKS if support.available else TaskSupport(False, _text("task_support.reason", support.reason))
 
 
-def _gpu_uuids(uuids: Sequence[str]) -> tuple[str, ...]:
-    if len(uuids) > MAX_DEVICES or len(set(uuids)) < len(uuids):
-        raise InvalidMessage(f"capacity.gpu_uuids must be at most {MAX_DEVICES} different ones")
-    return tuple(_text("capacity.gpu_uuids", uuid) for uuid in uuids)
+# Readings
 
 
-def _filesystem_from(name: str, item: pb.Filesystem) -> FilesystemReading:
-    return FilesystemReading(name, _given(item, "used_bytes"), _given(item, "size_bytes"))
+def decode_heartbeat(message: pb.Heartbeat) -> Reading:
+    """Decode and check a ``Heartbeat``, but for its worker_id and incarnation_id."""
+    _unix_time("sent_time_unix_seconds", _given(message, "sent_time_unix_seconds"))
+    fields: dict[str, Any] = dict(zip(_SCALARS.names, _SCALARS.values(message), strict=True))
+    for name, decode in _PARTS:
+        fields[name] = decode(getattr(message, name))
+    if message.custom:
+        fields["custom"] = _decode_custom(message.custom)
+    return Reading(task_support=_task_support(message), **fields)
 
 
-def _disk_device_from(name: str, item: pb.DiskDevice) -> DiskDeviceReading:
-    return DiskDeviceReading(name, _given(item, "read_bytes"), _given(item, "written_bytes"))
+class _RecordDecoder(Generic[R]):
+    """Decodes the scalar fields of a message type as its record declares them; ``path`` is its place in a heartbeat.
+
+    The first field of a record that there are many of tells them apart.
+    """
+
+    def __init__(self, record: Callable[..., R], declared: dict[str, Type], path: str = "") -> None:
+        self._record, self._path = record, path
+        self.names = tuple(declared)
+        self._get = attrgetter(*self.names)
+        self._optional: list[tuple[int, str]] = []
+        self._ranges: list[tuple[int, str, float, float]] = []
+        self._texts: list[tuple[int, str, bool]] = []
+        self._most = MAX_RUNNING_TASKS if path == "running_tasks" else MAX_DEVICES
+        for position, (name, kind) in enumerate(declared.items()):
+            plain, is_optional = _plain(kind)
+            where = f"{path}.{name}".removeprefix(".")
+            if isinstance(plain, StrType):
+                self._texts.append((position, where, is_optional))
+            elif is_optional:
+                self._optional.append((position, name))
+            if isinstance(plain, FloatType):
+                low = -sys.float_info.max if plain.ge is None else float(plain.ge)
+                high = sys.float_info.max if plain.le is None else float(plain.le)
+                self._ranges.append((position, where, low, high))
+
+    def values(self, message: Any) -> Sequence[Any]:
+        """The fields of a message that has no texts."""
+        values: Sequence[Any] = self._get(message)
+        for position, where, low, high in self._ranges:
+            # A NaN fails every comparison, so it is refused here too.
+            if not low <= values[position] <= high:
+                _refuse_number(where, values[position], low, high)
+        # Only a 0 may be one that nobody sent, and to ask costs more than the value.
+        if 0 in values:
+            values = list(values)
+            for position, name in self._optional:
+                if not values[position] and not message.HasField(name):
+                    values[position] = None
+        return values
+
+    def one(self, message: Any) -> R:
+        """The record of a message that has no texts."""
+        return self._record(*self.values(message))
+
+    def many(self, items: Sequence[Any]) -> tuple[R, ...]:
+        """The records of a repeated field. Goes column by column, for a heartbeat has dozens of them."""
+        if not items:
+            return ()
+        _check_most(self._path, len(items), self._most, "entries")
+        # A slice is a list, which is walked much faster than protobuf's own sequence.
+        items = items[:]
+        columns: list[Sequence[Any]] = list(zip(*map(self._get, items), strict=True))
+        for position, where, low, high in self._ranges:
+            for value in columns[position]:
+                if not low <= value <= high:
+                    _refuse_number(where, value, low, high)
+        for position, where, is_optional in self._texts:
+            columns[position] = self._text_column(columns[position], where, is_optional, is_key=position == 0)
+        if len(set(columns[0])) < len(items):
+            # It would be one series with two values on /metrics.
+            raise InvalidMessage(f"{self._path} has two entries for one {self.names[0]}")
+        for position, name in self._optional:
+            column = columns[position]
+            if 0 in column:
+                columns[position] = [
+                    value if value or item.HasField(name) else None for value, item in zip(column, items, strict=True)
+                ]
+        return tuple(map(self._record, *columns))
+
+    def _text_column(self, column: Sequence[str], where: str, is_optional: bool, *, is_key: bool) -> Sequence[Any]:
+        if is_key:
+            names = tuple(column)
+            known = _known_names.get(names)
+            if known is None:
+                known = tuple([_text(where, name) for name in names])
+                if len(_known_names) < _MAX_KNOWN_TEXTS:
+                    _known_names[names] = known
+            return known
+        if is_optional:
+            return [_text(where, text) or None for text in column] if any(column) else [None] * len(column)
+        return [_text(where, text) for text in column]
 
 
-def _network_interface_from(name: str, item: pb.NetworkInterface) -> NetworkInterfaceReading:
-    return NetworkInterfaceReading(name, _given(item, "received_bytes"), _given(item, "transmitted_bytes"))
+def _plain(kind: Type) -> tuple[Type, bool]:
+    """The type without its description and ``None``, and whether it may be ``None``."""
+    if isinstance(kind, Metadata):
+        return _plain(kind.type)
+    if isinstance(kind, UnionType):
+        (plain,) = (each for each in kind.types if not isinstance(each, NoneType))
+        return _plain(plain)[0], True
+    return kind, False
 
 
-def _collectors_from(items: Sequence[pb.CollectorReport]) -> tuple[CollectorReport, ...]:
-    """They are the most numerous things in a heartbeat, so they are read column by column."""
-    if not items:
-        return ()
-    names, successes, durations, errors = zip(*map(_COLLECTOR, items[:]), strict=True)
-    names = _known_names.get(names) or _names("collectors", "collector", names)
-    for duration in durations:
-        if not 0.0 <= duration < math.inf:
-            raise InvalidReading(f"collectors.duration_seconds is {duration}; it must be a finite number, 0 or more")
-    if any(errors):
-        errors = tuple([_text("collectors.error", error) for error in errors])
-    return tuple(map(_collector_report, zip(names, successes, durations, errors, strict=True)))
+def _declared(record: type) -> dict[str, Type]:
+    info = msgspec.inspect.type_info(record)
+    assert isinstance(info, StructType)
+    return {field.name: field.type for field in info.fields}
 
 
-def _gpu_from(item: pb.Gpu) -> GpuReading:
-    return GpuReading(
-        gpu_index=item.index,
-        uuid=_text("gpus.uuid", item.uuid),
-        name=_text("gpus.name", item.name),
-        utilization_percent=_percent("gpus.utilization_percent", _given(item, "utilization_percent")),
-        memory_used_bytes=_given(item, "memory_used_bytes"),
-        memory_size_bytes=_given(item, "memory_size_bytes"),
-        temperature_celsius=_finite("gpus.temperature_celsius", _given(item, "temperature_celsius")),
-        power_watts=_amount("gpus.power_watts", _given(item, "power_watts")),
-    )
+def _part_decoders() -> list[tuple[str, Callable[[Any], Any]]]:
+    """Of each field of a reading that is a record, or a tuple of records."""
+    decoders: list[tuple[str, Callable[[Any], Any]]] = []
+    for name, kind in _declared(Reading).items():
+        if isinstance(kind, StructType):
+            decoders.append((name, _RecordDecoder(kind.cls, _declared(kind.cls), name).one))
+        elif isinstance(kind, VarTupleType) and isinstance(kind.item_type, StructType):
+            record = kind.item_type.cls
+            decoders.append((name, _RecordDecoder(record, _declared(record), name).many))
+    return decoders
 
 
-def _task_from(item: pb.RunningTask) -> RunningTask:
-    return RunningTask(
-        task_id=_text("running_tasks.task_id", item.task_id),
-        attempt=item.attempt,
-        cpu_usage_percent=_amount("running_tasks.cpu_usage_percent", _given(item, "cpu_usage_percent")),
-        memory_used_bytes=_given(item, "memory_used_bytes"),
-    )
+_PARTS = _part_decoders()
+_SCALARS = _RecordDecoder(
+    Reading,
+    {name: kind for name, kind in _declared(Reading).items() if isinstance(_plain(kind)[0], IntType | FloatType)},
+)
+
+
+# Custom metrics. Nothing about them is trusted: on ``/metrics`` they stand beside those of all other workers.
+
+_KINDS: dict[int, CustomKind] = {
+    pb.CUSTOM_TYPE_UNTYPED: "untyped",
+    pb.CUSTOM_TYPE_GAUGE: "gauge",
+    pb.CUSTOM_TYPE_COUNTER: "counter",
+}
+
+_LayoutKey = tuple[str, int, str, tuple[str, ...], tuple[tuple[str, ...], ...]]
+
+_MAX_KNOWN_LAYOUTS = 2048
+_MAX_KNOWN_BYTES = 4096
+"""Of one layout: together with the number a bound of the memory that anybody can make the master use."""
+
+_known_layouts: dict[_LayoutKey, CustomLayout] = {}
+"""All but the numbers changes seldom, so it is checked once and remembered."""
+
+
+def _decode_custom(items: Sequence[pb.CustomMetric]) -> tuple[CustomMetric, ...]:
+    _check_most("custom", len(items), MAX_CUSTOM_METRICS, "entries")
+    _check_most("custom.samples", sum(len(item.samples) for item in items), MAX_CUSTOM_SAMPLES, "entries in all")
+    _check_most("custom", sum(item.ByteSize() for item in items), MAX_CUSTOM_BYTES, "bytes")
+    metrics = tuple([_custom_metric(item) for item in items])
+    if len({metric.layout.family for metric in metrics}) < len(metrics):
+        _check_families(metrics)
+    return metrics
+
+
+def _custom_metric(item: pb.CustomMetric) -> CustomMetric:
+    samples = item.samples[:]
+    values = tuple([sample.value for sample in samples])
+    for value in values:
+        if not isfinite(value):
+            raise InvalidReading(f"custom.samples.value of {item.name[:60]!a} is {value}; it must be a finite number")
+    label_values = tuple([tuple(sample.label_values) for sample in samples])
+    key = (item.name, item.type, item.help, tuple(item.label_names), label_values)
+    layout = _known_layouts.get(key)
+    if layout is None:
+        layout = _custom_layout(*key)
+        if len(_known_layouts) >= _MAX_KNOWN_LAYOUTS:
+            _known_layouts.clear()
+        if item.ByteSize() <= _MAX_KNOWN_BYTES:
+            _known_layouts[key] = layout
+    return CustomMetric(layout, values)
+
+
+def _custom_layout(
+    name: str, kind: int, text: str, label_names: tuple[str, ...], label_values: tuple[tuple[str, ...], ...]
+) -> CustomLayout:
+    if kind not in _KINDS:
+        raise InvalidMessage(f"custom.type is {kind}; it must be one of {sorted(_KINDS)}")
+    if not is_custom_name(name, is_counter=kind == pb.CUSTOM_TYPE_COUNTER):
+        _refuse("custom.name", name, CUSTOM_NAME_RULE)
+    _check_text("custom.help", text, MAX_CUSTOM_HELP_LENGTH)
+    _check_most("custom.label_names", len(label_names), MAX_CUSTOM_LABELS, "entries")
+    for label in label_names:
+        if not is_custom_label_name(label):
+            _refuse("custom.label_names", label, CUSTOM_LABEL_NAME_RULE)
+    if len(set(label_names)) < len(label_names):
+        raise InvalidMessage("custom.label_names has one name twice")
+    series = tuple([_custom_series(label_names, values) for values in label_values])
+    if len(set(series)) < len(series):
+        raise InvalidMessage(f"custom.samples of {name} has two entries for one series")
+    return CustomLayout(name, _KINDS[kind], text, series)
+
+
+def _custom_series(names: tuple[str, ...], values: tuple[str, ...]) -> CustomSeries:
+    if len(values) != len(names):
+        raise InvalidMessage(f"custom.samples.label_values has {len(values)} entries for {len(names)} label_names")
+    for value in values:
+        _check_text("custom.samples.label_values", value, MAX_CUSTOM_LABEL_VALUE_LENGTH)
+    # An empty label is none, for Prometheus.
+    return tuple(sorted([(name, value) for name, value in zip(names, values, strict=True) if value]))
+
+
+def _check_families(metrics: Sequence[CustomMetric]) -> None:
+    """Entries of one name are one family: of one type, and without a series twice."""
+    names: dict[str, tuple[str, str]] = {}
+    seen: set[tuple[str, CustomSeries]] = set()
+    for layout, _ in metrics:
+        if names.setdefault(layout.family, (layout.name, layout.kind)) != (layout.name, layout.kind):
+            raise InvalidMessage(f"custom has {layout.name} with two types")
+        keys = {(layout.family, series) for series in layout.series}
+        if not seen.isdisjoint(keys):
+            raise InvalidMessage(f"custom.samples of {layout.name} has two entries for one series")
+        seen |= keys
+
+
+# Values
 
 
 def _given(message: Any, field: str) -> Any:
     """The field's value, or ``None`` when the sender left it out."""
-    value = getattr(message, field)
-    # Only a 0 may be one that nobody sent, and to ask costs more than the value.
-    return value if value or message.HasField(field) else None
-
-
-def _percent(field: str, value: float | None) -> float | None:
-    # A NaN fails every comparison, so it is refused here too.
-    if value is not None and not 0.0 <= value <= 100.0:
-        raise InvalidReading(f"{field} is {value}; it must be a number from 0 to 100")
-    return value
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _amount(field: str, value: float | None) -> float | None:
-    if value is not None and not 0.0 <= value < math.inf:
-        raise InvalidReading(f"{field} is {value}; it must be a finite number, 0 or more")
+    if value is not None and not 0.0 <= value <= sys.float_info.max:
+        _refuse_number(field, value, 0.0, sys.float_info.max)
     return value
 
 
@@ -213,68 +359,38 @@ def _unix_time(field: str, value: float | None) -> float | None:
     return value
 
 
-def _finite(field: str, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise InvalidReading(f"{field} is {value}; it must be a finite number")
-    return value
-
-
 def _text(field: str, value: str) -> str:
     known = _known_texts.get(value)
-    if known is not None:
-        return known
-    if len(value) > MAX_TEXT_LENGTH or not value.isprintable():
-        raise InvalidMessage(
-            f"{field} {_shown(value)} is refused: it must be at most {MAX_TEXT_LENGTH} printable characters"
-        )
-    if len(_known_texts) < _MAX_KNOWN_TEXTS:
-        _known_texts[value] = value
-    return value
+    if known is None:
+        _check_text(field, value, MAX_TEXT_LENGTH)
+        known = value
+        if len(_known_texts) < _MAX_KNOWN_TEXTS:
+            _known_texts[value] = value
+    return known
 
 
-def _named(kind: str, field: str, read: Callable[[str, Item], Reported], items: Sequence[Item]) -> tuple[Reported, ...]:
-    """What is reported of devices that have a name, which is checked for all of them together."""
-    if not items:
-        return ()
-    # A slice is a list, which is walked much faster than protobuf's own sequence.
-    items = items[:]
-    names = tuple([getattr(item, field) for item in items])
-    return tuple(map(read, _known_names.get(names) or _names(kind, field, names), items))
+def _check_text(field: str, text: str, most: int) -> None:
+    if len(text) > most or not text.isprintable():
+        _refuse(field, text, f"at most {most} printable characters")
 
 
-def _names(kind: str, field: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Check the names of some devices, and remember that."""
-    _check_number(kind, len(names), MAX_DEVICES)
-    checked = tuple([_text(f"{kind}.{field}", name) for name in names])
-    _check_different(kind, field, checked)
-    if len(_known_names) < _MAX_KNOWN_TEXTS:
-        _known_names[names] = checked
-    return checked
-
-
-def _each(
-    kind: str, read: Callable[[Item], Numbered], items: Sequence[Item], most: int = MAX_DEVICES
-) -> tuple[Numbered, ...]:
-    if not items:
-        return ()
-    _check_number(kind, len(items), most)
-    readings = tuple(map(read, items))
-    # What a reading is of comes first in it.
-    _check_different(kind, readings[0]._fields[0], [reading[0] for reading in readings])
-    return readings
-
-
-def _check_number(kind: str, number: int, most: int) -> None:
+def _check_most(field: str, number: int, most: int, what: str) -> None:
     if number > most:
-        raise InvalidMessage(f"{kind} has {number} entries; at most {most} are accepted")
+        raise InvalidMessage(f"{field} has {number} {what}; at most {most} are accepted")
 
 
-def _check_different(kind: str, field: str, names: Sequence[str | int]) -> None:
-    # Twice the same would be one series with two values on /metrics.
-    if len(set(names)) < len(names):
-        raise InvalidMessage(f"{kind} has two entries for one {field}")
+def _refuse_number(field: str, value: float, low: float, high: float) -> NoReturn:
+    if high < sys.float_info.max:
+        rule = f"a number from {low:g} to {high:g}"
+    else:
+        rule = "a finite number, 0 or more" if low == 0.0 else "a finite number"
+    raise InvalidReading(f"{field} is {value}; it must be {rule}")
+
+
+def _refuse(field: str, text: str, rule: str) -> NoReturn:
+    raise InvalidMessage(f"{field} {_shown(text)} is refused: it must be {rule}")
 
 
 def _shown(text: str) -> str:
-    """``text`` for an error message: control characters escaped, and cut to a length that a log line can bear."""
+    """``text`` for an error message: control characters escaped, and cut to a length that fits a log line."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

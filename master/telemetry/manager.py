@@ -2,17 +2,18 @@
 
     rpc --process_heartbeat--> [check, renew lease, queue] --> worker's greenlet --> record --> observers --> callback
 
-``process_heartbeat`` only checks and hands over. What costs time (rendering for REST and /metrics, a callback that
-stores history) happens in the worker's own greenlet, so one slow consumer of one worker's data delays nobody else.
-Everything here runs on the gevent hub of one process; nothing needs a lock, because nothing switches in mid-change.
+``process_heartbeat`` only checks and hands over. What costs time (a callback that stores history) happens in the
+worker's own greenlet, so one slow consumer of one worker's data delays nobody else. Everything here runs on the gevent
+hub of one process; nothing needs a lock, because nothing switches in mid-change.
 """
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import (
@@ -24,11 +25,18 @@ from fleetpulse.master.errors import (
     WorkerStillActive,
 )
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, reading_from
-from fleetpulse.master.telemetry.liveness import LeaseTable
-from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver, UpdateCallback
-from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Reading, Registration, WorkerTelemetry
-from fleetpulse.master.telemetry.row import PendingReading, WorkerRow
+from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, decode_heartbeat
+from fleetpulse.master.telemetry.leases import LeaseTable
+from fleetpulse.master.telemetry.records import (
+    Allocation,
+    Clock,
+    HeartbeatCounts,
+    Reading,
+    Registration,
+    TelemetryObserver,
+    UpdateCallback,
+    WorkerTelemetry,
+)
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,23 +45,103 @@ LIVENESS_CHECK_SECONDS = 0.25
 _NO_READING = Reading()
 
 
+class _PendingReading(NamedTuple):
+    """A checked heartbeat that waits for its worker's greenlet. The times say when it arrived, and when it was sent."""
+
+    reading: Reading
+    received_monotonic: float
+    received_wall: float
+    sent_wall: float | None
+
+
+class _WorkerRow:
+    """The latest of a worker, and the queue of what is not processed yet.
+
+    ``held`` says that the incarnation still has its connection, as far as is known; ``closed`` that the row left the
+    table and its greenlet shall end.
+    """
+
+    __slots__ = (
+        "_missed", "_queue_length", "_sequence", "closed", "dropped", "greenlet", "held", "pending", "received",
+        "telemetry", "wake",
+    )  # fmt: skip
+
+    def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
+        self.telemetry = telemetry
+        # Not a deque, which takes 600 bytes when it is empty, as it nearly always is.
+        self.pending: list[_PendingReading] = []
+        self._queue_length = queue_length
+        self.wake = Event()
+        self.greenlet: gevent.Greenlet[..., None] | None = None
+        self.held = True
+        self.closed = False
+        self.received = self.dropped = self._missed = 0
+        self._sequence = 0
+
+    @property
+    def incarnation_id(self) -> str:
+        return self.telemetry.registration.incarnation_id
+
+    @property
+    def counts(self) -> HeartbeatCounts:
+        return HeartbeatCounts(self.received, self.dropped, self._missed)
+
+    def put(self, pending: _PendingReading) -> bool:
+        """Queue the heartbeat and wake the greenlet; whether the oldest was dropped for it."""
+        overflows = len(self.pending) == self._queue_length
+        if overflows:
+            del self.pending[0]
+        self.pending.append(pending)
+        self.received += 1
+        self.dropped += overflows
+        self.wake.set()
+        return overflows
+
+    def is_next(self, sequence: int) -> bool:
+        """Whether the sequence number is new; a gap is added to what the worker missed.
+
+        0 is a sender that does not count. Without an incarnation id a restart cannot be told from a repetition, so then
+        every number is new.
+        """
+        if sequence == 0 or not self.incarnation_id:
+            return True
+        if sequence <= self._sequence:
+            return False
+        if self._sequence:
+            self._missed += sequence - self._sequence - 1
+        self._sequence = sequence
+        return True
+
+    def restart(self) -> None:
+        """Another incarnation begins: neither the queue nor the sequence of the last one counts."""
+        self.pending.clear()
+        self._sequence = 0
+
+    def close(self, *, drop_pending: bool) -> None:
+        """Let the greenlet end, after what is queued unless that is dropped."""
+        if drop_pending:
+            self.pending.clear()
+        self.closed = True
+        self.wake.set()
+
+
 class TelemetryManager:
     """Keeps the latest of every worker. No method but ``shutdown`` switches greenlets."""
 
     def __init__(
         self,
-        terms: LeaseConfig,
+        lease_config: LeaseConfig,
         instruments: Instruments,
         observers: Sequence[TelemetryObserver] = (),
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
     ) -> None:
-        self.terms = terms
+        self.lease_config = lease_config
         self._instruments = instruments.telemetry
         self._observers = tuple(observers)
         self._clock = clock
-        self._workers: dict[str, WorkerRow] = {}
-        self._leases = LeaseTable(terms.inactivity_timeout_seconds)
-        self._remembered = LeaseTable(terms.retention_seconds)
+        self._workers: dict[str, _WorkerRow] = {}
+        self._leases = LeaseTable(lease_config.inactivity_timeout_seconds)
+        self._remembered = LeaseTable(lease_config.retention_seconds)
         self._callback: UpdateCallback | None = None
         self._revision = 0
         self._checker: gevent.Greenlet[..., None] | None = None
@@ -131,7 +219,7 @@ class TelemetryManager:
         """
         received_monotonic = self._clock.monotonic() if received_at is None else received_at
         try:
-            reading = reading_from(heartbeat)
+            reading = decode_heartbeat(heartbeat)
             worker = self._worker_for(heartbeat)
         except FleetPulseError as error:
             self._instruments.heartbeats_rejected.labels(error.reason).inc()
@@ -143,12 +231,12 @@ class TelemetryManager:
         self._renew(worker.telemetry.worker_id, received_monotonic)
         self._instruments.heartbeats_received.inc()
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
-        if worker.put(PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
+        if worker.put(_PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
             self._instruments.heartbeats_dropped.inc()
 
     @property
     def update_callback(self) -> UpdateCallback | None:
-        """The present one, which whoever sets another calls, too."""
+        """The present one. Who sets another calls this one from it."""
         return self._callback
 
     def set_update_callback(self, callback: UpdateCallback | None) -> None:
@@ -206,25 +294,25 @@ class TelemetryManager:
 
     def check_liveness(self) -> None:
         """Mark the workers whose lease ran out, and forget those that were gone for the retention time."""
-        now = self._clock.monotonic()
+        now, config = self._clock.monotonic(), self.lease_config
         for worker_id in self._leases.expire(now):
-            worker = self._workers[worker_id]
             _LOGGER.warning(
-                "worker %s is inactive: nothing heard for %.0f s", worker_id, self.terms.inactivity_timeout_seconds
+                "worker %s is inactive: nothing heard for %.0f s", worker_id, config.inactivity_timeout_seconds
             )
             self._remembered.renew(worker_id, now)
-            self._publish(worker, is_active=False)
+            self._publish(self._workers[worker_id], is_active=False)
         for worker_id in self._remembered.expire(now):
-            _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, self.terms.retention_seconds)
+            _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, config.retention_seconds)
             self.unregister_worker(worker_id)
 
     # Internals
 
-    def _admit(self, worker_id: str, registration: Registration) -> WorkerRow:
+    def _admit(self, worker_id: str, registration: Registration) -> _WorkerRow:
+        config = self.lease_config
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")
-        if len(self._workers) >= self.terms.max_workers:
-            raise FleetFull(f"the master is full: it was told to serve at most {self.terms.max_workers} workers")
+        if len(self._workers) >= config.max_workers:
+            raise FleetFull(f"the master is full: it was told to serve at most {config.max_workers} workers")
         wall = self._clock.wall()
         telemetry = WorkerTelemetry(
             worker_id=worker_id,
@@ -236,12 +324,12 @@ class TelemetryManager:
             counts=HeartbeatCounts(),
             revision=self._revision,
         )
-        worker = self._workers[worker_id] = WorkerRow(telemetry, self.terms.queue_length)
+        worker = self._workers[worker_id] = _WorkerRow(telemetry, config.queue_length)
         worker.greenlet = gevent.spawn(self._process_pending, worker)
         worker.greenlet.name = f"telemetry-{worker_id}"
         return worker
 
-    def _worker_for(self, heartbeat: pb.Heartbeat) -> WorkerRow:
+    def _worker_for(self, heartbeat: pb.Heartbeat) -> _WorkerRow:
         """The row that this heartbeat belongs to, registered or taken over if need be."""
         worker_id, incarnation_id = heartbeat.worker_id, heartbeat.incarnation_id
         worker = self._workers.get(worker_id)
@@ -249,27 +337,26 @@ class TelemetryManager:
             return worker
         check_incarnation_id(incarnation_id)
         known = Registration() if worker is None else worker.telemetry.registration
-        self.register_worker(worker_id, known._replace(incarnation_id=incarnation_id))
+        self.register_worker(worker_id, replace(known, incarnation_id=incarnation_id))
         return self._workers[worker_id]
 
     def _renew(self, worker_id: str, now: float) -> None:
         self._leases.renew(worker_id, now)
         self._remembered.drop(worker_id)
 
-    def _refuse_if_beating(self, worker: WorkerRow, now: float) -> None:
+    def _refuse_if_beating(self, worker: _WorkerRow, now: float) -> None:
         """A holder that lost its connection, or missed two heartbeats, gives way to another incarnation."""
-        silent = self._leases.silent_seconds(worker.telemetry.worker_id, now)
-        patience = 2.0 * self.terms.heartbeat_interval_seconds
-        if worker.held and silent is not None and silent <= patience:
-            _LOGGER.warning(
-                "worker id %s is taken: another incarnation beat %.1f s ago", worker.telemetry.worker_id, silent
-            )
+        worker_id = worker.telemetry.worker_id
+        silent = self._leases.silent_seconds(worker_id, now)
+        grace_seconds = 2.0 * self.lease_config.heartbeat_interval_seconds
+        if worker.held and silent is not None and silent <= grace_seconds:
+            _LOGGER.warning("worker id %s is taken: another incarnation beat %.1f s ago", worker_id, silent)
             raise WorkerIdTaken(
-                f"worker id {worker.telemetry.worker_id} is in use: another process with this id beat {silent:.1f} s "
-                f"ago; give one of them another id, or try again when the other is {patience:.0f} s silent"
+                f"worker id {worker_id} is in use: another process with this id beat {silent:.1f} s ago; give one of "
+                f"them another id, or try again when the other is {grace_seconds:.0f} s silent"
             )
 
-    def _process_pending(self, worker: WorkerRow) -> None:
+    def _process_pending(self, worker: _WorkerRow) -> None:
         """Body of a worker's greenlet."""
         while True:
             worker.wake.wait()
@@ -282,7 +369,7 @@ class TelemetryManager:
             if worker.closed:
                 return
 
-    def _process(self, worker: WorkerRow, pending: PendingReading) -> None:
+    def _process(self, worker: _WorkerRow, pending: _PendingReading) -> None:
         self._publish(
             worker,
             reading=pending.reading,
@@ -301,10 +388,10 @@ class TelemetryManager:
                 self._instruments.callback_failures.inc()
                 _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
 
-    def _publish(self, worker: WorkerRow, **changes: Any) -> None:
+    def _publish(self, worker: _WorkerRow, **changes: Any) -> None:
         """Change the worker's record, and tell the observers."""
         self._revision += 1
-        worker.telemetry = telemetry = worker.telemetry._replace(revision=self._revision, **changes)
+        worker.telemetry = telemetry = replace(worker.telemetry, revision=self._revision, **changes)
         for observer in self._observers:
             try:
                 observer.worker_changed(telemetry)

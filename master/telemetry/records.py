@@ -1,121 +1,149 @@
 """What the master knows of a worker, as immutable snapshots.
 
+The readings are also what REST answers: ``msgspec`` encodes them as they are, OpenAPI has their schema from the
+annotations, and ``decoding`` checks heartbeats by the same annotations. So a field is declared here and nowhere else.
+
 ``None`` always means "the machine did not give this reading"; it is never replaced by 0. Percentages run from 0 to 100,
-times are Unix seconds, counters run since the machine's boot. The types are named tuples because one of each is built
-for every heartbeat, and a named tuple is built four times faster than a frozen dataclass.
+times are Unix seconds, counters run since the machine's boot.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
+
+from msgspec import Meta, Struct, field
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Amount = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
 
 
-class Capacity(NamedTuple):
-    """What the machine has in all."""
+class Clock(NamedTuple):
+    """Where the time comes from. Liveness uses ``monotonic``; ``wall`` only stamps what people read."""
 
-    cpu_cores: float | None = None
-    memory_bytes: int | None = None
-    gpu_count: int | None = None
-    gpu_uuids: tuple[str, ...] = ()
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
 
 
-class TaskSupport(NamedTuple):
-    """Whether a worker can run tasks now, and why not."""
-
-    available: bool
-    reason: str = ""
+# Readings
 
 
-class Allocation(NamedTuple):
-    """What the live attempts of a worker take of its capacity; the task service tells."""
+class Cpu(Struct, frozen=True, gc=False):
+    """The processors."""
 
-    cpu_cores: float = 0.0
-    memory_bytes: int = 0
-    gpu_uuids: tuple[str, ...] = ()
-    tasks: int = 0
-    refusal: str | None = None
-    """Why the worker gets no new tasks; ``None`` while it may get some."""
-
-    drain_reason: str | None = None
-    """Why somebody drained it, which may be empty; ``None`` while it is not drained."""
+    usage_percent: Percent | None = None
+    logical_cores: Count | None = None
 
 
-class Registration(NamedTuple):
-    """What a worker says of itself once a connection. A worker known by heartbeats alone has an empty one."""
+class Memory(Struct, frozen=True, gc=False):
+    """Memory and swap."""
 
-    incarnation_id: str = ""
-    hostname: str = ""
-    version: str = ""
-    boot_time: float | None = None
-    capacity: Capacity = Capacity()
-    labels: Mapping[str, str] = MappingProxyType({})
-    task_support: TaskSupport | None = None
+    used_bytes: Count | None = None
+    size_bytes: Count | None = None
+    swap_used_bytes: Count | None = None
+    swap_size_bytes: Count | None = None
 
 
-class FilesystemReading(NamedTuple):
+class Load(Struct, frozen=True, gc=False):
+    """Load averages over 1, 5 and 15 minutes."""
+
+    load1: Amount | None = None
+    load5: Amount | None = None
+    load15: Amount | None = None
+
+
+class Filesystem(Struct, frozen=True, gc=False):
+    """A mounted filesystem."""
+
     mountpoint: str
-    used_bytes: int | None
-    size_bytes: int | None
+    used_bytes: Count | None = None
+    size_bytes: Count | None = None
 
 
-class DiskDeviceReading(NamedTuple):
+class DiskDevice(Struct, frozen=True, gc=False):
     """Counters since boot."""
 
     device: str
-    read_bytes: int | None
-    written_bytes: int | None
+    read_bytes: Count | None = None
+    written_bytes: Count | None = None
 
 
-class NetworkInterfaceReading(NamedTuple):
+class NetworkInterface(Struct, frozen=True, gc=False):
     """Counters since boot."""
 
     interface: str
-    received_bytes: int | None
-    transmitted_bytes: int | None
+    received_bytes: Count | None = None
+    transmitted_bytes: Count | None = None
 
 
-class GpuReading(NamedTuple):
-    gpu_index: int
+class Gpu(Struct, frozen=True, gc=False):
+    """A GPU."""
+
+    index: Count
     uuid: str
     name: str
-    utilization_percent: float | None
-    memory_used_bytes: int | None
-    memory_size_bytes: int | None
-    temperature_celsius: float | None
-    power_watts: float | None
+    utilization_percent: Percent | None = None
+    memory_used_bytes: Count | None = None
+    memory_size_bytes: Count | None = None
+    temperature_celsius: float | None = None
+    power_watts: Amount | None = None
 
 
-class RunningTask(NamedTuple):
-    """One task that the worker runs now. ``cpu_usage_percent`` is of one core: 200 is two cores kept busy."""
+class CollectorReport(Struct, frozen=True, gc=False):
+    """How one of the worker's collectors fared."""
 
-    task_id: str
-    attempt: int
-    cpu_usage_percent: float | None
-    memory_used_bytes: int | None
-
-
-class CollectorReport(NamedTuple):
     collector: str
     success: bool
-    duration_seconds: float
-    error: str
+    duration_seconds: Amount
+    error: str | None = None
 
 
+class RunningTask(Struct, frozen=True, gc=False):
+    """A task that the worker runs now."""
+
+    task_id: str
+    attempt: Count
+    cpu_usage_percent: Amount | None = field(default=None, name="cpu_usage")
+    """Percent of one core: 200 is two cores kept busy."""
+
+    memory_used_bytes: Count | None = None
+
+
+class ResourceReadings(Struct, frozen=True, gc=False, kw_only=True):
+    """A worker's resource readings. What the machine does not give is null, never 0."""
+
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    load: Load = Load()
+    uptime_seconds: Amount | None = None
+    filesystems: tuple[Filesystem, ...] = ()
+    disk_devices: tuple[DiskDevice, ...] = ()
+    network_interfaces: tuple[NetworkInterface, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    collectors: tuple[CollectorReport, ...] = ()
+
+    @property
+    def slowest_collector_seconds(self) -> float | None:
+        return max([report.duration_seconds for report in self.collectors], default=None)
+
+
+CustomKind = Literal["gauge", "counter", "untyped"]
 CustomSeries = tuple[tuple[str, str], ...]
 """The labels of one sample, sorted by name; none is empty."""
 
 
 class CustomLayout(NamedTuple):
-    """Of an own metric all but its numbers. ``kind`` is ``gauge``, ``counter`` or ``untyped``."""
+    """A custom metric without its numbers."""
 
     name: str
-    kind: str
+    kind: CustomKind
     help: str
     series: tuple[CustomSeries, ...]
 
     @property
     def family(self) -> str:
-        """What OpenMetrics calls it, where the end of a counter's name belongs to its samples."""
+        """Its name in OpenMetrics, where the end of a counter's name belongs to its samples."""
         return self.name.removesuffix("_total")
 
 
@@ -126,44 +154,70 @@ class CustomMetric(NamedTuple):
     values: tuple[float, ...]
 
 
-class Reading(NamedTuple):
-    """One heartbeat's worth of readings, checked against the contract."""
+class TaskSupport(Struct, frozen=True, gc=False):
+    """Whether a worker can run tasks now, and why not."""
 
-    cpu_usage_percent: float | None = None
-    cpu_logical_cores: int | None = None
-    memory_used_bytes: int | None = None
-    memory_size_bytes: int | None = None
-    swap_used_bytes: int | None = None
-    swap_size_bytes: int | None = None
-    load1: float | None = None
-    load5: float | None = None
-    load15: float | None = None
-    uptime_seconds: float | None = None
-    filesystems: tuple[FilesystemReading, ...] = ()
-    disk_devices: tuple[DiskDeviceReading, ...] = ()
-    network_interfaces: tuple[NetworkInterfaceReading, ...] = ()
-    gpus: tuple[GpuReading, ...] = ()
+    available: bool
+    reason: str = ""
+
+
+class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
+    """All that one heartbeat says, checked against the contract."""
+
     running_tasks: tuple[RunningTask, ...] = ()
-    collectors: tuple[CollectorReport, ...] = ()
     task_support: TaskSupport | None = None
-    engine_failures: int | None = None
+    engine_failures: Count | None = None
     custom: tuple[CustomMetric, ...] = ()
-    """Of one family there may be several, with different labels."""
-
-    @property
-    def slowest_collector_seconds(self) -> float | None:
-        return max([report.duration_seconds for report in self.collectors], default=None)
+    """Several may belong to one family, with different labels."""
 
 
-class HeartbeatCounts(NamedTuple):
-    """What became of a worker's heartbeats since it was registered."""
-
-    received: int = 0
-    dropped: int = 0
-    missed: int = 0
+# The worker
 
 
-class WorkerTelemetry(NamedTuple):
+class Resources(Struct, frozen=True, gc=False):
+    """An amount of resources: what a worker has, has given to tasks, or has left."""
+
+    cpu_cores: float | None = None
+    memory_bytes: Count | None = None
+    gpu_count: Count | None = None
+    gpu_uuids: tuple[str, ...] = ()
+
+
+class Allocation(Struct, frozen=True, gc=False):
+    """What a worker's live attempts take of its capacity; set by the task service."""
+
+    cpu_cores: float = 0.0
+    memory_bytes: int = 0
+    gpu_uuids: tuple[str, ...] = ()
+    tasks: int = 0
+    refusal: str | None = None
+    """Why the worker gets no new tasks; ``None`` while it may get some."""
+
+    drain_reason: str | None = None
+    """Why it was drained, which may be empty; ``None`` while it is not drained."""
+
+
+class Registration(Struct, frozen=True, gc=False):
+    """What a worker says of itself once a connection. A worker known by heartbeats alone has an empty one."""
+
+    incarnation_id: str = ""
+    hostname: str = ""
+    version: str = ""
+    boot_time: float | None = None
+    capacity: Resources = Resources()
+    labels: Mapping[str, str] = MappingProxyType({})
+    task_support: TaskSupport | None = None
+
+
+class HeartbeatCounts(Struct, frozen=True, gc=False):
+    """What became of the worker's heartbeats since it was registered."""
+
+    received: Count = 0
+    dropped: Count = 0
+    missed: Count = 0
+
+
+class WorkerTelemetry(Struct, frozen=True, gc=False):
     """The latest that is known of one worker.
 
     ``last_update`` is the master's wall clock at the last receipt; it is for people and plots. Whether the worker is
@@ -183,12 +237,13 @@ class WorkerTelemetry(NamedTuple):
     @property
     def cpu_usage(self) -> float | None:
         """Percent of all cores, 0 to 100."""
-        return self.reading.cpu_usage_percent
+        return self.reading.cpu.usage_percent
 
     @property
     def memory_usage(self) -> float | None:
         """Percent of the memory's size, 0 to 100."""
-        used, size = self.reading.memory_used_bytes, self.reading.memory_size_bytes
+        memory = self.reading.memory
+        used, size = memory.used_bytes, memory.size_bytes
         return None if used is None or not size else min(100.0 * used / size, 100.0)
 
     @property
@@ -199,7 +254,7 @@ class WorkerTelemetry(NamedTuple):
 
     @property
     def task_support(self) -> TaskSupport | None:
-        """The newest word on whether the worker can run tasks; ``None`` from one that only reports telemetry."""
+        """Whether the worker can run tasks, by its latest message; ``None`` for one that only reports telemetry."""
         return self.reading.task_support or self.registration.task_support
 
     @property
@@ -216,3 +271,16 @@ class WorkerTelemetry(NamedTuple):
     def running_tasks_count(self) -> int | None:
         """``None`` before the first heartbeat."""
         return len(self.reading.running_tasks) if self.counts.received else None
+
+
+UpdateCallback = Callable[[str, WorkerTelemetry], None]
+
+
+class TelemetryObserver(Protocol):
+    """Keeps a view of the live table. Called on the hub; must not switch, block or raise."""
+
+    def worker_changed(self, telemetry: WorkerTelemetry) -> None:
+        """The worker is new, was updated, or turned active or inactive."""
+
+    def worker_removed(self, worker_id: str) -> None:
+        """The worker left the table."""

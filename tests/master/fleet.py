@@ -9,8 +9,7 @@ import gevent
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS, TelemetryManager
-from fleetpulse.master.telemetry.ports import Clock, TelemetryObserver
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import Clock, TelemetryObserver, WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 GIB = 1024**3

@@ -11,10 +11,9 @@ from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.guard import AccessMiddleware
 from fleetpulse.master.api.stream import MAX_READERS, TelemetryStream
 from fleetpulse.master.api.stream_rounds import Timing
-from fleetpulse.master.api.stream_views import ShortViews
-from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.config import LeaseConfig
-from fleetpulse.master.telemetry.changes import MAX_REMOVALS, ChangeLog
+from fleetpulse.master.telemetry.change_log import MAX_REMOVALS, ChangeLog
 from tests.master.api.events import Event, EventReader
 from tests.master.fleet import Fleet, running_fleet
 
@@ -30,7 +29,7 @@ class StreamWeb:
         self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int, *guards: AccessMiddleware
     ) -> None:
         self.fleet = fleet
-        self.views, self.short_views = FleetViews(), ShortViews()
+        self.views, self.short_views = FleetViews(), StreamSummaries()
         self.changes = ChangeLog(most_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 from fleetpulse.master.api.stream_events import KEPT_PIECES, PIECE_BYTES, REMOVALS_IN_A_ROW, Event, EventEncoder
-from fleetpulse.master.telemetry.changes import Window
+from fleetpulse.master.telemetry.change_log import Window
 
 RECORD_BYTES = 1000
 

@@ -7,7 +7,7 @@ import pytest
 
 from fleetpulse.master.api.stream_events import EventEncoder
 from fleetpulse.master.api.stream_rounds import Broadcaster, Timing
-from fleetpulse.master.telemetry.changes import ChangeLog
+from fleetpulse.master.telemetry.change_log import ChangeLog
 from tests.master.fleet import Fleet, wait_until
 
 PAUSE_SECONDS = 0.02

@@ -5,12 +5,21 @@ from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
-from fleetpulse.master.api.room import room_of
-from fleetpulse.master.api.views import WORKERS_IN_A_ROW, FleetViews
+from fleetpulse.master.api.views import WORKERS_IN_A_ROW, FleetViews, StreamSummaries
 from fleetpulse.master.errors import UnknownWorker
-from fleetpulse.master.telemetry.decoding import reading_from
-from fleetpulse.master.telemetry.records import Capacity, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.decoding import decode_heartbeat
+from fleetpulse.master.telemetry.records import (
+    Allocation,
+    HeartbeatCounts,
+    Load,
+    Memory,
+    Reading,
+    Registration,
+    Resources,
+    WorkerTelemetry,
+)
 from tests.master.fleet import GIB, full_heartbeat
 
 FULL = WorkerTelemetry(
@@ -20,13 +29,13 @@ FULL = WorkerTelemetry(
         "rack-7.example.com",
         "1.2.3",
         1_600_000_000.0,
-        Capacity(32.0, 64 * GIB, 2, ("GPU-aaaa", "GPU-bbbb")),
+        Resources(32.0, 64 * GIB, 2, ("GPU-aaaa", "GPU-bbbb")),
         {"zone": "eu-1"},
     ),
     registered_at=1_700_000_000.75,
     is_active=True,
     last_update=1_700_000_005.75,
-    reading=reading_from(full_heartbeat()),
+    reading=decode_heartbeat(full_heartbeat()),
     counts=HeartbeatCounts(received=10, dropped=2, missed=3),
     revision=1,
 )
@@ -83,9 +92,14 @@ FULL_DETAILS = {
     "registered_at": 1_700_000_000,
     "is_active": True,
     "heartbeats": {"received": 10, "dropped": 2, "missed": 3},
-    **room_of(FULL),
+    "allocated": {"cpu_cores": 0.0, "memory_bytes": 0, "gpu_count": 0, "gpu_uuids": []},
+    "available": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2, "gpu_uuids": ["GPU-aaaa", "GPU-bbbb"]},
+    "tasks": {
+        "count": 0, "supported": True, "support_reason": None, "accepted": True, "refusal": None, "draining": False,
+        "drain_reason": None,
+    },
     "telemetry": FULL_RECORD,
-}
+}  # fmt: skip
 BARE_METRICS: dict[str, Any] = {
     "cpu": {"usage_percent": None, "logical_cores": None},
     "memory": {"used_bytes": None, "size_bytes": None, "swap_used_bytes": None, "swap_size_bytes": None},
@@ -108,7 +122,7 @@ BARE_RECORD = {
     "is_active": True,
     **BARE_METRICS,
 }
-BARE_DETAILS = {
+BARE_DETAILS: dict[str, Any] = {
     "worker_id": "bare",
     "hostname": None,
     "version": None,
@@ -118,9 +132,14 @@ BARE_DETAILS = {
     "registered_at": 1_700_000_000,
     "is_active": True,
     "heartbeats": {"received": 0, "dropped": 0, "missed": 0},
-    **room_of(BARE),
+    "allocated": {"cpu_cores": 0.0, "memory_bytes": 0, "gpu_count": 0, "gpu_uuids": []},
+    "available": {"cpu_cores": None, "memory_bytes": None, "gpu_count": None, "gpu_uuids": []},
+    "tasks": {
+        "count": 0, "supported": False, "support_reason": "it only reports telemetry", "accepted": False,
+        "refusal": "it only reports telemetry", "draining": False, "drain_reason": None,
+    },
     "telemetry": BARE_RECORD,
-}
+}  # fmt: skip
 
 
 def showing(*workers: WorkerTelemetry) -> FleetViews:
@@ -164,7 +183,7 @@ def test_nobody() -> None:
 def test_an_inactive_worker_keeps_its_readings() -> None:
     views = showing(FULL)
     views.all_records()
-    views.worker_changed(FULL._replace(is_active=False))
+    views.worker_changed(replace(FULL, is_active=False))
     assert json.loads(views.record("rack-7")) == {**FULL_RECORD, "is_active": False}
     assert json.loads(views.details("rack-7"))["is_active"] is False
     assert json.loads(b"".join(views.all_summaries()))["rack-7"]["is_active"] is False
@@ -185,7 +204,7 @@ def test_a_removed_worker_is_nowhere() -> None:
 @pytest.mark.parametrize("leaving", [range(WORKERS_IN_A_ROW, 2 * WORKERS_IN_A_ROW), range(WORKERS_IN_A_ROW, 600)])
 def test_workers_that_leave_while_an_answer_is_made_do_no_harm(leaving: range) -> None:
     for whole, view in ({}, FleetViews.all_records), ({}, FleetViews.all_summaries), ([], FleetViews.all_details):
-        views = showing(*(BARE._replace(worker_id=f"rack-{number}") for number in range(600)))
+        views = showing(*(replace(BARE, worker_id=f"rack-{number}") for number in range(600)))
         views.catch_up()
         leave = [gevent.spawn(views.worker_removed, f"rack-{number}") for number in leaving]
         answer = json.loads(b"".join(view(views)))
@@ -196,15 +215,47 @@ def test_workers_that_leave_while_an_answer_is_made_do_no_harm(leaving: range) -
 
 def test_texts_of_a_worker_are_escaped() -> None:
     hostile = '"},{"\\\u2028\u0000</script>'
-    views = showing(FULL._replace(registration=Registration(hostname=hostile, labels={hostile: hostile})))
+    views = showing(replace(FULL, registration=Registration(hostname=hostile, labels={hostile: hostile})))
     details = json.loads(b"".join(views.all_details()))[0]
     assert details["hostname"] == hostile
     assert details["labels"] == {hostile: hostile}
 
 
 def test_the_largest_numbers_of_the_wire() -> None:
-    reading = Reading(memory_used_bytes=2**64 - 1, memory_size_bytes=2**64 - 1, load1=1.7976931348623157e308)
-    views = showing(FULL._replace(reading=reading, last_update=4e9))
+    reading = Reading(memory=Memory(2**64 - 1, 2**64 - 1), load=Load(1.7976931348623157e308))
+    views = showing(replace(FULL, reading=reading, last_update=4e9))
     assert json.loads(views.record("rack-7"))["memory"]["used_bytes"] == 2**64 - 1
     assert json.loads(views.record("rack-7"))["memory_usage"] == 100.0
     assert json.loads(b"".join(views.all_summaries()))["rack-7"]["last_update"] == 4_000_000_000
+
+
+def test_details_follow_what_changes_between_heartbeats() -> None:
+    views = showing(FULL)
+    json.loads(views.details("rack-7"))
+    for changed in (
+        replace(FULL, counts=HeartbeatCounts(received=11)),
+        replace(FULL, allocation=Allocation(cpu_cores=1.0)),
+        replace(FULL, is_active=False),
+        replace(FULL, registration=Registration(hostname="other")),
+    ):
+        views.worker_changed(changed)
+        assert views.details("rack-7") == showing(changed).details("rack-7")
+        assert views.details("rack-7") == views.details("rack-7")
+    views.worker_removed("rack-7")
+    assert views._details == {}
+
+
+# The summaries that the stream sends
+
+
+def test_stream_summary_is_rendered_only_on_request() -> None:
+    views = StreamSummaries()
+    views.worker_changed(FULL)
+    views.worker_changed(BARE)
+    member = views.member("rack-7")
+    assert member is not None
+    assert json.loads(b"{" + member + b"}")["rack-7"]["cpu_usage"] == 12.5
+    assert views._members.keys() == {"rack-7"}
+    assert views.member("nobody") is None
+    views.worker_removed("rack-7")
+    assert views.member("rack-7") is None

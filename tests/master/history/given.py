@@ -8,9 +8,10 @@ from fleetpulse.master.history.fields import FIELDS, INDEX_BY_NAME, Sample
 from fleetpulse.master.history.points import Points, pack
 from fleetpulse.master.history.ports import Tier
 from fleetpulse.master.telemetry.records import (
-    DiskDeviceReading,
+    Cpu,
+    DiskDevice,
     HeartbeatCounts,
-    NetworkInterfaceReading,
+    NetworkInterface,
     Reading,
     Registration,
     WorkerTelemetry,
@@ -23,7 +24,9 @@ DAY_SECONDS = 24 * 3600.0
 TIERS = (Tier(15, 60, DAY_SECONDS), Tier(300, 36, 30 * DAY_SECONDS))
 
 
-def telemetry(time: float, worker_id: str = "rack-7", **reading: Any) -> WorkerTelemetry:
+def telemetry(
+    time: float, worker_id: str = "rack-7", *, cpu_usage_percent: float | None = None, **reading: Any
+) -> WorkerTelemetry:
     """An update at that time."""
     return WorkerTelemetry(
         worker_id=worker_id,
@@ -31,18 +34,18 @@ def telemetry(time: float, worker_id: str = "rack-7", **reading: Any) -> WorkerT
         registered_at=NOW,
         is_active=True,
         last_update=time,
-        reading=Reading(**reading),
+        reading=Reading(cpu=Cpu(cpu_usage_percent), **reading),
         counts=HeartbeatCounts(received=1),
         revision=1,
     )
 
 
 def disk(read: int | None, written: int | None = None, device: str = "sda") -> dict[str, Any]:
-    return {"disk_devices": (DiskDeviceReading(device, read, written),)}
+    return {"disk_devices": (DiskDevice(device, read, written),)}
 
 
 def network(received: int | None, transmitted: int | None = None) -> dict[str, Any]:
-    return {"network_interfaces": (NetworkInterfaceReading("eth0", received, transmitted),)}
+    return {"network_interfaces": (NetworkInterface("eth0", received, transmitted),)}
 
 
 def sample(**values: float) -> Sample:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
@@ -14,14 +15,18 @@ from fleetpulse.master.metrics.custom import (
     CustomFamilies,
 )
 from fleetpulse.master.metrics.exposition import FleetExposition
-from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric, CustomSeries, Reading
+from fleetpulse.master.telemetry.records import CustomKind, CustomLayout, CustomMetric, CustomSeries, Reading
 from tests.master.metrics.test_exposition import BARE, FULL, GOLDEN, check_by_promtool, text_of
 
 HOSTILE = 'a "quoted" \\ word'
 
 
 def metric(
-    name: str = "inlet_celsius", kind: str = "gauge", text: str = "Air.", *series: CustomSeries, value: float = 21.5
+    name: str = "inlet_celsius",
+    kind: CustomKind = "gauge",
+    text: str = "Air.",
+    *series: CustomSeries,
+    value: float = 21.5,
 ) -> CustomMetric:
     chosen = series or ((),)
     return CustomMetric(CustomLayout(name, kind, text, chosen), (value,) * len(chosen))
@@ -46,7 +51,7 @@ def test_the_text_to_the_letter() -> None:
         "# TYPE fleetpulse_custom_inlet_celsius gauge\n"
         'fleetpulse_custom_inlet_celsius{worker_id="rack-7",rack="7",side="a \\"quoted\\" \\\\ word"} 21.5\n'
         'fleetpulse_custom_inlet_celsius{worker_id="rack-7",rack="8"} 21.5\n'
-        "# HELP fleetpulse_custom_note An own metric of workers, without a description.\n"
+        "# HELP fleetpulse_custom_note A custom metric of workers, without a description.\n"
         "# TYPE fleetpulse_custom_note untyped\n"
         'fleetpulse_custom_note{worker_id="rack-7"} 21.5\n'
         "# HELP fleetpulse_custom_runs_total Runs.\n"
@@ -91,41 +96,41 @@ def test_the_first_type_and_words_win_until_their_last_worker_leaves() -> None:
     families.put("rack-7", [metric(text="First.")])
     families.put("rack-8", [metric(text="Second."), metric("ok", "gauge")])
     families.put("rack-9", [metric(kind="untyped"), metric("inlet_celsius_total", "counter")])
-    assert families.left_out(TYPE_CONFLICT) == 2
+    assert families.dropped(TYPE_CONFLICT) == 2
     assert "First." in shown(families)
     assert "Second." not in shown(families)
     assert "rack-9" not in shown(families)
     families.remove("rack-7")
     families.put("rack-8", [])
-    assert (shown(families), families.left_out(TYPE_CONFLICT)) == ("", 2)
+    assert (shown(families), families.dropped(TYPE_CONFLICT)) == ("", 2)
     families.put("rack-9", [metric(kind="untyped")])
     assert "# TYPE fleetpulse_custom_inlet_celsius untyped" in shown(families)
-    assert families.left_out(TYPE_CONFLICT) == 0
+    assert families.dropped(TYPE_CONFLICT) == 0
 
 
 def test_what_is_too_much_for_the_fleet_is_left_out_and_counted() -> None:
-    families = CustomFamilies(most_families=2, most_samples=3)
+    families = CustomFamilies(max_families=2, max_samples=3)
     families.put("a", [metric("m1"), metric("m2"), metric("m3")])
     families.put("b", [metric("m1"), metric("m2")])
-    assert families.left_out(TOO_MANY_FAMILIES) == 1
-    assert families.left_out(TOO_MANY_SAMPLES) == 1
+    assert families.dropped(TOO_MANY_FAMILIES) == 1
+    assert families.dropped(TOO_MANY_SAMPLES) == 1
     assert shown(families).count('{worker_id="b"}') == 1
     # Who is shown stays, and room that is left is given away.
     families.put("a", [metric("m1"), metric("m2")])
     assert shown(families).count('{worker_id="a"}') == 2
     families.remove("a")
     families.put("b", [metric("m1"), metric("m2")])
-    assert families.left_out(TOO_MANY_SAMPLES) == families.left_out(TOO_MANY_FAMILIES) == 0
+    assert families.dropped(TOO_MANY_SAMPLES) == families.dropped(TOO_MANY_FAMILIES) == 0
     assert shown(families).count('{worker_id="b"}') == 2
 
 
 def test_what_is_left_out_is_told() -> None:
     instruments = Instruments()
-    families = CustomFamilies(most_families=0)
-    families.report_to(instruments.exposition.own_samples_left_out)
+    families = CustomFamilies(max_families=0)
+    families.report_to(instruments.exposition.custom_samples_dropped)
     families.put("a", [metric()])
     told = {
-        reason: instruments.registry.get_sample_value("fleetpulse_own_samples_left_out", {"reason": reason})
+        reason: instruments.registry.get_sample_value("fleetpulse_custom_samples_dropped", {"reason": reason})
         for reason in (TYPE_CONFLICT, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES)
     }
     assert told == {TYPE_CONFLICT: 0, TOO_MANY_FAMILIES: 1, TOO_MANY_SAMPLES: 0}
@@ -134,15 +139,15 @@ def test_what_is_left_out_is_told() -> None:
 # In the exposition
 
 Leave = Callable[[FleetExposition], None]
-WITH_OWN = FULL._replace(reading=FULL.reading._replace(custom=MIXED))
+WITH_OWN = replace(FULL, reading=replace(FULL.reading, custom=MIXED))
 
 
 @pytest.mark.parametrize(
     "leave",
     [
         lambda exposition: exposition.worker_removed("rack-7"),
-        lambda exposition: exposition.worker_changed(WITH_OWN._replace(is_active=False)),
-        lambda exposition: exposition.worker_changed(BARE._replace(worker_id="rack-7", reading=Reading())),
+        lambda exposition: exposition.worker_changed(replace(WITH_OWN, is_active=False)),
+        lambda exposition: exposition.worker_changed(replace(BARE, worker_id="rack-7", reading=Reading())),
     ],
     ids=["removed", "silent", "has none any more"],
 )

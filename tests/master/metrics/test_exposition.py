@@ -8,22 +8,26 @@ from pathlib import Path
 import gevent
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 from prometheus_client import parser
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.samples import Sample
 
+from fleetpulse.master.metrics.custom import escape
 from fleetpulse.master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
-from fleetpulse.master.metrics.sections import escape
-from fleetpulse.master.telemetry.decoding import reading_from
+from fleetpulse.master.telemetry.decoding import decode_heartbeat
 from fleetpulse.master.telemetry.records import (
     Allocation,
     CollectorReport,
-    DiskDeviceReading,
-    FilesystemReading,
-    GpuReading,
+    Cpu,
+    DiskDevice,
+    Filesystem,
+    Gpu,
     HeartbeatCounts,
-    NetworkInterfaceReading,
+    Load,
+    Memory,
+    NetworkInterface,
     Reading,
     Registration,
     RunningTask,
@@ -41,13 +45,13 @@ FULL = WorkerTelemetry(
     registered_at=1_700_000_000.0,
     is_active=True,
     last_update=1_700_000_005.25,
-    reading=reading_from(full_heartbeat()),
+    reading=decode_heartbeat(full_heartbeat()),
     counts=HeartbeatCounts(received=10, dropped=2, missed=3),
     revision=1,
     allocation=Allocation(cpu_cores=2.5, memory_bytes=1024**3, gpu_uuids=("GPU-aaaa",), tasks=1),
 )
 BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
-SILENT = FULL._replace(worker_id="silent", is_active=False)
+SILENT = replace(FULL, worker_id="silent", is_active=False)
 
 
 def text_of(exposition: FleetExposition) -> str:
@@ -127,22 +131,22 @@ def test_a_gpu_shows_the_readings_that_it_gives() -> None:
 def test_a_reading_that_is_not_given_any_more_ends() -> None:
     exposition = showing(FULL)
     text_of(exposition)
-    exposition.worker_changed(FULL._replace(reading=Reading(load1=0.0)))
+    exposition.worker_changed(replace(FULL, reading=Reading(load=Load(load1=0.0))))
     left = series_of(text_of(exposition)) - series_of(text_of(showing(BARE)))
     assert left == {"fleetpulse_worker_load1", "fleetpulse_worker_boot_time_seconds", "fleetpulse_worker_running_tasks"}
 
 
 def test_zero_is_a_reading() -> None:
     zeros = Reading(
-        cpu_usage_percent=0.0,
-        swap_size_bytes=0,
-        gpus=(GpuReading(0, "GPU-aaaa", "", 0.0, 0, None, 0.0, None),),
+        cpu=Cpu(usage_percent=0.0),
+        memory=Memory(swap_size_bytes=0),
+        gpus=(Gpu(0, "GPU-aaaa", "", 0.0, 0, None, 0.0, None),),
         running_tasks=(RunningTask("train", 1, 0.0, 0),),
-        disk_devices=(DiskDeviceReading("sda", 0, None),),
-        network_interfaces=(NetworkInterfaceReading("eth0", None, 0),),
+        disk_devices=(DiskDevice("sda", 0, None),),
+        network_interfaces=(NetworkInterface("eth0", None, 0),),
         collectors=(CollectorReport("cpu", False, 0.0, "broken"),),
     )
-    values = {sample.name: sample.value for sample in samples_of(text_of(showing(FULL._replace(reading=zeros))))}
+    values = {sample.name: sample.value for sample in samples_of(text_of(showing(replace(FULL, reading=zeros))))}
     for name in (
         "cpu_usage_ratio", "swap_size_bytes", "gpu_utilization_ratio", "gpu_memory_used_bytes",
         "gpu_temperature_celsius", "task_cpu_usage_ratio", "task_memory_used_bytes", "disk_read_bytes_total",
@@ -157,7 +161,7 @@ def test_zero_is_a_reading() -> None:
 def test_an_inactive_worker_keeps_three_series() -> None:
     exposition = showing(FULL)
     text_of(exposition)
-    exposition.worker_changed(FULL._replace(is_active=False))
+    exposition.worker_changed(replace(FULL, is_active=False))
     samples = samples_of(text_of(exposition))
     assert {(sample.name, sample.value) for sample in samples} == {
         ("fleetpulse_worker_up", 0.0),
@@ -169,7 +173,7 @@ def test_an_inactive_worker_keeps_three_series() -> None:
 def test_a_worker_that_comes_back_unchanged_has_all_its_series_again() -> None:
     exposition = showing(FULL)
     before = text_of(exposition)
-    exposition.worker_changed(FULL._replace(is_active=False))
+    exposition.worker_changed(replace(FULL, is_active=False))
     text_of(exposition)
     exposition.worker_changed(FULL)
     assert text_of(exposition) == before
@@ -196,10 +200,10 @@ def test_a_thousand_that_come_and_go_leave_nothing_inside_either() -> None:
     exposition = FleetExposition()
     ids = [TrackedId(f"rack-{number}") for number in range(1000)]
     for number, worker_id in enumerate(ids):
-        exposition.worker_changed(FULL._replace(worker_id=worker_id, is_active=number % 2 == 0))
+        exposition.worker_changed(replace(FULL, worker_id=worker_id, is_active=number % 2 == 0))
     assert text_of(exposition).count("fleetpulse_worker_up{") == 1000
     for worker_id in ids:
-        exposition.worker_changed(FULL._replace(worker_id=worker_id))
+        exposition.worker_changed(replace(FULL, worker_id=worker_id))
         exposition.worker_removed(worker_id)
     assert text_of(exposition) == (GOLDEN / "nobody.prom").read_text()
     held = [weakref.ref(worker_id) for worker_id in ids]
@@ -227,7 +231,7 @@ def test_a_scrape_lets_others_have_their_turn() -> None:
             turns.append(1)
             gevent.sleep(0)
 
-    exposition = showing(*(FULL._replace(worker_id=f"rack-{number}") for number in range(2000)))
+    exposition = showing(*(replace(FULL, worker_id=f"rack-{number}") for number in range(2000)))
     exposition.catch_up()
     greenlet = gevent.spawn(other)
     try:
@@ -247,7 +251,7 @@ HOSTILE = [
 
 
 def with_mountpoint(mountpoint: str) -> WorkerTelemetry:
-    return FULL._replace(reading=Reading(filesystems=(FilesystemReading(mountpoint, 1, 2),)))
+    return replace(FULL, reading=Reading(filesystems=(Filesystem(mountpoint, 1, 2),)))
 
 
 @pytest.mark.parametrize("mountpoint", HOSTILE)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from fleetpulse.master.metrics.families import FAMILIES, Family
 from fleetpulse.master.telemetry.records import Allocation
@@ -74,4 +75,4 @@ def test_what_outlives_silence() -> None:
 def test_a_drain_is_told_with_or_without_a_reason() -> None:
     (family,) = (family for family in FAMILIES if family.name == "fleetpulse_worker_draining")
     for reason, value in ((None, 0), ("", 1), ("new disks", 1)):
-        assert family.samples(FULL._replace(allocation=Allocation(drain_reason=reason))) == [((), value)]
+        assert family.samples(replace(FULL, allocation=Allocation(drain_reason=reason))) == [((), value)]

@@ -45,7 +45,7 @@ def test_a_file_that_is_not_there_and_one_of_another_version_are_a_404(web: Web,
 def test_the_overview_counts_workers_by_state_and_tasks_by_status(web: Web) -> None:
     for worker_id in ("rack-1", "rack-2", "rack-3"):
         web.fleet.beat(worker_id)
-    web.fleet.pass_time(web.fleet.manager.terms.inactivity_timeout_seconds + 1)
+    web.fleet.pass_time(web.fleet.manager.lease_config.inactivity_timeout_seconds + 1)
     web.fleet.beat("rack-3")
     web.tasks.drain("rack-3", "new disk")
     web.tasks.submit(TaskSpec("busybox"))

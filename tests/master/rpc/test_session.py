@@ -138,7 +138,7 @@ def test_a_worker_registers_and_is_granted_terms() -> None:
 
 def test_a_heartbeat_reaches_the_table(fleet: Fleet, table: SessionTable) -> None:
     line = Line(table).register().beat(load=pb.Load(load1=1.0))
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
     assert line.stream.code is None
     assert line.session.received == 2
 
@@ -148,7 +148,7 @@ def test_a_message_of_a_kind_to_come_is_ignored(fleet: Fleet, table: SessionTabl
     line.session.receive(b"\x82\x7d\x02hi")  # field 2000
     line.beat(load=pb.Load(load1=1.0))
     assert line.stream.code is None
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
 
 
 # Tasks
@@ -236,7 +236,7 @@ def test_a_worker_that_was_forgotten_meanwhile_is_back_with_all_it_said(fleet: F
     fleet.manager.unregister_worker("rack-7")
     line.beat(load=pb.Load(load1=1.0))
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
-    assert (telemetry.registration.hostname, telemetry.reading.load1) == ("rack-7.example.com", 1.0)
+    assert (telemetry.registration.hostname, telemetry.reading.load.load1) == ("rack-7.example.com", 1.0)
     fleet.manager.unregister_worker("rack-7")
     line.say_goodbye()
     assert fleet.manager.get_all_worker_telemetry() == {}
@@ -300,7 +300,7 @@ def test_a_heartbeat_that_breaks_a_rule_ends_its_own_stream(
     line = Line(table).register().beat(load=pb.Load(load1=1.0)).beat(**fields)
     assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused(fleet, reason) == 1
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
     assert "rack-8" not in fleet.manager.get_all_worker_telemetry()
     assert healthy.beat().stream.code is None
 
@@ -325,7 +325,7 @@ def test_after_the_end_nothing_is_heard_and_nothing_ends_twice(fleet: Fleet, tab
     line.session.expect_registration()
     line.session.close()
     assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 is None
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 is None
     assert fleet.metric("worker_sessions") == 0
 
 
@@ -442,7 +442,7 @@ def test_a_newer_stream_of_the_same_incarnation_takes_over_at_once(fleet: Fleet,
     assert Line(table, incarnation_id="second").register().stream.code is grpc.StatusCode.ALREADY_EXISTS
     older.say_goodbye()
     newer.beat(load=pb.Load(load1=1.0))
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
 
 
 def test_another_incarnation_is_refused_while_the_first_still_beats(

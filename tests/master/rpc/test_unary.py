@@ -24,7 +24,7 @@ def test_an_unknown_worker_is_registered_and_told_the_terms() -> None:
         assert pb.HeartbeatAck.FromString(data) == pb.HeartbeatAck(
             heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0
         )
-        assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+        assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fleetpulse.master.tasks.placement.records import Policy
 from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
 from fleetpulse.master.tasks.scheduler import plan
 from fleetpulse.master.tasks.service import TaskService
-from fleetpulse.master.telemetry.decoding import registration_from
+from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
@@ -71,7 +71,7 @@ class Desk:
         register.attempts_held.extend(pb.AttemptId(task_id=task_id, attempt=number) for task_id, number in held)
         register.attempts_unknown = attempts_unknown
         self.sent.clear()
-        self._party.fleet.manager.register_worker(self.worker_id, registration_from(register))
+        self._party.fleet.manager.register_worker(self.worker_id, decode_registration(register))
         self.kept = list(self._party.tasks.workers.register(register, self))
         self._party.tasks.workers.registered(self.worker_id, self)
 

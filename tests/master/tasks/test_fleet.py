@@ -1,14 +1,16 @@
 """master.tasks.fleet: what the workers offer, what is taken of it, and why one offers nothing"""
 
 import pytest
+from msgspec.structs import replace
 
 from fleetpulse.master.tasks.fleet import FleetCapacity
 from fleetpulse.master.tasks.records import Demand, Drain
 from fleetpulse.master.telemetry.records import (
-    Capacity,
     HeartbeatCounts,
+    Load,
     Reading,
     Registration,
+    Resources,
     TaskSupport,
     WorkerTelemetry,
 )
@@ -17,7 +19,7 @@ GIB = 1024**3
 READY = WorkerTelemetry(
     "rack-7",
     Registration(
-        capacity=Capacity(cpu_cores=4.0, memory_bytes=8 * GIB, gpu_count=2, gpu_uuids=("GPU-a", "GPU-b")),
+        capacity=Resources(cpu_cores=4.0, memory_bytes=8 * GIB, gpu_count=2, gpu_uuids=("GPU-a", "GPU-b")),
         labels={"zone": "eu"},
         task_support=TaskSupport(available=True),
     ),
@@ -70,16 +72,16 @@ def test_less_than_a_thousandth_of_a_core_counts_as_one(fleet: FleetCapacity) ->
 
 def test_a_heartbeat_that_says_nothing_new_changes_nothing(fleet: FleetCapacity) -> None:
     before = fleet.revision
-    assert not fleet.observe(READY._replace(last_update=99.0, reading=Reading(load1=1.0)))
+    assert not fleet.observe(replace(READY, last_update=99.0, reading=Reading(load=Load(load1=1.0))))
     assert fleet.revision == before
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (READY._replace(is_active=False), "it is inactive"),
-        (READY._replace(reading=Reading(task_support=TaskSupport(False, "no Docker"))), "no Docker"),
-        (READY._replace(registration=Registration()), "it only reports telemetry"),
+        (replace(READY, is_active=False), "it is inactive"),
+        (replace(READY, reading=Reading(task_support=TaskSupport(False, "no Docker"))), "no Docker"),
+        (replace(READY, registration=Registration()), "it only reports telemetry"),
     ],
 )
 def test_why_a_worker_takes_nothing(fleet: FleetCapacity, change: WorkerTelemetry, why: str) -> None:

@@ -31,7 +31,7 @@ def test_the_callback_gets_every_update_in_its_worker_s_own_greenlet(fleet: Flee
         greenlet = gevent.getcurrent()
         assert isinstance(greenlet, gevent.Greenlet)
         assert telemetry == fleet.manager.get_worker_telemetry(worker_id)
-        told.append((worker_id, telemetry.reading.load1, greenlet.name))
+        told.append((worker_id, telemetry.reading.load.load1, greenlet.name))
 
     fleet.manager.set_update_callback(callback)
     for value in (1.0, 2.0):
@@ -46,7 +46,7 @@ def test_without_a_callback_nothing_is_missing(fleet: Fleet) -> None:
     fleet.manager.set_update_callback(lambda worker_id, _: told.append(worker_id))
     fleet.manager.set_update_callback(None)
     fleet.beat(load=pb.Load(load1=1.0))
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
     assert told == []
 
 
@@ -56,7 +56,7 @@ def check_that_a_failure_stays_alone(fleet: Fleet, error: BaseException) -> None
     for value in (1.0, 2.0):
         fleet.beat("a", load=pb.Load(load1=value))
         fleet.beat("b")
-    assert fleet.manager.get_worker_telemetry("a").reading.load1 == 2.0
+    assert fleet.manager.get_worker_telemetry("a").reading.load.load1 == 2.0
     assert callback.told == ["b", "b"]
     assert fleet.metric("update_callback_failures_total") == 2
 
@@ -84,13 +84,13 @@ def test_a_callback_that_blocks_delays_its_own_worker_alone() -> None:
         for value in (1.0, 2.0, 3.0, 4.0):
             fleet.beat("slow", load=pb.Load(load1=value))
             fleet.beat("quick", load=pb.Load(load1=value))
-        assert fleet.manager.get_worker_telemetry("quick").reading.load1 == 4.0
+        assert fleet.manager.get_worker_telemetry("quick").reading.load.load1 == 4.0
         # The first is visible although its callback hangs; of the other three the queue holds the newest two.
-        assert fleet.manager.get_worker_telemetry("slow").reading.load1 == 1.0
+        assert fleet.manager.get_worker_telemetry("slow").reading.load.load1 == 1.0
         assert fleet.metric("heartbeats_dropped_total") == 1
         go_on.set()
         settle()
-        assert fleet.manager.get_worker_telemetry("slow").reading.load1 == 4.0
+        assert fleet.manager.get_worker_telemetry("slow").reading.load.load1 == 4.0
         assert fleet.manager.get_worker_telemetry("slow").counts.dropped == 1
 
 
@@ -116,5 +116,5 @@ def test_a_worker_that_comes_back_while_the_callback_of_its_past_hangs(fleet: Fl
     fleet.beat(load=pb.Load(load1=3.0))
     go_on.set()
     settle()
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 3.0
-    assert 2.0 not in [telemetry.reading.load1 for telemetry in fleet.seen.changes]
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 3.0
+    assert 2.0 not in [telemetry.reading.load.load1 for telemetry in fleet.seen.changes]

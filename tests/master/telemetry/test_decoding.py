@@ -7,15 +7,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
 from fleetpulse.master.telemetry.decoding import (
     MAX_DEVICES,
     MAX_RUNNING_TASKS,
     MAX_TEXT_LENGTH,
-    reading_from,
+    decode_heartbeat,
 )
-from fleetpulse.master.telemetry.records import FilesystemReading, GpuReading, Reading, RunningTask
+from fleetpulse.master.telemetry.records import (
+    CollectorReport,
+    DiskDevice,
+    Filesystem,
+    Gpu,
+    NetworkInterface,
+    Reading,
+    RunningTask,
+)
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
 from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
@@ -24,12 +34,12 @@ from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
 
 
 def test_an_empty_heartbeat_gives_no_reading_and_no_zero() -> None:
-    assert reading_from(heartbeat()) == Reading()
-    assert set(Reading()) == {None, ()}
+    assert decode_heartbeat(heartbeat()) == Reading()
+    assert set(leaves(Reading())) == {None}
 
 
 def test_devices_without_readings_have_none() -> None:
-    reading = reading_from(
+    reading = decode_heartbeat(
         heartbeat(
             cpu=pb.Cpu(),
             memory=pb.Memory(),
@@ -42,16 +52,16 @@ def test_devices_without_readings_have_none() -> None:
         )
     )
     assert reading == Reading(
-        filesystems=(FilesystemReading("/", None, None),),
-        disk_devices=(("sda", None, None),),  # type: ignore[arg-type]  # a named tuple equals its plain one
-        network_interfaces=(("eth0", None, None),),  # type: ignore[arg-type]
-        gpus=(GpuReading(0, "GPU-aaaa", "", None, None, None, None, None),),
+        filesystems=(Filesystem("/", None, None),),
+        disk_devices=(DiskDevice("sda", None, None),),
+        network_interfaces=(NetworkInterface("eth0", None, None),),
+        gpus=(Gpu(0, "GPU-aaaa", "", None, None, None, None, None),),
         running_tasks=(RunningTask("train", 0, None, None),),
     )
 
 
 def test_a_zero_that_was_measured_stays_a_zero() -> None:
-    reading = reading_from(
+    reading = decode_heartbeat(
         heartbeat(
             cpu=pb.Cpu(usage_percent=0.0),
             memory=pb.Memory(swap_used_bytes=0, swap_size_bytes=0),
@@ -59,29 +69,37 @@ def test_a_zero_that_was_measured_stays_a_zero() -> None:
             gpus=[pb.Gpu(utilization_percent=0.0, temperature_celsius=0.0, power_watts=0.0)],
         )
     )
-    assert (reading.cpu_usage_percent, reading.swap_used_bytes, reading.swap_size_bytes, reading.load1) == (0, 0, 0, 0)
+    assert (
+        reading.cpu.usage_percent,
+        reading.memory.swap_used_bytes,
+        reading.memory.swap_size_bytes,
+        reading.load.load1,
+    ) == (0, 0, 0, 0)
     assert reading.gpus[0].utilization_percent == 0
     assert reading.gpus[0].temperature_celsius == 0
     assert reading.gpus[0].power_watts == 0
 
 
 def test_everything_that_was_measured_arrives() -> None:
-    reading = reading_from(full_heartbeat())
-    assert reading.cpu_usage_percent == 12.5
-    assert reading.cpu_logical_cores == 32
-    assert reading.memory_used_bytes == 16 * GIB
-    assert reading.memory_size_bytes == 64 * GIB
-    assert reading.swap_used_bytes == GIB
-    assert reading.swap_size_bytes == 8 * GIB
-    assert (reading.load1, reading.load5, reading.load15) == (1.25, 2.5, 3.75)
+    reading = decode_heartbeat(full_heartbeat())
+    assert reading.cpu.usage_percent == 12.5
+    assert reading.cpu.logical_cores == 32
+    assert reading.memory.used_bytes == 16 * GIB
+    assert reading.memory.size_bytes == 64 * GIB
+    assert reading.memory.swap_used_bytes == GIB
+    assert reading.memory.swap_size_bytes == 8 * GIB
+    assert (reading.load.load1, reading.load.load5, reading.load.load15) == (1.25, 2.5, 3.75)
     assert reading.uptime_seconds == 86400.5
-    assert reading.filesystems[1] == ("/data", 3 * GIB, 2000 * GIB)
-    assert reading.disk_devices == (("nvme0n1", 1001, 1002),)
-    assert reading.network_interfaces == (("eth0", 2001, 2002),)
-    assert reading.gpus[0] == (0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5)
-    assert reading.gpus[1] == (1, "GPU-bbbb", "NVIDIA H100", None, None, 80 * GIB, None, None)
-    assert reading.running_tasks == (("train-1", 2, 250.0, GIB),)
-    assert reading.collectors == (("cpu", True, 0.001, ""), ("gpu", False, 0.25, "the driver hangs"))
+    assert reading.filesystems[1] == Filesystem("/data", 3 * GIB, 2000 * GIB)
+    assert reading.disk_devices == (DiskDevice("nvme0n1", 1001, 1002),)
+    assert reading.network_interfaces == (NetworkInterface("eth0", 2001, 2002),)
+    assert reading.gpus[0] == Gpu(0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5)
+    assert reading.gpus[1] == Gpu(1, "GPU-bbbb", "NVIDIA H100", None, None, 80 * GIB, None, None)
+    assert reading.running_tasks == (RunningTask("train-1", 2, 250.0, GIB),)
+    assert reading.collectors == (
+        CollectorReport("cpu", True, 0.001),
+        CollectorReport("gpu", False, 0.25, "the driver hangs"),
+    )
 
 
 # Values
@@ -119,7 +137,7 @@ REFUSED = [
 @pytest.mark.parametrize(("field", "value"), REFUSED)
 def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> None:
     with pytest.raises(InvalidReading) as caught:
-        reading_from(with_value(field, value))
+        decode_heartbeat(with_value(field, value))
     assert field in str(caught.value)
     assert str(value) in str(caught.value)
 
@@ -136,7 +154,7 @@ def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> Non
     ],
 )
 def test_a_number_at_the_end_of_its_range(field: str, value: float) -> None:
-    reading_from(with_value(field, value))
+    decode_heartbeat(with_value(field, value))
 
 
 # Texts
@@ -159,7 +177,7 @@ BAD_TEXTS = ["a\nb", "a\x00", "\x1b[2J", "\u202e", "a" * (MAX_TEXT_LENGTH + 1), 
 @pytest.mark.parametrize("field", TEXTS)
 def test_a_text_that_is_refused(field: str, text: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        reading_from(TEXTS[field](text))
+        decode_heartbeat(TEXTS[field](text))
     assert not isinstance(caught.value, InvalidReading)
     assert field in str(caught.value)
     assert_fit_for_a_log(str(caught.value))
@@ -168,7 +186,7 @@ def test_a_text_that_is_refused(field: str, text: str) -> None:
 @pytest.mark.parametrize("text", ['/mnt/"quoted"', "C:\\data", "/mnt/{a=b}", "/mnt/名前", "a" * MAX_TEXT_LENGTH, ""])
 @pytest.mark.parametrize("field", TEXTS)
 def test_a_text_that_only_looks_odd(field: str, text: str) -> None:
-    reading_from(TEXTS[field](text))
+    decode_heartbeat(TEXTS[field](text))
 
 
 # Numbers of devices
@@ -188,9 +206,9 @@ REPEATED: dict[str, Callable[[int], pb.Heartbeat]] = {
 @pytest.mark.parametrize("field", REPEATED)
 def test_more_devices_than_a_machine_has(field: str) -> None:
     most = MAX_RUNNING_TASKS if field == "running_tasks" else MAX_DEVICES
-    reading_from(REPEATED[field](most))
+    decode_heartbeat(REPEATED[field](most))
     with pytest.raises(InvalidMessage, match=f"{field} has {most + 1} entries"):
-        reading_from(REPEATED[field](most + 1))
+        decode_heartbeat(REPEATED[field](most + 1))
 
 
 @pytest.mark.parametrize("field", REPEATED)
@@ -198,7 +216,7 @@ def test_one_device_twice_would_be_one_series_with_two_values(field: str) -> Non
     message = REPEATED[field](2)
     getattr(message, field).append(getattr(message, field)[0])
     with pytest.raises(InvalidMessage, match=f"{field} has two entries for one"):
-        reading_from(message)
+        decode_heartbeat(message)
 
 
 # Anything
@@ -235,6 +253,8 @@ HEARTBEATS = messages(
 
 
 def leaves(value: object) -> Iterator[object]:
+    if isinstance(value, Struct):
+        value = astuple(value)
     if isinstance(value, tuple):
         for item in value:
             yield from leaves(item)
@@ -245,11 +265,11 @@ def leaves(value: object) -> Iterator[object]:
 @given(HEARTBEATS)
 def test_any_heartbeat_is_read_or_refused_with_a_reason(message: pb.Heartbeat) -> None:
     try:
-        reading = reading_from(message)
+        reading = decode_heartbeat(message)
     except InvalidMessage as error:
         assert_fit_for_a_log(str(error))
         return
     for leaf in leaves(reading):
         assert not isinstance(leaf, float) or math.isfinite(leaf)
         assert not isinstance(leaf, str) or leaf.isprintable()
-    assert reading.cpu_usage_percent is None or 0 <= reading.cpu_usage_percent <= 100
+    assert reading.cpu.usage_percent is None or 0 <= reading.cpu.usage_percent <= 100

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.records import WorkerTelemetry
@@ -31,7 +32,7 @@ def test_becoming_inactive_is_told_once_and_keeps_the_last_reading(
         fleet.pass_time(120.0)
     now = fleet.manager.get_worker_telemetry("rack-7")
     assert fleet.seen.changes[told:] == [now]
-    assert now == last._replace(is_active=False, revision=now.revision)
+    assert now == replace(last, is_active=False, revision=now.revision)
     assert [record.message for record in caplog.records] == ["worker rack-7 is inactive: nothing heard for 30 s"]
 
 

@@ -50,7 +50,7 @@ def test_another_incarnation_is_let_in_after_two_silent_intervals(fleet: Fleet) 
     fleet.pass_time(10.25)
     fleet.beat(incarnation_id="second", load=pb.Load(load1=2.0))
     assert speaker(fleet) == "second"
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 2.0
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 2.0
     with pytest.raises(WorkerIdTaken):
         fleet.manager.process_heartbeat(heartbeat(incarnation_id="first"))
 
@@ -107,8 +107,8 @@ def test_what_the_first_left_in_the_queue_is_not_shown_as_the_second_s(fleet: Fl
     fleet.manager.release_worker("rack-7", "first")
     fleet.manager.register_worker("rack-7", SECOND)
     settle()
-    assert fleet.manager.get_worker_telemetry("rack-7").reading.load1 == 1.0
-    assert 99.0 not in [telemetry.reading.load1 for telemetry in fleet.seen.changes]
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
+    assert 99.0 not in [telemetry.reading.load.load1 for telemetry in fleet.seen.changes]
 
 
 # Sequence numbers

@@ -10,7 +10,7 @@ import pytest
 
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
-from fleetpulse.master.telemetry.records import Reading, Registration
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Load, Reading, Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
@@ -48,7 +48,7 @@ def test_registering_again_keeps_what_is_known_and_takes_what_is_new(fleet: Flee
     fleet.manager.register_worker("rack-7", Registration("first", version="2"))
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
     assert telemetry.registration.version == "2"
-    assert telemetry.reading.load1 == 1.0
+    assert telemetry.reading.load.load1 == 1.0
     assert telemetry.registered_at == registered_at
     assert telemetry.last_update == fleet.clock.wall
     assert telemetry.counts.received == 1
@@ -58,7 +58,7 @@ def test_an_unknown_worker_is_registered_by_its_first_heartbeat(fleet: Fleet) ->
     fleet.beat("rack-8", load=load(1.0))
     telemetry = fleet.manager.get_worker_telemetry("rack-8")
     assert telemetry.is_active
-    assert telemetry.reading.load1 == 1.0
+    assert telemetry.reading.load.load1 == 1.0
 
 
 @pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
@@ -82,7 +82,7 @@ def test_a_full_master_takes_no_new_worker_but_serves_those_it_has() -> None:
             fleet.manager.process_heartbeat(heartbeat("c"))
         assert fleet.metric("heartbeats_rejected_total", reason="fleet_full") == 1
         fleet.beat("b", load=load(2.0))
-        assert fleet.manager.get_worker_telemetry("b").reading.load1 == 2.0
+        assert fleet.manager.get_worker_telemetry("b").reading.load.load1 == 2.0
         fleet.manager.unregister_worker("a")
         fleet.beat("c")
         assert fleet.manager.get_all_worker_telemetry().keys() == {"b", "c"}
@@ -97,7 +97,7 @@ def test_the_newest_heartbeat_replaces_all_before_it(fleet: Fleet) -> None:
     fleet.clock.advance(5.0)
     fleet.beat(incarnation_id="first", sequence_number=2, load=load(9.0))
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
-    assert telemetry.reading == Reading(load1=9.0)
+    assert telemetry.reading == Reading(load=Load(load1=9.0))
     assert telemetry.last_update == fleet.clock.wall
     assert telemetry.counts.received == 2
 
@@ -107,20 +107,20 @@ def test_processing_never_blocks_and_shows_nothing_half_done(fleet: Fleet) -> No
     fleet.manager.process_heartbeat(heartbeat(load=load(1.0)))
     assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading()
     settle()
-    assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading(load1=1.0)
+    assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading(load=Load(load1=1.0))
 
 
 def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     shown = []
     with running_fleet(LeaseConfig(queue_length=3)) as fleet:
-        fleet.manager.set_update_callback(lambda _, telemetry: shown.append(telemetry.reading.load1))
+        fleet.manager.set_update_callback(lambda _, telemetry: shown.append(telemetry.reading.load.load1))
         for value in range(5):
             fleet.manager.process_heartbeat(heartbeat("rack-7", load=load(value)))
         fleet.manager.process_heartbeat(heartbeat("rack-8", load=load(7)))
         settle()
         assert shown == [2.0, 3.0, 4.0, 7.0]
-        assert fleet.manager.get_worker_telemetry("rack-7").counts == (5, 2, 0)
-        assert fleet.manager.get_worker_telemetry("rack-8").counts == (1, 0, 0)
+        assert fleet.manager.get_worker_telemetry("rack-7").counts == HeartbeatCounts(5, 2, 0)
+        assert fleet.manager.get_worker_telemetry("rack-8").counts == HeartbeatCounts(1, 0, 0)
         assert fleet.metric("heartbeats_received_total") == 6
         assert fleet.metric("heartbeats_dropped_total") == 2
 
@@ -192,7 +192,7 @@ def test_a_snapshot_stays_as_it_was(fleet: Fleet) -> None:
     fleet.beat(load=load(2.0))
     fleet.beat("rack-8")
     assert everyone == {"rack-7": one}
-    assert one.reading.load1 == 1.0
+    assert one.reading.load.load1 == 1.0
     everyone.clear()
     assert len(fleet.manager.get_all_worker_telemetry()) == 2
     with pytest.raises(AttributeError):
@@ -265,7 +265,7 @@ def test_a_worker_that_was_unregistered_may_come_back_as_if_it_were_new(fleet: F
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
     assert telemetry.reading == Reading()
     assert telemetry.registered_at == fleet.clock.wall
-    assert telemetry.counts == (1, 0, 0)
+    assert telemetry.counts == HeartbeatCounts(1, 0, 0)
 
 
 def test_a_thousand_that_come_and_go_leave_no_greenlet_and_no_row(fleet: Fleet) -> None:

@@ -2,15 +2,23 @@
 
 import pytest
 
-from fleetpulse.master.telemetry.records import GpuReading, HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.records import (
+    Cpu,
+    Gpu,
+    HeartbeatCounts,
+    Memory,
+    Reading,
+    Registration,
+    WorkerTelemetry,
+)
 
 
 def telemetry(reading: Reading) -> WorkerTelemetry:
     return WorkerTelemetry("rack-7", Registration(), 0.0, True, 0.0, reading, HeartbeatCounts(), 1)
 
 
-def gpu(utilization_percent: float | None) -> GpuReading:
-    return GpuReading(0, "", "", utilization_percent, None, None, None, None)
+def gpu(utilization_percent: float | None) -> Gpu:
+    return Gpu(0, "", "", utilization_percent, None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +35,7 @@ def gpu(utilization_percent: float | None) -> GpuReading:
     ],
 )
 def test_memory_usage(used: int | None, size: int | None, expected: float | None) -> None:
-    assert telemetry(Reading(memory_used_bytes=used, memory_size_bytes=size)).memory_usage == expected
+    assert telemetry(Reading(memory=Memory(used, size))).memory_usage == expected
 
 
 @pytest.mark.parametrize(
@@ -39,5 +47,5 @@ def test_gpu_usage_is_the_mean_of_what_is_known(utilizations: list[float | None]
 
 
 def test_cpu_usage() -> None:
-    assert telemetry(Reading(cpu_usage_percent=0.0)).cpu_usage == 0.0
+    assert telemetry(Reading(cpu=Cpu(0.0))).cpu_usage == 0.0
     assert telemetry(Reading()).cpu_usage is None

@@ -10,8 +10,7 @@ from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import MasterStopping
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import TelemetryManager
-from fleetpulse.master.telemetry.ports import Clock
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, ManualClock, heartbeat, settle, wait_until
 
@@ -24,7 +23,9 @@ def living_greenlets(name: str) -> list[str]:
 
 def test_what_is_queued_is_processed_and_every_greenlet_ends(fleet: Fleet) -> None:
     told: list[tuple[str, float | None]] = []
-    fleet.manager.set_update_callback(lambda worker_id, telemetry: told.append((worker_id, telemetry.reading.load1)))
+    fleet.manager.set_update_callback(
+        lambda worker_id, telemetry: told.append((worker_id, telemetry.reading.load.load1))
+    )
     fleet.manager.start()
     fleet.beat("idle")
     for value in (1.0, 2.0, 3.0):

@@ -1,10 +1,10 @@
-"""master.metrics.columns"""
+"""master.metrics.exposition: its columns"""
 
 import random
 
 import pytest
 
-from fleetpulse.master.metrics.columns import Columns, StaticColumns
+from fleetpulse.master.metrics.exposition import Columns, StaticColumns
 
 
 @pytest.fixture(params=[Columns, StaticColumns])

@@ -1,4 +1,4 @@
-"""master.telemetry.custom, and what proto.rules says of own metrics"""
+"""master.telemetry.decoding, and what proto.rules says of own metrics"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.decoding import reading_from
+from fleetpulse.master.telemetry.decoding import decode_heartbeat
 from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import (
@@ -37,7 +37,7 @@ def sample(value: float, *label_values: str) -> pb.CustomSample:
 
 
 def custom_of(*items: pb.CustomMetric) -> tuple[CustomMetric, ...]:
-    return reading_from(heartbeat(custom=items)).custom
+    return decode_heartbeat(heartbeat(custom=items)).custom
 
 
 def refusal_of(*items: pb.CustomMetric) -> str:

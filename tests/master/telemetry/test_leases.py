@@ -1,9 +1,9 @@
-"""master.telemetry.liveness"""
+"""master.telemetry.leases"""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fleetpulse.master.telemetry.liveness import LeaseTable
+from fleetpulse.master.telemetry.leases import LeaseTable
 
 TIMEOUT = 30.0
 TICK = 0.25

@@ -1,4 +1,4 @@
-"""master.metrics.resource"""
+"""master.metrics.exposition: GET /metrics"""
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser

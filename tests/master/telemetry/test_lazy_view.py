@@ -1,4 +1,4 @@
-"""master.telemetry.lazy"""
+"""master.telemetry.lazy_view"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,8 @@ from contextlib import contextmanager
 import gevent
 import pytest
 
-from fleetpulse.master.telemetry.demand import DEMAND_SECONDS, LEAD_SECONDS
-from fleetpulse.master.telemetry.lazy import BATCH_SECONDS, LazyView
-from fleetpulse.master.telemetry.ports import Clock
-from fleetpulse.master.telemetry.records import HeartbeatCounts, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.lazy_view import BATCH_SECONDS, DEMAND_SECONDS, LEAD_SECONDS, LazyView, ReadRhythm
+from fleetpulse.master.telemetry.records import Clock, HeartbeatCounts, Load, Reading, Registration, WorkerTelemetry
 from tests.master.fleet import ManualClock, wait_until
 
 
@@ -22,19 +20,21 @@ class Loads(LazyView):
         self.removed: list[str] = []
 
     def render(self, telemetry: WorkerTelemetry) -> None:
-        if telemetry.reading.load1 == -1.0:
+        if telemetry.reading.load.load1 == -1.0:
             raise RuntimeError("nobody can render this")
-        self.rendered.append((telemetry.worker_id, telemetry.reading.load1))
+        self.rendered.append((telemetry.worker_id, telemetry.reading.load.load1))
 
     def remove(self, worker_id: str) -> None:
         self.removed.append(worker_id)
 
 
 def loaded(worker_id: str, load: float) -> WorkerTelemetry:
-    return WorkerTelemetry(worker_id, Registration(), 0.0, True, 0.0, Reading(load1=load), HeartbeatCounts(), 1)
+    return WorkerTelemetry(
+        worker_id, Registration(), 0.0, True, 0.0, Reading(load=Load(load1=load)), HeartbeatCounts(), 1
+    )
 
 
-def test_a_change_is_rendered_when_somebody_reads() -> None:
+def test_change_is_rendered_by_the_next_read() -> None:
     view = Loads()
     view.worker_changed(loaded("a", 1.0))
     assert view.rendered == []
@@ -43,7 +43,7 @@ def test_a_change_is_rendered_when_somebody_reads() -> None:
     assert view.rendered == [("a", 1.0)]
 
 
-def test_of_several_changes_the_last_is_rendered() -> None:
+def test_only_the_last_of_several_changes_is_rendered() -> None:
     view = Loads()
     for worker_id, load in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
         view.worker_changed(loaded(worker_id, load))
@@ -51,7 +51,7 @@ def test_of_several_changes_the_last_is_rendered() -> None:
     assert view.rendered == [("a", 3.0), ("b", 2.0)]
 
 
-def test_a_worker_that_was_removed_is_not_rendered_any_more() -> None:
+def test_removed_worker_is_not_rendered() -> None:
     view = Loads()
     view.worker_changed(loaded("a", 1.0))
     view.worker_removed("a")
@@ -63,7 +63,7 @@ def test_a_worker_that_was_removed_is_not_rendered_any_more() -> None:
     assert view.rendered == [("a", 2.0)]
 
 
-def test_a_worker_that_cannot_be_rendered_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_to_render_one_worker_affects_no_other(caplog: pytest.LogCaptureFixture) -> None:
     view = Loads()
     for worker_id, load in (("a", 1.0), ("b", -1.0), ("c", 3.0)):
         view.worker_changed(loaded(worker_id, load))
@@ -72,7 +72,7 @@ def test_a_worker_that_cannot_be_rendered_harms_no_other(caplog: pytest.LogCaptu
     assert "worker b: its telemetry could not be rendered" in caplog.text
 
 
-def test_of_one_worker_only_its_own_change_is_rendered() -> None:
+def test_catching_up_with_one_worker_renders_that_worker_only() -> None:
     view = Loads()
     for worker_id, load in (("a", 1.0), ("b", 2.0)):
         view.worker_changed(loaded(worker_id, load))
@@ -84,7 +84,7 @@ def test_of_one_worker_only_its_own_change_is_rendered() -> None:
     assert view.rendered == [("b", 2.0), ("a", 1.0)]
 
 
-def test_two_who_read_at_once_are_both_ahead_of_the_table() -> None:
+def test_concurrent_readers_both_see_every_change() -> None:
     view = Loads()
     for number in range(1000):
         view.worker_changed(loaded(f"rack-{number}", number))
@@ -107,7 +107,7 @@ def started(view: Loads) -> Iterator[None]:
         view.stop()
 
 
-def test_while_somebody_reads_now_and_then_changes_are_rendered_in_the_background() -> None:
+def test_view_in_demand_is_rendered_in_the_background() -> None:
     view = Loads(ManualClock().port)
     with started(view):
         view.catch_up()
@@ -118,7 +118,7 @@ def test_while_somebody_reads_now_and_then_changes_are_rendered_in_the_backgroun
     assert view._renderer.dead
 
 
-def test_what_nobody_reads_is_not_rendered_until_somebody_does() -> None:
+def test_view_without_demand_is_not_rendered_until_read() -> None:
     clock = ManualClock()
     view = Loads(clock.port)
     with started(view):
@@ -132,7 +132,7 @@ def test_what_nobody_reads_is_not_rendered_until_somebody_does() -> None:
         assert view.rendered == [("a", 1.0)]
 
 
-def test_what_is_read_in_a_rhythm_is_rendered_shortly_before() -> None:
+def test_view_with_regular_reads_is_rendered_shortly_before_the_next() -> None:
     clock = ManualClock()
     view = Loads(clock.port)
     with started(view):
@@ -148,5 +148,62 @@ def test_what_is_read_in_a_rhythm_is_rendered_shortly_before() -> None:
         wait_until(lambda: view.rendered == [("a", 2.0)])
 
 
-def test_a_view_that_was_never_started_can_be_stopped() -> None:
+def test_view_that_was_never_started_can_be_stopped() -> None:
     Loads().stop()
+
+
+# When the next read is expected
+
+
+def read_at(*times: float) -> ReadRhythm:
+    rhythm = ReadRhythm()
+    for time in times:
+        rhythm.note_read(time)
+    return rhythm
+
+
+def test_view_without_reads_is_not_in_demand() -> None:
+    rhythm = ReadRhythm()
+    assert not rhythm.in_demand(0.0)
+    assert rhythm.quiet_seconds(0.0) == 0.0
+
+
+def test_a_read_keeps_a_view_in_demand_for_a_while() -> None:
+    rhythm = read_at(100.0)
+    assert rhythm.in_demand(100.0)
+    assert rhythm.in_demand(99.75 + DEMAND_SECONDS)
+    assert not rhythm.in_demand(100.0 + DEMAND_SECONDS)
+
+
+def test_one_read_predicts_nothing() -> None:
+    assert read_at(100.0).quiet_seconds(100.0) == 0.0
+
+
+def test_next_read_is_expected_after_the_same_interval() -> None:
+    rhythm = read_at(100.0, 115.0)
+    assert rhythm.quiet_seconds(115.0) == 15.0 - LEAD_SECONDS
+    assert rhythm.quiet_seconds(120.0) == 10.0 - LEAD_SECONDS
+    assert rhythm.quiet_seconds(130.0 - LEAD_SECONDS) == 0.0
+    assert rhythm.quiet_seconds(140.0) == 0.0
+
+
+@pytest.mark.parametrize("interval", [0.1, LEAD_SECONDS])
+def test_frequent_reads_are_expected_at_any_time(interval: float) -> None:
+    assert read_at(100.0, 100.0 + interval).quiet_seconds(100.0 + interval) == 0.0
+
+
+def test_with_several_readers_the_shortest_interval_counts() -> None:
+    rhythm = read_at(100.0, 104.0, 115.0, 119.0, 130.0)
+    assert rhythm.quiet_seconds(130.0) == 4.0 - LEAD_SECONDS
+
+
+def test_old_intervals_are_forgotten() -> None:
+    rhythm = read_at(100.0, 101.5, 116.5, 131.5, 146.5, 161.5)
+    assert rhythm.quiet_seconds(161.5) == 15.0 - LEAD_SECONDS
+
+
+def test_intervals_are_forgotten_without_demand() -> None:
+    rhythm = read_at(100.0, 115.0)
+    assert rhythm.quiet_seconds(115.0 + DEMAND_SECONDS) == 0.0
+    rhythm.note_read(115.0 + DEMAND_SECONDS)
+    assert rhythm.quiet_seconds(115.0 + DEMAND_SECONDS) == 0.0

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.decoding import MAX_LABELS, check_worker_id, registration_from
-from fleetpulse.master.telemetry.records import Capacity, Registration
+from fleetpulse.master.telemetry.decoding import MAX_LABELS, check_worker_id, decode_registration
+from fleetpulse.master.telemetry.records import Registration, Resources
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
 from tests.master.fleet import GIB
@@ -20,12 +20,12 @@ GOOD_WORKER_IDS = ["a", "7", "rack-7", "Rack_7.example.com", "0.0", "a" * WORKER
 @pytest.mark.parametrize("worker_id", GOOD_WORKER_IDS)
 def test_worker_ids_that_are_accepted(worker_id: str) -> None:
     check_worker_id(worker_id)
-    registration_from(pb.Register(worker_id=worker_id))
+    decode_registration(pb.Register(worker_id=worker_id))
 
 
 @pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
 def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(worker_id: str) -> None:
-    for refuse in (lambda: check_worker_id(worker_id), lambda: registration_from(pb.Register(worker_id=worker_id))):
+    for refuse in (lambda: check_worker_id(worker_id), lambda: decode_registration(pb.Register(worker_id=worker_id))):
         with pytest.raises(InvalidMessage) as caught:
             refuse()
         assert WORKER_ID_RULE in str(caught.value)
@@ -33,7 +33,7 @@ def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(w
 
 
 def test_everything_that_a_worker_says_of_itself_arrives() -> None:
-    registration = registration_from(
+    registration = decode_registration(
         pb.Register(
             worker_id="rack-7",
             incarnation_id="first",
@@ -45,17 +45,17 @@ def test_everything_that_a_worker_says_of_itself_arrives() -> None:
         )
     )
     assert registration == Registration(
-        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Capacity(32.0, 64 * GIB, 0),
+        "first", "rack-7.example.com", "1.2.3", 1_600_000_000.0, Resources(32.0, 64 * GIB, 0),
         {"zone": "eu-1", "example.com/team": 'the "A" team'},
     )  # fmt: skip
 
 
 def test_what_a_worker_does_not_say_of_itself_is_none() -> None:
-    assert registration_from(pb.Register(worker_id="rack-7")) == Registration()
+    assert decode_registration(pb.Register(worker_id="rack-7")) == Registration()
 
 
 def test_the_labels_of_a_registration_cannot_be_changed() -> None:
-    labels: Any = registration_from(pb.Register(worker_id="a", labels={"zone": "eu-1"})).labels
+    labels: Any = decode_registration(pb.Register(worker_id="a", labels={"zone": "eu-1"})).labels
     with pytest.raises(TypeError):
         labels["zone"] = "eu-2"
 
@@ -80,21 +80,21 @@ def test_the_labels_of_a_registration_cannot_be_changed() -> None:
 def test_a_registration_that_is_refused(register: pb.Register, named: str) -> None:
     register.worker_id = "rack-7"
     with pytest.raises(InvalidMessage, match=named) as caught:
-        registration_from(register)
+        decode_registration(register)
     assert_fit_for_a_log(str(caught.value))
 
 
 @pytest.mark.parametrize("value", [*NOT_NUMBERS, -1.0])
 def test_numbers_of_a_registration(value: float) -> None:
     with pytest.raises(InvalidReading, match="boot_time_unix_seconds"):
-        registration_from(pb.Register(worker_id="a", boot_time_unix_seconds=value))
+        decode_registration(pb.Register(worker_id="a", boot_time_unix_seconds=value))
     with pytest.raises(InvalidReading, match=r"capacity\.cpu_cores"):
-        registration_from(pb.Register(worker_id="a", capacity=pb.Capacity(cpu_cores=value)))
+        decode_registration(pb.Register(worker_id="a", capacity=pb.Capacity(cpu_cores=value)))
 
 
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
 def test_any_registration_is_read_or_refused_with_a_reason(worker_id: str, labels: dict[str, str]) -> None:
     try:
-        registration_from(pb.Register(worker_id=worker_id, labels=labels))
+        decode_registration(pb.Register(worker_id=worker_id, labels=labels))
     except InvalidMessage as error:
         assert_fit_for_a_log(str(error))

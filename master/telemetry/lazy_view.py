@@ -1,33 +1,70 @@
 """Views of the live table that are rendered in batches: behind the heartbeats, ahead of every read, and only in demand.
 
-Rendering one worker's text costs several times more when it is done alone than in a batch, because the code and the
-data of everything else have just been through the processor's caches. So a change is only noted. When a read is near
-(``demand``), a greenlet renders every few milliseconds what has gathered; whoever reads renders the rest first, so a
-read is never behind the table. A view that nobody reads costs nothing.
+Rendering one worker's text costs several times more alone than in a batch, because the code and the data of everything
+else have just been through the processor's caches. So a change is only noted. When a read is near, a greenlet renders
+every few milliseconds what has gathered. A reader renders the rest first, so a read is never behind the table. A view
+that nobody reads costs nothing.
 """
 
 import logging
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import gevent
 from gevent.event import Event
 
-from fleetpulse.master.telemetry.demand import Demand
-from fleetpulse.master.telemetry.ports import Clock
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 
 _LOGGER = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
+DEMAND_SECONDS = 90.0
+"""How long a read keeps a view in demand: longer than a scraper or a person who watches waits between two."""
+
+LEAD_SECONDS = 1.0
+"""Before a read is expected: time to render a whole fleet, and for a reader who comes early."""
+
+_INTERVALS = 3
+"""The shortest of so many is expected again, so up to that many readers may share a view."""
+
 _LOOK_AGAIN_SECONDS = 1.0
-"""While nobody is expected: somebody new may read more often."""
+"""While no read is expected: a new reader may read more often."""
 
 _RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
 
 _PAUSE_SECONDS = 0.001
-"""Such a turn, where nobody waits for the view: requests that come meanwhile find the hub at rest every other time."""
+"""Such a turn, where nobody waits for the view: requests that come meanwhile find the hub idle every other time."""
+
+
+class ReadRhythm:
+    """Predicts from the reads of a view when the next one comes. Times are of a monotonic clock, in seconds.
+
+    Scrapers and dashboards read in a rhythm. Between two reads of one that comes every 15 s each worker beats three
+    times, and only the last counts, so there is time until shortly before the next read.
+    """
+
+    def __init__(self) -> None:
+        self._read_at: float | None = None
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+
+    def note_read(self, now: float) -> None:
+        """The view is read."""
+        if self.in_demand(now) and self._read_at is not None:
+            self._intervals.append(now - self._read_at)
+        else:
+            self._intervals.clear()
+        self._read_at = now
+
+    def in_demand(self, now: float) -> bool:
+        """Whether the view is still read now and then."""
+        return self._read_at is not None and now - self._read_at < DEMAND_SECONDS
+
+    def quiet_seconds(self, now: float) -> float:
+        """For how long no read is expected; 0 when the next one is near, or when there is no rhythm to go by."""
+        if self._read_at is None or not self._intervals or not self.in_demand(now):
+            return 0.0
+        return max(self._read_at + min(self._intervals) - LEAD_SECONDS - now, 0.0)
 
 
 class LazyView(ABC):
@@ -36,7 +73,7 @@ class LazyView(ABC):
     def __init__(self, clock: Clock = Clock()) -> None:  # noqa: B008 - an immutable pair of functions
         self._clock = clock
         self._behind: OrderedDict[str, WorkerTelemetry] = OrderedDict()
-        self._demand = Demand()
+        self._rhythm = ReadRhythm()
         self._has_work = Event()
         self._renderer: gevent.Greenlet[..., None] | None = None
 
@@ -61,7 +98,7 @@ class LazyView(ABC):
 
     def catch_up(self) -> None:
         """Render all that changed. Lets other greenlets run now and then."""
-        self._demand.note_read(self._clock.monotonic())
+        self._rhythm.note_read(self._clock.monotonic())
         self._has_work.set()
         self._render_behind(pause_seconds=0.0)
 
@@ -86,9 +123,9 @@ class LazyView(ABC):
             self._has_work.wait()
             self._has_work.clear()
             gevent.sleep(BATCH_SECONDS)
-            while (quiet_seconds := self._demand.quiet_seconds(self._clock.monotonic())) > 0.0:
+            while (quiet_seconds := self._rhythm.quiet_seconds(self._clock.monotonic())) > 0.0:
                 gevent.sleep(min(quiet_seconds, _LOOK_AGAIN_SECONDS))
-            if self._demand.exists(self._clock.monotonic()):
+            if self._rhythm.in_demand(self._clock.monotonic()):
                 self._render_behind(_PAUSE_SECONDS)
 
     def _render_behind(self, pause_seconds: float) -> None:

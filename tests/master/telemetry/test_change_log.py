@@ -1,4 +1,4 @@
-"""master.telemetry.changes"""
+"""master.telemetry.change_log"""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from fleetpulse.master.telemetry.changes import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, Window
 from tests.master.fleet import Fleet, running_fleet
 
 
