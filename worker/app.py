@@ -34,8 +34,7 @@ from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
 from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
 from fleetpulse.worker.sampler import Sampler
 from fleetpulse.worker.session import TaskExecutor, WorkerSession
-from fleetpulse.worker.tasks.absent import NoTasks
-from fleetpulse.worker.tasks.executor import Executor
+from fleetpulse.worker.tasks.executor import DisabledExecutor, Executor
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
@@ -214,14 +213,14 @@ async def _run_session(
 async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[TaskExecutor]:
     """Runs the tasks of this worker. Its containers go on when it is closed."""
     if not config.runs_tasks:
-        yield NoTasks("tasks are switched off on this worker")
+        yield DisabledExecutor("tasks are switched off on this worker")
         return
     from fleetpulse.worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
     from fleetpulse.worker.docker_engine.registries import RegistryLogins  # noqa: PLC0415
 
     logins = None if config.registry_config is None else RegistryLogins(config.registry_config)
     executor = Executor(DockerEngine(worker_id, config.docker, logins), config.task_policy)
-    executor.open()
+    executor.start()
     try:
         yield executor
     finally:

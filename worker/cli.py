@@ -112,7 +112,7 @@ _simulate_options = _options(
                  help="Share of the machines that have GPUs."),
     click.option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
                  help="GPUs in each of those."),
-    click.option("--own-samples", type=click.IntRange(0, MAX_CUSTOM_SAMPLES), default=0, show_default=True,
+    click.option("--own-samples", "custom_samples", type=click.IntRange(0, MAX_CUSTOM_SAMPLES), default=0, show_default=True,
                  help="Samples of custom metrics of each machine."),
     click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover."),
     click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away."),
@@ -192,19 +192,19 @@ def simulate_command(
     join_file: Path | None,
     join_address: str | None,
     data_dir: Path,
-    **plan: object,
+    **settings: object,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
     _exit_on_signals()
     _silence_grpc_core()
-    from fleetpulse.worker.simulation.fleet import FleetPlan  # noqa: PLC0415 - heavy, and not needed for --help
-    from fleetpulse.worker.simulation.run import run_simulation  # noqa: PLC0415
+    from fleetpulse.worker.simulation.fleet import SimulationConfig  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.simulation.run import join_all, run_simulation  # noqa: PLC0415
 
-    fleet_plan = FleetPlan(**{**plan, "master": _target(str(plan["master"]))})  # type: ignore[arg-type]  # click checked the types
-    if fleet_plan.stall + fleet_plan.vanish + fleet_plan.flap > fleet_plan.workers:
+    config = SimulationConfig(**{**settings, "master": _target(str(settings["master"]))})  # type: ignore[arg-type]  # click checked the types
+    if config.stall + config.vanish + config.flap > config.workers:
         raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
-    if not is_worker_id(f"{fleet_plan.prefix}-{fleet_plan.workers}"):
-        raise click.UsageError(f"--prefix {fleet_plan.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
+    if not is_worker_id(f"{config.prefix}-{config.workers}"):
+        raise click.UsageError(f"--prefix {config.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
     folder = data_dir / "simulated"
     token = read_join_token(join_token, join_file, has_joined=folder.exists())
     _configure_logging("warning")
@@ -212,14 +212,12 @@ def simulate_command(
     logging.getLogger("fleetpulse.worker.session").setLevel(logging.ERROR)
     renewers: Mapping[str, CertificateRenewer] = {}
     if token is not None or folder.exists():
-        from fleetpulse.worker.simulation.credentials import join_all  # noqa: PLC0415 - mostly not needed
-
         try:
-            endpoint = join_endpoint(join_address, fleet_plan.master)
-            renewers = join_all(fleet_plan.worker_ids(), folder, token, endpoint)
+            endpoint = join_endpoint(join_address, config.master)
+            renewers = join_all(config.worker_ids(), folder, token, endpoint)
         except CredentialsError as error:
             raise click.ClickException(str(error)) from error
-    run_simulation(fleet_plan, duration, renewers, say_goodbye=goodbye, as_json=as_json)
+    run_simulation(config, duration, renewers, say_goodbye=goodbye, as_json=as_json)
 
 
 def read_join_token(join_token: str | None, join_file: Path | None, *, has_joined: bool) -> "JoinToken | None":

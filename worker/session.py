@@ -43,7 +43,7 @@ _CONNECTION_CUT = re.compile("Socket closed|Connection reset|Broken pipe|GOAWAY"
 
 
 class TaskExecutor(Protocol):
-    """Runs the worker's tasks: ``tasks.executor.Executor`` or ``tasks.absent.NoTasks``. All on the session's loop."""
+    """Runs the worker's tasks: ``tasks.executor.Executor`` or ``DisabledExecutor``. All on the session's loop."""
 
     async def describe(self, register: pb.Register) -> None:
         """Adds the tasks that the worker holds to a registration. Must return soon."""

@@ -30,7 +30,7 @@ def goodbyes(master: Master) -> int:
     return len(master.log_lines("said goodbye: 'the simulation ends'"))
 
 
-def test_it_counts_and_leaves_after_the_duration(processes: Processes, master: Master) -> None:
+def test_simulation_ends_after_its_duration(processes: Processes, master: Master) -> None:
     fleet = processes.simulate(master.target, 10, "--duration", "3")
     eventually(lambda: master.active() == 10)
     assert fleet.wait() == 0
@@ -45,7 +45,7 @@ def test_it_counts_and_leaves_after_the_duration(processes: Processes, master: M
     assert fleet.err == ""
 
 
-def test_without_json_it_talks_to_people(processes: Processes, master: Master) -> None:
+def test_status_line_without_json(processes: Processes, master: Master) -> None:
     ended = processes.run(
         FLEETPULSE, "simulate", "--master", master.target, "--workers", "3", "--ramp", "0", "--duration", "1.5"
     )
@@ -53,7 +53,7 @@ def test_without_json_it_talks_to_people(processes: Processes, master: Master) -
     assert "3 of 3 workers connected, " in ended.err
 
 
-def test_a_fleet_that_leaves_without_a_goodbye_is_missed(processes: Processes, master: Master) -> None:
+def test_fleet_that_leaves_without_a_goodbye_becomes_inactive(processes: Processes, master: Master) -> None:
     fleet = processes.simulate(master.target, 5, "--no-goodbye", "--prefix", "gone", "--gpu-share", "1", "--gpus", "3")
     eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 15)
     fleet.send(signal.SIGTERM)
@@ -65,7 +65,7 @@ def test_a_fleet_that_leaves_without_a_goodbye_is_missed(processes: Processes, m
     assert goodbyes(master) == 0
 
 
-def test_stalling_ones_keep_their_stream_and_recover(processes: Processes, master: Master) -> None:
+def test_stalling_workers_keep_their_stream_and_recover(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 4, "--stall", "2", *SOON, "--trouble-for", "4")
     eventually(lambda: master.active() == 4)
     eventually(lambda: master.workers() == {"sim-1": False, "sim-2": False, "sim-3": True, "sim-4": True})
@@ -75,7 +75,7 @@ def test_stalling_ones_keep_their_stream_and_recover(processes: Processes, maste
     assert not master.log_lines("a new incarnation took over")
 
 
-def test_vanished_ones_are_cut_off_and_stay_away(processes: Processes, master: Master) -> None:
+def test_vanished_workers_stay_away(processes: Processes, master: Master) -> None:
     fleet = processes.simulate(master.target, 4, "--vanish", "2", *SOON, "--trouble-for", "0.1")
     eventually(lambda: sessions(master) == 4)
     eventually(lambda: sessions(master) == 2)
@@ -84,14 +84,14 @@ def test_vanished_ones_are_cut_off_and_stay_away(processes: Processes, master: M
     assert not master.log_lines("a new incarnation took over|said goodbye")
 
 
-def test_flapping_ones_come_back_as_new_incarnations(processes: Processes, master: Master) -> None:
+def test_flapping_workers_return_as_new_incarnations(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 3, "--flap", "1", *SOON, "--trouble-for", "0.5")
     eventually(lambda: len(master.log_lines("sim-1: a new incarnation took over")) >= 2)
     assert not master.log_lines("sim-[23]: a new incarnation|is taken|said goodbye")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_all_that_are_connected_say_goodbye_whatever_befell_them(
+def test_connected_workers_say_goodbye_on_a_signal(
     number: signal.Signals, processes: Processes, master: Master
 ) -> None:
     fleet = processes.simulate(master.target, 10, "--stall", "3", "--vanish", "2", "--flap", "2", *SOON, *LONG)
@@ -104,7 +104,7 @@ def test_all_that_are_connected_say_goodbye_whatever_befell_them(
     assert master.workers() == {f"sim-{number:02d}": False for number in range(4, 8)}
 
 
-def test_it_waits_for_a_master_and_ends_without_one(processes: Processes) -> None:
+def test_simulation_waits_for_a_master_and_ends_on_sigterm(processes: Processes) -> None:
     fleet = processes.simulate(f"{LOCALHOST}:{free_port()}", 3)
     eventually(lambda: states(fleet))
     assert states(fleet)[0]["connected"] == 0

@@ -32,7 +32,7 @@ COUNT = ("sh", "-c", "for i in $(seq 1 30); do echo $i; sleep 0.1; done")
 COUNTED = "".join(f"{number}\n" for number in range(1, 31))
 
 
-def test_a_master_that_dies_disturbs_no_container(site: Site) -> None:
+def test_containers_survive_a_master_crash(site: Site) -> None:
     site.worker("keep-1")
     task_id = site.jobs.submit(*COUNT)
     site.jobs.when(task_id, "running")
@@ -45,7 +45,7 @@ def test_a_master_that_dies_disturbs_no_container(site: Site) -> None:
     assert site.jobs.log(task_id) == COUNTED
 
 
-def test_a_worker_that_dies_finds_its_containers_again(site: Site) -> None:
+def test_containers_survive_a_worker_crash(site: Site) -> None:
     worker = site.worker("adopt-1")
     running, short = site.jobs.submit(*COUNT), site.jobs.submit("sh", "-c", "echo soon; sleep 0.5; exit 5")
     for task_id in (running, short):
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_finds_its_containers_again(site: Site) -> None:
     eventually(lambda: not site.containers("adopt-1"))
 
 
-def test_a_worker_that_stops_leaves_its_containers_to_its_next_start(site: Site) -> None:
+def test_containers_survive_a_worker_restart(site: Site) -> None:
     worker = site.worker("stop-1")
     task_id = site.jobs.submit(*COUNT)
     site.jobs.when(task_id, "running")
@@ -75,7 +75,7 @@ def test_a_worker_that_stops_leaves_its_containers_to_its_next_start(site: Site)
     assert site.jobs.log(task_id) == COUNTED
 
 
-def test_a_task_of_a_lost_worker_is_tried_elsewhere_and_the_first_ended_when_it_is_back(site: Site) -> None:
+def test_task_of_a_lost_worker_is_retried_elsewhere(site: Site) -> None:
     lost = site.worker("lost-1")
     retried = site.jobs.submit("sleep", "15", max_retries=1)
     given_up = site.jobs.submit("sleep", "300")
@@ -94,7 +94,7 @@ def test_a_task_of_a_lost_worker_is_tried_elsewhere_and_the_first_ended_when_it_
     assert site.jobs.ended(retried)["status"] == "completed"
 
 
-def test_a_worker_that_is_back_with_another_folder_ends_what_it_no_longer_has(site: Site) -> None:
+def test_lost_containers_are_removed_when_the_worker_returns(site: Site) -> None:
     worker = site.worker("gone-1")
     task_id = site.jobs.submit("sleep", "300")
     site.jobs.when(task_id, "running")

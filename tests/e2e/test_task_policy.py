@@ -41,7 +41,7 @@ def site(shared_processes: Processes, docker_engine: Engine) -> Iterator[Site]:
     master.assert_nothing_went_wrong()
 
 
-def test_the_master_says_which_rule_and_what_is_allowed(site: Site) -> None:
+def test_master_refusal_names_the_rule(site: Site) -> None:
     body = {"docker_image": "ghcr.io/evil/app", "cpu_required": 5, "env": {"TOKEN": "hunter2" * 20}, "network": "none"}
     response = site.jobs.post("/api/tasks", body)
     assert response.status_code == 422
@@ -64,13 +64,13 @@ def test_the_master_says_which_rule_and_what_is_allowed(site: Site) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("network", "host"), ("user", "root:x:y"), ("read_only", "yes"), ("privileged", True)]
 )
-def test_what_no_task_can_say(site: Site, field: str, value: object) -> None:
+def test_unknown_task_fields_are_refused(site: Site, field: str, value: object) -> None:
     response = site.jobs.post("/api/tasks", {"docker_image": site.engine.image, field: value})
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
-def test_what_the_worker_does_not_allow_fails_with_its_rule(site: Site) -> None:
+def test_worker_refusal_names_the_rule(site: Site) -> None:
     ended = site.jobs.ended(site.jobs.submit("true", memory_required=128, network="bridge", user="0"))
     assert (ended["status"], ended["reason"]) == ("failed", "policy_refused")
     assert ended["error"].startswith("this worker refuses it by its rule max_memory_mib, networks, user: ")
@@ -79,7 +79,7 @@ def test_what_the_worker_does_not_allow_fails_with_its_rule(site: Site) -> None:
     assert site.containers("strict") == []
 
 
-def test_both_policies_make_the_container(site: Site) -> None:
+def test_master_and_worker_policies_combine(site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "id; touch /x; sleep 1000")
     task = site.jobs.when(task_id, "running")
     assert (task["read_only"], task["user"], task["network"]) == (True, None, None)
@@ -96,7 +96,7 @@ def test_both_policies_make_the_container(site: Site) -> None:
 
 
 @pytest.mark.parametrize("command", ["master", "worker"])
-def test_a_policy_that_is_none_and_no_start(command: str, processes: Processes) -> None:
+def test_invalid_policy_file_prevents_the_start(command: str, processes: Processes) -> None:
     (processes.folder / "policy.toml").write_text("max_pids = 5\nnetworks = ['host']\n")
     ports = ("--http-port", "0", "--grpc-port", "0") if command == "master" else ()
     ended = processes.run(sys.executable, "-m", command, *ports, "--task-policy", "policy.toml")
@@ -104,7 +104,7 @@ def test_a_policy_that_is_none_and_no_start(command: str, processes: Processes) 
     assert ended.the_error() == "task policy policy.toml: line 2: networks: expected a list of: none, bridge"
 
 
-def test_a_registry_config_that_others_may_read_and_no_start(processes: Processes) -> None:
+def test_registry_config_readable_by_others_prevents_the_start(processes: Processes) -> None:
     path = processes.folder / "config.json"
     path.write_text('{"auths": {}}')
     path.chmod(0o644)
@@ -115,7 +115,7 @@ def test_a_registry_config_that_others_may_read_and_no_start(processes: Processe
     )
 
 
-def test_up_gives_both_the_policy_and_the_key(processes: Processes) -> None:
+def test_up_passes_policy_and_registry_config(processes: Processes) -> None:
     (processes.folder / "policy.toml").write_text("nonsense = 1\n")
     ended = processes.run(FLEETPULSE, "up", "--http-port", "0", "--grpc-port", "0", "--task-policy", "policy.toml")
     assert ended.code == 2

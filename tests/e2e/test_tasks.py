@@ -21,7 +21,7 @@ def site(shared_processes: Processes, shared_master: Master, docker_engine: Engi
     site.close()
 
 
-def test_a_task_is_submitted_seen_running_followed_and_its_exit_code_told(site: Site) -> None:
+def test_task_from_submit_to_exit_code(site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 7")
     site.jobs.when(task_id, "running")
     events = list(site.jobs.follow(task_id))
@@ -35,7 +35,7 @@ def test_a_task_is_submitted_seen_running_followed_and_its_exit_code_told(site: 
     assert site.jobs.log(task_id) == text
 
 
-def test_a_log_can_be_followed_before_there_is_a_container(site: Site) -> None:
+def test_log_can_be_followed_before_the_container_exists(site: Site) -> None:
     task_id = site.jobs.submit("echo", "at last", constraints={"worker_id": "dock-late"})
     events = site.jobs.follow(task_id)
     late = site.worker("dock-late")
@@ -45,7 +45,7 @@ def test_a_log_can_be_followed_before_there_is_a_container(site: Site) -> None:
     late.kill_all()
 
 
-def test_a_cancelled_sleep_is_gone_from_docker(site: Site) -> None:
+def test_cancelled_task_is_removed_from_docker(site: Site) -> None:
     task_id = site.jobs.submit("sleep", "1000")
     site.jobs.when(task_id, "running")
     assert [container.status for container in site.containers("dock-1", task_id)] == ["running"]
@@ -56,7 +56,7 @@ def test_a_cancelled_sleep_is_gone_from_docker(site: Site) -> None:
     assert site.jobs.cancel(task_id).status_code == 409
 
 
-def test_a_command_that_eats_its_memory(site: Site) -> None:
+def test_out_of_memory_fails_the_task(site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "x=$(head -c 200m /dev/zero | tr '\\0' x); echo ${#x}", memory_required=16)
     task = site.jobs.ended(task_id)
     assert (task["status"], task["oom_killed"], task["reason"]) == ("failed", True, "out_of_memory")
@@ -71,20 +71,20 @@ def test_a_command_that_eats_its_memory(site: Site) -> None:
         ({"command": ["sleep", "100"], "timeout_seconds": 1}, "timeout"),
     ],
 )
-def test_what_cannot_work_fails_with_a_reason(site: Site, fields: dict[str, object], reason: str) -> None:
+def test_impossible_task_fails_with_a_reason(site: Site, fields: dict[str, object], reason: str) -> None:
     task = site.jobs.ended(site.jobs.submit(**fields))
     assert task["status"] == "failed"
     assert task["reason"].startswith(reason), task
     assert task["error"]
 
 
-def test_a_retry_is_another_attempt(site: Site) -> None:
+def test_retry_is_another_attempt(site: Site) -> None:
     task = site.jobs.ended(site.jobs.submit("sh", "-c", "exit 3", max_retries=1))
     assert [attempt["attempt"] for attempt in task["attempts"]] == [1, 2]
     assert (task["status"], task["exit_code"]) == ("failed", 3)
 
 
-def test_what_no_worker_can_hold_waits_and_says_so(site: Site) -> None:
+def test_task_that_fits_nowhere_is_queued_with_a_reason(site: Site) -> None:
     task_id = site.jobs.submit("true", cpu_required=1000)
     task = site.jobs.get(task_id)
     assert task["status"] == "queued"
@@ -93,7 +93,7 @@ def test_what_no_worker_can_hold_waits_and_says_so(site: Site) -> None:
     assert site.jobs.status(task_id) == "cancelled"
 
 
-def test_a_drained_worker_gets_nothing_new(site: Site) -> None:
+def test_drained_worker_gets_no_new_tasks(site: Site) -> None:
     running = site.jobs.submit("sleep", "2")
     site.jobs.when(running, "running")
     response = site.jobs.post("/api/workers/dock-1/drain", {"reason": "new disks"})
@@ -107,7 +107,7 @@ def test_a_drained_worker_gets_nothing_new(site: Site) -> None:
     assert site.jobs.ended(waiting)["status"] == "completed"
 
 
-def test_what_a_task_uses_is_on_telemetry_and_metrics(site: Site) -> None:
+def test_task_usage_is_in_telemetry_and_metrics(site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "while :; do :; done", timeout_seconds=60)
     site.jobs.when(task_id, "running")
     eventually(lambda: site.master.sample("fleetpulse_worker_task_cpu_usage_ratio", task_id, "dock-1") > 0.01, 30.0)
@@ -120,9 +120,7 @@ def test_what_a_task_uses_is_on_telemetry_and_metrics(site: Site) -> None:
     site.jobs.ended(task_id)
 
 
-def test_a_worker_without_docker_reports_telemetry_and_says_why_it_gets_no_tasks(
-    site: Site, shared_processes: Processes
-) -> None:
+def test_worker_without_docker_reports_why_it_gets_no_tasks(site: Site, shared_processes: Processes) -> None:
     bare = shared_processes.worker(
         site.master.target, "--worker-id", "no-docker", name="bare", DOCKER_HOST="unix:///nowhere/docker.sock"
     )

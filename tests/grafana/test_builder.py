@@ -15,7 +15,7 @@ from tests.tools import ROOT
 GROUPED = r"by \([^)]*worker_id"
 
 
-def test_writing_them_anew_changes_nothing() -> None:
+def test_dashboards_are_up_to_date() -> None:
     assert differing(written(), FOLDER) == []
     assert written() == written()
     ended = subprocess.run(
@@ -24,7 +24,7 @@ def test_writing_them_anew_changes_nothing() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_what_was_edited_added_or_deleted_by_hand_is_found(tmp_path: Path) -> None:
+def test_manual_changes_are_found(tmp_path: Path) -> None:
     files = written()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -42,11 +42,11 @@ def test_selectors_name_the_metric_and_the_workers() -> None:
     assert CHOSEN("up", 'gpu="0"') == 'fleetpulse_worker_up{worker_id=~"$search", worker_id=~"$worker", gpu="0"}'
 
 
-def test_the_top_is_chosen_once_at_the_end() -> None:
+def test_top_is_chosen_at_the_end_of_the_range() -> None:
     assert top(lambda at: f"x{at}", "y", 3) == "max by (y) (x and topk(3, x @ end()))"
 
 
-def test_a_distribution_has_ten_cumulative_buckets() -> None:
+def test_distribution_has_ten_cumulative_buckets() -> None:
     query = distribution("x")
     assert query.expr.count("label_replace(") == 10
     assert query.expr.startswith('label_replace(count(x <= 0.1) or vector(0), "le", "0.1", "", "") or ')
@@ -54,18 +54,18 @@ def test_a_distribution_has_ten_cumulative_buckets() -> None:
 
 
 @pytest.mark.parametrize(("by", "labels"), [("", "le"), ("route", "le, route")])
-def test_a_quantile_keeps_the_bounds(by: str, labels: str) -> None:
+def test_quantile_aggregates_by_le(by: str, labels: str) -> None:
     rate = "rate(fleetpulse_x_seconds_bucket[$__rate_interval])"
     assert quantile(0.5, "x_seconds", by) == f"histogram_quantile(0.5, sum by ({labels}) ({rate}))"
 
 
-def test_info_is_joined_to_at_most_one_and_may_be_missing() -> None:
+def test_info_labels_may_be_missing() -> None:
     joined = with_info("x", "i", "worker_id", "hostname")
     one = "topk by (worker_id) (1, max by (worker_id, hostname) (i))"
     assert joined == f"(x) * on (worker_id) group_left (hostname) {one} or on (worker_id) (x)"
 
 
-def test_over_time_nothing_is_grouped_by_worker_before_few_are_left() -> None:
+def test_range_queries_group_by_worker_only_after_topk() -> None:
     """At 10,000 workers and 240 steps that takes Prometheus 20 s, and a graph for each of them."""
     grouped = [target for target in every_target() if not target.is_instant and re.search(GROUPED, target.expr)]
     many = [target for target in grouped if target.uid != "fleetpulse-worker"]

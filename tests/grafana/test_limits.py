@@ -32,17 +32,17 @@ DRAWN = {step for _, panel in every_panel() for step in steps_of(panel)}
 
 
 @pytest.mark.parametrize("name", sorted(THRESHOLDS.keys() - UNDRAWN.keys()))
-def test_where_an_alert_fires_is_drawn_in_the_colour_of_its_severity(name: str) -> None:
+def test_alert_thresholds_are_drawn_in_their_severity_colour(name: str) -> None:
     threshold = THRESHOLDS[name]
     assert (BY_SEVERITY[threshold.severity], threshold.value) in DRAWN
 
 
-def test_nothing_else_is_drawn() -> None:
+def test_only_alert_thresholds_are_drawn() -> None:
     assert {(BY_SEVERITY[one.severity], one.value) for one in THRESHOLDS.values()} >= DRAWN - OWN
     assert UNDRAWN.keys() <= THRESHOLDS.keys()
 
 
-def test_several_limits_go_up() -> None:
+def test_thresholds_are_sorted() -> None:
     limits = alerting("filesystem_full_ratio", "filesystem_ratio")
     values = [THRESHOLDS[name].value for name in ("filesystem_ratio", "filesystem_full_ratio")]
     assert [step.value for step in limits.steps] == [None, *values]
@@ -51,6 +51,6 @@ def test_several_limits_go_up() -> None:
 
 
 @pytest.mark.parametrize(("uid", "panel"), every_panel())
-def test_an_alert_that_is_named_exists(uid: str, panel: dict[str, Any]) -> None:
+def test_alerts_named_in_panels_exist(uid: str, panel: dict[str, Any]) -> None:
     alerts = {threshold.alert for threshold in THRESHOLDS.values()}
     assert set(re.findall(r"FleetPulse[A-Z]\w+", panel["description"])) <= alerts

@@ -20,7 +20,7 @@ def test_every_dashboard_links_the_others_and_the_runbooks(uid: str) -> None:
     assert runbooks["url"] == RUNBOOKS
 
 
-def test_the_runbooks_are_those_of_the_alerts() -> None:
+def test_runbook_links_match_the_alerts() -> None:
     groups = [
         group
         for path in (ROOT / "monitoring" / "rules").glob("*.yml")
@@ -35,7 +35,7 @@ def urls_of(value: Any) -> list[str]:
     return re.findall(r'"url": "([^"]*)"', json.dumps(value))
 
 
-def test_links_in_panels_lead_somewhere_and_keep_time_and_source() -> None:
+def test_panel_links_keep_time_and_data_source() -> None:
     urls = {url for _, panel in every_panel() for url in urls_of(panel)}
     inner = {url for url in urls if url.startswith("/d/")}
     assert urls - inner == {f"{RUNBOOKS}#${{__value.text}}"}
@@ -47,7 +47,7 @@ def test_links_in_panels_lead_somewhere_and_keep_time_and_source() -> None:
         assert set(re.findall(r"var-(\w+)=", parameters)) <= names
 
 
-def test_every_column_of_workers_leads_to_the_worker() -> None:
+def test_worker_columns_link_to_the_worker() -> None:
     tables = [panel for _, panel in every_panel() if panel["type"] == "table"]
     columns = [
         override for table in tables for override in table["fieldConfig"]["overrides"]
@@ -57,7 +57,7 @@ def test_every_column_of_workers_leads_to_the_worker() -> None:
     assert all("/d/fleetpulse-worker?var-worker=${__value.text}" in urls_of(column)[0] for column in columns)
 
 
-def test_a_line_of_a_worker_leads_to_it() -> None:
+def test_worker_lines_link_to_the_worker() -> None:
     drawn = [panel for _, panel in every_panel() if panel["type"] == "timeseries"]
     for panel in drawn:
         by_worker = any("{{worker_id}}" in target["legendFormat"] for target in panel["targets"])

@@ -84,7 +84,7 @@ def shown(scene: Scene, uid: str, panel: str) -> list[Sample]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("target", EVERY_TARGET)
-def test_a_query_gives_data(scene: Scene, target: Target) -> None:
+def test_query_returns_data(scene: Scene, target: Target) -> None:
     key = (target.uid, target.panel)
     found = answer(scene, target, BY_HAND if key in NOT_SIMULATED else IN_DEPTH)
     assert bool(found) is (key not in RIGHTLY_EMPTY)
@@ -93,7 +93,7 @@ def test_a_query_gives_data(scene: Scene, target: Target) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("uid", UIDS)
-def test_a_legend_and_a_column_name_labels_that_there_are(scene: Scene, uid: str) -> None:
+def test_legends_and_columns_name_existing_labels(scene: Scene, uid: str) -> None:
     for panel in (panel for of_uid, panel in every_panel() if of_uid == uid):
         targets = of(uid, panel["title"])
         labels = {label for target in targets for sample in answer(scene, target) for label in sample.labels}
@@ -132,12 +132,12 @@ def recorded_names() -> set[str]:
     return {rule["record"] for rule in rules if "record" in rule}
 
 
-def test_no_query_knows_what_a_scrape_job_is_called() -> None:
+def test_queries_do_not_name_a_scrape_job() -> None:
     for target in every_target():
         assert not {"instance", "job"} & {label for _, label in names_in(target.expr).matched}, target
 
 
-def test_the_list_of_workers_and_the_marks_of_alerts(scene: Scene) -> None:
+def test_worker_variable_and_alert_annotations(scene: Scene) -> None:
     for uid in UIDS:
         board = load(uid)
         (alerts,) = board["annotations"]["list"]
@@ -156,7 +156,7 @@ def test_the_list_of_workers_and_the_marks_of_alerts(scene: Scene) -> None:
                 ]
 
 
-def test_the_fleet_is_counted_right(scene: Scene) -> None:
+def test_fleet_counts(scene: Scene) -> None:
     active = WORKERS + 1 - len(VANISHING)
     (count,) = shown(scene, "fleetpulse-fleet", "Active")
     assert count.values == [active]
@@ -171,7 +171,7 @@ def test_the_fleet_is_counted_right(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("panel", ["CPU of all workers", "Memory of all workers"])
-def test_a_heat_map_counts_every_active_worker_once(scene: Scene, panel: str) -> None:
+def test_heat_map_counts_each_active_worker_once(scene: Scene, panel: str) -> None:
     buckets = {sample.labels["le"]: sample.values[-1] for sample in shown(scene, "fleetpulse-fleet", panel)}
     assert buckets["1.0"] == WORKERS + 1 - len(VANISHING)
     in_order = [buckets[le] for le in sorted(buckets, key=float)]
@@ -179,7 +179,7 @@ def test_a_heat_map_counts_every_active_worker_once(scene: Scene, panel: str) ->
     assert len(in_order) == 10
 
 
-def test_an_inactive_worker_shows_its_state_and_when_it_was_heard(scene: Scene) -> None:
+def test_inactive_worker_shows_its_last_heartbeat(scene: Scene) -> None:
     by_panel = {
         panel: [s.values for target in of("fleetpulse-worker", panel) for s in answer(scene, target, VANISHING[0])]
         for panel in ("State", "Last heard", "Cores", "Up for")

@@ -21,12 +21,12 @@ def provisioned(path: str) -> dict[str, Any]:
     return content
 
 
-def test_only_files_that_grafana_reads() -> None:
+def test_provisioning_has_only_files_that_grafana_reads() -> None:
     files = {str(path.relative_to(PROVISIONING)) for path in PROVISIONING.rglob("*") if path.is_file()}
     assert files == {"datasources/prometheus.yml", "dashboards/fleetpulse.yml"}
 
 
-def test_the_source_is_a_default_prometheus_that_is_scraped_as_often_as_it_says() -> None:
+def test_data_source_is_prometheus_with_the_scrape_interval() -> None:
     (source,) = provisioned("datasources/prometheus.yml")["datasources"]
     assert (source["type"], source["uid"], source["access"]) == ("prometheus", "fleetpulse-prometheus", "proxy")
     # The dashboards take what is chosen at their head, and at first the default.
@@ -38,7 +38,7 @@ def test_the_source_is_a_default_prometheus_that_is_scraped_as_often_as_it_says(
     assert source["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
 
 
-def test_the_dashboards_come_from_the_folder_that_is_mounted() -> None:
+def test_dashboards_come_from_the_mounted_folder() -> None:
     (provider,) = provisioned("dashboards/fleetpulse.yml")["providers"]
     assert provider["type"] == "file"
     assert provider["options"]["path"] == MOUNTS["./grafana/dashboards"]
@@ -46,7 +46,7 @@ def test_the_dashboards_come_from_the_folder_that_is_mounted() -> None:
     assert provider["allowUiUpdates"] is False
 
 
-def test_compose_mounts_them_there_and_has_the_prometheus_that_is_meant() -> None:
+def test_compose_mounts_dashboards_and_runs_prometheus() -> None:
     compose = ROOT / "docker-compose.yml"
     if not compose.exists():
         pytest.skip("there is no docker-compose.yml")

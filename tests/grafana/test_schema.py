@@ -36,12 +36,12 @@ EVERY_PANEL = [pytest.param(panel, id=f"{uid}-{panel['id']}") for uid, panel in 
 register_default_plugins()
 
 
-def test_there_are_these_and_no_others() -> None:
+def test_folder_has_exactly_these_dashboards() -> None:
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"{uid}.json" for uid in UIDS)
 
 
 @pytest.mark.parametrize("uid", UIDS)
-def test_the_head_of_a_dashboard(uid: str) -> None:
+def test_dashboard_settings(uid: str) -> None:
     board = load(uid)
     assert board["uid"] == uid
     assert re.fullmatch(r"FleetPulse / \w+", board["title"])
@@ -56,7 +56,7 @@ def test_the_head_of_a_dashboard(uid: str) -> None:
 
 
 @pytest.mark.parametrize("uid", UIDS)
-def test_the_sdk_reads_it_and_writes_the_same(uid: str) -> None:
+def test_sdk_round_trip_is_identical(uid: str) -> None:
     """Its classes are made from Grafana's own schema, for 11.0; what they do not know is lost, and so found."""
     board = load(uid)
     again = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
@@ -92,7 +92,7 @@ def test_no_two_panels_of_a_section_have_the_same_title(uid: str) -> None:
 
 
 @pytest.mark.parametrize("panel", EVERY_PANEL)
-def test_a_panel_says_what_it_shows_and_in_what_unit(panel: dict[str, Any]) -> None:
+def test_panels_have_description_and_unit(panel: dict[str, Any]) -> None:
     assert panel["type"] in CORE_PANELS
     assert panel["title"]
     assert panel["description"].endswith(".")
@@ -109,7 +109,7 @@ def test_a_panel_says_what_it_shows_and_in_what_unit(panel: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("panel", EVERY_PANEL)
-def test_all_data_comes_from_the_chosen_source(panel: dict[str, Any]) -> None:
+def test_panels_use_the_data_source_variable(panel: dict[str, Any]) -> None:
     source = {"type": "prometheus", "uid": "${datasource}"}
     assert panel["datasource"] == source
     forms = {"table": "table", "heatmap": "heatmap"}
@@ -123,7 +123,7 @@ def test_all_data_comes_from_the_chosen_source(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("uid", "panel"), every_panel())
-def test_what_is_about_many_workers_is_asked_for_few_points(uid: str, panel: dict[str, Any]) -> None:
+def test_fleet_panels_limit_data_points(uid: str, panel: dict[str, Any]) -> None:
     most = panel.get("maxDataPoints")
     assert (most is None) is (uid == "fleetpulse-worker")
     assert most is None or most <= 120

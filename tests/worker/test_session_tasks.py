@@ -11,8 +11,8 @@ import pytest
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.session import WorkerSession
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import AttemptKey, ContainerSpec
-from fleetpulse.worker.tasks.executor import ROUND_SECONDS, Executor
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
+from fleetpulse.worker.tasks.executor import RESYNC_SECONDS, Executor
 from tests.worker.scripted import (
     REGISTER,
     ScriptedStream,
@@ -23,15 +23,15 @@ from tests.worker.scripted import (
     say_nothing,
     scripted_master,
 )
-from tests.worker.tasks.wire import WireMaster, wire_master
+from tests.worker.tasks.grpc_master import GrpcMaster, grpc_master
 
 
 @contextlib.asynccontextmanager
 async def session_with_tasks(
-    target: str, engine: SimulatedEngine, round_seconds: float = ROUND_SECONDS
+    target: str, engine: SimulatedEngine, resync_seconds: float = RESYNC_SECONDS
 ) -> AsyncIterator[WorkerSession]:
-    executor = Executor(engine, round_seconds=round_seconds)
-    executor.open()
+    executor = Executor(engine, resync_seconds=resync_seconds)
+    executor.start()
     session = WorkerSession(target, REGISTER, quick_sample, random.Random(1), executor)
     running = asyncio.ensure_future(session.run())
     try:
@@ -49,12 +49,12 @@ def engine() -> SimulatedEngine:
 
 def test_orders_are_carried_out_and_reported_at_once() -> None:
     async def test() -> None:
-        async with wire_master() as master, session_with_tasks(master.target, engine()):
-            register = await master.is_registered()
+        async with grpc_master() as master, session_with_tasks(master.target, engine()):
+            register = await master.wait_for_registration()
             assert register.worker_id == REGISTER.worker_id
             assert register.task_support.available
             key = await master.start("busybox", "sh", "-c", "echo hello; exit 3")
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert (end.exit_code, master.logs[key]) == (3, b"hello\n")
             assert master.phases(key) == ["preparing", "running", "failed"]
 
@@ -63,8 +63,8 @@ def test_orders_are_carried_out_and_reported_at_once() -> None:
 
 def test_heartbeats_tell_what_runs() -> None:
     async def test() -> None:
-        async with wire_master() as master, session_with_tasks(master.target, engine()):
-            await master.is_registered()
+        async with grpc_master() as master, session_with_tasks(master.target, engine()):
+            await master.wait_for_registration()
             key = await master.start("busybox", "sleep", "1000")
             await eventually(lambda: master.heartbeats and master.heartbeats[-1].running_tasks)
             (running,) = master.heartbeats[-1].running_tasks
@@ -76,21 +76,21 @@ def test_heartbeats_tell_what_runs() -> None:
 
 def test_each_stream_has_a_registration_of_its_own() -> None:
     async def test() -> None:
-        master, keys = WireMaster(), list[AttemptKey]()
+        master, keys = GrpcMaster(), list[AttemptKey]()
 
         async def break_when_it_runs(stream: ScriptedStream) -> None:
-            serving = asyncio.ensure_future(master.act(stream))
+            serving = asyncio.ensure_future(master.serve(stream))
             await eventually(lambda: master.registers)
             keys.append(await master.start("busybox", "sleep", "1000"))
-            await master.comes_to(keys[0], "running")
+            await master.wait_for_phase(keys[0], "running")
             serving.cancel()
             await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
 
         async with (
-            scripted_master(break_when_it_runs, master.act) as scripted,
+            scripted_master(break_when_it_runs, master.serve) as scripted,
             session_with_tasks(scripted.target, engine()),
         ):
-            first, second = await master.is_registered(1), await master.is_registered(2)
+            first, second = await master.wait_for_registration(1), await master.wait_for_registration(2)
             assert not first.attempts_held
             assert [AttemptKey.of(held) for held in second.attempts_held] == keys
             assert first.incarnation_id == second.incarnation_id
@@ -103,15 +103,15 @@ def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it
     async def test() -> None:
         key, simulated = AttemptKey("t", 1), engine()
         await simulated.start(await simulated.create(ContainerSpec(key, "busybox", command=("sleep", "1000"))))
-        simulated.is_away = True
-        async with wire_master() as master, session_with_tasks(master.target, simulated, round_seconds=0.05):
+        simulated.is_unavailable = True
+        async with grpc_master() as master, session_with_tasks(master.target, simulated, resync_seconds=0.05):
             master.keeps.add(key)
-            blind = await master.is_registered(1)
+            blind = await master.wait_for_registration(1)
             assert blind.attempts_unknown
             assert not blind.attempts_held
             await eventually(lambda: master.heartbeats and master.heartbeats[-1].engine_failures > 0)
-            simulated.is_away = False
-            seeing = await master.is_registered(2)
+            simulated.is_unavailable = False
+            seeing = await master.wait_for_registration(2)
             assert not seeing.attempts_unknown
             assert [AttemptKey.of(held) for held in seeing.attempts_held] == [key]
             await eventually(lambda: master.heartbeats[-1].running_tasks)
@@ -122,8 +122,8 @@ def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it
 def test_nothing_is_decided_about_containers_without_a_stream() -> None:
     async def test() -> None:
         simulated = engine()
-        executor = Executor(simulated, round_seconds=0.02)
-        executor.open()
+        executor = Executor(simulated, resync_seconds=0.02)
+        executor.start()
         async with scripted_master(register_and_end, say_nothing) as master:
             session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(1), executor)
             running = asyncio.ensure_future(session.run())
@@ -170,13 +170,13 @@ def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: i
 
 def test_the_goodbye_is_the_last_word_while_there_is_much_to_say() -> None:
     async def test() -> None:
-        async with wire_master() as master:
+        async with grpc_master() as master:
             async with session_with_tasks(master.target, engine()) as session:
-                await master.is_registered()
+                await master.wait_for_registration()
                 await master.start("busybox", "sh", "-c", "head -c 50000000 /dev/zero; sleep 1000")
                 await eventually(lambda: master.chunks)
                 session.stop("maintenance")
                 await eventually(lambda: not session.is_connected)
-            assert master.farewells == ["maintenance"]
+            assert master.goodbyes == ["maintenance"]
 
     run(test())

@@ -1,1 +1,1 @@
-"""``tasks.engine.ContainerEngine`` by Docker's Python SDK, whose calls block: they are made in threads of their own."""
+"""``tasks.engine.ContainerEngine`` for Docker. Docker's Python SDK blocks, so it is called in threads."""

@@ -1,10 +1,11 @@
-"""Between a ``ContainerSpec`` or a ``Container`` and the JSON of Docker's API. Pure."""
+"""Translates ``ContainerSpec`` and ``ContainerInfo`` to and from the JSON of Docker's API. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fleetpulse.worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, Container, ContainerSpec, Status, Usage
+from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerSpec
+from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus, ContainerUsage
 
 WORKER_LABEL = "fleetpulse.worker_id"
 _TASK_LABEL = "fleetpulse.task_id"
@@ -12,20 +13,23 @@ _ATTEMPT_LABEL = "fleetpulse.attempt"
 _TIMEOUT_LABEL = "fleetpulse.timeout_seconds"
 _LOG_LIMIT_LABEL = "fleetpulse.log_limit_bytes"
 
-_LOG_FILE = "64m"
-_LOG_FILES = "4"
+_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
 _NANO = 1_000_000_000
-_STATUS = {"created": Status.CREATED, "exited": Status.ENDED, "dead": Status.ENDED}
+_STATUS = {
+    "created": ContainerStatus.CREATED,
+    "exited": ContainerStatus.ENDED,
+    "dead": ContainerStatus.ENDED,
+}
 """All others (running, paused, restarting, removing) have a process."""
 
 
 def container_name(key: AttemptKey) -> str:
-    """The same for every try, so that there cannot be two containers of one attempt."""
+    """One name per attempt, so that it cannot have two containers."""
     return f"fleetpulse-{key.task_id}-{key.attempt}"
 
 
-def labels_of(spec: ContainerSpec, worker_id: str) -> dict[str, str]:
-    """All that whoever adopts the container must know."""
+def container_labels(spec: ContainerSpec, worker_id: str) -> dict[str, str]:
+    """Everything that a worker needs to adopt the container."""
     labels = {
         WORKER_LABEL: worker_id,
         _TASK_LABEL: spec.key.task_id,
@@ -37,62 +41,61 @@ def labels_of(spec: ContainerSpec, worker_id: str) -> dict[str, str]:
     return labels
 
 
-def host_limits(spec: ContainerSpec) -> dict[str, Any]:
-    """For ``create_host_config``: what it may take, and as little power as can be. Nothing is mounted."""
-    limits: dict[str, Any] = {
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    """Arguments of ``create_host_config``: the limits, the least privileges, no mounts."""
+    config: dict[str, Any] = {
         "pids_limit": spec.pids_limit,
         "privileged": False,
         "read_only": spec.read_only,
-        # Docker's own default is its bridge; on an engine that has none it is the loopback device.
+        # Docker's default is its bridge, or the loopback device on an engine without one.
         "network_mode": "default" if spec.has_network else "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "init": True,
-        "log_config": {"Type": "json-file", "Config": {"max-size": _LOG_FILE, "max-file": _LOG_FILES}},
+        "log_config": _LOG_CONFIG,
     }
     if spec.cpu_cores > 0.0:
-        limits["nano_cpus"] = max(round(spec.cpu_cores * _NANO), _NANO // 100)
+        config["nano_cpus"] = max(round(spec.cpu_cores * _NANO), _NANO // 100)
     if spec.memory_bytes > 0:
-        # As much with swap as without: no swap.
-        limits["mem_limit"] = limits["memswap_limit"] = spec.memory_bytes
+        # The same limit with swap: no swap.
+        config["mem_limit"] = config["memswap_limit"] = spec.memory_bytes
     if spec.gpu_uuids:
-        limits["device_requests"] = [
+        config["device_requests"] = [
             {"Driver": "", "Count": 0, "DeviceIDs": list(spec.gpu_uuids), "Capabilities": [["gpu"]], "Options": {}}
         ]
-    return limits
+    return config
 
 
-def key_of(labels: Mapping[str, str], worker_id: str) -> AttemptKey | None:
-    """The attempt that a container is of; ``None`` where it is none of this worker's."""
+def attempt_key(details: Mapping[str, Any], worker_id: str) -> AttemptKey | None:
+    """The attempt of a container with this ``Config`` or summary; ``None`` if it is not this worker's."""
+    labels = details.get("Labels") or {}
     if labels.get(WORKER_LABEL) != worker_id or not labels.get(_TASK_LABEL):
         return None
     attempt = labels.get(_ATTEMPT_LABEL, "")
     return AttemptKey(labels[_TASK_LABEL], int(attempt)) if attempt.isascii() and attempt.isdigit() else None
 
 
-def listed(summaries: Sequence[Mapping[str, Any]], worker_id: str) -> list[Container]:
-    """Those of ``GET /containers/json`` that are this worker's."""
-    found = []
-    for summary in summaries:
-        key = key_of(summary.get("Labels") or {}, worker_id)
-        if key is not None:
-            status = _STATUS.get(str(summary.get("State")), Status.RUNNING)
-            found.append(Container(str(summary["Id"]), key, status))
-    return found
+def containers_of_worker(summaries: Sequence[Mapping[str, Any]], worker_id: str) -> list[ContainerInfo]:
+    """This worker's containers in ``GET /containers/json``."""
+    return [
+        ContainerInfo(str(summary["Id"]), key, _status(summary.get("State")))
+        for summary in summaries
+        if (key := attempt_key(summary, worker_id)) is not None
+    ]
 
 
-def inspected(details: Mapping[str, Any], key: AttemptKey) -> Container:
-    """What ``GET /containers/{id}/json`` says."""
+def container_info(details: Mapping[str, Any], key: AttemptKey) -> ContainerInfo:
+    """From ``GET /containers/{id}/json``."""
     state, labels = details["State"], details["Config"].get("Labels") or {}
-    status = _STATUS.get(str(state["Status"]), Status.RUNNING)
+    status = _status(state["Status"])
     timeout = labels.get(_TIMEOUT_LABEL)
-    return Container(
+    return ContainerInfo(
         container_id=str(details["Id"]),
         key=key,
         status=status,
         started_at=_unix_seconds(state.get("StartedAt")),
         finished_at=_unix_seconds(state.get("FinishedAt")),
-        exit_code=int(state["ExitCode"]) if status is Status.ENDED else None,
+        exit_code=int(state["ExitCode"]) if status is ContainerStatus.ENDED else None,
         oom_killed=bool(state.get("OOMKilled")),
         memory_bytes=int((details.get("HostConfig") or {}).get("Memory") or 0),
         timeout_seconds=float(timeout) if timeout else None,
@@ -100,23 +103,27 @@ def inspected(details: Mapping[str, Any], key: AttemptKey) -> Container:
     )
 
 
-def usage_of(stats: Mapping[str, Any], at: float) -> Usage:
-    """Memory as the docker command counts it: without the page cache that can be given back."""
+def container_usage(stats: Mapping[str, Any], at: float) -> ContainerUsage:
+    """Memory as the docker command counts it: without reclaimable page cache."""
     cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
     memory = stats.get("memory_stats") or {}
     nanoseconds: int | None = cpu.get("total_usage")
     used: int | None = memory.get("usage")
     details: Mapping[str, int] = memory.get("stats") or {}
     reclaimable = details.get("total_inactive_file") or details.get("inactive_file") or 0
-    return Usage(
+    return ContainerUsage(
         cpu_seconds=None if nanoseconds is None else nanoseconds / _NANO,
         memory_bytes=None if used is None else max(used - reclaimable, 0),
         at=at,
     )
 
 
+def _status(state: object) -> ContainerStatus:
+    return _STATUS.get(str(state), ContainerStatus.RUNNING)
+
+
 def _unix_seconds(text: str | None) -> float | None:
-    """Docker writes nanoseconds, and the year 1 for what has not happened."""
+    """Docker writes nanoseconds, and the year 1 for never."""
     if not text or text.startswith("0001-"):
         return None
     seconds, _, rest = text.partition(".")

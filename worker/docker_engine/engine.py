@@ -2,71 +2,113 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
-from fleetpulse.worker.docker_engine.connection import DockerConnection
+from fleetpulse.worker.docker_engine.connection import DockerConnection, DockerEvents, DockerLog, refusal
 from fleetpulse.worker.docker_engine.containers import (
     WORKER_LABEL,
+    attempt_key,
+    container_info,
+    container_labels,
     container_name,
-    host_limits,
-    inspected,
-    key_of,
-    labels_of,
-    listed,
-    usage_of,
+    container_usage,
+    containers_of_worker,
+    host_config,
 )
-from fleetpulse.worker.docker_engine.errors import refused
-from fleetpulse.worker.docker_engine.progress import PullProgress
-from fleetpulse.worker.docker_engine.registries import RegistryLogins
-from fleetpulse.worker.docker_engine.streams import DockerEvents, DockerLog
-from fleetpulse.worker.docker_engine.threads import CallThreads
+from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins
+from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import (
-    Container,
-    ContainerSpec,
+    ContainerInfo,
+    ContainerStatus,
+    ContainerUsage,
     EngineRefused,
     EngineUnavailable,
     LogStream,
     NoSuchContainer,
     Progress,
-    Status,
-    Usage,
 )
 from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS
 
 T = TypeVar("T")
 
-_THREADS = 8
+_CALL_THREADS, _USAGE_THREADS = 8, 2
 _CONFLICT = 409
 
 
+class CallThreads:
+    """Daemon threads for calls that block: unlike those of ``ThreadPoolExecutor`` they do not delay the process's end.
+
+    They are named ``<name>-<number>`` and started as they are needed.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._open_calls = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Returns or raises what the call does. From one asyncio loop. A call that has begun cannot be cancelled."""
+        future: Future[T] = Future()
+        self._open_calls += 1
+        if self._open_calls > len(self._threads) and len(self._threads) < self._size:
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._calls.put((future, call))
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            self._open_calls -= 1
+
+    def close(self) -> None:
+        """Ends the threads; one that hangs is left behind."""
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as error:  # noqa: BLE001 - raised by ``run``
+                future.set_exception(error)
+
+
 class DockerEngine:
-    """For one worker, on one asyncio loop. ``environment`` says where Docker is, as for the docker command."""
+    """The engine of one worker, on one asyncio loop."""
 
     def __init__(self, worker_id: str, environment: Mapping[str, str], logins: RegistryLogins | None = None) -> None:
-        """Without ``logins`` those of the docker command are taken, if this user has any."""
+        """``environment``: ``DOCKER_HOST`` and the like. Without ``logins`` this user's logins of docker are used."""
         self._worker_id = worker_id
         self._logins = logins
         self._connection = DockerConnection(environment)
-        self._threads = CallThreads("docker", _THREADS)
-        # Readings must not wait behind a container that is hard to remove, nor it behind them.
-        self._usage_threads = CallThreads("docker-usage", 2)
+        self._call_threads = CallThreads("docker", _CALL_THREADS)
+        # Readings and slow calls, such as removals, must not wait for each other.
+        self._usage_threads = CallThreads("docker-usage", _USAGE_THREADS)
         self._pull_threads = CallThreads("docker-pull", MAX_PARALLEL_PULLS)
-        self._news: DockerEvents | None = None
+        self._events: DockerEvents | None = None
 
-    async def containers(self) -> Sequence[Container]:
+    async def containers(self) -> Sequence[ContainerInfo]:
         label = f"{WORKER_LABEL}={self._worker_id}"
         summaries = await self._call(lambda client: client.containers(all=True, filters={"label": label}))
-        return listed(summaries, self._worker_id)
+        return containers_of_worker(summaries, self._worker_id)
 
     async def has_image(self, image: str) -> bool:
         def look(client: APIClient) -> bool:
             try:
-                client.inspect_image(image)  # type: ignore[no-untyped-call]  # its stub says nothing
+                client.inspect_image(image)  # type: ignore[no-untyped-call]  # its stub has no types
             except ImageNotFound:
                 return False
             return True
@@ -74,112 +116,95 @@ class DockerEngine:
         return await self._call(look)
 
     async def pull(self, image: str, progress: Progress) -> None:
-        loop, gone = asyncio.get_running_loop(), False
+        loop, is_cancelled = asyncio.get_running_loop(), False
 
         def pull() -> None:
             state = PullProgress(image)
-            login = None if self._logins is None else self._logins.of(image)
+            login = None if self._logins is None else self._logins.login_for(image)
             with self._connection.client(pulling=True) as client:
                 for line in client.pull(image, stream=True, decode=True, auth_config=login):
-                    if gone:
+                    if is_cancelled:
                         return  # the engine ends a pull that nobody listens to
                     if "error" in line:
-                        raise refused(str(line["error"]), pulling=True)
+                        raise refusal(str(line["error"]), pulling=True)
                     state.add(line)
                     loop.call_soon_threadsafe(progress, str(state))
 
         try:
             await self._pull_threads.run(pull)
         finally:
-            gone = True
+            is_cancelled = True
 
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
             name = container_name(spec.key)
             try:
-                made = client.create_container(
+                created = client.create_container(
                     spec.image,
                     list(spec.command) or None,
                     name=name,
                     environment=dict(spec.env),
                     user=spec.user,
-                    labels=labels_of(spec, self._worker_id),
-                    host_config=client.create_host_config(**host_limits(spec)),
+                    labels=container_labels(spec, self._worker_id),
+                    host_config=client.create_host_config(**host_config(spec)),
                 )
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
-                return self._already_made(client, name, spec)
-            return str(made["Id"])
+                created = client.inspect_container(name)
+                if attempt_key(created["Config"], self._worker_id) != spec.key:
+                    text = f"there is a container {name} already, which is not this worker's"
+                    raise EngineRefused(text) from error
+            return str(created["Id"])
 
         return await self._call(create)
 
-    def _already_made(self, client: APIClient, name: str, spec: ContainerSpec) -> str:
-        details = client.inspect_container(name)
-        if key_of(details["Config"].get("Labels") or {}, self._worker_id) != spec.key:
-            raise EngineRefused(f"there is a container {name} already, which is not this worker's")
-        return str(details["Id"])
-
     async def start(self, container_id: str) -> None:
         def start(client: APIClient) -> None:
-            container = self._inspected(client, container_id)
-            if container.status is Status.CREATED and container.started_at is None:
+            container = self._inspect(client, container_id)
+            if container.status is ContainerStatus.CREATED and container.started_at is None:
                 client.start(container_id)
 
         await self._call(start, container_id)
 
-    async def inspect(self, container_id: str) -> Container:
-        return await self._call(lambda client: self._inspected(client, container_id), container_id)
+    async def inspect(self, container_id: str) -> ContainerInfo:
+        return await self._call(lambda client: self._inspect(client, container_id), container_id)
 
-    def _inspected(self, client: APIClient, container_id: str) -> Container:
+    def _inspect(self, client: APIClient, container_id: str) -> ContainerInfo:
         details = client.inspect_container(container_id)
-        key = key_of(details["Config"].get("Labels") or {}, self._worker_id)
+        key = attempt_key(details["Config"], self._worker_id)
         if key is None:
             raise EngineRefused(f"container {container_id[:12]} is not this worker's")
-        return inspected(details, key)
+        return container_info(details, key)
 
     async def signal(self, container_id: str, name: str) -> bool:
-        def kill(client: APIClient) -> bool:
-            try:
-                client.kill(container_id, name)
-            except APIError as error:
-                if error.status_code == _CONFLICT:
-                    return False
-                raise
-            return True
-
-        return await self._call(kill, container_id)
+        return await self._call(_unless_conflict(lambda client: client.kill(container_id, name)), container_id)
 
     async def remove(self, container_id: str) -> None:
         def remove(client: APIClient) -> None:
-            try:
-                client.remove_container(container_id, v=True, force=True)
-            except APIError as error:
-                # Somebody removes it at this moment.
-                if error.status_code != _CONFLICT:
-                    raise
+            client.remove_container(container_id, v=True, force=True)
 
         with contextlib.suppress(NoSuchContainer):
-            await self._call(remove, container_id)
+            await self._call(_unless_conflict(remove), container_id)  # a conflict: it is being removed
 
-    async def usage(self, container_id: str) -> Usage:
-        def read() -> Usage:
+    async def usage(self, container_id: str) -> ContainerUsage:
+        def read() -> ContainerUsage:
             with self._connection.client(container_id) as client:
                 stats = client.stats(container_id, stream=False, one_shot=True)
-                return usage_of(stats, time.monotonic())
+                return container_usage(stats, time.monotonic())
 
         return await self._usage_threads.run(read)
 
     def open_log(self, container_id: str, *, follow: bool) -> LogStream:
         return DockerLog(self._connection, container_id, follow=follow)
 
-    def listen(self, changed: Callable[[str], None]) -> None:
-        self._news = DockerEvents(self._connection, self._worker_id, changed)
+    def listen(self, on_exit: Callable[[str], None]) -> None:
+        self._events = DockerEvents(self._connection, self._worker_id, on_exit)
 
     async def close(self) -> None:
-        if self._news is not None:
-            self._news.close()
-        for threads in (self._threads, self._usage_threads, self._pull_threads):
+        if self._events is not None:
+            self._events.close()
+        for threads in (self._call_threads, self._usage_threads, self._pull_threads):
             threads.close()
         self._connection.close()
 
@@ -189,7 +214,22 @@ class DockerEngine:
                 return call(client)
 
         try:
-            return await self._threads.run(run)
+            return await self._call_threads.run(run)
         except EngineUnavailable:
-            self._connection.renew()
+            self._connection.close()
             raise
+
+
+def _unless_conflict(call: Callable[[APIClient], None]) -> Callable[[APIClient], bool]:
+    """Returns whether Docker did it; ``False`` when the state of the container does not allow it."""
+
+    def run(client: APIClient) -> bool:
+        try:
+            call(client)
+        except APIError as error:
+            if error.status_code != _CONFLICT:
+                raise
+            return False
+        return True
+
+    return run

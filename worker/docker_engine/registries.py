@@ -1,7 +1,8 @@
-"""Logins at registries, from a file as ``docker login`` writes it: ``{"auths": {"registry.example.com": {...}}}``.
+"""Logins at registries and the progress of pulls.
 
-Only what stands in the file is used: no helper program is run. It is read again for each pull, so that a token may be
-replaced while the worker runs. No message repeats any of it but the names of registries.
+The file of logins is as ``docker login`` writes it: ``{"auths": {"registry.example.com": {...}}}``. No credential
+helper is run. The file is read for each pull, so a token can be replaced while the worker runs. Messages contain only
+the names of registries.
 """
 
 import base64
@@ -20,6 +21,8 @@ MAX_FILE_BYTES = 1024 * 1024
 
 _DOCKER_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
 _TOKENS = ("identitytoken", "registrytoken")
+_LAYER_DONE = frozenset({"Pull complete", "Already exists"})
+_MEGABYTE = 1_000_000
 
 
 class RegistryConfigError(Exception):
@@ -27,15 +30,15 @@ class RegistryConfigError(Exception):
 
 
 class RegistryLogins:
-    """From any thread."""
+    """Usable from any thread."""
 
     def __init__(self, path: Path) -> None:
         """Raises ``RegistryConfigError``."""
         self._path = path
         self._read()
 
-    def of(self, image: str) -> dict[str, str]:
-        """What the Docker SDK takes as ``auth_config``; empty for a registry that the file does not have.
+    def login_for(self, image: str) -> dict[str, str]:
+        """The SDK's ``auth_config``; empty for a registry that is not in the file.
 
         Raises ``EngineRefused`` when the file has become unusable.
         """
@@ -58,13 +61,13 @@ class RegistryLogins:
         except OSError as error:
             raise RegistryConfigError(f"registry config {self._path}: {error.strerror or error}") from error
         try:
-            return _logins(content)
+            return _parse_logins(content)
         except ValueError as error:
             raise RegistryConfigError(f"registry config {self._path}: {error}") from None
 
 
-def _logins(content: bytes) -> Mapping[str, dict[str, str]]:
-    """By registry. Raises ``ValueError`` with what is wrong."""
+def _parse_logins(content: bytes) -> Mapping[str, dict[str, str]]:
+    """By registry. Raises ``ValueError``."""
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"has more than {MAX_FILE_BYTES} bytes")
     try:
@@ -76,31 +79,64 @@ def _logins(content: bytes) -> Mapping[str, dict[str, str]]:
     auths = config.get("auths") if isinstance(config, dict) else None
     if not isinstance(auths, dict):
         raise ValueError('must be an object with "auths" in it, as docker login writes it')  # noqa: TRY004 - one kind
-    return {_registry(name): _login(name, entry) for name, entry in auths.items()}
+    return {_registry(name): _parse_login(name, entry) for name, entry in auths.items()}
 
 
 def _registry(name: str) -> str:
-    """``https://index.docker.io/v1/`` is Docker Hub; others may be written as URLs, too."""
+    """``https://index.docker.io/v1/`` is Docker Hub; others may be URLs, too."""
     host = name.partition("://")[2] or name
     host = host.partition("/")[0]
     return DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
 
 
-def _login(name: str, entry: Any) -> dict[str, str]:
+def _parse_login(name: str, entry: Any) -> dict[str, str]:
     server = {"serveraddress": name}
     if not isinstance(entry, dict):
         raise ValueError(f"auths.{name!a} must be an object")  # noqa: TRY004 - one kind
-    said = {key: value for key, value in entry.items() if isinstance(value, str) and value}
-    if tokens := {key: said[key] for key in _TOKENS if key in said}:
+    fields = {key: value for key, value in entry.items() if isinstance(value, str) and value}
+    if tokens := {key: fields[key] for key in _TOKENS if key in fields}:
         return tokens | server
-    if "username" in said and "password" in said:
-        return {"username": said["username"], "password": said["password"], **server}
-    if "auth" not in said:
+    if "username" in fields and "password" in fields:
+        return {"username": fields["username"], "password": fields["password"], **server}
+    if "auth" not in fields:
         raise ValueError(f"auths.{name!a} has no auth: a login that a helper program keeps cannot be used")
     try:
-        username, colon, password = base64.b64decode(said["auth"], validate=True).decode().partition(":")
+        username, colon, password = base64.b64decode(fields["auth"], validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD") from None
+        username = colon = password = ""
     if not (username and colon):
         raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD")
     return {"username": username, "password": password, **server}
+
+
+class PullProgress:
+    """Sums up the answer of ``POST /images/create``, line by line."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._layers: dict[str, tuple[int, int]] = {}
+        """Bytes that are here and bytes in all, by layer."""
+        self._done: set[str] = set()
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        layer, status = str(line.get("id", "")), str(line.get("status", ""))
+        if status == "Pulling fs layer":
+            self._layers.setdefault(layer, (0, 0))
+        elif status == "Downloading":
+            detail = line.get("progressDetail") or {}
+            self._layers[layer] = (int(detail.get("current") or 0), int(detail.get("total") or 0))
+        elif status in _LAYER_DONE:
+            _, size = self._layers.get(layer, (0, 0))
+            self._layers[layer] = (size, size)
+            self._done.add(layer)
+
+    def __str__(self) -> str:
+        """For people."""
+        text = f"pulling {self._image}"
+        if self._layers:
+            text += f": {len(self._done)} of {len(self._layers)} layers"
+        size = sum(size for _, size in self._layers.values())
+        if size:
+            here = sum(min(here, size) for here, size in self._layers.values())
+            text += f", {here / _MEGABYTE:.0f} of {size / _MEGABYTE:.0f} MB"
+        return text

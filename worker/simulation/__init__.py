@@ -1,1 +1,1 @@
-"""A fleet that is not there: simulated machines behind the real session code, over the real wire."""
+"""Simulated machines that run the real session code over the real wire."""

@@ -1,16 +1,16 @@
-"""N simulated machines in one process, each with a session and a connection of its own; some of them misbehave.
+"""Many simulated machines in one process, each with its own session and connection. Some of them fail:
 
-steady   beats until the end and says goodbye
-stall    keeps its connection and stops beating for a while, again and again
-vanish   is cut off without a goodbye, once, and stays away
-flap     is cut off without a goodbye and comes back as a new incarnation, again and again
+none     sends heartbeats until the end and says goodbye
+stall    keeps its connection and sends no heartbeat for a while, again and again
+vanish   is cut off without a goodbye, once, and does not return
+flap     is cut off without a goodbye and returns as a new incarnation, again and again
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Iterator, Mapping
-from enum import Enum
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,24 +19,25 @@ from fleetpulse.worker.identity import new_incarnation_id
 from fleetpulse.worker.session import WorkerSession
 from fleetpulse.worker.simulation.engine import SimulatedEngine
 from fleetpulse.worker.simulation.machine import SimulatedMachine
+from fleetpulse.worker.tasks.engine import wait_for_event
 from fleetpulse.worker.tasks.executor import Executor
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
 
-_ROUND_SECONDS = 60.0
-"""A simulated engine tells every end by itself."""
+_RESYNC_SECONDS = 60.0
+"""A simulated engine misses no exit."""
 
 
-class Behaviour(Enum):
-    STEADY = "steady"
-    STALL = "stall"
-    VANISH = "vanish"
-    FLAP = "flap"
+class FailureMode(Enum):
+    NONE = auto()
+    STALL = auto()
+    VANISH = auto()
+    FLAP = auto()
 
 
-class FleetPlan(NamedTuple):
-    """What to simulate. Times in seconds."""
+class SimulationConfig(NamedTuple):
+    """Times in seconds."""
 
     master: str
     workers: int
@@ -51,51 +52,57 @@ class FleetPlan(NamedTuple):
     ramp_seconds: float = 5.0
     seed: int = 1
     runs_tasks: bool = True
-    own_samples: int = 0
-    """Of own metrics, in each heartbeat of each machine."""
+    custom_samples: int = 0
+    """Samples of custom metrics in each heartbeat of each machine."""
 
     def worker_ids(self) -> list[str]:
-        """Of the machines, in order."""
         digits = len(str(self.workers))
         return [f"{self.prefix}-{number:0{digits}d}" for number in range(1, self.workers + 1)]
 
-    def behaviours(self) -> Iterator[Behaviour]:
-        """One a worker: the troubled ones come first, so that their ids are easy to find."""
-        yield from [Behaviour.STALL] * self.stall + [Behaviour.VANISH] * self.vanish + [Behaviour.FLAP] * self.flap
-        yield from [Behaviour.STEADY] * (self.workers - self.stall - self.vanish - self.flap)
+    def failure_modes(self) -> Iterator[FailureMode]:
+        """One per worker. Failing workers come first, so that their ids are easy to find."""
+        for mode, count in ((FailureMode.STALL, self.stall), (FailureMode.VANISH, self.vanish)):
+            yield from [mode] * count
+        yield from [FailureMode.FLAP] * self.flap
+        yield from [FailureMode.NONE] * (self.workers - self.stall - self.vanish - self.flap)
+
+    def machines(self, now: float) -> Iterator[SimulatedMachine]:
+        """In the order of the ids. Those with GPUs are spread evenly."""
+        for number, worker_id in enumerate(self.worker_ids(), start=1):
+            has_gpus = int(number * self.gpu_share) > int((number - 1) * self.gpu_share)
+            gpu_count = self.gpus_per_machine if has_gpus else 0
+            yield SimulatedMachine(worker_id, gpu_count, self.seed, now, self.custom_samples)
 
 
-class FleetState(NamedTuple):
-    """How the fleet is doing."""
-
+class FleetStatus(NamedTuple):
     workers: int
     connected: int
     heartbeats_sent: int
 
 
 class _SimulatedWorker:
-    """One machine, its session, and what befalls it."""
+    """A machine, its session and its failures."""
 
     def __init__(
         self,
-        plan: FleetPlan,
+        config: SimulationConfig,
         machine: SimulatedMachine,
-        behaviour: Behaviour,
+        mode: FailureMode,
         version: str,
         credentials: "CertificateRenewer | None",
     ) -> None:
-        self._plan = plan
+        self._config = config
         self._credentials = credentials
         self._machine = machine
-        self._behaviour = behaviour
+        self._mode = mode
         self._version = version
-        self._rng = random.Random(f"{plan.seed}-{machine.worker_id}-fate")  # nosec B311 # chance without a secret
+        self._rng = random.Random(f"{config.seed}-{machine.worker_id}-fate")  # nosec B311 # chance without a secret
         self._stalled_until = 0.0
-        self._ending = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._session: WorkerSession | None = None
         self._sent_before = 0
-        # The machine's, and so older than any incarnation of its worker.
-        self._engine = SimulatedEngine(random.Random(f"{plan.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
+        # Belongs to the machine, so it outlives every incarnation of its worker.
+        self._engine = SimulatedEngine(random.Random(f"{config.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
 
     @property
     def is_connected(self) -> bool:
@@ -106,28 +113,26 @@ class _SimulatedWorker:
         return self._sent_before + (self._session.heartbeats_sent if self._session else 0)
 
     def stop(self) -> None:
-        """End this worker: with a goodbye if it is connected, and without coming back if it is not."""
-        self._ending.set()
+        """Says goodbye if it is connected, and does not return if it is not."""
+        self._stopping.set()
         if self._session is not None:
             self._session.stop("the simulation ends")
 
-    async def live(self) -> None:
-        """Until the simulation ends."""
-        if await self._ends_within(self._rng.uniform(0.0, self._plan.ramp_seconds)):
+    async def run(self) -> None:
+        if await wait_for_event(self._stopping, self._rng.uniform(0.0, self._config.ramp_seconds)):
             return
         try:
             while True:
-                await self._live_once()
-                if self._behaviour is Behaviour.STEADY or await self._ends_within(self._absence_seconds()):
+                await self._run_incarnation()
+                if self._mode is FailureMode.NONE or await wait_for_event(self._stopping, self._outage_seconds()):
                     return
         finally:
             await self._engine.shut_down()
 
-    async def _live_once(self) -> None:
-        """One incarnation."""
-        executor = Executor(self._engine, round_seconds=_ROUND_SECONDS) if self._plan.runs_tasks else None
+    async def _run_incarnation(self) -> None:
+        executor = Executor(self._engine, resync_seconds=_RESYNC_SECONDS) if self._config.runs_tasks else None
         self._session = WorkerSession(
-            self._plan.master,
+            self._config.master,
             self._machine.register(new_incarnation_id(), self._version),
             self._sample,
             random.Random(self._rng.random()),  # nosec B311 # chance without a secret
@@ -135,101 +140,81 @@ class _SimulatedWorker:
             self._credentials,
         )
         if executor is not None:
-            executor.open()
-        life = asyncio.ensure_future(self._session.run())
+            executor.start()
+        running = asyncio.ensure_future(self._session.run())
         try:
-            await self._suffer(life)
+            await self._wait_for_failure(running)
         finally:
-            # Cut off, without a word: as a machine that lost its power, or its network.
-            life.cancel()
-            await asyncio.wait({life})
+            # Cut off without a goodbye, like a machine that lost its power or its network.
+            running.cancel()
+            await asyncio.wait({running})
             if executor is not None:
                 await executor.close()
         self._sent_before += self._session.heartbeats_sent
         self._session = None
 
-    def _absence_seconds(self) -> float | None:
-        """How long it stays away once it is cut off; ``None`` for ever."""
-        if self._behaviour is Behaviour.VANISH:
+    def _outage_seconds(self) -> float | None:
+        """How long it stays away; ``None`` for ever."""
+        if self._mode is FailureMode.VANISH:
             return None
-        return self._plan.trouble_seconds * self._rng.uniform(0.5, 1.5)
+        return self._config.trouble_seconds * self._rng.uniform(0.5, 1.5)
 
-    async def _ends_within(self, seconds: float | None) -> bool:
-        """Wait; whether the simulation ended meanwhile."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ending.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _suffer(self, life: "asyncio.Future[None]") -> None:
-        """Return when it is time to be cut off, or when the session has ended by itself."""
-        while not life.done():
-            if self._behaviour is Behaviour.STEADY:
-                await asyncio.wait({life})
-                life.result()
+    async def _wait_for_failure(self, running: "asyncio.Future[None]") -> None:
+        """Returns when the worker is to be cut off, or when the session has ended."""
+        while not running.done():
+            if self._mode is FailureMode.NONE:
+                await asyncio.wait({running})
+                running.result()
                 return
-            await asyncio.wait({life}, timeout=self._plan.trouble_after_seconds * self._rng.uniform(0.7, 1.3))
-            if self._behaviour is not Behaviour.STALL:
+            await asyncio.wait({running}, timeout=self._config.trouble_after_seconds * self._rng.uniform(0.7, 1.3))
+            if self._mode is not FailureMode.STALL:
                 return
-            self._stalled_until = time.monotonic() + self._plan.trouble_seconds
-            await asyncio.wait({life}, timeout=self._plan.trouble_seconds)
+            self._stalled_until = time.monotonic() + self._config.trouble_seconds
+            await asyncio.wait({running}, timeout=self._config.trouble_seconds)
 
     async def _sample(self) -> pb.Heartbeat:
-        # A sampler that does not return is what a stall looks like to the session.
+        # A stall is a sampler that does not return.
         stalled_seconds = self._stalled_until - time.monotonic()
         if stalled_seconds > 0.0:
-            await self._ends_within(stalled_seconds)
+            await wait_for_event(self._stopping, stalled_seconds)
         return self._machine.sample(time.time())
 
 
 class SimulatedFleet:
-    """Runs a plan on the current asyncio loop."""
+    """Runs a simulation on the current asyncio loop."""
 
     def __init__(
-        self, plan: FleetPlan, version: str, keepers: "Mapping[str, CertificateRenewer]" = MappingProxyType({})
+        self,
+        config: SimulationConfig,
+        version: str,
+        credentials: "Mapping[str, CertificateRenewer]" = MappingProxyType({}),
     ) -> None:
-        """``keepers`` are the certificates by worker id; without them connections are not encrypted."""
-        now = time.time()
+        """``credentials`` by worker id; connections without them are not encrypted."""
         self._workers = [
-            _SimulatedWorker(
-                plan, self._machine(plan, number, worker_id, now), behaviour, version, keepers.get(worker_id)
-            )
-            for number, (worker_id, behaviour) in enumerate(
-                zip(plan.worker_ids(), plan.behaviours(), strict=True), start=1
-            )
+            _SimulatedWorker(config, machine, mode, version, credentials.get(machine.worker_id))
+            for machine, mode in zip(config.machines(time.time()), config.failure_modes(), strict=True)
         ]
-        self._lives: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Let every worker live."""
-        self._lives = [asyncio.ensure_future(worker.live()) for worker in self._workers]
+        self._tasks = [asyncio.ensure_future(worker.run()) for worker in self._workers]
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Let every connected worker say goodbye; cut off what is left after the timeout."""
+        """Lets every connected worker say goodbye; cuts off the rest after the timeout."""
         for worker in self._workers:
             worker.stop()
-        await asyncio.wait(self._lives, timeout=timeout_seconds)
+        await asyncio.wait(self._tasks, timeout=timeout_seconds)
         self.cut_off()
-        await asyncio.wait(self._lives)
+        await asyncio.wait(self._tasks)
 
     def cut_off(self) -> None:
-        """End every worker without a goodbye."""
-        for life in self._lives:
-            life.cancel()
+        """Ends every worker without a goodbye."""
+        for task in self._tasks:
+            task.cancel()
 
-    def state(self) -> FleetState:
-        """How the fleet is doing now."""
-        return FleetState(
+    def status(self) -> FleetStatus:
+        return FleetStatus(
             workers=len(self._workers),
             connected=sum(worker.is_connected for worker in self._workers),
             heartbeats_sent=sum(worker.heartbeats_sent for worker in self._workers),
         )
-
-    @staticmethod
-    def _machine(plan: FleetPlan, number: int, worker_id: str, now: float) -> SimulatedMachine:
-        # Every n-th machine has GPUs, so that the share holds for any number of machines.
-        has_gpus = int(number * plan.gpu_share) > int((number - 1) * plan.gpu_share)
-        gpu_count = plan.gpus_per_machine if has_gpus else 0
-        return SimulatedMachine(worker_id, gpu_count, plan.seed, now, plan.own_samples)

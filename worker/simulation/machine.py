@@ -1,11 +1,10 @@
-"""A machine that is not there, with readings that move as a real one's do. Pure: the caller brings time and chance."""
+"""The readings of a simulated machine, which move like those of a real one. Pure: the caller gives time and seed."""
 
 import math
 import random
 from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.simulation.own_metrics import simulated_own_metrics
 
 _GIB = 1024**3
 _MODELS = ((8, 32), (16, 64), (32, 128), (64, 256))
@@ -18,37 +17,37 @@ _DISK_BYTES = 500 * _GIB
 _COLLECTORS = ("cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "gpu")
 _DAY_SECONDS = 86_400.0
 _DRIFT_SECONDS = 60.0
-"""How slowly the load wanders back to its usual level."""
+"""Time constant with which the load returns to its mean."""
 
 
-class Character(NamedTuple):
-    """What sets one machine apart from the next."""
+class MachineProfile(NamedTuple):
+    """What differs between machines. Loads are shares of all cores, 0 to 1."""
 
     cores: int
     memory_bytes: int
     gpu_count: int
-    usual_load: float
+    mean_load: float
     swing: float
     phase: float
 
 
 class SimulatedMachine:
-    """One machine's readings over time. The same seed and the same times give the same readings.
+    """The same seed and the same times give the same readings.
 
-    The load is a daily wave around the machine's own level plus noise that wanders back to it (an Ornstein-Uhlenbeck
-    process); memory, GPUs, network and disk follow the load.
+    The load is a daily wave around the machine's mean plus noise that returns to it (an Ornstein-Uhlenbeck process);
+    memory, GPUs, network and disk follow the load.
     """
 
-    def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float, own_samples: int = 0) -> None:
+    def __init__(self, worker_id: str, gpu_count: int, seed: int, started_at: float, custom_samples: int = 0) -> None:
         self.worker_id = worker_id
-        self._own_samples = own_samples
+        self._custom_samples = custom_samples
         self._rng = random.Random(f"{seed}-{worker_id}")  # nosec B311 # chance without a secret
         cores, memory_gib = self._rng.choice(_MODELS)
-        self._character = Character(
+        self._profile = MachineProfile(
             cores=cores,
             memory_bytes=memory_gib * _GIB,
             gpu_count=gpu_count,
-            usual_load=self._rng.uniform(0.15, 0.55),
+            mean_load=self._rng.uniform(0.15, 0.55),
             swing=self._rng.uniform(0.05, 0.25),
             phase=self._rng.uniform(0.0, 1.0),
         )
@@ -61,7 +60,6 @@ class SimulatedMachine:
         self._gpu_temperatures = [40.0] * gpu_count
 
     def register(self, incarnation_id: str, version: str) -> pb.Register:
-        """What the machine says of itself."""
         return pb.Register(
             worker_id=self.worker_id,
             incarnation_id=incarnation_id,
@@ -69,10 +67,10 @@ class SimulatedMachine:
             version=version,
             boot_time_unix_seconds=self._booted_at,
             capacity=pb.Capacity(
-                cpu_cores=self._character.cores,
-                memory_bytes=self._character.memory_bytes,
-                gpu_count=self._character.gpu_count,
-                gpu_uuids=[self._gpu_uuid(index) for index in range(self._character.gpu_count)],
+                cpu_cores=self._profile.cores,
+                memory_bytes=self._profile.memory_bytes,
+                gpu_count=self._profile.gpu_count,
+                gpu_uuids=[self._gpu_uuid(index) for index in range(self._profile.gpu_count)],
             ),
             labels={"simulated": "true"},
         )
@@ -82,12 +80,12 @@ class SimulatedMachine:
         elapsed = max(now - self._sampled_at, 0.0)
         self._sampled_at = now
         load = self._load_at(now, elapsed)
-        character = self._character
+        profile = self._profile
         self._move_bytes(load, elapsed)
         return pb.Heartbeat(
-            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=character.cores),
+            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=profile.cores),
             memory=pb.Memory(
-                used_bytes=int((0.15 + 0.6 * load) * character.memory_bytes), size_bytes=character.memory_bytes
+                used_bytes=int((0.15 + 0.6 * load) * profile.memory_bytes), size_bytes=profile.memory_bytes
             ),
             filesystems=[pb.Filesystem(mountpoint="/", used_bytes=int(self._disk_used_bytes), size_bytes=_DISK_BYTES)],
             disk_devices=[
@@ -103,25 +101,25 @@ class SimulatedMachine:
                 )
             ],
             load=pb.Load(
-                load1=load * character.cores,
-                load5=0.8 * load * character.cores,
-                load15=character.usual_load * character.cores,
+                load1=load * profile.cores,
+                load5=0.8 * load * profile.cores,
+                load15=profile.mean_load * profile.cores,
             ),
             uptime_seconds=now - self._booted_at,
-            gpus=[self._gpu(index, load, elapsed) for index in range(character.gpu_count)],
+            gpus=[self._gpu(index, load, elapsed) for index in range(profile.gpu_count)],
             collectors=[
                 pb.CollectorReport(collector=name, success=True, duration_seconds=self._rng.uniform(1e-4, 2e-3))
                 for name in _COLLECTORS
             ],
-            custom=simulated_own_metrics(self._own_samples, load, now - self._booted_at) if self._own_samples else None,
+            custom=custom_metrics(self._custom_samples, load, now - self._booted_at),
         )
 
     def _load_at(self, now: float, elapsed: float) -> float:
         """Share of the cores' time in use, 0 to 1."""
         keep = math.exp(-elapsed / _DRIFT_SECONDS)
         self._noise = self._noise * keep + self._rng.gauss(0.0, 0.05) * math.sqrt(1.0 - keep * keep)
-        wave = math.sin(2.0 * math.pi * (now / _DAY_SECONDS + self._character.phase))
-        return min(max(self._character.usual_load + self._character.swing * wave + self._noise, 0.01), 0.99)
+        wave = math.sin(2.0 * math.pi * (now / _DAY_SECONDS + self._profile.phase))
+        return min(max(self._profile.mean_load + self._profile.swing * wave + self._noise, 0.01), 0.99)
 
     def _move_bytes(self, load: float, elapsed: float) -> None:
         self._read_bytes += elapsed * load * 40e6 * self._rng.random()
@@ -129,7 +127,7 @@ class SimulatedMachine:
         self._written_bytes += written
         self._received_bytes += elapsed * load * 60e6 * self._rng.random()
         self._transmitted_bytes += elapsed * load * 45e6 * self._rng.random()
-        # Most of what is written replaces something; a full disk is cleaned up.
+        # Most writes replace something; a full disk is cleaned up.
         self._disk_used_bytes += 0.001 * written
         if self._disk_used_bytes > 0.9 * _DISK_BYTES:
             self._disk_used_bytes = 0.3 * _DISK_BYTES
@@ -153,3 +151,18 @@ class SimulatedMachine:
             temperature_celsius=self._gpu_temperatures[index],
             power_watts=_GPU_IDLE_WATTS + (_GPU_PEAK_WATTS - _GPU_IDLE_WATTS) * busy,
         )
+
+
+def custom_metrics(samples: int, load: float, uptime_seconds: float) -> list[pb.CustomMetric]:
+    """So many samples, gauges and counters in turn, as a service with the load, 0 to 1, would give them."""
+    depth = pb.CustomMetric(
+        name="queue_depth", type=pb.CUSTOM_TYPE_GAUGE, help="Requests that wait, by queue.", label_names=["queue"]
+    )
+    served = pb.CustomMetric(
+        name="requests_total", type=pb.CUSTOM_TYPE_COUNTER, help="Requests served, by queue.", label_names=["queue"]
+    )
+    for number in range(samples):
+        queue, is_gauge = [f"queue-{number // 2}"], number % 2 == 0
+        value = round(40.0 * load * (1 + number % 5)) if is_gauge else round(uptime_seconds * (1 + number % 3))
+        (depth if is_gauge else served).samples.add(label_values=queue, value=value)
+    return [metric for metric in (depth, served) if metric.samples]

@@ -1,85 +1,98 @@
-"""Runs a simulated fleet as a process: signals, an end, and a line now and then that says how it goes."""
+"""Runs a simulated fleet as a process: certificates, signals, the end, and a status line now and then."""
 
 import asyncio
 import gc
 import json
+import random
 import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetpulse.worker.simulation.fleet import FleetPlan, FleetState, SimulatedFleet
+from fleetpulse.proto.join import JoinToken
+from fleetpulse.worker.credentials import JoinEndpoint
+from fleetpulse.worker.simulation.fleet import FleetStatus, SimulatedFleet, SimulationConfig
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
 
 _GOODBYE_SECONDS = 10.0
-_PROGRESS_SECONDS = 1.0
-_REPORT_SECONDS = 15.0
+_STATUS_SECONDS = 1.0
+_UNCHANGED_STATUS_SECONDS = 15.0
+
+
+def join_all(
+    worker_ids: Iterable[str], folder: Path, token: JoinToken | None, endpoint: JoinEndpoint
+) -> "dict[str, CertificateRenewer]":
+    """Joins every machine, each with a folder of its own below ``folder``. Machines without credentials are left out.
+
+    The token must allow as many uses as there are machines. Raises ``CredentialsError``.
+    """
+    from fleetpulse.worker.credentials.renewer import CertificateRenewer, load_or_join  # noqa: PLC0415 - heavy, mostly not needed
+
+    credentials: dict[str, CertificateRenewer] = {}
+    for worker_id in worker_ids:
+        bundle = load_or_join(worker_id, folder / worker_id, token, endpoint, time.time(), time.sleep)
+        if bundle is not None:
+            rng = random.Random(worker_id)  # nosec B311 # chance without a secret
+            credentials[worker_id] = CertificateRenewer(folder / worker_id, bundle, rng)
+    return credentials
 
 
 def run_simulation(
-    plan: FleetPlan,
+    config: SimulationConfig,
     duration_seconds: float | None,
-    keepers: "Mapping[str, CertificateRenewer]",
+    credentials: "Mapping[str, CertificateRenewer]",
     *,
     say_goodbye: bool,
     as_json: bool,
 ) -> None:
-    """Simulate until the duration is over or SIGTERM or SIGINT comes."""
+    """Returns after the duration, or on SIGTERM or SIGINT."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # With Python's defaults the collector walks all sessions again and again while they grow, and they stand still.
+    # With Python's defaults the collector stops all sessions again and again while their number grows.
     gc.set_threshold(50_000, 20, 100)
-    asyncio.run(_simulate(plan, duration_seconds, keepers, say_goodbye=say_goodbye, as_json=as_json))
+    fleet = SimulatedFleet(config, version("fleetpulse"), credentials)
+    asyncio.run(_run(fleet, duration_seconds, say_goodbye=say_goodbye, as_json=as_json))
 
 
-async def _simulate(
-    plan: FleetPlan,
-    duration_seconds: float | None,
-    keepers: "Mapping[str, CertificateRenewer]",
-    *,
-    say_goodbye: bool,
-    as_json: bool,
-) -> None:
+async def _run(fleet: SimulatedFleet, duration_seconds: float | None, *, say_goodbye: bool, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if duration_seconds is not None:
         loop.call_later(duration_seconds, stop.set)
-    fleet = SimulatedFleet(plan, version("fleetpulse"), keepers)
     fleet.start()
-    reporter = asyncio.ensure_future(_report(fleet, as_json=as_json))
+    reporter = asyncio.ensure_future(_print_status(fleet, as_json=as_json))
     await stop.wait()
     reporter.cancel()
-    final = fleet.state()
+    final = fleet.status()
     if say_goodbye:
         await fleet.stop(_GOODBYE_SECONDS)
     else:
         fleet.cut_off()
-    _say(final, as_json=as_json)
+    _print(final, as_json=as_json)
 
 
-async def _report(fleet: SimulatedFleet, *, as_json: bool) -> None:
+async def _print_status(fleet: SimulatedFleet, *, as_json: bool) -> None:
     """Every second while the number of connected workers changes, else every 15 s."""
-    said, said_at = -1, 0.0
+    printed, printed_at = -1, 0.0
     while True:
-        state = fleet.state()
-        if state.connected != said or time.monotonic() - said_at >= _REPORT_SECONDS:
-            _say(state, as_json=as_json)
-            said, said_at = state.connected, time.monotonic()
-        await asyncio.sleep(_PROGRESS_SECONDS)
+        status = fleet.status()
+        if status.connected != printed or time.monotonic() - printed_at >= _UNCHANGED_STATUS_SECONDS:
+            _print(status, as_json=as_json)
+            printed, printed_at = status.connected, time.monotonic()
+        await asyncio.sleep(_STATUS_SECONDS)
 
 
-def _say(state: FleetState, *, as_json: bool) -> None:
+def _print(status: FleetStatus, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"time": time.time(), **state._asdict()}), flush=True)
+        print(json.dumps({"time": time.time(), **status._asdict()}), flush=True)
     else:
-        print(
-            f"{state.connected} of {state.workers} workers connected, {state.heartbeats_sent} heartbeats sent",
-            file=sys.stderr,
-        )
+        text = f"{status.connected} of {status.workers} workers connected, {status.heartbeats_sent} heartbeats sent"
+        print(text, file=sys.stderr)

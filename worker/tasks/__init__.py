@@ -1,5 +1,5 @@
-"""Tasks on this machine: attempts in containers, and what the master is told of them.
+"""Runs tasks on this machine: attempts in containers, and their reports to the master.
 
-Everything here runs on one asyncio loop and speaks to containers through ``engine.ContainerEngine``, so that a real
-worker and thousands of simulated ones run the very same code.
+Everything runs on one asyncio loop and reaches containers through ``engine.ContainerEngine``, so a real worker and
+thousands of simulated ones run the same code.
 """

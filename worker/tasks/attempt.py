@@ -1,200 +1,222 @@
-"""The life of one attempt on this worker: from an order, or a container that was found, to the container's removal."""
+"""Runs one attempt: from a request, or a container that was found, to the removal of the container."""
 
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 import traceback
 from collections.abc import Awaitable
+from enum import Enum, auto
 from typing import NamedTuple, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.ending import Cause, ContainerExit, ending_of, may_lack_oom
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec, RequestRefused
 from fleetpulse.worker.tasks.engine import (
-    AttemptKey,
-    Container,
     ContainerEngine,
-    ContainerSpec,
+    ContainerInfo,
+    ContainerStatus,
+    ContainerUsage,
     EngineError,
+    EngineHealth,
     NoSuchContainer,
-    Status,
-    Usage,
+    wait_for_event,
 )
-from fleetpulse.worker.tasks.health import EngineHealth
-from fleetpulse.worker.tasks.images import Images
-from fleetpulse.worker.tasks.log_reader import LogContext, LogReader
+from fleetpulse.worker.tasks.images import ImagePuller
+from fleetpulse.worker.tasks.log_reader import LogReader
 from fleetpulse.worker.tasks.outbox import Outbox
-from fleetpulse.worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 PROGRESS_SECONDS = 2.0
-"""News of a pull comes so often at most."""
+"""Least time between two updates about a pull."""
 
 TIMEOUT_GRACE_SECONDS = 10.0
-KILL_AGAIN_SECONDS = 10.0
-AGAIN_SECONDS = 0.1
-OOM_SECONDS = 1.0
+KILL_RETRY_SECONDS = 10.0
+SIGNAL_RETRY_SECONDS = 0.1
+OOM_WAIT_SECONDS = 1.0
+
+_SIGNALLED = 128
+"""A shell, docker-init and Docker give 128 + n as the exit code of a process that signal n ended."""
+
+_INIT_FAILED = b"[FATAL tini ("
+"""Begins the one line that docker-init, which is tini, writes when it cannot run the command."""
+
+
+class StopCause(Enum):
+    """Why the worker ended a container."""
+
+    STOPPED = auto()
+    TIMEOUT = auto()
 
 
 class AttemptContext(NamedTuple):
-    """What all attempts of a worker share."""
+    """Shared by all attempts of a worker."""
 
     engine: ContainerEngine
     health: EngineHealth
     outbox: Outbox
-    images: Images
-    logs: LogContext
+    images: ImagePuller
+    follow_slots: asyncio.Semaphore
     may_start: asyncio.Event
-    """Set when nothing runs that is not this worker's any more."""
+    """Set when no container of an attempt that is not this worker's is left."""
 
 
-class _StopBeforeStart(Exception):
-    """The attempt was to end before its container had begun."""
+class _StoppedBeforeStart(Exception):
+    """The attempt was stopped before its container ran."""
 
 
-class Attempt:
-    """``run`` is all of it; cancelled, it leaves the container as it is. All methods belong to one asyncio loop."""
+class AttemptRunner:
+    """``run`` once; if it is cancelled the container stays as it is. All methods belong to one asyncio loop."""
 
     def __init__(
         self,
-        means: AttemptContext,
+        context: AttemptContext,
         key: AttemptKey,
         *,
-        spec: ContainerSpec | None,
-        found: Container | None,
-        refusal: EngineError | None = None,
+        spec: ContainerSpec | None = None,
+        refusal: RequestRefused | None = None,
+        adopted: ContainerInfo | None = None,
     ) -> None:
-        """Of a new one there is a ``spec`` or a ``refusal``, of an adopted one the container that was ``found``."""
+        """One of: the ``spec`` of a new attempt, the ``refusal`` of its request, the container that is ``adopted``."""
         self.key = key
-        self.container_id = "" if found is None else found.container_id
+        self.container_id = "" if adopted is None else adopted.container_id
         self.is_running = False
-        self._means = means
+        self._context = context
         self._spec = spec
         self._refusal = refusal
         self._creating: asyncio.Task[str] | None = None
         self._log_received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if found is None:
+        if adopted is None:
             self._log_received.set_result(0)
-        self._poke = asyncio.Event()
+        self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._grace_seconds = 0.0
-        self._cause: Cause | None = None
+        self._cause: StopCause | None = None
         self._was_killed = False
-        self._said_at = -PROGRESS_SECONDS
-        self._usages: tuple[Usage | None, Usage | None] = (None, None)
+        self._progress_at = -PROGRESS_SECONDS
+        self._usages: tuple[ContainerUsage | None, ContainerUsage | None] = (None, None)
 
     async def run(self) -> None:
-        """Until its end was acknowledged and its container is gone."""
+        """Returns when the end of the attempt is acknowledged and its container is removed."""
         try:
-            ending = await self._live()
-        except EngineError as error:
-            ending = ContainerExit(pb.ATTEMPT_PHASE_FAILED, error.reason, str(error))
-        except _StopBeforeStart:
-            ending = ContainerExit(pb.ATTEMPT_PHASE_STOPPED, "stopped", "stopped before its container began to run")
+            end = await self._run_container()
+        except (EngineError, RequestRefused) as error:
+            end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_FAILED, reason=error.reason, message=str(error))
+        except _StoppedBeforeStart:
+            message = "stopped before its container began to run"
+            end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_STOPPED, reason="stopped", message=message)
         except Exception as error:  # noqa: BLE001 - a defect
-            # The attempt must have its one end all the same. What the error says may quote the environment.
-            what, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
-            _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, what, where)
-            ending = ContainerExit(pb.ATTEMPT_PHASE_FAILED, "container_failed", f"a defect of the worker: {what}")
+            # The attempt must end all the same. The text of the error may quote the environment.
+            kind, stack = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            _log.error("attempt %s: a defect of this worker: %s\n%s", self.key, kind, stack)
+            message = f"a defect of the worker: {kind}"
+            end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_FAILED, reason="container_failed", message=message)
         self.is_running = False
-        _log.info("attempt %s: %s %s", self.key, pb.AttemptPhase.Name(ending.phase)[14:].lower(), ending.message)
-        await self._report(ending.phase, ending).wait()
-        self._means.outbox.forget(self.key)
+        _log.info("attempt %s: %s %s", self.key, pb.AttemptPhase.Name(end.phase)[14:].lower(), end.message)
+        await self._report(end).wait()
+        self._context.outbox.forget(self.key)
         await self.remove()
 
     def keep(self, log_received_bytes: int) -> None:
-        """The master wants it to go on, and has this much of its log."""
+        """The master keeps the attempt, and has this much of its log."""
         if not self._log_received.done():
             self._log_received.set_result(log_received_bytes)
 
     def stop(self, grace_seconds: float) -> None:
-        """End it; a second call may shorten the grace."""
+        """A second call may shorten the grace period."""
         self._grace_seconds = min(self._grace_seconds, grace_seconds) if self._stop.is_set() else grace_seconds
         self._stop.set()
-        self._poke.set()
+        self._wake.set()
 
-    def poke(self) -> None:
-        """Its container may have ended: look."""
-        self._poke.set()
+    def notify(self) -> None:
+        """The container may have ended."""
+        self._wake.set()
 
-    def add_usage(self, usage: Usage) -> None:
-        """A reading; two make a rate."""
+    def add_usage(self, usage: ContainerUsage) -> None:
+        """Two readings make a rate."""
         self._usages = (self._usages[1], usage)
 
-    def reading(self) -> pb.RunningTask:
-        """What it takes now, for the heartbeat."""
-        reading = pb.RunningTask(task_id=self.key.task_id, attempt=self.key.attempt)
+    def usage_report(self) -> pb.RunningTask:
+        """The last readings, for the heartbeat."""
         before, now = self._usages
-        if now is not None and now.memory_bytes is not None:
-            reading.memory_used_bytes = now.memory_bytes
-        if before is not None and now is not None:
-            percent = now.cpu_percent_since(before)
-            if percent is not None:
-                reading.cpu_usage_percent = percent
-        return reading
+        return pb.RunningTask(
+            task_id=self.key.task_id,
+            attempt=self.key.attempt,
+            memory_used_bytes=None if now is None else now.memory_bytes,
+            cpu_usage_percent=None if before is None or now is None else now.cpu_percent_since(before),
+        )
 
     def abandon(self) -> None:
-        """The worker ends, and the container, if there is one, is left to the next."""
+        """The worker ends; the container stays for its next start."""
         if self._creating is not None:
             self._creating.cancel()
 
     async def remove(self) -> None:
-        """Kill and remove its container, however long the engine is away; one that is being made is waited for."""
+        """Kills and removes the container, also one that is being created. Retries while the engine is unavailable."""
         if self._creating is not None:
             with contextlib.suppress(EngineError):  # then there is none
                 self.container_id = await self._creating
         if not self.container_id:
             return
         try:
-            await self._means.health.persist(lambda: self._means.engine.remove(self.container_id), for_ever=True)
+            await self._context.health.retry(lambda: self._context.engine.remove(self.container_id), forever=True)
         except EngineError as error:
             _log.warning("attempt %s: its container stays for now: %s", self.key, error)
 
-    async def _live(self) -> ContainerExit:
+    async def _run_container(self) -> pb.TaskUpdate:
         if self._refusal is not None:
             raise self._refusal
         if not self.container_id:
-            await self._prepare()
+            await self._create()
         container = await self._inspect()
-        if container.status is Status.CREATED:
-            await self._or_stop(self._means.may_start.wait())
-            await self._means.health.persist(lambda: self._means.engine.start(self.container_id))
+        if container.status is ContainerStatus.CREATED:
+            await self._unless_stopped(self._context.may_start.wait())
+            await self._context.health.retry(lambda: self._context.engine.start(self.container_id))
             container = await self._inspect()
-        self._report(pb.ATTEMPT_PHASE_RUNNING, at=container.started_at)
-        self.is_running = container.status is Status.RUNNING
-        reader = LogReader(self._means.logs, self.key, self.container_id, container.log_limit_bytes)
+        self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_RUNNING, time_unix_seconds=container.started_at or 0.0))
+        self.is_running = container.status is ContainerStatus.RUNNING
+        reader = LogReader(
+            self._context.engine,
+            self._context.health,
+            self._context.outbox,
+            self._context.follow_slots,
+            self.key,
+            self.container_id,
+            container.log_limit_bytes,
+        )
         reading = asyncio.create_task(self._read_log(reader), name=f"log of {self.key}")
         try:
-            container = await self._until_ended(container)
+            container = await self._wait_for_exit(container)
             self.is_running = False
             reader.container_ended()
             await reading
         finally:
             reading.cancel()
-        return ending_of(container, self._cause, reader.tail)
+        return exit_update(container, self._cause, reader.tail)
 
-    async def _prepare(self) -> None:
+    async def _create(self) -> None:
         assert self._spec is not None  # nosec B101 # for the type checker
         spec = self._spec
-        self._report(pb.ATTEMPT_PHASE_PREPARING)
-        await self._or_stop(self._means.may_start.wait())
-        await self._or_stop(self._means.images.ensure(spec.image, self._tell))
-        create = self._means.health.persist(lambda: self._means.engine.create(spec))
-        # Not to be cancelled: whoever forgets this attempt waits for the container, to remove it.
+        self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_PREPARING))
+        await self._unless_stopped(self._context.may_start.wait())
+        await self._unless_stopped(self._context.images.ensure(spec.image, self._report_progress))
+        create = self._context.health.retry(lambda: self._context.engine.create(spec))
+        # Never cancelled by a stop: ``remove`` waits for the container.
         self._creating = asyncio.create_task(create, name=f"container of {self.key}")
-        self.container_id = await self._or_stop(asyncio.shield(self._creating))
+        self.container_id = await self._unless_stopped(asyncio.shield(self._creating))
         self._creating = None
 
-    async def _or_stop(self, work: Awaitable[T]) -> T:
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """Raises ``_StoppedBeforeStart`` and cancels the work when the attempt is stopped first."""
         task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise _StopBeforeStart
+            raise _StoppedBeforeStart
         finally:
             task.cancel()
             stop.cancel()
@@ -202,74 +224,111 @@ class Attempt:
     async def _read_log(self, reader: LogReader) -> None:
         await reader.run(await self._log_received)
 
-    async def _inspect(self) -> Container:
-        return await self._means.health.persist(lambda: self._means.engine.inspect(self.container_id))
+    async def _inspect(self) -> ContainerInfo:
+        return await self._context.health.retry(lambda: self._context.engine.inspect(self.container_id))
 
-    async def _until_ended(self, container: Container) -> Container:
-        """See to its timeout and to its stop meanwhile."""
+    async def _wait_for_exit(self, container: ContainerInfo) -> ContainerInfo:
+        """Ends the container at its timeout and when the attempt is stopped."""
         loop = asyncio.get_running_loop()
         times_out_at = kill_at = None
         if container.timeout_seconds is not None and container.started_at is not None:
             times_out_at = loop.time() + container.timeout_seconds - max(time.time() - container.started_at, 0.0)
-        while container.status is Status.RUNNING:
+        while container.status is ContainerStatus.RUNNING:
             if self._cause is None and self._stop.is_set():
-                kill_at = await self._end(Cause.STOPPED, self._grace_seconds)
+                kill_at = await self._terminate(StopCause.STOPPED, self._grace_seconds)
             elif self._cause is None and times_out_at is not None and loop.time() >= times_out_at:
-                kill_at = await self._end(Cause.TIMEOUT, TIMEOUT_GRACE_SECONDS)
+                kill_at = await self._terminate(StopCause.TIMEOUT, TIMEOUT_GRACE_SECONDS)
             elif kill_at is not None:
-                if self._cause is Cause.STOPPED and not self._was_killed:
+                if self._cause is StopCause.STOPPED and not self._was_killed:
                     kill_at = min(kill_at, loop.time() + self._grace_seconds)
                 if loop.time() >= kill_at:
                     await self._signal("SIGKILL")
-                    self._was_killed, kill_at = True, loop.time() + KILL_AGAIN_SECONDS
-            await self._until_something(times_out_at if kill_at is None else kill_at)
+                    self._was_killed, kill_at = True, loop.time() + KILL_RETRY_SECONDS
+            due = times_out_at if kill_at is None else kill_at
+            if await wait_for_event(self._wake, None if due is None else max(due - loop.time(), 0.0)):
+                self._wake.clear()
             container = await self._inspect()
-        return container if self._cause is not None else await self._when_memory_is_told(container)
-
-    async def _when_memory_is_told(self, container: Container) -> Container:
-        """The engine may hear that the kernel took the memory a moment later than that the container has ended."""
-        patience = asyncio.get_running_loop().time() + OOM_SECONDS
-        while may_lack_oom(container) and asyncio.get_running_loop().time() < patience:
-            await asyncio.sleep(OOM_SECONDS / 10)
+        # The engine may learn of an out-of-memory kill a moment after the exit.
+        give_up_at = loop.time() + OOM_WAIT_SECONDS
+        while self._cause is None and _may_be_oom(container) and loop.time() < give_up_at:
+            await asyncio.sleep(OOM_WAIT_SECONDS / 10)
             container = await self._inspect()
         return container
 
-    async def _end(self, cause: Cause, grace_seconds: float) -> float:
-        """When to kill it, or to try again. ``cause`` counts only if the container still ran."""
+    async def _terminate(self, cause: StopCause, grace_seconds: float) -> float:
+        """Returns when to kill the container or to retry. Records the cause only if the container was running."""
         loop = asyncio.get_running_loop()
         self._was_killed = grace_seconds <= 0.0
         if await self._signal("SIGKILL" if self._was_killed else "SIGTERM"):
             self._cause = cause
-            return loop.time() + (KILL_AGAIN_SECONDS if self._was_killed else grace_seconds)
-        return loop.time() + AGAIN_SECONDS
+            return loop.time() + (KILL_RETRY_SECONDS if self._was_killed else grace_seconds)
+        return loop.time() + SIGNAL_RETRY_SECONDS
 
     async def _signal(self, name: str) -> bool:
         try:
-            return await self._means.health.persist(lambda: self._means.engine.signal(self.container_id, name))
+            return await self._context.health.retry(lambda: self._context.engine.signal(self.container_id, name))
         except NoSuchContainer:
             return False
 
-    async def _until_something(self, at: float | None) -> None:
-        wait_seconds = None if at is None else max(at - asyncio.get_running_loop().time(), 0.0)
-        if await happens_within(self._poke, wait_seconds):
-            self._poke.clear()
-
-    def _tell(self, progress: str) -> None:
+    def _report_progress(self, progress: str) -> None:
         now = time.monotonic()
-        if now - self._said_at >= PROGRESS_SECONDS:
-            self._said_at = now
-            self._report(pb.ATTEMPT_PHASE_PREPARING, ContainerExit(pb.ATTEMPT_PHASE_PREPARING, message=progress))
+        if now - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = now
+            self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_PREPARING, message=progress))
 
-    def _report(
-        self, phase: "pb.AttemptPhase.ValueType", ending: ContainerExit | None = None, at: float | None = None
-    ) -> asyncio.Event:
-        update = pb.TaskUpdate(
-            id=self.key.message(), phase=phase, time_unix_seconds=at or time.time(), container_id=self.container_id
-        )
-        if ending is not None:
-            update.reason, update.message = ending.reason, ending.message
-            if ending.exit_code is not None:
-                update.exit_code = ending.exit_code
-            if ending.oom_killed is not None:
-                update.oom_killed = ending.oom_killed
-        return self._means.outbox.update(update)
+    def _report(self, update: pb.TaskUpdate) -> asyncio.Event:
+        """Returns the event of its acknowledgement."""
+        update.id.CopyFrom(self.key.message())
+        update.container_id = self.container_id
+        update.time_unix_seconds = update.time_unix_seconds or time.time()
+        return self._context.outbox.add_update(update)
+
+
+def exit_update(container: ContainerInfo, cause: StopCause | None, last_output: bytes) -> pb.TaskUpdate:
+    """What the end of a container means for its attempt. Pure.
+
+    ``cause``: why the worker signalled it while it ran. ``last_output``: the last few hundred bytes of its log.
+    """
+    code, oom_killed = container.exit_code or 0, container.oom_killed
+    if cause is None and _ended_by_timeout(container):
+        cause = StopCause.TIMEOUT  # by a worker that was killed before it could report
+    phase, reason, message = pb.ATTEMPT_PHASE_FAILED, "exit_code", f"the command ended with {_describe_code(code)}"
+    if cause is StopCause.STOPPED:
+        phase, reason, message = pb.ATTEMPT_PHASE_STOPPED, "stopped", f"stopped; it ended with {_describe_code(code)}"
+    elif cause is StopCause.TIMEOUT:
+        reason = "timeout"
+        message = f"it ran for longer than its timeout_seconds, {container.timeout_seconds or 0:g}, and was ended"
+    elif code == 0:
+        phase, reason, message = pb.ATTEMPT_PHASE_COMPLETED, "", ""
+    elif oom_killed:
+        limit = f" of {container.memory_bytes / 2**20:g} MiB" if container.memory_bytes else ""
+        reason = "out_of_memory"
+        message = f"it needed more memory than its limit{limit}, and the kernel ended it; raise memory_required"
+    elif last_output.startswith(_INIT_FAILED) and last_output.count(b"\n") == 1:
+        error = last_output.decode("utf-8", "replace").strip().partition("] ")[2]
+        reason, message = "command_not_found", f"the command cannot be run in this image: {error}"
+        if "Exec format error" in error:
+            reason, message = "image_invalid", f"the image is made for another kind of processor: {error}"
+    return pb.TaskUpdate(
+        phase=phase, reason=reason, message=message, exit_code=container.exit_code, oom_killed=oom_killed
+    )
+
+
+def _may_be_oom(container: ContainerInfo) -> bool:
+    """Whether it was killed as for its memory limit, and the engine does not say so."""
+    was_killed = container.exit_code == _SIGNALLED + signal.SIGKILL
+    return container.memory_bytes > 0 and was_killed and not container.oom_killed
+
+
+def _ended_by_timeout(container: ContainerInfo) -> bool:
+    if container.timeout_seconds is None or container.started_at is None or container.finished_at is None:
+        return False
+    was_ended = container.exit_code in {_SIGNALLED + signal.SIGTERM, _SIGNALLED + signal.SIGKILL}
+    return was_ended and container.finished_at - container.started_at >= container.timeout_seconds
+
+
+def _describe_code(code: int) -> str:
+    try:
+        return f"exit code {code} ({signal.Signals(code - _SIGNALLED).name})"
+    except ValueError:
+        return f"exit code {code}"

@@ -1,27 +1,37 @@
-"""What runs containers, as the executor sees it: a port, what goes in and comes out, and how it fails.
+"""The container engine as the executor sees it: a port, its values, its errors, and whether it answers.
 
 EngineError                  ``reason``: one of ``proto.rules.ATTEMPT_REASONS``; the message is for people
-+-- EngineUnavailable        no answer: says nothing about any container, and is to be tried again
++-- EngineUnavailable        no answer; says nothing about any container; retry
 +-- NoSuchContainer          somebody removed it
-+-- EngineRefused            it answered, and will give the same answer again
++-- EngineRefused            the engine answered, and will give the same answer again
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerSpec
 
-DEFAULT_LOG_LIMIT_BYTES = 10 * 1024 * 1024
-DEFAULT_PIDS_LIMIT = 1024
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Progress = Callable[[str], None]
-"""Told, on the loop, how far a pull has come: for people."""
+"""Called on the loop with the progress of a pull, for people."""
+
+ENGINE_TIMEOUT_SECONDS = 180.0
+"""An attempt fails when the engine has not answered for so long."""
+
+_FIRST_DELAY_SECONDS = 0.25
+_MAX_DELAY_SECONDS = 5.0
 
 
 class EngineError(Exception):
-    """The message says what happened and, where one can act on it, what to do."""
+    """The message says what happened and, if possible, what to do."""
 
     def __init__(self, message: str, reason: str = "container_failed") -> None:
         super().__init__(message)
@@ -29,87 +39,37 @@ class EngineError(Exception):
 
 
 class EngineUnavailable(EngineError):
-    """The engine did not answer. What it was asked for may have been done or not."""
+    """The engine did not answer. The request may have been carried out or not."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "docker_unavailable")
 
 
 class NoSuchContainer(EngineError):
-    """The container is not there any more."""
+    """The container does not exist any more."""
 
     def __init__(self, container_id: str) -> None:
         super().__init__(f"the container {container_id[:12]} is gone; somebody else has removed it", "container_gone")
 
 
 class EngineRefused(EngineError):
-    """The engine cannot do what it was asked for."""
+    """The engine cannot do what was requested."""
 
 
-class AttemptKey(NamedTuple):
-    """One run of a task; what ``AttemptId`` is on the wire."""
-
-    task_id: str
-    attempt: int
-
-    @classmethod
-    def of(cls, message: pb.AttemptId) -> "AttemptKey":
-        return cls(message.task_id, message.attempt)
-
-    def message(self) -> pb.AttemptId:
-        return pb.AttemptId(task_id=self.task_id, attempt=self.attempt)
-
-    def __str__(self) -> str:
-        """For a log: a master may send any id."""
-        return f"{ascii(self.task_id)[1:-1]}/{self.attempt}"
-
-
-class ContainerSpec(NamedTuple):
-    """The container of one attempt. Its timeout and the limit of its log stay with it, for whoever adopts it."""
-
-    key: AttemptKey
-    image: str
-    command: Sequence[str] = ()
-    """Empty: what the image says."""
-
-    env: Mapping[str, str] = MappingProxyType({})
-    cpu_cores: float = 0.0
-    """0: no limit; so for memory."""
-
-    memory_bytes: int = 0
-    pids_limit: int = DEFAULT_PIDS_LIMIT
-    read_only: bool = False
-    """Its root filesystem."""
-
-    user: str | None = None
-    """``None``: as the image says."""
-
-    has_network: bool = True
-    """Docker's bridge; ``False``: the loopback device alone."""
-
-    gpu_uuids: Sequence[str] = ()
-    timeout_seconds: float | None = None
-    log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
-
-    def __repr__(self) -> str:
-        """Without the values of ``env``: secrets travel there."""
-        return f"ContainerSpec{tuple(self._replace(env=dict.fromkeys(self.env, '***')))!r}"
-
-
-class Status(Enum):
+class ContainerStatus(Enum):
     CREATED = "created"
-    """Made and never started, or its start failed."""
+    """Never started, or its start failed."""
 
     RUNNING = "running"
     ENDED = "ended"
 
 
-class Container(NamedTuple):
-    """A container as the engine has it. Times are Unix seconds by the engine's clock."""
+class ContainerInfo(NamedTuple):
+    """A container as the engine reports it. Times are Unix seconds of the engine's clock."""
 
     container_id: str
     key: AttemptKey
-    status: Status
+    status: ContainerStatus
     started_at: float | None = None
     finished_at: float | None = None
     exit_code: int | None = None
@@ -119,43 +79,40 @@ class Container(NamedTuple):
     log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
 
 
-class Usage(NamedTuple):
-    """What a container takes. ``cpu_seconds`` counts since its start; ``at`` is monotonic."""
+class ContainerUsage(NamedTuple):
+    """``cpu_seconds`` counts from the container's start; ``at`` is monotonic."""
 
     cpu_seconds: float | None
     memory_bytes: int | None
     at: float
 
-    def cpu_percent_since(self, before: "Usage") -> float | None:
-        """Share of one core since an earlier reading; 200 is two cores kept busy."""
+    def cpu_percent_since(self, before: "ContainerUsage") -> float | None:
+        """Percent of one core since an earlier reading; 200 is two busy cores."""
         if self.cpu_seconds is None or before.cpu_seconds is None or self.at <= before.at:
             return None
         return 100.0 * max(self.cpu_seconds - before.cpu_seconds, 0.0) / (self.at - before.at)
 
 
 class LogStream(Protocol):
-    """What one container wrote, from its first byte on."""
+    """The output of one container, from its first byte."""
 
     async def read(self) -> bytes:
-        """What came since the last call, of which there is some; empty at the end. Cancelling it loses nothing.
-
-        Raises ``EngineUnavailable`` when the stream broke.
-        """
+        """Waits for output; empty at the end. Cancelling loses nothing. Raises ``EngineUnavailable`` if it broke."""
         ...
 
     def close(self) -> None:
-        """Let it go, wherever it stands; ends a ``read`` under way. Twice is fine."""
+        """Ends a ``read`` under way. May be called twice."""
         ...
 
 
 class ContainerEngine(Protocol):
     """Runs the containers of one worker and touches no others. All methods are called on one asyncio loop.
 
-    What waits raises an ``EngineError``. A call that is cancelled may still be carried out.
+    Coroutines raise ``EngineError``. A cancelled call may still be carried out.
     """
 
-    async def containers(self) -> Sequence[Container]:
-        """All that the engine has of this worker, whatever their state. Exit codes and times may be missing here."""
+    async def containers(self) -> Sequence[ContainerInfo]:
+        """Every container of this worker, in any state. Exit codes and times may be missing."""
         ...
 
     async def has_image(self, image: str) -> bool: ...
@@ -163,33 +120,104 @@ class ContainerEngine(Protocol):
     async def pull(self, image: str, progress: Progress) -> None: ...
 
     async def create(self, spec: ContainerSpec) -> str:
-        """The id of the attempt's container; of the one that it has already, if there is one."""
+        """Returns the id of the attempt's container, also when it exists already."""
         ...
 
     async def start(self, container_id: str) -> None:
-        """One that has been started before stays as it is, whether it runs or has ended."""
+        """Does nothing for a container that was started before."""
         ...
 
-    async def inspect(self, container_id: str) -> Container: ...
+    async def inspect(self, container_id: str) -> ContainerInfo: ...
 
     async def signal(self, container_id: str, name: str) -> bool:
-        """Send a signal, by its name as ``SIGTERM``; whether the container ran and so has got it."""
+        """Sends a signal, such as ``SIGTERM``. Returns whether the container was running."""
         ...
 
     async def remove(self, container_id: str) -> None:
-        """Kill it if it runs, and remove it with everything that it wrote; one that is gone is removed."""
+        """Kills and removes the container with its data. Does nothing if it is gone."""
         ...
 
-    async def usage(self, container_id: str) -> Usage: ...
+    async def usage(self, container_id: str) -> ContainerUsage: ...
 
     def open_log(self, container_id: str, *, follow: bool) -> LogStream:
-        """Begin to read; with ``follow`` until the container ends."""
+        """With ``follow`` the stream goes on until the container ends."""
         ...
 
-    def listen(self, changed: Callable[[str], None]) -> None:
-        """Call this, on the loop, with the id of each container that ended; an empty one stands for any of them."""
+    def listen(self, on_exit: Callable[[str], None]) -> None:
+        """Calls ``on_exit`` on the loop with the id of each container that ended; an empty id means any of them."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything, whatever hangs. Containers go on."""
+        """Releases everything, also calls that hang. Containers go on."""
         ...
+
+
+class EngineHealth:
+    """Whether the engine answers. All methods belong to one asyncio loop."""
+
+    def __init__(self, timeout_seconds: float = ENGINE_TIMEOUT_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._error: str | None = "the Docker Engine has not been asked yet"
+        self._is_logged = self._has_answered = False
+        self._available = asyncio.Event()
+        self._unavailable_since = time.monotonic()
+        self.failures = 0
+        """How often it did not answer."""
+
+    @property
+    def task_support(self) -> pb.TaskSupport:
+        """For the master."""
+        return pb.TaskSupport(available=self._error is None, reason=self._error or "")
+
+    @property
+    def is_timed_out(self) -> bool:
+        """Whether the engine has been unavailable for the whole timeout."""
+        return self._error is not None and time.monotonic() - self._unavailable_since >= self._timeout_seconds
+
+    def record_success(self) -> None:
+        if self._error is not None:
+            _log.info("the container engine answers: tasks can run here")
+        self._error, self._is_logged, self._has_answered = None, False, True
+        self._available.set()
+
+    def record_failure(self, error: EngineUnavailable) -> None:
+        """Logs the first failure of an outage."""
+        self.failures += 1
+        if self._error is None:
+            self._unavailable_since = time.monotonic()
+        if not self._is_logged:
+            # A machine without an engine is worth a line, but no warning.
+            level = logging.WARNING if self._has_answered else logging.INFO
+            _log.log(level, "no tasks can run here for now: %s", error)
+        self._error, self._is_logged = str(error), True
+        self._available.clear()
+
+    async def retry(self, call: Callable[[], Awaitable[T]], *, forever: bool = False) -> T:
+        """Returns the result of the call, repeated while the engine is unavailable.
+
+        Raises ``EngineUnavailable`` after the timeout, unless ``forever``.
+        """
+        give_up_at = None if forever else time.monotonic() + self._timeout_seconds
+        delay = _FIRST_DELAY_SECONDS
+        while True:
+            try:
+                result = await call()
+            except EngineUnavailable as error:
+                self.record_failure(error)
+                if give_up_at is not None and time.monotonic() >= give_up_at:
+                    raise
+            else:
+                self.record_success()
+                return result
+            await wait_for_event(self._available, delay)
+            delay = min(2 * delay, _MAX_DELAY_SECONDS)
+
+
+async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) -> bool:
+    """Returns whether the event was set in time; ``None`` waits without a limit."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,7 +1,7 @@
-"""All attempts of one worker: started, stopped, kept, adopted and forgotten as the master says.
+"""All attempts of one worker: starts, stops, keeps, adopts and forgets them as the master says.
 
-Docker is the journal: what a worker that was killed had, its next start finds there by label. The master decides at
-each registration which of it goes on; everything else is ended before anything new begins.
+The engine is the journal: a worker that starts again finds its containers there by label. At each registration the
+master decides which of them go on; all others are removed before anything new starts.
 """
 
 import asyncio
@@ -13,74 +13,74 @@ from typing import Any
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.image import MAX_IMAGE_LENGTH
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.tasks.attempt import Attempt, AttemptContext
+from fleetpulse.worker.tasks.attempt import AttemptContext, AttemptRunner
+from fleetpulse.worker.tasks.container_spec import AttemptKey, RequestRefused, container_spec
 from fleetpulse.worker.tasks.engine import (
-    AttemptKey,
-    Container,
     ContainerEngine,
+    ContainerInfo,
+    ContainerStatus,
     EngineError,
+    EngineHealth,
     EngineUnavailable,
-    Status,
 )
-from fleetpulse.worker.tasks.health import EngineHealth
-from fleetpulse.worker.tasks.images import Images
-from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED, LogContext
-from fleetpulse.worker.tasks.orders import OrderRefused, admitted
+from fleetpulse.worker.tasks.images import ImagePuller
+from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED
 from fleetpulse.worker.tasks.outbox import Outbox
 
 _log = logging.getLogger(__name__)
 
-ROUND_SECONDS = 5.0
-"""How often the engine's list is looked through for what its events did not tell."""
+RESYNC_SECONDS = 5.0
+"""Interval at which the engine's list is compared, for exits that its events missed."""
 
-LIST_SECONDS = 15.0
-"""An engine that cannot list its containers in this time does not answer."""
-
-DESCRIBE_SECONDS = 2.0
+LIST_TIMEOUT_SECONDS = 15.0
+DESCRIBE_TIMEOUT_SECONDS = 2.0
 """A registration waits so long for a slow engine."""
 
 _REMEMBERED = 10_000
-"""Attempts that are over, so that an order to start one that comes late is known for what it is."""
+"""Finished attempts, so that a late request to start one is recognised."""
 
 
 class Executor:
-    """Runs from ``open`` to ``close`` on one asyncio loop, to which all methods belong."""
+    """Runs from ``start`` to ``close`` on one asyncio loop, to which all methods belong."""
 
     def __init__(
         self,
         engine: ContainerEngine,
         policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
         *,
-        round_seconds: float = ROUND_SECONDS,
+        resync_seconds: float = RESYNC_SECONDS,
     ) -> None:
         self._engine = engine
         self._policy = policy
-        self._round_seconds = round_seconds
-        self._usage_seconds = ROUND_SECONDS
-        health, outbox = EngineHealth(), Outbox()
-        logs = LogContext(engine, health, outbox, asyncio.Semaphore(MAX_FOLLOWED))
-        self._means = AttemptContext(engine, health, outbox, Images(engine, health), logs, asyncio.Event())
-        self._attempts: dict[AttemptKey, Attempt] = {}
-        self._lives: dict[AttemptKey, asyncio.Task[None]] = {}
-        self._over: OrderedDict[AttemptKey, None] = OrderedDict()
+        self._resync_seconds = resync_seconds
+        self._usage_seconds = RESYNC_SECONDS
+        self._health = health = EngineHealth()
+        self._outbox = Outbox()
+        self._may_start = asyncio.Event()
+        slots = asyncio.Semaphore(MAX_FOLLOWED)
+        self._context = AttemptContext(
+            engine, health, self._outbox, ImagePuller(engine, health), slots, self._may_start
+        )
+        self._attempts: dict[AttemptKey, AttemptRunner] = {}
+        self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._finished: OrderedDict[AttemptKey, None] = OrderedDict()
         self._removals: dict[AttemptKey, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._has_attempts = asyncio.Event()
         """So that an idle worker takes no readings; a simulated fleet has thousands of them."""
         self._is_registered = False
         self._was_registered = False
-        self._is_blind = False
-        self._sees = asyncio.Event()
+        self._attempts_unknown = False
+        self._attempts_known = asyncio.Event()
 
-    def open(self) -> None:
-        """Begin to look after the engine."""
-        self._engine.listen(self._container_changed)
-        self._spawn(self._make_rounds(), "task rounds")
-        self._spawn(self._take_usage(), "task usage")
+    def start(self) -> None:
+        self._engine.listen(self._container_exited)
+        self._spawn(self._resync_forever(), "task resync")
+        self._spawn(self._read_usage_forever(), "task usage")
 
     async def close(self) -> None:
-        """Let go of everything. Containers go on, for the next start of this worker to adopt."""
-        tasks = [*self._background, *self._lives.values(), *self._removals.values()]
+        """Containers go on, for the worker's next start to adopt."""
+        tasks = [*self._background, *self._runs.values(), *self._removals.values()]
         for attempt in self._attempts.values():
             attempt.abandon()
         for task in tasks:
@@ -90,55 +90,56 @@ class Executor:
         await self._engine.close()
 
     async def describe(self, register: pb.Register) -> None:
-        """Say in a registration what this worker holds, or that it does not know. Takes a few seconds at most."""
-        self._is_blind = False
+        """Adds the attempts of this worker, or that they are unknown. Takes a few seconds at most."""
+        self._attempts_unknown = False
         try:
-            async with asyncio.timeout(DESCRIBE_SECONDS):
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 containers = await self._list()
         except TimeoutError:
-            self._means.health.failed(EngineUnavailable(f"no answer from the engine in {DESCRIBE_SECONDS:g} s"))
-            self._is_blind = not self._was_registered
+            self._health.record_failure(
+                EngineUnavailable(f"no answer from the engine in {DESCRIBE_TIMEOUT_SECONDS:g} s")
+            )
+            self._attempts_unknown = not self._was_registered
         except EngineError as error:
             _log.debug("a registration without a list of containers: %s", error)
-            self._is_blind = not self._was_registered
+            self._attempts_unknown = not self._was_registered
         else:
-            # Once registered, a container that this worker does not know is one that the master was not told of.
+            # Later, a container that is unknown here was never reported to the master.
             if not self._was_registered:
                 for container in containers:
                     self._adopt(container)
-        # Who has not seen an engine for so long will hardly find on it what was running.
-        self._is_blind = self._is_blind and not self._means.health.is_given_up
-        register.attempts_unknown = self._is_blind
+        # An engine that comes back after its timeout hardly has the containers of before.
+        self._attempts_unknown = self._attempts_unknown and not self._health.is_timed_out
+        register.attempts_unknown = self._attempts_unknown
         register.attempts_held.extend(key.message() for key in self._attempts)
-        register.task_support.CopyFrom(self._means.health.support)
+        register.task_support.CopyFrom(self._health.task_support)
 
-    def registered(self, terms: pb.Registered) -> None:
-        """A new stream is open. What the master does not keep is ended before anything new begins."""
-        self._sees.clear()
-        if self._is_blind:
-            self._means.outbox.rewind()
-            self._means.may_start.clear()
+    def registered(self, registered: pb.Registered) -> None:
+        """A new stream is open. Attempts that the master does not keep end before anything new starts."""
+        self._attempts_known.clear()
+        self._may_start.clear()
+        if self._attempts_unknown:
+            self._outbox.resend()
             return
         self._is_registered = self._was_registered = True
-        self._usage_seconds = min(max(terms.heartbeat_interval_seconds, 0.5), 60.0)
-        kept = {AttemptKey.of(attempt.id): attempt.log_received_bytes for attempt in terms.attempts_to_keep}
+        self._usage_seconds = min(max(registered.heartbeat_interval_seconds, 0.5), 60.0)
+        kept = {AttemptKey.of(attempt.id): attempt.log_received_bytes for attempt in registered.attempts_to_keep}
         for key in [key for key in self._attempts if key not in kept]:
             _log.info("attempt %s is not this worker's any more", key)
             self._forget(key)
         for key, received_bytes in kept.items():
             if key in self._attempts:
                 self._attempts[key].keep(received_bytes)
-                self._means.outbox.log_received(key, received_bytes)
-        self._means.outbox.rewind()
-        self._means.may_start.clear()
-        self._spawn(self._clear_the_ground(), "task clearing")
+                self._outbox.acknowledge_log(key, received_bytes)
+        self._outbox.resend()
+        self._spawn(self._remove_orphans(), "task orphans")
 
     async def must_register_again(self) -> None:
-        """Wait until it is known what this worker holds, after a registration that could not say it."""
-        await self._sees.wait()
+        """Waits until the attempts are known, after a registration without them."""
+        await self._attempts_known.wait()
 
     def disconnected(self) -> None:
-        """The stream is gone: nothing is decided any more about what is found."""
+        """The stream is gone: no container is removed as an orphan until the next registration."""
         self._is_registered = False
 
     def receive(self, message: pb.MasterMessage) -> None:
@@ -155,151 +156,152 @@ class Executor:
             _log.info("this worker %s: %s", state, ascii(message.drain.reason[:200]))
 
     async def next_message(self) -> pb.WorkerMessage:
-        """Wait for what is to be sent. Cancelling it loses nothing."""
-        return await self._means.outbox.next_message()
+        """Waits for the next message to send. Cancelling loses nothing."""
+        return await self._outbox.next_message()
 
     def report(self, heartbeat: pb.Heartbeat) -> None:
-        """Add what runs, as of the last readings."""
-        heartbeat.running_tasks.extend(attempt.reading() for attempt in self._attempts.values() if attempt.is_running)
-        heartbeat.task_support.CopyFrom(self._means.health.support)
-        heartbeat.engine_failures = self._means.health.failures
+        """Adds the running attempts, with their last readings."""
+        running = (attempt for attempt in self._attempts.values() if attempt.is_running)
+        heartbeat.running_tasks.extend(attempt.usage_report() for attempt in running)
+        heartbeat.task_support.CopyFrom(self._health.task_support)
+        heartbeat.engine_failures = self._health.failures
 
-    def _start(self, order: pb.StartTask) -> None:
-        key = AttemptKey.of(order.id)
-        if key in self._attempts or key in self._removals or key in self._over:
+    def _start(self, request: pb.StartTask) -> None:
+        key = AttemptKey.of(request.id)
+        if self._is_known(key):
             return
         spec = refusal = None
         try:
-            spec = admitted(order, self._policy)
-        except OrderRefused as error:
+            spec = container_spec(request, self._policy)
+        except RequestRefused as error:
             refusal = error
-        _log.info("attempt %s begins: %s", key, ascii(order.docker_image[:MAX_IMAGE_LENGTH]))
-        self._live(Attempt(self._means, key, spec=spec, found=None, refusal=refusal))
+        _log.info("attempt %s begins: %s", key, ascii(request.docker_image[:MAX_IMAGE_LENGTH]))
+        self._run(AttemptRunner(self._context, key, spec=spec, refusal=refusal))
 
-    def _stop(self, order: pb.StopTask) -> None:
-        key = AttemptKey.of(order.id)
+    def _stop(self, request: pb.StopTask) -> None:
+        key = AttemptKey.of(request.id)
         attempt = self._attempts.get(key)
-        if order.forget:
+        if request.forget:
             self._forget(key)
         elif attempt is not None:
-            _log.info("attempt %s is to end: %s", key, ascii(order.reason[:200]))
-            attempt.stop(order.grace_seconds)
+            _log.info("attempt %s is to end: %s", key, ascii(request.reason[:200]))
+            attempt.stop(request.grace_seconds)
 
     def _acknowledge(self, ack: pb.Ack) -> None:
         what = ack.WhichOneof("what")
         if what == "update_number":
-            self._means.outbox.acknowledge(ack.update_number)
+            self._outbox.acknowledge_update(ack.update_number)
         elif what == "log":
-            self._means.outbox.log_received(AttemptKey.of(ack.id), ack.log.received_bytes)
+            self._outbox.acknowledge_log(AttemptKey.of(ack.id), ack.log.received_bytes)
         if ack.stale:
             self._forget(AttemptKey.of(ack.id))
 
-    def _adopt(self, container: Container) -> None:
+    def _adopt(self, container: ContainerInfo) -> None:
         key = container.key
-        if key not in self._attempts and key not in self._removals and key not in self._over:
+        if not self._is_known(key):
             _log.info("attempt %s is found in container %s", key, container.container_id[:12])
-            self._live(Attempt(self._means, key, spec=None, found=container))
+            self._run(AttemptRunner(self._context, key, adopted=container))
 
-    def _live(self, attempt: Attempt) -> None:
+    def _is_known(self, key: AttemptKey) -> bool:
+        return key in self._attempts or key in self._removals or key in self._finished
+
+    def _run(self, attempt: AttemptRunner) -> None:
         self._attempts[attempt.key] = attempt
         self._has_attempts.set()
-        life = asyncio.create_task(attempt.run(), name=f"attempt {attempt.key}")
-        self._lives[attempt.key] = life
-        life.add_done_callback(lambda _: self._is_over(attempt))
+        task = self._runs[attempt.key] = asyncio.create_task(attempt.run(), name=f"attempt {attempt.key}")
+        task.add_done_callback(lambda _: self._attempt_done(attempt))
 
-    def _is_over(self, attempt: Attempt) -> None:
+    def _attempt_done(self, attempt: AttemptRunner) -> None:
         if self._attempts.get(attempt.key) is attempt:
-            del self._attempts[attempt.key], self._lives[attempt.key]
+            del self._attempts[attempt.key], self._runs[attempt.key]
         self._remember(attempt.key)
         if not self._attempts:
             self._has_attempts.clear()
 
     def _remember(self, key: AttemptKey) -> None:
-        self._over[key] = None
-        if len(self._over) > _REMEMBERED:
-            self._over.popitem(last=False)
+        self._finished[key] = None
+        if len(self._finished) > _REMEMBERED:
+            self._finished.popitem(last=False)
 
     def _forget(self, key: AttemptKey) -> None:
-        """End it at once and say nothing."""
+        """Ends the attempt at once and reports nothing."""
         attempt = self._attempts.pop(key, None)
         if attempt is None:
             return
         self._remember(key)
-        self._lives.pop(key).cancel()
-        self._means.outbox.forget(key)
+        self._runs.pop(key).cancel()
+        self._outbox.forget(key)
         self._remove(key, attempt.remove())
 
     def _remove(self, key: AttemptKey, removal: Coroutine[Any, Any, None]) -> None:
         task = self._removals[key] = asyncio.create_task(removal, name=f"removal of {key}")
         task.add_done_callback(lambda _: self._removals.pop(key, None))
 
-    async def _clear_the_ground(self) -> None:
-        """Nothing may begin before everything is gone that is not this worker's, whoever started it."""
-        self._look_through(await self._means.health.persist(self._engine.containers, for_ever=True))
+    async def _remove_orphans(self) -> None:
+        """Lets attempts start when every container of a foreign attempt is gone."""
+        self._resync(await self._health.retry(self._engine.containers, forever=True))
         if self._removals:
             await asyncio.wait(list(self._removals.values()))
-        self._means.may_start.set()
+        self._may_start.set()
 
-    async def _make_rounds(self) -> None:
+    async def _resync_forever(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(LIST_SECONDS):
-                    self._look_through(await self._list())
+                async with asyncio.timeout(LIST_TIMEOUT_SECONDS):
+                    self._resync(await self._list())
             except TimeoutError:
-                self._means.health.failed(EngineUnavailable("the engine does not answer in time"))
+                self._health.record_failure(EngineUnavailable("the engine does not answer in time"))
             except EngineError as error:
-                _log.debug("a round without a list of containers: %s", error)
-            if self._means.health.is_given_up:
-                self._see()
-            await asyncio.sleep(self._round_seconds)
+                _log.debug("no list of containers: %s", error)
+            if self._attempts_unknown and self._health.is_timed_out:
+                self._attempts_known.set()
+            await asyncio.sleep(self._resync_seconds)
 
-    async def _list(self) -> Iterable[Container]:
-        """All containers of this worker; whether the engine answers is noted."""
+    async def _list(self) -> Iterable[ContainerInfo]:
+        """All containers of this worker; records whether the engine answers."""
         try:
             containers = await self._engine.containers()
         except EngineUnavailable as error:
-            self._means.health.failed(error)
+            self._health.record_failure(error)
             raise
-        self._means.health.answered()
-        self._see()
+        self._health.record_success()
+        if self._attempts_unknown:
+            self._attempts_known.set()
         return containers
 
-    def _see(self) -> None:
-        if self._is_blind:
-            self._sees.set()
-
-    def _look_through(self, containers: Iterable[Container]) -> None:
+    def _resync(self, containers: Iterable[ContainerInfo]) -> None:
+        """Notifies attempts whose container ended, and removes orphans."""
         by_key = {container.key: container for container in containers}
         for key, attempt in self._attempts.items():
             container = by_key.get(key)
-            if attempt.is_running and (container is None or container.status is not Status.RUNNING):
-                attempt.poke()
+            if attempt.is_running and (container is None or container.status is not ContainerStatus.RUNNING):
+                attempt.notify()
         if not self._is_registered:
             return
         for key, container in by_key.items():
             if key not in self._attempts and key not in self._removals:
-                _log.info("attempt %s: a container that nobody answers for is removed", key)
+                _log.info("attempt %s: removing an orphaned container", key)
                 self._remove(key, self._remove_orphan(container.container_id))
 
     async def _remove_orphan(self, container_id: str) -> None:
         try:
-            await self._means.health.persist(lambda: self._engine.remove(container_id), for_ever=True)
+            await self._health.retry(lambda: self._engine.remove(container_id), forever=True)
         except EngineError as error:
             _log.warning("container %s stays for now: %s", container_id[:12], error)
 
-    def _container_changed(self, container_id: str) -> None:
+    def _container_exited(self, container_id: str) -> None:
         for attempt in self._attempts.values():
             if container_id in {attempt.container_id, ""}:
-                attempt.poke()
+                attempt.notify()
 
-    async def _take_usage(self) -> None:
+    async def _read_usage_forever(self) -> None:
         while True:
             await self._has_attempts.wait()
             await asyncio.sleep(self._usage_seconds)
             running = [attempt for attempt in self._attempts.values() if attempt.is_running]
-            await asyncio.gather(*(self._take_usage_of(attempt) for attempt in running))
+            await asyncio.gather(*(self._read_usage(attempt) for attempt in running))
 
-    async def _take_usage_of(self, attempt: Attempt) -> None:
+    async def _read_usage(self, attempt: AttemptRunner) -> None:
         try:
             attempt.add_usage(await self._engine.usage(attempt.container_id))
         except EngineError as error:
@@ -308,9 +310,48 @@ class Executor:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._background.add(task)
-        task.add_done_callback(self._has_ended)
+        task.add_done_callback(self._background_done)
 
-    def _has_ended(self, task: asyncio.Task[None]) -> None:
+    def _background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a defect in %s", task.get_name(), exc_info=error)
+
+
+class DisabledExecutor:
+    """Of a worker that only reports telemetry: every attempt fails. All methods belong to one asyncio loop."""
+
+    def __init__(self, reason: str) -> None:
+        self._support = pb.TaskSupport(available=False, reason=reason)
+        self._outbox = Outbox()
+
+    async def describe(self, register: pb.Register) -> None:
+        register.task_support.CopyFrom(self._support)
+
+    def registered(self, registered: pb.Registered) -> None:
+        self._outbox.resend()
+
+    async def must_register_again(self) -> None:
+        """Waits for ever: that there are no attempts is known."""
+        await asyncio.Event().wait()
+
+    def disconnected(self) -> None:
+        """Does nothing."""
+
+    def receive(self, message: pb.MasterMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "start_task":
+            text = f"this worker runs no tasks: {self._support.reason}"
+            self._outbox.add_update(
+                pb.TaskUpdate(
+                    id=message.start_task.id, phase=pb.ATTEMPT_PHASE_FAILED, reason="no_task_support", message=text
+                )
+            )
+        elif kind == "ack" and message.ack.WhichOneof("what") == "update_number":
+            self._outbox.acknowledge_update(message.ack.update_number)
+
+    async def next_message(self) -> pb.WorkerMessage:
+        return await self._outbox.next_message()
+
+    def report(self, heartbeat: pb.Heartbeat) -> None:
+        heartbeat.task_support.CopyFrom(self._support)

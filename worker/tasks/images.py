@@ -1,28 +1,27 @@
-"""Images: found on the machine, or pulled, once for all who wait for the same one and a few at a time."""
+"""Pulls images: once for all attempts that wait for the same one, and a few at a time."""
 
 import asyncio
 
-from fleetpulse.worker.tasks.engine import ContainerEngine, Progress
-from fleetpulse.worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.engine import ContainerEngine, EngineHealth, Progress
 
 MAX_PARALLEL_PULLS = 3
 
 
 class _Pull:
-    """One pull under way, and who waits for it."""
+    """A pull under way and those that wait for it."""
 
     def __init__(self) -> None:
         self.waiting: list[Progress] = []
-        self.said = ""
+        self.progress = ""
         self.task: asyncio.Task[None] | None = None
 
-    def tell(self, text: str) -> None:
-        self.said = text
+    def report(self, text: str) -> None:
+        self.progress = text
         for progress in self.waiting:
             progress(text)
 
 
-class Images:
+class ImagePuller:
     """All methods belong to one asyncio loop."""
 
     def __init__(self, engine: ContainerEngine, health: EngineHealth) -> None:
@@ -32,28 +31,28 @@ class Images:
         self._pulls: dict[str, _Pull] = {}
 
     async def ensure(self, image: str, progress: Progress) -> None:
-        """Return when the machine has the image. Raises an ``EngineError``."""
-        if await self._health.persist(lambda: self._engine.has_image(image)):
+        """Returns when the machine has the image. Raises ``EngineError``."""
+        if await self._health.retry(lambda: self._engine.has_image(image)):
             return
         pull = self._pulls.get(image)
         if pull is None:
             pull = self._pulls[image] = _Pull()
             pull.task = asyncio.create_task(self._run(image, pull), name=f"pull {image}")
         pull.waiting.append(progress)
-        progress(pull.said or f"pulling {image}")
+        progress(pull.progress or f"pulling {image}")
         assert pull.task is not None  # nosec B101 # for the type checker
         try:
             await asyncio.shield(pull.task)
         finally:
             pull.waiting.remove(progress)
             if not pull.waiting:
-                pull.task.cancel()  # nobody wants it any more; in vain when it is done
+                pull.task.cancel()  # no effect when it is done
 
     async def _run(self, image: str, pull: _Pull) -> None:
         try:
             if self._slots.locked():
-                pull.tell(f"waiting to pull {image}: {MAX_PARALLEL_PULLS} other images are being pulled")
+                pull.report(f"waiting to pull {image}: {MAX_PARALLEL_PULLS} other images are being pulled")
             async with self._slots:
-                await self._health.persist(lambda: self._engine.pull(image, pull.tell))
+                await self._health.retry(lambda: self._engine.pull(image, pull.report))
         finally:
             del self._pulls[image]

@@ -1,83 +1,138 @@
-"""Carries what one container writes into the outbox: from a given byte, up to its limit, to the very end."""
+"""Copies the output of one container into the outbox: from a given byte, up to its limit, to the end."""
 
 import asyncio
 import logging
-from typing import NamedTuple
 
-from fleetpulse.worker.tasks.engine import AttemptKey, ContainerEngine, EngineError, EngineUnavailable, LogStream
-from fleetpulse.worker.tasks.health import PATIENCE_SECONDS, EngineHealth
-from fleetpulse.worker.tasks.logs import CappedOutput
+from fleetpulse.worker.tasks.container_spec import AttemptKey
+from fleetpulse.worker.tasks.engine import (
+    ENGINE_TIMEOUT_SECONDS,
+    ContainerEngine,
+    EngineError,
+    EngineHealth,
+    EngineUnavailable,
+    LogStream,
+    wait_for_event,
+)
 from fleetpulse.worker.tasks.outbox import Outbox
-from fleetpulse.worker.tasks.waiting import happens_within
 
 _log = logging.getLogger(__name__)
 
 MAX_FOLLOWED = 128
-"""Containers whose output is followed as it comes, a thread each; that of others is read when they have ended."""
+"""Containers whose output is followed, each with a thread; the output of others is read after their end."""
 
-_SILENCE_SECONDS = 2.0
-"""A stream that says nothing for so long after its container's end will never end."""
+_IDLE_SECONDS = 2.0
+"""A stream that gives nothing for so long after its container's end is closed: it may never end by itself."""
 
-_SMALL_PIECE_BYTES = 32 * 1024
+_SMALL_READ_BYTES = 32 * 1024
 _PAUSE_SECONDS = 0.02
-"""Between small pieces, so that one byte at a time makes no message a byte."""
+"""After a small read, so that a container that writes single bytes does not make a message of each."""
 
 _TAIL_BYTES = 512
-_AGAIN_SECONDS = 0.5
+_RETRY_SECONDS = 0.5
 
 
-class LogContext(NamedTuple):
-    """What all readers of a worker share."""
+def truncation_mark(limit_bytes: int) -> bytes:
+    """Ends a log that was truncated."""
+    return f"\n[fleetpulse: output is cut here, {limit_bytes} bytes are kept]\n".encode()
 
-    engine: ContainerEngine
-    health: EngineHealth
-    outbox: Outbox
-    follow_slots: asyncio.Semaphore
+
+class LogLimiter:
+    """Passes the beginning of an output up to a limit, which includes the mark of a truncation.
+
+    The result depends only on the bytes, not on how they were split. A reader that starts again, after a restart or a
+    broken stream, gets the same bytes, without the first ``skip_bytes``.
+    """
+
+    def __init__(self, limit_bytes: int, skip_bytes: int = 0) -> None:
+        self._limit = limit_bytes
+        self._mark = truncation_mark(limit_bytes)[:limit_bytes]
+        self._skip = skip_bytes
+        self._passed = 0
+        self._held = b""
+        self.is_truncated = False
+        """Nothing more passes."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Returns what passes. Holds back bytes that the mark may have to replace."""
+        if self.is_truncated:
+            return b""
+        data = self._held + data
+        safe = max(self._limit - len(self._mark) - self._passed, 0)
+        if self._passed + len(data) > self._limit:
+            self.is_truncated = True
+            self._held = b""
+            return self._pass(data[:safe] + self._mark)
+        self._held = data[safe:]
+        return self._pass(data[:safe])
+
+    def finish(self) -> bytes:
+        """Returns what was held back, at the end of the output."""
+        held, self._held = self._held, b""
+        return self._pass(held)
+
+    def _pass(self, data: bytes) -> bytes:
+        self._passed += len(data)
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        return data[skipped:]
 
 
 class LogReader:
-    """Of one attempt. ``run`` once; all methods belong to one asyncio loop."""
+    """Reads the log of one attempt. ``run`` once; all methods belong to one asyncio loop."""
 
-    def __init__(self, means: LogContext, key: AttemptKey, container_id: str, limit_bytes: int) -> None:
-        self._means = means
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        health: EngineHealth,
+        outbox: Outbox,
+        follow_slots: asyncio.Semaphore,
+        key: AttemptKey,
+        container_id: str,
+        limit_bytes: int,
+    ) -> None:
+        """The readers of a worker share ``follow_slots``, of ``MAX_FOLLOWED``."""
+        self._engine = engine
+        self._health = health
+        self._outbox = outbox
+        self._follow_slots = follow_slots
         self._key = key
         self._container_id = container_id
         self._limit_bytes = limit_bytes
-        self._has_ended = asyncio.Event()
-        self._fed = 0
-        """Bytes of the container's output that were read, over all streams."""
+        self._container_ended = asyncio.Event()
+        self._read_bytes = 0
+        """Of the container's output, over all streams."""
         self._stream: LogStream | None = None
-        self._waits_since: float | None = None
+        self._waiting_since: float | None = None
         self.tail = b""
-        """The last bytes that were read."""
+        """The last few hundred bytes."""
 
     def container_ended(self) -> None:
-        """Nothing will be written any more: ``run`` returns when all is handed over."""
-        self._has_ended.set()
-        self._mind_silence()
+        """The container writes nothing more: ``run`` returns when everything is in the outbox."""
+        self._container_ended.set()
+        self._close_when_idle()
 
     async def run(self, received_bytes: int) -> None:
         """The master has the first ``received_bytes``. Raises no ``EngineError``: what cannot be read is left out."""
-        output = CappedOutput(self._limit_bytes, received_bytes)
-        self._means.outbox.open_log(self._key, received_bytes)
+        limiter = LogLimiter(self._limit_bytes, received_bytes)
+        self._outbox.open_log(self._key, received_bytes)
         loop = asyncio.get_running_loop()
         give_up_at: float | None = None
-        while not output.is_cut:
-            is_last = self._has_ended.is_set()
+        while not limiter.is_truncated:
+            is_last = self._container_ended.is_set()
             try:
                 if is_last:
-                    await self._read(output, follow=False)
-                    # An engine that goes down may end an answer too early as if it were whole.
-                    await self._means.engine.inspect(self._container_id)
+                    await self._read(limiter, follow=False)
+                    # An engine that shuts down may end an answer early as if it were complete.
+                    await self._engine.inspect(self._container_id)
                 else:
-                    await self._follow(output)
+                    await self._follow(limiter)
             except EngineUnavailable as error:
-                self._means.health.failed(error)
-                give_up_at = give_up_at or loop.time() + PATIENCE_SECONDS
+                self._health.record_failure(error)
+                give_up_at = give_up_at or loop.time() + ENGINE_TIMEOUT_SECONDS
                 if is_last and loop.time() >= give_up_at:
                     _log.warning("attempt %s: the rest of its log is lost: %s", self._key, error)
                     break
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             except EngineError as error:
                 _log.warning("attempt %s: its log cannot be read: %s", self._key, error)
                 break
@@ -85,53 +140,49 @@ class LogReader:
                 give_up_at = None
                 if is_last:
                     break
-        await self._hand_over(output.finish())
+        await self._outbox.add_log(self._key, limiter.finish())
 
-    async def _follow(self, output: CappedOutput) -> None:
-        """Until the stream ends, which it should when the container does; a whole pass follows in any case."""
-        if self._means.follow_slots.locked():
-            await self._has_ended.wait()
+    async def _follow(self, limiter: LogLimiter) -> None:
+        """Reads until the stream ends; a full read follows in any case."""
+        if self._follow_slots.locked():
+            await self._container_ended.wait()
             return
-        async with self._means.follow_slots:
-            await self._read(output, follow=True)
-        if not output.is_cut and not self._has_ended.is_set():
-            # The end may not have been noticed yet; or the stream broke without a word.
-            await happens_within(self._has_ended, _AGAIN_SECONDS)
+        async with self._follow_slots:
+            await self._read(limiter, follow=True)
+        if not limiter.is_truncated:
+            # The container's end may not have been noticed yet, or the stream broke silently.
+            await wait_for_event(self._container_ended, _RETRY_SECONDS)
 
-    async def _read(self, output: CappedOutput, *, follow: bool) -> None:
-        known = self._fed
-        self._stream = self._means.engine.open_log(self._container_id, follow=follow)
+    async def _read(self, limiter: LogLimiter, *, follow: bool) -> None:
+        known = self._read_bytes
+        stream = self._stream = self._engine.open_log(self._container_id, follow=follow)
         try:
-            while data := await self._next(self._stream):
+            while data := await self._next(stream):
                 new = data[known:]
                 known = max(known - len(data), 0)
-                self._fed += len(new)
+                self._read_bytes += len(new)
                 self.tail = (self.tail + new)[-_TAIL_BYTES:]
-                await self._hand_over(output.feed(new))
-                if output.is_cut:
+                await self._outbox.add_log(self._key, limiter.feed(new))
+                if limiter.is_truncated:
                     return
-                if follow and len(data) < _SMALL_PIECE_BYTES:
+                if follow and len(data) < _SMALL_READ_BYTES:
                     await asyncio.sleep(_PAUSE_SECONDS)
         finally:
-            self._stream.close()
+            stream.close()
             self._stream = None
 
     async def _next(self, stream: LogStream) -> bytes:
-        self._waits_since = asyncio.get_running_loop().time()
+        self._waiting_since = asyncio.get_running_loop().time()
         try:
             return await stream.read()
         finally:
-            self._waits_since = None
+            self._waiting_since = None
 
-    def _mind_silence(self) -> None:
+    def _close_when_idle(self) -> None:
         loop = asyncio.get_running_loop()
         if self._stream is None:
             return
-        if self._waits_since is not None and loop.time() - self._waits_since >= _SILENCE_SECONDS:
+        if self._waiting_since is not None and loop.time() - self._waiting_since >= _IDLE_SECONDS:
             self._stream.close()
         else:
-            loop.call_later(_SILENCE_SECONDS / 4, self._mind_silence)
-
-    async def _hand_over(self, data: bytes) -> None:
-        if data:
-            await self._means.outbox.add_log(self._key, data)
+            loop.call_later(_IDLE_SECONDS / 4, self._close_when_idle)

@@ -1,7 +1,6 @@
-"""What the master must get: updates and pieces of logs, in order, kept until it says that they are durable.
+"""Messages for the master, task updates and pieces of logs: in order, kept until the master acknowledges them.
 
-Made for one worker and all its streams. ``rewind``, at each new one, has everything sent again that is not
-acknowledged.
+One outbox serves a worker over all its streams. ``resend`` marks everything that is not acknowledged as unsent.
 """
 
 import asyncio
@@ -10,23 +9,23 @@ from collections import deque
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
-from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.container_spec import AttemptKey
 
 MAX_UNACKNOWLEDGED_LOG_BYTES = 1024 * 1024
-"""Of one attempt. Who has more waits; the engine keeps the rest."""
+"""Per attempt. ``add_log`` waits above it; the engine keeps the rest."""
 
-TERMINAL = frozenset({pb.ATTEMPT_PHASE_COMPLETED, pb.ATTEMPT_PHASE_FAILED, pb.ATTEMPT_PHASE_STOPPED})
+TERMINAL_PHASES = frozenset({pb.ATTEMPT_PHASE_COMPLETED, pb.ATTEMPT_PHASE_FAILED, pb.ATTEMPT_PHASE_STOPPED})
 
 
-class _Log:
+class _LogBuffer:
     """The unacknowledged end of one attempt's log."""
 
     def __init__(self, start_bytes: int) -> None:
         self.acknowledged = self.sent = start_bytes
         self.data = bytearray()
         """From ``acknowledged`` on."""
-        self.has_room = asyncio.Event()
-        self.has_room.set()
+        self.has_space = asyncio.Event()
+        self.has_space.set()
 
     @property
     def end(self) -> int:
@@ -41,42 +40,44 @@ class Outbox:
         self._updates: dict[int, pb.TaskUpdate] = {}
         self._acknowledged: dict[int, asyncio.Event] = {}
         self._unsent: deque[int] = deque()
-        self._logs: dict[AttemptKey, _Log] = {}
-        self._talking: deque[AttemptKey] = deque()
-        """Those with something to send, each once, so that a chatty one does not keep others waiting."""
-        self._something = asyncio.Event()
+        self._logs: dict[AttemptKey, _LogBuffer] = {}
+        self._pending_logs: deque[AttemptKey] = deque()
+        """Logs with something to send, each once, served in turn."""
+        self._has_messages = asyncio.Event()
 
-    def update(self, update: pb.TaskUpdate) -> asyncio.Event:
-        """Number an update and have it sent; the event is set when it is acknowledged. A terminal one waits until the
-        log of its attempt, all of which must have been added before, has been sent."""
+    def add_update(self, update: pb.TaskUpdate) -> asyncio.Event:
+        """Numbers and queues an update. Returns the event that is set when it is acknowledged.
+
+        A terminal update is sent after the log of its attempt, all of which must have been added before.
+        """
         update.update_number = next(self._numbers)
-        if update.phase not in TERMINAL:
+        if update.phase not in TERMINAL_PHASES:
             self._drop_progress(update.id)
         self._updates[update.update_number] = update
         acknowledged = self._acknowledged[update.update_number] = asyncio.Event()
         self._unsent.append(update.update_number)
-        self._something.set()
+        self._has_messages.set()
         return acknowledged
 
     def open_log(self, key: AttemptKey, start_bytes: int) -> None:
         """The master has the first ``start_bytes`` of this attempt's log."""
-        self._logs[key] = _Log(start_bytes)
+        self._logs[key] = _LogBuffer(start_bytes)
 
     async def add_log(self, key: AttemptKey, data: bytes) -> None:
-        """Append to a log; waits while too much of it is unacknowledged. Of one that is forgotten nothing is kept."""
+        """Appends to a log; waits while too much is unacknowledged. Drops the data of a forgotten attempt."""
         for begin in range(0, len(data), MAX_LOG_CHUNK_BYTES):
             log = self._logs.get(key)
             if log is not None:
-                await log.has_room.wait()
+                await log.has_space.wait()
             if log is None or log is not self._logs.get(key):
                 return  # forgotten
             log.data += data[begin : begin + MAX_LOG_CHUNK_BYTES]
             if len(log.data) >= MAX_UNACKNOWLEDGED_LOG_BYTES:
-                log.has_room.clear()
-            self._talk(key)
+                log.has_space.clear()
+            self._schedule_log(key)
 
-    def log_received(self, key: AttemptKey, received_bytes: int) -> None:
-        """The master has this much. Less than it had before is not believed, and more than there is neither."""
+    def acknowledge_log(self, key: AttemptKey, received_bytes: int) -> None:
+        """The master has this much. Ignores less than before, and more than there is."""
         log = self._logs.get(key)
         if log is None or not log.acknowledged < received_bytes <= log.end:
             return
@@ -84,40 +85,39 @@ class Outbox:
         log.acknowledged = received_bytes
         log.sent = max(log.sent, received_bytes)
         if len(log.data) < MAX_UNACKNOWLEDGED_LOG_BYTES:
-            log.has_room.set()
+            log.has_space.set()
 
-    def acknowledge(self, update_number: int) -> None:
-        """The master has this update."""
+    def acknowledge_update(self, update_number: int) -> None:
         self._updates.pop(update_number, None)
         event = self._acknowledged.pop(update_number, None)
         if event is not None:
             event.set()
 
     def forget(self, key: AttemptKey) -> None:
-        """Nothing of this attempt is sent any more."""
+        """Sends nothing more about this attempt."""
         log = self._logs.pop(key, None)
         if log is not None:
-            log.has_room.set()
+            log.has_space.set()
         for number in [number for number, update in self._updates.items() if AttemptKey.of(update.id) == key]:
-            self.acknowledge(number)
+            self.acknowledge_update(number)
 
-    def rewind(self) -> None:
-        """A new stream: nothing that is not acknowledged counts as sent."""
+    def resend(self) -> None:
+        """For a new stream: everything that is not acknowledged is sent again."""
         self._unsent = deque(self._updates)
-        self._talking.clear()
+        self._pending_logs.clear()
         for key, log in self._logs.items():
             log.sent = log.acknowledged
-            self._talk(key)
-        self._something.set()
+            self._schedule_log(key)
+        self._has_messages.set()
 
     async def next_message(self) -> pb.WorkerMessage:
-        """Wait for the next message to send; it counts as sent. Cancelling it loses nothing."""
+        """Waits for the next message, which counts as sent. Cancelling loses nothing."""
         while True:
             message = self._next_update() or self._next_chunk()
             if message is not None:
                 return message
-            self._something.clear()
-            await self._something.wait()
+            self._has_messages.clear()
+            await self._has_messages.wait()
 
     def _next_update(self) -> pb.WorkerMessage | None:
         for _ in range(len(self._unsent)):
@@ -125,15 +125,15 @@ class Outbox:
             update = self._updates.get(number)
             if update is None:
                 continue
-            if update.phase in TERMINAL and self._has_unsent_log(AttemptKey.of(update.id)):
+            if update.phase in TERMINAL_PHASES and self._has_unsent_log(AttemptKey.of(update.id)):
                 self._unsent.append(number)
                 continue
             return pb.WorkerMessage(task_update=update)
         return None
 
     def _next_chunk(self) -> pb.WorkerMessage | None:
-        while self._talking:
-            key = self._talking.popleft()
+        while self._pending_logs:
+            key = self._pending_logs.popleft()
             log = self._logs.get(key)
             if log is None or log.sent >= log.end:
                 continue
@@ -141,22 +141,21 @@ class Outbox:
             data = bytes(log.data[begin : begin + MAX_LOG_CHUNK_BYTES])
             chunk = pb.LogChunk(id=key.message(), offset_bytes=log.sent, data=data)
             log.sent += len(data)
-            self._talk(key)
+            self._schedule_log(key)
             return pb.WorkerMessage(log_chunk=chunk)
         return None
 
-    def _talk(self, key: AttemptKey) -> None:
-        log = self._logs[key]
-        if log.sent < log.end and key not in self._talking:
-            self._talking.append(key)
-            self._something.set()
+    def _schedule_log(self, key: AttemptKey) -> None:
+        if self._has_unsent_log(key) and key not in self._pending_logs:
+            self._pending_logs.append(key)
+            self._has_messages.set()
 
     def _has_unsent_log(self, key: AttemptKey) -> bool:
         log = self._logs.get(key)
         return log is not None and log.sent < log.end
 
     def _drop_progress(self, attempt: pb.AttemptId) -> None:
-        """Older news of a pull is no news."""
+        """A newer update replaces the progress of a pull."""
         for number, update in list(self._updates.items()):
             if update.id == attempt and update.phase == pb.ATTEMPT_PHASE_PREPARING and update.message:
-                self.acknowledge(number)
+                self.acknowledge_update(number)

@@ -1,326 +1,70 @@
-"""worker.docker_engine on a real Docker Engine, driven by the executor as in a real worker."""
+"""worker.docker_engine.engine"""
 
 import asyncio
-import contextlib
-import io
-import os
-import tarfile
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 
-from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.docker_engine.engine import DockerEngine
-from fleetpulse.worker.tasks.engine import EngineUnavailable
-from fleetpulse.worker.tasks.logs import cut_mark
-from tests.docker_engine import Engine
+from fleetpulse.worker.docker_engine.engine import CallThreads
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import Master, executor_on, until
-
-pytestmark = pytest.mark.e2e
+from tests.worker.tasks.fake_master import until
 
 
-@contextlib.asynccontextmanager
-async def docker_master(engine: Engine, worker_id: str) -> AsyncIterator[Master]:
-    """A master whose worker runs tasks on the engine."""
-    async with executor_on(DockerEngine(worker_id, engine.env)) as master:
-        yield master
-
-
-def test_both_streams_in_order_and_no_newline_at_the_end(docker_engine: Engine, worker_id: str) -> None:
+def test_calls_run_in_parallel_up_to_the_limit() -> None:
     async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            script = "for i in 1 2 3; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done; printf end; exit 3"
-            key = master.start("order", docker_engine.image, "sh", "-c", script)
-            end = await master.ends(key)
-            assert master.phases(key) == ["preparing", "running", "failed"]
-            assert (end.exit_code, end.oom_killed, end.reason) == (3, False, "exit_code")
-            assert master.logs[key] == b"out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\nend"
-            await until(lambda: not docker_engine.containers(worker_id))
+        threads = CallThreads("beside", 3)
+        names: set[str] = set()
+        together = threading.Barrier(3)
+
+        def call() -> None:
+            names.add(threading.current_thread().name)
+            together.wait(10.0)
+
+        await asyncio.gather(*(threads.run(call) for _ in range(9)))
+        assert names == {"beside-0", "beside-1", "beside-2"}
+        threads.close()
+        await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("beside-")])
 
     run(test())
 
 
-def test_one_byte_at_a_time_is_few_messages(docker_engine: Engine, worker_id: str) -> None:
+def test_sequential_calls_use_one_thread() -> None:
     async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            script = "dd if=/dev/zero bs=1 count=3000 2>/dev/null"
-            key = master.start("bytes", docker_engine.image, "sh", "-c", script)
-            await master.ends(key)
-            assert master.logs[key] == b"\0" * 3000
-            assert master.chunks < 300
+        threads = CallThreads("after", 3)
+        names = {await threads.run(lambda: threading.current_thread().name) for _ in range(5)}
+        assert names == {"after-0"}
+        threads.close()
 
     run(test())
 
 
-def test_much_output_is_cut_with_a_mark(docker_engine: Engine, worker_id: str) -> None:
+def test_error_is_raised_to_the_caller() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
     async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            limit = 2**20
-            script = "dd if=/dev/zero bs=1M count=20 2>/dev/null | tr '\\0' x; exit 4"
-            key = master.start("much", docker_engine.image, "sh", "-c", script, log_limit_bytes=limit)
-            assert (await master.ends(key, 60.0)).exit_code == 4
-            log = master.logs[key]
-            assert len(log) == limit
-            assert log.endswith(cut_mark(limit))
-            assert set(log[: -len(cut_mark(limit))]) == {ord("x")}
+        threads = CallThreads("error", 1)
+        with pytest.raises(KeyError):
+            await threads.run(fail)
+        assert await threads.run(lambda: 7) == 7
+        threads.close()
 
     run(test())
 
 
-def test_what_a_container_may_and_may_not(docker_engine: Engine, worker_id: str) -> None:
+def test_cancelled_call_is_not_started() -> None:
     async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            key = master.start(
-                "limits", docker_engine.image, "sh", "-c", "echo $GREETING; sleep 1000", cpu_cores=0.25, memory_mib=48,
-                env={"GREETING": "hello there"}, timeout_seconds=900.0,
-            )  # fmt: skip
-            await until(lambda: master.logs.get(key) == b"hello there\n")
-            (container,) = docker_engine.containers(worker_id)
-            host, labels = container.attrs["HostConfig"], container.labels
-            assert container.name == "fleetpulse-limits-1"
-            assert host["NanoCpus"] == 250_000_000
-            assert host["Memory"] == host["MemorySwap"] == 48 * 2**20
-            assert host["PidsLimit"] == 1024
-            assert host["CapDrop"] == ["ALL"]
-            assert host["SecurityOpt"] == ["no-new-privileges"]
-            assert not host["Privileged"]
-            assert not host["AutoRemove"]
-            assert not host["Binds"]
-            assert not container.attrs["Mounts"]
-            assert host["Init"]
-            assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
-            assert host["RestartPolicy"]["Name"] in {"", "no"}
-            assert labels["fleetpulse.task_id"] == "limits"
-            assert labels["fleetpulse.attempt"] == "1"
-            master.stop(key, 0.0)
-            await master.ends(key)
-
-    run(test())
-
-
-def test_gpus_are_asked_for_by_uuid_and_their_want_is_explained(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            end = await master.ends(master.start("gpu", docker_engine.image, "true", gpu_uuids=("GPU-1",)))
-            assert end.reason == "container_failed"
-            assert "NVIDIA Container Toolkit" in end.message
-
-    run(test())
-
-
-def test_readings(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            key = master.start("busy", docker_engine.image, "sh", "-c", "while true; do :; done", cpu_cores=0.2)
-            await master.comes_to(key, "running")
-
-            def reading() -> pb.RunningTask:
-                heartbeat = pb.Heartbeat()
-                master.executor.report(heartbeat)
-                return heartbeat.running_tasks[0]
-
-            await until(lambda: reading().HasField("cpu_usage_percent"))
-            assert 1.0 < reading().cpu_usage_percent < 100.0
-            assert 0 < reading().memory_used_bytes < 64 * 2**20
-            master.stop(key, 0.0)
-            await master.ends(key)
-
-    run(test())
-
-
-def test_a_stop_with_and_without_insight(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.05; done"
-            heeds = master.start("heeds", docker_engine.image, "sh", "-c", script)
-            ignores = master.start(
-                "ignores", docker_engine.image, "sh", "-c", script.replace("'echo bye; exit 0'", "''")
-            )
-            await until(lambda: all(master.logs.get(key) == b"ready\n" for key in (heeds, ignores)))
-            master.stop(heeds, 30.0)
-            master.stop(ignores, 0.5)
-            first, second = await master.ends(heeds), await master.ends(ignores)
-            assert (first.phase, first.exit_code) == (pb.ATTEMPT_PHASE_STOPPED, 0)
-            assert (second.phase, second.exit_code) == (pb.ATTEMPT_PHASE_STOPPED, 137)
-            assert master.logs[heeds] == b"ready\nbye\n"
-
-    run(test())
-
-
-def test_a_timeout(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            end = await master.ends(master.start("late", docker_engine.image, "sleep", "1000", timeout_seconds=0.3))
-            assert (end.phase, end.reason, end.exit_code) == (pb.ATTEMPT_PHASE_FAILED, "timeout", 143)
-
-    run(test())
-
-
-def test_a_container_that_needs_too_much_memory(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            command = ("dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1")
-            end = await master.ends(master.start("greedy", docker_engine.image, *command, memory_mib=32))
-            assert (end.phase, end.reason) == (pb.ATTEMPT_PHASE_FAILED, "out_of_memory")
-            assert end.oom_killed
-            assert end.exit_code == 137
-            assert "32 MiB" in end.message
-
-    run(test())
-
-
-@pytest.mark.parametrize(
-    ("command", "code", "said"),
-    [(("no-such-program",), 127, "No such file or directory"), (("/etc",), 126, "Permission denied")],
-)
-def test_a_command_that_cannot_be_run(
-    docker_engine: Engine, worker_id: str, command: tuple[str, ...], code: int, said: str
-) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            end = await master.ends(master.start("cannot", docker_engine.image, *command))
-            assert (end.reason, end.exit_code) == ("command_not_found", code)
-            assert said in end.message
-            # What a shell does not find is a matter between it and its script.
-            end = await master.ends(master.start("shell", docker_engine.image, "sh", "-c", "no-such-program; exit $?"))
-            assert (end.reason, end.exit_code) == ("exit_code", 127)
-
-    run(test())
-
-
-@pytest.mark.parametrize(
-    ("image", "reasons"),
-    [
-        ("fleetpulse.invalid/no/such:1", {"image_pull_failed"}),
-        ("Not::An::Image", {"image_invalid"}),
-        ("sha256:" + "0" * 64, {"image_not_found", "image_pull_failed", "image_invalid"}),
-    ],
-)
-def test_an_image_that_cannot_be_had(docker_engine: Engine, worker_id: str, image: str, reasons: set[str]) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            end = await master.ends(master.start("image", image, "true"), 60.0)
-            assert end.reason in reasons
-            assert len(end.message) > 20
-            assert not end.HasField("exit_code")
-
-    run(test())
-
-
-def test_an_image_that_cannot_be_run_here(docker_engine: Engine, worker_id: str) -> None:
-    image = "fleetpulse-malformed:test"
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name in ("program", "bin/sh"):  # what cannot be executed, a shell is tried on
-            program = tarfile.TarInfo(name)
-            program.size, program.mode = 4, 0o755
-            tar.addfile(program, io.BytesIO(b"\x7fELF"))
-    with docker_engine.client() as client:
-        client.api.import_image_from_data(content.getvalue(), *image.split(":"))
-
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            end = await master.ends(master.start("malformed", image, "/program"))
-            assert end.reason == "image_invalid"
-            assert "another kind of processor" in end.message
-            end = await master.ends(master.start("commandless", image))
-            assert end.reason == "command_not_found"
-
-    try:
-        run(test())
-    finally:
-        docker_engine.remove_containers(worker_id)
-        with docker_engine.client() as client:
-            client.images.remove(image)
-
-
-def test_a_container_of_the_same_attempt_is_adopted_and_not_doubled(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            engine = DockerEngine(worker_id, docker_engine.env)
-            key = master.start("twice", docker_engine.image, "sleep", "1000")
-            running = await master.comes_to(key, "running")
-            spec = master.executor._attempts[key]._spec
-            assert spec is not None
-            assert await engine.create(spec) == running.container_id
-            await engine.start(running.container_id)  # changes nothing
-            await engine.remove(running.container_id)
-            await engine.remove(running.container_id)
-            await engine.close()
-            assert (await master.ends(key)).reason in {"container_gone", "exit_code"}
-
-    run(test())
-
-
-def test_two_workers_on_one_engine_leave_each_other_alone(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        other_id = f"{worker_id}-other"
-        async with docker_master(docker_engine, worker_id) as master:
-            key = master.start("mine", docker_engine.image, "sleep", "1000")
-            running = await master.comes_to(key, "running")
-            async with docker_master(docker_engine, other_id) as other:
-                await other.ends(other.start("theirs", docker_engine.image, "true"))
-                await until(lambda: not docker_engine.containers(other_id))
-            (container,) = docker_engine.containers(worker_id)
-            assert (container.id, container.status) == (running.container_id, "running")
-            master.stop(key, 0.0)
-            await master.ends(key)
-
-    run(test())
-
-
-def test_a_hundred_containers_leave_no_file_and_no_thread_open(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-
-            async def run_some(first: int, count: int) -> None:
-                names = [f"many-{number}" for number in range(first, first + count)]
-                keys = [master.start(name, docker_engine.image, "echo", name, cpu_cores=0.1) for name in names]
-                for key in keys:
-                    await master.ends(key, 60.0)
-                assert [master.logs[key] for key in keys] == [f"{name}\n".encode() for name in names]
-                await until(lambda: not docker_engine.containers(worker_id))
-
-            await run_some(0, 20)
-            files, threads = open_files(), threading.active_count()
-            for first in range(20, 100, 20):
-                await run_some(first, 20)
-            await until(lambda: open_files() <= files + 2)
-            await until(lambda: threading.active_count() <= threads + 1)
-
-    run(test())
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - nothing but their number
-
-
-def test_threads_end_with_the_engine(docker_engine: Engine, worker_id: str) -> None:
-    async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            key = master.start("left", docker_engine.image, "sleep", "1000")
-            await master.comes_to(key, "running")
-            assert any(thread.name.startswith("docker-log-") for thread in threading.enumerate())
-        await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("docker-")])
-
-    run(test())
-
-
-def test_without_docker(worker_id: str) -> None:
-    async def test() -> None:
-        engine = DockerEngine("nobody", {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
-        with pytest.raises(
-            EngineUnavailable, match=r"no Docker Engine answers at unix:///nowhere/docker\.sock: No such"
-        ):
-            await engine.containers()
-        await engine.close()
-        async with executor_on(DockerEngine("nobody", {"DOCKER_HOST": "unix:///nowhere/docker.sock"})) as master:
-            register = await master.connect()
-            assert not register.task_support.available
-            assert "unix:///nowhere/docker.sock" in register.task_support.reason
-            assert not register.attempts_held
-            await asyncio.sleep(0.1)
+        threads = CallThreads("cancelled", 1)
+        go, begun = threading.Event(), []
+        first = asyncio.ensure_future(threads.run(lambda: go.wait(10.0)))
+        second = asyncio.ensure_future(threads.run(lambda: begun.append("second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        assert await first
+        await threads.run(lambda: None)
+        assert begun == []
+        threads.close()
 
     run(test())

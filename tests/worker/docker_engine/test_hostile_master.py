@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.container_spec import AttemptKey
 from tests.docker_engine import Engine
 from tests.worker.docker_engine.test_worker_process import worker_at
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import start_order, until
+from tests.worker.tasks.fake_master import start_request, until
 
 pytestmark = pytest.mark.e2e
 
@@ -46,12 +46,12 @@ UNKNOWN_FIELDS = bytes.fromhex("a2060a70726976696c65676564") + b"\xa8\x06\x01"
 
 
 def hostile(task_id: str, image: str, changes: dict[str, Any]) -> pb.StartTask:
-    order = start_order(task_id, image, "/bin/busybox", "sleep", "1000")
+    request = start_request(task_id, image, "/bin/busybox", "sleep", "1000")
     for name, value in changes.items():
-        order.ClearField(name)  # type: ignore[arg-type]  # any field's name
-        order.MergeFrom(pb.StartTask(**{name: value}))
-    order.MergeFromString(UNKNOWN_FIELDS)
-    return order
+        request.ClearField(name)  # type: ignore[arg-type]  # any field's name
+        request.MergeFrom(pb.StartTask(**{name: value}))
+    request.MergeFromString(UNKNOWN_FIELDS)
+    return request
 
 
 def policy_file(folder: Path, image: str) -> Path:
@@ -61,15 +61,13 @@ def policy_file(folder: Path, image: str) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
-def test_what_is_not_allowed_makes_no_container(
-    name: str, docker_engine: Engine, worker_id: str, tmp_path: Path
-) -> None:
+def test_refused_request_creates_no_container(name: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         policy = policy_file(tmp_path, docker_engine.image)
         async with worker_at(docker_engine, worker_id, tmp_path, "--task-policy", str(policy)) as (master, worker):
-            order = hostile("t", docker_engine.image, ATTACKS[name])
-            await master.send(order)
-            end = await master.ends(AttemptKey.of(order.id))
+            request = hostile("t", docker_engine.image, ATTACKS[name])
+            await master.send(request)
+            end = await master.wait_for_end(AttemptKey.of(request.id))
             assert end.phase == pb.ATTEMPT_PHASE_FAILED
             assert end.reason in {"policy_refused", "image_invalid"}
             assert end.message.startswith("this worker refuses it by its rule ")
@@ -81,13 +79,13 @@ def test_what_is_not_allowed_makes_no_container(
 
 
 @pytest.mark.parametrize("name", sorted(TAME))
-def test_what_is_allowed_gets_no_power(name: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+def test_container_has_no_privileges(name: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         policy = policy_file(tmp_path, docker_engine.image)
         async with worker_at(docker_engine, worker_id, tmp_path, "--task-policy", str(policy)) as (master, _):
-            order = hostile("t", docker_engine.image, TAME[name])
-            await master.send(order)
-            await until(lambda: master.phases(AttemptKey.of(order.id))[-1:] in (["running"], ["failed"]))
+            request = hostile("t", docker_engine.image, TAME[name])
+            await master.send(request)
+            await until(lambda: master.phases(AttemptKey.of(request.id))[-1:] in (["running"], ["failed"]))
             (container,) = docker_engine.containers(worker_id)
             assert_tame(container.attrs)
             assert container.labels["fleetpulse.worker_id"] == worker_id
@@ -95,16 +93,16 @@ def test_what_is_allowed_gets_no_power(name: str, docker_engine: Engine, worker_
     run(test())
 
 
-def test_what_a_task_may_ask_for_it_gets(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+def test_requested_confinement_is_applied(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, _):
             changes = {
                 "read_only": True, "user": "4321:1234", "network": pb.NETWORK_NONE,
                 "command": ["sh", "-c", "id; ls /sys/class/net; touch /here; cat /proc/self/status; sleep 1000"],
             }  # fmt: skip
-            order = hostile("t", docker_engine.image, changes)
-            key = AttemptKey.of(order.id)
-            await master.send(order)
+            request = hostile("t", docker_engine.image, changes)
+            key = AttemptKey.of(request.id)
+            await master.send(request)
             await until(lambda: b"Seccomp:" in master.logs.get(key, b""))
             (container,) = docker_engine.containers(worker_id)
             assert_tame(container.attrs)
@@ -126,7 +124,7 @@ def test_what_a_task_may_ask_for_it_gets(docker_engine: Engine, worker_id: str, 
     run(test())
 
 
-def test_a_message_has_no_word_for_power() -> None:
+def test_start_task_has_no_field_for_privileges() -> None:
     words = {field.name for field in pb.StartTask.DESCRIPTOR.fields}
     assert words == {
         *("id", "docker_image", "command", "env", "cpu_cores", "memory_bytes", "gpu_uuids", "timeout_seconds"),

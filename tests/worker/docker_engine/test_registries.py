@@ -1,4 +1,4 @@
-"""worker.docker_engine.registries: the file, and pulls with it from a real registry that wants a password."""
+"""worker.docker_engine.registries, and pulls with logins from a real registry."""
 
 import base64
 import json
@@ -11,12 +11,12 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
-from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins
+from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryConfigError, RegistryLogins
 from fleetpulse.worker.tasks.engine import EngineRefused
 from tests.docker_engine import Engine
 from tests.registry import PASSWORD, USERNAME, Registry, login_file, own_registry
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import executor_on
+from tests.worker.tasks.fake_master import running_executor
 
 AUTH = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 
@@ -38,20 +38,20 @@ def logins(folder: Path, auths: object) -> RegistryLogins:
         ("https://registry.example/v2/", "registry.example/app"),
     ],
 )
-def test_the_login_of_an_image(name: str, image: str, tmp_path: Path) -> None:
-    found = logins(tmp_path, {name: {"auth": AUTH}, "other.example": {"auth": "eDp5"}}).of(image)
+def test_login_is_found_by_registry(name: str, image: str, tmp_path: Path) -> None:
+    found = logins(tmp_path, {name: {"auth": AUTH}, "other.example": {"auth": "eDp5"}}).login_for(image)
     assert found == {"username": USERNAME, "password": PASSWORD, "serveraddress": name}
-    assert logins(tmp_path, {name: {"auth": AUTH}}).of("third.example/app") == {}
+    assert logins(tmp_path, {name: {"auth": AUTH}}).login_for("third.example/app") == {}
 
 
-def test_other_kinds_of_logins(tmp_path: Path) -> None:
+def test_login_with_password_or_token(tmp_path: Path) -> None:
     found = logins(tmp_path, {"a.example": {"username": "u", "password": "p:q"}, "b.example": {"identitytoken": "t"}})
-    assert found.of("a.example/x") == {"username": "u", "password": "p:q", "serveraddress": "a.example"}
-    assert found.of("b.example/x") == {"identitytoken": "t", "serveraddress": "b.example"}
+    assert found.login_for("a.example/x") == {"username": "u", "password": "p:q", "serveraddress": "a.example"}
+    assert found.login_for("b.example/x") == {"identitytoken": "t", "serveraddress": "b.example"}
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o610])
-def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+def test_file_readable_by_others_is_refused(mode: int, tmp_path: Path) -> None:
     path = login_file(tmp_path / "config.json", "registry.example")
     path.chmod(mode)
     with pytest.raises(RegistryConfigError, match=rf"{path}: others may read it \(mode {mode:04o}\); run: chmod 600"):
@@ -72,7 +72,7 @@ def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> No
         (b'{"auths": {"r": {"auth": "aHVudGVyMg=="}}}', "is not base64 of USER:PASSWORD"),
     ],
 )
-def test_what_is_no_such_file(content: bytes, error: str, tmp_path: Path) -> None:
+def test_invalid_file_is_refused(content: bytes, error: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.touch(mode=0o600)
     path.write_bytes(content)
@@ -84,11 +84,11 @@ def test_what_is_no_such_file(content: bytes, error: str, tmp_path: Path) -> Non
         RegistryLogins(path)
 
 
-def test_a_file_that_goes_while_the_worker_runs(tmp_path: Path) -> None:
+def test_file_removed_later_refuses_the_pull(tmp_path: Path) -> None:
     found = logins(tmp_path, {})
     os.unlink(tmp_path / "config.json")  # noqa: PTH108
     with pytest.raises(EngineRefused, match="No such file"):
-        found.of("busybox")
+        found.login_for("busybox")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def image(registry: Registry, docker_engine: Engine) -> Iterator[str]:
 
 
 @pytest.mark.e2e
-def test_a_pull_with_a_login(
+def test_pull_with_login(
     image: str, registry: Registry, docker_engine: Engine, worker_id: str, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -117,11 +117,11 @@ def test_a_pull_with_a_login(
 
     async def test() -> None:
         engine = DockerEngine(worker_id, docker_engine.env, RegistryLogins(path))
-        async with executor_on(engine) as master:
-            refused = await master.ends(master.start("wrong", image, "true"), 60.0)
+        async with running_executor(engine) as master:
+            refused = await master.wait_for_end(master.start("wrong", image, "true"), 60.0)
             assert refused.reason in {"image_not_found", "image_pull_failed"}, refused
             login_file(path, registry.address)  # a new token, while the worker runs
-            right = await master.ends(master.start("right", image, "true"), 60.0)
+            right = await master.wait_for_end(master.start("right", image, "true"), 60.0)
             assert right.phase == pb.ATTEMPT_PHASE_COMPLETED, right
             said = caplog.text + repr(master.updates)
             for secret in ("wrong password", PASSWORD, AUTH):
@@ -131,11 +131,42 @@ def test_a_pull_with_a_login(
 
 
 @pytest.mark.e2e
-def test_a_pull_without_a_login(image: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+def test_pull_without_login(image: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         engine = DockerEngine(worker_id, docker_engine.env, logins(tmp_path, {}))
-        async with executor_on(engine) as master:
-            refused = await master.ends(master.start("none", image, "true"), 60.0)
+        async with running_executor(engine) as master:
+            refused = await master.wait_for_end(master.start("none", image, "true"), 60.0)
             assert refused.reason == "image_not_found"
 
     run(test())
+
+
+MEGABYTE = 1_000_000
+
+
+def downloading(layer: str, current: int, total: int) -> dict[str, object]:
+    return {"id": layer, "status": "Downloading", "progressDetail": {"current": current, "total": total}}
+
+
+def test_pull_progress_sums_layers_and_bytes() -> None:
+    progress = PullProgress("busybox:1.37")
+    assert str(progress) == "pulling busybox:1.37"
+    progress.add({"status": "Pulling from library/busybox", "id": "1.37"})
+    assert str(progress) == "pulling busybox:1.37"
+    for layer in ("a", "b", "c"):
+        progress.add({"id": layer, "status": "Pulling fs layer", "progressDetail": {}})
+    assert str(progress) == "pulling busybox:1.37: 0 of 3 layers"
+    progress.add(downloading("a", 10 * MEGABYTE, 50 * MEGABYTE))
+    progress.add(downloading("b", 31 * MEGABYTE, 40 * MEGABYTE))
+    assert str(progress) == "pulling busybox:1.37: 0 of 3 layers, 41 of 90 MB"
+    progress.add({"id": "a", "status": "Pull complete", "progressDetail": {}})
+    progress.add({"id": "c", "status": "Already exists", "progressDetail": {}})
+    assert str(progress) == "pulling busybox:1.37: 2 of 3 layers, 81 of 90 MB"
+
+
+def test_pull_progress_without_sizes() -> None:
+    progress = PullProgress("x")
+    progress.add({"id": "a", "status": "Downloading"})
+    progress.add(downloading("a", 5, 0))
+    progress.add({"status": "Status: Downloaded newer image for x"})
+    assert str(progress) == "pulling x: 0 of 1 layers"

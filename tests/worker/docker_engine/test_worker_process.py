@@ -13,12 +13,12 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
-from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.executor import Executor
 from tests.docker_engine import Engine, own_engine
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import executor_on, until
-from tests.worker.tasks.wire import WireMaster, wire_master
+from tests.worker.tasks.fake_master import running_executor, until
+from tests.worker.tasks.grpc_master import GrpcMaster, grpc_master
 
 pytestmark = pytest.mark.e2e
 
@@ -32,7 +32,7 @@ engine_goes = pytest.mark.filterwarnings(
 class Worker:
     """``python -m fleetpulse.worker``, with a stream to a master."""
 
-    def __init__(self, master: WireMaster, engine: Engine, worker_id: str, folder: Path, *flags: str) -> None:
+    def __init__(self, master: GrpcMaster, engine: Engine, worker_id: str, folder: Path, *flags: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self._command = [
             sys.executable, "-m", "fleetpulse.worker", "--master", master.target, "--worker-id", worker_id,
@@ -61,12 +61,12 @@ class Worker:
 @contextlib.asynccontextmanager
 async def worker_at(
     engine: Engine, worker_id: str, folder: Path, *flags: str
-) -> AsyncIterator[tuple[WireMaster, Worker]]:
+) -> AsyncIterator[tuple[GrpcMaster, Worker]]:
     """A worker process that is registered."""
-    async with wire_master() as master:
+    async with grpc_master() as master:
         worker = Worker(master, engine, worker_id, folder, *flags)
         try:
-            await master.is_registered()
+            await master.wait_for_registration()
             yield master, worker
         finally:
             worker.process.kill()
@@ -74,9 +74,7 @@ async def worker_at(
         assert "Traceback" not in worker.log.read_text()
 
 
-def test_a_worker_that_was_killed_finds_its_container_again(
-    docker_engine: Engine, worker_id: str, tmp_path: Path
-) -> None:
+def test_killed_worker_adopts_its_container(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
             script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 9"
@@ -85,12 +83,12 @@ def test_a_worker_that_was_killed_finds_its_container_again(
             container_id = master.updates[-1].container_id
             worker.end(signal.SIGKILL)
             worker.start_again()
-            register = await master.is_registered(2)
+            register = await master.wait_for_registration(2)
             assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
             assert register.incarnation_id != master.registers[0].incarnation_id
             with docker_engine.client() as client:
                 client.containers.get(container_id).exec_run(["touch", "/tmp/go"])
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert (end.container_id, end.exit_code) == (container_id, 9)
             assert master.logs[key] == b"one\ntwo\n"
             await until(lambda: not docker_engine.containers(worker_id))
@@ -98,7 +96,7 @@ def test_a_worker_that_was_killed_finds_its_container_again(
     run(test())
 
 
-def test_what_finished_while_the_worker_was_away(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+def test_exit_while_the_worker_was_down_is_reported(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
             key = await master.start(docker_engine.image, "sh", "-c", "echo one; sleep 1; echo two; exit 9")
@@ -106,7 +104,7 @@ def test_what_finished_while_the_worker_was_away(docker_engine: Engine, worker_i
             worker.end(signal.SIGKILL)
             await until(lambda: [container.status for container in docker_engine.containers(worker_id)] == ["exited"])
             worker.start_again()
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert (end.exit_code, end.oom_killed) == (9, False)
             assert master.logs[key] == b"one\ntwo\n"
             await until(lambda: not docker_engine.containers(worker_id))
@@ -114,30 +112,28 @@ def test_what_finished_while_the_worker_was_away(docker_engine: Engine, worker_i
     run(test())
 
 
-def test_a_worker_that_is_stopped_leaves_its_container_to_the_next(
-    docker_engine: Engine, worker_id: str, tmp_path: Path
-) -> None:
+def test_stopped_worker_leaves_its_container_running(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
             key = await master.start(docker_engine.image, "sleep", "1000")
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             await asyncio.to_thread(worker.end, signal.SIGTERM)
             (container,) = docker_engine.containers(worker_id)
             assert container.status == "running"
             assert master.phases(key) == ["preparing", "running"]
             worker.start_again()
-            assert len((await master.is_registered(2)).attempts_held) == 1
+            assert len((await master.wait_for_registration(2)).attempts_held) == 1
             await until(lambda: len(master.updates_of(key)) == 3)
             assert master.updates_of(key)[-1].container_id == container.id
 
     run(test())
 
 
-def test_what_the_master_does_not_keep_is_removed(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+def test_containers_not_kept_are_removed(docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with worker_at(docker_engine, worker_id, tmp_path) as (master, worker):
             runs = await master.start(docker_engine.image, "sleep", "1000", task_id="runs")
-            await master.comes_to(runs, "running")
+            await master.wait_for_phase(runs, "running")
             worker.end(signal.SIGKILL)
             with docker_engine.client() as client:  # one that never ran, and one that has ended
                 labels = {"fleetpulse.worker_id": worker_id, "fleetpulse.attempt": "1"}
@@ -149,7 +145,7 @@ def test_what_the_master_does_not_keep_is_removed(docker_engine: Engine, worker_
             told = len(master.updates)
             master.keeps.clear()
             worker.start_again()
-            register = await master.is_registered(2)
+            register = await master.wait_for_registration(2)
             assert {held.task_id for held in register.attempts_held} == {"runs", "created", "ended"}
             await until(lambda: not docker_engine.containers(worker_id))
             assert len(master.updates) == told
@@ -157,12 +153,12 @@ def test_what_the_master_does_not_keep_is_removed(docker_engine: Engine, worker_
     run(test())
 
 
-def test_heartbeats_go_on_while_the_engine_stands_still(worker_id: str, tmp_path: Path) -> None:
+def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         with own_engine() as engine:
             async with worker_at(engine, worker_id, tmp_path) as (master, _):
                 key = await master.start(engine.image, "sh", "-c", "sleep 1; exit 3")
-                await master.comes_to(key, "running")
+                await master.wait_for_phase(key, "running")
                 pid = int((engine.folder / "pid").read_text())
                 os.kill(pid, signal.SIGSTOP)
                 try:
@@ -173,18 +169,18 @@ def test_heartbeats_go_on_while_the_engine_stands_still(worker_id: str, tmp_path
                     await until(lambda: len(master.heartbeats) >= beats + 5)
                 finally:
                     os.kill(pid, signal.SIGCONT)
-                assert (await master.ends(key)).exit_code == 3
-                assert (await master.ends(late)).exit_code == 0
+                assert (await master.wait_for_end(key)).exit_code == 3
+                assert (await master.wait_for_end(late)).exit_code == 0
 
     run(test())
 
 
 @engine_goes
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_restart_of_the_engine_is_not_the_end_of_a_container(worker_id: str, end: str) -> None:
+def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
     async def test() -> None:
         with own_engine(live_restore=True) as engine:
-            async with executor_on(DockerEngine(worker_id, engine.env), round_seconds=0.1) as master:
+            async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
                 script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5"
                 key = master.start("t", engine.image, "sh", "-c", script)
                 await until(lambda: master.logs.get(key) == b"one\n")
@@ -196,7 +192,7 @@ def test_a_restart_of_the_engine_is_not_the_end_of_a_container(worker_id: str, e
                 await until(lambda: support_of(master.executor).available)
                 with engine.client() as client:
                     client.containers.get(container_id).exec_run(["touch", "/tmp/go"])
-                assert (await master.ends(key)).exit_code == 5
+                assert (await master.wait_for_end(key)).exit_code == 5
                 assert master.logs[key] == b"one\ntwo\n"
                 assert master.phases(key) == ["preparing", "running", "failed"]
 
@@ -210,15 +206,15 @@ def support_of(executor: Executor) -> pb.TaskSupport:
 
 
 @engine_goes
-def test_an_engine_that_ends_its_containers_is_told_as_it_was(worker_id: str) -> None:
+def test_containers_ended_by_the_engine_are_failures(worker_id: str) -> None:
     async def test() -> None:
         with own_engine() as engine:
-            async with executor_on(DockerEngine(worker_id, engine.env), round_seconds=0.1) as master:
+            async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
                 key = master.start("t", engine.image, "sleep", "1000")
-                await master.comes_to(key, "running")
+                await master.wait_for_phase(key, "running")
                 await asyncio.to_thread(engine.stop)
                 await asyncio.to_thread(engine.start)
-                end = await master.ends(key)
+                end = await master.wait_for_end(key)
                 assert (end.phase, end.reason) == (pb.ATTEMPT_PHASE_FAILED, "exit_code")
                 assert end.exit_code in {137, 143}
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.worker.simulation.fleet import Behaviour, FleetPlan, SimulatedFleet
+from fleetpulse.worker.simulation.fleet import FailureMode, SimulatedFleet, SimulationConfig
 from tests.worker.scripted import ScriptedMaster, eventually, run, scripted_master, serve
-from tests.worker.tasks.wire import wire_master
+from tests.worker.tasks.grpc_master import grpc_master
 
 
 @contextlib.asynccontextmanager
 async def fleet_at(master: ScriptedMaster, workers: int, **plan: Any) -> AsyncIterator[SimulatedFleet]:
     """A fleet that is alive, and is cut off at the end."""
-    fleet = SimulatedFleet(FleetPlan(master.target, workers, ramp_seconds=0.0, **plan), "1.0")
+    fleet = SimulatedFleet(SimulationConfig(master.target, workers, ramp_seconds=0.0, **plan), "1.0")
     fleet.start()
     try:
         yield fleet
@@ -34,16 +34,16 @@ def incarnations(master: ScriptedMaster, worker_id: str) -> list[str]:
     ]
 
 
-def test_the_troubled_ones_come_first() -> None:
-    behaviours = list(FleetPlan("m", 7, stall=1, vanish=2, flap=3).behaviours())
-    assert behaviours == [
-        Behaviour.STALL, Behaviour.VANISH, Behaviour.VANISH, Behaviour.FLAP, Behaviour.FLAP, Behaviour.FLAP,
-        Behaviour.STEADY,
+def test_failing_workers_come_first() -> None:
+    failure_modes = list(SimulationConfig("m", 7, stall=1, vanish=2, flap=3).failure_modes())
+    assert failure_modes == [
+        FailureMode.STALL, FailureMode.VANISH, FailureMode.VANISH, FailureMode.FLAP, FailureMode.FLAP, FailureMode.FLAP,
+        FailureMode.NONE,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("workers", "share", "machines"), [(8, 0.25, 2), (100, 0.1, 10), (3, 0.5, 1), (5, 1.0, 5)])
-def test_the_share_of_machines_with_gpus_holds_for_any_number(workers: int, share: float, machines: int) -> None:
+def test_gpu_share_holds_for_any_number(workers: int, share: float, machines: int) -> None:
     async def test() -> None:
         async with scripted_master(serve) as master, fleet_at(master, workers, gpu_share=share, gpus_per_machine=3):
             await eventually(lambda: len(master.streams) == workers and all(s.heartbeats for s in master.streams))
@@ -54,7 +54,7 @@ def test_the_share_of_machines_with_gpus_holds_for_any_number(workers: int, shar
     run(test())
 
 
-def test_ids_sort_as_they_count() -> None:
+def test_ids_are_zero_padded() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master, fleet_at(master, 12, prefix="rack"):
             await eventually(lambda: len(master.streams) == 12 and all(stream.messages for stream in master.streams))
@@ -64,43 +64,43 @@ def test_ids_sort_as_they_count() -> None:
     run(test())
 
 
-def test_the_state_counts_what_is_connected_and_sent() -> None:
+def test_status_counts_connections_and_heartbeats() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master, fleet_at(master, 3) as fleet:
-            assert fleet.state() == (3, 0, 0)
-            await eventually(lambda: fleet.state().connected == 3 and fleet.state().heartbeats_sent >= 9)
+            assert fleet.status() == (3, 0, 0)
+            await eventually(lambda: fleet.status().connected == 3 and fleet.status().heartbeats_sent >= 9)
             await fleet.stop(5.0)
-            assert fleet.state().connected == 0
-            assert fleet.state().heartbeats_sent == sum(len(stream.heartbeats) for stream in master.streams)
+            assert fleet.status().connected == 0
+            assert fleet.status().heartbeats_sent == sum(len(stream.heartbeats) for stream in master.streams)
 
     run(test())
 
 
-def test_a_flapping_machine_is_a_new_incarnation_each_time_and_counts_on() -> None:
+def test_flapping_worker_returns_as_a_new_incarnation() -> None:
     async def test() -> None:
         trouble = {"flap": 1, "trouble_after_seconds": 0.1, "trouble_seconds": 0.02}
         async with scripted_master(serve) as master, fleet_at(master, 1, **trouble) as fleet:
             await eventually(lambda: len(incarnations(master, "sim-1")) >= 4)
             assert len(set(incarnations(master, "sim-1"))) == len(incarnations(master, "sim-1"))
-            assert fleet.state().heartbeats_sent >= sum(len(stream.heartbeats) for stream in master.streams[:3])
+            assert fleet.status().heartbeats_sent >= sum(len(stream.heartbeats) for stream in master.streams[:3])
         assert not any(message.HasField("goodbye") for stream in master.streams[:3] for message in stream.messages)
 
     run(test())
 
 
-def test_a_vanished_machine_stays_away() -> None:
+def test_vanished_worker_stays_away() -> None:
     async def test() -> None:
         trouble = {"vanish": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.01}
         async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
-            await eventually(lambda: incarnations(master, "sim-1") and fleet.state().connected == 1)
-            sent = fleet.state().heartbeats_sent
-            await eventually(lambda: fleet.state().heartbeats_sent > sent + 20)
+            await eventually(lambda: incarnations(master, "sim-1") and fleet.status().connected == 1)
+            sent = fleet.status().heartbeats_sent
+            await eventually(lambda: fleet.status().heartbeats_sent > sent + 20)
             assert len(incarnations(master, "sim-1")) == 1
 
     run(test())
 
 
-def test_a_stalling_machine_keeps_its_stream() -> None:
+def test_stalling_worker_keeps_its_stream() -> None:
     async def test() -> None:
         trouble = {"stall": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.3}
         async with scripted_master(serve) as master, fleet_at(master, 1, **trouble):
@@ -113,7 +113,7 @@ def test_a_stalling_machine_keeps_its_stream() -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "vanish", "flap"])
-def test_the_end_does_not_wait_for_trouble_to_pass(behaviour: str) -> None:
+def test_stop_does_not_wait_for_failures_to_end(behaviour: str) -> None:
     async def test() -> None:
         trouble = {behaviour: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
         async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
@@ -128,10 +128,10 @@ def test_the_end_does_not_wait_for_trouble_to_pass(behaviour: str) -> None:
     run(test())
 
 
-def test_an_end_before_the_fleet_has_come_up() -> None:
+def test_stop_during_ramp_up() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master:
-            fleet = SimulatedFleet(FleetPlan(master.target, 5, ramp_seconds=600.0), "1.0")
+            fleet = SimulatedFleet(SimulationConfig(master.target, 5, ramp_seconds=600.0), "1.0")
             fleet.start()
             await asyncio.sleep(0)
             async with asyncio.timeout(30.0):
@@ -141,17 +141,17 @@ def test_an_end_before_the_fleet_has_come_up() -> None:
     run(test())
 
 
-def test_a_machine_that_flaps_finds_its_containers_again() -> None:
+def test_flapping_worker_adopts_its_containers() -> None:
     async def test() -> None:
-        async with wire_master() as master:
-            plan = FleetPlan(
+        async with grpc_master() as master:
+            plan = SimulationConfig(
                 master.target, 1, ramp_seconds=0.0, flap=1, trouble_after_seconds=0.3, trouble_seconds=0.02
             )
             fleet = SimulatedFleet(plan, "1.0")
             fleet.start()
-            await master.is_registered()
+            await master.wait_for_registration()
             key = await master.start("busybox", "sh", "-c", "echo one; sleep 0.8; echo two; exit 4")
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert (end.exit_code, master.logs[key]) == (4, b"one\ntwo\n")
             assert len(master.registers) >= 2
             assert len({register.incarnation_id for register in master.registers}) >= 2
@@ -160,7 +160,7 @@ def test_a_machine_that_flaps_finds_its_containers_again() -> None:
     run(test())
 
 
-def test_a_fleet_without_tasks() -> None:
+def test_fleet_without_tasks() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master, fleet_at(master, 1, runs_tasks=False):
             await eventually(lambda: master.streams and master.streams[0].heartbeats)

@@ -3,10 +3,13 @@
 import itertools
 from statistics import mean, pstdev
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES
+from fleetpulse.worker.collectors.custom_metrics import CustomMetricsBudget
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 
 NOON = 1_700_000_000.0
@@ -25,14 +28,14 @@ def test_the_same_seed_and_times_give_the_same_readings() -> None:
     assert machine().register("one", "1.0") == machine().register("one", "1.0")
 
 
-def test_another_seed_or_id_gives_another_machine() -> None:
+def test_other_seed_or_id_gives_other_readings() -> None:
     usual = readings(machine(), 3)
     assert readings(machine(seed=2), 3) != usual
     assert readings(machine("sim-2"), 3) != usual
 
 
 @given(st.integers(), st.integers(0, 8), st.lists(st.floats(0.0, 100_000.0), min_size=1, max_size=20))
-def test_every_reading_is_one_that_a_machine_can_have(seed: int, gpus: int, steps: list[float]) -> None:
+def test_readings_are_plausible(seed: int, gpus: int, steps: list[float]) -> None:
     simulated = machine(gpus=gpus, seed=seed)
     for now in itertools.accumulate(steps, initial=NOON):
         heartbeat = simulated.sample(now)
@@ -73,7 +76,7 @@ def test_machines_differ_from_each_other() -> None:
     assert pstdev(simulated.sample(NOON + 1.0).cpu.usage_percent for simulated in fleet) > 5.0
 
 
-def test_a_clock_that_steps_back_harms_nothing() -> None:
+def test_clock_may_step_back() -> None:
     simulated = machine()
     before = simulated.sample(NOON + 100.0)
     after = simulated.sample(NOON + 50.0)
@@ -81,7 +84,7 @@ def test_a_clock_that_steps_back_harms_nothing() -> None:
     assert 0.0 < after.cpu.usage_percent < 100.0
 
 
-def test_what_it_says_of_itself_agrees_with_its_readings() -> None:
+def test_registration_agrees_with_readings() -> None:
     simulated = machine(gpus=3)
     register, heartbeat = simulated.register("one", "1.0"), simulated.sample(NOON)
     assert (register.worker_id, register.incarnation_id, register.version) == ("sim-1", "one", "1.0")
@@ -98,3 +101,23 @@ def test_gpus_keep_their_identity() -> None:
     assert len({gpu.uuid for gpu in first.gpus}) == 4
     assert [gpu.index for gpu in first.gpus] == [0, 1, 2, 3]
     assert {gpu.uuid for gpu in first.gpus}.isdisjoint(gpu.uuid for gpu in machine("sim-2", 4).sample(NOON).gpus)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, MAX_CUSTOM_SAMPLES])
+def test_custom_metrics_have_the_requested_samples(samples: int) -> None:
+    heartbeats = readings(SimulatedMachine("sim-1", 2, 1, NOON, custom_samples=samples), 10)
+    for heartbeat in heartbeats:
+        assert sum(len(metric.samples) for metric in heartbeat.custom) == samples
+        CustomMetricsBudget().add(heartbeat.custom)
+    for earlier, later in itertools.pairwise(heartbeats):
+        counters = [
+            [s.value for m in beat.custom if m.name.endswith("_total") for s in m.samples] for beat in (earlier, later)
+        ]
+        assert all(after >= before for before, after in zip(*counters, strict=True))
+
+
+def test_custom_metrics_do_not_change_other_readings() -> None:
+    beats = readings(SimulatedMachine("sim-1", 2, 1, NOON, custom_samples=4), 5)
+    for beat in beats:
+        beat.ClearField("custom")
+    assert beats == readings(machine(), 5)

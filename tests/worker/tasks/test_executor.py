@@ -1,4 +1,4 @@
-"""worker.tasks.executor: attempts on a simulated engine, as a master sees them."""
+"""worker.tasks.executor, on a simulated engine, as a master sees it."""
 
 import asyncio
 import random
@@ -9,10 +9,11 @@ import pytest
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import ATTEMPT_REASONS
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import AttemptKey, Container, Status
-from fleetpulse.worker.tasks.executor import Executor
+from fleetpulse.worker.tasks.container_spec import AttemptKey
+from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus
+from fleetpulse.worker.tasks.executor import DisabledExecutor, Executor
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import Master, executor_on, until
+from tests.worker.tasks.fake_master import FakeMaster, running_executor, until
 
 
 def engine_with(images: set[str] | None = None, pull_seconds: float = 0.0) -> SimulatedEngine:
@@ -27,18 +28,18 @@ async def nothing_is_left_of(engine: SimulatedEngine) -> None:
     await until_engine(engine, lambda containers: not containers)
 
 
-async def until_engine(engine: SimulatedEngine, condition: Callable[[Sequence[Container]], bool]) -> None:
+async def until_engine(engine: SimulatedEngine, condition: Callable[[Sequence[ContainerInfo]], bool]) -> None:
     async with asyncio.timeout(10.0):
         while not condition(await engine.containers()):  # noqa: ASYNC110 - an engine sets no event
             await asyncio.sleep(0.002)
 
 
-def test_an_attempt_from_its_order_to_its_end() -> None:
+def test_attempt_runs_from_request_to_completion() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sh", "-c", "echo one; echo two")
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert master.phases(key) == ["preparing", "running", "completed"]
             assert (end.exit_code, end.oom_killed, end.reason, end.message) == (0, False, "", "")
             assert master.logs[key] == b"one\ntwo\n"
@@ -52,38 +53,38 @@ def test_an_attempt_from_its_order_to_its_end() -> None:
     run(test())
 
 
-def test_another_exit_code() -> None:
+def test_exit_code_other_than_zero_is_a_failure() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
-            end = await master.ends(master.start("t", "busybox", "exit", "7"))
+        async with running_executor(engine_with()) as master:
+            end = await master.wait_for_end(master.start("t", "busybox", "exit", "7"))
             assert (end.phase, end.exit_code, end.reason) == (pb.ATTEMPT_PHASE_FAILED, 7, "exit_code")
             assert "exit code 7" in end.message
 
     run(test())
 
 
-def test_an_order_that_comes_twice_starts_one_container() -> None:
+def test_repeated_start_request_starts_one_container() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sleep", "0.05")
             master.start("t", "busybox", "sleep", "0.05")
-            await master.ends(key)
+            await master.wait_for_end(key)
             await nothing_is_left_of(engine)
             master.start("t", "busybox", "sleep", "0.05")
-            await master.ends(master.start("u", "busybox", "true"))
+            await master.wait_for_end(master.start("u", "busybox", "true"))
             assert [start.task_id for start in engine.starts] == ["t", "u"]
 
     run(test())
 
 
-def test_a_container_stays_until_its_end_is_acknowledged() -> None:
+def test_container_stays_until_its_end_is_acknowledged() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             master.acknowledges = False
             key = master.start("t", "busybox", "echo", "x")
-            await master.ends(key)
+            await master.wait_for_end(key)
             assert await containers_of(engine) == {key}
             master.acknowledge_all()
             await nothing_is_left_of(engine)
@@ -91,34 +92,34 @@ def test_a_container_stays_until_its_end_is_acknowledged() -> None:
     run(test())
 
 
-def test_what_was_not_acknowledged_is_said_again_on_the_next_stream() -> None:
+def test_unacknowledged_messages_are_sent_again_on_the_next_stream() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             master.acknowledges = False
             key = master.start("t", "busybox", "sh", "-c", "echo one; exit 3")
-            first = await master.ends(key)
+            first = await master.wait_for_end(key)
             master.updates.clear()
             master.logs.clear()
             master.acknowledges = True
             register = await master.connect(key)
             assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
-            assert await master.ends(key) == first
+            assert await master.wait_for_end(key) == first
             assert master.logs[key] == b"one\n"
             await nothing_is_left_of(engine)
 
     run(test())
 
 
-def test_what_a_broken_stream_has_carried_is_not_said_again() -> None:
+def test_acknowledged_messages_are_not_sent_again_on_the_next_stream() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sh", "-c", "echo one; sleep 0.3; echo two")
             await until(lambda: master.logs.get(key) == b"one\n")
             updates = len(master.updates)
             await master.connect(key)
-            await master.ends(key)
+            await master.wait_for_end(key)
             assert master.logs[key] == b"one\ntwo\n"
             assert len(master.updates) == updates + 1
 
@@ -128,19 +129,19 @@ def test_what_a_broken_stream_has_carried_is_not_said_again() -> None:
 def test_containers_go_on_without_a_master() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sh", "-c", "sleep 0.05; echo done; exit 4")
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             master.disconnect()
             await until_engine(engine, lambda containers: containers[0].exit_code == 4)
             await master.connect(key)
-            assert (await master.ends(key)).exit_code == 4
+            assert (await master.wait_for_end(key)).exit_code == 4
             assert master.logs[key] == b"done\n"
 
     run(test())
 
 
-def test_what_the_master_does_not_keep_is_gone_before_anything_begins() -> None:
+def test_attempts_not_kept_are_removed_before_anything_starts() -> None:
     class SlowEngine(SimulatedEngine):
         may_remove = asyncio.Event()
 
@@ -150,18 +151,18 @@ def test_what_the_master_does_not_keep_is_gone_before_anything_begins() -> None:
 
     async def test() -> None:
         engine = SlowEngine(random.Random(1))
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             old, kept = (master.start(name, "busybox", "sleep", "1000") for name in ("old", "kept"))
-            await master.comes_to(old, "running")
-            await master.comes_to(kept, "running")
+            await master.wait_for_phase(old, "running")
+            await master.wait_for_phase(kept, "running")
             told = len(master.updates_of(old))
             await master.connect(kept)
             new = master.start("new", "busybox", "true")
-            await master.comes_to(new, "preparing")
+            await master.wait_for_phase(new, "preparing")
             await asyncio.sleep(0.1)
             assert engine.starts == [old, kept]
             engine.may_remove.set()
-            await master.ends(new)
+            await master.wait_for_end(new)
             assert old not in await containers_of(engine)
             assert kept in await containers_of(engine)
             assert len(master.updates_of(old)) == told
@@ -170,14 +171,14 @@ def test_what_the_master_does_not_keep_is_gone_before_anything_begins() -> None:
 
 
 @pytest.mark.parametrize("script", ["sleep 1000", "trap '' TERM; sleep 1000"])
-def test_a_stop(script: str) -> None:
+def test_stop_ends_the_container(script: str) -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sh", "-c", script)
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             master.stop(key, 0.1)
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert end.phase == pb.ATTEMPT_PHASE_STOPPED
             assert end.exit_code == (137 if "trap" in script else 143)
             assert end.reason == "stopped"
@@ -186,25 +187,25 @@ def test_a_stop(script: str) -> None:
     run(test())
 
 
-def test_a_second_stop_may_shorten_the_grace() -> None:
+def test_second_stop_may_shorten_the_grace_period() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
+        async with running_executor(engine_with()) as master:
             key = master.start("t", "busybox", "sh", "-c", "trap '' TERM; sleep 1000")
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             master.stop(key, 600.0)
             await asyncio.sleep(0.05)
             master.stop(key, 0.0)
-            assert (await master.ends(key)).exit_code == 137
+            assert (await master.wait_for_end(key)).exit_code == 137
 
     run(test())
 
 
-def test_a_stop_that_comes_too_late_changes_nothing() -> None:
+def test_stop_after_the_end_changes_nothing() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
+        async with running_executor(engine_with()) as master:
             master.acknowledges = False
             key = master.start("t", "busybox", "exit", "5")
-            await master.ends(key)
+            await master.wait_for_end(key)
             master.stop(key)
             master.acknowledge_all()
             await until(lambda: key not in master.executor._attempts)
@@ -214,14 +215,14 @@ def test_a_stop_that_comes_too_late_changes_nothing() -> None:
     run(test())
 
 
-def test_a_stop_during_a_pull() -> None:
+def test_stop_during_a_pull() -> None:
     async def test() -> None:
         engine = engine_with(set(), pull_seconds=1000.0)
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "true")
             await until(lambda: engine.pulls)
             master.stop(key)
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert end.phase == pb.ATTEMPT_PHASE_STOPPED
             assert not end.HasField("exit_code")
             assert engine.starts == []
@@ -230,12 +231,12 @@ def test_a_stop_during_a_pull() -> None:
 
 
 @pytest.mark.parametrize("how", ["stop_task", "stale_update", "stale_log"])
-def test_an_attempt_that_is_to_be_forgotten_ends_without_a_word(how: str) -> None:
+def test_forgotten_attempt_ends_without_an_update(how: str) -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sleep", "1000")
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             told = len(master.updates)
             if how == "stop_task":
                 master.stop(key, forget=True)
@@ -246,13 +247,13 @@ def test_an_attempt_that_is_to_be_forgotten_ends_without_a_word(how: str) -> Non
                 ack = pb.Ack(log=pb.LogReceived(received_bytes=0), stale=True, id=key.message())
                 master.executor.receive(pb.MasterMessage(ack=ack))
             await nothing_is_left_of(engine)
-            await master.ends(master.start("u", "busybox", "true"))
+            await master.wait_for_end(master.start("u", "busybox", "true"))
             assert len(master.updates_of(key)) == told
 
     run(test())
 
 
-def test_one_that_is_forgotten_while_its_container_is_made_leaves_none() -> None:
+def test_attempt_forgotten_during_create_leaves_no_container() -> None:
     class SlowEngine(SimulatedEngine):
         async def create(self, spec: object) -> str:
             await asyncio.sleep(0.1)
@@ -260,9 +261,9 @@ def test_one_that_is_forgotten_while_its_container_is_made_leaves_none() -> None
 
     async def test() -> None:
         engine = SlowEngine(random.Random(1))
-        async with executor_on(engine, round_seconds=60.0) as master:
+        async with running_executor(engine, resync_seconds=60.0) as master:
             key = master.start("t", "busybox", "sleep", "1000")
-            await master.comes_to(key, "preparing")
+            await master.wait_for_phase(key, "preparing")
             await asyncio.sleep(0.03)
             master.stop(key, forget=True)
             await until(lambda: not master.executor._removals)
@@ -273,84 +274,84 @@ def test_one_that_is_forgotten_while_its_container_is_made_leaves_none() -> None
 
 
 @pytest.mark.parametrize(("looks", "reason"), [(2, "out_of_memory"), (10_000, "exit_code")])
-def test_that_memory_was_the_reason_may_be_told_a_moment_later(looks: int, reason: str) -> None:
+def test_oom_flag_may_arrive_after_the_exit(looks: int, reason: str) -> None:
     class Forgetful(SimulatedEngine):
         ended = 0
 
-        async def inspect(self, container_id: str) -> Container:
+        async def inspect(self, container_id: str) -> ContainerInfo:
             container = await super().inspect(container_id)
-            self.ended += container.status is Status.ENDED
+            self.ended += container.status is ContainerStatus.ENDED
             return container._replace(oom_killed=self.ended > looks)
 
     async def test() -> None:
-        async with executor_on(Forgetful(random.Random(1))) as master:
-            end = await master.ends(master.start("t", "busybox", "sh", "-c", "exit 137"))
+        async with running_executor(Forgetful(random.Random(1))) as master:
+            end = await master.wait_for_end(master.start("t", "busybox", "sh", "-c", "exit 137"))
             assert (end.exit_code, end.reason) == (137, reason)
 
     run(test())
 
 
-def test_a_timeout_counts_from_the_start_of_the_container() -> None:
+def test_timeout_counts_from_the_container_start() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
+        async with running_executor(engine_with()) as master:
             key = master.start("t", "busybox", "sleep", "1000", timeout_seconds=0.1)
-            end = await master.ends(key)
+            end = await master.wait_for_end(key)
             assert (end.phase, end.reason, end.exit_code) == (pb.ATTEMPT_PHASE_FAILED, "timeout", 143)
 
     run(test())
 
 
-def test_a_short_outage_of_the_engine_is_not_the_end_of_a_container() -> None:
+def test_engine_outage_does_not_end_containers() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine, round_seconds=0.05) as master:
+        async with running_executor(engine, resync_seconds=0.05) as master:
             key = master.start("t", "busybox", "sh", "-c", "echo one; sleep 0.3; echo two; exit 2")
-            await master.comes_to(key, "running")
-            engine.is_away = True
+            await master.wait_for_phase(key, "running")
+            engine.is_unavailable = True
             await until(lambda: not support(master).available)
             assert support(master).reason == "the simulated engine is away"
             late = master.start("late", "busybox", "true")
             await asyncio.sleep(0.5)
             assert master.phases(key) == ["preparing", "running"]
             assert master.phases(late) == ["preparing"]
-            engine.is_away = False
-            assert (await master.ends(key)).exit_code == 2
+            engine.is_unavailable = False
+            assert (await master.wait_for_end(key)).exit_code == 2
             assert master.logs[key] == b"one\ntwo\n"
-            assert (await master.ends(late)).exit_code == 0
+            assert (await master.wait_for_end(late)).exit_code == 0
             assert support(master).available
 
     run(test())
 
 
-def support(master: Master) -> pb.TaskSupport:
+def support(master: FakeMaster) -> pb.TaskSupport:
     heartbeat = pb.Heartbeat()
     master.executor.report(heartbeat)
     return heartbeat.task_support
 
 
-def test_a_container_that_somebody_removed() -> None:
+def test_container_removed_by_somebody_else_is_gone() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine, round_seconds=0.05) as master:
+        async with running_executor(engine, resync_seconds=0.05) as master:
             key = master.start("t", "busybox", "sleep", "1000")
-            running = await master.comes_to(key, "running")
+            running = await master.wait_for_phase(key, "running")
             await engine.remove(running.container_id)
-            assert (await master.ends(key)).reason == "container_gone"
+            assert (await master.wait_for_end(key)).reason == "container_gone"
 
     run(test())
 
 
-def test_orphans_are_removed_but_not_without_a_master() -> None:
+def test_orphans_are_removed_only_after_registration() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as first:
+        async with running_executor(engine) as first:
             key = first.start("t", "busybox", "sleep", "1000")
-            await first.comes_to(key, "running")
-        executor = Executor(engine, round_seconds=0.02)
-        executor.open()
+            await first.wait_for_phase(key, "running")
+        executor = Executor(engine, resync_seconds=0.02)
+        executor.start()
         await asyncio.sleep(0.1)
         assert await containers_of(engine) == {key}
-        master = Master(executor)
+        master = FakeMaster(executor)
         register = await master.connect()
         assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
         await nothing_is_left_of(engine)
@@ -361,22 +362,22 @@ def test_orphans_are_removed_but_not_without_a_master() -> None:
 
 
 @pytest.mark.parametrize("finished_while_away", [False, True])
-def test_the_next_incarnation_goes_on_where_the_last_one_was(finished_while_away: bool) -> None:
+def test_next_incarnation_adopts_the_container(finished_while_away: bool) -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as first:
+        async with running_executor(engine) as first:
             key = first.start("t", "busybox", "sh", "-c", "echo one; sleep 0.2; echo two; exit 6")
             await until(lambda: first.logs.get(key) == b"one\n")
             container_id = first.updates[-1].container_id
         if finished_while_away:
             await until_engine(engine, lambda containers: containers[0].exit_code == 6)
         executor = Executor(engine)
-        executor.open()
-        master = Master(executor)
+        executor.start()
+        master = FakeMaster(executor)
         master.logs = {key: b"one\n"}
         register = await master.connect(key)
         assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
-        end = await master.ends(key)
+        end = await master.wait_for_end(key)
         assert (end.container_id, end.exit_code) == (container_id, 6)
         assert master.logs[key] == b"one\ntwo\n"
         assert engine.starts == [key]
@@ -388,21 +389,21 @@ def test_the_next_incarnation_goes_on_where_the_last_one_was(finished_while_away
     run(test())
 
 
-def test_a_container_that_was_made_and_not_started_is_started_by_the_next_incarnation() -> None:
+def test_next_incarnation_starts_a_created_container() -> None:
     async def test() -> None:
         engine = engine_with()
-        async with executor_on(engine) as first:
-            first.executor._means.may_start.clear()
+        async with running_executor(engine) as first:
+            first.executor._may_start.clear()
             key = first.start("t", "busybox", "echo", "hello")
-            await first.comes_to(key, "preparing")
+            await first.wait_for_phase(key, "preparing")
             spec = first.executor._attempts[key]._spec
             assert spec is not None
             await engine.create(spec)
         executor = Executor(engine)
-        executor.open()
-        master = Master(executor)
+        executor.start()
+        master = FakeMaster(executor)
         await master.connect(key)
-        assert (await master.ends(key)).exit_code == 0
+        assert (await master.wait_for_end(key)).exit_code == 0
         assert master.logs[key] == b"hello\n"
         master.disconnect()
         await executor.close()
@@ -410,25 +411,25 @@ def test_a_container_that_was_made_and_not_started_is_started_by_the_next_incarn
     run(test())
 
 
-def test_readings_of_what_runs_are_in_the_heartbeat() -> None:
+def test_heartbeat_has_usage_of_running_attempts() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
+        async with running_executor(engine_with()) as master:
             key = master.start("t", "busybox", "sleep", "1000", cpu_cores=2.0, memory_mib=100)
-            await master.comes_to(key, "running")
+            await master.wait_for_phase(key, "running")
             attempt = master.executor._attempts[key]
             heartbeat = pb.Heartbeat()
             master.executor.report(heartbeat)
             (reading,) = heartbeat.running_tasks
             assert (reading.task_id, reading.attempt) == ("t", 1)
             assert not reading.HasField("cpu_usage_percent")
-            await master.executor._take_usage_of(attempt)
+            await master.executor._read_usage(attempt)
             await asyncio.sleep(0.05)
-            await master.executor._take_usage_of(attempt)
-            reading = attempt.reading()
+            await master.executor._read_usage(attempt)
+            reading = attempt.usage_report()
             assert 40.0 < reading.cpu_usage_percent <= 200.0
             assert 0 < reading.memory_used_bytes < 100 * 2**20
             master.stop(key)
-            await master.ends(key)
+            await master.wait_for_end(key)
             heartbeat = pb.Heartbeat()
             master.executor.report(heartbeat)
             assert not heartbeat.running_tasks
@@ -436,10 +437,10 @@ def test_readings_of_what_runs_are_in_the_heartbeat() -> None:
     run(test())
 
 
-def test_who_gives_up_on_an_image_and_why() -> None:
+def test_missing_image_fails_the_attempt() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
-            end = await master.ends(master.start("t", "missing/image", "true"))
+        async with running_executor(engine_with()) as master:
+            end = await master.wait_for_end(master.start("t", "missing/image", "true"))
             assert (end.phase, end.reason) == (pb.ATTEMPT_PHASE_FAILED, "image_not_found")
             assert not end.HasField("exit_code")
             assert not end.container_id
@@ -447,11 +448,11 @@ def test_who_gives_up_on_an_image_and_why() -> None:
     run(test())
 
 
-def test_every_reason_is_one_of_the_contract() -> None:
+def test_every_reason_is_in_the_contract() -> None:
     async def test() -> None:
-        async with executor_on(engine_with()) as master:
+        async with running_executor(engine_with()) as master:
             for number, command in enumerate((("exit", "3"), ("true",))):
-                await master.ends(master.start(f"t{number}", "busybox", *command))
+                await master.wait_for_end(master.start(f"t{number}", "busybox", *command))
             assert {update.reason for update in master.updates} - {""} <= ATTEMPT_REASONS
 
     run(test())
@@ -461,14 +462,14 @@ THOUGHT = "never thought of"
 """Here, so that no traceback quotes it with its line."""
 
 
-def test_a_defect_is_an_end_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_defect_fails_the_attempt_without_leaking_its_text(caplog: pytest.LogCaptureFixture) -> None:
     class BrokenEngine(SimulatedEngine):
         async def start(self, container_id: str) -> None:
             raise RuntimeError(THOUGHT)
 
     async def test() -> None:
-        async with executor_on(BrokenEngine(random.Random(1))) as master:
-            end = await master.ends(master.start("t", "busybox", "true"))
+        async with running_executor(BrokenEngine(random.Random(1))) as master:
+            end = await master.wait_for_end(master.start("t", "busybox", "true"))
             assert end.reason == "container_failed"
             assert end.message == "a defect of the worker: RuntimeError"
             assert "never thought of" not in repr(master.updates)  # it may quote the environment
@@ -476,3 +477,27 @@ def test_a_defect_is_an_end_like_any_other(caplog: pytest.LogCaptureFixture) -> 
     run(test())
     assert "in start" in caplog.text
     assert "never thought of" not in caplog.text
+
+
+def test_disabled_executor_reports_why_and_fails_attempts() -> None:
+    async def test() -> None:
+        tasks = DisabledExecutor("tasks are switched off")
+        register, heartbeat = pb.Register(), pb.Heartbeat()
+        await tasks.describe(register)
+        tasks.report(heartbeat)
+        assert register.task_support == heartbeat.task_support
+        assert register.task_support == pb.TaskSupport(available=False, reason="tasks are switched off")
+
+        request = pb.StartTask(id=pb.AttemptId(task_id="t", attempt=2))
+        tasks.receive(pb.MasterMessage(start_task=request))
+        update = (await tasks.next_message()).task_update
+        assert (update.id, update.phase, update.reason) == (request.id, pb.ATTEMPT_PHASE_FAILED, "no_task_support")
+        tasks.disconnected()
+        tasks.registered(pb.Registered())
+        assert (await tasks.next_message()).task_update == update
+        tasks.receive(pb.MasterMessage(ack=pb.Ack(update_number=update.update_number)))
+        tasks.registered(pb.Registered())
+        tasks.receive(pb.MasterMessage(start_task=pb.StartTask(id=pb.AttemptId(task_id="u", attempt=1))))
+        assert (await tasks.next_message()).task_update.id.task_id == "u"
+
+    run(test())

@@ -6,30 +6,29 @@ import random
 import pytest
 
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import EngineRefused
-from fleetpulse.worker.tasks.health import EngineHealth
-from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS, Images
+from fleetpulse.worker.tasks.engine import EngineHealth, EngineRefused
+from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS, ImagePuller
 from tests.worker.scripted import run
-from tests.worker.tasks.dialogue import executor_on, until
+from tests.worker.tasks.fake_master import running_executor, until
 
 
-def images_on(engine: SimulatedEngine) -> Images:
-    return Images(engine, EngineHealth())
+def puller_on(engine: SimulatedEngine) -> ImagePuller:
+    return ImagePuller(engine, EngineHealth())
 
 
-def test_one_that_is_there_is_not_pulled() -> None:
+def test_local_image_is_not_pulled() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), {"busybox"})
-        await images_on(engine).ensure("busybox", print)
+        await puller_on(engine).ensure("busybox", print)
         assert engine.pulls == []
 
     run(test())
 
 
-def test_all_who_want_one_share_its_pull() -> None:
+def test_concurrent_requests_share_one_pull() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.05)
-        images = images_on(engine)
+        images = puller_on(engine)
         said: list[str] = []
         await asyncio.gather(*(images.ensure("busybox", said.append) for _ in range(5)))
         assert engine.pulls == ["busybox"]
@@ -38,10 +37,10 @@ def test_all_who_want_one_share_its_pull() -> None:
     run(test())
 
 
-def test_a_few_at_a_time() -> None:
+def test_parallel_pulls_are_limited() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
-        images = images_on(engine)
+        images = puller_on(engine)
         said: list[str] = []
         wanted = [
             asyncio.ensure_future(images.ensure(f"image-{n}", said.append)) for n in range(MAX_PARALLEL_PULLS + 2)
@@ -54,10 +53,10 @@ def test_a_few_at_a_time() -> None:
     run(test())
 
 
-def test_who_gives_up_ends_a_pull_only_if_nobody_else_waits() -> None:
+def test_pull_is_cancelled_only_when_nobody_waits() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
-        images = images_on(engine)
+        images = puller_on(engine)
         first, second = (asyncio.ensure_future(images.ensure("busybox", print)) for _ in range(2))
         await until(lambda: engine.pulls)
         first.cancel()
@@ -73,10 +72,10 @@ def test_who_gives_up_ends_a_pull_only_if_nobody_else_waits() -> None:
     run(test())
 
 
-def test_all_who_want_one_hear_why_it_cannot_be_had_and_the_next_one_tries_again() -> None:
+def test_failed_pull_is_reported_to_all_and_retried_by_the_next() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.02)
-        images = images_on(engine)
+        images = puller_on(engine)
         results = await asyncio.gather(
             *(images.ensure("missing/image", print) for _ in range(2)), return_exceptions=True
         )
@@ -88,7 +87,7 @@ def test_all_who_want_one_hear_why_it_cannot_be_had_and_the_next_one_tries_again
     run(test())
 
 
-def test_progress_is_told_now_and_then() -> None:
+def test_pull_progress_is_rate_limited() -> None:
     class ChattyEngine(SimulatedEngine):
         async def pull(self, image: str, progress: object) -> None:
             for number in range(1000):
@@ -97,9 +96,9 @@ def test_progress_is_told_now_and_then() -> None:
 
     async def test() -> None:
         engine = ChattyEngine(random.Random(1), set())
-        async with executor_on(engine) as master:
+        async with running_executor(engine) as master:
             key = master.start("t", "busybox", "true")
-            await master.ends(key)
+            await master.wait_for_end(key)
             told = [update.message for update in master.updates_of(key) if update.message]
             assert told == ["pulling docker.io/library/busybox:latest"]
 

@@ -4,7 +4,7 @@ import asyncio
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
-from fleetpulse.worker.tasks.engine import AttemptKey
+from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.outbox import MAX_UNACKNOWLEDGED_LOG_BYTES, Outbox
 from tests.worker.scripted import run
 
@@ -37,15 +37,15 @@ def shorthand(messages: list[pb.WorkerMessage]) -> list[object]:
     ]
 
 
-def test_updates_come_at_once_and_an_end_after_the_last_byte() -> None:
+def test_terminal_update_is_sent_after_the_log() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
         await outbox.add_log(KEY, b"x" * (MAX_LOG_CHUNK_BYTES + 5))
-        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING))
-        outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
-        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
-        outbox.update(update(pb.ATTEMPT_PHASE_FAILED, OTHER))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_FAILED, OTHER))
         assert shorthand(await all_of(outbox)) == [
             1, 3, 4, (0, MAX_LOG_CHUNK_BYTES), (MAX_LOG_CHUNK_BYTES, 5), 2,
         ]  # fmt: skip
@@ -53,44 +53,44 @@ def test_updates_come_at_once_and_an_end_after_the_last_byte() -> None:
     run(test())
 
 
-def test_a_new_stream_gets_what_is_not_acknowledged() -> None:
+def test_new_stream_resends_what_is_not_acknowledged() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 100)
-        heard = outbox.update(update(pb.ATTEMPT_PHASE_RUNNING))
+        heard = outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING))
         await outbox.add_log(KEY, b"0123456789")
-        outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
         assert shorthand(await all_of(outbox)) == [1, (100, 10), 2]
-        outbox.acknowledge(1)
+        outbox.acknowledge_update(1)
         assert heard.is_set()
-        outbox.log_received(KEY, 104)
+        outbox.acknowledge_log(KEY, 104)
         assert await all_of(outbox) == []
-        outbox.rewind()
+        outbox.resend()
         assert shorthand(await all_of(outbox)) == [(104, 6), 2]
-        outbox.log_received(KEY, 110)
-        outbox.acknowledge(2)
-        outbox.rewind()
+        outbox.acknowledge_log(KEY, 110)
+        outbox.acknowledge_update(2)
+        outbox.resend()
         assert await all_of(outbox) == []
 
     run(test())
 
 
-def test_what_cannot_be_is_not_believed() -> None:
+def test_impossible_acknowledgements_are_ignored() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 10)
         await outbox.add_log(KEY, b"12345")
         for received in (0, 10, 16, 2**40):
-            outbox.log_received(KEY, received)
-        outbox.log_received(OTHER, 3)
-        outbox.acknowledge(99)
-        outbox.rewind()
+            outbox.acknowledge_log(KEY, received)
+        outbox.acknowledge_log(OTHER, 3)
+        outbox.acknowledge_update(99)
+        outbox.resend()
         assert shorthand(await all_of(outbox)) == [(10, 5)]
 
     run(test())
 
 
-def test_who_writes_too_much_waits_until_it_was_heard() -> None:
+def test_add_log_waits_while_too_much_is_unacknowledged() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
@@ -102,14 +102,14 @@ def test_who_writes_too_much_waits_until_it_was_heard() -> None:
         await outbox.add_log(OTHER, b"others go on")
         assert len(await all_of(outbox)) == 1
         while not writing.done():
-            outbox.log_received(KEY, sent)
+            outbox.acknowledge_log(KEY, sent)
             sent += sum(len(message.log_chunk.data) for message in await all_of(outbox))
         assert sent == 3 * MAX_UNACKNOWLEDGED_LOG_BYTES
 
     run(test())
 
 
-def test_a_chatty_attempt_does_not_keep_others_waiting() -> None:
+def test_logs_are_sent_in_turn() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
@@ -122,7 +122,7 @@ def test_a_chatty_attempt_does_not_keep_others_waiting() -> None:
     run(test())
 
 
-def test_small_pieces_are_joined_while_nobody_takes_them() -> None:
+def test_small_pieces_of_a_log_are_joined() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
@@ -133,25 +133,25 @@ def test_small_pieces_are_joined_while_nobody_takes_them() -> None:
     run(test())
 
 
-def test_of_the_news_of_a_pull_only_the_last_is_kept() -> None:
+def test_only_the_last_pull_progress_is_kept() -> None:
     async def test() -> None:
         outbox = Outbox()
-        outbox.update(update(pb.ATTEMPT_PHASE_PREPARING))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_PREPARING))
         for number in range(3):
-            outbox.update(update(pb.ATTEMPT_PHASE_PREPARING, message=f"{number} of 3 layers"))
-        outbox.update(update(pb.ATTEMPT_PHASE_PREPARING, OTHER, "1 of 1 layers"))
+            outbox.add_update(update(pb.ATTEMPT_PHASE_PREPARING, message=f"{number} of 3 layers"))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_PREPARING, OTHER, "1 of 1 layers"))
         assert shorthand(await all_of(outbox)) == [1, 4, 5]
 
     run(test())
 
 
-def test_nothing_more_is_said_of_what_is_forgotten() -> None:
+def test_nothing_is_sent_for_a_forgotten_attempt() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
         writing = asyncio.ensure_future(outbox.add_log(KEY, b"x" * (2 * MAX_UNACKNOWLEDGED_LOG_BYTES)))
-        heard = outbox.update(update(pb.ATTEMPT_PHASE_COMPLETED))
-        outbox.update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
+        heard = outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
         await asyncio.sleep(0)
         outbox.forget(KEY)
         assert shorthand(await all_of(outbox)) == [2]

@@ -1,4 +1,4 @@
-"""worker.tasks.orders: a master that says anything at all."""
+"""worker.tasks.container_spec: a master that says anything at all."""
 
 import math
 from typing import Any
@@ -7,18 +7,18 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.tasks.orders import OrderRefused, admitted
-from tests.worker.tasks.dialogue import start_order
+from fleetpulse.worker.tasks.container_spec import RequestRefused, container_spec
+from tests.worker.tasks.fake_master import start_request
 
 SECRET = "hunter2-never-shown"
 
 
-def order_with(**changes: Any) -> pb.StartTask:
-    order = start_order("t", "busybox", "true")
+def request_with(**changes: Any) -> pb.StartTask:
+    request = start_request("t", "busybox", "true")
     for name, value in changes.items():
-        order.ClearField(name)  # type: ignore[arg-type]  # any field's name
-        order.MergeFrom(pb.StartTask(**{name: value}))
-    return order
+        request.ClearField(name)  # type: ignore[arg-type]  # any field's name
+        request.MergeFrom(pb.StartTask(**{name: value}))
+    return request
 
 
 @pytest.mark.parametrize(
@@ -56,37 +56,37 @@ def order_with(**changes: Any) -> pb.StartTask:
         ({"env": {f"A{n}": "" for n in range(1001)}}, "max_env_entries"),
     ],
 )
-def test_an_order_that_is_refused(changes: dict[str, Any], rule: str) -> None:
-    order = order_with(**{"env": {"TOKEN": SECRET}, **changes})
-    with pytest.raises(OrderRefused, match=f"by its rule {rule}: ") as told:
-        admitted(order, TaskPolicy())
+def test_invalid_request_is_refused(changes: dict[str, Any], rule: str) -> None:
+    request = request_with(**{"env": {"TOKEN": SECRET}, **changes})
+    with pytest.raises(RequestRefused, match=f"by its rule {rule}: ") as told:
+        container_spec(request, TaskPolicy())
     assert told.value.reason == ("image_invalid" if rule == "docker_image" else "policy_refused")
     assert SECRET not in str(told.value)
 
 
-def test_what_is_not_said_is_as_the_workers_policy_has_it() -> None:
-    plain = admitted(order_with(), TaskPolicy())
+def test_missing_fields_get_the_policy_defaults() -> None:
+    plain = container_spec(request_with(), TaskPolicy())
     assert (plain.read_only, plain.user, plain.has_network, plain.pids_limit) == (False, None, True, 1024)
     policy = TaskPolicy(read_only_root="default", user="7:8", networks=("none",), max_pids=9)
-    strict = admitted(order_with(), policy)
+    strict = container_spec(request_with(), policy)
     assert (strict.read_only, strict.user, strict.has_network, strict.pids_limit) == (True, "7:8", False, 9)
 
 
-def test_what_is_said_is_kept() -> None:
-    spec = admitted(order_with(read_only=True, user="5", network=pb.NETWORK_NONE), TaskPolicy())
+def test_requested_fields_are_kept() -> None:
+    spec = container_spec(request_with(read_only=True, user="5", network=pb.NETWORK_NONE), TaskPolicy())
     assert (spec.read_only, spec.user, spec.has_network) == (True, "5", False)
 
 
-def test_every_rule_that_is_broken_is_named() -> None:
+def test_refusal_names_every_violated_rule() -> None:
     policy = TaskPolicy(images=("ghcr.io/**",), networks=("none",), read_only_root="forced")
     with pytest.raises(
-        OrderRefused, match=r"by its rule images, read_only_root, networks: docker_image is docker\.io/"
+        RequestRefused, match=r"by its rule images, read_only_root, networks: docker_image is docker\.io/"
     ):
-        admitted(order_with(read_only=False, network=pb.NETWORK_BRIDGE), policy)
+        container_spec(request_with(read_only=False, network=pb.NETWORK_BRIDGE), policy)
 
 
-def test_an_order_does_not_show_its_secrets() -> None:
-    spec = admitted(order_with(env={"TOKEN": SECRET}), TaskPolicy())
+def test_repr_hides_env_values() -> None:
+    spec = container_spec(request_with(env={"TOKEN": SECRET}), TaskPolicy())
     assert spec.env == {"TOKEN": SECRET}
     assert SECRET not in repr(spec)
     assert "TOKEN" in repr(spec)
@@ -100,5 +100,5 @@ def test_an_order_does_not_show_its_secrets() -> None:
         ("ghcr.io/team/app:1.0", "ghcr.io/team/app:1.0"),
     ],
 )
-def test_an_image_is_named_in_full_so_that_docker_takes_it_for_no_id(image: str, expected: str) -> None:
-    assert admitted(order_with(docker_image=image), TaskPolicy()).image == expected
+def test_image_name_is_normalised(image: str, expected: str) -> None:
+    assert container_spec(request_with(docker_image=image), TaskPolicy()).image == expected

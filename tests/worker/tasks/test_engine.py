@@ -1,12 +1,11 @@
-"""worker.tasks.health"""
+"""worker.tasks.engine"""
 
 import asyncio
 import logging
 
 import pytest
 
-from fleetpulse.worker.tasks.engine import EngineRefused, EngineUnavailable
-from fleetpulse.worker.tasks.health import EngineHealth
+from fleetpulse.worker.tasks.engine import EngineHealth, EngineRefused, EngineUnavailable
 from tests.worker.scripted import run
 
 
@@ -28,65 +27,72 @@ class Engine:
 AWAY = EngineUnavailable("nobody answers")
 
 
-def test_a_call_is_made_again_until_there_is_an_answer() -> None:
+def test_call_is_retried_until_the_engine_answers() -> None:
     async def test() -> None:
         health, engine = EngineHealth(), Engine(AWAY, AWAY, "here")
-        assert health.support.reason == "the Docker Engine has not been asked yet"
-        assert await health.persist(engine.call) == "here"
+        assert health.task_support.reason == "the Docker Engine has not been asked yet"
+        assert await health.retry(engine.call) == "here"
         assert (engine.calls, health.failures) == (3, 2)
-        assert health.support.available
-        assert health.support.reason == ""
+        assert health.task_support.available
+        assert health.task_support.reason == ""
 
     run(test())
 
 
-def test_patience_has_an_end() -> None:
+def test_retry_gives_up_after_the_timeout() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(patience_seconds=0.3), Engine(AWAY)
+        health, engine = EngineHealth(timeout_seconds=0.3), Engine(AWAY)
         with pytest.raises(EngineUnavailable):
-            await health.persist(engine.call)
+            await health.retry(engine.call)
         assert engine.calls >= 2
-        assert health.support.reason == "nobody answers"
-        for_ever = asyncio.ensure_future(health.persist(engine.call, for_ever=True))
-        done, _ = await asyncio.wait({for_ever}, timeout=1.0)
+        assert health.task_support.reason == "nobody answers"
+        forever = asyncio.ensure_future(health.retry(engine.call, forever=True))
+        done, _ = await asyncio.wait({forever}, timeout=1.0)
         assert not done
-        for_ever.cancel()
+        forever.cancel()
 
     run(test())
 
 
-def test_an_answer_that_is_a_refusal_is_not_asked_for_again() -> None:
+def test_refused_call_is_not_retried() -> None:
     async def test() -> None:
         health, engine = EngineHealth(), Engine(EngineRefused("never"))
         with pytest.raises(EngineRefused):
-            await health.persist(engine.call)
+            await health.retry(engine.call)
         assert engine.calls == 1
 
     run(test())
 
 
-def test_an_answer_to_one_wakes_all_who_wait() -> None:
+def test_success_wakes_waiting_retries() -> None:
     async def test() -> None:
         health, engine = EngineHealth(), Engine(AWAY, AWAY, AWAY, AWAY, "here")
-        waiting = asyncio.ensure_future(health.persist(engine.call))
+        waiting = asyncio.ensure_future(health.retry(engine.call))
         while engine.calls < 3:  # by now it waits for a second  # noqa: ASYNC110 - counts calls
             await asyncio.sleep(0.01)
         engine.answers = ["here"]
-        health.answered()
+        health.record_success()
         async with asyncio.timeout(0.5):
             assert await waiting == "here"
 
     run(test())
 
 
-def test_an_outage_is_said_once_and_a_machine_without_an_engine_is_no_warning(
+def test_outage_is_logged_once_and_without_an_engine_as_info(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
         health = EngineHealth()
-        for event in (health.failed, health.failed, None, health.failed, health.failed, None):
+        for event in (
+            health.record_failure,
+            health.record_failure,
+            None,
+            health.record_failure,
+            health.record_failure,
+            None,
+        ):
             if event is None:
-                health.answered()
+                health.record_success()
             else:
                 event(AWAY)
 

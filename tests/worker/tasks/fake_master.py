@@ -1,4 +1,4 @@
-"""The master's half of a dialogue with an executor, without a wire: it keeps what it is told, and acknowledges it."""
+"""A fake master for an executor, without a connection: it keeps what it receives and acknowledges it."""
 
 import asyncio
 import contextlib
@@ -6,33 +6,34 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.engine import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerEngine
+from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey
+from fleetpulse.worker.tasks.engine import ContainerEngine
 from fleetpulse.worker.tasks.executor import Executor
-from fleetpulse.worker.tasks.outbox import TERMINAL
+from fleetpulse.worker.tasks.outbox import TERMINAL_PHASES
 
 
-class Ears:
-    """What a master has heard of tasks, over all streams."""
+class ReceivedReports:
+    """Everything that a master received about tasks, over all streams."""
 
     def __init__(self) -> None:
         self.updates: list[pb.TaskUpdate] = []
         self.logs: dict[AttemptKey, bytes] = {}
         self.chunks = 0
         self.problems: list[str] = []
-        """What a worker must never say."""
+        """Violations of the contract."""
 
-    def hear(self, message: pb.WorkerMessage) -> pb.MasterMessage | None:
-        """Keep it; what is to be answered."""
+    def receive(self, message: pb.WorkerMessage) -> pb.MasterMessage | None:
+        """Keeps the message. Returns the acknowledgement, if it needs one."""
         ack = None
         if message.HasField("task_update"):
             self.updates.append(message.task_update)
             ack = pb.Ack(update_number=message.task_update.update_number, id=message.task_update.id)
         elif message.HasField("log_chunk"):
-            ack = self._hear_chunk(message.log_chunk)
+            ack = self._receive_chunk(message.log_chunk)
         return pb.MasterMessage(ack=ack) if ack is not None else None
 
-    def keeping(self, *keys: AttemptKey) -> pb.Registered:
-        """The terms for a worker that is to go on with these."""
+    def registered(self, *keys: AttemptKey) -> pb.Registered:
+        """The answer to a worker that is to keep these attempts."""
         kept = [pb.KeptAttempt(id=key.message(), log_received_bytes=len(self.logs.get(key, b""))) for key in keys]
         return pb.Registered(heartbeat_interval_seconds=1.0, attempts_to_keep=kept)
 
@@ -40,92 +41,91 @@ class Ears:
         return [update for update in self.updates if AttemptKey.of(update.id) == key]
 
     def phases(self, key: AttemptKey) -> list[str]:
-        """How far it came, each step once."""
+        """The phases of an attempt, each once."""
         names = [pb.AttemptPhase.Name(update.phase)[14:].lower() for update in self.updates_of(key)]
         return list(dict.fromkeys(names))
 
-    async def comes_to(self, key: AttemptKey, phase: str, within_seconds: float = 20.0) -> pb.TaskUpdate:
-        """Wait until it has been told that an attempt has come so far."""
+    async def wait_for_phase(self, key: AttemptKey, phase: str, within_seconds: float = 20.0) -> pb.TaskUpdate:
+        """Returns the last update of the attempt."""
         await until(lambda: phase in self.phases(key), within_seconds)
         return self.updates_of(key)[-1]
 
-    async def ends(self, key: AttemptKey, within_seconds: float = 20.0) -> pb.TaskUpdate:
-        """Wait for its one end."""
-        await until(lambda: self._ends_of(key), within_seconds)
-        return self._ends_of(key)[0]
+    async def wait_for_end(self, key: AttemptKey, within_seconds: float = 20.0) -> pb.TaskUpdate:
+        """Returns the terminal update of the attempt."""
+        await until(lambda: self._terminal_updates(key), within_seconds)
+        return self._terminal_updates(key)[0]
 
-    def _ends_of(self, key: AttemptKey) -> list[pb.TaskUpdate]:
-        return [update for update in self.updates_of(key) if update.phase in TERMINAL]
+    def _terminal_updates(self, key: AttemptKey) -> list[pb.TaskUpdate]:
+        return [update for update in self.updates_of(key) if update.phase in TERMINAL_PHASES]
 
-    def _hear_chunk(self, chunk: pb.LogChunk) -> pb.Ack:
+    def _receive_chunk(self, chunk: pb.LogChunk) -> pb.Ack:
         key = AttemptKey.of(chunk.id)
         log = self.logs.get(key, b"")
         self.chunks += 1
         if chunk.offset_bytes > len(log):
             self.problems.append(f"{key}: a gap from {len(log)} to {chunk.offset_bytes}")
-        if self._ends_of(key) and chunk.offset_bytes >= len(log):
+        if self._terminal_updates(key) and chunk.offset_bytes >= len(log):
             self.problems.append(f"{key}: a piece of its log after its end")
         self.logs[key] = log[: chunk.offset_bytes] + chunk.data
         return pb.Ack(id=chunk.id, log=pb.LogReceived(received_bytes=len(self.logs[key])))
 
 
-class Master(Ears):
-    """Hears one executor on one stream at a time."""
+class FakeMaster(ReceivedReports):
+    """Serves one executor, on one stream at a time."""
 
     def __init__(self, executor: Executor) -> None:
         super().__init__()
         self.executor = executor
         self.acknowledges = True
-        self._hearing: asyncio.Task[None] | None = None
+        self._receiving: asyncio.Task[None] | None = None
         self._unacknowledged: list[pb.MasterMessage] = []
 
     async def connect(self, *keep: AttemptKey) -> pb.Register:
-        """A new stream; what the worker says of itself. ``keep``: what it is to go on with."""
+        """Opens a new stream and returns the worker's registration. ``keep``: the attempts that go on."""
         self.disconnect()
         register = pb.Register()
         await self.executor.describe(register)
-        self.executor.registered(self.keeping(*keep))
-        self._hearing = asyncio.create_task(self._hear())
+        self.executor.registered(self.registered(*keep))
+        self._receiving = asyncio.create_task(self._receive_forever())
         return register
 
     def disconnect(self) -> None:
-        """The stream breaks."""
-        if self._hearing is not None:
-            self._hearing.cancel()
-            self._hearing = None
+        """Breaks the stream."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+            self._receiving = None
             self._unacknowledged.clear()
             self.executor.disconnected()
 
     def acknowledge_all(self) -> None:
-        """Say now what was not said, and from now on at once."""
+        """Sends the acknowledgements that were held back, and from now on each at once."""
         self.acknowledges = True
         for message in self._unacknowledged:
             self.executor.receive(message)
         self._unacknowledged.clear()
 
     def start(self, task_id: str, image: str, *command: str, **more: Any) -> AttemptKey:
-        """Order an attempt; see ``start_order``."""
-        order = start_order(task_id, image, *command, **more)
-        self.executor.receive(pb.MasterMessage(start_task=order))
-        return AttemptKey.of(order.id)
+        """Starts an attempt; see ``start_request``."""
+        request = start_request(task_id, image, *command, **more)
+        self.executor.receive(pb.MasterMessage(start_task=request))
+        return AttemptKey.of(request.id)
 
     def stop(self, key: AttemptKey, grace_seconds: float = 10.0, *, forget: bool = False) -> None:
-        """Order its end."""
-        order = pb.StopTask(id=key.message(), grace_seconds=grace_seconds, reason="a test", forget=forget)
-        self.executor.receive(pb.MasterMessage(stop_task=order))
+        request = pb.StopTask(id=key.message(), grace_seconds=grace_seconds, reason="a test", forget=forget)
+        self.executor.receive(pb.MasterMessage(stop_task=request))
 
-    async def _hear(self) -> None:
+    async def _receive_forever(self) -> None:
         while True:
-            answer = self.hear(await self.executor.next_message())
-            if answer is None:
+            ack = self.receive(await self.executor.next_message())
+            if ack is None:
                 self.problems.append("neither an update nor a piece of a log")
             elif self.acknowledges:
-                self.executor.receive(answer)
+                self.executor.receive(ack)
             else:
-                self._unacknowledged.append(answer)
+                self._unacknowledged.append(ack)
 
 
-def start_order(
+def start_request(
     task_id: str,
     image: str,
     *command: str,
@@ -137,7 +137,7 @@ def start_order(
     env: dict[str, str] | None = None,
     gpu_uuids: Sequence[str] = (),
 ) -> pb.StartTask:
-    """An attempt of little demand."""
+    """An attempt with small resources."""
     return pb.StartTask(
         id=pb.AttemptId(task_id=task_id, attempt=attempt),
         docker_image=image,
@@ -152,18 +152,18 @@ def start_order(
 
 
 async def until(condition: Callable[[], object], within_seconds: float = 20.0) -> None:
-    """Wait until a condition holds."""
+    """Waits until the condition holds."""
     async with asyncio.timeout(within_seconds):
         while not condition():  # noqa: ASYNC110 - the condition is about threads and another machine's clock
             await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager
-async def executor_on(engine: ContainerEngine, *, round_seconds: float = 0.5) -> AsyncIterator[Master]:
-    """An executor under way, and a master that has a stream to it."""
-    executor = Executor(engine, round_seconds=round_seconds)
-    executor.open()
-    master = Master(executor)
+async def running_executor(engine: ContainerEngine, *, resync_seconds: float = 0.5) -> AsyncIterator[FakeMaster]:
+    """A started executor with a connected master."""
+    executor = Executor(engine, resync_seconds=resync_seconds)
+    executor.start()
+    master = FakeMaster(executor)
     try:
         await master.connect()
         yield master

@@ -1,13 +1,14 @@
-"""worker.tasks.ending"""
+"""worker.tasks.attempt"""
 
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import ATTEMPT_REASONS
-from fleetpulse.worker.tasks.ending import Cause, ending_of
-from fleetpulse.worker.tasks.engine import AttemptKey, Container, Status
+from fleetpulse.worker.tasks.attempt import StopCause, exit_update
+from fleetpulse.worker.tasks.container_spec import AttemptKey
+from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus
 
-ENDED = Container("c", AttemptKey("t", 1), Status.ENDED, started_at=100.0, finished_at=130.0, exit_code=0)
+ENDED = ContainerInfo("c", AttemptKey("t", 1), ContainerStatus.ENDED, started_at=100.0, finished_at=130.0, exit_code=0)
 INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
 
 
@@ -21,9 +22,9 @@ INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
         (ENDED._replace(exit_code=255), None, b"", pb.ATTEMPT_PHASE_FAILED, "exit_code", "exit code 255"),
         (ENDED._replace(exit_code=137, oom_killed=True, memory_bytes=2**29), None, b"", pb.ATTEMPT_PHASE_FAILED,
          "out_of_memory", "512 MiB"),
-        (ENDED._replace(exit_code=143), Cause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "SIGTERM"),
-        (ENDED, Cause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "exit code 0"),
-        (ENDED._replace(exit_code=143, timeout_seconds=30.0), Cause.TIMEOUT, b"", pb.ATTEMPT_PHASE_FAILED,
+        (ENDED._replace(exit_code=143), StopCause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "SIGTERM"),
+        (ENDED, StopCause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "exit code 0"),
+        (ENDED._replace(exit_code=143, timeout_seconds=30.0), StopCause.TIMEOUT, b"", pb.ATTEMPT_PHASE_FAILED,
          "timeout", "30"),
         (ENDED._replace(exit_code=137, timeout_seconds=30.0), None, b"", pb.ATTEMPT_PHASE_FAILED, "timeout", "30"),
         (ENDED._replace(exit_code=137, timeout_seconds=31.0), None, b"", pb.ATTEMPT_PHASE_FAILED,
@@ -37,10 +38,10 @@ INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
         (ENDED._replace(exit_code=1), None, b"hello\n" + INIT % b"x", pb.ATTEMPT_PHASE_FAILED, "exit_code", "1"),
     ],
 )  # fmt: skip
-def test_what_an_end_means(
-    container: Container, cause: Cause | None, output: bytes, phase: int, reason: str, says: str
+def test_exit_update_has_phase_reason_and_message(
+    container: ContainerInfo, cause: StopCause | None, output: bytes, phase: int, reason: str, says: str
 ) -> None:
-    ending = ending_of(container, cause, output)
+    ending = exit_update(container, cause, output)
     assert (ending.phase, ending.reason) == (phase, reason)
     assert says in ending.message
     assert ending.reason in ATTEMPT_REASONS | {""}

@@ -1,10 +1,10 @@
-"""worker.docker_engine.errors: what Docker's answers mean, word for word as engines of versions 20 to 28 give them."""
+"""worker.docker_engine.connection: errors, word for word as engines of versions 20 to 28 give them."""
 
 import pytest
 import requests
 
 from fleetpulse.proto.rules import ATTEMPT_REASONS
-from fleetpulse.worker.docker_engine.errors import mapped, refused
+from fleetpulse.worker.docker_engine.connection import map_errors, refusal
 from fleetpulse.worker.tasks.engine import EngineUnavailable
 
 PULLING = [
@@ -37,18 +37,18 @@ RUNNING = [
 
 
 @pytest.mark.parametrize(("answer", "reason"), PULLING)
-def test_what_a_pull_says(answer: str, reason: str) -> None:
-    assert refused(answer, pulling=True).reason == reason
+def test_reason_of_a_pull_error(answer: str, reason: str) -> None:
+    assert refusal(answer, pulling=True).reason == reason
 
 
 @pytest.mark.parametrize(("answer", "reason"), RUNNING)
-def test_what_a_container_says(answer: str, reason: str) -> None:
-    assert refused(answer).reason == reason
+def test_reason_of_a_container_error(answer: str, reason: str) -> None:
+    assert refusal(answer).reason == reason
 
 
 @pytest.mark.parametrize(("answer", "reason"), PULLING + RUNNING)
-def test_every_message_has_docker_s_own_words_and_a_known_reason(answer: str, reason: str) -> None:
-    assert answer in str(refused(answer, pulling=True))
+def test_message_quotes_docker_and_reason_is_known(answer: str, reason: str) -> None:
+    assert answer in str(refusal(answer, pulling=True))
     assert reason in ATTEMPT_REASONS
 
 
@@ -60,14 +60,14 @@ def test_every_message_has_docker_s_own_words_and_a_known_reason(answer: str, re
         ConnectionResetError(104, "Connection reset by peer"),
     ],
 )
-def test_no_answer_says_nothing_of_containers(error: Exception) -> None:
+def test_missing_answer_is_engine_unavailable(error: Exception) -> None:
     def fail() -> None:
-        with mapped("unix:///run/docker.sock", "c0ffee"):
+        with map_errors("unix:///run/docker.sock", "c0ffee"):
             raise error
 
     with pytest.raises(EngineUnavailable, match=r"no Docker Engine answers at unix:///run/docker\.sock: "):
         fail()
 
 
-def test_a_long_answer_is_cut() -> None:
-    assert len(str(refused("x" * 10_000))) < 700
+def test_long_answer_is_truncated() -> None:
+    assert len(str(refusal("x" * 10_000))) < 700
