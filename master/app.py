@@ -17,18 +17,17 @@ import falcon
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
 from fleetpulse.master.api import middleware, problems, resources
-from fleetpulse.master.api.audit import AuditMiddleware
-from fleetpulse.master.api.audit_trail import audit_resources
-from fleetpulse.master.api.body import BodyReader
-from fleetpulse.master.api.followers import Subscribers
-from fleetpulse.master.api.guard import AccessMiddleware
-from fleetpulse.master.api.history import HistoryReader, history_resources
+from fleetpulse.master.api.access import AccessMiddleware, SessionResource
+from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
+from fleetpulse.master.api.history import WorkerHistory
+from fleetpulse.master.api.operations import add_routes
+from fleetpulse.master.api.page import page_resources
 from fleetpulse.master.api.reference import reference_resources
 from fleetpulse.master.api.routes import ROUTES
-from fleetpulse.master.api.serving import serve
-from fleetpulse.master.api.session import SessionResource
-from fleetpulse.master.api.stream import stream_resources
+from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.tasks import task_resources
+from fleetpulse.master.api.telemetry_stream import create_telemetry_stream
+from fleetpulse.master.api.validation import BodyReader
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.audit.files import FILE_NAME
 from fleetpulse.master.audit.trail import AuditTrail
@@ -41,7 +40,6 @@ from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.exposition import FleetExposition, MetricsResource
-from fleetpulse.master.page.resources import page_resources
 from fleetpulse.master.rpc.server import RpcServer
 from fleetpulse.master.store.key_file import own_key_file, read_key_file
 from fleetpulse.master.store.observer import StoreObserver
@@ -107,11 +105,11 @@ class Master:
             "history": self._recorder.health_error,
         }
         health = resources.Health(checks, version("fleetpulse"))
-        self._followers = Subscribers(
-            clients=Clients(limits_loopback=config.limits.limit_loopback), most_of_client=config.limits.client_readers
+        self._subscribers = Subscribers(
+            clients=Clients(limits_loopback=config.limits.limit_loopback), limit_per_client=config.limits.client_readers
         )
         self.wsgi = create_wsgi(
-            self.telemetry, self.tasks, views, exposition, instruments, health, self._followers, config.grafana_url,
+            self.telemetry, self.tasks, views, exposition, instruments, health, self._subscribers, config.grafana_url,
             history=history, audit=self._audit, access=create_access(config),
         )  # fmt: skip
 
@@ -135,7 +133,7 @@ class Master:
 
     def end_long_answers(self) -> None:
         """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
-        self._followers.end()
+        self._subscribers.close()
 
     def stop(self) -> None:
         """End every stream and every greenlet. Takes a few seconds at most."""
@@ -225,10 +223,10 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     exposition: FleetExposition,
     instruments: Instruments,
     health: resources.Health,
-    followers: Subscribers,
+    subscribers: Subscribers,
     grafana_url: str | None = None,
     *,
-    history: HistoryReader,
+    history: HistoryService,
     audit: AuditTrail,
     access: Access,
 ) -> "falcon.App[Any, Any]":
@@ -236,7 +234,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     app: falcon.App[Any, Any] = falcon.App(
         # Outermost first: what is observed includes the compression, and what is recorded is what came of it all.
         middleware=[
-            middleware.Observation(instruments),
+            middleware.RequestMetrics(instruments),
             AuditMiddleware(audit.record, ROUTES),
             middleware.Fairness(),
             access.guard,
@@ -244,18 +242,18 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         ]
     )
     problems.install(app, instruments.http.reject)
-    answering = {
+    by_path = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),
-        **history_resources(history),
-        **audit_resources(audit),
-        **stream_resources(telemetry, views, instruments.stream, followers),
-        **task_resources(tasks, followers),
+        "/api/audit": AuditResource(audit.read),
+        "/telemetry/{worker_id}/history": WorkerHistory(history),
+        "/telemetry/stream": create_telemetry_stream(telemetry, views, instruments.stream, subscribers),
+        **task_resources(tasks, subscribers),
         "/api/session": SessionResource(access.sessions, BodyReader()),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }
-    serve(app, ROUTES, answering)
+    add_routes(app, ROUTES, by_path)
     return app
 
 

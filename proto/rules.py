@@ -13,7 +13,8 @@ WORKER_ID_RULE = (
     "and the first one a letter or a digit"
 )
 
-_WORKER_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 1}}}", re.ASCII)
+WORKER_ID_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 1}}}"
+_WORKER_ID = re.compile(WORKER_ID_PATTERN, re.ASCII)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message that either end accepts; a heartbeat of a machine with 16 GPUs is under 8 KiB."""

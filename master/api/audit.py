@@ -1,18 +1,26 @@
-"""Records in the audit trail what came in by REST: whatever could change something, and every refusal."""
+"""The audit trail: a middleware that records what came in by REST, and ``/api/audit``, which reads the trail."""
 
 import re
-from collections.abc import Sequence
-from enum import Enum
+import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import falcon
-import orjson
+import msgspec
+from pydantic import ValidationInfo, field_validator
 
+from fleetpulse.master.access.tokens import Identity
+from fleetpulse.master.api.answers import Count, ResponseModel, Time, send_json
 from fleetpulse.master.api.operations import Route
+from fleetpulse.master.api.problems import Problem
+from fleetpulse.master.api.queries import CursorText, MomentText, Once, PageSize, PrintableText, Query, moment
+from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
+from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSALS = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -21,32 +29,67 @@ _REFUSALS = frozenset(
         HTTPStatus.TOO_MANY_REQUESTS,
     }
 )
-"""What a caller is refused for who or what it is, and not for what it says; beside what is past a limit."""
+"""Refused for who or what the caller is, not for what it says; a ``Rejection`` is a refusal as well."""
 
 _NO_ACTION = "(none)"
-_DOOR, _PAGE_DOOR = "rest", "page"
-_SESSION = "session"
-"""The ``door`` of an identity that the cookie of the page showed."""
 
 
-class _Identity(Protocol):
-    """Who asks, as whoever checks that puts it on the request's context as ``identity``; there is none of anonymous."""
+class AuditListQuery(Query):
+    """``GET /api/audit``."""
 
-    @property
-    def name(self) -> str: ...
+    since: MomentText | None = None
+    """Not older: Unix seconds, RFC 3339 with a time zone, or before now as `-90s`, `-15m`, `-1h`, `-7d`."""
+    actor: PrintableText | None = None
+    """Of this one alone: the name of a token, `worker:ID`, `user:NAME` or `anonymous`."""
+    action: PrintableText | None = None
+    """Only these: the name of an operation, or what a worker did."""
+    outcome: Annotated[AuditOutcome | None, Once] = None
+    """Only what ended so."""
+    limit: PageSize = 100
+    """How many at most."""
+    cursor: CursorText | None = None
+    """From the `Link` header of the page before."""
+    after: CursorText | None = None
+    """From the `Link` header of another page: only what was written since, the oldest first. Not with `cursor`."""
 
-    @property
-    def role(self) -> Enum: ...
+    @field_validator("after")
+    @classmethod
+    def _excludes_cursor(cls, after: str | None, info: ValidationInfo) -> str | None:
+        if after is not None and info.data.get("cursor") is not None:
+            raise ValueError("must not be given with cursor")
+        return after
 
-    @property
-    def door(self) -> str: ...
+
+class AuditItem(ResponseModel):
+    """Somebody did, or tried to do, something."""
+
+    time: Time
+    actor: str
+    """A token's name, `worker:ID`, `user:NAME` of the master's machine, `anonymous`; `master` of the trail itself."""
+    role: str | None
+    """What the actor may do; null of workers, users, and where nobody is known."""
+    door: str
+    """`rest`, `page` of a browser that signed in, `rpc`, `cli` of a command that changed a file; `master`."""
+    client: str
+    """The address of the connection's other end."""
+    action: str
+    """The name of an operation of this reference, or what a worker did; `connect` or `request` of what was
+    refused before it came to one; `(none)` where there is no such thing."""
+    target: str
+    """A path, or an id."""
+    outcome: AuditOutcome
+    status: str
+    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`; empty where TLS did not begin."""
+    detail: str
+    repeated: Count
+    """Not 0: it stands for so many that were refused alike within a second, after one that has its own entry."""
 
 
 class AuditMiddleware:
-    """Middleware, to stand before all that refuses, so that it sees what came of a request in the end.
+    """Records every request that could change something, and every refusal. Stands before all that refuses.
 
-    Knows of a request only what its first line, its connection and the answer's status say: no header and no body is
-    ever recorded, nor a query.
+    It knows of a request only its first line, its connection and the status of its answer: no header, body or query is
+    recorded.
     """
 
     def __init__(self, record: Record, routes: Sequence[Route]) -> None:
@@ -61,15 +104,15 @@ class AuditMiddleware:
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
         rejection: str | None = getattr(req.context, "rejection", None)
         is_refused = rejection is not None or resp.status_code in _REFUSALS
-        if req.method in _READING and not is_refused:
+        if req.method in _READ_METHODS and not is_refused:
             return
-        detail = _words(resp) if is_refused else _title(resp)
-        identity: _Identity | None = getattr(req.context, "identity", None)
+        detail = _problem_detail(resp) if is_refused else _status_title(resp)
+        identity: Identity | None = getattr(req.context, "identity", None)
         self._record(
             AuditEntry(
                 actor=ANONYMOUS if identity is None else identity.name,
                 role=None if identity is None else identity.role.name.lower(),
-                door=_PAGE_DOOR if identity is not None and identity.door == _SESSION else _DOOR,
+                door="page" if identity is not None and identity.door == "session" else "rest",
                 client=req.remote_addr,
                 action=self._action(req.method, req.path),
                 target=_target(req, resp),
@@ -80,14 +123,44 @@ class AuditMiddleware:
         )
 
     def _action(self, method: str, path: str) -> str:
-        # Not the app's own finding: who is refused early has not been led to a route yet.
+        # The app has not routed a request that is refused early.
         method = "GET" if method == "HEAD" else method
         found = (name for pattern, takes, name in self._actions if takes == method and pattern.fullmatch(path))
         return next(found, _NO_ACTION)
 
 
+class AuditResource:
+    """``/api/audit``."""
+
+    def __init__(self, read: Callable[[AuditQuery], AuditPage], clock: Callable[[], float] = time.time) -> None:
+        """``read`` is ``AuditTrail.read``."""
+        self._read, self._clock = read, clock
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query = query_of(req, AuditListQuery)
+        since = None if query.since is None else moment(query.since).at(self._clock())
+        page = self._read(
+            AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor, query.after)
+        )
+        if page.next_cursor is not None:
+            resp.append_link(_page(query, since, cursor=page.next_cursor), "next")
+        if page.newest is not None:
+            resp.append_link(_page(query, since, after=page.newest), "prev")
+        send_json(resp, page.entries, cache_control="no-store")
+
+    on_head = on_get
+
+
+def _page(query: AuditListQuery, since: float | None, **place: str) -> str:
+    filters = {"actor": query.actor, "action": query.action, "outcome": query.outcome}
+    given = {name: value for name, value in filters.items() if value is not None}
+    # Pages of a time before now all begin at the same moment.
+    begin = {} if since is None else {"since": f"{since:.3f}"}
+    return "/api/audit?" + urlencode({**begin, **given, "limit": query.limit, **place})
+
+
 def _target(req: falcon.Request, resp: falcon.Response) -> str:
-    """What it was about; what it made, if it made something."""
+    """Return the path of what the request made, or its own path."""
     made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
     return made or req.path
 
@@ -98,14 +171,14 @@ def _outcome(status: int) -> AuditOutcome:
     return AuditOutcome.REFUSED if status >= HTTPStatus.BAD_REQUEST else AuditOutcome.OK
 
 
-def _words(resp: falcon.Response) -> str:
-    """Of the problem. For refusals alone, which cannot repeat what was sent."""
+def _problem_detail(resp: falcon.Response) -> str:
+    """Return the detail of a refusal's problem, which never repeats what was sent."""
     try:
-        return f"{orjson.loads(resp.data or b'')['detail']}"
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return _title(resp)  # a page for people
+        return msgspec.json.decode(resp.data or b"", type=Problem).detail
+    except msgspec.DecodeError:
+        return _status_title(resp)  # a page for people
 
 
-def _title(resp: falcon.Response) -> str:
+def _status_title(resp: falcon.Response) -> str:
     title: str = falcon.code_to_http_status(resp.status_code).partition(" ")[2]
     return title if resp.status_code >= HTTPStatus.BAD_REQUEST else ""

@@ -12,7 +12,8 @@ import gevent
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from fleetpulse.master.api.queries import Number, query_of
+from fleetpulse.master.api.queries import Number
+from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 

@@ -1,32 +1,50 @@
-"""``/telemetry/{worker_id}/history``: how the readings of a worker went."""
+"""``/telemetry/{worker_id}/history``: a worker's readings over time."""
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple
 
 import falcon
 import gevent
-import orjson
 from msgspec import field
+from pydantic import AfterValidator, Field
 
-from fleetpulse.master.api.answers import ResponseModel, UnixSeconds
-from fleetpulse.master.api.history_query import HistoryQuery, check_length, span_of
-from fleetpulse.master.api.queries import check_worker_id, query_of
+from fleetpulse.master.api.answers import ResponseModel, UnixSeconds, encoded, send_json
+from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
+from fleetpulse.master.api.queries import MomentText, Names, Number, Query, check_worker_id, moment
+from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.history.fields import FIELD_BY_NAME
-from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
+from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
+from fleetpulse.master.history.window import MAX_POINTS, MAX_STEP
+
+MIN_STEP = 15
+LONGEST_SECONDS = 5 * 366 * 86_400
+"""How far back a history may be asked for."""
+
+_SKEW_SECONDS = 60
+"""A client's clock may be ahead by so much."""
 
 
-class HistoryReader(Protocol):
-    """``master.history.service`` as REST sees it."""
+def _field(name: str) -> str:
+    if name not in FIELD_BY_NAME:
+        raise ValueError(f"must be one of {', '.join(FIELD_BY_NAME)}")
+    return name
 
-    def rounded_step(self, step: int) -> int:
-        """The step that is answered when this one is asked for."""
-        ...
 
-    def read(self, worker_id: str, request: HistoryRequest) -> HistoryAnswer:
-        """Wait for the history of a worker. Raises ``UnknownWorker``, ``HistoryOff``, ``StoreUnavailable``,
-        ``PrometheusUnavailable``."""
-        ...
+_FieldName = Annotated[str, Field(json_schema_extra={"enum": list(FIELD_BY_NAME)}), AfterValidator(_field)]
+
+
+class HistoryQuery(Query):
+    """``GET /telemetry/{worker_id}/history``."""
+
+    start: Annotated[MomentText, Field(alias="from")] = "-1h"
+    """Where it begins: Unix seconds, RFC 3339 with a time zone, or before now as `-90s`, `-15m`, `-1h`, `-7d`."""
+    to: MomentText = "now"
+    """Where it ends, said alike, or `now`."""
+    step: Annotated[int | None, Field(ge=MIN_STEP, le=MAX_STEP), Number] = None
+    """Seconds between two points, rounded up to what there is; if not given, it suits the length."""
+    fields: Annotated[list[_FieldName], Names] = list(FIELD_BY_NAME)  # noqa: RUF012 - pydantic copies it
+    """One or more, repeated or with commas between; if there is none, all."""
 
 
 class FieldHistory(ResponseModel):
@@ -55,43 +73,58 @@ class History(ResponseModel):
 class WorkerHistory:
     """The resource."""
 
-    def __init__(self, history: HistoryReader, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, history: HistoryService, clock: Callable[[], float] = time.time) -> None:
         self._history, self._clock = history, clock
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         query = query_of(req, HistoryQuery)
         check_worker_id(worker_id)
-        span = span_of(query, self._clock())
+        span = _span(query, self._clock())
         step = None if query.step is None else self._history.rounded_step(query.step)
-        check_length(span, step)
+        _check_length(span, step)
         answer = self._history.read(worker_id, HistoryRequest(span.start, span.stop, step, query.fields))
-        resp.cache_control = ("no-store",)
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = gevent.get_hub().threadpool.apply(_encoded, (worker_id, answer))
+        body = gevent.get_hub().threadpool.apply(_body, (worker_id, answer))
+        send_json(resp, body, cache_control="no-store")
 
     on_head = on_get
 
 
-def history_resources(history: HistoryReader) -> dict[str, object]:
-    """What answers at each path."""
-    return {"/telemetry/{worker_id}/history": WorkerHistory(history)}
+class _Span(NamedTuple):
+    """From when to when, in Unix seconds, not after now."""
+
+    start: float
+    stop: float
 
 
-def _encoded(worker_id: str, answer: HistoryAnswer) -> bytes:
-    """In a thread: it may be some hundred thousand numbers."""
+def _span(query: HistoryQuery, now: float) -> _Span:
+    """Raise ``InvalidRequest`` where the moments do not make a span."""
+    start, stop = moment(query.start).at(now), moment(query.to).at(now)
+    errors = []
+    if stop > now + _SKEW_SECONDS:
+        errors.append(FieldProblem("to", f"must not be after now, which is {now:.0f}", query.to))
+    oldest = now - LONGEST_SECONDS
+    if start < oldest:
+        errors.append(FieldProblem("from", f"must be {oldest:.0f} at least, which is five years ago", query.start))
+    if not errors and start >= stop:
+        errors.append(FieldProblem("from", f"must be before to, which is {stop:.0f}", query.start))
+    if errors:
+        raise InvalidRequest(errors)
+    return _Span(start, min(stop, now) if start < now else stop)
+
+
+def _check_length(span: _Span, step: int | None) -> None:
+    """Raise ``InvalidRequest`` for a step that makes too many points."""
+    if step is not None and (span.stop - span.start) / step > MAX_POINTS:
+        least = (span.stop - span.start) / MAX_POINTS
+        rule = f"must be at least {least:.0f} for that time: there are {MAX_POINTS} points at most"
+        raise InvalidRequest([FieldProblem("step", rule, step)])
+
+
+def _body(worker_id: str, answer: HistoryAnswer) -> bytes:
+    """The JSON. Runs in a thread: it may be some hundred thousand numbers."""
     window = answer.window
-    fields: dict[str, Any] = {
-        name: {"unit": FIELD_BY_NAME[name].unit, "mean": series.mean, "min": series.low, "max": series.high}
+    fields = {
+        name: FieldHistory(FIELD_BY_NAME[name].unit, series.mean, series.low, series.high)
         for name, series in answer.series.items()
     }
-    return orjson.dumps(
-        {
-            "worker_id": worker_id,
-            "from": window.start,
-            "to": window.stop,
-            "step": window.step,
-            "source": answer.source,
-            "warning": answer.warning,
-            "fields": fields,
-        }
-    )
+    return encoded(History(worker_id, window.start, window.stop, window.step, answer.source, answer.warning, fields))

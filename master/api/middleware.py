@@ -1,4 +1,4 @@
-"""What every request goes through: it is counted and timed, compressed when asked, and lets others have their turn."""
+"""The middleware of every request: metrics, compression, and fairness between connections."""
 
 import time
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from isal import isal_zlib
 from fleetpulse.master.instruments import Instruments
 
 MIN_COMPRESSED_BYTES = 1400
-"""What fits into one packet anyway is not worth compressing."""
+"""A smaller answer fits into one packet anyway."""
 
 _UNROUTED = "(none)"
 _PIECE_BYTES = 64 * 1024
 
 
-class Observation:
+class RequestMetrics:
     """Counts and times every answer by route. The route is the template, so a scan of random paths adds no series."""
 
     def __init__(self, instruments: Instruments) -> None:
@@ -35,7 +35,7 @@ class Observation:
 
 
 class Compression:
-    """gzip for who asks. Done in a native thread: a fleet's answer would stop the hub for a tenth of a second."""
+    """Compresses answers by gzip, in a native thread: a fleet's answer would stop the hub for a tenth of a second."""
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
         parts = _parts(resp)
@@ -52,13 +52,12 @@ class Compression:
 class Fairness:
     """Lets other greenlets run between two requests of one connection.
 
-    A connection whose next request is always there already would be served without a switch, and starve the others. One
-    that had to be waited for has let them run.
+    A connection whose next request is always there already would be served without a switch, and starve the others.
     """
 
     def __init__(self) -> None:
         self._served: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        """In which turn of the hub's loop each greenlet, which is a connection, was served last."""
+        """By greenlet, which is a connection, the iteration of the hub's loop in which it was last served."""
 
     def process_request(self, _req: falcon.Request, _resp: falcon.Response) -> None:
         if self._served.get(gevent.getcurrent()) == gevent.get_hub().loop.iteration:
@@ -82,7 +81,7 @@ def accepts_gzip(header: str) -> bool:
 
 
 def _parts(resp: falcon.Response) -> list[bytes]:
-    """The answer's body, which may be one piece or a list of them."""
+    """The pieces of the answer's body; none of one that is streamed."""
     if resp.data is not None:
         return [resp.data]
     return resp.stream if isinstance(resp.stream, list) else []
@@ -94,7 +93,7 @@ def _gzip(parts: list[bytes]) -> bytes:
 
 
 def _pieces(parts: list[bytes]) -> Iterator[bytes]:
-    """The same in pieces that are not small. ISA-L packs all that follows a small one badly."""
+    """Join small parts: ISA-L compresses badly all that follows a small one."""
     piece: list[bytes] = []
     size = 0
     for part in parts:

@@ -17,8 +17,7 @@ from pydantic import BaseModel
 
 from fleetpulse.master.access.tokens import GRANTED, Role
 from fleetpulse.master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
-from fleetpulse.master.api.problem_answers import TEXT_BY_STATUS, Problem
-from fleetpulse.master.api.problems import PROBLEM_TYPE
+from fleetpulse.master.api.problems import PROBLEM_TYPE, TEXT_BY_STATUS, Problem
 
 Schema = dict[str, Any]
 

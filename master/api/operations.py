@@ -1,14 +1,15 @@
-"""What can be said of a path: its methods, what they take, what they answer. ``master.api.routes`` says it of each."""
+"""The types of the table of routes (``master.api.routes``): a path, its methods, what they take and answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import falcon
 from pydantic import BaseModel
 
 from fleetpulse.master.access.tokens import Role
-from fleetpulse.master.api.queries import TASK_ID_PATTERN, WORKER_ID_PATTERN
+from fleetpulse.proto.rules import TASK_ID_PATTERN, WORKER_ID_PATTERN
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -16,16 +17,16 @@ EVENTS = "text/event-stream"
 HTML = "text/html"
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-"""``HEAD`` goes without saying: every path that takes ``GET`` takes it too."""
+"""Every path that takes ``GET`` takes ``HEAD`` too."""
 
 Tag = Literal["Master", "Workers", "Tasks", "Prometheus", "Page"]
 
 EVERYWHERE = (400, 401, 403, 408, 414, 421, 429, 431, 500, 503)
-"""Statuses of the problems that any request may come to; some of them before the app sees it (``master.edge``)."""
+"""Statuses of the problems of any request; some of them before the app sees it (``master.edge``)."""
 
 
 class PathField(NamedTuple):
-    """What one field of a path may be. What does not match is a 404."""
+    """A field of a path. A value that does not match is a 404."""
 
     text: str
     pattern: str
@@ -39,25 +40,24 @@ PATH_FIELDS: Mapping[str, PathField] = MappingProxyType(
         "page_file": PathField("a file that the page is made of", r"[a-z-]+\.(js|css|svg)"),
     }
 )
-"""Of every field that a path has."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
-    """One way in which a request that is in order is answered."""
+    """One answer to a valid request."""
 
     status: int
     text: str
     content: Mapping[str, Any] = MappingProxyType({})
-    """By media type, the type of the answer as pydantic understands types; empty: it has no body."""
+    """By media type, the type of the answer; empty: it has no body."""
 
     headers: Mapping[str, str] = _NONE
-    """What the headers that belong to this answer say."""
+    """The meaning of each header of the answer."""
 
 
 class Body(NamedTuple):
-    """What a request's body may be."""
+    """The body of a request."""
 
     model: type[BaseModel]
     is_required: bool = True
@@ -78,17 +78,19 @@ class Operation(NamedTuple):
 
     method: Method
     name: str
-    """As client libraries call it; no two are the same."""
+    """Unique; client libraries call their functions so."""
 
     summary: str
     role: Role
+    """The least that may call it."""
+
     answers: tuple[Answer, ...]
     problems: tuple[int, ...] = ()
-    """Statuses of the problems that this may come to, without those that any request may: see ``EVERYWHERE``."""
+    """Statuses of its problems, without those of ``EVERYWHERE``."""
 
     text: str = ""
     query: type[BaseModel] | None = None
-    """``None``: the path looks at no query."""
+    """``None``: the query is ignored."""
 
     body: Body | None = None
     headers: tuple[Header, ...] = ()
@@ -101,7 +103,30 @@ class Route(NamedTuple):
     tag: Tag
     operations: tuple[Operation, ...]
 
+    @property
+    def methods(self) -> set[str]:
+        """The methods that the path takes, ``HEAD`` among them."""
+        taken: set[str] = {operation.method for operation in self.operations}
+        return taken | {"HEAD"} if "GET" in taken else taken
+
 
 def answer(kind: Any, text: str, status: int = HTTPStatus.OK, **headers: str) -> Answer:
     """An answer in JSON. Names of headers with '_' for '-'."""
-    return Answer(status, text, {JSON: kind}, {name.replace("_", "-"): says for name, says in headers.items()})
+    return Answer(status, text, {JSON: kind}, {name.replace("_", "-"): text for name, text in headers.items()})
+
+
+def add_routes(app: "falcon.App[Any, Any]", routes: Sequence[Route], resources: Mapping[str, object]) -> None:
+    """Add every route of the table to the app. ``resources`` are by path.
+
+    Raises ``ValueError`` for a resource without a route, a route without a resource, and a resource whose methods are
+    not those of its route.
+    """
+    paths = {route.path for route in routes}
+    if paths != resources.keys():
+        raise ValueError(f"in the table or among the resources, but not in both: {paths ^ resources.keys()}")
+    for route in routes:
+        resource = resources[route.path]
+        taken = {method for method in falcon.HTTP_METHODS if hasattr(resource, f"on_{method.lower()}")}
+        if route.methods != taken:
+            raise ValueError(f"{route.path} takes {sorted(taken)}, and the table says {sorted(route.methods)}")
+        app.add_route(route.path, resource)

@@ -1,19 +1,27 @@
-"""Errors as RFC 9457 problems: the master's own by one table, Falcon's as they are, anything else as a logged 500."""
+"""Errors as RFC 9457 problems: the master's own by one table, Falcon's as they are, any other as a logged 500."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import falcon
-import orjson
+from msgspec import UNSET, UnsetType
 
 from fleetpulse.master import errors
-from fleetpulse.master.api.invalid import FieldError, InvalidRequest
+from fleetpulse.master.api.answers import ResponseModel, encoded
 
 _LOGGER = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
+MAX_ERRORS = 100
+
+RETRY_AFTER_SECONDS = 5
+"""``Retry-After`` of a 503: by then another web process may be there, or the store."""
+
+POLICY_RULE = "the task policy's rule"
+"""Stands before the name of the rule that a submit breaks."""
 
 STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.InvalidMessage: 400,
@@ -35,15 +43,64 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.StoreUnavailable: 503,
 }
 
-POLICY_RULE = "the task policy's rule"
-"""Stands before the rule that a submit breaks."""
+TEXT_BY_STATUS: Mapping[int, str] = MappingProxyType(
+    {
+        400: "the request is malformed, or its body is not JSON, broke off or is nested too deep",
+        401: "a token is wanted, or the one that was sent is unknown, expired or revoked",
+        403: "the token's role is too low, or a page of another site asks",
+        404: "there is no such worker, task or attempt",
+        408: "the head or the body was not complete in time",
+        409: "the worker is active, the task has ended, or the idempotency key was used for another request",
+        410: "the log has been deleted, after the time for which logs are kept",
+        411: "there is no `Content-Length`, and the body is not chunked",
+        413: "the body is over 1 MiB",
+        414: "the first line of the request has more than 4,094 bytes",
+        415: "the body is not `application/json`",
+        421: "while no token was made: the master does not go by the name that `Host` says",
+        422: "the body, the query or a header says something wrong; `errors` lists all of it",
+        429: "this client asks too often, or has too many connections or readers; `Retry-After` says when to come back",
+        431: "a header has more than 8,190 bytes, all together have more than 64 KiB, or there are more than 100",
+        500: "a bug; the master's log has the traceback",
+        503: "the master cannot do this now; `Retry-After` says when to come back",
+    }
+)
+"""What each status means, for the reference."""
 
-RETRY_AFTER_SECONDS = 5
-"""What a 503 asks for: by then another web process may be there, or the store."""
+
+class FieldProblem(ResponseModel):
+    """One thing that is wrong with a request."""
+
+    field: str
+    """A path such as `command[2]` or `env.PATH`, the name of a header, or `(body)`."""
+    message: str
+    value: Any | UnsetType = UNSET
+    """What was sent; absent where nothing or more than one value was sent, and for secrets."""
+
+
+class Problem(ResponseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    instance: str = ""
+    """The path that was asked; absent where the master did not come so far as to look at it."""
+    errors: tuple[FieldProblem, ...] = ()
+    """Of a 422: everything that is wrong, 100 at most."""
+
+
+class InvalidRequest(falcon.HTTPUnprocessableEntity):
+    """A request that is wrong in one or more fields: a 422 whose problem lists all of them."""
+
+    def __init__(self, found: Sequence[FieldProblem]) -> None:
+        self.errors = tuple(found[:MAX_ERRORS])
+        detail = "; ".join(f"{each.field} {each.message}" for each in found[:3])
+        super().__init__(description=f"{detail}; and {len(found) - 3} more" if len(found) > 3 else detail)
 
 
 class Rejection(falcon.HTTPError):
-    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``, which the request's context keeps.
+    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``, and goes to ``req.context.rejection``.
 
     The description never repeats what was sent.
     """
@@ -54,16 +111,16 @@ class Rejection(falcon.HTTPError):
         self.reason = reason
 
 
-def install(app: "falcon.App[Any, Any]", note_rejection: Callable[[str], None] = lambda _reason: None) -> None:
-    """Make every error that leaves the app a problem, and have the reason of every rejection noted."""
-    app.set_error_serializer(partial(_serialize, note_rejection))
+def install(app: "falcon.App[Any, Any]", count_rejection: Callable[[str], None] = lambda _reason: None) -> None:
+    """Make every error that leaves the app a problem. ``count_rejection`` gets the reason of every ``Rejection``."""
+    app.set_error_serializer(partial(_serialize, count_rejection))
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(errors.FleetPulseError, _domain)
 
 
 def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPulseError, _params: Any) -> None:
     if isinstance(error, errors.TaskRefused):
-        raise InvalidRequest([FieldError(r.field, f"{r.message} ({POLICY_RULE} {r.rule})") for r in error.refusals])
+        raise InvalidRequest([FieldProblem(r.field, f"{r.message} ({POLICY_RULE} {r.rule})") for r in error.refusals])
     status = STATUS_BY_ERROR.get(type(error), 500)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
     raise falcon.HTTPError(status, description=str(error), headers=headers) from error
@@ -77,22 +134,17 @@ def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _
 
 
 def _serialize(
-    note_rejection: Callable[[str], None], req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError
+    count_rejection: Callable[[str], None], req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError
 ) -> None:
     status = error.status_code
     if isinstance(error, Rejection):
         req.context.rejection = error.reason
-        note_rejection(error.reason)
-    problem = {
-        "type": "about:blank",
-        "title": falcon.code_to_http_status(status).partition(" ")[2],
-        "status": status,
-        "detail": error.description or _DETAIL_BY_STATUS.get(status),
-        "instance": req.path,
-        "errors": error.errors if isinstance(error, InvalidRequest) else None,
-    }
+        count_rejection(error.reason)
+    title = falcon.code_to_http_status(status).partition(" ")[2]
+    detail = error.description or _DETAIL_BY_STATUS.get(status, title)
+    found = error.errors if isinstance(error, InvalidRequest) else ()
     resp.content_type = PROBLEM_TYPE
-    resp.data = orjson.dumps({key: value for key, value in problem.items() if value is not None})
+    resp.data = encoded(Problem("about:blank", title, status, detail, req.path, found))
 
 
 _DETAIL_BY_STATUS = {

@@ -1,16 +1,21 @@
-"""What the query of each path may say. These types validate requests, and describe them."""
+"""The queries of the paths about tasks and workers, and the kinds of value that every query shares.
+
+These types validate queries, and describe them.
+"""
 
 import re
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, NamedTuple
 
 import falcon
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from fleetpulse.master.api.invalid import FieldError, InvalidRequest, Model, validated
+from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
+from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.errors import UnknownTask, UnknownWorker
 from fleetpulse.master.tasks.ports import TaskQuery
 from fleetpulse.master.tasks.records import TaskStatus
-from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
+from fleetpulse.proto.rules import WORKER_ID_PATTERN, WORKER_ID_RULE, is_task_id, is_worker_id
 
 MAX_PAGE = 1000
 MAX_TAIL_LINES = 100_000
@@ -19,14 +24,50 @@ MAX_NAMED_WORKERS = 1000
 _MAX_OFFSET = 2**53 - 1
 """The largest whole number that every reader of JSON understands."""
 
-WORKER_ID_PATTERN = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{WORKER_ID_MAX_LENGTH - 1}}}"
-_WHOLE_WORKER_ID = f"^{WORKER_ID_PATTERN}$"
-_NUMBER = re.compile(r"-?[0-9]{1,16}")
-TASK_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_TASK_ID = re.compile(TASK_ID_PATTERN)
-_CURSOR = re.compile(r"[\x21-\x7e]{1,512}")
 EVENT_ID_PATTERN = "([0-9]{1,9})-([0-9]{1,15})"
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
+_NUMBER = re.compile(r"-?[0-9]{1,16}")
+_CURSOR = re.compile(r"[\x21-\x7e]{1,512}")
+
+_BEFORE_NOW = re.compile(r"-([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")
+_UNIX = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+\- ]\d\d:\d\d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MOMENT_RULE = "must be Unix seconds, RFC 3339 with a time zone, or before now as -90s, -15m, -1h, -7d"
+
+
+class Moment(NamedTuple):
+    """A moment as it was written: Unix seconds, or so many seconds before now."""
+
+    unix: float | None
+    before_now: float = 0.0
+
+    def at(self, now: float) -> float:
+        """Return its Unix seconds."""
+        return now - self.before_now if self.unix is None else self.unix
+
+
+def moment(text: str) -> Moment:
+    """Parse a moment. Raises ``ValueError``."""
+    if text == "now":
+        return Moment(None)
+    if (match := _BEFORE_NOW.fullmatch(text)) is not None:
+        return Moment(None, float(match[1]) * _SECONDS[match[2]])
+    if _UNIX.fullmatch(text):
+        return Moment(float(text))
+    if _RFC_3339.fullmatch(text):
+        # A '+' that was not escaped comes as a space.
+        zoned = f"{text[:10]}T{text[11:]}".replace(" ", "+").upper()
+        try:
+            return Moment(datetime.fromisoformat(zoned).timestamp())
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{_MOMENT_RULE}; this one does not exist: {error}") from None
+    raise ValueError(_MOMENT_RULE)
+
+
+def _moment_text(text: str) -> str:
+    moment(text)
+    return text
 
 
 def _number(text: Any) -> Any:
@@ -37,7 +78,7 @@ def _number(text: Any) -> Any:
     return int(text)
 
 
-def _truth(text: Any) -> Any:
+def _boolean(text: Any) -> Any:
     if text not in ("true", "false"):  # a list has no hash
         raise ValueError("must be true or false")
     return text == "true"
@@ -45,7 +86,8 @@ def _truth(text: Any) -> Any:
 
 def _names(value: Any) -> Any:
     texts = value if isinstance(value, list) else [value]
-    return [name for text in texts for name in str(text).split(",")]
+    # In the order in which they were asked for, each once.
+    return list(dict.fromkeys(name for text in texts for name in str(text).split(",")))
 
 
 def _once(value: Any) -> Any:
@@ -54,8 +96,8 @@ def _once(value: Any) -> Any:
     return value
 
 
-def _shown(**schema: Any) -> Any:
-    """For the schema of a parameter alone: the rule that a validator enforces."""
+def _schema(**schema: Any) -> Any:
+    """Of a parameter: how its schema shows the rule that a validator enforces."""
     return Field(json_schema_extra=schema)
 
 
@@ -78,44 +120,48 @@ def _cursor(text: str) -> str:
 
 
 Number = BeforeValidator(_number)
+Names = BeforeValidator(_names)
 Once = BeforeValidator(_once)
-PrintableText = Annotated[str, Field(max_length=128), _shown(format="printable"), AfterValidator(_printable), Once]
-CursorText = Annotated[str, _shown(format="cursor"), AfterValidator(_cursor), Once]
+PrintableText = Annotated[str, Field(max_length=128), _schema(format="printable"), AfterValidator(_printable), Once]
+CursorText = Annotated[str, _schema(format="cursor"), AfterValidator(_cursor), Once]
+MomentText = Annotated[str, _schema(format="moment"), AfterValidator(_moment_text), Once]
+WorkerIdText = Annotated[str, _schema(pattern=f"^{WORKER_ID_PATTERN}$"), AfterValidator(_worker_id)]
+PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE), Number]
 
 
-class _Query(BaseModel):
+class Query(BaseModel):
+    """The base of queries: no unknown parameters."""
+
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-class TaskListQuery(_Query):
+class TaskListQuery(Query):
     """``GET /api/tasks``."""
 
-    status: Annotated[frozenset[TaskStatus], BeforeValidator(_names)] = frozenset()
+    status: Annotated[frozenset[TaskStatus], Names] = frozenset()
     """One or more, repeated or with commas between; if there is none, all."""
-    worker_id: Annotated[str | None, _shown(pattern=_WHOLE_WORKER_ID), AfterValidator(_worker_id), Once] = None
+    worker_id: Annotated[WorkerIdText | None, Once] = None
     """Whose newest attempt is or was on this worker."""
-    name: Annotated[str | None, Field(max_length=128), _shown(format="printable"), AfterValidator(_printable), Once] = (
-        None
-    )
+    name: PrintableText | None = None
     """Whose name begins so."""
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), Number] = 100
+    limit: PageSize = 100
     """How many at most."""
-    cursor: Annotated[str | None, _shown(format="cursor"), AfterValidator(_cursor), Once] = None
+    cursor: CursorText | None = None
     """From the `Link` header of the page before."""
 
     def task_query(self) -> TaskQuery:
-        """The same, as the store knows it."""
+        """Return the query for the store."""
         return TaskQuery(self.status, self.worker_id, self.name, self.limit, self.cursor)
 
 
-class AttemptListQuery(_Query):
+class AttemptListQuery(Query):
     """``GET /api/workers/{worker_id}/tasks``."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), Number] = 100
+    limit: PageSize = 100
     """How many at most."""
 
 
-class LogQuery(_Query):
+class LogQuery(Query):
     """``GET /api/tasks/{task_id}/logs``."""
 
     attempt: Annotated[int | None, Field(ge=1, le=10**9), Number] = None
@@ -128,65 +174,56 @@ class LogQuery(_Query):
     """Bytes at most; not together with `follow`."""
     format: Annotated[Literal["json", "text"] | None, Once] = None
     """If not given, what `Accept` prefers, JSON if it does not say; not together with `follow`."""
-    follow: Annotated[bool, BeforeValidator(_truth)] = False
+    follow: Annotated[bool, BeforeValidator(_boolean)] = False
     """Server-sent events, until the end."""
 
 
-class StreamQuery(_Query):
+class StreamQuery(Query):
     """``GET /telemetry/stream``."""
 
-    worker_id: Annotated[
-        frozenset[Annotated[str, _shown(pattern=_WHOLE_WORKER_ID), AfterValidator(_worker_id)]],
-        Field(max_length=MAX_NAMED_WORKERS),
-        BeforeValidator(_names),
-    ] = frozenset()
+    worker_id: Annotated[frozenset[WorkerIdText], Field(max_length=MAX_NAMED_WORKERS), Names] = frozenset()
     """Only these workers, repeated or with commas between; if there is none, all."""
     fields: Annotated[Literal["all", "summary"], Once] = "all"
     """The whole record of each, or a short form."""
 
 
-class NoQuery(_Query):
-    """The other paths of tasks take no query."""
-
-
-def query_of(req: falcon.Request, model: type[Model]) -> Model:
-    """The checked query of a request. Raises ``InvalidRequest``."""
-    return validated(model, req.params)
+class NoQuery(Query):
+    """Of paths that take no query."""
 
 
 def log_query_of(req: falcon.Request) -> LogQuery:
-    """The same for a log, where not everything goes together."""
+    """Return the checked query for a log, where some parameters exclude others. Raises ``InvalidRequest``."""
     query = query_of(req, LogQuery)
     errors = []
     if query.tail is not None and query.offset is not None:
-        errors.append(FieldError("tail", "cannot be had together with offset"))
+        errors.append(FieldProblem("tail", "cannot be had together with offset"))
     if query.follow and query.limit is not None:
-        errors.append(FieldError("limit", "cannot be had together with follow"))
+        errors.append(FieldProblem("limit", "cannot be had together with follow"))
     if query.follow and query.format is not None:
-        errors.append(FieldError("format", "cannot be had together with follow, which answers server-sent events"))
+        errors.append(FieldProblem("format", "cannot be had together with follow, which answers server-sent events"))
     if errors:
         raise InvalidRequest(errors)
     return query
 
 
-def last_event_of(req: falcon.Request) -> tuple[int, int] | None:
-    """Attempt and offset of the ``Last-Event-ID`` with which a reader of server-sent events comes back."""
+def last_event_id(req: falcon.Request) -> tuple[int, int] | None:
+    """Return attempt and offset of ``Last-Event-ID``, ``None`` without one. Raises ``InvalidRequest``."""
     header = req.get_header("Last-Event-ID")
     if not header:
         return None
     match = _EVENT_ID.fullmatch(header)
     if match is None:
-        raise InvalidRequest([FieldError("Last-Event-ID", "must be that of an event: <attempt>-<offset>")])
+        raise InvalidRequest([FieldProblem("Last-Event-ID", "must be that of an event: <attempt>-<offset>")])
     return int(match[1]), int(match[2])
 
 
 def check_task_id(task_id: str) -> None:
-    """Raise ``UnknownTask`` for what cannot be the id of a task, so that the store need not cope with it."""
-    if not _TASK_ID.fullmatch(task_id):
+    """Raise ``UnknownTask`` for a malformed id, so that the store need not look for it."""
+    if not is_task_id(task_id):
         raise UnknownTask(task_id)
 
 
 def check_worker_id(worker_id: str) -> None:
-    """Raise ``UnknownWorker`` for what cannot be the id of a worker."""
+    """Raise ``UnknownWorker`` for a malformed id."""
     if not is_worker_id(worker_id):
         raise UnknownWorker(worker_id)

@@ -1,29 +1,25 @@
-"""Every path that a master serves: what it is for, who may use it, what it takes, what it answers.
+"""The table of routes: every path that a master serves, who may use it, what it takes, what it answers.
 
-This table is the one place. ``master.api.serving`` adds its rows to the app, and refuses a path without a row, a row
-without a resource, and a resource with other methods. The reference is made of it, and so will be who may do what.
-
-To add a path:
+``master.api.operations.add_routes`` adds it to the app, and refuses a path without a row, a row without a resource, and
+a resource with other methods. The reference is made of it, and access is checked by it. To add a path:
 
 1. Write its resource, with ``on_get`` and the like, and ``on_head = on_get`` where there is a ``GET``.
-2. Add a row here. A query and a body are described by the pydantic types that check them (``master.api.queries``), an
-   answer by a type as in ``master.api.worker_answers``; for one that is not JSON say ``Answer(200, "…", {HTML: str})``.
-   A new field in braces gets a line in ``PATH_FIELDS``.
-3. Hand the resource over under its path, in ``master.app.create_wsgi``.
+2. Add a row here. Queries and bodies are pydantic types (``master.api.queries``), answers ``msgspec`` types
+   (``master.api.answers``); one that is not JSON is ``Answer(200, "…", {HTML: str})``. A new field in braces gets a
+   line in ``PATH_FIELDS``.
+3. Add the resource under its path in ``master.app.create_wsgi``.
 4. Add a row and a curl line to ``docs/rest.md``. Tests hold the two to each other, and real answers to the types.
-
-``ROUTES`` is only a tuple, so rows that belong together may be a tuple in a module of their own.
 """
 
 from typing import Any
 
 from fleetpulse.master.access.tokens import Role
-from fleetpulse.master.api.audit_trail import AuditItem, AuditListQuery
+from fleetpulse.master.api.access import SessionInfo, SignIn
+from fleetpulse.master.api.audit import AuditItem, AuditListQuery
 from fleetpulse.master.api.discovery import TargetsQuery
-from fleetpulse.master.api.history import History
-from fleetpulse.master.api.history_query import HistoryQuery
+from fleetpulse.master.api.history import History, HistoryQuery
 from fleetpulse.master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
-from fleetpulse.master.api.page_routes import PAGE
+from fleetpulse.master.api.page import Overview
 from fleetpulse.master.api.queries import (
     EVENT_ID_PATTERN,
     AttemptListQuery,
@@ -47,21 +43,21 @@ from fleetpulse.master.api.worker_answers import (
 OPENMETRICS = "application/openmetrics-text"
 
 _BODY = (400, 408, 413, 415, 422)
-"""What a body may come to."""
+"""The problems of a body."""
 
 _ETAG = "to be sent back in `If-None-Match`"
 _HELD = Header("If-None-Match", "the `ETag` of the answer that the client has")
 _NOT_MODIFIED = Answer(304, "what the client has still holds", headers={"ETag": _ETAG})
 
 
-def _look(name: str, summary: str, kind: Any, *problems: int) -> Operation:
-    """A look at the live table."""
+def _live(name: str, summary: str, kind: Any, *problems: int) -> Operation:
+    """Reads the live table."""
     answers = answer(kind, summary, ETag=_ETAG), _NOT_MODIFIED
     return Operation("GET", name, summary, Role.READ, answers, problems, headers=(_HELD,))
 
 
 def _fixed(name: str, summary: str, media_type: str, kind: Any) -> Operation:
-    """What never changes while the master runs."""
+    """Never changes while the master runs."""
     answers = Answer(200, summary, {media_type: kind}, {"ETag": _ETAG}), _NOT_MODIFIED
     return Operation("GET", name, summary, Role.READ, answers, headers=(_HELD,))
 
@@ -99,7 +95,7 @@ Who comes back with the last `id` gets what changed since."""
 
 WORKERS = (
     Route("/telemetry", "Workers", (
-        _look("get_telemetry", "map of worker id to record", dict[str, WorkerRecord]),
+        _live("get_telemetry", "map of worker id to record", dict[str, WorkerRecord]),
     )),
     Route("/telemetry/stream", "Workers", (
         Operation("GET", "stream_telemetry", "the records as they change: server-sent events", Role.READ, (
@@ -108,7 +104,7 @@ WORKERS = (
             headers=(Header("Last-Event-ID", "where to go on: the last `id` seen, with the same query"),)),
     )),
     Route("/telemetry/{worker_id}", "Workers", (
-        _look("get_worker_telemetry", "one record", WorkerRecord, 404),
+        _live("get_worker_telemetry", "one record", WorkerRecord, 404),
     )),
     Route("/telemetry/{worker_id}/history", "Workers", (
         Operation("GET", "get_worker_history", "how one worker's readings went", Role.READ, (
@@ -116,19 +112,19 @@ WORKERS = (
         ), (404, 422, 503), query=HistoryQuery),
     )),
     Route("/workers", "Workers", (
-        _look("get_workers", "map of worker id to a short form", dict[str, WorkerSummary]),
+        _live("get_workers", "map of worker id to a short form", dict[str, WorkerSummary]),
     )),
     Route("/api/workers", "Workers", (
-        _look("list_workers", "array of details, each with its record", list[WorkerDetails]),
+        _live("list_workers", "array of details, each with its record", list[WorkerDetails]),
     )),
     Route("/api/workers/{worker_id}", "Workers", (
-        _look("get_worker", "one worker's details", WorkerDetails, 404),
+        _live("get_worker", "one worker's details", WorkerDetails, 404),
         Operation("DELETE", "forget_worker", "forget a worker that is gone", Role.ADMIN, (
             Answer(204, "it is forgotten"),
         ), (404, 409), text="An active worker cannot be forgotten: that is a 409."),
     )),
     Route("/api/workers/{worker_id}/metrics", "Workers", (
-        _look("get_worker_metrics", "one worker's resource readings", WorkerMetrics, 404),
+        _live("get_worker_metrics", "one worker's resource readings", WorkerMetrics, 404),
     )),
     Route("/api/workers/{worker_id}/drain", "Workers", (
         Operation("POST", "drain_worker", "give the worker no new tasks; those that it has run on", Role.ADMIN, (
@@ -166,7 +162,7 @@ TASKS = (
         ), (422, 503), query=TaskListQuery),
     )),
     Route("/api/tasks/{task_id}", "Tasks", (
-        Operation("GET", "get_task", "one task with its attempts and its story", Role.READ, (
+        Operation("GET", "get_task", "one task with its attempts and its events", Role.READ, (
             answer(TaskDetails, "the task"),
         ), (404, 422, 503), query=NoQuery),
         Operation("DELETE", "cancel_task", "cancel it", Role.SUBMIT, (
@@ -197,6 +193,37 @@ PROMETHEUS = (
         Operation("GET", "get_targets", "the active workers as scrape targets", Role.READ, (
             answer(list[TargetGroup], "as Prometheus' HTTP service discovery has it"),
         ), (422,), query=TargetsQuery),
+    )),
+)  # fmt: skip
+
+_SESSION_COOKIE = "`fleetpulse_session`: for `SameSite` requests alone, and for no script"
+
+PAGE = (
+    Route("/", "Page", (
+        Operation("GET", "get_page", "the page for people: the fleet, tasks and logs, live", Role.OPEN, (
+            Answer(200, "the page", {HTML: str}, {"ETag": _ETAG}), _NOT_MODIFIED,
+        ), headers=(_HELD,)),
+    )),
+    Route("/static/{page_version}/{page_file}", "Page", (
+        Operation("GET", "get_page_file", "a file of the page; its address changes with its content", Role.OPEN, (
+            Answer(200, "the file", {"text/javascript": str, "text/css": str, "image/svg+xml": str}),
+        ), (404,)),
+    )),
+    Route("/api/session", "Page", (
+        Operation("GET", "get_session", "whose token or session the request has", Role.OPEN, (
+            answer(SessionInfo, "the name, its role, and how it was shown"),
+        )),
+        Operation("POST", "sign_in", "begin a session of the page with a token", Role.OPEN, (
+            answer(SessionInfo, "the session's cookie is set", Set_Cookie=_SESSION_COOKIE),
+        ), (*_BODY, 411), query=NoQuery, body=Body(SignIn, example={"token": "fp_…"})),
+        Operation("DELETE", "sign_out", "end the session", Role.OPEN, (
+            Answer(204, "there is none any more"),
+        )),
+    )),
+    Route("/api/overview", "Page", (
+        Operation("GET", "get_overview", "the fleet in numbers: workers by state, tasks by status", Role.READ, (
+            answer(Overview, "as it is now"),
+        )),
     )),
 )  # fmt: skip
 

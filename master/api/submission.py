@@ -28,7 +28,8 @@ from fleetpulse.master.api.fields import (
     Whole,
     WholeGpus,
 )
-from fleetpulse.master.api.invalid import FieldError, InvalidRequest, validated
+from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
+from fleetpulse.master.api.validation import validated
 from fleetpulse.master.tasks.ports import Idempotency
 from fleetpulse.master.tasks.records import TaskSpec
 
@@ -106,9 +107,9 @@ def submission(body: object, idempotency_key: str | None) -> tuple[TaskSpec, Ide
     """What the body and the header ask for. Raises ``InvalidRequest`` with all that is wrong with either."""
     errors = []
     if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-        errors.append(FieldError("Idempotency-Key", "must be 1 to 128 printable ASCII characters"))
+        errors.append(FieldProblem("Idempotency-Key", "must be 1 to 128 printable ASCII characters"))
     if isinstance(body, dict) and len(body) > 2 * len(TaskSubmission.model_fields):
-        raise InvalidRequest([*errors, FieldError("(body)", f"has {len(body)} fields; most of them are not known")])
+        raise InvalidRequest([*errors, FieldProblem("(body)", f"has {len(body)} fields; most of them are not known")])
     spec = validated(TaskSubmission, body, errors, SECRETS).spec()
     return spec, None if idempotency_key is None else Idempotency(idempotency_key, digest_of(spec))
 

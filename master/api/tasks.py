@@ -8,22 +8,20 @@ import gevent
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from fleetpulse.master.api.body import BodyReader
 from fleetpulse.master.api.fields import Line
-from fleetpulse.master.api.followers import Subscribers
-from fleetpulse.master.api.invalid import validated
-from fleetpulse.master.api.logs import TaskLogs
-from fleetpulse.master.api.ports import TaskService
 from fleetpulse.master.api.queries import (
     AttemptListQuery,
     NoQuery,
     TaskListQuery,
     check_task_id,
     check_worker_id,
-    query_of,
 )
 from fleetpulse.master.api.submission import submission
+from fleetpulse.master.api.subscribers import Subscribers
+from fleetpulse.master.api.task_logs import TaskLogs
 from fleetpulse.master.api.task_views import assignment_view, details_view, task_view
+from fleetpulse.master.api.validation import BodyReader, query_of, validated
+from fleetpulse.master.tasks.service import TaskService
 
 TASKS_IN_A_ROW = 64
 """Tasks of a page after which other greenlets have their turn."""
@@ -143,16 +141,16 @@ class UndrainedWorker:
         _answer(resp, {"worker_id": worker_id, "draining": False, "reason": None})
 
 
-def task_resources(tasks: TaskService, followers: Subscribers) -> dict[str, object]:
+def task_resources(tasks: TaskService, subscribers: Subscribers) -> dict[str, object]:
     """What answers at each path about tasks.
 
-    ``followers`` are to be ended before the web server stops, or it would wait for them.
+    ``subscribers`` are to be ended before the web server stops, or it would wait for them.
     """
     body = BodyReader()
     return {
         "/api/tasks": Tasks(tasks, body),
         "/api/tasks/{task_id}": OneTask(tasks),
-        "/api/tasks/{task_id}/logs": TaskLogs(tasks, followers),
+        "/api/tasks/{task_id}/logs": TaskLogs(tasks, subscribers),
         "/api/workers/{worker_id}/tasks": WorkerTasks(tasks),
         "/api/workers/{worker_id}/drain": DrainedWorker(tasks, body),
         "/api/workers/{worker_id}/undrain": UndrainedWorker(tasks, body),

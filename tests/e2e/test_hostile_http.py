@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from fleetpulse.master.api.body import MAX_BODY_BYTES
+from fleetpulse.master.api.validation import MAX_BODY_BYTES
 from fleetpulse.master.edge.refusals import MAX_HEAD_BYTES
 from fleetpulse.master.instruments.http import REASONS
 from tests.e2e.masters import FAST_TERMS, Master, started_master

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from fleetpulse.master.api.followers import MAX_FOLLOWERS
+from fleetpulse.master.api.subscribers import MAX_SUBSCRIBERS
 from tests.browser import Visit, visit_to
 from tests.docker_engine import Engine
 from tests.e2e.a11y import complaints
@@ -207,11 +207,11 @@ def test_a_log_without_room_for_a_reader_comes_when_there_is_some(visit: Visit, 
     task_id = site.jobs.submit("sh", "-c", "echo here; while :; do sleep 0.1; done", name="crowded")
     site.jobs.when(task_id, "running")
     with contextlib.ExitStack() as crowd:
-        for _ in range(MAX_FOLLOWERS):
+        for _ in range(MAX_SUBSCRIBERS):
             reader = crowd.enter_context(Raw(site.master.http_port))
             assert reader.stream(f"/api/tasks/{task_id}/logs?follow=true") == 200
         page = visit.open(f"/tasks/{task_id}")
-        told = f"{MAX_FOLLOWERS} readers follow logs already, which is as many as the master serves"
+        told = f"{MAX_SUBSCRIBERS} readers follow logs already, which is as many as the master serves"
         expect(page.locator(".log-head .note")).to_have_text(f"{told}; trying again in 5 s")
         assert complaints(page) == []
     expect(page.locator(".lines")).to_have_text("here\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.store import TokenFile, TokenStore
-from fleetpulse.master.api.guard import AccessMiddleware
+from fleetpulse.master.api.access import AccessMiddleware
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.app import Access
 

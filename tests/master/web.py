@@ -6,8 +6,8 @@ from typing import Any
 
 from falcon.testing import TestClient
 
-from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.resources import Health
+from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.app import create_wsgi
 from fleetpulse.master.config import LeaseConfig

@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import falcon
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.followers import Subscribers
-from fleetpulse.master.api.guard import AccessMiddleware
+from fleetpulse.master.api.access import AccessMiddleware
+from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.errors import (
     FleetPulseError,
@@ -23,6 +23,7 @@ from fleetpulse.master.errors import (
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec
+from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.tasks.transitions import Change, Report, cancelled, placed, reported, submitted
 from fleetpulse.master.tasks.watch import TaskWatch, TaskWatchers
 
@@ -181,12 +182,18 @@ class TaskWeb:
 
     def __init__(self, *guards: AccessMiddleware) -> None:
         self.desk = Desk()
+        self.service = cast("TaskService", self.desk)
         self.app: falcon.App[Any, Any] = falcon.App(
-            middleware=[middleware.Observation(Instruments()), middleware.Fairness(), *guards, middleware.Compression()]
+            middleware=[
+                middleware.RequestMetrics(Instruments()),
+                middleware.Fairness(),
+                *guards,
+                middleware.Compression(),
+            ]
         )
         problems.install(self.app)
-        self.followers = Subscribers(look_seconds=0.02)
-        for path, resource in task_resources(self.desk, self.followers).items():
+        self.subscribers = Subscribers(check_seconds=0.02)
+        for path, resource in task_resources(self.service, self.subscribers).items():
             self.app.add_route(path, resource)
         self.client = TestClient(self.app)
 

@@ -7,10 +7,10 @@ from typing import Any
 import falcon
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.followers import Subscribers
-from fleetpulse.master.api.guard import AccessMiddleware
-from fleetpulse.master.api.stream import MAX_READERS, TelemetryStream
-from fleetpulse.master.api.stream_rounds import Timing
+from fleetpulse.master.api.access import AccessMiddleware
+from fleetpulse.master.api.subscribers import Subscribers
+from fleetpulse.master.api.telemetry_broadcast import Timing
+from fleetpulse.master.api.telemetry_stream import MAX_READERS, TelemetryStreamResource
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.change_log import MAX_REMOVALS, ChangeLog
@@ -33,12 +33,12 @@ class StreamWeb:
         self.changes = ChangeLog(most_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)
-        self.followers = Subscribers(look_seconds=0.02)
-        self.stream = TelemetryStream(
+        self.subscribers = Subscribers(check_seconds=0.02)
+        self.stream = TelemetryStreamResource(
             self.changes,
             {"all": self.views.member, "summary": self.short_views.member},
             fleet.instruments.stream,
-            self.followers.group(max_readers, "read the stream"),
+            self.subscribers.group(max_readers, "read the stream"),
             BOOT_ID,
             timing,
         )

@@ -9,8 +9,7 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.audit import AuditMiddleware
-from fleetpulse.master.api.audit_trail import AuditResource
+from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
@@ -74,7 +73,7 @@ class Door:
         self.entries: list[AuditEntry] = []
         self.app: falcon.App[Any, Any] = falcon.App(
             middleware=[
-                middleware.Observation(Instruments()),
+                middleware.RequestMetrics(Instruments()),
                 AuditMiddleware(self.entries.append, ROUTES),
                 middleware.Fairness(),
                 middleware.Compression(),
@@ -236,7 +235,7 @@ class Reading:
         self.trail = Trail()
         app: falcon.App[Any, Any] = falcon.App()
         problems.install(app)
-        app.add_route("/api/audit", AuditResource(self.trail, lambda: NOW))
+        app.add_route("/api/audit", AuditResource(self.trail.read, lambda: NOW))
         self._client = TestClient(app)
 
     def get(self, query: str = "") -> Result:

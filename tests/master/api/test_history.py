@@ -1,6 +1,6 @@
 """``/telemetry/{worker_id}/history``: what it takes, and what it says."""
 
-from typing import Any
+from typing import Any, cast
 
 import falcon
 import msgspec
@@ -9,10 +9,10 @@ from falcon.testing import TestClient
 
 from fleetpulse.master.api import problems
 from fleetpulse.master.api.history import History, WorkerHistory
-from fleetpulse.master.api.history_query import moment
+from fleetpulse.master.api.queries import moment
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, StoreUnavailable, UnknownWorker
 from fleetpulse.master.history.fields import FIELDS
-from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest
+from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
 from fleetpulse.master.history.window import Series, Window
 from tests.master.history.given import NOW
 
@@ -44,7 +44,9 @@ class Door:
         self.reader = Reader()
         app: falcon.App[Any, Any] = falcon.App()
         problems.install(app)
-        app.add_route("/telemetry/{worker_id}/history", WorkerHistory(self.reader, lambda: float(NOW)))
+        app.add_route(
+            "/telemetry/{worker_id}/history", WorkerHistory(cast("HistoryService", self.reader), lambda: float(NOW))
+        )
         self._client = TestClient(app)
 
     def get(self, query: str = "", path: str = PATH) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from falcon.testing import Result
 
 from fleetpulse.master.api.openapi import Schema, document
-from fleetpulse.master.api.reference_page import limits, prose, rendered
+from fleetpulse.master.api.reference import limits, prose, rendered
 from fleetpulse.master.api.routes import ROUTES
 from tests.master.web import Web
 

@@ -10,14 +10,14 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.api.followers import Subscribers
 from fleetpulse.master.api.resources import Health
+from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.app import create_wsgi
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
-from tests.master.api.test_follow import Reader
+from tests.master.api.test_task_stream import Reader
 from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.guards import open_access

@@ -1,4 +1,4 @@
-"""master.api.follow and master.api.presence: a task followed as server-sent events, through a real web server"""
+"""A task as server-sent events, through a real web server"""
 
 import socket
 from collections.abc import Iterator
@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from fleetpulse.master.api.followers import Subscribers
-from fleetpulse.master.api.logs import TaskLogs
-from fleetpulse.master.api.presence import ClientGone, while_client_is_there
+from fleetpulse.master.api.subscribers import ClientGone, Subscribers, while_connected
+from fleetpulse.master.api.task_logs import TaskLogs
 from fleetpulse.master.errors import StoreUnavailable
 from tests.master.api.desk import TaskWeb
 from tests.master.api.events import Event, EventReader
@@ -86,7 +85,7 @@ def test_a_task_from_before_its_container_to_its_end(tasks: TaskWeb, server: Ser
         # The connection can be used again.
         reader.request("GET", "/api/tasks/task-1")
         assert reader.answer()[1]["status"] == "completed"
-    wait_until(lambda: len(tasks.followers) == 0)
+    wait_until(lambda: len(tasks.subscribers) == 0)
 
 
 def test_a_task_that_ended_before(tasks: TaskWeb, server: Served) -> None:
@@ -228,13 +227,13 @@ def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> N
     readers = [Reader(server.address) for _ in range(10)]
     for reader in readers:
         reader.take(1)
-    assert len(tasks.followers) == 10
+    assert len(tasks.subscribers) == 10
     for reader in readers:
         reader.close()
     # Nothing is sent meanwhile: heartbeats come every 15 s.
     with gevent.Timeout(5.0):
         server.connections.join()
-    assert len(tasks.followers) == 0
+    assert len(tasks.subscribers) == 0
     assert len(tasks.desk.watches) == 0
 
 
@@ -266,14 +265,14 @@ def test_a_connection_is_not_looked_at_all_the_time(sent: bytes) -> None:
     with here, there:
         here.sendall(sent)
         connection = Connection(there)
-        with while_client_is_there(connection):
+        with while_connected(connection):
             for _ in range(10):
                 gevent.sleep(0.005)
         assert connection.looks <= 2
         if sent:
             return
         here.close()
-        with pytest.raises(ClientGone), while_client_is_there(connection):
+        with pytest.raises(ClientGone), while_connected(connection):
             gevent.sleep(20.0)
 
 
@@ -287,14 +286,14 @@ def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Serve
         assert reader.log(10_000_000) == "x" * 10_000_000
         tasks.desk.end("task-1")
         assert [event.kind for event in reader][-1] == "end"
-    assert len(tasks.followers) == 1
+    assert len(tasks.subscribers) == 1
     stalled.close()
-    wait_until(lambda: len(tasks.followers) == 0)
+    wait_until(lambda: len(tasks.subscribers) == 0)
 
 
 def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.desk, Subscribers(2)))
+    tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.service, Subscribers(2)))
     path = "/few/task-1/logs?follow=true"
     with served(tasks.app) as server:
         readers = [Reader(server.address, path) for _ in range(2)]
@@ -318,7 +317,7 @@ def test_a_head_follows_nothing(tasks: TaskWeb, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert len(tasks.followers) == 0
+        assert len(tasks.subscribers) == 0
 
 
 def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
@@ -329,7 +328,7 @@ def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
 
 def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
     tasks.submit()
-    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.desk, Subscribers(), heartbeat_seconds=0.05))
+    tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.service, Subscribers(), keepalive_seconds=0.05))
     with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
         assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
         tasks.desk.place("task-1")
@@ -345,7 +344,7 @@ def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served)
         other.take(1)
         tasks.desk.say("task-1", b"x" * 10_000_000)
         reader.log(10_000_000)
-        tasks.followers.end()
+        tasks.subscribers.close()
         for events in (list(reader), list(other)):
             assert events[-1].kind == "problem"
             assert events[-1].data == {"status": 503, "detail": "the master is stopping; come back in a moment"}
@@ -354,9 +353,9 @@ def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served)
     with Client(server.address) as late:
         late.request("GET", PATH)
         assert late.answer()[0] == 503
-    assert len(tasks.followers) == 1
+    assert len(tasks.subscribers) == 1
     stalled.close()
-    wait_until(lambda: len(tasks.followers) == 0)
+    wait_until(lambda: len(tasks.subscribers) == 0)
 
 
 def test_a_long_log_is_not_sent_to_its_end_to_one_who_has_to_end(tasks: TaskWeb, server: Served) -> None:
@@ -366,7 +365,7 @@ def test_a_long_log_is_not_sent_to_its_end_to_one_who_has_to_end(tasks: TaskWeb,
     tasks.desk.end("task-1")
     with Reader(server.address) as reader:
         reader.take(2)
-        tasks.followers.end()
+        tasks.subscribers.close()
         events = list(reader)
     assert events[-1].data["status"] == 503
     assert "end" not in {event.kind for event in events}
@@ -378,8 +377,8 @@ def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
     with served(tasks.app) as server:
         reader = Reader(server.address)
         reader.take(1)
-        assert len(tasks.followers) == 1
-    wait_until(lambda: len(tasks.followers) == 0)
+        assert len(tasks.subscribers) == 1
+    wait_until(lambda: len(tasks.subscribers) == 0)
     reader.close()
 
 
@@ -403,7 +402,7 @@ def test_a_bug_ends_the_events_with_a_word_and_a_traceback(
         tasks.desk.watches.notify("task-1")
         (event,) = reader
         assert event.data["status"] == 500
-        assert "a follower of task-1 failed" in caplog.text
+        assert "the stream of task-1 failed" in caplog.text
 
 
 def test_an_unknown_task_is_a_404_and_no_stream(tasks: TaskWeb, server: Served) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from fleetpulse.master.api.stream_rounds import Timing
+from fleetpulse.master.api.telemetry_broadcast import Timing
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.events import Event
 from tests.master.api.served import Client, Served, served
@@ -239,7 +239,7 @@ def test_a_reader_that_reads_nothing_delays_nobody_and_gets_the_latest(web: Stre
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    with running_stream(Timing(pause=0.01, patience=0.3)) as web, served(web.app) as server:
+    with running_stream(Timing(pause=0.01, stall_timeout=0.3)) as web, served(web.app) as server:
         with Mirror(server.address) as stalled, Mirror(server.address) as mirror:
             while web.fleet.metric("stream_readers_cut_total") == 0:
                 for number in range(50):
@@ -253,7 +253,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_counted(caplog: pytest.LogCa
                 stalled.reach(web.changes.revision)
         wait_until(lambda: web.readers() == 0)
         assert web.fleet.metric("stream_readers_cut_total") == 1
-        assert "took nothing for 0 s, and is cut off" in caplog.text
+        assert "took nothing for 0 s; it is disconnected" in caplog.text
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -273,7 +273,7 @@ def test_only_so_many_may_read() -> None:
 
 
 def test_a_silent_stream_shows_that_it_lives() -> None:
-    with running_stream(Timing(pause=0.01, heartbeat=0.05)) as web, served(web.app) as server:
+    with running_stream(Timing(pause=0.01, keepalive=0.05)) as web, served(web.app) as server:
         beat(web, "a")
         with Mirror(server.address) as mirror:
             mirror.begin()
@@ -328,7 +328,7 @@ def test_when_the_master_stops_everybody_is_told(web: StreamWeb, server: Served)
     beat(web, "a")
     with Mirror(server.address) as mirror:
         mirror.begin()
-        web.followers.end()
+        web.subscribers.close()
         assert mirror.learn() == Event(
             "problem", {"status": 503, "detail": "the master is stopping; come back in a moment"}
         )
@@ -348,7 +348,7 @@ def test_when_the_master_stops_nobody_waits_for_a_stalled_reader(web: StreamWeb,
                 web.fleet.manager.process_heartbeat(pb.Heartbeat(worker_id=name))
             settle()
             mirror.reach(web.changes.revision)
-        web.followers.end()
+        web.subscribers.close()
         with gevent.Timeout(5.0):
             wait_until(lambda: web.readers() == 0)
     assert web.fleet.metric("stream_readers_cut_total") == 0
@@ -360,7 +360,7 @@ def test_a_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: py
             raise RuntimeError("nobody can render this")
         return web.views.member(worker_id)
 
-    web.stream._composers["all"]._member = member
+    web.stream._encoders["all"]._member = member
     for worker_id in ("a", "bad", "c"):
         beat(web, worker_id)
     with served(web.app) as server, Mirror(server.address) as mirror:
@@ -377,4 +377,4 @@ def test_a_bug_ends_the_stream_with_a_word_and_a_traceback(
         web.changes.changed.set()
         event = mirror.learn()
         assert (event.kind, event.data["status"]) == ("problem", 500)
-        assert "a reader of the stream failed" in caplog.text
+        assert "the telemetry stream failed" in caplog.text

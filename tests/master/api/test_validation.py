@@ -1,4 +1,4 @@
-"""master.api.body: what a body may be, by a client without scruples"""
+"""master.api.validation: what a body may be, by a client without scruples"""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from fleetpulse.master.api import problems
-from fleetpulse.master.api.body import MAX_BODY_BYTES, BodyReader
+from fleetpulse.master.api.validation import MAX_BODY_BYTES, BodyReader
 from tests.master.api.desk import JSON, TaskWeb
 from tests.master.api.served import Client, Served, served
 

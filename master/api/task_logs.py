@@ -1,18 +1,17 @@
-"""``/api/tasks/{task_id}/logs``: a part of a log as JSON or as it is, or the task followed as it goes."""
+"""``/api/tasks/{task_id}/logs``: a part of a log as JSON or as it is, or the task as server-sent events."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import falcon
-import orjson
 
-from fleetpulse.master.api.event_stream import begin_events
-from fleetpulse.master.api.follow import HEARTBEAT_SECONDS, Position, Subscriber
-from fleetpulse.master.api.followers import ClientIdentity, Subscribers
-from fleetpulse.master.api.log_text import decoded, last_lines, torn_bytes, whole_characters
-from fleetpulse.master.api.ports import TaskService
-from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_of, log_query_of
+from fleetpulse.master.api.answers import send_json
+from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_id, log_query_of
+from fleetpulse.master.api.subscribers import Client, Subscribers, begin_events
+from fleetpulse.master.api.task_answers import LogPart
+from fleetpulse.master.api.task_stream import KEEPALIVE_SECONDS, Position, TaskStream, decoded, whole_characters
 from fleetpulse.master.tasks.ports import TaskDetails
+from fleetpulse.master.tasks.service import TaskService
 
 SLICE_BYTES = 256 * 1024
 
@@ -33,21 +32,16 @@ class _Part(NamedTuple):
 
 
 class TaskLogs:
-    """Reads are of what is durable."""
+    """The resource. It reads what is durable."""
 
     def __init__(
-        self,
-        tasks: TaskService,
-        followers: Subscribers,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        self, tasks: TaskService, subscribers: Subscribers, keepalive_seconds: float = KEEPALIVE_SECONDS
     ) -> None:
-        self._tasks = tasks
-        self._followers = followers
-        self._heartbeat_seconds = heartbeat_seconds
+        self._tasks, self._subscribers, self._keepalive_seconds = tasks, subscribers, keepalive_seconds
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         query = log_query_of(req)
-        last_event_of(req)  # it is checked, though only one who follows needs it
+        last_event_id(req)  # checked, though only the events need it
         check_task_id(task_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.append_header("Vary", "Accept")
@@ -66,22 +60,21 @@ class TaskLogs:
         kept = len(part.data) if is_last and part.has_ended else whole_characters(part.data)
         if kept or is_last:  # else the limit is less than one character
             part = part._replace(data=part.data[:kept])
-        resp.cache_control = ("no-cache",)
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = orjson.dumps(
-            {
-                "task_id": task_id,
-                "attempt": part.attempt,
-                "offset": part.offset,
-                "next_offset": part.next_offset,
-                "size": part.size,
-                "complete": part.has_ended and part.next_offset >= part.size,
-                "logs": decoded(part.data),
-            }
+        send_json(
+            resp,
+            LogPart(
+                task_id=task_id,
+                attempt=part.attempt,
+                offset=part.offset,
+                next_offset=part.next_offset,
+                size=part.size,
+                complete=part.has_ended and part.next_offset >= part.size,
+                logs=decoded(part.data),
+            ),
         )
 
     def _text(self, resp: falcon.Response, task_id: str, query: LogQuery) -> None:
-        """As it is, to its present end unless there is a limit."""
+        """The bytes as they are, to the present end unless there is a limit."""
         part = self._part(task_id, query)
         end = part.next_offset if query.limit is not None else max(part.size, part.next_offset)
         resp.cache_control = ("no-cache",)
@@ -101,7 +94,7 @@ class TaskLogs:
             resp.stream = self._slices(task_id, part, end)
 
     def _slices(self, task_id: str, first: _Part, end: int) -> Iterator[bytes]:
-        """The rest in pieces, so that a long log is never in memory as a whole."""
+        """Yield the log in pieces, so that a long one is never in memory as a whole."""
         yield first.data
         offset = first.next_offset
         while offset < end:
@@ -131,23 +124,23 @@ class TaskLogs:
         begin_events(resp)
         if req.method == "HEAD":
             return
-        resp.stream = Subscriber(
+        resp.stream = TaskStream(
             self._tasks,
             task_id,
             position,
             only_this_attempt=query.attempt is not None,
             connection=req.env.get("gunicorn.socket"),
-            asker=ClientIdentity.of(req),
-            followers=self._followers,
-            heartbeat_seconds=self._heartbeat_seconds,
+            client=Client.of(req),
+            subscribers=self._subscribers,
+            keepalive_seconds=self._keepalive_seconds,
         )
 
     def _position(self, req: falcon.Request, task_id: str, query: LogQuery) -> Position:
-        """Where to begin. Looks at the log, so that one that cannot be had is a 404 or a 410 before any event."""
+        """Return where to begin. Reads the log, so that a missing one is a 404 or a 410 before any event."""
         details = self._tasks.details(task_id)
         number, offset = details.task.attempt if query.attempt is None else query.attempt, query.offset or 0
-        seen = last_event_of(req)
-        # A browser comes back with the query that it began with, so the last event says more than the offset.
+        seen = last_event_id(req)
+        # A browser comes back with the query that it began with, so the last event counts, not the offset.
         if seen is not None and query.attempt in {None, seen[0]}:
             number, offset = seen
         elif number == 0 or number > details.task.attempt:
@@ -161,8 +154,8 @@ class TaskLogs:
 def _attempt_of(details: TaskDetails, query: LogQuery) -> int:
     if query.attempt is None or query.attempt in {attempt.attempt for attempt in details.attempts}:
         return query.attempt or details.task.attempt
-    told = f"task {details.task.task_id} has had {details.task.attempt} attempts, and no attempt {query.attempt}"
-    raise falcon.HTTPNotFound(description=told)
+    detail = f"task {details.task.task_id} has had {details.task.attempt} attempts, and no attempt {query.attempt}"
+    raise falcon.HTTPNotFound(description=detail)
 
 
 def _has_ended(details: TaskDetails, number: int) -> bool:
@@ -174,3 +167,21 @@ def _has_ended(details: TaskDetails, number: int) -> bool:
 
 def _prefers_text(req: falcon.Request) -> bool:
     return req.client_prefers((falcon.MEDIA_JSON, falcon.MEDIA_TEXT)) == falcon.MEDIA_TEXT
+
+
+def torn_bytes(data: bytes) -> int:
+    """Return how many bytes at the start belong to a character that began before."""
+    torn = 0
+    while torn < min(3, len(data)) and data[torn] & 0b1100_0000 == 0b1000_0000:
+        torn += 1
+    return torn
+
+
+def last_lines(data: bytes, lines: int) -> int:
+    """Return where the last so many lines begin. The last one need not have ended."""
+    start = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for _ in range(lines):
+        start = data.rfind(b"\n", 0, start)
+        if start < 0:
+            return 0
+    return start + 1

@@ -10,8 +10,8 @@ import pytest
 
 from fleetpulse.master.access.store import TokenFile, TokenStore
 from fleetpulse.master.access.tokens import Role, make_token
-from fleetpulse.master.api.followers import ENDED
-from fleetpulse.master.api.guard import SESSION_COOKIE
+from fleetpulse.master.api.access import SESSION_COOKIE
+from fleetpulse.master.api.subscribers import ENDED
 from tests.master.api.desk import running_task_web
 from tests.master.api.events import Event, EventReader
 from tests.master.api.served import served
@@ -72,7 +72,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
             yield Site(
                 door, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.desk.place(task_id)
             )
-            wait_until(lambda: len(tasks.followers) == 0)
+            wait_until(lambda: len(tasks.subscribers) == 0)
     else:
         with running_stream(guards=[guard]) as web, served(web.app) as server:
             yield Site(door, server.address, PATH, lambda: web.fleet.beat("a"))

@@ -1,32 +1,37 @@
-"""Following a task as server-sent events: its log from before the container starts, and its end.
+"""A task as server-sent events: its status, its log from before the container starts, and its end.
 
 An event's id is ``<attempt>-<offset>``: the byte of the log that comes next, so a reader that comes back with the last
 id that it saw misses nothing and gets nothing twice.
 """
 
-import logging
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import gevent
 
-from fleetpulse.master.api.event_stream import HEARTBEAT, RETRY, event_bytes
-from fleetpulse.master.api.followers import ClientIdentity, Subscribers
-from fleetpulse.master.api.log_text import decoded, whole_characters
-from fleetpulse.master.api.ports import TaskService, TaskWatch
-from fleetpulse.master.api.presence import ClientGone, HasFile, take_no_more, while_client_is_there
-from fleetpulse.master.api.problems import STATUS_BY_ERROR
+from fleetpulse.master.api.subscribers import (
+    KEEPALIVE,
+    RETRY,
+    Client,
+    ClientGone,
+    HasFile,
+    Subscribers,
+    event_bytes,
+    problem_event,
+    stop_reading,
+    while_connected,
+)
 from fleetpulse.master.api.task_views import newest, outcome_view
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from fleetpulse.master.tasks.ports import TaskDetails
 from fleetpulse.master.tasks.records import Attempt
+from fleetpulse.master.tasks.service import TaskService
+from fleetpulse.master.tasks.watch import TaskWatch
 
-_LOGGER = logging.getLogger(__name__)
-
-HEARTBEAT_SECONDS = 15.0
+KEEPALIVE_SECONDS = 15.0
 CHUNK_BYTES = 64 * 1024
 PAUSE_SECONDS = 0.05
-"""After something was sent: what comes meanwhile goes out in one piece, and a task that talks much costs little."""
+"""After something was sent: what comes meanwhile goes out in one piece, so a task that logs much costs little."""
 
 
 class Position(NamedTuple):
@@ -36,8 +41,8 @@ class Position(NamedTuple):
     offset: int
 
 
-class Subscriber:
-    """One reader's events, to be iterated once, in the greenlet of its request. Raises when it is not admitted."""
+class TaskStream:
+    """One reader's events, iterated once, in the greenlet of its request. Raises when the reader is not admitted."""
 
     def __init__(
         self,
@@ -47,87 +52,84 @@ class Subscriber:
         *,
         only_this_attempt: bool,
         connection: HasFile | None,
-        asker: ClientIdentity,
-        followers: Subscribers,
-        heartbeat_seconds: float,
+        client: Client,
+        subscribers: Subscribers,
+        keepalive_seconds: float,
     ) -> None:
         self._tasks = tasks
         self._task_id = task_id
         self._attempt, self._offset = position
         self._only_this_attempt = only_this_attempt
         self._connection = connection
-        self._followers = followers
-        self._heartbeat_seconds = heartbeat_seconds
+        self._subscribers = subscribers
+        self._keepalive_seconds = keepalive_seconds
         self._status: dict[str, Any] | None = None
         self._waiting: Any = None
-        self._ending: FleetPulseError | None = None
+        self._revoked: FleetPulseError | None = None
         self._events = self._guarded()
-        followers.admit(self, asker)
+        subscribers.add(self, client)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._events
 
     def close(self) -> None:
-        """The reader is gone, or has all. Called by the web server, whatever happened."""
+        """Called by the web server when the answer is over, whatever happened."""
         self._events.close()
-        self._followers.leave(self)
+        self._subscribers.remove(self)
 
-    def end(self, why: FleetPulseError) -> None:
-        """Have the events end with a last word, soon. Does not wait."""
-        if self._ending is None:
-            self._ending = why
-            gevent.get_hub().loop.run_callback(self._end_wait, why)
+    def revoke(self, reason: FleetPulseError) -> None:
+        """End the events soon, with a last one that says why. Does not wait."""
+        if self._revoked is None:
+            self._revoked = reason
+            gevent.get_hub().loop.run_callback(self._interrupt, reason)
 
-    def _end_wait(self, why: FleetPulseError) -> None:
+    def _interrupt(self, reason: FleetPulseError) -> None:
         if self._waiting is not None:
-            self._waiting.throw(why)
+            self._waiting.throw(reason)
 
     def _guarded(self) -> Generator[bytes, None, None]:
         try:
-            yield from self._follow()
+            yield from self._all_events()
         except ClientGone:
             return
-        except FleetPulseError as error:
-            yield event_bytes("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+        except Exception as error:  # noqa: BLE001 - logged, and told to the reader
+            yield problem_event(error, f"the stream of {self._task_id}")
             if isinstance(error, MasterStopping):
-                take_no_more(self._connection)
-        except Exception:
-            _LOGGER.exception("a follower of %s failed", self._task_id)
-            yield event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
+                stop_reading(self._connection)
 
-    def _follow(self) -> Iterator[bytes]:
+    def _all_events(self) -> Iterator[bytes]:
         yield RETRY
         with self._tasks.watch(self._task_id) as watch:
             while True:
-                self._raise_if_ending()
+                self._raise_if_revoked()
                 details = self._tasks.details(self._task_id)
-                told = False
-                for event in self._news(details):
-                    told = True
+                sent = False
+                for event in self._changes(details):
+                    sent = True
                     yield event
                 if (end := self._end(details)) is not None:
                     yield end
                     return
-                if told:
+                if sent:
                     gevent.sleep(PAUSE_SECONDS)
                 if not self._wait(watch):
-                    yield HEARTBEAT
+                    yield KEEPALIVE
 
-    def _raise_if_ending(self) -> None:
-        if self._ending is not None:
-            raise self._ending
+    def _raise_if_revoked(self) -> None:
+        if self._revoked is not None:
+            raise self._revoked
 
     def _wait(self, watch: TaskWatch) -> bool:
-        self._raise_if_ending()
+        self._raise_if_revoked()
         self._waiting = gevent.getcurrent()
         try:
-            with while_client_is_there(self._connection):
-                return watch.wait(self._heartbeat_seconds)
+            with while_connected(self._connection):
+                return watch.wait(self._keepalive_seconds)
         finally:
             self._waiting = None
 
-    def _news(self, details: TaskDetails) -> Iterator[bytes]:
-        """What has changed since the last time, up to what was durable when the details were read."""
+    def _changes(self, details: TaskDetails) -> Iterator[bytes]:
+        """Yield what has changed since the last call, up to what was durable when the details were read."""
         yield from self._status_change(details)
         attempts = {attempt.attempt: attempt for attempt in details.attempts}
         if self._attempt == 0 and attempts:
@@ -143,10 +145,10 @@ class Subscriber:
 
     def _log(self, *, has_ended: bool) -> Iterator[bytes]:
         while True:
-            self._raise_if_ending()
+            self._raise_if_revoked()
             _, log = self._tasks.read_log(self._task_id, self._attempt, self._offset, CHUNK_BYTES)
             is_last = log.offset + len(log.data) >= log.size
-            # Of a character that came in part the rest is awaited, unless nothing will come.
+            # The rest of a character that came in part is awaited, unless nothing will come.
             text = log.data if has_ended and is_last else log.data[: whole_characters(log.data)]
             if text:
                 offset, self._offset = self._offset, self._offset + len(text)
@@ -183,3 +185,28 @@ class Subscriber:
 
     def _id(self) -> str:
         return f"{self._attempt}-{self._offset}"
+
+
+# A log is bytes, and is shown as text. Where to cut, so that no character is torn:
+
+
+def whole_characters(data: bytes) -> int:
+    """Return how many of the bytes are whole UTF-8 characters, without one that goes on after the end."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0b1100_0000 != 0b1000_0000:  # not a continuation: a character begins here
+            return len(data) - back if _length(byte) > back else len(data)
+    return len(data)
+
+
+def decoded(data: bytes) -> str:
+    """Return the text; what is not UTF-8 becomes U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+def _length(first_byte: int) -> int:
+    if first_byte >= 0b1111_0000:
+        return 4
+    if first_byte >= 0b1110_0000:
+        return 3
+    return 2 if first_byte >= 0b1100_0000 else 1

@@ -11,9 +11,9 @@ from falcon.testing import TestClient
 from fleetpulse.master.access.store import TokenFile, TokenStore
 from fleetpulse.master.access.tokens import Role, make_token
 from fleetpulse.master.api import problems
-from fleetpulse.master.api.guard import SESSION_COOKIE
+from fleetpulse.master.api.access import SESSION_COOKIE
+from fleetpulse.master.api.operations import add_routes
 from fleetpulse.master.api.routes import ROUTES
-from fleetpulse.master.api.serving import serve
 from tests.master.guards import ASKED_FOR, access_of
 
 FIELDS = {"worker_id": "rack-7", "task_id": "t1", "page_version": "0123456789ab", "page_file": "app.js"}
@@ -72,7 +72,7 @@ class Site:
         self.shown["session over"] = session("over")
         app: falcon.App[Any, Any] = falcon.App(middleware=[self.access.guard])
         problems.install(app)
-        serve(app, ROUTES, {route.path: resource_for(route.path) for route in ROUTES})
+        add_routes(app, ROUTES, {route.path: resource_for(route.path) for route in ROUTES})
         self.client = TestClient(app)
 
     def _make(

@@ -1,0 +1,249 @@
+"""Server-sent events, and the clients that are subscribed to them.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, Protocol
+
+import falcon
+import gevent
+
+from fleetpulse.master.api.answers import encoded
+from fleetpulse.master.api.problems import RETRY_AFTER_SECONDS, STATUS_BY_ERROR, Rejection
+from fleetpulse.master.clients import Clients
+from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_SUBSCRIBERS = 500
+"""Each holds a connection and a greenlet."""
+
+MAX_PER_CLIENT = 100
+
+CHECK_SECONDS = 1.0
+"""Between two checks of who is still allowed to read."""
+
+STOPPING = "the master is stopping; come back in a moment"
+ENDED = "what this was asked with is not good any more: it was revoked, has expired or was signed out"
+
+_CHECKS_PER_TURN = 64
+"""Checks after which other greenlets have their turn."""
+
+RETRY = b"retry: 2000\n\n"
+"""Milliseconds after which a browser connects again."""
+
+KEEPALIVE = b": still here\n\n"
+"""A comment, by which both ends see that the other one is there."""
+
+
+class HasFile(Protocol):
+    """A connection."""
+
+    def fileno(self) -> int: ...
+
+
+class Revocable(Protocol):
+    """An answer without an end of its own."""
+
+    def revoke(self, reason: FleetPulseError) -> None:
+        """End the answer soon, with the reason as its last event. Does not wait; the first call counts."""
+        ...
+
+
+class ClientGone(Exception):
+    """The client has closed the connection."""
+
+
+class Client(NamedTuple):
+    """Who subscribes."""
+
+    address: str
+    is_still_allowed: Callable[[], bool]
+    """Quick: it is called on the hub, for every subscriber in a row."""
+
+    @classmethod
+    def of(cls, req: falcon.Request) -> "Client":
+        """Return the client of a request that the access middleware let in."""
+        return cls(req.remote_addr, req.context.get("is_still_allowed") or _always)
+
+
+def _always() -> bool:
+    return True
+
+
+class _Entry(NamedTuple):
+    client: str | None
+    is_still_allowed: Callable[[], bool]
+
+
+class Subscribers:
+    """The open answers of one kind; ``doing`` is what their readers do, in words. Lives on the hub.
+
+    While there are any a greenlet runs, which revokes those that are not allowed any more.
+    """
+
+    def __init__(
+        self,
+        limit: int = MAX_SUBSCRIBERS,
+        doing: str = "follow logs",
+        clients: Clients = Clients(),  # noqa: B008 - it keeps nothing
+        limit_per_client: int = MAX_PER_CLIENT,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        """``clients`` says which addresses are one client."""
+        self._limit = limit
+        self._doing = doing
+        self._clients = clients
+        self._limit_per_client = limit_per_client
+        self._check_seconds = check_seconds
+        self._entries: dict[Revocable, _Entry] = {}
+        self._by_client: Counter[str] = Counter()
+        self._groups: list[Subscribers] = []
+        self._checking: gevent.Greenlet[..., None] | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def group(self, limit: int, doing: str) -> "Subscribers":
+        """Return others, with a limit of their own, that are closed with these."""
+        group = Subscribers(limit, doing, self._clients, self._limit_per_client, self._check_seconds)
+        self._groups.append(group)
+        return group
+
+    def add(self, subscriber: Revocable, client: Client) -> None:
+        """Raises ``MasterStopping`` once closed, and ``Rejection`` past the limit of all or of one client."""
+        if self._is_closed:
+            raise MasterStopping(STOPPING)
+        if len(self._entries) >= self._limit:
+            detail = f"{len(self._entries)} readers {self._doing} already, which is as many as the master serves"
+            raise Rejection(503, "readers", detail, RETRY_AFTER_SECONDS)
+        name = self._clients.name(client.address)
+        if name is not None:
+            if self._by_client[name] >= self._limit_per_client:
+                detail = (
+                    f"{self._limit_per_client} readers of this client {self._doing} already, as many as one may have"
+                )
+                raise Rejection(429, "client_readers", detail, RETRY_AFTER_SECONDS)
+            self._by_client[name] += 1
+        self._entries[subscriber] = _Entry(name, client.is_still_allowed)
+        if self._checking is None:
+            self._checking = gevent.spawn(self._check_access)
+            self._checking.name = "subscribers-access"
+
+    def remove(self, subscriber: Revocable) -> None:
+        """Does nothing for one that is not there."""
+        entry = self._entries.pop(subscriber, None)
+        if entry is not None and entry.client is not None:
+            self._by_client[entry.client] -= 1
+            if not self._by_client[entry.client]:
+                del self._by_client[entry.client]
+        if not self._entries and self._checking is not None:
+            self._checking.kill(block=False)
+            self._checking = None
+
+    def close(self) -> None:
+        """Add nobody any more, and revoke all. Does not wait."""
+        self._is_closed = True
+        for subscriber in list(self._entries):
+            subscriber.revoke(MasterStopping(STOPPING))
+        for group in self._groups:
+            group.close()
+
+    def _check_access(self) -> None:
+        """Body of the greenlet."""
+        while True:
+            gevent.sleep(self._check_seconds)
+            for number, (subscriber, entry) in enumerate(list(self._entries.items()), start=1):
+                try:
+                    if not entry.is_still_allowed():
+                        subscriber.revoke(AccessEnded(ENDED))
+                except Exception:
+                    _LOGGER.exception("whether one may still %s could not be checked", self._doing)
+                if number % _CHECKS_PER_TURN == 0:
+                    gevent.sleep(0)
+
+
+def begin_events(resp: falcon.Response) -> None:
+    """Set the headers of an answer of events."""
+    resp.content_type = "text/event-stream; charset=utf-8"
+    resp.cache_control = ("no-store",)
+    resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
+
+
+def event_bytes(kind: str | None, body: object, event_id: str | None = None) -> bytes:
+    """Return one event. ``body``: as for ``answers.encoded``, or bytes that are JSON already."""
+    # JSON holds no line break, so it is one line of data.
+    data = body if isinstance(body, bytes) else encoded(body)
+    kind_line = b"" if kind is None else b"event: %b\n" % kind.encode()
+    id_line = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    return b"%b%bdata: %b\n\n" % (kind_line, id_line, data)
+
+
+def problem_event(error: Exception, stream: str) -> bytes:
+    """Return the last event of a stream that ends by an error. Logs an error that is not one of the master's."""
+    if isinstance(error, FleetPulseError):
+        return event_bytes("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+    _LOGGER.error("%s failed", stream, exc_info=error)
+    return event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
+
+
+@contextmanager
+def while_connected(connection: HasFile | None) -> Iterator[None]:
+    """Within this, the greenlet's wait ends with ``ClientGone`` as soon as the client closes its connection.
+
+    Otherwise that would be seen only when the next piece is sent. A client that sends its next request meanwhile is
+    connected. ``None``: the connection is not known, and nothing is seen.
+    """
+    if connection is None:
+        yield
+        return
+    waiting: Any = gevent.getcurrent()
+    watcher = gevent.get_hub().loop.io(connection.fileno(), 1)
+
+    def check() -> None:
+        gone = _is_closed(connection)
+        # What has arrived stays there, and would call this again and again.
+        watcher.stop()
+        if gone:
+            waiting.throw(ClientGone())
+
+    watcher.start(check)
+    try:
+        yield
+    finally:
+        watcher.stop()
+        watcher.close()
+
+
+def stop_reading(connection: HasFile | None) -> None:
+    """Have the web server close the connection after this answer, and not wait for the next request on it."""
+    if connection is not None:
+        with suppress(OSError), plain_socket(connection) as plain:  # the client may have gone meanwhile
+            plain.shutdown(socket.SHUT_RD)
+
+
+@contextmanager
+def plain_socket(connection: HasFile) -> Iterator[socket.socket]:
+    """The system's socket of the connection. gevent's own would raise an error of its own for a shutdown."""
+    plain = socket.socket(fileno=connection.fileno())
+    try:
+        yield plain
+    finally:
+        plain.detach()
+
+
+def _is_closed(connection: HasFile) -> bool:
+    """Whether nothing will come from the client any more. Does not wait, and takes nothing."""
+    with plain_socket(connection) as peeking:
+        try:
+            return peeking.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
