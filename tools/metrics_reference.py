@@ -105,13 +105,13 @@ metric, whose value is always 1; join it where it is needed:
 """
 
 
-OWN_METRICS = f"""
+CUSTOM_METRICS = f"""
 ## Of each worker's operator
 
-Metrics that operators add are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or untyped.
-Type and description of a family are those of the worker that brought it first. A worker that has it with another type,
-and what goes beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, is left out and counted by
-`fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is silent.
+Custom metrics, which operators add, are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or
+untyped. Type and description of a family are those of the worker that brought it first. A worker that has it with
+another type, and what goes beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, is left out
+and counted by `fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is silent.
 """
 
 
@@ -132,7 +132,7 @@ def worker_rows() -> list[Row]:
     ]
 
 
-def own_rows() -> list[Row]:
+def master_rows() -> list[Row]:
     """The metrics that the master has of itself."""
     instruments = Instruments()
     labels = {
@@ -204,13 +204,13 @@ def cardinality() -> str:
 
 def page() -> str:
     """The whole of docs/metrics.md."""
-    workers, own = worker_rows(), own_rows()
+    workers, own = worker_rows(), master_rows()
     ours = [row for row in own if row.name.startswith("fleetpulse_")]
     process = [row for row in own if row not in ours]
     return "".join(
         [
             INTRODUCTION, cardinality(), LABELS_INTRODUCTION, labels_table([*workers, *ours, *process]),
-            "\n## Of each worker\n\n", metrics_table(workers), OWN_METRICS,
+            "\n## Of each worker\n\n", metrics_table(workers), CUSTOM_METRICS,
             "\n## Of the master\n\n", metrics_table(ours),
             "\n## Of the master's process\n\n",
             "As every client of Prometheus names them.\n\n",

@@ -100,7 +100,7 @@ class InvalidRequest(falcon.HTTPUnprocessableEntity):
 
 
 class Rejection(falcon.HTTPError):
-    """A request past a limit. ``reason`` is one of ``instruments.http.REASONS``, and goes to ``req.context.rejection``.
+    """A request past a limit. ``reason``, one of ``instruments.REJECT_REASONS``, goes to ``req.context.rejection``.
 
     The description never repeats what was sent.
     """

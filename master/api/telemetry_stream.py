@@ -32,7 +32,7 @@ from fleetpulse.master.api.telemetry_broadcast import Broadcaster, Event, EventE
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
-from fleetpulse.master.instruments.stream import StreamInstruments
+from fleetpulse.master.instruments import StreamInstruments
 from fleetpulse.master.telemetry.change_log import ChangeLog, Window
 from fleetpulse.master.telemetry.manager import TelemetryManager
 

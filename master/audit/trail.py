@@ -20,7 +20,7 @@ from fleetpulse.master.audit.entry import MASTER, AuditEntry, AuditOutcome, line
 from fleetpulse.master.audit.files import AuditFiles
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery, read_page
 from fleetpulse.master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
-from fleetpulse.master.instruments.audit import QUEUE_FULL, WRITE_FAILED, AuditInstruments
+from fleetpulse.master.instruments import QUEUE_FULL, WRITE_FAILED, AuditInstruments
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from fleetpulse.master.edge.audit import CONNECT, REQUEST, entry_of
 from fleetpulse.master.edge.connection import Connection
 from fleetpulse.master.edge.rates import Buckets
 from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TLS_HANDSHAKE, TOO_OFTEN, Refusal
-from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments import HttpInstruments
 
 
 class _Client:

@@ -18,7 +18,7 @@ _MAX_DETAIL_LENGTH = 200
 
 
 class Refusal(NamedTuple):
-    """``reason`` is one of ``instruments.http.REASONS``; ``None``: the master's own fault, which is no refusal."""
+    """``reason`` is one of ``instruments.REJECT_REASONS``; ``None``: the master's own fault, which is no refusal."""
 
     status: HTTPStatus
     reason: str | None

@@ -11,7 +11,7 @@ import gevent
 from gevent.queue import Full, Queue
 
 from fleetpulse.master.errors import StoreUnavailable
-from fleetpulse.master.instruments.tasks import TaskInstruments
+from fleetpulse.master.instruments import TaskInstruments
 from fleetpulse.master.tasks.ports import TaskStore, WorkerLink
 from fleetpulse.master.tasks.wire import AttemptKey
 

@@ -10,7 +10,7 @@ import pytest
 
 from fleetpulse.master.api.validation import MAX_BODY_BYTES
 from fleetpulse.master.edge.refusals import MAX_HEAD_BYTES
-from fleetpulse.master.instruments.http import REASONS
+from fleetpulse.master.instruments import REJECT_REASONS
 from tests.e2e.masters import FAST_TERMS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw
@@ -28,7 +28,7 @@ RATE, CONNECTIONS, ALL_CONNECTIONS = 20, 10, 24
 
 
 def rejected(master: Master, reason: str) -> float:
-    assert reason in REASONS
+    assert reason in REJECT_REASONS
     return master.sample("fleetpulse_http_rejected_total", reason)
 
 
@@ -64,7 +64,7 @@ def rss_is_bounded(shared_master: Master) -> Iterator[None]:
 
 
 def test_every_reason_is_there_from_the_start(shared_master: Master) -> None:
-    assert {labels[0] for labels in shared_master.samples("fleetpulse_http_rejected_total")} == set(REASONS)
+    assert {labels[0] for labels in shared_master.samples("fleetpulse_http_rejected_total")} == set(REJECT_REASONS)
 
 
 # What is slow: one deadline for all of them

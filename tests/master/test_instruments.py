@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from fleetpulse.master.instruments import HubCounter, HubHistogram, Instruments
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.instruments.collectors import HubCounter, HubHistogram
 from tests.master.fleet import Fleet
 
 

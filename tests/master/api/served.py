@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.door import ConnectionLimiter
-from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments import HttpInstruments
 from fleetpulse.master.web import MasterWorker
 
 PATIENCE_SECONDS = 20.0

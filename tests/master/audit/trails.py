@@ -9,8 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.audit.trail import AuditTrail
-from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.instruments.audit import AuditInstruments
+from fleetpulse.master.instruments import AuditInstruments, Instruments
 
 MIB = 1024**2
 NOWHERE = Path("/nonexistent/audit.jsonl")

@@ -14,7 +14,7 @@ from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.connection import Connection
 from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
-from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments import HttpInstruments
 
 FEW = Limits(connections=4, client_connections=2, client_requests_per_second=1)
 

@@ -15,7 +15,7 @@ from fleetpulse.master.audit.entry import AuditEntry
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.connection import Connection
 from fleetpulse.master.edge.door import ConnectionLimiter
-from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments import HttpInstruments
 
 HASTY_SECONDS, PATIENT_SECONDS = 0.2, 20.0
 NAME = "master.example"

@@ -16,7 +16,7 @@ from fleetpulse.master.audit.entry import AuditEntry
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.edge.turnstile import TURNED_AWAY_A_TURN, AcceptRateLimiter
-from fleetpulse.master.instruments.http import HttpInstruments
+from fleetpulse.master.instruments import HttpInstruments
 
 SLOW = Limits(client_requests_per_second=1, limit_loopback=True)
 PATIENCE_SECONDS = 20.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from fleetpulse.master.instruments.tasks import TaskInstruments
+from fleetpulse.master.instruments import TaskInstruments
 from fleetpulse.master.tasks.claims import ForeignReport, ForeignReports
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
