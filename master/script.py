@@ -1,12 +1,12 @@
-"""The ``fleetpulse`` console script. It imports nothing before it hears Ctrl-C."""
+"""The ``fleetpulse`` console script. It imports nothing before it can handle Ctrl-C."""
 
 import sys
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # as ExitCode.INTERRUPTED, which is not loaded yet
 
 
 def main() -> None:
-    """Load the command line and run it."""
+    """Loads the command line and runs it."""
     try:
         from fleetpulse.master.cli import main as run  # noqa: PLC0415 - see above
 

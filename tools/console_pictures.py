@@ -11,9 +11,9 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from fleetpulse.master.console.client import MasterClient
-from fleetpulse.master.console.feed import FleetFeed
+from fleetpulse.master.console.stream import FleetWatcher
+from fleetpulse.master.console.top import SPARKLINE_LENGTH, View
 from fleetpulse.master.console.top_app import TopApp
-from fleetpulse.master.console.top_rows import PAST, View
 from tests.e2e.processes import FLEETPULSE
 
 _COLUMNS = 96
@@ -65,14 +65,14 @@ def console_top(url: str, _worker_id: str, images: Path) -> None:
     async def look() -> None:
         client = MasterClient(url)
         app = TopApp(View(), client.now)
-        feed = FleetFeed(client, on_fleet=app.heard, on_trouble=app.troubled)
-        feed.start()
+        watcher = FleetWatcher(client, on_fleet=app.show_fleet, on_error=app.show_error)
+        watcher.start()
         try:
             async with app.run_test(size=_TOP_SIZE) as pilot:
-                await pilot.pause(PAST + 1.0)
+                await pilot.pause(SPARKLINE_LENGTH + 1.0)
                 (images / "console-top.svg").write_text(within(app.export_screenshot(title="fleetpulse top")))
         finally:
-            feed.stop()
+            watcher.stop()
 
     asyncio.run(look())
 

@@ -1,30 +1,35 @@
-"""A client of a master's REST."""
+"""A client of the master's REST API. Every failure is one of ``master.console.errors``."""
 
 import contextlib
+import http
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
-from fleetpulse.master.console.answers import check, no_master, payload, unreachable
-from fleetpulse.master.console.credentials import LOOPBACK, Token, no_token
-from fleetpulse.master.console.errors import UnknownId
+from fleetpulse.master.console.connection import LOOPBACK, TokenSource, no_token
+from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
 
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
-SILENCE_SECONDS = 50.0
-"""For how long a stream may say nothing; the master says something every 15 seconds."""
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+_SILENCE_SECONDS = 50.0
+"""A stream may be silent for this long. The master sends something every 15 seconds."""
+
+_CHUNK_BYTES = 64 * 1024
+_PROBLEM = "application/problem+json"
+_TOKEN_HINT = "set FLEETPULSE_TOKEN, or FLEETPULSE_TOKEN_FILE, to one"  # nosec B105 # no secret
 
 Query = Mapping[str, Any]
 
 
 class Page(NamedTuple):
-    """The array of one page, and the addresses of those before and after it in the list, where there are any."""
+    """One page of a list, and the URLs of the pages around it."""
 
     items: list[dict[str, Any]]
     next: str | None
@@ -32,78 +37,71 @@ class Page(NamedTuple):
 
 
 class MasterClient:
-    """One master. Its methods raise the errors of ``master.console.errors``.
+    """Talks to one master. For one thread at a time, except ``interrupt``."""
 
-    For one thread at a time, but for ``interrupt``.
-    """
-
-    def __init__(self, url: str, token: Token = no_token) -> None:
-        """``url`` without a slash at its end."""
+    def __init__(self, url: str, token: TokenSource = no_token) -> None:
+        """``url`` has no slash at its end."""
         self.url = url
         self._token = token
         self._session = requests.Session()
-        self._session.auth = _Bearer(token)
+        self._session.auth = _BearerAuth(token)
         self._session.headers["User-Agent"] = "fleetpulse"
-        # What is meant for this machine goes through no proxy that the environment names.
+        # Requests to this machine bypass the proxies that the environment names.
         host = urlsplit(url).hostname or ""
         self._proxies = {"no_proxy": host} if host in LOOPBACK else None
         self._clock_offset_seconds = 0.0
         self._streams: set[requests.Response] = set()
 
-    def another(self) -> "MasterClient":
-        """One like this, for another thread."""
+    def clone(self) -> "MasterClient":
+        """Returns a client of the same master, for another thread."""
         return MasterClient(self.url, self._token)
 
     def now(self) -> float:
-        """Unix seconds by the master's clock, as far as its last answer told it."""
+        """Unix seconds by the master's clock, according to its last answer."""
         return time.time() + self._clock_offset_seconds
 
-    def get(self, path: str, query: Query | None = None, *, timeout: float = ANSWER_SECONDS) -> Any:
-        """The JSON of an answer."""
-        limits = min(CONNECT_SECONDS, timeout), timeout
-        return payload(self.url, self._request("GET", path, params=query, timeout=limits))
+    def get(self, path: str, query: Query | None = None, *, timeout: float = _ANSWER_SECONDS) -> Any:
+        """Returns the JSON at a path; ``None`` when there is no content."""
+        limits = min(_CONNECT_SECONDS, timeout), timeout
+        return self._json(self._request("GET", path, params=query, timeout=limits))
 
     def get_dict(self, path: str, query: Query | None = None) -> dict[str, Any]:
-        """The same, which must be an object."""
-        answer: dict[str, Any] = self._must_be(dict, self.get(path, query))
-        return answer
+        """Returns the JSON object at a path."""
+        return self._object(self.get(path, query))
 
     def get_list(self, path: str, query: Query | None = None) -> list[dict[str, Any]]:
-        """The same, which must be an array of objects."""
+        """Returns the JSON array of objects at a path."""
         return self._objects(self.get(path, query))
 
     def pages(self, path: str, query: Query | None = None) -> Iterator[list[dict[str, Any]]]:
-        """The array of one page after the other."""
-        address: str | None = path
-        while address is not None:
-            page = self.page(address, query)
+        """Yields the items of every page."""
+        url: str | None = path
+        while url is not None:
+            page = self.page(url, query)
             yield page.items
-            address, query = page.next, None
+            url, query = page.next, None
 
-    def page(self, address: str, query: Query | None = None) -> Page:
-        """One page: of a path, or at an address that another page told."""
-        response = self._request("GET", address, params=query)
-        items = self._objects(payload(self.url, response))
+    def page(self, url: str, query: Query | None = None) -> Page:
+        """Returns one page. ``url``: a path, or the URL of a neighbour of another page."""
+        response = self._request("GET", url, params=query)
         links = {name: urljoin(response.url, link["url"]) for name, link in response.links.items()}
-        return Page(items, links.get("next"), links.get("prev"))
+        return Page(self._objects(self._json(response)), links.get("next"), links.get("prev"))
 
     def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JSON of the answer, an object."""
-        response = self._request("POST", path, json=body, headers=headers)
-        answer: dict[str, Any] = self._must_be(dict, payload(self.url, response))
-        return answer
+        """Returns the JSON object that answers a POST."""
+        return self._object(self._json(self._request("POST", path, json=body, headers=headers)))
 
     def delete(self, path: str) -> Any:
-        """The JSON of the answer; ``None`` where there is none."""
-        return payload(self.url, self._request("DELETE", path))
+        """Returns the JSON that answers a DELETE; ``None`` when there is no content."""
+        return self._json(self._request("DELETE", path))
 
     @contextlib.contextmanager
     def stream(
         self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None
     ) -> Iterator[requests.Response]:
-        """An answer that is read as it comes."""
+        """Opens a response whose body is read with ``chunks``."""
         with self._request(
-            "GET", path, params=query, headers=headers, stream=True, timeout=(CONNECT_SECONDS, SILENCE_SECONDS)
+            "GET", path, params=query, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS)
         ) as response:
             self._streams.add(response)
             try:
@@ -111,64 +109,73 @@ class MasterClient:
             finally:
                 self._streams.discard(response)
 
+    def chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """Yields the bytes of a stream as they arrive."""
+        with self._connection_errors():
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                yield chunk
+
     def interrupt(self) -> None:
-        """End the streams that another thread reads. They end there as if the master had ended them."""
+        """Ends the streams that another thread reads, as if the master had ended them."""
         for response in list(self._streams):
             with contextlib.suppress(OSError, ValueError, RuntimeError):
                 response.raw.shutdown()
 
-    def pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """The bytes of a stream, each piece as soon as it is there."""
-        with self._told():
-            while piece := response.raw.read1(64 * 1024, decode_content=True):
-                yield piece
-
     def close(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         self._session.close()
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        # A path of REST; a page names its successor by its whole address.
-        address = path if path.startswith(self.url) else self.url + path
-        arguments.setdefault("timeout", (CONNECT_SECONDS, ANSWER_SECONDS))
-        with self._told():
-            response = self._session.request(method, address, allow_redirects=False, proxies=self._proxies, **arguments)
-            self._note_time(response.headers.get("Date"))
+        url = path if path.startswith(self.url) else self.url + path
+        arguments.setdefault("timeout", (_CONNECT_SECONDS, _ANSWER_SECONDS))
+        with self._connection_errors():
+            response = self._session.request(method, url, allow_redirects=False, proxies=self._proxies, **arguments)
+            self._adjust_clock(response.headers.get("Date"))
             try:
-                check(self.url, response)
+                _raise_for_status(self.url, response)
             except BaseException:
                 response.close()
                 raise
             return response
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _connection_errors(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
             raise  # of stdout
         except (requests.RequestException, OSError, HTTPError) as error:
-            raise unreachable(self.url, error) from error
+            raise _unreachable(self.url, error) from error
 
-    def _note_time(self, date: str | None) -> None:
+    def _adjust_clock(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError):
             offset = parsedate_to_datetime(date or "").timestamp() - time.time()
-            # The header knows whole seconds, so what is less is no difference of clocks.
+            # The header has whole seconds: a smaller offset means nothing.
             self._clock_offset_seconds = 0.0 if abs(offset) < 2.0 else offset
 
-    def _objects(self, value: Any) -> list[dict[str, Any]]:
-        return [self._must_be(dict, item) for item in self._must_be(list, value)]
+    def _json(self, response: requests.Response) -> Any:
+        if response.status_code == http.HTTPStatus.NO_CONTENT:
+            return None
+        try:
+            return json.loads(response.content)
+        except ValueError:
+            raise not_a_master(self.url, "its answer is not JSON") from None
 
-    def _must_be(self, kind: type[Any], value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise no_master(self.url, "it answered JSON that is none of a master's")
+    def _object(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise not_a_master(self.url, "its JSON does not have the shape of a master's")
         return value
 
+    def _objects(self, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list):
+            raise not_a_master(self.url, "its JSON does not have the shape of a master's")
+        return [self._object(item) for item in value]
 
-class _Bearer(AuthBase):
-    """Sends the token; without one nothing, for requests would look into ~/.netrc."""
 
-    def __init__(self, token: Token) -> None:
+class _BearerAuth(AuthBase):
+    """Sends the token. Without a token it sends nothing; requests itself would look into ~/.netrc."""
+
+    def __init__(self, token: TokenSource) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -177,8 +184,85 @@ class _Bearer(AuthBase):
         return request
 
 
-def segment(given: str, kind: str) -> str:
-    """An id as a part of a path. Raises ``UnknownId`` for what could never be one."""
+def path_segment(given: str, kind: str) -> str:
+    """Quotes an id as one segment of a path. Raises ``UnknownId`` for what cannot be an id."""
     if given.strip(".") == "" or not given.isprintable():
         raise UnknownId(f"no {kind} has the id {given!r}")
     return quote(given, safe="")
+
+
+def not_a_master(url: str, reason: str) -> Unreachable:
+    """The error for an address where something else answers."""
+    return Unreachable(f"{url} is not a FleetPulse master: {reason}. Check --url or FLEETPULSE_URL")
+
+
+def _unreachable(url: str, error: BaseException) -> Unreachable:
+    causes = _causes(error)
+    return Unreachable(
+        f"cannot reach the master at {url}: {_reason(causes)}. "
+        "`fleetpulse up` starts one on this machine; --url or FLEETPULSE_URL says where another one is",
+        was_sent=not any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in causes),
+    )
+
+
+def _raise_for_status(url: str, response: requests.Response) -> None:
+    """Raises the error for every status that is not a success."""
+    status = response.status_code
+    if status < http.HTTPStatus.MULTIPLE_CHOICES:
+        return
+    if status < http.HTTPStatus.BAD_REQUEST:
+        raise not_a_master(url, f"it redirects to {response.headers.get('Location', 'nowhere')}")
+    if status == http.HTTPStatus.UNAUTHORIZED:
+        raise ConsoleError(f"the master at {url} requires a valid token: {_TOKEN_HINT}")
+    if status == http.HTTPStatus.FORBIDDEN:
+        raise ConsoleError(f"this token may not do that at {url}: {_TOKEN_HINT} that may")
+    detail = _problem_detail(response)
+    if detail is None:
+        raise not_a_master(url, f"it answered {status} {response.reason or ''}".rstrip())
+    if status == http.HTTPStatus.NOT_FOUND:
+        raise UnknownId(detail)
+    if status in (http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.TOO_MANY_REQUESTS):
+        raise ConsoleError(f"{detail}; try again in {response.headers.get('Retry-After', 'some')} seconds")
+    if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise ConsoleError(f"the master failed: {detail}; its log says more")
+    raise ConsoleError(detail)
+
+
+def _problem_detail(response: requests.Response) -> str | None:
+    """The text of a problem document; ``None`` if the response is not one."""
+    if not response.headers.get("Content-Type", "").startswith(_PROBLEM):
+        return None
+    try:
+        problem = json.loads(response.content)
+    except ValueError:
+        return None
+    if not isinstance(problem, dict):
+        return None
+    return str(problem.get("detail") or problem.get("title") or f"status {response.status_code}")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An exception and its causes, the innermost last."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        first = cause.args[0] if cause.args else None
+        candidates = (getattr(cause, "reason", None), first, cause.__cause__, cause.__context__)
+        cause = next((one for one in candidates if isinstance(one, BaseException)), None)
+    return causes
+
+
+def _reason(causes: Sequence[BaseException]) -> str:
+    """The innermost cause in a few words."""
+    if any(isinstance(cause, requests.Timeout) for cause in causes):
+        return "it does not answer in time"
+    if any(isinstance(one, ProtocolError) for one in causes) and not any(
+        isinstance(one, OSError) for one in causes[1:]
+    ):
+        return "the connection broke off"
+    for cause in reversed(causes):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    last = causes[-1]
+    return str(last).rpartition(": ")[2] if isinstance(last, HTTPError) else str(last) or type(last).__name__

@@ -1,37 +1,46 @@
-"""What a command may end with, other than well. The message is one line for people that says what to do next.
+"""The exit codes of every command, and the errors that lead to them.
 
 ::
 
     click.ClickException
-    └── ConsoleError          1    the master said no, or output could not be written
-        ├── Unreachable       3    nobody answers, or somebody who is no master
-        └── UnknownId         4    no such worker or task
+    └── ConsoleError            1    the master refused, or the output could not be written
+        ├── Unreachable         3    nothing answers, or something that is not a master
+        ├── UnknownId           4    no such worker or task
+        └── PermanentError      1    a stream ended and trying again would not help
 
 Wrong usage is click's own ``UsageError``, 2.
 """
 
+import enum
+
 import click
 
-from fleetpulse.master.console.clean import one_line
+from fleetpulse.master.console.formatting import one_line
 
-SAID_NO = 1
-CANNOT_REACH = 3
-UNKNOWN_ID = 4
-CANCELLED = 123
-FAILED_WITHOUT_CODE = 125
-INTERRUPTED = 130
-READER_GONE = 141
-"""As a program ends that SIGPIPE ended."""
 
-EXIT_CODES = """\b
+class ExitCode(enum.IntEnum):
+    """Every exit code. With ``--wait`` the exit code of a task can be any number."""
+
+    DONE = 0
+    REFUSED = 1
+    WRONG_USAGE = 2
+    UNREACHABLE = 3
+    UNKNOWN_ID = 4
+    TASK_CANCELLED = 123
+    TASK_FAILED = 125
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+EXIT_CODES_HELP = """\b
 Exit codes:
   0    done
-  1    the master said no, or output could not be written
+  1    the master refused, or the output could not be written
   2    wrong usage
   3    the master cannot be reached
   4    no worker or task has this id
   130  Ctrl-C
-  141  whoever read the output has gone
+  141  the program that read the output has ended
   With --wait the task's own, or:
   123  the task was cancelled
   125  the task failed without an exit code
@@ -39,26 +48,30 @@ Exit codes:
 
 
 class ConsoleError(click.ClickException):
-    """The base of what goes wrong. Whatever it quotes is safe to show on a terminal."""
+    """The base of all errors. ``message`` is one line for people, safe to show on a terminal."""
 
-    exit_code = SAID_NO
+    exit_code = ExitCode.REFUSED
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class Unreachable(ConsoleError):
-    """Nobody answers at the address, or no master does."""
+    """Nothing answers at the address, or something that is not a master."""
 
-    exit_code = CANNOT_REACH
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, message: str, *, was_sent: bool = True) -> None:
-        """``was_sent``: whether the request may have come to the master."""
+        """``was_sent``: whether the request may have reached the master."""
         super().__init__(message)
         self.was_sent = was_sent
 
 
 class UnknownId(ConsoleError):
-    """The master knows no worker, or no task, of this id."""
+    """The master knows no worker or task of this id."""
 
-    exit_code = UNKNOWN_ID
+    exit_code = ExitCode.UNKNOWN_ID
+
+
+class PermanentError(ConsoleError):
+    """A stream ended with an error of the client. Trying again would not help."""

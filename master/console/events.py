@@ -1,104 +1,144 @@
-"""``events``: what happens to workers and tasks, as it happens."""
+"""``events``: changes of workers and tasks, as they happen."""
 
 import queue
-import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import click
 
-from fleetpulse.master.console.changes import Change, task_changes, worker_changes
-from fleetpulse.master.console.client import MasterClient, segment
-from fleetpulse.master.console.command import ClientContext, console_command
+from fleetpulse.master.console import formatting as fmt
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.command import DURATION, ClientContext, console_command
 from fleetpulse.master.console.errors import UnknownId
-from fleetpulse.master.console.feed import Fleet, FleetFeed
-from fleetpulse.master.console.options import DURATION
-from fleetpulse.master.console.tables import Cell
-from fleetpulse.master.console.tasks import TERMINAL, clock_time
+from fleetpulse.master.console.screen import Cell
+from fleetpulse.master.console.stream import FleetSnapshot, FleetWatcher
+from fleetpulse.master.console.tasks import LIVE, PAGE_SIZE, TERMINAL, task_path
 
-_LIVE = "queued,pending,running"
-_LOOK_SECONDS = 1.0
-_PAGE = 1000
-_NEWEST = 100
-_MOST_ASKED = 50
-"""Tasks that are asked about one by one, in a round."""
+_POLL_SECONDS = 1.0
+_NEWEST_TASKS = 100
+_MAX_LOOKUPS = 50
+"""Tasks that are fetched one by one in one poll."""
 
 _STYLES = {"inactive": "bold red", "failed": "bold red", "left": "yellow", "completed": "green", "joined": "green"}
 
-Tasks = dict[str, dict[str, Any]]
+TaskSnapshot = dict[str, dict[str, Any]]
+"""Tasks by id."""
+
+
+class Change(NamedTuple):
+    """One change of the worker or the task of this id."""
+
+    subject: str
+    id: str
+    change: str
+    """``joined``, ``left``, ``active``, ``inactive``, ``draining``, ``undrained``, or a task's status."""
+    detail: str
 
 
 @console_command("events")
-@click.option("--workers", "only_workers", is_flag=True, help="Only what happens to workers.")
-@click.option("--tasks", "only_tasks", is_flag=True, help="Only what happens to tasks.")
+@click.option("--workers", "only_workers", is_flag=True, help="Only changes of workers.")
+@click.option("--tasks", "only_tasks", is_flag=True, help="Only changes of tasks.")
 @click.option("--for", "seconds", type=DURATION, help="End after this time; by default at Ctrl-C.")
-def events_command(session: ClientContext, only_workers: bool, only_tasks: bool, seconds: float | None) -> None:
-    """Tell what happens to workers and tasks, as it happens; with --json a line of JSON each."""
-    fleets: queue.SimpleQueue[Fleet] = queue.SimpleQueue()
-    feed = FleetFeed(session.client.another(), on_fleet=fleets.put, on_trouble=session.screen.note)
-    deadline = None if seconds is None else time.monotonic() + seconds
-    # Fails at once where there is no master, before anything is watched.
-    tasks = look(session.client, {})
-    session.screen.note("watching; Ctrl-C ends")
+def events_command(context: ClientContext, only_workers: bool, only_tasks: bool, seconds: float | None) -> None:
+    """Print changes of workers and tasks as they happen; with --json one line of JSON each."""
+    fleets: queue.SimpleQueue[FleetSnapshot] = queue.SimpleQueue()
+    watcher = FleetWatcher(context.client.clone(), on_fleet=fleets.put, on_error=context.screen.note)
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
+    # Fails at once where there is no master.
+    tasks = fetch_tasks(context.client, {})
+    context.screen.note("watching; Ctrl-C ends")
     if not only_tasks:
-        feed.start()
+        watcher.start()
     try:
-        for change in _changes(session.client, feed, fleets, tasks if not only_workers else None, deadline):
-            _tell(session, change)
+        for change in _changes(context.client, watcher, fleets, None if only_workers else tasks, deadline):
+            _print(context, change)
     finally:
         if not only_tasks:
-            feed.stop()
+            watcher.stop()
 
 
 def _changes(
     client: MasterClient,
-    feed: FleetFeed,
-    fleets: "queue.SimpleQueue[Fleet]",
-    tasks: Tasks | None,
-    deadline: float | None,
+    watcher: FleetWatcher,
+    fleets: "queue.SimpleQueue[FleetSnapshot]",
+    tasks: TaskSnapshot | None,
+    deadline: float,
 ) -> Iterator[Change]:
-    """``tasks``: those of now, or ``None`` if nobody asks for them."""
-    fleet: Fleet | None = None
-    while deadline is None or time.monotonic() < deadline:
-        next_look = time.monotonic() + _LOOK_SECONDS
-        while (left := next_look - time.monotonic()) > 0:
+    """``tasks``: those of now, or ``None`` to leave tasks out."""
+    fleet: FleetSnapshot | None = None
+    while time.monotonic() < deadline:
+        next_poll = time.monotonic() + _POLL_SECONDS
+        while (remaining := next_poll - time.monotonic()) > 0:
             try:
-                following = fleets.get(timeout=left)
+                new_fleet = fleets.get(timeout=remaining)
             except queue.Empty:
                 break
             if fleet is not None:
-                yield from worker_changes(fleet, following)
-            fleet = following
-        if feed.error is not None:
-            raise feed.error
+                yield from worker_changes(fleet, new_fleet)
+            fleet = new_fleet
+        if watcher.error is not None:
+            raise watcher.error
         if tasks is not None:
-            following_tasks = look(client, tasks)
-            yield from task_changes(tasks, following_tasks)
-            tasks = following_tasks
+            new_tasks = fetch_tasks(client, tasks)
+            yield from task_changes(tasks, new_tasks)
+            tasks = new_tasks
 
 
-def look(client: MasterClient, before: Tasks) -> Tasks:
-    """The tasks that have not ended, the newest ones, and those that ended since."""
-    found: Tasks = {}
-    for page in client.pages("/api/tasks", {"status": _LIVE, "limit": _PAGE}):
-        found |= {task["task_id"]: task for task in page}
-    # The later look wins: a task may have ended between the two.
-    found |= {task["task_id"]: task for task in client.get_list("/api/tasks", {"limit": _NEWEST})}
-    went_on = [task_id for task_id, task in before.items() if task["status"] not in TERMINAL and task_id not in found]
-    for task_id in went_on[:_MOST_ASKED]:
+def worker_changes(before: FleetSnapshot, after: FleetSnapshot) -> Iterator[Change]:
+    """The changes between two snapshots of the fleet."""
+    for worker_id, worker in after.items():
+        old = before.get(worker_id)
+        if old is worker:
+            continue
+        if old is None:
+            yield Change("worker", worker_id, "joined", str(worker.get("hostname") or ""))
+        elif old.get("is_active") != worker.get("is_active"):
+            yield Change("worker", worker_id, "active" if worker.get("is_active") else "inactive", "")
+        if bool((old or {}).get("draining")) != bool(worker.get("draining")):
+            yield Change("worker", worker_id, "draining" if worker.get("draining") else "undrained", "")
+    for worker_id in before.keys() - after.keys():
+        yield Change("worker", worker_id, "left", "")
+
+
+def task_changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+    """The changes between two snapshots of tasks. Tasks that are missing in ``after`` are ignored."""
+    for task_id, task in after.items():
+        old = before.get(task_id, {})
+        if any(old.get(name) != task.get(name) for name in ("status", "attempt", "worker_id")):
+            yield Change("task", task_id, str(task.get("status")), _detail(task))
+
+
+def _detail(task: Mapping[str, Any]) -> str:
+    if task.get("status") == "queued":
+        return str(task.get("queue_reason") or task.get("name") or task.get("docker_image") or "")
+    code, worker_id = task.get("exit_code"), task.get("worker_id")
+    reason = task.get("error") or task.get("reason") or ("" if code is None else f"exit code {code}")
+    return ", ".join(str(part) for part in (f"on {worker_id}" if worker_id else "", reason) if part)
+
+
+def fetch_tasks(client: MasterClient, before: TaskSnapshot) -> TaskSnapshot:
+    """The tasks that have not ended, the newest ones, and those that ended since ``before``."""
+    tasks: TaskSnapshot = {}
+    for page in client.pages("/api/tasks", {"status": ",".join(LIVE), "limit": PAGE_SIZE}):
+        tasks |= {task["task_id"]: task for task in page}
+    # The later answer wins: a task may have ended between the two.
+    tasks |= {task["task_id"]: task for task in client.get_list("/api/tasks", {"limit": _NEWEST_TASKS})}
+    ended = [task_id for task_id, task in before.items() if task["status"] not in TERMINAL and task_id not in tasks]
+    for task_id in ended[:_MAX_LOOKUPS]:
         try:
-            found[task_id] = client.get_dict(f"/api/tasks/{segment(task_id, 'task')}")
+            tasks[task_id] = client.get_dict(task_path(task_id))
         except UnknownId:
-            continue  # it was deleted with its time
-    return found | {task_id: before[task_id] for task_id in went_on[_MOST_ASKED:]}
+            continue  # it was deleted after its retention
+    return tasks | {task_id: before[task_id] for task_id in ended[_MAX_LOOKUPS:]}
 
 
-def _tell(session: ClientContext, change: Change) -> None:
-    now = session.client.now()
-    if session.screen.is_json:
-        session.screen.json({"time": round(now, 3), **change._asdict()}, indent=None)
-        sys.stdout.flush()
+def _print(context: ClientContext, change: Change) -> None:
+    now = context.client.now()
+    if context.screen.is_json:
+        context.screen.json_line({"time": round(now, 3), **change._asdict()})
     else:
         style = _STYLES.get(change.change, "")
-        session.screen.words([clock_time(now), change.subject, change.id, Cell(change.change, style), change.detail])
+        context.screen.words(
+            [fmt.local_time(now), change.subject, change.id, Cell(change.change, style), change.detail]
+        )

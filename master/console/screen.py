@@ -1,147 +1,236 @@
-"""Where the output of a command goes: plain text into a pipe, rich text onto a terminal, JSON for programs."""
+"""The output of a command: aligned text for a pipe, colours on a terminal, JSON for programs.
+
+Results go to stdout, everything else to stderr. All text from the fleet is made safe for a terminal here.
+"""
 
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from fleetpulse.master.console.clean import one_line
-from fleetpulse.master.console.tables import Cell, Column, Grid, Row, fitted, full_width, grid, plain_lines
+from fleetpulse.master.console import formatting as fmt
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 FORMATS = ("table", "wide", "json")
+_GAP = "  "
+_LAST_COLUMN_WIDTH = 12
+"""Characters that the last column, which wraps, keeps before another column is left out for it."""
+
+
+class Cell(NamedTuple):
+    """A text and its rich style, which only a terminal shows."""
+
+    text: str
+    style: str = ""
+
+
+Shown = Cell | str
+
+
+def as_cell(shown: Shown) -> Cell:
+    """Text without a style becomes a cell."""
+    return shown if isinstance(shown, Cell) else Cell(shown)
+
+
+class Column(NamedTuple):
+    """One column of a table. On a narrow terminal the highest ``spare`` goes first; 0 always stays."""
+
+    title: str
+    value: Callable[[Any], Shown]
+    """The cell of a record."""
+
+    spare: int = 0
+    right: bool = False
+    wide: bool = False
+    """Only part of ``-o wide``."""
+
+    def aligned(self, text: str, width: int) -> str:
+        """The text, padded to a width."""
+        return text.rjust(width) if self.right else text.ljust(width)
+
+
+def read(record: Any, path: str) -> Any:
+    """The value at a dotted path, as ``telemetry.memory.used_bytes``; ``None`` if any part is missing."""
+    for name in path.split("."):
+        record = (record or {}).get(name)
+    return record
+
+
+def field(path: str, show: Callable[[Any], str] = fmt.text) -> Callable[[Mapping[str, Any]], str]:
+    """The value of a column: what is at a dotted path, shown by ``show``."""
+    return lambda record: show(read(record, path))
+
+
+class Table(NamedTuple):
+    """The columns to show and their cells, safe for a terminal."""
+
+    columns: tuple[Column, ...]
+    rows: list[list[Cell]]
+
+    @classmethod
+    def of(cls, columns: Iterable[Column], records: Iterable[Any], *, wide: bool = False) -> "Table":
+        """The table of these records."""
+        kept = tuple(column for column in columns if wide or not column.wide)
+        return cls(kept, [[_safe(column.value(record)) for column in kept] for record in records])
+
+    def lines(self, widths: Sequence[int] | None = None) -> list[str]:
+        """Aligned lines with a head, not cut to any width."""
+        texts = [[column.title for column in self.columns], *([cell.text for cell in row] for row in self.rows)]
+        widths = widths or [max(map(len, column)) for column in zip(*texts, strict=True)]
+        return [_GAP.join(map(Column.aligned, self.columns, row, widths)).rstrip() for row in texts]
+
+    def fitted(self, width: int) -> "Table":
+        """The table without the columns that do not fit into ``width`` characters."""
+
+        def needed(kept: Sequence[int]) -> int:
+            widths = [max(len(self.columns[i].title), *(len(row[i].text) for row in self.rows), 0) for i in kept]
+            return sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN_WIDTH) + len(_GAP) * (len(kept) - 1)
+
+        kept = fitting_columns(self.columns, needed, width)
+        return Table(tuple(self.columns[i] for i in kept), [[row[i] for i in kept] for row in self.rows])
+
+
+def fitting_columns(columns: Sequence[Column], needed: Callable[[Sequence[int]], int], width: int) -> list[int]:
+    """The indexes of the columns that fit. ``needed`` tells the width of a selection."""
+    kept = list(range(len(columns)))
+    while needed(kept) > width:
+        last = max(kept, key=lambda index: columns[index].spare)
+        if columns[last].spare == 0:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _safe(shown: Shown) -> Cell:
+    cell = as_cell(shown)
+    return cell._replace(text=fmt.one_line(cell.text).strip() or fmt.MISSING)
 
 
 class Screen:
-    """One command's stdout and stderr. What was asked for goes to stdout, all else to stderr."""
+    """The stdout and stderr of one command."""
 
     def __init__(self, output: str, *, no_color: bool) -> None:
-        self.output = output
+        self.is_json = output == "json"
         self.no_color = no_color
+        self._is_wide = output == "wide"
         for stream in (sys.stdout, sys.stderr):
-            # A character that the terminal's encoding lacks is no reason to end.
+            # A character that the encoding lacks must not end the command.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody looks at stdout."""
+        """Whether stdout is a terminal."""
         return sys.stdout.isatty()
 
-    @property
-    def is_json(self) -> bool:
-        """Whether JSON was asked for."""
-        return self.output == "json"
+    def json(self, value: Any) -> None:
+        """Prints a value as JSON. On a terminal only ASCII, which can do no harm there."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=self.is_terminal))
 
-    @property
-    def is_wide(self) -> bool:
-        """Whether all columns were asked for."""
-        return self.output == "wide"
+    def json_line(self, value: Any) -> None:
+        """Prints a value as one line of JSON, at once."""
+        click.echo(json.dumps(value, ensure_ascii=self.is_terminal))
+        sys.stdout.flush()
 
-    def json(self, value: Any, *, indent: int | None = 2) -> None:
-        """A value as JSON. On a terminal nothing but ASCII, so that no character can do harm."""
-        click.echo(json.dumps(value, indent=indent, ensure_ascii=self.is_terminal))
-
-    def table(self, columns: Sequence[Column], rows: Sequence[Row], *, nothing: str) -> None:
-        """A table; ``nothing`` is said on stderr where it has no row."""
-        table = grid(columns, rows, wide=self.is_wide)
-        if not rows:
-            self.note(nothing)
-        if self.is_terminal:
-            if rows:
-                self._rich_table(table)
-        else:
-            click.echo("\n".join(plain_lines(table)))
-
-    def pairs(self, pairs: Sequence[tuple[str, Cell | str]]) -> None:
-        """Names with their values, one a line."""
-        pairs = [(one_line(name), value) for name, value in pairs]
-        width = max(len(name) for name, _ in pairs) + 2
+    def table(self, columns: Iterable[Column], records: Sequence[Any], *, empty: str) -> None:
+        """Prints a table. ``empty`` goes to stderr when there is no record."""
+        table = Table.of(columns, records, wide=self._is_wide)
+        if not records:
+            self.note(empty)
         if not self.is_terminal:
-            for name, value in pairs:
-                click.echo(f"{name + ':':<{width}}{one_line(value.text if isinstance(value, Cell) else value)}")
-            return
-        from rich.table import Table  # noqa: PLC0415 - a tenth of a second, which output into a pipe need not pay
-        from rich.text import Text  # noqa: PLC0415
+            click.echo("\n".join(table.lines()))
+        elif records:
+            self._print_table(table)
 
-        table = Table(box=None, show_header=False, pad_edge=False)
+    def pairs(self, pairs: Iterable[tuple[str, Shown]]) -> None:
+        """Prints names and values, one pair a line."""
+        cells = [(fmt.one_line(name), *as_cell(value)) for name, value in pairs]
+        if not self.is_terminal:
+            width = max(len(name) for name, _, _ in cells) + 2
+            for name, text, _ in cells:
+                click.echo(f"{name + ':':<{width}}{fmt.one_line(text)}")
+            return
+        from rich.table import Table as RichTable  # noqa: PLC0415 - a tenth of a second, which output into a pipe need not pay
+
+        table = RichTable(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        for name, value in pairs:
-            text, style = value if isinstance(value, Cell) else (value, "")
-            table.add_row(name, Text(one_line(text), style))
+        for name, text, style in cells:
+            table.add_row(name, _rich(Cell(fmt.one_line(text), style)))
         self.console().print(table)
 
-    def drawing(self, text: str) -> None:
-        """A plot, whose line has a colour on a terminal."""
+    def plot(self, text: str) -> None:
+        """Prints a plot. Its line is coloured on a terminal."""
         if not self.is_terminal:
             click.echo(text)
             return
-        from rich.text import Text  # noqa: PLC0415 - see above
-
-        picture = Text(text, no_wrap=True)
+        picture = _rich(Cell(text))
+        picture.no_wrap = True
         picture.highlight_regex("[\u2801-\u28ff]+", "cyan")
         self.console().print(picture)
 
-    def words(self, words: Sequence[Cell | str]) -> None:
-        """One line, of which some words may have a colour, at once."""
-        cells = [word if isinstance(word, Cell) else Cell(word) for word in words]
+    def words(self, words: Iterable[Shown]) -> None:
+        """Prints one line of words, at once."""
+        cells = [cell._replace(text=fmt.one_line(cell.text)) for cell in map(as_cell, words) if cell.text]
         if self.is_terminal:
-            from rich.text import Text  # noqa: PLC0415 - see above
-
-            parts = [(one_line(cell.text), cell.style) for cell in cells if cell.text]
-            self.console().print(Text("  ").join(Text(text, style) for text, style in parts))
+            self.console().print(_rich(Cell(_GAP)).join(map(_rich, cells)))
         else:
-            click.echo("  ".join(one_line(cell.text) for cell in cells if cell.text))
+            click.echo(_GAP.join(cell.text for cell in cells))
         sys.stdout.flush()
 
     def line(self, text: str) -> None:
-        """One line on stdout."""
-        click.echo(one_line(text))
+        """Prints one line on stdout."""
+        click.echo(fmt.one_line(text))
 
     def note(self, text: str) -> None:
-        """One line on stderr, for people."""
-        click.echo(one_line(text), err=True)
+        """Prints one line on stderr."""
+        click.echo(fmt.one_line(text), err=True)
 
     def console(self) -> "Console":
-        """Rich's console on stdout; it heeds NO_COLOR and TERM by itself."""
+        """Rich's console on stdout. It obeys NO_COLOR and TERM by itself."""
         from rich.console import Console  # noqa: PLC0415 - see above
 
-        return Console(
-            file=sys.stdout, no_color=self.no_color or None, markup=False, emoji=False, highlight=False, soft_wrap=False
-        )
+        return Console(file=sys.stdout, no_color=self.no_color or None, markup=False, emoji=False, highlight=False)
 
-    def _rich_table(self, table: Grid) -> None:
-        from rich.table import Table  # noqa: PLC0415 - see above
-        from rich.text import Text  # noqa: PLC0415
+    def _print_table(self, table: Table) -> None:
+        from rich.table import Table as RichTable  # noqa: PLC0415 - see above
 
         console = self.console()
-        shown = table if self.is_wide else fitted(table, console.width)
-        rich_table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in shown.columns:
+        if self._is_wide:
+            # The terminal breaks the lines, so that no column is squeezed to nothing.
+            console.width = max(console.width, *map(len, table.lines()))
+        else:
+            table = table.fitted(console.width)
+        rich_table = RichTable(box=None, pad_edge=False, header_style="bold")
+        for column in table.columns:
             rich_table.add_column(
-                Text(column.title), justify="right" if column.right else "left", overflow="fold", no_wrap=column.right
-            )
-        for row in shown.rows:
-            rich_table.add_row(*(Text(cell.text, cell.style) for cell in row))
-        if self.is_wide:
-            # Everything was asked for: the terminal breaks the lines, and no column is squeezed to nothing.
-            console.width = max(console.width, full_width(shown))
+                _rich(Cell(column.title)), justify="right" if column.right else "left", overflow="fold",
+                no_wrap=column.right,
+            )  # fmt: skip
+        for row in table.rows:
+            rich_table.add_row(*map(_rich, row))
         console.print(rich_table)
 
 
-def forget_stdout() -> None:
-    """Whoever read stdout has gone; what is left in its buffer must go somewhere when the process ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _rich(cell: Cell) -> "Text":
+    from rich.text import Text  # noqa: PLC0415 - see above
+
+    return Text(cell.text, cell.style)
+
+
+def discard_stdout() -> None:
+    """Sends the rest of stdout's buffer to nowhere, after its reader has ended."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(devnull, sys.stdout.fileno())
     except OSError:
-        return  # it is no file, so it has no pipe either
+        return  # stdout is not a file
     finally:
-        os.close(nowhere)
+        os.close(devnull)

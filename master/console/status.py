@@ -1,125 +1,114 @@
-"""``status``: the fleet in a few lines, or all about one worker."""
+"""``status``: the fleet in a few lines, or everything about one worker."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
 
-from fleetpulse.master.console import values
-from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console import formatting as fmt
+from fleetpulse.master.console.client import MasterClient, path_segment
 from fleetpulse.master.console.command import ClientContext, console_command
-from fleetpulse.master.console.near import WORKER_ID, worker_named
-from fleetpulse.master.console.tables import Cell
-from fleetpulse.master.console.workers import state, state_cell
-
-Line = tuple[str, Cell | str]
-_PAGE = 1000
-_LIVE = ("queued", "pending", "running")
+from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
+from fleetpulse.master.console.screen import Cell, Shown, read
+from fleetpulse.master.console.tasks import LIVE, PAGE_SIZE
+from fleetpulse.master.console.workers import STATE_STYLES, state_cell, worker_state
 
 
 @console_command("status")
 @click.argument("worker_id", required=False, metavar="[WORKER]", type=WORKER_ID)
-def status_command(session: ClientContext, worker_id: str | None) -> None:
-    """Show how the fleet is, or everything about one worker."""
+def status_command(context: ClientContext, worker_id: str | None) -> None:
+    """Show the state of the fleet, or everything about one worker."""
     if worker_id is None:
-        _show_fleet(session)
+        _show_fleet(context)
         return
-    with worker_named(session.client, worker_id):
-        worker = session.client.get_dict(f"/api/workers/{segment(worker_id, 'worker')}")
-    if session.screen.is_json:
-        session.screen.json(worker)
+    with suggest_worker(context.client, worker_id):
+        worker = context.client.get_dict(f"/api/workers/{path_segment(worker_id, 'worker')}")
+    if context.screen.is_json:
+        context.screen.json(worker)
     else:
-        session.screen.pairs([*_identity(worker, session.client.now()), *_room(worker), *_readings(worker)])
+        context.screen.pairs(_worker_lines(worker, context.client.now()))
 
 
-def _show_fleet(session: ClientContext) -> None:
-    health = session.client.get_dict("/health")
-    workers = session.client.get_list("/api/workers")
-    states = Counter(state(worker) for worker in workers)
-    tasks = _live_tasks(session.client)
-    if session.screen.is_json:
+def _show_fleet(context: ClientContext) -> None:
+    health = context.client.get_dict("/health")
+    workers = context.client.get_list("/api/workers")
+    tasks = _live_tasks(context.client)
+    if context.screen.is_json:
         active = sum(bool(worker.get("is_active")) for worker in workers)
         counts = {"total": len(workers), "active": active, "inactive": len(workers) - active}
-        session.screen.json({"health": health, "workers": counts, "tasks": tasks})
+        context.screen.json({"health": health, "workers": counts, "tasks": tasks})
         return
-    told = ", ".join(
-        f"{states[word]} {word}" for word in ("active", "draining", "no tasks", "inactive") if states[word]
-    )
-    is_well = health.get("status") == "healthy"
-    session.screen.pairs(
+    status, states = fmt.text(health.get("status")), count_states(map(worker_state, workers))
+    context.screen.pairs(
         [
-            ("master", session.client.url),
-            ("health", Cell(values.text(health.get("status")), "green" if is_well else "bold red")),
-            ("version", values.text(health.get("version"))),
-            ("workers", told or "none yet; `fleetpulse worker` on a machine starts one"),
+            ("master", context.client.url),
+            ("health", Cell(status, "green" if status == "healthy" else "bold red")),
+            ("version", fmt.text(health.get("version"))),
+            ("workers", states or "none yet; `fleetpulse worker` on a machine starts one"),
             ("tasks", ", ".join(f"{count} {status}" for status, count in tasks.items())),
         ]
     )
 
 
+def count_states(states: Iterator[str]) -> str:
+    """``3 active, 1 draining``; empty for no worker."""
+    counts = Counter(states)
+    return ", ".join(f"{counts[state]} {state}" for state in reversed(STATE_STYLES) if counts[state])
+
+
 def _live_tasks(client: MasterClient) -> dict[str, int]:
-    counts = dict.fromkeys(_LIVE, 0)
-    for page in client.pages("/api/tasks", {"status": ",".join(_LIVE), "limit": _PAGE}):
+    counts = dict.fromkeys(LIVE, 0)
+    for page in client.pages("/api/tasks", {"status": ",".join(LIVE), "limit": PAGE_SIZE}):
         for task in page:
             counts[task["status"]] = counts.get(task["status"], 0) + 1
     return counts
 
 
-def _identity(worker: Mapping[str, Any], now: float) -> list[Line]:
-    telemetry, tasks = worker.get("telemetry") or {}, worker.get("tasks") or {}
-    cell = state_cell(worker)
+def _worker_lines(worker: Mapping[str, Any], now: float) -> Iterator[tuple[str, Shown]]:
+    state, tasks = state_cell(worker), worker.get("tasks") or {}
     refusal = tasks.get("drain_reason") or tasks.get("refusal") or tasks.get("support_reason")
-    if cell.text == "inactive":
-        refusal = None  # its state says it all
-    return [
-        ("worker", values.text(worker.get("worker_id"))),
-        ("state", Cell(f"{cell.text}: {refusal}" if refusal else cell.text, cell.style)),
-        ("seen", f"{values.age(telemetry.get('last_update'), now)} ago"),
-        ("host", values.text(worker.get("hostname"))),
-        ("version", values.text(worker.get("version"))),
-        ("labels", values.labels(worker.get("labels"))),
-        ("up for", values.duration(telemetry.get("uptime_seconds"))),
-    ]
+    if state.text != "inactive" and refusal:
+        state = state._replace(text=f"{state.text}: {refusal}")
+
+    def free(key: str, show: Callable[[Any], str]) -> str:
+        available, capacity = show(read(worker, f"available.{key}")), show(read(worker, f"capacity.{key}"))
+        return f"{available} of {capacity} free for tasks"
+
+    yield "worker", fmt.text(worker.get("worker_id"))
+    yield "state", state
+    yield "seen", f"{fmt.age(read(worker, 'telemetry.last_update'), now)} ago"
+    yield "host", fmt.text(worker.get("hostname"))
+    yield "version", fmt.text(worker.get("version"))
+    yield "labels", fmt.labels(worker.get("labels"))
+    yield "up for", fmt.duration(read(worker, "telemetry.uptime_seconds"))
+    yield "cores", free("cpu_cores", fmt.number)
+    yield "memory", free("memory_bytes", fmt.size)
+    yield "gpus", free("gpu_count", fmt.number)
+    yield from _reading_lines(worker.get("telemetry") or {})
 
 
-def _room(worker: Mapping[str, Any]) -> list[Line]:
-    capacity, free = worker.get("capacity") or {}, worker.get("available") or {}
-
-    def of(field: str, show: Any) -> str:
-        return f"{show(free.get(field))} of {show(capacity.get(field))} free for tasks"
-
-    return [
-        ("cores", of("cpu_cores", values.number)),
-        ("memory", of("memory_bytes", values.size)),
-        ("gpus", of("gpu_count", values.number)),
-    ]
-
-
-def _readings(worker: Mapping[str, Any]) -> list[Line]:
-    telemetry = worker.get("telemetry") or {}
-    memory, load = telemetry.get("memory") or {}, telemetry.get("load") or {}
-    used = f"{values.size(memory.get('used_bytes'))} of {values.size(memory.get('size_bytes'))}"
-    lines: list[Line] = [
-        ("cpu used", values.percent(telemetry.get("cpu_usage"))),
-        ("memory used", f"{values.percent(telemetry.get('memory_usage'))}, {used}"),
-        ("load", " ".join(values.number(load.get(field)) for field in ("load1", "load5", "load15"))),
-    ]
+def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
+    yield "cpu used", fmt.percent(telemetry.get("cpu_usage"))
+    used = _used_of(telemetry.get("memory") or {}, "used_bytes", "size_bytes")
+    yield "memory used", f"{fmt.percent(telemetry.get('memory_usage'))}, {used}"
+    yield "load", " ".join(fmt.number(read(telemetry, f"load.{name}")) for name in ("load1", "load5", "load15"))
     for gpu in telemetry.get("gpus") or []:
-        memory_text = f"{values.size(gpu.get('memory_used_bytes'))} of {values.size(gpu.get('memory_size_bytes'))}"
-        watts, celsius = values.number(gpu.get("power_watts")), values.number(gpu.get("temperature_celsius"))
-        readings = f"{values.percent(gpu.get('utilization_percent'))}, {memory_text}, {celsius} °C, {watts} W"
-        lines.append((f"gpu {gpu.get('index')}", f"{values.text(gpu.get('name'))}: {readings}"))
-    lines += [(f"disk {disk.get('mountpoint')}", _used(disk)) for disk in telemetry.get("filesystems") or []]
+        used = _used_of(gpu, "memory_used_bytes", "memory_size_bytes")
+        watts, celsius = fmt.number(gpu.get("power_watts")), fmt.number(gpu.get("temperature_celsius"))
+        readings = f"{fmt.percent(gpu.get('utilization_percent'))}, {used}, {celsius} °C, {watts} W"
+        yield f"gpu {gpu.get('index')}", f"{fmt.text(gpu.get('name'))}: {readings}"
+    for disk in telemetry.get("filesystems") or []:
+        used_bytes, size = disk.get("used_bytes"), disk.get("size_bytes")
+        share = fmt.percent(100.0 * used_bytes / size) if isinstance(used_bytes, int) and size else fmt.MISSING
+        yield f"disk {disk.get('mountpoint')}", f"{share}, {_used_of(disk, 'used_bytes', 'size_bytes')}"
     for task in telemetry.get("running_tasks") or []:
-        use = f"{values.percent(task.get('cpu_usage'))} of a core, {values.size(task.get('memory_used_bytes'))}"
-        lines.append(("task", f"{task.get('task_id')}: {use}"))
-    failed = (report for report in telemetry.get("collectors") or [] if not report.get("success"))
-    lines += [(f"no {one.get('collector')}", Cell(values.text(one.get("error")), "yellow")) for one in failed]
-    return lines
+        use = f"{fmt.percent(task.get('cpu_usage'))} of a core, {fmt.size(task.get('memory_used_bytes'))}"
+        yield "task", f"{task.get('task_id')}: {use}"
+    for report in telemetry.get("collectors") or []:
+        if not report.get("success"):
+            yield f"no {report.get('collector')}", Cell(fmt.text(report.get("error")), "yellow")
 
 
-def _used(disk: Mapping[str, Any]) -> str:
-    used, size = disk.get("used_bytes"), disk.get("size_bytes")
-    share = values.percent(100.0 * used / size) if isinstance(used, int) and size else values.MISSING
-    return f"{share}, {values.size(used)} of {values.size(size)}"
+def _used_of(record: Mapping[str, Any], used: str, size: str) -> str:
+    return f"{fmt.size(record.get(used))} of {fmt.size(record.get(size))}"

@@ -207,7 +207,7 @@ def test_up_offers_the_prompt_and_its_log_does_not_garble_it(open_terminal: Open
 
 def test_what_dies_beside_the_prompt_ends_it(open_terminal: Open) -> None:
     up = Prompted(open_terminal, FLEETPULSE, "up", "--worker-id", "worker-1")
-    (worker,) = (one for one in psutil.Process(up.terminal.pid).children() if "worker" in one.cmdline())
+    (worker,) = (one for one in psutil.Process(up.terminal.pid).children() if "fleetpulse.worker" in one.cmdline())
     worker.kill()
     assert up.terminal.ends() == 1
     assert "The worker ended by itself" in up.terminal.text

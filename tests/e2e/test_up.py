@@ -35,7 +35,9 @@ class Up(Door):
     def child(self, name: str) -> psutil.Process:
         """Its master (gunicorn's arbiter) or its worker."""
         (child,) = (
-            child for child in self.process.children() if child.ppid() == self.process.pid and name in child.cmdline()
+            child
+            for child in self.process.children()
+            if child.ppid() == self.process.pid and f"fleetpulse.{name}" in child.cmdline()
         )
         return child
 

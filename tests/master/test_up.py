@@ -1,4 +1,4 @@
-"""master.up: its log"""
+"""master.up: the log of the children"""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetpulse.master.up import LOG_NAME, _opened
+from fleetpulse.master.up import LOG_NAME, open_log
 
 
 @pytest.fixture(autouse=True)
@@ -17,17 +17,17 @@ def usual_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_the_log_is_for_this_users_eyes_and_is_added_to(tmp_path: Path) -> None:
+def test_log_is_private_and_appended_to(tmp_path: Path) -> None:
     log = tmp_path / "new" / "x" / LOG_NAME
     for line in (b"one\n", b"two\n"):
-        with _opened(log) as file:
+        with open_log(log) as file:
             file.write(line)
     assert log.read_bytes() == b"one\ntwo\n"
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
-    _opened(tmp_path / LOG_NAME).close()
+    open_log(tmp_path / LOG_NAME).close()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetpulse.master.console.client import MasterClient, segment
+from fleetpulse.master.console.client import MasterClient, path_segment
 from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
 from tests.master.console.fake_master import Answer, FakeMaster, Request, problem
 
@@ -22,8 +22,8 @@ from tests.master.console.fake_master import Answer, FakeMaster, Request, proble
         (problem(403, "you may not"), ConsoleError, "FLEETPULSE_TOKEN"),
         (Answer(b"<html>", 404, "text/html"), Unreachable, "is not a FleetPulse master: it answered 404"),
         (Answer(b"<html>", 502, "text/html"), Unreachable, "it answered 502"),
-        (Answer(b"<html>", 200, "text/html"), Unreachable, "is no JSON"),
-        (Answer([1]), Unreachable, "none of a master's"),
+        (Answer(b"<html>", 200, "text/html"), Unreachable, "is not JSON"),
+        (Answer([1]), Unreachable, "does not have the shape"),
         (Answer(b"", 302, headers={"Location": "https://sso.example/"}), Unreachable, "https://sso.example/"),
         (Answer(b"{", 404, "application/problem+json"), Unreachable, "it answered 404"),
         (Answer(is_broken=True), Unreachable, "cannot reach"),
@@ -95,8 +95,8 @@ def test_the_masters_clock_counts(master: FakeMaster, client: MasterClient) -> N
 @pytest.mark.parametrize("given", ["", ".", "..", "a\nb"])
 def test_what_can_be_no_id_is_not_asked_for(given: str) -> None:
     with pytest.raises(UnknownId):
-        segment(given, "worker")
+        path_segment(given, "worker")
 
 
 def test_an_id_is_one_part_of_a_path() -> None:
-    assert segment("a/../b?c", "task") == "a%2F..%2Fb%3Fc"
+    assert path_segment("a/../b?c", "task") == "a%2F..%2Fb%3Fc"

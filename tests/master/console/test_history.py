@@ -1,10 +1,10 @@
-"""master.console.history and plot"""
+"""master.console.history"""
 
 import json
 
 import pytest
 
-from fleetpulse.master.console.plot import Series, plot, runs, scale
+from fleetpulse.master.console.history import Series, plot, runs, scale
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
 from tests.master.console.given import worker

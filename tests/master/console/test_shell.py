@@ -1,4 +1,4 @@
-"""master.console.shell, shell_commands and completion"""
+"""master.console.shell and completion"""
 
 import stat
 from pathlib import Path
@@ -7,8 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleetpulse.master.cli import fleetpulse
-from fleetpulse.master.console.shell import run_lines
-from fleetpulse.master.console.shell_commands import Interpreter, Left
+from fleetpulse.master.console.shell import ExitShell, Interpreter, open_history, run_lines
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
 from tests.master.console.given import task, worker
@@ -23,7 +22,7 @@ def interpreter(master: FakeMaster) -> Interpreter:
     return Interpreter(["--url", master.url])
 
 
-def test_lines_are_commands(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_run_as_commands(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
     assert interpreter.run("workers") == 0
     assert interpreter.run("status worker-1") == 0
     assert interpreter.run("fleetpulse workers --inactive") == 0
@@ -45,7 +44,7 @@ def test_lines_are_commands(interpreter: Interpreter, capsys: pytest.CaptureFixt
         ("workers --url 127.0.0.1:1", 3, "Connection refused"),
     ],
 )
-def test_what_goes_wrong_is_told_and_the_prompt_goes_on(
+def test_errors_are_shown_and_the_prompt_goes_on(
     interpreter: Interpreter, master: FakeMaster, capsys: pytest.CaptureFixture[str], line: str, code: int, told: str
 ) -> None:
     master.on("GET", "/api/workers/worker-3", problem(404, "no worker has the id 'worker-3'"))
@@ -53,7 +52,7 @@ def test_what_goes_wrong_is_told_and_the_prompt_goes_on(
     assert told in capsys.readouterr().err
 
 
-def test_help(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:
     assert interpreter.run("help") == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
     assert listed >= {"workers", "status", "submit", "top", "help", "exit"}
@@ -78,7 +77,9 @@ def test_help(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> N
         ("nonsense x", "x", set()),
     ],
 )
-def test_completion(interpreter: Interpreter, text: str, incomplete: str, offered: set[str]) -> None:
+def test_commands_options_and_ids_are_completed(
+    interpreter: Interpreter, text: str, incomplete: str, offered: set[str]
+) -> None:
     word, items = interpreter.complete(text)
     assert word == incomplete
     found = {item.value for item in items}
@@ -86,23 +87,25 @@ def test_completion(interpreter: Interpreter, text: str, incomplete: str, offere
     assert len(found) == len(offered) or not text
 
 
-def test_ids_are_asked_for_once_in_a_while(interpreter: Interpreter, master: FakeMaster) -> None:
+def test_ids_for_completion_are_cached(interpreter: Interpreter, master: FakeMaster) -> None:
     for _ in range(3):
         interpreter.complete("status ")
     assert len(master.asked("GET", "/workers")) == 1
 
 
-def test_completion_without_a_master_offers_nothing() -> None:
+def test_completion_without_a_master_is_empty() -> None:
     assert Interpreter(["--url", "http://127.0.0.1:1"]).complete("status ")[1] == []
 
 
-def test_exit(interpreter: Interpreter) -> None:
+def test_exit_and_quit_leave_the_shell(interpreter: Interpreter) -> None:
     for line in ("exit", "quit"):
-        with pytest.raises(Left):
+        with pytest.raises(ExitShell):
             interpreter.run(line)
 
 
-def test_lines_from_a_pipe(run: Run, master: FakeMaster, interpreter: Interpreter, tmp_path: Path) -> None:
+def test_lines_from_a_pipe_end_with_the_last_exit_code(
+    run: Run, master: FakeMaster, interpreter: Interpreter, tmp_path: Path
+) -> None:
     env = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path)}
     result = CliRunner().invoke(fleetpulse, ["shell"], input="workers\nstatus nobody\n", env=env)
     assert result.exit_code == 4
@@ -118,29 +121,25 @@ def test_completion_scripts(run: Run, shell: str) -> None:
     assert "_FLEETPULSE_COMPLETE" in result.stdout
 
 
-def test_a_shell_completes_ids(run: Run, master: FakeMaster, interpreter: Interpreter) -> None:
+def test_bash_completes_ids(run: Run, master: FakeMaster, interpreter: Interpreter) -> None:
     words = {"COMP_WORDS": "fleetpulse status worker-", "COMP_CWORD": "2", "_FLEETPULSE_COMPLETE": "bash_complete"}
     assert run(**words).stdout.splitlines() == ["plain,worker-1", "plain,worker-2"]
 
 
-def test_ids_that_would_do_something_to_a_terminal_are_not_offered(run: Run, master: FakeMaster) -> None:
+def test_ids_with_control_characters_are_not_offered(run: Run, master: FakeMaster) -> None:
     master.get("/workers", {f"worker-{end}": {"is_active": True} for end in ("1", "\x1b[2J", "2\nplain,rm")})
     words = {"COMP_WORDS": "fleetpulse status worker-", "COMP_CWORD": "2", "_FLEETPULSE_COMPLETE": "bash_complete"}
     assert run(**words).stdout.splitlines() == ["plain,worker-1"]
 
 
-def test_history_is_for_this_users_eyes(tmp_path: Path) -> None:
-    from fleetpulse.master.console.shell import _history_file  # noqa: PLC0415 - private, and nothing else of it is wanted here
-
-    path = _history_file(tmp_path / "new")
+def test_history_file_is_private(tmp_path: Path) -> None:
+    path = open_history(tmp_path / "new")
     assert path is not None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
-    from fleetpulse.master.console.shell import _history_file  # noqa: PLC0415 - as above
-
+def test_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
-    assert _history_file(tmp_path) is not None
+    assert open_history(tmp_path) is not None
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750

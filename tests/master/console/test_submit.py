@@ -1,4 +1,4 @@
-"""master.console.submit and waiting"""
+"""master.console.submit"""
 
 import json
 from pathlib import Path
@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from fleetpulse.master.api.submission import TaskSubmission
-from fleetpulse.master.console.submit import submit_command
-from fleetpulse.master.console.waiting import exit_code
+from fleetpulse.master.console.submit import exit_code, submit_command
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
 from tests.master.console.given import task

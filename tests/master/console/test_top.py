@@ -1,4 +1,4 @@
-"""master.console.top: what is shown, in which order, and the keys"""
+"""master.console.top and top_app: order, filter, columns and keys"""
 
 import asyncio
 import json
@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 from textual.widgets import DataTable, Static
 
-from fleetpulse.master.console.feed import Fleet
+from fleetpulse.master.console.screen import as_cell
+from fleetpulse.master.console.stream import FleetSnapshot
+from fleetpulse.master.console.top import (
+    MAX_ROWS,
+    ReadingHistory,
+    View,
+    columns_for_width,
+    headline,
+    select_workers,
+    sparkline,
+    table_columns,
+)
 from fleetpulse.master.console.top_app import TopApp
-from fleetpulse.master.console.top_rows import COLUMNS, MOST_ROWS, Past, View, chosen, headline, row, shown_columns
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster
 from tests.master.console.given import worker
@@ -20,7 +30,8 @@ def short(worker_id: str, cpu: float | None, **fields: Any) -> dict[str, Any]:
     return {"worker_id": worker_id, "is_active": True, "cpu_usage": cpu, "memory_usage": 1.0, **fields}
 
 
-FLEET: Fleet = {
+COLUMNS = table_columns(ReadingHistory(), lambda: 0.0)
+FLEET: FleetSnapshot = {
     "w-10": short("w-10", 5.0),
     "w-2": short("w-2", 95.0, running_tasks_count=1),
     "w-1": short("w-1", 99.0, is_active=False),
@@ -41,30 +52,34 @@ FLEET: Fleet = {
         (View(filter="inactive"), ["w-1"]),
     ],
 )
-def test_order_and_filter(view: View, order: list[str]) -> None:
-    assert [worker_id for worker_id, _ in chosen(FLEET, view)] == order
+def test_workers_are_sorted_and_filtered(view: View, order: list[str]) -> None:
+    assert [worker_id for worker_id, _ in select_workers(FLEET, view)] == order
 
 
-def test_the_past_is_bounded_and_forgets_who_left() -> None:
-    past = Past()
+def test_reading_history_forgets_workers_that_left() -> None:
+    history = ReadingHistory()
     for reading in (0.0, 50.0, 100.0):
-        past.note({"a": short("a", reading)})
-    assert past.sparklines("a")[0].strip() == "▁▅█"
-    past.note({})
-    assert past.sparklines("a")[0].strip() == ""
+        history.add({"a": short("a", reading)})
+    assert history.sparkline("a", "cpu_usage").strip() == "▁▅█"
+    history.add({})
+    assert history.sparkline("a", "cpu_usage").strip() == ""
 
 
-def test_a_row_is_clean_and_has_what_is_missing_as_a_dash() -> None:
-    cells = row("evil\x1b[2J", {"is_active": True}, Past(), 0.0)
+def test_sparkline_has_a_space_for_a_gap() -> None:
+    assert sparkline([0, 50, 100, None]) == "▁▅█ "
+
+
+def test_row_is_safe_and_shows_missing_values_as_dashes() -> None:
+    cells = [as_cell(column.value(("evil\x1b[2J", {"is_active": True}))) for column in COLUMNS]
     assert [cell.text for cell in cells if cell.text.strip()] == ["evil", "active", *["-"] * 7]
 
 
 @pytest.mark.parametrize(("width", "count"), [(200, len(COLUMNS)), (40, 4), (10, 3)])
-def test_columns_for_a_width(width: int, count: int) -> None:
-    assert len(shown_columns(width, 6)) == count
+def test_columns_fit_the_width(width: int, count: int) -> None:
+    assert len(columns_for_width(COLUMNS, width, 6)) == count
 
 
-def test_the_fleet_in_a_line() -> None:
+def test_headline() -> None:
     told = headline(FLEET, View("cpu", is_reversed=True, filter="x"), 1, 3)
     assert told == "2 active, 1 draining, 1 inactive; by cpu reversed, filter 'x': 3, the first 1"
 
@@ -72,12 +87,12 @@ def test_the_fleet_in_a_line() -> None:
 Script = Callable[[TopApp, Any], Awaitable[None]]
 
 
-def driven(script: Script, fleet: Fleet = FLEET, size: tuple[int, int] = (120, 20)) -> TopApp:
-    """Run the application without a terminal, with somebody who presses keys."""
+def driven(script: Script, fleet: FleetSnapshot = FLEET, size: tuple[int, int] = (120, 20)) -> TopApp:
+    """Runs the application without a terminal; ``script`` presses the keys."""
 
     async def drive() -> TopApp:
         app = TopApp(View(), lambda: 0.0)
-        app.heard(fleet)
+        app.show_fleet(fleet)
         async with app.run_test(size=size) as pilot:
             await script(app, pilot)
         return app
@@ -109,44 +124,44 @@ def test_keys_sort_filter_and_quit() -> None:
     assert driven(script).return_value == 0
 
 
-def test_ctrl_c_ends_as_everywhere() -> None:
+def test_ctrl_c_exits_with_130() -> None:
     async def script(app: TopApp, pilot: Any) -> None:
         await pilot.press("ctrl+c")
 
     assert driven(script).return_value == 130
 
 
-def test_news_and_trouble_are_shown() -> None:
+def test_new_fleets_and_errors_are_shown() -> None:
     async def script(app: TopApp, pilot: Any) -> None:
-        app.heard({"w-2": short("w-2", 1.0), "w-1": short("w-1", 99.0)})
-        app.troubled("cannot reach\x1b[2J it")
-        app._tick()
+        app.show_fleet({"w-2": short("w-2", 1.0), "w-1": short("w-1", 99.0)})
+        app.show_error("cannot reach\x1b[2J it")
+        app.tick()
         await pilot.pause()
         assert shown(app) == ["w-1", "w-2"]
-        assert str(app.query_one("#trouble", Static).render()) == "cannot reach it"
-        app.heard({"w-2": short("w-2", 1.0), "w-1": short("w-1", 98.0)})
-        app._tick()
+        assert str(app.query_one("#error", Static).render()) == "cannot reach it"
+        app.show_fleet({"w-2": short("w-2", 1.0), "w-1": short("w-1", 98.0)})
+        app.tick()
         await pilot.pause()
         assert "98.0%" in str(app.query_one(DataTable).get_row_at(0))
-        assert not app.query_one("#trouble").display
+        assert not app.query_one("#error").display
 
     driven(script)
 
 
-def test_a_narrow_terminal_and_a_large_fleet() -> None:
-    large: Fleet = {f"w-{number}": short(f"w-{number}", float(number % 100)) for number in range(MOST_ROWS + 50)}
+def test_narrow_terminal_and_large_fleet() -> None:
+    large: FleetSnapshot = {f"w-{number}": short(f"w-{number}", float(number % 100)) for number in range(MAX_ROWS + 50)}
 
     async def script(app: TopApp, pilot: Any) -> None:
         await pilot.pause()
         table = app.query_one(DataTable)
-        assert table.row_count == MOST_ROWS
+        assert table.row_count == MAX_ROWS
         assert [str(column.label) for column in table.ordered_columns] == ["WORKER", "STATE", "CPU", "MEM"]
-        assert f"the first {MOST_ROWS}" in str(app.query_one("#headline", Static).render())
+        assert f"the first {MAX_ROWS}" in str(app.query_one("#headline", Static).render())
 
     driven(script, large, (40, 12))
 
 
-def test_once_is_a_table_and_json_is_what_rest_answers(run: Run, master: FakeMaster) -> None:
+def test_once_prints_a_table_and_json_is_the_rest_answer(run: Run, master: FakeMaster) -> None:
     fleet = [worker("w-1", cpu=1.0), worker("w-2", cpu=99.0)]
     master.get("/api/workers", fleet)
     lines = run("top", "--once").stdout.splitlines()
