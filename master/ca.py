@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import click
 import msgspec
@@ -89,12 +90,16 @@ def join_token_command(context: LocalContext, lifetime: str, worker_id: str | No
     context.screen.note(f"good for {lifetime}, {'once' if uses == 1 else f'{uses} times'}; it is not shown again")
 
 
+def _public(record: IssuedRecord) -> dict[str, Any]:
+    return msgspec.structs.asdict(record) | {"revoked": record.revoked_at is not None}
+
+
 @_ca_command("list")
 def list_command(context: LocalContext) -> None:
     """List the certificates of workers. Expired ones stay for a day, 100 of a worker at most."""
     issued = Authority(context.data_dir).issued()
     if context.screen.is_json:
-        context.screen.json([msgspec.structs.asdict(record) | {"revoked": record.revoked_at is not None} for record in issued])
+        context.screen.json([_public(record) for record in issued])
     else:
         context.screen.table(_COLUMNS, issued, empty="no certificates")
 
@@ -107,7 +112,7 @@ def revoke_command(context: LocalContext, target: str) -> None:
     for record in revoked:
         context.record("revoke_certificate", record.worker_id, f"serial {record.serial}")
     if context.screen.is_json:
-        context.screen.json([msgspec.structs.asdict(record) | {"revoked": True} for record in revoked])
+        context.screen.json([_public(record) | {"revoked": True} for record in revoked])
         return
     for record in revoked:
         context.screen.line(f"revoked {record.serial} of {record.worker_id}")
