@@ -35,24 +35,24 @@ from fleetpulse.master.clients import Clients
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from fleetpulse.master.edge.door import ConnectionLimiter
 from fleetpulse.master.errors import ConfigError
-from fleetpulse.master.history.ports import Tier
 from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.exposition import FleetExposition, MetricsResource
 from fleetpulse.master.rpc.server import RpcServer
-from fleetpulse.master.store.key_file import own_key_file, read_key_file
-from fleetpulse.master.store.observer import StoreObserver
-from fleetpulse.master.store.pruning import Retention
+from fleetpulse.master.store.batch import Retention
+from fleetpulse.master.store.database import default_url
+from fleetpulse.master.store.encryption import read_key_file, read_or_create_key_file
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url
+from fleetpulse.master.store.writer import StoreObserver
 from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named
 from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.telemetry.lazy_view import LazyView
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 if TYPE_CHECKING:
-    from fleetpulse.master.prometheus.history import PrometheusHistory
+    from fleetpulse.master.prometheus import PrometheusHistory
     from fleetpulse.master.rpc.tls_ports import TlsPorts
 
 _LOGGER = logging.getLogger(__name__)
@@ -163,12 +163,12 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     counts, key_file = instruments.store, config.secret_key_file
     return SqlTaskStore(
         config.database_url or default_url(config.data_dir),
-        own_key_file(config.data_dir) if key_file is None else read_key_file(key_file),
+        read_or_create_key_file(config.data_dir) if key_file is None else read_key_file(key_file),
         retention=Retention(config.log_retention_seconds, config.task_retention_seconds),
         observer=StoreObserver(
             committed=lambda seconds, _writes: counts.commit.observe(seconds),
             failed=lambda kind: counts.errors.labels(kind).inc(),
-            taken_over=_start_anew,
+            replaced=_restart,
         ),
     )
 
@@ -202,8 +202,10 @@ def create_access(config: MasterConfig) -> Access:
 
 def open_prometheus(url: str) -> "PrometheusHistory":
     """The one that is asked for history first. Connects to nothing yet."""
-    from fleetpulse.master.prometheus.client import PrometheusClient  # noqa: PLC0415 - heavy, and mostly not needed
-    from fleetpulse.master.prometheus.history import PrometheusHistory  # noqa: PLC0415
+    from fleetpulse.master.prometheus import (  # noqa: PLC0415 - heavy, and mostly not needed
+        PrometheusClient,
+        PrometheusHistory,
+    )
 
     return PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
 
@@ -257,7 +259,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
     return app
 
 
-def _start_anew() -> None:
+def _restart() -> None:
     """End this process in order, so that gunicorn starts one that reads what there is, or is refused."""
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -234,11 +234,11 @@ def _history_config(settings: dict[str, Any]) -> config.HistoryConfig:
 def _store_config(settings: dict[str, Any]) -> config.StoreConfig:
     database_url, key_file = settings["database_url"], settings["secret_key_file"]
     if database_url is not None:
-        from fleetpulse.master.store.url import parse_database_url  # noqa: PLC0415 - heavy, and rarely needed
+        from fleetpulse.master.store.database import parse_database_url  # noqa: PLC0415 - heavy, and rarely needed
 
         parse_database_url(database_url)
     if key_file is not None:
-        from fleetpulse.master.store.key_file import read_key_file  # noqa: PLC0415 - heavy, and rarely needed
+        from fleetpulse.master.store.encryption import read_key_file  # noqa: PLC0415 - heavy, and rarely needed
 
         read_key_file(key_file)
     return config.StoreConfig(

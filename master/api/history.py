@@ -15,7 +15,7 @@ from fleetpulse.master.api.queries import MomentText, Names, Number, Query, chec
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.history.fields import FIELD_BY_NAME
 from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
-from fleetpulse.master.history.window import MAX_POINTS, MAX_STEP
+from fleetpulse.master.history.service import MAX_POINTS, MAX_STEP
 
 MIN_STEP = 15
 LONGEST_SECONDS = 5 * 366 * 86_400

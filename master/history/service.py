@@ -1,22 +1,28 @@
 """Reads the history of a worker: from Prometheus where there is one, else from the store and what is not stored yet."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
-from fleetpulse.master.history.ports import HistoryStore, LongHistory, Tier
-from fleetpulse.master.history.recorder import Recorder
-from fleetpulse.master.history.window import MAX_POINTS, Series, Window, aligned, automatic_step, rounded_step
+from fleetpulse.master.history.points import Series, Window
+from fleetpulse.master.history.recorder import HistoryStore, Recorder
+from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.instruments import Instruments
 
 Source = Literal["store", "prometheus"]
 
+AUTOMATIC_POINTS = 1_000
+MAX_POINTS = 6_000
+MAX_STEP = 86_400
+
+_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 _DEFAULT_LENGTHS = (15, 300)
 
 
 class HistoryRequest(NamedTuple):
-    """Unix seconds. ``step`` is one that the service has rounded, or ``None`` for the one that suits."""
+    """Unix seconds. ``step`` is from ``HistoryService.rounded_step``; ``None``: the service chooses."""
 
     start: float
     stop: float
@@ -25,12 +31,20 @@ class HistoryRequest(NamedTuple):
 
 
 class HistoryAnswer(NamedTuple):
-    """``warning`` says what the reader should know of how it came about."""
+    """``warning`` is why the answer is not as good as it could be."""
 
     window: Window
     source: Source
     warning: str | None
     series: Mapping[str, Series]
+
+
+class PrometheusSource(Protocol):
+    """A Prometheus that scrapes this master."""
+
+    def read(self, worker_id: str, window: Window, fields: Sequence[str]) -> Mapping[str, Series]:
+        """Waits for those fields of a worker. Raises ``PrometheusUnavailable``."""
+        ...
 
 
 class HistoryService:
@@ -46,53 +60,54 @@ class HistoryService:
         tiers: Sequence[Tier],
         instruments: Instruments,
         knows_worker: Callable[[str], bool],
-        long_history: LongHistory | None,
+        prometheus: PrometheusSource | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._recorder, self._tiers = store, recorder, tuple(tiers)
-        self._failures = instruments.history.prometheus_failures
-        self._knows_worker, self._long_history, self._clock = knows_worker, long_history, clock
+        self._prometheus_failures = instruments.history.prometheus_failures
+        self._knows_worker, self._prometheus, self._clock = knows_worker, prometheus, clock
 
     def rounded_step(self, step: int) -> int:
-        """The step that is answered when this one is asked for."""
-        return rounded_step(step, [tier.step_seconds for tier in self._tiers] or _DEFAULT_LENGTHS)
+        """Returns the step of the answer to a request for this one."""
+        return round_step(step, [tier.step_seconds for tier in self._tiers] or _DEFAULT_LENGTHS)
 
     def read(self, worker_id: str, request: HistoryRequest) -> HistoryAnswer:
-        """Wait for those fields. Raises ``UnknownWorker``, ``HistoryOff``, ``StoreUnavailable``, and, where only
+        """Waits for those fields. Raises ``UnknownWorker``, ``HistoryOff``, ``StoreUnavailable``, and, where only
         Prometheus has any, ``PrometheusUnavailable``."""
-        if self._long_history is None:
-            answer = self._from_store(worker_id, request, None)
+        if self._prometheus is None:
+            answer = self._read_store(worker_id, request, None)
         else:
             try:
-                answer = self._from_prometheus(worker_id, request, self._long_history)
+                answer = self._read_prometheus(worker_id, request, self._prometheus)
             except PrometheusUnavailable as error:
-                self._failures.inc()
+                self._prometheus_failures.inc()
                 if not self._tiers:
                     raise
-                answer = self._from_store(worker_id, request, str(error))
-        if _is_empty(answer.series) and not self._has_worker(worker_id):
+                answer = self._read_store(worker_id, request, str(error))
+        is_empty = all(value is None for series in answer.series.values() for value in series.mean)
+        if is_empty and not self._has_worker(worker_id):
             raise UnknownWorker(worker_id)
         return answer
 
-    def _from_prometheus(self, worker_id: str, request: HistoryRequest, source: LongHistory) -> HistoryAnswer:
+    def _read_prometheus(self, worker_id: str, request: HistoryRequest, source: PrometheusSource) -> HistoryAnswer:
         step = request.step or automatic_step(request.stop - request.start, _DEFAULT_LENGTHS[0])
-        window = aligned(request.start, request.stop, step)
+        window = align(request.start, request.stop, step)
         return HistoryAnswer(window, "prometheus", None, source.read(worker_id, window, request.fields))
 
-    def _from_store(self, worker_id: str, request: HistoryRequest, warning: str | None) -> HistoryAnswer:
+    def _read_store(self, worker_id: str, request: HistoryRequest, warning: str | None) -> HistoryAnswer:
         if not self._tiers:
             raise HistoryOff("this master keeps no history: it was told --history-retention off")
         kept = [tier for tier in self._tiers if request.start >= self._clock() - tier.retention_seconds]
         shortest = (kept or self._tiers[-1:])[0].step_seconds
         step = request.step or automatic_step(request.stop - request.start, shortest)
-        window = aligned(request.start, request.stop, step)
+        window = align(request.start, request.stop, step)
         tier = self._tier_for(window, kept)
         recent = self._recorder.recent(worker_id, tier.step_seconds)
         series = self._store.read(worker_id, tier.step_seconds, window, request.fields, recent)
         return HistoryAnswer(window, "store", warning, series)
 
     def _tier_for(self, window: Window, kept: Sequence[Tier]) -> Tier:
-        """The shortest points that are there for the whole window, unless those are too many to be put together."""
+        """Returns the shortest tier that has the whole window, unless it has too many points of it."""
         fitting = [tier for tier in self._tiers if window.step % tier.step_seconds == 0] or list(self._tiers[:1])
         seconds = window.stop - window.start
         for tier in fitting:
@@ -106,5 +121,22 @@ class HistoryService:
         return bool(self._tiers) and self._store.has_worker(worker_id)
 
 
-def _is_empty(series: Mapping[str, Series]) -> bool:
-    return all(value is None for one in series.values() for value in one.mean)
+def align(start: float, stop: float, step: int) -> Window:
+    """Widens the time to whole steps; at least one."""
+    first = math.floor(start / step)
+    return Window(first * step, max(math.ceil(stop / step), first + 1) * step, step)
+
+
+def automatic_step(seconds: float, at_least: int) -> int:
+    """Returns the shortest usual step that makes no more than ``AUTOMATIC_POINTS``."""
+    for step in _STEPS:
+        if step >= at_least and seconds / step <= AUTOMATIC_POINTS:
+            return step
+    days = math.ceil(seconds / AUTOMATIC_POINTS / MAX_STEP)
+    return days * MAX_STEP
+
+
+def round_step(step: int, lengths: Sequence[int]) -> int:
+    """Rounds up to a multiple of the largest of ``lengths``, which grow, that is no longer than the step."""
+    unit = max([length for length in lengths if length <= step], default=lengths[0])
+    return math.ceil(step / unit) * unit

@@ -1,7 +1,5 @@
-"""The store: what was promised about tasks, in SQLite or PostgreSQL.
+"""The store: tasks and the history of telemetry in SQLite or PostgreSQL.
 
-``SqlTaskStore`` (``store``) is called on the gevent hub and does no database call there. One native thread writes, in
-the order in which things were handed over (``queue``, ``writer``, ``batch``); a few others read (``readers``,
-``reading``, ``paging``, ``logs``). What they have done comes back to the hub in batches
-(``answer``, ``master.mailbox``).
+``SqlTaskStore`` (``store``) is used on the gevent hub and makes no database call there. One native thread writes, in
+order (``writes``, ``writer``, ``batch``); a few others read (``reads``, ``logs``). Results come back to the hub.
 """

@@ -1,43 +1,92 @@
-"""The history of telemetry as rows. Called by the store's threads.
-
-A batch is tried once, in a transaction of its own; whoever gave it hears how that went, and may give it again.
-"""
+"""The history of telemetry in the database: ``master.history.recorder.HistoryStore`` on SQLite or PostgreSQL."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gevent.lock import BoundedSemaphore
 from sqlalchemy import Connection, Engine, delete, func, insert, literal, select, tuple_
 
-from fleetpulse.master.history.points import Points, decode_chunk, decode_journal, encode_journal
-from fleetpulse.master.history.ports import HistoryBatch, RecoveredState, Written
-from fleetpulse.master.store.tables import history_chunks, history_journal
-from fleetpulse.master.store.upsert import insert_or_keep
+from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.history.fields import INDEX_BY_NAME
+from fleetpulse.master.history.points import (
+    Points,
+    Series,
+    Window,
+    decode_chunk,
+    decode_journal,
+    encode_journal,
+    resample,
+)
+from fleetpulse.master.history.recorder import WriteResult
+from fleetpulse.master.history.series_writer import HistoryBatch, RecoveredState
+from fleetpulse.master.store.reads import Readers
+from fleetpulse.master.store.tables import history_chunks, history_journal, insert_or_ignore
 
 PRUNED_AT_ONCE = 1_000
-"""Chunks that a batch removes at most, so that the writes that wait behind it wait for some milliseconds only."""
+"""Chunks that a batch removes at most, so that the writes behind it wait for some milliseconds only."""
 
 _KEY = ("worker_id", "step", "first")
-_PATIENCE_SECONDS = 5.0
+_OVERDUE_SECONDS = 5.0
 _ROWS_READ_AT_ONCE = 16
+_READ_SECONDS = 10.0
+_RECOVER_SECONDS = 120.0
 
 
 class HistoryJob(NamedTuple):
-    """A batch, who hears of its end, and since when it waits on the monotonic clock."""
+    """``since`` is when it was handed over, by the monotonic clock."""
 
     batch: HistoryBatch
-    on_done: Callable[[Written], None]
+    on_done: Callable[[WriteResult], None]
     since: float
 
     @property
     def is_overdue(self) -> bool:
-        """It has stood back for long enough."""
-        return time.monotonic() - self.since > _PATIENCE_SECONDS
+        """Whether it has waited long enough for other writes."""
+        return time.monotonic() - self.since > _OVERDUE_SECONDS
 
 
-def write_batch(engine: Engine, batch: HistoryBatch) -> Written:
-    """In a transaction of its own. Raises what the database raises."""
+class SqlHistoryStore:
+    """Created by ``SqlTaskStore``, with its threads. Reads one at a time, so that reads of tasks find a free thread."""
+
+    def __init__(self, put: Callable[[HistoryJob], None], readers: Readers) -> None:
+        self._put, self._readers = put, readers
+        self._turn = BoundedSemaphore()
+
+    def save(self, batch: HistoryBatch, on_done: Callable[[WriteResult], None]) -> None:
+        """See ``HistoryStore``. Tried once, in a transaction of its own."""
+        self._put(HistoryJob(batch, on_done, time.monotonic()))
+
+    def recover(self, steps: Sequence[int]) -> Mapping[str, Mapping[int, RecoveredState]]:
+        """See ``HistoryStore``."""
+        return self._readers.run(lambda connection: _recover(connection, steps), _RECOVER_SECONDS)
+
+    def read(
+        self, worker_id: str, step: int, window: Window, fields: Sequence[str], recent: Sequence[Points]
+    ) -> Mapping[str, Series]:
+        """See ``HistoryStore``. The reader's thread resamples, too."""
+        columns = [INDEX_BY_NAME[field] for field in fields]
+
+        def read(connection: Connection) -> Mapping[str, Series]:
+            stored = _read_chunks(connection, worker_id, step, window)
+            return dict(zip(fields, resample(window, [*stored, *recent], columns), strict=True))
+
+        if not self._turn.acquire(timeout=_READ_SECONDS):
+            raise StoreUnavailable(f"others have read history for {_READ_SECONDS:g} s")
+        try:
+            return self._readers.run(read, _READ_SECONDS)
+        finally:
+            self._turn.release()
+
+    def has_worker(self, worker_id: str) -> bool:
+        """See ``HistoryStore``."""
+        one = select(literal(1)).where(history_chunks.c.worker_id == worker_id).limit(1)
+        return self._readers.run(lambda connection: connection.scalar(one) is not None, _READ_SECONDS)
+
+
+def write_batch(engine: Engine, batch: HistoryBatch) -> WriteResult:
+    """Called by the writer's thread. Raises what the database raises."""
     started = time.monotonic()
     journal: list[dict[str, Any]] = [
         {"step": step, "newest": max(point.time for point in points), "data": encode_journal(points)}
@@ -50,10 +99,10 @@ def write_batch(engine: Engine, batch: HistoryBatch) -> Written:
     with engine.begin() as connection:
         if journal:
             connection.execute(insert(history_journal), journal)
-        insert_or_keep(connection, history_chunks, chunks, _KEY)
+        insert_or_ignore(connection, history_chunks, chunks, _KEY)
         _prune(connection, batch)
     size = sum(len(row["data"]) for row in (*journal, *chunks))
-    return Written(None, len(journal) + len(chunks), size, time.monotonic() - started)
+    return WriteResult(None, len(journal) + len(chunks), size, time.monotonic() - started)
 
 
 def _prune(connection: Connection, batch: HistoryBatch) -> None:
@@ -68,8 +117,7 @@ def _prune(connection: Connection, batch: HistoryBatch) -> None:
         connection.execute(delete(history_chunks).where(tuple_(*key).in_(chosen)))
 
 
-def recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int, RecoveredState]]:
-    """All that the journal has, by worker and step."""
+def _recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int, RecoveredState]]:
     journalled: dict[str, dict[int, Points]] = {}
     oldest = sys.maxsize
     columns = (history_journal.c.step, history_journal.c.data)
@@ -79,31 +127,28 @@ def recover(connection: Connection, steps: Sequence[int]) -> dict[str, dict[int,
             oldest = min(oldest, begins)
             of_worker = journalled.setdefault(worker_id, {step: Points([], bytearray()) for step in steps})
             of_worker[step].append(begins, point)
-    saved = _saved(connection, steps, oldest - 2 * max(steps))
+    saved = _newest_saved(connection, steps, oldest - 2 * max(steps))
     return {
         worker_id: {step: RecoveredState(points, saved.get((worker_id, step))) for step, points in by_step.items()}
         for worker_id, by_step in journalled.items()
     }
 
 
-def _saved(connection: Connection, steps: Sequence[int], since: int) -> dict[tuple[str, int], int]:
-    """When the last point begins that is in a chunk, for each worker and step."""
+def _newest_saved(connection: Connection, steps: Sequence[int], since: int) -> dict[tuple[str, int], int]:
+    """Returns when the last point begins that is in a chunk, by worker and step."""
     table = history_chunks.c
     newest = select(table.worker_id, table.step, func.max(table.last))
     found = newest.where(table.step.in_(steps), table.last >= since).group_by(table.worker_id, table.step)
     return {(worker_id, step): last for worker_id, step, last in connection.execute(found)}
 
 
-def stored_points(connection: Connection, worker_id: str, step: int, start: int, stop: int) -> list[Points]:
-    """Every chunk that has a point from ``start`` until before ``stop``, oldest first."""
+def _read_chunks(connection: Connection, worker_id: str, step: int, window: Window) -> list[Points]:
+    """Returns every chunk that has a point in the window, oldest first."""
+    table = history_chunks.c
     chunks = (
-        select(history_chunks.c.data)
-        .where(history_chunks.c.worker_id == worker_id, history_chunks.c.step == step)
-        .where(history_chunks.c.first < stop, history_chunks.c.last >= start)
-        .order_by(history_chunks.c.first)
+        select(table.data)
+        .where(table.worker_id == worker_id, table.step == step)
+        .where(table.first < window.stop, table.last >= window.start)
+        .order_by(table.first)
     )
     return [decode_chunk(chunk) for chunk in connection.scalars(chunks)]
-
-
-def has_worker(connection: Connection, worker_id: str) -> bool:
-    return connection.scalar(select(literal(1)).where(history_chunks.c.worker_id == worker_id).limit(1)) is not None

@@ -1,8 +1,8 @@
-"""Logs as rows of bytes: appending to one, and reading a part of one.
+"""Logs as rows of bytes.
 
-What is there is never changed: of a chunk that overlaps it, only the rest is written. A chunk that begins beyond the
-end leaves a hole, which stays. A reader that comes to a hole goes on behind it, so the offset of what it gets may be
-larger than the one that it asked for; no offset ever means another byte.
+Stored bytes never change: of a chunk that overlaps them, only the rest is written. A chunk that begins beyond the end
+leaves a hole, which stays. A reader skips a hole, so the offset of what it gets may be larger than the one it asked
+for; an offset never means another byte.
 """
 
 import logging
@@ -12,15 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from fleetpulse.master.store.tables import attempts, log_chunks
-from fleetpulse.master.store.upsert import insert_or_keep
+from fleetpulse.master.store.tables import attempts, insert_or_ignore, log_chunks
 from fleetpulse.master.tasks.ports import LogSlice
 from fleetpulse.master.tasks.records import LogChunk
 
 _LOGGER = logging.getLogger(__name__)
 
 ROW_BYTES = 128 * 1024
-"""Chunks that follow each other in one batch are joined up to this."""
+"""Consecutive chunks of one batch are joined up to this size."""
 
 _SIZES_KEPT = 20_000
 _ROWS_READ_AT_ONCE = 16
@@ -29,7 +28,7 @@ _Log = tuple[str, int]
 
 
 class LogWriter:
-    """Knows how long the logs are that were written to lately. Belongs to the writer's thread."""
+    """Caches the sizes of the logs that were written lately. Belongs to the writer's thread."""
 
     def __init__(self) -> None:
         self._sizes: OrderedDict[_Log, int] = OrderedDict()
@@ -37,7 +36,7 @@ class LogWriter:
         self._last: dict[_Log, int] = {}
 
     def append(self, connection: Connection, chunk: LogChunk) -> None:
-        """Have the part of a chunk that is new written by the next ``flush``."""
+        """Adds the new part of a chunk to what ``flush`` writes."""
         log = (chunk.task_id, chunk.attempt)
         size = self._size(connection, log)
         end = chunk.offset + len(chunk.data)
@@ -61,7 +60,6 @@ class LogWriter:
         self._rows.append(chunk)
 
     def flush(self, connection: Connection) -> None:
-        """Write what was appended."""
         rows = [
             {
                 "task_id": chunk.task_id,
@@ -72,33 +70,32 @@ class LogWriter:
             }
             for chunk in self._rows
         ]
-        insert_or_keep(connection, log_chunks, rows, ("task_id", "attempt", "start_offset"))
+        insert_or_ignore(connection, log_chunks, rows, ("task_id", "attempt", "start_offset"))
         self._rows, self._last = [], {}
         while len(self._sizes) > _SIZES_KEPT:
             self._sizes.popitem(last=False)
 
-    def forget(self) -> None:
-        """The transaction came to nothing: believe the tables only."""
+    def roll_back(self) -> None:
+        """The transaction failed: forgets what was appended and the cached sizes."""
         self._sizes.clear()
         self._rows, self._last = [], {}
 
     def _size(self, connection: Connection, log: _Log) -> int:
         size = self._sizes.get(log)
         if size is None:
-            size = log_size(connection, *log)
-            self._sizes[log] = size
+            size = self._sizes[log] = log_size(connection, *log)
         self._sizes.move_to_end(log)
         return size
 
 
 def log_size(connection: Connection, task_id: str, attempt: int) -> int:
-    """How many bytes there are, holes counted; 0 for none."""
+    """Returns the number of bytes, with holes; 0 for no log."""
     ends = select(log_chunks.c.end_offset).where(log_chunks.c.task_id == task_id, log_chunks.c.attempt == attempt)
     return connection.scalar(ends.order_by(log_chunks.c.start_offset.desc()).limit(1)) or 0
 
 
 def read_slice(connection: Connection, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
-    """At most ``limit`` bytes from ``offset``, which counts from the end when it is negative."""
+    """Reads at most ``limit`` bytes from ``offset``, which counts from the end when it is negative."""
     is_attempt = (attempts.c.task_id == task_id) & (attempts.c.attempt == attempt)
     expired_bytes = connection.scalar(select(attempts.c.log_expired_bytes).where(is_attempt))
     size = log_size(connection, task_id, attempt) if expired_bytes is None else expired_bytes
@@ -106,7 +103,7 @@ def read_slice(connection: Connection, task_id: str, attempt: int, offset: int, 
     if expired_bytes is not None:
         return LogSlice(start, b"", size, expired=True)
     is_log = (log_chunks.c.task_id == task_id) & (log_chunks.c.attempt == attempt)
-    # The chunk that holds the first byte is the last one that begins at or before it.
+    # The chunk with the first byte is the last one that begins at or before it.
     first = select(func.max(log_chunks.c.start_offset)).where(is_log, log_chunks.c.start_offset <= start)
     statement = (
         select(log_chunks.c.start_offset, log_chunks.c.data)
@@ -118,7 +115,7 @@ def read_slice(connection: Connection, task_id: str, attempt: int, offset: int, 
 
 
 def _joined(chunks: Iterable[Any], start: int, limit: int) -> tuple[int, bytes]:
-    """The offset of the first byte at or after ``start``, and what follows it without a hole."""
+    """Returns the offset of the first byte at or after ``start``, and the bytes from there to a hole."""
     found, data = start, bytearray()
     for chunk_start, chunk in chunks:
         if chunk_start + len(chunk) <= start:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from fleetpulse.master.store.sealing import DecryptionFailed, Encryptor
+from fleetpulse.master.store.encryption import DecryptionFailed, Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks
 from fleetpulse.master.tasks.ports import Idempotency
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
@@ -45,7 +45,7 @@ _STATE_BEGINS = 1 + len(_SPEC)
 _OUTCOME_BEGINS = _STATE_BEGINS + len(_TASK_STATE)
 
 
-def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, seal: Encryptor) -> Row:
+def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, encryptor: Encryptor) -> Row:
     """``worker_id`` is of the newest attempt; ``None`` keeps the one that is there."""
     spec = task.spec
     row = {name: getattr(spec, name) for name in _SPEC}
@@ -53,13 +53,13 @@ def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None,
     row |= task.outcome._asdict()
     row |= {
         "task_id": task.task_id,
-        "env": seal.seal(spec.env),
+        "env": encryptor.encrypt(spec.env),
         "env_names": list(spec.env),
         "labels": dict(spec.labels),
         "constraints": dict(spec.constraints),
         "status": str(task.status),
         "idempotency_key": idempotency.key if idempotency else None,
-        "idempotency_digest": seal.digest(idempotency.digest) if idempotency else None,
+        "idempotency_digest": encryptor.digest(idempotency.digest) if idempotency else None,
         "worker_id": worker_id,
         "logs_pruned": False,
     }
@@ -87,10 +87,10 @@ def task_from(row: Sequence[Any]) -> Task:
     return Task(row[0], spec, TaskStatus(status), *state)._replace(outcome=Outcome(*row[_OUTCOME_BEGINS:]))
 
 
-def with_env(task: Task, sealed: str, seal: Encryptor) -> Task:
+def with_env(task: Task, encrypted: str, encryptor: Encryptor) -> Task:
     """The task with the environment that is to be run, or marked as one whose environment is lost."""
     try:
-        return task._replace(spec=task.spec._replace(env=seal.open(sealed)))
+        return task._replace(spec=task.spec._replace(env=encryptor.decrypt(encrypted)))
     except DecryptionFailed:
         return task._replace(spec=task.spec._replace(env_is_lost=True))
 

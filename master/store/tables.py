@@ -1,16 +1,19 @@
-"""The tables, as the newest migration leaves them, with ``indexes``; a test compares the two.
+"""The tables as the newest migration leaves them (a test compares the two), and inserts that both databases understand.
 
 No foreign keys: one thread writes everything in order, and one row that is wrong must not stop those after it.
 Text that is compared or sorted has the collation of its bytes, on every database, whatever its locale.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Index,
     Integer,
@@ -19,12 +22,16 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    func,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Words(TypeDecorator[str]):
-    """Text from anywhere. What a database refuses in it, NUL and half a surrogate pair, becomes a replacement mark."""
+    """Any text. What a database refuses, NUL and half a surrogate pair, becomes a replacement character."""
 
     impl = Text().with_variant(Text(collation="C"), "postgresql")
     cache_ok = True
@@ -48,10 +55,10 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-# SQLite makes only an INTEGER primary key the row's own number; it has 64 bits there all the same.
+# SQLite makes only an INTEGER primary key the row's own number, which has 64 bits all the same.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
-# Constraints have names, so that later migrations can speak of them.
+# Constraints have names, so that later migrations can name them.
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -114,7 +121,8 @@ tasks = Table(
     Column("logs_pruned", Boolean, nullable=False),
     sqlite_autoincrement=True,
 )
-# Each holds all that a page is chosen by, so that only the rows of the page itself are read.
+# Migration 0003 has one more, ix_tasks_in_the_clear: naming its condition here would load the dialect of PostgreSQL.
+# Each covers all that a page is chosen by, so that only the rows of the page itself are read.
 Index("ix_tasks_status", tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_worker_id", tasks.c.worker_id, tasks.c.status, tasks.c.sequence, tasks.c.name)
 Index("ix_tasks_name", tasks.c.name, tasks.c.sequence, tasks.c.status, tasks.c.worker_id)
@@ -137,7 +145,7 @@ attempts = Table(
     Column("oom_killed", Boolean, nullable=True),
     Column("reason", Words, nullable=True),
     Column("error", Words, nullable=True),
-    # How long the log was that has been pruned; NULL while it is there, or when there never was one.
+    # The length of a log that has been pruned; NULL while it is there, or when there never was one.
     Column("log_expired_bytes", BigInteger, nullable=True),
 )
 Index("ix_attempts_worker_id", attempts.c.worker_id, attempts.c.assigned_at)
@@ -145,7 +153,7 @@ Index("ix_attempts_worker_id", attempts.c.worker_id, attempts.c.assigned_at)
 events = Table(
     "events",
     metadata,
-    # Given by the store before the first try to write, and growing: the order in which things happened.
+    # Growing; given by the store before the first try to write.
     Column("event_id", RowNumber, primary_key=True, autoincrement=False),
     Column("task_id", Words, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -165,7 +173,7 @@ log_chunks = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
-# One row on PostgreSQL: which master was the last to open the database.
+# One row on PostgreSQL: the fencing token of the master that opened the database last.
 mastership = Table(
     "mastership",
     metadata,
@@ -194,3 +202,49 @@ history_chunks = Table(
     Column("data", LargeBinary, nullable=False),
 )
 Index("ix_history_chunks_last", history_chunks.c.step, history_chunks.c.last)
+
+
+def insert_or_ignore(connection: Connection, table: Table, rows: Rows, keys: tuple[str, ...]) -> None:
+    """Leaves an existing row as it is."""
+    if rows:
+        connection.execute(_insert_or_ignore(connection.dialect.name, table, keys), rows)
+
+
+def insert_or_update(
+    connection: Connection,
+    table: Table,
+    rows: Rows,
+    keys: tuple[str, ...],
+    changes: tuple[str, ...],
+    keep_if_null: tuple[str, ...] = (),
+) -> None:
+    """Updates of an existing row only ``changes``, and ``keep_if_null`` where the new value is not null."""
+    if rows:
+        connection.execute(_insert_or_update(connection.dialect.name, table, keys, changes, keep_if_null), rows)
+
+
+# Cached: making a statement takes several times longer than executing it.
+
+
+@cache
+def _insert_or_ignore(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
+    return _insert(dialect, table).on_conflict_do_nothing(index_elements=keys)
+
+
+@cache
+def _insert_or_update(
+    dialect: str, table: Table, keys: tuple[str, ...], changes: tuple[str, ...], keep_if_null: tuple[str, ...]
+) -> Any:
+    insert = _insert(dialect, table)
+    new = {name: insert.excluded[name] for name in changes}
+    new |= {name: func.coalesce(insert.excluded[name], table.c[name]) for name in keep_if_null}
+    return insert.on_conflict_do_update(index_elements=keys, set_=new)
+
+
+def _insert(dialect: str, table: Table) -> Any:
+    """Both dialects spell it alike, but have no common type for it."""
+    if dialect == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - heavy, and mostly not needed
+
+    return postgresql.insert(table)

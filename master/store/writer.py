@@ -1,6 +1,6 @@
-"""The one thread that writes: takes everything that waits, commits it as one transaction, and says so to the hub.
+"""The one thread that writes: commits everything that waits as one transaction, and tells the hub.
 
-Nothing is given up for an outage of the database: the writer keeps the order and tries again, ever less often.
+An outage of the database loses nothing: the writer keeps the order and tries again, ever less often.
 """
 
 import logging
@@ -8,22 +8,22 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, select
+from gevent.event import AsyncResult
+from sqlalchemy import select
 
 from fleetpulse.master.errors import FleetPulseError, StoreUnavailable
-from fleetpulse.master.history.ports import Written
-from fleetpulse.master.mailbox import HubQueue
-from fleetpulse.master.store.answer import Answer, Call
-from fleetpulse.master.store.batch import Batch
-from fleetpulse.master.store.failures import blames_row, in_words, kind_of
+from fleetpulse.master.history.recorder import WriteResult
+from fleetpulse.master.mailbox import Call, HubQueue
+from fleetpulse.master.store.batch import Batch, Retention, prune_step
+from fleetpulse.master.store.database import DatabaseUrl, Engines, error_kind, error_message, is_row_error
+from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.history import HistoryJob, write_batch
 from fleetpulse.master.store.logs import LogWriter
-from fleetpulse.master.store.observer import StoreObserver
-from fleetpulse.master.store.pruning import Retention, prune_step
-from fleetpulse.master.store.queue import WriteQueue
-from fleetpulse.master.store.sealing import Encryptor
-from fleetpulse.master.store.writes import AppendLog, Save, WaitedWrite, Write
+from fleetpulse.master.store.schema import DatabaseOpener
+from fleetpulse.master.store.writes import AppendLog, Save, WaitedWrite, Write, WriteQueue
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,29 +34,48 @@ _PRUNE_PAUSE_SECONDS = 0.05
 _PRUNE_IDLE_SECONDS = 60.0
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
+class StoreObserver(NamedTuple):
+    """Called by the writer's thread; must not wait."""
+
+    committed: Callable[[float, int], None] = _ignore
+    """With the seconds of a transaction, and the number of its writes."""
+
+    failed: Callable[[str], None] = _ignore
+    """With the reason why a transaction failed, one of ``database.ERROR_KINDS``."""
+
+    replaced: Callable[[], None] = _ignore
+    """Another master has opened the database: nothing can be written, and what is in memory is outdated."""
+
+
 class Writer:
-    """Made on the hub. ``prepare`` is run by the thread before anything else; its result answers ``opened``, and
-    ``release`` is the last thing that the thread does."""
+    """Created on the hub. Its thread opens the database first and closes it last.
+
+    ``opened`` answers with the largest id of a stored event, or with the error; ``ended`` when the thread is done.
+    """
 
     def __init__(
         self,
-        engine: Engine,
-        mailbox: HubQueue,
-        prepare: Callable[[], int],
-        release: Callable[[], None],
+        database: DatabaseUrl,
+        engines: Engines,
+        encryptor: Encryptor,
+        hub_queue: HubQueue,
         retention: Retention,
         observer: StoreObserver,
+        open_timeout_seconds: float,
         clock: Callable[[], float],
-        seal: Encryptor,
     ) -> None:
         self.queue = WriteQueue()
-        self.opened, self.ended = Answer(), Answer()
-        self._engine, self._mailbox = engine, mailbox
-        self._prepare, self._release = prepare, release
+        self.opened: AsyncResult[int] = AsyncResult()
+        self.ended: AsyncResult[None] = AsyncResult()
+        self._opener = DatabaseOpener(database, engines, encryptor, open_timeout_seconds, self._on_replaced)
+        self._engine, self._encryptor, self._hub_queue = engines.writer, encryptor, hub_queue
         self._retention, self._observer, self._clock = retention, observer, clock
-        self._seal = seal
         self._logs = LogWriter()
-        self._state = "is not open"
+        self._closed_reason = "is not open"
         self._outage: tuple[float, str] | None = None
         self._trying_since: float | None = None
         self._pause = 0.0
@@ -67,54 +86,54 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def give_up(self, why: str) -> None:
-        """Called by the thread itself: another master has the database, so it ends, and says so to all who wait."""
-        self._state = f"is closed: {why}"
-        self.queue.close(time.monotonic())
-
     def put_history(self, job: HistoryJob) -> None:
-        """For any thread, one at a time. Written when nothing else waits, or has kept it waiting for long."""
+        """For any thread, one at a time. It is written when nothing else waits, or when it is overdue."""
         self._history = job
         self.queue.wake()
 
     def health_error(self) -> str | None:
         """For any thread."""
         now = time.monotonic()
-        if self._state:
-            return f"the store {self._state}"
+        if self._closed_reason:
+            return f"the store {self._closed_reason}"
         if (outage := self._outage) is not None:
             return f"nothing can be written for {now - outage[0]:.0f} s: {outage[1]}"
         if (since := self._trying_since) is not None and now - since > _STUCK_SECONDS:
             return f"the database has not answered a write for {now - since:.0f} s"
         return None
 
+    def _on_replaced(self, reason: str) -> None:
+        self._closed_reason = f"is closed: {reason}"
+        self.queue.close(time.monotonic())
+        self._observer.replaced()
+
     def _run(self) -> None:
         try:
             try:
-                self._mailbox.post([self.opened.value(self._prepare())])
-            except Exception as error:  # noqa: BLE001 - whoever opens the store hears it
-                self._mailbox.post([self.opened.error(error)])
+                self._answer(self.opened, self._opener.open())
+            except Exception as error:  # noqa: BLE001 - raised to whoever opens the store
+                self._hub_queue.post([partial(self.opened.set_exception, error)])
                 return
-            self._state = ""
+            self._closed_reason = ""
             self._write_all()
         except Exception:
             _LOGGER.exception("the writer of the store has died")
-            self._state = "has failed; see the log of the master"
+            self._closed_reason = "has failed; see the log of the master"
         finally:
-            self._state = self._state or "is closed"
+            self._closed_reason = self._closed_reason or "is closed"
             self._end()
 
     def _write_all(self) -> None:
         while True:
-            is_out = self._outage is not None
-            writes = self.queue.take(self._pause if is_out else max(self._prune_at - time.monotonic(), 0.0))
+            in_outage = self._outage is not None
+            writes = self.queue.take(self._pause if in_outage else max(self._prune_at - time.monotonic(), 0.0))
             if writes is None:
                 return
             if writes:
                 self._try(writes)
-            elif is_out and not self.queue.is_busy:
+            elif in_outage and not self.queue.has_waiting:
                 self._probe()
-            if (job := self._history) is not None and (job.is_overdue or not self.queue.is_busy):
+            if (job := self._history) is not None and (job.is_overdue or not self.queue.has_waiting):
                 self._history = None
                 self._write_history(job)
             if self._outage is None and time.monotonic() >= self._prune_at:
@@ -124,77 +143,79 @@ class Writer:
         self._trying_since = started = time.monotonic()
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
-                Batch(connection, self._logs, self._seal).write(writes)
+                Batch(connection, self._logs, self._encryptor).write(writes)
                 for write in writes:
                     write.maybe_written = True
                 transaction.commit()
-        except Exception as error:  # noqa: BLE001 - sorted out by whose fault it is
-            self._logs.forget()
-            self._observer.failed(kind_of(error))
+        except Exception as error:  # noqa: BLE001 - sorted by cause in _fail
+            self._logs.roll_back()
+            self._observer.failed(error_kind(error))
             self._fail(writes, error)
         else:
             self._end_outage()
             self._observer.committed(time.monotonic() - started, len(writes))
-            self._mailbox.post(_calls_after(self.queue.written()))
+            self._hub_queue.post(_calls_after(self.queue.commit()))
         finally:
             self._trying_since = None
 
     def _fail(self, writes: Sequence[Write], error: Exception) -> None:
-        if not blames_row(error):
-            self._begin_outage(in_words(error))
-            given_up = self.queue.postpone(self._pause)
-            self._mailbox.post([write.answer.error(self._unavailable()) for write in given_up])
+        if not is_row_error(error):
+            self._begin_outage(error_message(error))
+            self._refuse(self.queue.postpone(self._pause), self._unavailable())
         elif len(writes) > 1:
-            self.queue.write_singly()
+            self.queue.retry_singly()
         else:
-            # Not as exc_info: the error itself may quote the row, and with it what is secret in a task's environment.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            name = type(writes[0]).__name__
-            _LOGGER.error("a %s cannot be written and is lost: a bug: %s\n%s", name, in_words(error), where)
-            self.queue.drop()
-            refused = RuntimeError(f"the database refused it: {in_words(error)}")
-            self._mailbox.post([w.answer.error(refused) for w in writes if isinstance(w, WaitedWrite)])
+            # Not as exc_info: the error may quote the row, and with it the secrets in a task's environment.
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            message, kind = error_message(error), type(writes[0]).__name__
+            _LOGGER.error("a %s cannot be written and is lost: a bug: %s\n%s", kind, message, stack)
+            self.queue.discard()
+            self._refuse(writes, RuntimeError(f"the database refused it: {message}"))
 
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(self.health_error() or "the store did not answer in time")
 
-    def _begin_outage(self, why: str) -> None:
+    def _answer(self, answer: "AsyncResult[Any]", value: Any) -> None:
+        self._hub_queue.post([partial(answer.set, value)])
+
+    def _refuse(self, writes: Sequence[Write], error: Exception) -> None:
+        self._hub_queue.post([partial(w.answer.set_exception, error) for w in writes if isinstance(w, WaitedWrite)])
+
+    def _begin_outage(self, reason: str) -> None:
         self._pause = min(self._pause * 2 or _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         if self._outage is None:
-            _LOGGER.error("the database cannot be written, trying again until it can: %s", why)
-        since = self._outage[0] if self._outage is not None else time.monotonic()
-        self._outage = (since, why)
+            _LOGGER.error("the database cannot be written, trying again until it can: %s", reason)
+        self._outage = (self._outage[0] if self._outage is not None else time.monotonic(), reason)
 
     def _end_outage(self) -> None:
         self._pause = 0.0
         if self._outage is not None:
-            lasted = time.monotonic() - self._outage[0]
+            _LOGGER.warning("the database can be written again, after %.1f s", time.monotonic() - self._outage[0])
             self._outage = None
-            _LOGGER.warning("the database can be written again, after %.1f s", lasted)
 
     def _probe(self) -> None:
-        """See whether the outage is over, for nothing waits that would show it."""
+        """Checks whether the outage is over when no write waits that would show it."""
         try:
             with self._engine.begin() as connection:
                 connection.execute(select(1))
-        except Exception as error:  # noqa: BLE001 - it is not
-            self._begin_outage(in_words(error))
+        except Exception as error:  # noqa: BLE001 - the outage goes on
+            self._begin_outage(error_message(error))
         else:
             self._end_outage()
 
     def _write_history(self, job: HistoryJob) -> None:
-        """Once: it is not worth more, and who gave it keeps it."""
-        written = Written(self._outage[1] if self._outage is not None else "")
+        """Tries once: the recorder keeps the batch and hands it over again."""
+        result = WriteResult(self._outage[1] if self._outage is not None else "")
         if self._outage is None:
             self._trying_since = time.monotonic()
             try:
-                written = write_batch(self._engine, job.batch)
-            except Exception as error:  # noqa: BLE001 - who gave it hears it
-                self._observer.failed(kind_of(error))
-                written = Written(in_words(error))
+                result = write_batch(self._engine, job.batch)
+            except Exception as error:  # noqa: BLE001 - told to the recorder
+                self._observer.failed(error_kind(error))
+                result = WriteResult(error_message(error))
             finally:
                 self._trying_since = None
-        self._mailbox.post([lambda: job.on_done(written)])
+        self._hub_queue.post([partial(job.on_done, result)])
 
     def _prune(self) -> None:
         pause = _PRUNE_IDLE_SECONDS
@@ -202,31 +223,29 @@ class Writer:
             with self._engine.begin() as connection:
                 if prune_step(connection, self._retention, self._clock()):
                     pause = _PRUNE_PAUSE_SECONDS
-        except Exception as error:  # noqa: BLE001 - tried again later; what must be written goes on
-            _LOGGER.warning("what is too old could not be removed: %s", in_words(error))
+        except Exception as error:  # noqa: BLE001 - tried again later; writes go on
+            _LOGGER.warning("what is too old could not be removed: %s", error_message(error))
         self._prune_at = time.monotonic() + pause
 
     def _end(self) -> None:
-        rest = self.queue.rest()
-        if rest:
-            _LOGGER.error("the store is closed with %d writes that could not be made", len(rest))
-        self._mailbox.post(
-            [write.answer.error(self._unavailable()) for write in rest if isinstance(write, WaitedWrite)]
-        )
+        lost = self.queue.drain()
+        if lost:
+            _LOGGER.error("the store is closed with %d writes that could not be made", len(lost))
+        self._refuse(lost, self._unavailable())
         try:
-            self._release()
+            self._opener.close()
         finally:
-            self._mailbox.post([self.ended.value(None)])
+            self._answer(self.ended, None)
 
 
 def _calls_after(writes: Sequence[Write]) -> list[Call]:
-    """What is to be done on the hub now that these are durable."""
+    """Returns what the hub has to do now that these are durable."""
     calls: list[Call] = []
     for write in writes:
         if isinstance(write, WaitedWrite):
             outcome = write.outcome
             is_error = isinstance(outcome, FleetPulseError)
-            calls.append(write.answer.error(outcome) if is_error else write.answer.value(outcome))
+            calls.append(partial(write.answer.set_exception if is_error else write.answer.set, outcome))
         elif isinstance(write, Save | AppendLog) and write.on_saved is not None:
             calls.append(write.on_saved)
     return calls

@@ -1,44 +1,60 @@
-"""What waits to be written: one kind of write a class."""
+"""The writes, one class for each kind, and the queue in which they wait for the writer.
 
-from collections.abc import Mapping
+A caller that waits for a write (``WaitedWrite``) may time out or be killed while it is being committed. It was told
+that nothing was written, so a write that is durable after all is undone.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from fleetpulse.master.store.answer import Answer
+from gevent.event import AsyncResult
+
 from fleetpulse.master.tasks.ports import Changes, Idempotency, OnSaved
 from fleetpulse.master.tasks.records import Drain, LogChunk
 
+BATCH_LENGTH = 500
+BATCH_BYTES = 4 * 1024 * 1024
+"""Of logs in one transaction."""
 
-class WaitLimit(IntEnum):
-    """Of the one who waits for a write."""
 
-    FULL = 0
+class Caller(IntEnum):
+    """What the caller of a write still waits for."""
+
+    WAITING = 0
     LAST_TRY = 1
-    """The try that is under way may still succeed; there shall be no other."""
+    """The try that is under way may succeed; there must be no other."""
 
     GONE = 2
-    """It was told that nothing was written, so that must be true in the end."""
+    """It was told that nothing was written, so that must become true."""
 
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """One thing to be written, whole or not at all."""
+    """Written whole or not at all."""
 
     maybe_written: bool = field(default=False, init=False)
-    """A commit with it was tried, and nobody knows how it ended."""
+    """A commit with it was tried; how it ended is not known."""
 
     @property
-    def weight_bytes(self) -> int:
+    def size_bytes(self) -> int:
         return 0
+
+    @property
+    def caller(self) -> Caller:
+        return Caller.WAITING
 
 
 @dataclass(slots=True, eq=False)
 class Save(Write):
-    """``event_ids`` begin at this number. Writing it again changes nothing."""
+    """Writing it again changes nothing. The first of its events gets the id ``first_event_id``."""
 
     changes: Changes
-    event_ids: int
+    first_event_id: int
     on_saved: OnSaved | None = None
 
 
@@ -48,12 +64,12 @@ class AppendLog(Write):
     on_saved: OnSaved
 
     @property
-    def weight_bytes(self) -> int:
+    def size_bytes(self) -> int:
         return len(self.chunk.data)
 
 
 @dataclass(slots=True, eq=False)
-class NoteWorker(Write):
+class SaveWorker(Write):
     worker_id: str
     hostname: str
     labels: Mapping[str, str]
@@ -61,15 +77,15 @@ class NoteWorker(Write):
 
 
 @dataclass(slots=True, eq=False)
-class EraseTask(Write):
-    """Take back a submit whose caller was told that it had failed."""
+class DeleteTask(Write):
+    """Undoes a ``Submit``."""
 
     task_id: str
 
 
 @dataclass(slots=True, eq=False)
-class SetDrain(Write):
-    """What a drain was before, put back after its caller was told that changing it had failed."""
+class RestoreDrain(Write):
+    """Undoes a ``SaveDrain``."""
 
     worker_id: str
     drain: Drain | None
@@ -77,29 +93,29 @@ class SetDrain(Write):
 
 @dataclass(slots=True, eq=False)
 class WaitedWrite(Write):
-    """One that a greenlet waits for."""
+    """A greenlet waits for ``answer``, which is set on the hub."""
 
-    answer: Answer
-    patience: WaitLimit = field(default=WaitLimit.FULL, init=False)
+    answer: "AsyncResult[Any]" = field(default_factory=AsyncResult, init=False)
+    caller: Caller = field(default=Caller.WAITING, init=False)
     outcome: Any = field(default=None, init=False)
-    """Set by the batch that wrote it: the value of the answer, or an error."""
+    """What the batch that wrote it answers: a value, or an error."""
 
     def undo(self) -> Write | None:
-        """What makes it as if it had never been written, where it may have been."""
+        """Returns the write that undoes this one where it may have been written, or ``None``."""
         raise NotImplementedError
 
 
 @dataclass(slots=True, eq=False)
 class Submit(WaitedWrite):
-    """The id of the task that is there in the end is its outcome."""
+    """Its outcome is the id of the task that has the idempotency key."""
 
     changes: Changes
-    event_ids: int
+    first_event_id: int
     idempotency: Idempotency | None
     task_id: str
 
     def undo(self) -> Write | None:
-        return EraseTask(self.task_id)
+        return DeleteTask(self.task_id) if self.maybe_written else None
 
 
 @dataclass(slots=True, eq=False)
@@ -107,8 +123,178 @@ class SaveDrain(WaitedWrite):
     worker_id: str
     drain: Drain | None
     previous: Drain | None = field(default=None, init=False)
-    previous_is_known: bool = field(default=False, init=False)
-    """Set by the first batch that it was in; a later one could find what that one wrote."""
+    previous_known: bool = field(default=False, init=False)
+    """Set by the first batch that it was in; a later one may find what that one wrote."""
 
     def undo(self) -> Write | None:
-        return SetDrain(self.worker_id, self.previous) if self.previous_is_known else None
+        return RestoreDrain(self.worker_id, self.previous) if self.maybe_written and self.previous_known else None
+
+
+class WriteQueue:
+    """Writes in order. One is waiting, or taken by the writer, and never lost between the two. For any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[Write] = deque()
+        self._taken: Sequence[Write] = ()
+        self._not_before = 0.0
+        self._singly = 0
+        self._deadline: float | None = None
+        self._is_woken = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._taken)
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, write: Write) -> bool:
+        """Returns ``False`` when the queue is closed."""
+        with self._changed:
+            if self._deadline is not None:
+                return False
+            self._waiting.append(write)
+            self._changed.notify()
+            return True
+
+    def wake(self) -> None:
+        """Makes ``take`` return though nothing waits: the writer has something else to do."""
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify()
+
+    def close(self, deadline: float) -> None:
+        """Accepts no more; the writer goes on until all is written or the monotonic clock is at ``deadline``."""
+        with self._changed:
+            self._deadline = deadline
+            self._changed.notify()
+
+    def take(self, idle_seconds: float) -> Sequence[Write] | None:
+        """Returns what is to be written next; nothing after ``idle_seconds`` or a ``wake``; ``None`` at the end.
+
+        The writer calls it, and then says how it went: ``commit``, ``postpone``, ``retry_singly`` or ``discard``.
+        """
+        until = time.monotonic() + idle_seconds
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._deadline is not None and (not self._waiting or now >= self._deadline):
+                    return None
+                if self._waiting and now >= self._not_before:
+                    self._taken = self._next_batch()
+                    return self._taken
+                if now >= until or self._is_woken:
+                    self._is_woken = False
+                    return ()
+                wake_at = (until, self._not_before if self._waiting else until, self._deadline or until)
+                self._changed.wait(max(min(wake_at) - now, 0.0))
+
+    def commit(self) -> Sequence[Write]:
+        """What was taken is durable. Returns the writes whose callers are to be told so."""
+        with self._changed:
+            done, self._taken = self._taken, ()
+            kept = [write for write in done if write.caller is not Caller.GONE]
+            if len(kept) < len(done):
+                self._waiting.extendleft(reversed(_undo_gone(done)))
+            return kept
+
+    def postpone(self, delay_seconds: float) -> Sequence[WaitedWrite]:
+        """What was taken could not be written, and is next again after a pause. Takes out the writes whose callers
+        allow no other try, and returns those whose callers still listen."""
+        with self._changed:
+            taken, self._taken = self._taken, ()
+            given_up = [w for w in taken if isinstance(w, WaitedWrite) and w.caller is not Caller.WAITING]
+            kept = [write for write in taken if write.caller is Caller.WAITING]
+            undos = [undo for write in reversed(given_up) if (undo := write.undo()) is not None]
+            self._waiting.extendleft(reversed([*undos, *kept]))
+            self._not_before = time.monotonic() + delay_seconds
+            return [write for write in given_up if write.caller is Caller.LAST_TRY]
+
+    def retry_singly(self) -> None:
+        """One of those taken cannot be written: take them again, one by one."""
+        with self._changed:
+            self._singly = len(self._taken)
+            self._waiting.extendleft(reversed(self._taken))
+            self._taken = ()
+
+    def discard(self) -> None:
+        """What was taken can never be written."""
+        with self._changed:
+            self._taken = ()
+
+    def cancel_retries(self, write: WaitedWrite) -> bool:
+        """The caller's time is up. Returns ``True`` when the write is out of the queue; ``False`` while a try is under
+        way, which will answer, unless ``abandon`` is called before."""
+        with self._changed:
+            if write in self._taken:
+                write.caller = Caller.LAST_TRY
+                return False
+            return self._withdraw(write)
+
+    def abandon(self, write: WaitedWrite) -> bool:
+        """The caller goes. Returns ``True`` when the write is out of the queue or will be undone; ``False`` when its
+        answer is on the way."""
+        with self._changed:
+            if write in self._taken:
+                write.caller = Caller.GONE
+                return True
+            return self._withdraw(write)
+
+    def abort(self) -> Sequence[WaitedWrite]:
+        """The writer is stuck. Empties the queue, and returns the writes whose callers wait, to be told so."""
+        with self._changed:
+            waited = [write for write in (*self._taken, *self._waiting) if isinstance(write, WaitedWrite)]
+            self._waiting.clear()
+            return waited
+
+    def drain(self) -> Sequence[Write]:
+        """Empties the queue after the end, and returns what was never written."""
+        with self._changed:
+            rest = (*self._taken, *self._waiting)
+            self._taken = ()
+            self._waiting.clear()
+            return rest
+
+    def _next_batch(self) -> Sequence[Write]:
+        if self._singly:
+            self._singly -= 1
+            return (self._waiting.popleft(),)
+        batch: list[Write] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH_LENGTH and size < BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size_bytes
+        return batch
+
+    def _withdraw(self, write: WaitedWrite) -> bool:
+        try:
+            index = self._waiting.index(write)
+        except ValueError:
+            return False
+        del self._waiting[index]
+        if (undo := write.undo()) is not None:
+            self._waiting.insert(index, undo)
+        return True
+
+
+def _undo_gone(done: Sequence[Write]) -> Sequence[Write]:
+    """Returns what undoes the durable writes whose callers were told otherwise, the last one first."""
+    undos: list[Write] = []
+    # Other callers may rely on the same rows: on the task of the same idempotency key, or on a later drain.
+    kept_tasks = {w.outcome for w in done if isinstance(w, Submit) and w.caller is not Caller.GONE}
+    drained_later: set[str] = set()
+    for write in reversed(done):
+        undo = None
+        match write:
+            case Submit(caller=Caller.GONE) if write.outcome not in kept_tasks:
+                undo = write.undo()
+            case SaveDrain(caller=Caller.GONE) if write.worker_id not in drained_later:
+                undo = write.undo()
+            case SaveDrain():
+                drained_later.add(write.worker_id)
+            case _:
+                pass
+        if undo is not None:
+            undos.append(undo)
+    return undos

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from gevent.event import Event
 
+from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url
 from fleetpulse.master.tasks.ports import Changes
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
 from tests.bench.processes import run_json
-from tests.master.store.seal import SEAL
+from tests.master.store.encryptor import ENCRYPTOR
 
 _IN_A_ROW = 5_000
 _BEGAN = 1_700_000_000.0
@@ -30,7 +30,7 @@ def fill_history(folder: Path, count: int) -> None:
 def main() -> None:
     """Write, and wait until all of it is durable."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    store = SqlTaskStore(default_url(folder), SEAL)
+    store = SqlTaskStore(default_url(folder), ENCRYPTOR)
     store.start()
     for first in range(0, count, _IN_A_ROW):
         written = Event()

@@ -1,8 +1,6 @@
-"""How Alembic runs a migration: on the connection, and in the transaction, that ``master.store.schema`` gives it."""
+"""Runs the migrations on the connection, and in the transaction, of ``master.store.schema.migrate``."""
 
 from alembic import context
 
-from fleetpulse.master.store.indexes import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+context.configure(connection=context.config.attributes["connection"], render_as_batch=True)
 context.run_migrations()

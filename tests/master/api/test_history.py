@@ -13,7 +13,7 @@ from fleetpulse.master.api.queries import moment
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, StoreUnavailable, UnknownWorker
 from fleetpulse.master.history.fields import FIELDS
 from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
-from fleetpulse.master.history.window import Series, Window
+from fleetpulse.master.history.points import Series, Window
 from tests.master.history.given import NOW
 
 PATH = "/telemetry/rack-7/history"

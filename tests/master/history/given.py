@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-from fleetpulse.master.history.bucket import Bucket, Point
 from fleetpulse.master.history.fields import FIELDS, INDEX_BY_NAME, Sample
-from fleetpulse.master.history.points import Points, pack
-from fleetpulse.master.history.ports import Tier
+from fleetpulse.master.history.points import Bucket, Point, Points, pack
+from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.telemetry.records import (
     Cpu,
     DiskDevice,

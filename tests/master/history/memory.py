@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.history.fields import INDEX_BY_NAME
-from fleetpulse.master.history.points import Points, decode_chunk
-from fleetpulse.master.history.ports import Chunk, HistoryBatch, RecoveredState, Written
-from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.history.points import Points, Series, Window, decode_chunk, resample
+from fleetpulse.master.history.recorder import Recorder, WriteResult
+from fleetpulse.master.history.series_writer import Chunk, HistoryBatch, RecoveredState
 from fleetpulse.master.history.service import HistoryService
-from fleetpulse.master.history.window import Series, Window, laid_out
 from tests.master.fleet import Fleet
 from tests.master.history.given import TIERS
 
@@ -24,18 +23,18 @@ class MemoryStore:
         self.answers = True
         self._unanswered: list[Callable[[], None]] = []
 
-    def save(self, batch: HistoryBatch, on_done: Callable[[Written], None]) -> None:
+    def save(self, batch: HistoryBatch, on_done: Callable[[WriteResult], None]) -> None:
         if not self.answers:
             self._unanswered.append(lambda: self.save(batch, on_done))
         elif self.trouble is not None:
-            on_done(Written(self.trouble))
+            on_done(WriteResult(self.trouble))
         else:
             self.batches.append(batch)
             for step, told in batch.journal.items():
                 for worker_id, time, data in told:
                     self.of(worker_id, step).append(time, data)
             self.chunks += batch.chunks
-            on_done(Written(None, len(batch.journal) + len(batch.chunks), 100, 0.001))
+            on_done(WriteResult(None, len(batch.journal) + len(batch.chunks), 100, 0.001))
 
     def answer(self) -> None:
         self.answers = True
@@ -58,7 +57,7 @@ class MemoryStore:
         self, worker_id: str, step: int, window: Window, fields: Sequence[str], recent: Sequence[Points]
     ) -> Mapping[str, Series]:
         stored = [decode_chunk(one.data) for one in self.chunks if (one.worker_id, one.step) == (worker_id, step)]
-        found = laid_out(window, [*stored, *recent], [INDEX_BY_NAME[field] for field in fields])
+        found = resample(window, [*stored, *recent], [INDEX_BY_NAME[field] for field in fields])
         return dict(zip(fields, found, strict=True))
 
     def has_worker(self, worker_id: str) -> bool:

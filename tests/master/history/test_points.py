@@ -1,26 +1,103 @@
-"""Points as bytes and back."""
+"""master.history.points: samples as points, points as bytes and back, and resampling."""
 
 import math
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.history.bucket import WIDTH
+from fleetpulse.master.history.fields import FIELDS, GAUGES, INDEX_BY_NAME, Sample
 from fleetpulse.master.history.points import (
     COLUMNS,
+    WIDTH,
+    Bucket,
     JournalPoint,
+    Point,
     Points,
-    combined,
+    Window,
     decode_chunk,
     decode_journal,
     encode_chunk,
     encode_journal,
+    merge,
     pack,
+    resample,
     unpack,
 )
-from tests.master.history.given import NOW, point, points, values_of
+from fleetpulse.master.history.service import align
+from tests.master.history.given import NOW, point, points, sample, values_of
+
+CPU = INDEX_BY_NAME["cpu_usage"]
+READ = INDEX_BY_NAME["disk_read_bytes_per_second"]
+
+VALUES = st.none() | st.floats(min_value=0.0, max_value=1e15)
+SAMPLES = st.lists(st.tuples(st.tuples(*[VALUES] * WIDTH), st.floats(min_value=0.25, max_value=60.0)), max_size=8)
+
+
+def bucket_of(samples: list[tuple[Sample, float]]) -> Point:
+    bucket = Bucket(0)
+    for values, seconds in samples:
+        bucket.add(values, seconds)
+    return bucket.point()
+
+
+@settings(deadline=None, max_examples=40)
+@given(SAMPLES)
+def test_a_point_is_mean_minimum_and_maximum_of_what_there_was(samples: list[tuple[Sample, float]]) -> None:
+    found = bucket_of(samples)
+    for index in range(WIDTH):
+        known = [(value, seconds) for values, seconds in samples if (value := values[index]) is not None]
+        mean, low, high = found[index], found[WIDTH + index], found[2 * WIDTH + index]
+        if not known:
+            assert all(math.isnan(value) for value in (mean, low, high))
+            continue
+        weights = [1.0 if index < len(GAUGES) else seconds for _, seconds in known]
+        total = math.fsum(value * weight for (value, _), weight in zip(known, weights, strict=True))
+        assert mean == pytest.approx(total / math.fsum(weights))
+        assert (low, high) == (min(value for value, _ in known), max(value for value, _ in known))
+        assert low <= mean <= high
+
+
+@settings(deadline=None, max_examples=40)
+@given(SAMPLES)
+def test_a_longer_bucket_holds_the_points_of_shorter_ones(samples: list[tuple[Sample, float]]) -> None:
+    shorter = [bucket_of([one]) for one in samples]
+    longer = Bucket(0)
+    for one in shorter:
+        longer.add_point(one)
+    found = longer.point()
+    for index in range(WIDTH):
+        known = [one[index] for one in shorter if not math.isnan(one[index])]
+        if known:
+            assert found[index] == pytest.approx(sum(known) / len(known))
+            assert (found[WIDTH + index], found[2 * WIDTH + index]) == (min(known), max(known))
+        else:
+            assert math.isnan(found[index])
+
+
+def test_the_mean_of_a_rate_is_what_was_moved_in_the_whole_time() -> None:
+    bucket = Bucket(0)
+    bucket.add(sample(disk_read_bytes_per_second=100.0), 1.0)
+    bucket.add(sample(disk_read_bytes_per_second=10.0), 9.0)
+    assert bucket.point()[READ] == pytest.approx(19.0)
+
+
+def test_nothing_is_never_zero() -> None:
+    assert all(math.isnan(value) for value in Bucket(0).point())
+    assert point(cpu_usage=0.0)[CPU] == 0.0
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300])
+def test_a_reading_too_large_for_what_is_stored_becomes_the_largest_that_is(value: float) -> None:
+    assert abs(unpack(pack(point(load1=value)))[INDEX_BY_NAME["load1"]]) == pytest.approx(3e38)
+
+
+def test_every_field_has_one_name() -> None:
+    names: Any = [field.name for field in FIELDS]
+    assert len(set(names)) == len(names) == WIDTH
+
 
 VALUES = st.floats(min_value=2.0**-90, max_value=2.0**90, width=32) | st.just(0.0) | st.just(math.nan)
 POINT = st.tuples(*[VALUES] * COLUMNS)
@@ -72,6 +149,43 @@ def test_a_journal_comes_back_in_order() -> None:
 
 
 def test_two_halves_of_a_bucket_are_one_point() -> None:
-    whole = unpack(combined(pack(point(cpu_usage=10.0, load1=3.0)), pack(point(cpu_usage=20.0))))
+    whole = unpack(merge(pack(point(cpu_usage=10.0, load1=3.0)), pack(point(cpu_usage=20.0))))
     assert (whole[0], whole[WIDTH], whole[2 * WIDTH]) == (15.0, 10.0, 20.0)
     assert struct.unpack("<f", struct.pack("<f", whole[5])) == (3.0,)
+
+
+TIMES = st.lists(st.integers(min_value=0, max_value=300), max_size=80, unique=True)
+
+
+def test_points_stand_at_their_times_with_gaps_between() -> None:
+    (series,) = resample(Window(NOW, NOW + 75, 15), [points((NOW - 15, 1.0), (NOW, 2.0), (NOW + 60, 3.0))], [0])
+    assert series.mean == [2.0, None, None, None, 3.0]
+    assert series.low == series.high == series.mean
+
+
+def test_a_field_that_was_never_there_is_nothing_but_gaps() -> None:
+    (series,) = resample(Window(NOW, NOW + 30, 15), [points((NOW, 2.0))], [3])
+    assert series.mean == series.low == series.high == [None, None]
+
+
+@settings(deadline=None, max_examples=60)
+@given(TIMES, st.sampled_from([15, 30, 60, 300]), st.integers(min_value=0, max_value=20))
+def test_longer_steps_hold_mean_minimum_and_maximum(indexes: list[int], step: int, start: int) -> None:
+    window = align(NOW + 15 * start, NOW + 15 * 300, step)
+    timed = [(NOW + 15 * index, float(index % 50)) for index in indexes]
+    (series,) = resample(window, [points(one) for one in timed], [0])
+    assert len(series.mean) == len(series.low) == len(series.high) == window.length
+    for place in range(window.length):
+        begin = window.start + place * step
+        inside = [value for time, value in timed if begin <= time < begin + step]
+        if inside:
+            assert series.mean[place] == pytest.approx(math.fsum(inside) / len(inside), rel=1e-4)
+            assert (series.low[place], series.high[place]) == (min(inside), max(inside))
+        else:
+            assert series.mean[place] is series.low[place] is series.high[place] is None
+
+
+def test_what_is_stored_and_still_in_memory_counts_once() -> None:
+    twice = points((NOW, 2.0), (NOW + 15, 4.0))
+    (series,) = resample(Window(NOW, NOW + 30, 15), [twice, twice], [0])
+    assert series.mean == [2.0, 4.0]

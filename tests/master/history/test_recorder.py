@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.master.history.points import Points, decode_chunk
+from fleetpulse.master.history.points import Points, Window, decode_chunk
 from fleetpulse.master.history.recorder import FINISHED_IN_A_ROUND, Recorder
-from fleetpulse.master.history.window import Window
 from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
@@ -107,12 +106,12 @@ def test_a_journal_that_cannot_be_read_yet_is_read_later_and_nothing_is_missing(
 def test_while_the_store_is_away_memory_is_bounded_and_what_is_given_up_is_counted(
     recording: Recording, store: MemoryStore
 ) -> None:
-    recording.recorder._outbox._max_chunk_bytes = 800
+    recording.recorder._buffer._max_chunk_bytes = 800
     store.trouble = "the disk is full"
     for number in range(600):
         recording.record(NOW + 15 * number, cpu_usage_percent=float(number % 7))
     wait_until(lambda: bool(recording.metric("points_dropped_total")))
-    assert recording.recorder._outbox._chunk_bytes <= 800
+    assert recording.recorder._buffer._chunk_bytes <= 800
     store.trouble = None
     wait_until(lambda: bool(store.chunks))
     assert store.chunks[-1].last > NOW + 15 * 500
@@ -198,6 +197,6 @@ def test_when_a_whole_fleet_leaves_its_chunks_come_a_few_at_a_time(store: Memory
         recording.left.add(f"worker-{number}")
     closed = []
     for _ in range(6):
-        recording.recorder._close_what_is_over(NOW + 20.0)
-        closed.append(len(recording.recorder._outbox._chunks))
+        recording.recorder._close_complete(NOW + 20.0)
+        closed.append(len(recording.recorder._buffer._chunks))
     assert closed == [0, FINISHED_IN_A_ROUND, 2 * FINISHED_IN_A_ROUND, 500, 500, 500]

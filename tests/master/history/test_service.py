@@ -3,13 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
-from fleetpulse.master.history.points import encode_chunk
-from fleetpulse.master.history.ports import Chunk, LongHistory, Tier
+from fleetpulse.master.history.points import Series, Window, encode_chunk
 from fleetpulse.master.history.recorder import Recorder
-from fleetpulse.master.history.service import HistoryRequest, HistoryService
-from fleetpulse.master.history.window import Series, Window
+from fleetpulse.master.history.series_writer import Chunk, Tier
+from fleetpulse.master.history.service import (
+    AUTOMATIC_POINTS,
+    HistoryRequest,
+    HistoryService,
+    PrometheusSource,
+    align,
+    automatic_step,
+    round_step,
+)
 from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, telemetry
@@ -34,7 +43,7 @@ class Prometheus:
 class Reading:
     """A history over a store in memory, at a fixed time."""
 
-    def __init__(self, tiers: tuple[Tier, ...] = TIERS, prometheus: LongHistory | None = None) -> None:
+    def __init__(self, tiers: tuple[Tier, ...] = TIERS, prometheus: PrometheusSource | None = None) -> None:
         self.store, self.instruments = MemoryStore(), Instruments()
         self.known: set[str] = set()
         knows_worker = self.known.__contains__
@@ -150,3 +159,27 @@ def test_where_only_prometheus_has_any_its_trouble_is_the_answer() -> None:
 @pytest.mark.parametrize(("tiers", "expected"), [(TIERS, 600), (TIERS[:1], 315), ((), 600)])
 def test_steps_are_rounded_to_what_is_kept(tiers: tuple[Tier, ...], expected: int) -> None:
     assert Reading(tiers).service.rounded_step(301) == expected
+
+
+def test_a_window_is_widened_to_whole_steps() -> None:
+    assert align(NOW + 1.5, NOW + 61.0, 15) == (NOW, NOW + 75, 15)
+    assert align(NOW, NOW + 60, 15) == Window(NOW, NOW + 60, 15)
+    assert align(NOW, NOW, 300).length == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(min_value=1.0, max_value=1e9), st.sampled_from([15, 300]))
+def test_the_step_is_the_shortest_with_few_enough_points(seconds: float, at_least: int) -> None:
+    step = automatic_step(seconds, at_least)
+    assert step >= at_least
+    assert step % at_least == 0
+    assert seconds / step <= AUTOMATIC_POINTS
+    if step not in (at_least, 15):
+        assert seconds / step > AUTOMATIC_POINTS / 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(15, 15), (16, 30), (60, 60), (299, 300), (300, 300), (301, 600), (3601, 3900)]
+)
+def test_a_step_is_rounded_up_to_what_is_stored(asked: int, given: int) -> None:
+    assert round_step(asked, (15, 300)) == given

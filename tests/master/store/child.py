@@ -8,8 +8,8 @@ from collections.abc import Callable
 import gevent
 
 from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.tasks.ports import Changes
 from fleetpulse.master.tasks.records import LogChunk
 from tests.master.store.given import open_store, submit
@@ -67,5 +67,5 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 if __name__ == "__main__":
     _, what, database_url = sys.argv
-    with open_store(database_url, write_seconds=0.5, patience_seconds=1.0) as opened:
+    with open_store(database_url, write_timeout_seconds=0.5, open_timeout_seconds=1.0) as opened:
         {"submit": submit_for_ever, "fill": fill_the_disk, "hold": only_open}[what](opened, database_url)

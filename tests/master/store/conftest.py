@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url
 from tests.master.store.given import open_store
 from tests.postgres import PostgresServer
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import psycopg
 
+from fleetpulse.master.store.database import parse_database_url
+from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.rows import HIDDEN
-from fleetpulse.master.store.sealing import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Changes
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
 from tests.master.fleet import wait_until
-from tests.master.store.seal import SEAL
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
@@ -40,9 +40,9 @@ FULL_SPEC = TaskSpec(
 
 
 @contextmanager
-def open_store(database_url: str, *, seal: Encryptor = SEAL, **options: Any) -> Iterator[SqlTaskStore]:
+def open_store(database_url: str, *, encryptor: Encryptor = ENCRYPTOR, **options: Any) -> Iterator[SqlTaskStore]:
     make_tables(database_url)
-    store = SqlTaskStore(database_url, seal, **options)
+    store = SqlTaskStore(database_url, encryptor, **options)
     store.start()
     try:
         yield store

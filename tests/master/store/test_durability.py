@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url
 from fleetpulse.master.tasks.ports import TaskQuery
 from tests.master.store.conftest import sqlite_url
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import open_store, submit
-from tests.master.store.seal import SEAL
 from tests.postgres import PostgresServer
 from tests.tools import ROOT
 
@@ -40,7 +40,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(database_url: str) -> None:
             first = {process.stdout.readline().strip() for _ in range(200)}
             process.send_signal(signal.SIGKILL)
             acknowledged |= first | {line.strip() for line in process.stdout}
-        with open_store(database_url, patience_seconds=5.0) as store:
+        with open_store(database_url, open_timeout_seconds=5.0) as store:
             stored = {task.task_id for task in store.find(TaskQuery(limit=100_000)).tasks}
             assert acknowledged <= stored
             live = store.load_live()
@@ -81,11 +81,11 @@ def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
     with child("hold", database_url) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        second = SqlTaskStore(database_url, SEAL, patience_seconds=0.1)
+        second = SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.1)
         with pytest.raises(ConfigError, match=f"another master .process {process.pid}. uses this database"):
             second.start()
         assert second.health_error() is not None
-    with open_store(database_url, patience_seconds=0.0) as store:  # at once, after a kill
+    with open_store(database_url, open_timeout_seconds=0.0) as store:  # at once, after a kill
         submit(store, "t1")
 
 
@@ -101,7 +101,7 @@ def test_a_store_that_was_refused_or_stopped_leaves_no_thread_and_no_file_open(t
         with open_store(database_url) as store:
             submit(store, "t1")
             store.details("t1")
-            refused = SqlTaskStore(database_url, SEAL, patience_seconds=0.0)
+            refused = SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.0)
             with pytest.raises(ConfigError):
                 refused.start()
     assert open_files() == before
@@ -125,4 +125,4 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="cannot be opened: Not a directory"):
-        SqlTaskStore(default_url(tmp_path / "file" / "data"), SEAL).start()
+        SqlTaskStore(default_url(tmp_path / "file" / "data"), ENCRYPTOR).start()

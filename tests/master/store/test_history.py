@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import create_engine, func, select
 
-from fleetpulse.master.history.points import JournalPoint, Points, decode_chunk, encode_chunk, pack
-from fleetpulse.master.history.ports import Chunk, HistoryBatch, Written
-from fleetpulse.master.history.window import Window
+from fleetpulse.master.history.points import JournalPoint, Points, Window, decode_chunk, encode_chunk, pack
+from fleetpulse.master.history.recorder import WriteResult
+from fleetpulse.master.history.series_writer import Chunk, HistoryBatch
 from fleetpulse.master.store import history as module
+from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import history_chunks, history_journal
-from fleetpulse.master.store.url import parse_database_url
 from fleetpulse.master.tasks.records import LogChunk
 from tests.master.fleet import wait_until
 from tests.master.history.given import NOW, point, points
@@ -37,9 +37,9 @@ def batch(
     return HistoryBatch({15: journal} if journal else {}, chunks, {15: journal_before}, {15: chunks_before})
 
 
-def saved(store: SqlTaskStore, one: HistoryBatch) -> Written:
+def saved(store: SqlTaskStore, one: HistoryBatch) -> WriteResult:
     """Hand it over, and wait for what comes of it."""
-    done: list[Written] = []
+    done: list[WriteResult] = []
     store.history.save(one, done.append)
     wait_until(lambda: bool(done))
     return done[0]
@@ -106,7 +106,7 @@ def test_a_database_that_cannot_be_written_is_told_and_tasks_do_not_wait_for_it(
     store: SqlTaskStore, database_url: str
 ) -> None:
     with nothing_can_be_written(database_url):
-        done: list[Written] = []
+        done: list[WriteResult] = []
         store.history.save(batch(chunk_of((NOW, 1.0))), done.append)
         if parse_database_url(database_url).path is not None:
             wait_until(lambda: bool(done))

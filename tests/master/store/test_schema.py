@@ -1,6 +1,5 @@
 """master.store.schema: the migrations make the tables that the code speaks of."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +9,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from setuptools import find_namespace_packages
 
 from fleetpulse.master.errors import ConfigError, StoreUnavailable
-from fleetpulse.master.store.engines import Engines, open_engines
-from fleetpulse.master.store.indexes import metadata
-from fleetpulse.master.store.migration import migrate
-from fleetpulse.master.store.schema import KNOWN
+from fleetpulse.master.store.database import Engines, default_url, open_engines, parse_database_url
+from fleetpulse.master.store.schema import VERSIONS, migrate
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url, parse_database_url
+from fleetpulse.master.store.tables import metadata
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import open_store, submit
-from tests.master.store.seal import SEAL
 
 
 def engines_of(database_url: str) -> Engines:
@@ -27,13 +25,15 @@ def engines_of(database_url: str) -> Engines:
 
 
 def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
-    store = SqlTaskStore(database_url, SEAL)
+    store = SqlTaskStore(database_url, ENCRYPTOR)
     store.start()
     store.stop()
     engines = engines_of(database_url)
     with engines.reader.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        assert compare_metadata(context, metadata) == []
+        differences = compare_metadata(context, metadata)
+    # Naming the condition of this one in the code would load the whole dialect of PostgreSQL.
+    assert [(what, index.name) for what, index in differences] == [("remove_index", "ix_tasks_in_the_clear")]
     engines.close()
 
 
@@ -51,7 +51,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: s
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match=r"newer version of FleetPulse \(its schema is 9999"):
-        SqlTaskStore(database_url, SEAL).start()
+        SqlTaskStore(database_url, ENCRYPTOR).start()
     with engines.reader.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
     engines.close()
@@ -61,7 +61,7 @@ def test_the_code_knows_every_version_and_loads_alembic_for_none_of_them() -> No
     config = Config()
     config.set_main_option("script_location", "master:store/migrations")
     scripts = ScriptDirectory.from_config(config)
-    assert [script.revision for script in scripts.walk_revisions()] == list(reversed(KNOWN))
+    assert [script.revision for script in scripts.walk_revisions()] == list(reversed(VERSIONS))
     loaded = "import sys, fleetpulse.master.app; print('alembic' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "False\n"
@@ -75,7 +75,7 @@ def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE tasks (other INTEGER)")
     with pytest.raises(StoreUnavailable, match=r"the tables could not be brought up to date: .*tasks"):
-        SqlTaskStore(database_url, SEAL, patience_seconds=0.1).start()
+        SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.1).start()
     engines.close()
 
 
@@ -95,7 +95,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fleetpulse.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match=r"fleetpulse\.db is not usable: file is not a database"):
-        SqlTaskStore(default_url(tmp_path), SEAL).start()
+        SqlTaskStore(default_url(tmp_path), ENCRYPTOR).start()
 
 
 def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
@@ -105,18 +105,15 @@ def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
     with pytest.raises(
         StoreUnavailable, match=r"^the database postgresql\+psycopg://somebody:\*\*\*@/fleetpulse: "
     ) as told:
-        SqlTaskStore(database_url, SEAL, patience_seconds=0.5).start()
+        SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.5).start()
     assert "secret" not in str(told.value) + caplog.text
     assert caplog.text.count("waiting for the database") == 1
 
 
 def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_parameter"):
-        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", SEAL).start()
+        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", ENCRYPTOR).start()
 
 
-def test_every_migration_is_in_a_package() -> None:
-    # Or it would not be in a wheel.
-    spec = importlib.util.find_spec("fleetpulse.master.store.migrations.versions")
-    assert spec is not None
-    assert spec.origin is not None
+def test_migrations_are_in_the_wheel() -> None:
+    assert "fleetpulse.master.store.migrations.versions" in find_namespace_packages("src")

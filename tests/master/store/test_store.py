@@ -9,6 +9,7 @@ from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Changes, Idempotency, LiveTask, TaskQuery
 from fleetpulse.master.tasks.records import AttemptStatus, Drain, TaskEvent, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import (
     FULL_SPEC,
     NOW,
@@ -22,7 +23,6 @@ from tests.master.store.given import (
     save,
     submit,
 )
-from tests.master.store.seal import SEAL
 
 
 def test_a_submitted_task_is_read_back_as_it_was(store: SqlTaskStore) -> None:
@@ -204,7 +204,7 @@ def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
 
 
 def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
-    store = SqlTaskStore(database_url, SEAL)
+    store = SqlTaskStore(database_url, ENCRYPTOR)
     store.start()
     task = submit(store, "t1")
     with nothing_can_be_written(database_url):
@@ -219,4 +219,4 @@ def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
 
 def test_a_url_that_is_not_usable_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
-        SqlTaskStore("mysql://user:secret@host/database", SEAL)
+        SqlTaskStore("mysql://user:secret@host/database", ENCRYPTOR)

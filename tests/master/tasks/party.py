@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetpulse.master.config import LeaseConfig
-from fleetpulse.master.store.sealing import Encryptor
+from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.placement.records import Policy
 from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
@@ -17,7 +17,7 @@ from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
-from tests.master.store.seal import SEAL
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.tasks.running import running_store
 
 GIB = 1024**3
@@ -147,10 +147,10 @@ def running_party(
     folder: Path,
     terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
     policy: Policy = plan,
-    seal: Encryptor = SEAL,
+    encryptor: Encryptor = ENCRYPTOR,
 ) -> Iterator[Party]:
     """A master's tasks and fleet, on what is in the folder."""
-    with running_fleet(terms) as fleet, running_store(folder, seal) as store:
+    with running_fleet(terms) as fleet, running_store(folder, encryptor) as store:
         party = Party(fleet, store, policy)
         party.tasks.start()
         try:

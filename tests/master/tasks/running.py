@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleetpulse.master.store.sealing import Encryptor
+from fleetpulse.master.store.database import default_url
+from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import default_url
 from fleetpulse.master.tasks.service import TaskService
 from tests.master.fleet import Fleet
-from tests.master.store.seal import SEAL
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.tables import make_tables
 
 
 @contextmanager
-def running_store(folder: Path, seal: Encryptor = SEAL) -> Iterator[SqlTaskStore]:
+def running_store(folder: Path, encryptor: Encryptor = ENCRYPTOR) -> Iterator[SqlTaskStore]:
     """SQLite in the folder."""
     make_tables(default_url(folder))
-    store = SqlTaskStore(default_url(folder), seal)
+    store = SqlTaskStore(default_url(folder), encryptor)
     store.start()
     try:
         yield store

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleetpulse.master.store.sealing import Encryptor, new_key
+from fleetpulse.master.store.encryption import Encryptor, new_key
 from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import wait_until
@@ -20,7 +20,7 @@ def test_what_waits_fails_with_the_reason_and_the_rest_goes_on(tmp_path: Path) -
     with running_party(tmp_path) as party:
         lost = party.submit(env=ENV)
         open_to_all = party.submit()
-    with running_party(tmp_path, seal=OTHER) as party:
+    with running_party(tmp_path, encryptor=OTHER) as party:
         ended(party, lost)
         task = party.task(lost)
         assert (task.status, task.outcome.reason) == (TaskStatus.FAILED, "secrets_lost")
@@ -39,7 +39,7 @@ def test_what_runs_runs_on_and_is_not_tried_again(tmp_path: Path) -> None:
         good, bad = (party.placed(desk, env=ENV, max_retries=3) for _ in range(2))
         desk.run(good)
         desk.run(bad)
-    with running_party(tmp_path, seal=OTHER) as party:
+    with running_party(tmp_path, encryptor=OTHER) as party:
         desk = Desk(party, "rack-7", 4.0, ())
         desk.register((good, 1), (bad, 1))
         assert {kept.id.task_id for kept in desk.kept} == {good, bad}

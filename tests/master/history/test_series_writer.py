@@ -1,13 +1,19 @@
-"""One worker's samples on their way into points, chunks and the journal."""
+"""master.history.series_writer: samples of a worker as points, chunks and the journal, and the buffer of both."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.history.outbox import Outbox
-from fleetpulse.master.history.points import Points, decode_chunk
-from fleetpulse.master.history.ports import NO_REMAINS, RecoveredState, Tier
-from fleetpulse.master.history.track import SeriesWriter
+from fleetpulse.master.history import series_writer as module
+from fleetpulse.master.history.points import JournalPoint, Points, decode_chunk
+from fleetpulse.master.history.series_writer import (
+    NOTHING_RECOVERED,
+    Chunk,
+    RecoveredState,
+    SeriesWriter,
+    Tier,
+    WriteBuffer,
+)
 from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, sample, values_of
 
 TINY = (Tier(15, 4, DAY_SECONDS), Tier(60, 3, DAY_SECONDS))
@@ -17,8 +23,8 @@ class Recording:
     """A track and what came out of it."""
 
     def __init__(self, tiers: tuple[Tier, ...] = TIERS) -> None:
-        self.outbox = Outbox()
-        self.track = SeriesWriter("rack-7", tiers, self.outbox)
+        self.buffer = WriteBuffer()
+        self.track = SeriesWriter("rack-7", tiers, self.buffer)
         self.journal: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
         self.chunks: dict[int, list[tuple[int, float | None]]] = {tier.step_seconds: [] for tier in tiers}
         self.chunk_lengths: list[int] = []
@@ -28,8 +34,8 @@ class Recording:
 
     def collect(self) -> None:
         """Take out what is finished."""
-        while not self.outbox.is_empty:
-            journal, chunks = self.outbox.take()
+        while not self.buffer.is_empty:
+            journal, chunks, _, _ = self.buffer.take({}, {})
             for step, told in journal.items():
                 self.journal[step] += [(point.time, values_of(point.data, "cpu_usage")[0]) for point in told]
             for chunk in chunks:
@@ -37,7 +43,7 @@ class Recording:
                 assert (chunk.first, chunk.last, chunk.points) == (times[0], times[-1], len(times))
                 self.chunks[chunk.step] += timed(decode_chunk(chunk.data))
                 self.chunk_lengths.append(chunk.points)
-            self.outbox.written()
+            self.buffer.commit()
 
     def open(self, step: int) -> list[tuple[int, float | None]]:
         found = self.track.open_points(step)
@@ -101,18 +107,18 @@ def test_every_point_is_journalled_once_and_is_in_one_chunk_in_the_end(steps: li
         assert dict(told) == pytest.approx(means, rel=1e-4)
     assert [begin for begin, _ in recording.chunks[60]] == sorted({begin // 60 * 60 for begin in means})
     assert max(recording.chunk_lengths) <= 4
-    assert recording.track.is_idle
+    assert recording.track.is_empty
 
 
 def test_the_chunks_of_a_fleet_do_not_end_together() -> None:
-    outbox = Outbox()
-    tracks = [SeriesWriter(f"worker-{number}", TIERS[:1], outbox) for number in range(300)]
+    buffer = WriteBuffer()
+    tracks = [SeriesWriter(f"worker-{number}", TIERS[:1], buffer) for number in range(300)]
     at_once = 0
     for number in range(121):
         for track in tracks:
             track.bucket_at(NOW + 15 * number).add(sample(cpu_usage=1.0), 0.0)
-        at_once = max(at_once, len(outbox.take().chunks))
-        outbox.written()
+        at_once = max(at_once, len(buffer.take({}, {}).chunks))
+        buffer.commit()
     assert 1 <= at_once < 30
 
 
@@ -142,7 +148,7 @@ def test_a_stop_and_a_start_within_a_bucket_make_one_point() -> None:
     before.track.close_bucket()
     before.collect()
     after = Recording()
-    after.track.restore([RecoveredState(points((NOW, 10.0)), None), NO_REMAINS])
+    after.track.restore([RecoveredState(points((NOW, 10.0)), None), NOTHING_RECOVERED])
     after.add(NOW + 10, 30.0)
     after.add(NOW + 15, 0.0)
     assert after.open(15) == [(NOW, 20.0)]
@@ -174,4 +180,62 @@ def test_a_track_tells_from_when_on_it_needs_the_journal() -> None:
     recording.add(NOW, 1.0)
     recording.add(NOW + 15, 1.0)
     assert recording.track.oldest_points() == [NOW, None]
-    assert not recording.track.is_idle
+    assert not recording.track.is_empty
+
+
+def chunk(number: int, worker_id: str = "rack-7", step: int = 15) -> Chunk:
+    return Chunk(worker_id, step, 900 * number, 900 * number + 885, 60, b"x" * 100)
+
+
+def journal_point(number: int) -> JournalPoint:
+    return JournalPoint("rack-7", 15 * number, b"")
+
+
+def test_the_oldest_chunk_makes_room_and_its_points_are_counted() -> None:
+    buffer = WriteBuffer(max_chunk_bytes=300)
+    for number in range(5):
+        buffer.add_chunk(chunk(number))
+    assert buffer.points_dropped == 120
+    assert [one.first for one in buffer.take({}, {}).chunks] == [1800, 2700, 3600]
+
+
+def test_what_could_not_be_written_is_the_first_to_go() -> None:
+    buffer = WriteBuffer(max_journal_points=3, max_chunk_bytes=300)
+    for number in range(2):
+        buffer.add_chunk(chunk(number))
+        buffer.add_point(15, journal_point(number))
+    buffer.take({}, {})
+    for number in range(2, 4):
+        buffer.add_chunk(chunk(number))
+        buffer.add_point(15, journal_point(number))
+    buffer.put_back()
+    journal, chunks, _, _ = buffer.take({}, {})
+    assert [one.first for one in chunks] == [900, 1800, 2700]
+    assert [point.time for point in journal[15]] == [15, 30, 45]
+    assert buffer.points_dropped == 60
+    buffer.commit()
+    assert buffer.is_empty
+
+
+def test_a_batch_is_bounded_and_nothing_is_left_out() -> None:
+    buffer = WriteBuffer()
+    for number in range(module.BATCH_CHUNKS + 1):
+        buffer.add_chunk(chunk(number))
+    sizes = []
+    while not buffer.is_empty:
+        sizes.append((len(buffer.take({}, {}).chunks), buffer.has_full_batch))
+        buffer.commit()
+    assert sizes == [(module.BATCH_CHUNKS, False), (1, False)]
+
+
+def test_a_chunk_is_there_to_be_read_until_it_is_stored() -> None:
+    buffer = WriteBuffer()
+    buffer.add_chunk(chunk(1))
+    buffer.add_chunk(chunk(0, "rack-8"))
+    buffer.add_chunk(chunk(2, step=300))
+    buffer.take({}, {})
+    buffer.add_chunk(chunk(3))
+    assert buffer.chunks_of("rack-7", 15) == [chunk(1), chunk(3)]
+    assert (buffer.oldest_point(15), buffer.oldest_point(300), buffer.oldest_point(60)) == (0, 1800, None)
+    buffer.commit()
+    assert buffer.chunks_of("rack-7", 15) == [chunk(3)]

@@ -8,15 +8,21 @@ import pytest
 from sqlalchemy import text
 
 from fleetpulse.master.errors import ConfigError, IdempotencyConflict
-from fleetpulse.master.store.engines import open_engines
-from fleetpulse.master.store.key_file import KEY_NAME, own_key_file, read_key_file
-from fleetpulse.master.store.sealing import KEYED, DecryptionFailed, Encryptor, new_key
-from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.store.database import open_engines, parse_database_url
+from fleetpulse.master.store.encryption import (
+    KEY_NAME,
+    KEYED_PREFIX,
+    DecryptionFailed,
+    Encryptor,
+    new_key,
+    read_key_file,
+    read_or_create_key_file,
+)
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Idempotency
 from fleetpulse.master.tasks.records import TaskSpec
+from tests.master.store.encryptor import ENCRYPTOR, KEY
 from tests.master.store.given import NOW, of, open_store, submit
-from tests.master.store.seal import KEY, SEAL
 from tests.postgres import PostgresServer
 
 SECRET = "hunter2-never-in-the-clear"
@@ -25,51 +31,51 @@ OTHER = Encryptor([new_key()])
 
 
 def test_what_is_sealed_is_opened_again() -> None:
-    sealed = SEAL.seal(ENV)
-    assert SECRET not in sealed
-    assert SEAL.open(sealed) == ENV
-    assert SEAL.seal(ENV) != sealed
-    assert SEAL.seal({}) == ""
-    assert SEAL.open("") == {}
-    for broken in (sealed[:-4] + "AAAA", "x", OTHER.seal(ENV)):
+    encrypted = ENCRYPTOR.encrypt(ENV)
+    assert SECRET not in encrypted
+    assert ENCRYPTOR.decrypt(encrypted) == ENV
+    assert ENCRYPTOR.encrypt(ENV) != encrypted
+    assert ENCRYPTOR.encrypt({}) == ""
+    assert ENCRYPTOR.decrypt("") == {}
+    for broken in (encrypted[:-4] + "AAAA", "x", OTHER.encrypt(ENV)):
         with pytest.raises(DecryptionFailed):
-            SEAL.open(broken)
-    assert KEY not in repr(SEAL)
+            ENCRYPTOR.decrypt(broken)
+    assert KEY not in repr(ENCRYPTOR)
 
 
 def test_a_key_can_be_replaced() -> None:
     fresh = new_key()
     both = Encryptor([fresh, KEY])
-    assert both.open(SEAL.seal(ENV)) == ENV
-    assert Encryptor([fresh]).open(both.seal(ENV)) == ENV
-    assert both.is_digest(SEAL.digest("d"), "d")
-    assert both.is_digest(both.digest("d"), "d")
-    assert not both.is_digest(both.digest("d"), "e")
+    assert both.decrypt(ENCRYPTOR.encrypt(ENV)) == ENV
+    assert Encryptor([fresh]).decrypt(both.encrypt(ENV)) == ENV
+    assert both.matches_digest(ENCRYPTOR.digest("d"), "d")
+    assert both.matches_digest(both.digest("d"), "d")
+    assert not both.matches_digest(both.digest("d"), "e")
 
 
 def test_a_digest_cannot_be_tried_without_the_key() -> None:
-    assert SEAL.digest("d").startswith(KEYED)
-    assert SEAL.digest("d") != OTHER.digest("d")
-    assert SEAL.is_digest(SEAL.digest("d"), "d")
-    assert not OTHER.is_digest(SEAL.digest("d"), "d")
+    assert ENCRYPTOR.digest("d").startswith(KEYED_PREFIX)
+    assert ENCRYPTOR.digest("d") != OTHER.digest("d")
+    assert ENCRYPTOR.matches_digest(ENCRYPTOR.digest("d"), "d")
+    assert not OTHER.matches_digest(ENCRYPTOR.digest("d"), "d")
 
 
 def test_the_file_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    sealed = own_key_file(folder).seal(ENV)
+    encrypted = read_or_create_key_file(folder).encrypt(ENV)
     path = folder / KEY_NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert own_key_file(folder).open(sealed) == ENV
+    assert read_or_create_key_file(folder).decrypt(encrypted) == ENV
     assert [entry.name for entry in folder.iterdir()] == [KEY_NAME]
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644])
 def test_a_key_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
-    own_key_file(tmp_path)
+    read_or_create_key_file(tmp_path)
     (tmp_path / KEY_NAME).chmod(mode)
     with pytest.raises(ConfigError, match=rf"others may read it \(mode {mode:04o}\); run: chmod 600"):
-        own_key_file(tmp_path)
+        read_or_create_key_file(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "short", "A" * 44, KEY + "\nnonsense", "\xe9"], ids=ascii)
@@ -93,7 +99,7 @@ def test_only_who_is_to_run_a_task_gets_the_values(database_url: str) -> None:
         task = submit(store, "t1", TaskSpec("busybox", env=ENV))
         assert store.details("t1").task.spec.env == dict.fromkeys(ENV, "***")
         assert store.load_live()[0].task == task
-    with open_store(database_url, seal=OTHER) as store:
+    with open_store(database_url, encryptor=OTHER) as store:
         found = store.load_live()[0].task
         assert found.spec.env_is_lost
         assert list(found.spec.env) == list(ENV)
@@ -108,7 +114,7 @@ def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
         with pytest.raises(IdempotencyConflict):
             store.submit(again, Idempotency("k", "another"))
-    with open_store(database_url, seal=Encryptor([new_key(), KEY])) as store:
+    with open_store(database_url, encryptor=Encryptor([new_key(), KEY])) as store:
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
 
 

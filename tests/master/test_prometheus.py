@@ -5,15 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleetpulse.master import prometheus as module
 from fleetpulse.master.errors import PrometheusUnavailable
 from fleetpulse.master.history.fields import FIELDS
-from fleetpulse.master.history.window import Window
-from fleetpulse.master.prometheus import client as client_module
-from fleetpulse.master.prometheus.client import PrometheusClient
-from fleetpulse.master.prometheus.history import AWAY_SECONDS, PrometheusHistory
-from fleetpulse.master.prometheus.promql import query_for
+from fleetpulse.master.history.points import Window
+from fleetpulse.master.prometheus import RETRY_SECONDS, PrometheusClient, PrometheusHistory, query_for
 from tests.master.history.given import NOW
-from tests.master.prometheus.server import Server, running_server, success
+from tests.master.prometheus_server import Server, running_server, success
 
 WINDOW = Window(NOW, NOW + 45, 15)
 FIELD = ["cpu_usage"]
@@ -94,7 +92,7 @@ def test_one_that_is_away_is_let_alone_for_a_while(server: Server, asking: Askin
             asking.read()
     assert len(server.asked) == 1
     server.status, server.respond = 200, lambda _: success(series("mean", (NOW + 15, "1")))
-    asking.now += AWAY_SECONDS
+    asking.now += RETRY_SECONDS
     assert asking.read() == [1.0, None, None]
     assert asking.read() == [1.0, None, None]
     assert len(server.asked) == 3
@@ -119,7 +117,7 @@ def test_an_answer_that_trickles_is_over_at_the_deadline(server: Server) -> None
 
 
 def test_an_answer_without_an_end_is_cut(server: Server) -> None:
-    server.respond = lambda _: b"x" * (client_module.MAX_ANSWER_BYTES + 1)
+    server.respond = lambda _: b"x" * (module.MAX_ANSWER_BYTES + 1)
     asking = Asking(server.url, seconds=30.0)
     with pytest.raises(PrometheusUnavailable, match="more than"):
         asking.read()

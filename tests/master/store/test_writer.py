@@ -12,19 +12,19 @@ import gevent
 import pytest
 
 from fleetpulse.master.errors import StoreUnavailable, UnknownTask
-from fleetpulse.master.store.observer import StoreObserver
+from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.store.writer import StoreObserver
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Changes, Idempotency, TaskQuery
 from fleetpulse.master.tasks.records import Drain, LogChunk, TaskSpec
 from tests.master.fleet import wait_until
 from tests.master.store.conftest import sqlite_url
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
-from tests.master.store.seal import SEAL
 from tests.postgres import PostgresServer
 
-PATIENCE_SECONDS = 0.2
+TIMEOUT_SECONDS = 0.2
 
 HOLD_THE_LOCK = """
 import sqlite3, sys
@@ -38,7 +38,7 @@ sys.stdin.read()
 @pytest.fixture
 def hasty_store(database_url: str) -> Iterator[SqlTaskStore]:
     """One in which a submit waits for a short time only."""
-    with open_store(database_url, write_seconds=PATIENCE_SECONDS) as store:
+    with open_store(database_url, write_timeout_seconds=TIMEOUT_SECONDS) as store:
         yield store
 
 
@@ -56,7 +56,7 @@ def another_process_writes(database_url: str) -> Iterator[None]:
 
 def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
-    with open_store(database_url, write_seconds=30.0) as store:
+    with open_store(database_url, write_timeout_seconds=30.0) as store:
         submit(store, "before")
         with another_process_writes(database_url):
             waiting = gevent.spawn(submit, store, "during")
@@ -135,7 +135,7 @@ def test_a_submit_that_was_given_up_is_never_written(hasty_store: SqlTaskStore, 
 
 def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
-    with open_store(database_url, write_seconds=PATIENCE_SECONDS) as store:
+    with open_store(database_url, write_timeout_seconds=TIMEOUT_SECONDS) as store:
         with nothing_can_be_written(database_url):
             with pytest.raises(StoreUnavailable):
                 submit(store, "given-up")
@@ -214,7 +214,7 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
         if event == "c_call" and isinstance(owner, sqlite3.Connection | sqlite3.Cursor):
             made.append(function)
 
-    store = SqlTaskStore(sqlite_url(tmp_path), SEAL)
+    store = SqlTaskStore(sqlite_url(tmp_path), ENCRYPTOR)
     sys.setprofile(note)  # of this thread only
     try:
         store.start()
@@ -227,7 +227,7 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
 
 
 def test_the_server_is_restarted_in_the_middle(postgres: PostgresServer) -> None:
-    with open_store(postgres.create_schema(), write_seconds=PATIENCE_SECONDS) as store:
+    with open_store(postgres.create_schema(), write_timeout_seconds=TIMEOUT_SECONDS) as store:
         task = submit(store, "before")
         told: list[str] = []
         postgres.kill()

@@ -6,16 +6,15 @@ import pytest
 from sqlalchemy import Connection, create_engine, func, select
 
 from fleetpulse.master.errors import UnknownTask
-from fleetpulse.master.store.indexes import metadata
-from fleetpulse.master.store.pruning import DAY_SECONDS, STEP_BYTES, STEP_ROWS, STEP_TASKS, Retention, prune_step
+from fleetpulse.master.store.batch import DAY_SECONDS, STEP_BYTES, STEP_ROWS, STEP_TASKS, Retention, prune_step
 from fleetpulse.master.store.rows import task_row
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.tables import attempts, events, log_chunks, tasks
+from fleetpulse.master.store.tables import attempts, events, log_chunks, metadata, tasks
 from fleetpulse.master.tasks.ports import LogSlice, TaskQuery
 from fleetpulse.master.tasks.records import Task, TaskSpec, TaskStatus
 from tests.master.fleet import wait_until
+from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import NOW, append, finish, open_store, place, submit
-from tests.master.store.seal import SEAL
 
 RETENTION = Retention(log_seconds=7 * DAY_SECONDS, task_seconds=90 * DAY_SECONDS)
 
@@ -94,7 +93,7 @@ def ended_tasks(connection: Connection, count: int, chunks: int, chunk_bytes: in
     """Straight into the tables, because it is a lot."""
     names = [f"t{number}" for number in range(count)]
     ended = [Task(name, TaskSpec("busybox"), TaskStatus.COMPLETED, NOW, finished_at=NOW) for name in names]
-    connection.execute(tasks.insert(), [task_row(task, None, None, SEAL) for task in ended])
+    connection.execute(tasks.insert(), [task_row(task, None, None, ENCRYPTOR) for task in ended])
     for name in names:
         for number in range(chunks):
             start = number * chunk_bytes

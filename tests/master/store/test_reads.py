@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event
 
 from fleetpulse.master.errors import InvalidCursor
-from fleetpulse.master.store.engines import open_engines
-from fleetpulse.master.store.indexes import metadata
-from fleetpulse.master.store.paging import find_page, name_range
+from fleetpulse.master.store.database import open_engines, parse_database_url
+from fleetpulse.master.store.reads import find_page, name_range
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.url import parse_database_url
+from fleetpulse.master.store.tables import metadata
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Changes, TaskQuery
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Task, TaskSpec, TaskStatus

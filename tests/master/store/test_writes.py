@@ -5,16 +5,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from fleetpulse.master.store.answer import Answer
-from fleetpulse.master.store.queue import BATCH_BYTES, BATCH_LENGTH, WriteQueue
 from fleetpulse.master.store.writes import (
+    BATCH_BYTES,
+    BATCH_LENGTH,
     AppendLog,
-    EraseTask,
-    NoteWorker,
+    DeleteTask,
+    RestoreDrain,
     SaveDrain,
-    SetDrain,
+    SaveWorker,
     Submit,
     Write,
+    WriteQueue,
 )
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.ports import Changes
@@ -26,13 +27,13 @@ def queue() -> WriteQueue:
     return WriteQueue()
 
 
-def note(name: str = "rack-7") -> NoteWorker:
-    return NoteWorker(name, "host", {}, 0.0)
+def note(name: str = "rack-7") -> SaveWorker:
+    return SaveWorker(name, "host", {}, 0.0)
 
 
 def submit(task_id: str) -> Submit:
     change = transitions.submitted(task_id, TaskSpec("busybox"), 0.0)
-    return Submit(Answer(), Changes((change.task,)), 0, None, task_id)
+    return Submit(Changes((change.task,)), 0, None, task_id)
 
 
 def filled(queue: WriteQueue, *writes: Write) -> None:
@@ -48,14 +49,14 @@ def tried(writes: Sequence[Write] | None) -> None:
         if isinstance(write, Submit):
             write.outcome = write.outcome or write.task_id
         if isinstance(write, SaveDrain):
-            write.previous_is_known = True
+            write.previous_known = True
 
 
 def next_of(queue: WriteQueue) -> list[Write]:
     """What is tried next, and is written this time."""
     taken = queue.take(1.0)
     assert taken is not None
-    queue.written()
+    queue.commit()
     return list(taken)
 
 
@@ -99,7 +100,7 @@ def test_a_batch_with_a_bad_row_is_taken_one_by_one(queue: WriteQueue) -> None:
     writes = [note(str(number)) for number in range(3)]
     filled(queue, *writes)
     queue.take(1.0)
-    queue.write_singly()
+    queue.retry_singly()
     filled(queue, note("later"))
     assert [next_of(queue) for _ in range(3)] == [[write] for write in writes]
 
@@ -107,7 +108,7 @@ def test_a_batch_with_a_bad_row_is_taken_one_by_one(queue: WriteQueue) -> None:
 def test_what_waits_can_be_withdrawn(queue: WriteQueue) -> None:
     first, second = submit("t1"), submit("t2")
     filled(queue, first, second)
-    assert queue.give_up_soon(first)
+    assert queue.cancel_retries(first)
     assert next_of(queue) == [second]
 
 
@@ -115,8 +116,8 @@ def test_the_last_try_may_still_succeed(queue: WriteQueue) -> None:
     write = submit("t1")
     filled(queue, write)
     tried(queue.take(1.0))
-    assert not queue.give_up_soon(write)
-    assert queue.written() == [write]
+    assert not queue.cancel_retries(write)
+    assert queue.commit() == [write]
     assert len(queue) == 0
 
 
@@ -124,7 +125,7 @@ def test_after_the_last_try_there_is_no_other(queue: WriteQueue) -> None:
     write, other = submit("t1"), note()
     filled(queue, write, other)
     queue.take(1.0)  # and no commit was tried
-    queue.give_up_soon(write)
+    queue.cancel_retries(write)
     assert queue.postpone(0.0) == [write]
     assert next_of(queue) == [other]
 
@@ -133,10 +134,10 @@ def test_after_a_commit_that_may_have_worked_the_task_is_erased(queue: WriteQueu
     write, other = submit("t1"), note()
     filled(queue, write, other)
     tried(queue.take(1.0))
-    queue.give_up_soon(write)
+    queue.cancel_retries(write)
     assert queue.postpone(0.0) == [write]
     erase, after = next_of(queue)
-    assert isinstance(erase, EraseTask)
+    assert isinstance(erase, DeleteTask)
     assert (erase.task_id, after) == ("t1", other)
 
 
@@ -145,9 +146,9 @@ def test_one_that_may_be_written_is_erased_when_it_is_withdrawn_from_the_pause(q
     filled(queue, first, write, last)
     tried(queue.take(1.0))
     queue.postpone(0.0)
-    assert queue.give_up_soon(write)
+    assert queue.cancel_retries(write)
     taken = next_of(queue)
-    assert isinstance(taken[1], EraseTask)
+    assert isinstance(taken[1], DeleteTask)
     assert [taken[0], taken[2]] == [first, last]
 
 
@@ -156,9 +157,9 @@ def test_one_whose_caller_is_gone_is_erased_once_it_is_written(queue: WriteQueue
     filled(queue, write, other)
     tried(queue.take(1.0))
     assert queue.abandon(write)
-    assert queue.written() == [other]
+    assert queue.commit() == [other]
     (erase,) = next_of(queue)
-    assert isinstance(erase, EraseTask)
+    assert isinstance(erase, DeleteTask)
 
 
 def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue) -> None:
@@ -167,7 +168,7 @@ def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue)
     other.outcome = "t1"  # for the same idempotency key
     tried(queue.take(1.0))
     queue.abandon(write)
-    assert queue.written() == [other]
+    assert queue.commit() == [other]
     assert len(queue) == 0
 
 
@@ -175,27 +176,30 @@ def test_one_that_is_durable_is_not_abandoned(queue: WriteQueue) -> None:
     write = submit("t1")
     filled(queue, write)
     tried(queue.take(1.0))
-    queue.written()
+    queue.commit()
     assert not queue.abandon(write)
     assert len(queue) == 0
 
 
 def drain(worker_id: str, reason: str, previous: str) -> SaveDrain:
-    write = SaveDrain(Answer(), worker_id, Drain(worker_id, reason, 0.0))
+    write = SaveDrain(worker_id, Drain(worker_id, reason, 0.0))
     write.previous = Drain(worker_id, previous, 0.0)
     return write
 
 
 def test_drains_are_taken_back_from_the_last_to_the_first(queue: WriteQueue) -> None:
     first, second = drain("rack-7", "two", "one"), drain("rack-7", "three", "two")
-    for give_up in (queue.abandon, queue.give_up_soon):
+    for give_up in (queue.abandon, queue.cancel_retries):
         filled(queue, first, second)
         tried(queue.take(1.0))
         give_up(first)
         give_up(second)
-        queue.written() if give_up == queue.abandon else queue.postpone(0.0)
+        queue.commit() if give_up == queue.abandon else queue.postpone(0.0)
         undone = next_of(queue)
-        assert [write.drain.reason for write in undone if isinstance(write, SetDrain) and write.drain] == ["two", "one"]
+        assert [write.drain.reason for write in undone if isinstance(write, RestoreDrain) and write.drain] == [
+            "two",
+            "one",
+        ]
 
 
 def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) -> None:
@@ -203,7 +207,7 @@ def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) ->
     filled(queue, first, second)
     tried(queue.take(1.0))
     queue.abandon(first)
-    assert queue.written() == [second]
+    assert queue.commit() == [second]
     assert len(queue) == 0
 
 
@@ -214,7 +218,7 @@ def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
     assert not queue.put(note())
     assert next_of(queue) == [write]
     assert queue.take(1.0) is None
-    assert queue.rest() == ()
+    assert queue.drain() == ()
 
 
 def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
@@ -224,4 +228,4 @@ def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
     queue.postpone(0.0)
     queue.close(time.monotonic())
     assert queue.take(1.0) is None
-    assert queue.rest() == (write,)
+    assert queue.drain() == (write,)

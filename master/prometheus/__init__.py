@@ -1,1 +1,0 @@
-"""A Prometheus that scrapes this master, asked for what it remembers longer than the store does."""

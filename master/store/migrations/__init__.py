@@ -1,1 +1,0 @@
-"""The history of the schema. A change to ``master.store.tables`` comes with a new module in ``versions``."""

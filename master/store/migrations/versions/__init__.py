@@ -1,1 +1,0 @@
-"""One module a change of the schema; ``down_revision`` names the one before."""
