@@ -14,8 +14,7 @@ from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
 from fleetpulse.master.api.queries import MomentText, Names, Number, Query, check_worker_id, moment
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.history.fields import FIELD_BY_NAME
-from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
-from fleetpulse.master.history.service import MAX_POINTS, MAX_STEP
+from fleetpulse.master.history.service import MAX_POINTS, MAX_STEP, HistoryAnswer, HistoryRequest, HistoryService
 
 MIN_STEP = 15
 LONGEST_SECONDS = 5 * 366 * 86_400

@@ -12,8 +12,8 @@ from fleetpulse.master.api.history import History, WorkerHistory
 from fleetpulse.master.api.queries import moment
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, StoreUnavailable, UnknownWorker
 from fleetpulse.master.history.fields import FIELDS
-from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
 from fleetpulse.master.history.points import Series, Window
+from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
 from tests.master.history.given import NOW
 
 PATH = "/telemetry/rack-7/history"

@@ -45,7 +45,7 @@ def test_all_that_a_counter_counted_is_told_whatever_it_starts_with(steps: list[
 def test_a_device_counts_from_its_second_update_on() -> None:
     counters = Counters(30.0)
     counters.advance(telemetry(NOW, **disk(1000)))
-    both = (DiskDevice("sda", 1001, None), DiskDeviceReading("sdb", 9_000_000, None))
+    both = (DiskDevice("sda", 1001, None), DiskDevice("sdb", 9_000_000, None))
     increases = counters.advance(telemetry(NOW + 5, disk_devices=both))
     assert increases is not None
     assert increases.amounts[0] == 1.0
