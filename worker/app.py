@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import EntryPoints, entry_points, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -20,14 +21,15 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.collectors import Collector
-from fleetpulse.worker.collectors.commands import CommandCollector
+from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
 from fleetpulse.worker.collectors.cpu import CpuCollector
+from fleetpulse.worker.collectors.custom_metrics import InvalidSource
 from fleetpulse.worker.collectors.disk import DiskCollector
 from fleetpulse.worker.collectors.filesystem import FilesystemCollector
 from fleetpulse.worker.collectors.gpu import GpuCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
-from fleetpulse.worker.collectors.plugins import Loaders, PluginCollector
+from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, PluginCollector, enabled_plugins
 from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
 from fleetpulse.worker.collectors.textfile import TextfileCollector
 from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
@@ -38,6 +40,7 @@ from fleetpulse.worker.tasks.executor import DisabledExecutor, Executor
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
+    from fleetpulse.worker.docker_engine.registries import RegistryLogins
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -47,43 +50,38 @@ GPU_WAKE_SECONDS = 10.0
 GPU_RETRY_SECONDS = 0.2
 
 
-class CustomMetricsConfig(NamedTuple):
-    """The sources of custom metrics. Where two sources contradict each other, the first in this order wins."""
-
-    plugins: Loaders = MappingProxyType({})
-    commands: Mapping[str, Sequence[str]] = MappingProxyType({})
-    """The words of each, by name."""
-
-    command_interval_seconds: float = 15.0
-    command_environment: Mapping[str, str] = MappingProxyType({})
-    textfile_dir: Path | None = None
-    textfile_max_age_seconds: float | None = None
-
-
 class WorkerConfig(NamedTuple):
-    """All settings of a worker. ``worker_id`` is checked when it is resolved."""
+    """All settings of a worker, named as its flags. ``run_worker`` checks the id and the sources of custom metrics."""
 
     master: str
     worker_id: str | None
     data_dir: Path
-    labels: dict[str, str]
-    runs_tasks: bool = True
-    docker: Mapping[str, str] = MappingProxyType({})
-    """The environment variables that locate Docker: ``DOCKER_HOST`` and the like."""
+    labels: Mapping[str, str]
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Locates Docker (``DOCKER_HOST`` and the like), and is passed on to commands for custom metrics."""
 
-    custom_metrics: CustomMetricsConfig = CustomMetricsConfig()
+    runs_tasks: bool = True
+    task_policy: TaskPolicy = TaskPolicy()
+    registry_logins: "RegistryLogins | None" = None
+    """``None``: those of the docker command."""
+
     join_endpoint: JoinEndpoint | None = None
     join_token: JoinToken | None = None
-    task_policy: TaskPolicy = TaskPolicy()
-    registry_config: Path | None = None
-    """A file with registry logins; without one those of the docker command."""
+    uses_plugins: bool = True
+    skipped_plugins: Collection[str] = ()
+    metrics_commands: Sequence[str] = ()
+    metrics_dir: Path | None = None
+    metrics_interval_seconds: float = 15.0
+    textfile_dir: Path | None = None
+    textfile_max_age_seconds: float = 0.0
+    """0: any age."""
 
 
 def run_worker(config: WorkerConfig) -> None:
-    """Reports this machine until SIGTERM or SIGINT. Raises ``InvalidWorkerId``, ``CredentialsError``."""
+    """Reports this machine until a signal. Raises ``InvalidWorkerId``, ``InvalidSource``, ``CredentialsError``."""
     hostname = socket.gethostname()
     gpu = GpuCollector(pynvml)
-    custom = custom_collectors(config.custom_metrics)
+    custom = custom_collectors(config, entry_points(group=PLUGINS_GROUP))
     sampler = Sampler(
         [
             CpuCollector(),
@@ -120,16 +118,28 @@ def run_worker(config: WorkerConfig) -> None:
         gpu.shutdown()
 
 
-def custom_collectors(config: CustomMetricsConfig) -> list[Collector]:
-    """A collector for each plug-in, each command and the folder of text files."""
-    collectors: list[Collector] = [PluginCollector(name, load) for name, load in config.plugins.items()]
-    collectors += [
-        CommandCollector(name, words, config.command_interval_seconds, config.command_environment)
-        for name, words in config.commands.items()
+def custom_collectors(config: WorkerConfig, installed: EntryPoints) -> list[Collector]:
+    """The collectors of custom metrics. Where two contradict each other, the first wins. Raises ``InvalidSource``."""
+    interval, max_age = config.metrics_interval_seconds, config.textfile_max_age_seconds
+    if math.isnan(interval) or math.isnan(max_age):
+        raise InvalidSource("nan is no number of seconds")
+    plugins = enabled_plugins(installed, config.skipped_plugins) if config.uses_plugins else {}
+    commands = configured_commands(config.metrics_commands, config.metrics_dir)
+    environment = command_environment(config.environment)
+    return [
+        *(PluginCollector(name, load) for name, load in plugins.items()),
+        *(CommandCollector(name, words, interval, environment) for name, words in commands.items()),
+        *([TextfileCollector(config.textfile_dir, max_age or None)] if config.textfile_dir else ()),
     ]
-    if config.textfile_dir:
-        collectors.append(TextfileCollector(config.textfile_dir, config.textfile_max_age_seconds))
-    return collectors
+
+
+def command_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of commands for custom metrics: without FleetPulse's settings, which may hold secrets."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("FLEETPULSE_") and name != "DATABASE_URL"
+    }
 
 
 def _find_gpus(sampler: Sampler, gpu: GpuCollector) -> list[str]:
@@ -216,10 +226,9 @@ async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[
         yield DisabledExecutor("tasks are switched off on this worker")
         return
     from fleetpulse.worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
-    from fleetpulse.worker.docker_engine.registries import RegistryLogins  # noqa: PLC0415
 
-    logins = None if config.registry_config is None else RegistryLogins(config.registry_config)
-    executor = Executor(DockerEngine(worker_id, config.docker, logins), config.task_policy)
+    docker = {name: value for name, value in config.environment.items() if name.startswith("DOCKER_")}
+    executor = Executor(DockerEngine(worker_id, docker, config.registry_logins), config.task_policy)
     executor.start()
     try:
         yield executor

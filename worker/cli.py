@@ -1,12 +1,10 @@
 """The worker's commands: ``worker`` reports this machine, ``simulate`` a fleet of simulated machines."""
 
 import logging
-import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,17 +18,54 @@ from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEnd
 
 if TYPE_CHECKING:
     from fleetpulse.proto.join import JoinToken
-    from fleetpulse.worker.app import CustomMetricsConfig
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
+    from fleetpulse.worker.docker_engine.registries import RegistryLogins
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _setting(*names: str, envvar: str, **attributes: Any) -> _Decorator:
-    """An option with an environment variable, which ``--help`` shows."""
-    return click.option(*names, envvar=envvar, show_envvar=True, **attributes)
+def _target(master: str) -> str:
+    """A grpc target. A wrong address is refused here; grpc would look its name up for ever."""
+    host, port = _host_and_port("FLEETPULSE_MASTER", master, "localhost:50051")
+    return f"{host}:{port}"
+
+
+def _host_and_port(variable: str, text: str, example: str) -> tuple[str, int]:
+    host, colon, port = text.strip().rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise click.UsageError(f"{variable}={text!r}: expected HOST:PORT, as {example}")
+    return host, int(port)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
+    return name, value
+
+
+def _task_policy(path: Path | None) -> TaskPolicy:
+    try:
+        return TaskPolicy() if path is None else read_policy(path)
+    except PolicyError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _registry_logins(path: Path | None) -> "RegistryLogins | None":
+    if path is None:
+        return None
+    from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
+
+    try:
+        return RegistryLogins(path)
+    except RegistryConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _option(*names: str, parse: Callable[[Any], Any] | None = None, **attributes: Any) -> _Decorator:
+    """An option; ``--help`` shows its environment variable. ``parse`` raises ``click.UsageError``."""
+    callback = None if parse is None else lambda _context, _parameter, value: parse(value)
+    return click.option(*names, show_envvar=True, callback=callback, **attributes)
 
 
 def _options(*options: _Decorator) -> _Decorator:
@@ -45,91 +80,89 @@ def _options(*options: _Decorator) -> _Decorator:
 
 
 # fmt: off
-_master_option = _setting("--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True,
-                          help="HOST:PORT of the master's gRPC port.")
+_master_option = _option("--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True,
+                         parse=_target, help="HOST:PORT of the master's gRPC port.")
 
 
 def _data_dir_option(help_text: str) -> _Decorator:
-    return _setting("--data-dir", envvar="FLEETPULSE_DATA_DIR", type=click.Path(path_type=Path),
-                    default=lambda: platformdirs.user_state_path("fleetpulse"),
-                    show_default="per-user state directory", help=help_text)
+    return _option("--data-dir", envvar="FLEETPULSE_DATA_DIR", type=click.Path(path_type=Path), help=help_text,
+                   default=lambda: platformdirs.user_state_path("fleetpulse"), show_default="per-user state directory")
 
 
 _join_options = _options(
     # The flag is for trials: everybody on the machine may read it.
-    _setting("--join", "join_token", envvar="FLEETPULSE_JOIN_TOKEN", metavar="TOKEN",
-             help="Get a certificate with this token of `fleetpulse ca join-token`."),
-    _setting("--join-file", envvar="FLEETPULSE_JOIN_FILE", type=click.Path(path_type=Path),
-             help="The same, with the token in this file."),
-    _setting("--join-address", envvar="FLEETPULSE_JOIN_ADDRESS", metavar="HOST:PORT",
-             show_default="the master's gRPC port + 1", help="The master's join port."),
+    _option("--join", "join_token", envvar="FLEETPULSE_JOIN_TOKEN", metavar="TOKEN",
+            help="Get a certificate with this token of `fleetpulse ca join-token`."),
+    _option("--join-file", envvar="FLEETPULSE_JOIN_FILE", type=click.Path(path_type=Path),
+            help="The same, with the token in this file."),
+    _option("--join-address", envvar="FLEETPULSE_JOIN_ADDRESS", metavar="HOST:PORT",
+            show_default="the master's gRPC port + 1", help="The master's join port."),
 )
 
 _custom_metrics_options = _options(
-    _setting("--plugins/--no-plugins", "uses_plugins", envvar="FLEETPULSE_PLUGINS", default=True, show_default=True,
-             help="Ask installed plug-ins for metrics."),
-    _setting("--skip-plugin", "skipped_plugins", envvar="FLEETPULSE_SKIP_PLUGIN", multiple=True, metavar="NAME",
-             help="All plug-ins but this; may be repeated."),
-    click.option("--metrics-command", "metrics_commands", multiple=True, metavar="NAME=COMMAND",
-                 help="A command that prints metrics as Prometheus' text; no shell; may be repeated."),
-    _setting("--metrics-dir", envvar="FLEETPULSE_METRICS_DIR", type=click.Path(path_type=Path),
-             help="A folder of such programs."),
-    _setting("--metrics-interval", "metrics_interval_seconds", envvar="FLEETPULSE_METRICS_INTERVAL",
-             type=click.FloatRange(min=1.0, max=86400.0), default=15.0, show_default=True, metavar="SECONDS",
-             help="How often those run; each may take as long, 10 s at most."),
-    _setting("--textfile-dir", envvar="FLEETPULSE_TEXTFILE_DIR", type=click.Path(path_type=Path),
-             help="A folder of *.prom files with metrics."),
-    _setting("--textfile-max-age", "textfile_max_age_seconds", envvar="FLEETPULSE_TEXTFILE_MAX_AGE",
-             type=click.FloatRange(min=0.0), default=172_800.0, show_default=True, metavar="SECONDS",
-             help="Oldest age of a file whose metrics are used; 0: any age."),
+    _option("--plugins/--no-plugins", "uses_plugins", envvar="FLEETPULSE_PLUGINS", default=True, show_default=True,
+            help="Ask installed plug-ins for metrics."),
+    _option("--skip-plugin", "skipped_plugins", envvar="FLEETPULSE_SKIP_PLUGIN", multiple=True, metavar="NAME",
+            help="All plug-ins but this; may be repeated."),
+    _option("--metrics-command", "metrics_commands", multiple=True, metavar="NAME=COMMAND",
+            help="A command that prints metrics as Prometheus' text; no shell; may be repeated."),
+    _option("--metrics-dir", envvar="FLEETPULSE_METRICS_DIR", type=click.Path(path_type=Path),
+            help="A folder of such programs."),
+    _option("--metrics-interval", "metrics_interval_seconds", envvar="FLEETPULSE_METRICS_INTERVAL",
+            type=click.FloatRange(min=1.0, max=86400.0), default=15.0, show_default=True, metavar="SECONDS",
+            help="How often those run; each may take as long, 10 s at most."),
+    _option("--textfile-dir", envvar="FLEETPULSE_TEXTFILE_DIR", type=click.Path(path_type=Path),
+            help="A folder of *.prom files with metrics."),
+    _option("--textfile-max-age", "textfile_max_age_seconds", envvar="FLEETPULSE_TEXTFILE_MAX_AGE",
+            type=click.FloatRange(min=0.0), default=172_800.0, show_default=True, metavar="SECONDS",
+            help="Oldest age of a file whose metrics are used; 0: any age."),
 )
 
 _worker_options = _options(
     _master_option,
-    _setting("--worker-id", envvar="FLEETPULSE_WORKER_ID",
-             help="Name of this worker; by default the one it had before, else the host's name."),
-    click.option("--label", "labels", multiple=True, metavar="NAME=VALUE",
-                 help="A label of this worker; may be repeated."),
+    _option("--worker-id", envvar="FLEETPULSE_WORKER_ID",
+            help="Name of this worker; by default the one it had before, else the host's name."),
+    _option("--label", "labels", multiple=True, metavar="NAME=VALUE",
+            parse=lambda labels: dict(map(_label, labels)), help="A label of this worker; may be repeated."),
     _data_dir_option("Where the worker keeps its id."),
-    _setting("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
-             type=click.Choice(LOG_LEVELS), help="Least level of the lines on stderr."),
-    _setting("--tasks/--no-tasks", "runs_tasks", envvar="FLEETPULSE_TASKS", default=True, show_default=True,
-             help="Run Docker containers for the master, or only report telemetry."),
+    _option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
+            type=click.Choice(["debug", "info", "warning", "error"]), help="Least level of the lines on stderr."),
+    _option("--tasks/--no-tasks", "runs_tasks", envvar="FLEETPULSE_TASKS", default=True, show_default=True,
+            help="Run Docker containers for the master, or only report telemetry."),
     _join_options,
-    _setting("--task-policy", envvar="FLEETPULSE_TASK_POLICY", type=click.Path(path_type=Path),
-             help="A TOML file with rules for the tasks of this worker, whatever the master says."),
-    _setting("--registry-config", envvar="FLEETPULSE_REGISTRY_CONFIG", type=click.Path(path_type=Path),
-             help="A file as docker login writes it, mode 0600: logins for pulls."),
+    _option("--task-policy", envvar="FLEETPULSE_TASK_POLICY", type=click.Path(path_type=Path), parse=_task_policy,
+            help="A TOML file with rules for the tasks of this worker, whatever the master says."),
+    _option("--registry-config", "registry_logins", envvar="FLEETPULSE_REGISTRY_CONFIG",
+            type=click.Path(path_type=Path), parse=_registry_logins,
+            help="A file as docker login writes it, mode 0600: logins for pulls."),
     _custom_metrics_options,
 )
 
 _simulate_options = _options(
     _master_option,
-    click.option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True,
-                 help="How many machines."),
-    click.option("--prefix", default="sim", show_default=True, help="Their ids begin with this."),
-    click.option("--gpu-share", type=click.FloatRange(0.0, 1.0), default=0.25, show_default=True,
-                 help="Share of the machines that have GPUs."),
-    click.option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
-                 help="GPUs in each of those."),
-    click.option("--own-samples", "custom_samples", type=click.IntRange(0, MAX_CUSTOM_SAMPLES), default=0,
-                 show_default=True, help="Samples of custom metrics of each machine."),
-    click.option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover."),
-    click.option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away."),
-    click.option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back."),
-    click.option("--trouble-after", "trouble_after_seconds", type=click.FloatRange(0.0), default=30.0,
-                 show_default=True, metavar="SECONDS", help="How long those are well before their trouble."),
-    click.option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
-                 metavar="SECONDS", help="How long a stall or an absence lasts."),
-    click.option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True,
-                 metavar="SECONDS", help="Time over which the machines come up."),
-    click.option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
-                 help="End after this time; by default run until SIGTERM or Ctrl-C."),
-    click.option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once."),
-    click.option("--tasks/--no-tasks", "runs_tasks", default=True,
-                 help="Pretend to run tasks, or only report telemetry."),
-    click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines."),
-    click.option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout."),
+    _option("--workers", type=click.IntRange(1, 20_000), default=100, show_default=True, help="How many machines."),
+    _option("--prefix", default="sim", show_default=True, help="Their ids begin with this."),
+    _option("--gpu-share", type=click.FloatRange(0.0, 1.0), default=0.25, show_default=True,
+            help="Share of the machines that have GPUs."),
+    _option("--gpus", "gpus_per_machine", type=click.IntRange(0, 16), default=2, show_default=True,
+            help="GPUs in each of those."),
+    _option("--own-samples", "custom_samples", type=click.IntRange(0, MAX_CUSTOM_SAMPLES), default=0,
+            show_default=True, help="Samples of custom metrics of each machine."),
+    _option("--stall", type=click.IntRange(0), default=0, help="Machines that fall silent and recover."),
+    _option("--vanish", type=click.IntRange(0), default=0, help="Machines that are cut off and stay away."),
+    _option("--flap", type=click.IntRange(0), default=0, help="Machines that are cut off and come back."),
+    _option("--trouble-after", "trouble_after_seconds", type=click.FloatRange(0.0), default=30.0,
+            show_default=True, metavar="SECONDS", help="How long those are well before their trouble."),
+    _option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
+            metavar="SECONDS", help="How long a stall or an absence lasts."),
+    _option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True,
+            metavar="SECONDS", help="Time over which the machines come up."),
+    _option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
+            help="End after this time; by default run until SIGTERM or Ctrl-C."),
+    _option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once."),
+    _option("--tasks/--no-tasks", "runs_tasks", default=True, help="Pretend to run tasks, or only report telemetry."),
+    _option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same machines."),
+    _option("--json", "as_json", is_flag=True, help="Print the state as JSON lines on stdout."),
     _join_options,
     _data_dir_option("Where the machines keep their certificates."),
 )
@@ -138,45 +171,32 @@ _simulate_options = _options(
 
 @click.command("worker")
 @_worker_options
-def worker_command(  # noqa: PLR0913, PLR0917 - the flags of a command
-    master: str,
-    worker_id: str | None,
-    labels: tuple[str, ...],
+def worker_command(
     data_dir: Path,
     log_level: str,
-    runs_tasks: bool,
     join_token: str | None,
     join_file: Path | None,
     join_address: str | None,
-    task_policy: Path | None,
-    registry_config: Path | None,
-    **custom_metrics: Any,
+    **settings: Any,
 ) -> None:
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     _exit_on_signals()
     _silence_grpc_core()
     from fleetpulse.worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
     from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
     _configure_logging(log_level)
-    target = _target(master)
+    config = WorkerConfig(
+        data_dir=data_dir,
+        environment=os.environ,
+        join_endpoint=join_endpoint(join_address, settings["master"]),
+        join_token=read_join_token(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
+        **settings,
+    )
     try:
-        run_worker(
-            WorkerConfig(
-                master=target,
-                worker_id=worker_id,
-                data_dir=data_dir,
-                labels=dict(_label(label) for label in labels),
-                runs_tasks=runs_tasks,
-                docker={name: value for name, value in os.environ.items() if name.startswith("DOCKER_")},
-                custom_metrics=_custom_metrics_config(os.environ, **custom_metrics),
-                join_endpoint=join_endpoint(join_address, target),
-                join_token=read_join_token(join_token, join_file, has_joined=(data_dir / BUNDLE_NAME).exists()),
-                task_policy=TaskPolicy() if task_policy is None else read_policy(task_policy),
-                registry_config=_registry_config(registry_config),
-            )
-        )
-    except (InvalidWorkerId, PolicyError) as error:
+        run_worker(config)
+    except (InvalidWorkerId, InvalidSource) as error:
         raise click.UsageError(str(error)) from error
     except CredentialsError as error:
         raise click.ClickException(str(error)) from error
@@ -192,7 +212,7 @@ def simulate_command(
     join_file: Path | None,
     join_address: str | None,
     data_dir: Path,
-    **settings: object,
+    **settings: Any,
 ) -> None:
     """Simulate a fleet of machines, over the real wire with the real session code."""
     _exit_on_signals()
@@ -200,7 +220,7 @@ def simulate_command(
     from fleetpulse.worker.simulation.fleet import SimulationConfig  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.simulation.run import join_all, run_simulation  # noqa: PLC0415
 
-    config = SimulationConfig(**{**settings, "master": _target(str(settings["master"]))})  # type: ignore[arg-type]  # click checked the types
+    config = SimulationConfig(**settings)
     if config.stall + config.vanish + config.flap > config.workers:
         raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
     if not is_worker_id(f"{config.prefix}-{config.workers}"):
@@ -249,80 +269,6 @@ def join_endpoint(join_address: str | None, target: str) -> JoinEndpoint:
         host, port = _host_and_port("FLEETPULSE_MASTER", target, "localhost:50051")
         port = min(port + 1, 65535)
     return JoinEndpoint(host.removeprefix("[").removesuffix("]"), port)
-
-
-def _target(master: str) -> str:
-    """A grpc target. A wrong address is refused here; grpc would look its name up for ever."""
-    host, port = _host_and_port("FLEETPULSE_MASTER", master, "localhost:50051")
-    return f"{host}:{port}"
-
-
-def _host_and_port(variable: str, text: str, example: str) -> tuple[str, int]:
-    host, colon, port = text.strip().rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
-        raise click.UsageError(f"{variable}={text!r}: expected HOST:PORT, as {example}")
-    return host, int(port)
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
-    return name, value
-
-
-def _custom_metrics_config(
-    environment: Mapping[str, str],
-    *,
-    uses_plugins: bool,
-    skipped_plugins: tuple[str, ...],
-    metrics_commands: tuple[str, ...],
-    metrics_dir: Path | None,
-    metrics_interval_seconds: float,
-    textfile_dir: Path | None,
-    textfile_max_age_seconds: float,
-) -> "CustomMetricsConfig":
-    """Raises ``click.UsageError``."""
-    from fleetpulse.worker.app import CustomMetricsConfig  # noqa: PLC0415 - heavy, and not needed for --help
-    from fleetpulse.worker.collectors.commands import configured_commands  # noqa: PLC0415
-    from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
-    from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, enabled_plugins, installed_plugins  # noqa: PLC0415
-
-    if math.isnan(metrics_interval_seconds) or math.isnan(textfile_max_age_seconds):
-        raise click.UsageError("nan is no number of seconds")
-    try:
-        installed = installed_plugins(entry_points(group=PLUGINS_GROUP)) if uses_plugins else {}
-        return CustomMetricsConfig(
-            plugins=enabled_plugins(installed, skipped_plugins),
-            commands=configured_commands(metrics_commands, metrics_dir),
-            command_interval_seconds=metrics_interval_seconds,
-            command_environment=command_environment(environment),
-            textfile_dir=textfile_dir,
-            textfile_max_age_seconds=textfile_max_age_seconds or None,
-        )
-    except InvalidSource as error:
-        raise click.UsageError(str(error)) from error
-
-
-def command_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of commands for custom metrics: without FleetPulse's settings, which may hold secrets."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith("FLEETPULSE_") and name != "DATABASE_URL"
-    }
-
-
-def _registry_config(path: Path | None) -> Path | None:
-    """Checks the file, so that a bad one stops the start with one line. Raises ``click.UsageError``."""
-    if path is not None:
-        from fleetpulse.worker.docker_engine.registries import RegistryConfigError, RegistryLogins  # noqa: PLC0415 - mostly not needed
-
-        try:
-            RegistryLogins(path)
-        except RegistryConfigError as error:
-            raise click.UsageError(str(error)) from error
-    return path
 
 
 class _LogFormatter(logging.Formatter):

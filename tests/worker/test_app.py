@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
-from fleetpulse.worker.app import CustomMetricsConfig, custom_collectors, machine_capacity
+from fleetpulse.worker.app import WorkerConfig, command_environment, custom_collectors, machine_capacity
+from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP
 
 PATIENCE_SECONDS = 20.0
 NO_DOCKER = "unix:///nowhere/docker.sock"
@@ -186,10 +188,23 @@ def test_capacity_of_this_machine() -> None:
 # Collectors of custom metrics
 
 
-def test_there_are_no_custom_collectors_by_default() -> None:
-    assert custom_collectors(CustomMetricsConfig()) == []
+def worker_config(data_dir: Path, **settings: Any) -> WorkerConfig:
+    return WorkerConfig("localhost:50051", None, data_dir, {}, **settings)
+
+
+def test_there_are_no_custom_collectors_by_default(tmp_path: Path) -> None:
+    assert custom_collectors(worker_config(tmp_path), EntryPoints()) == []
 
 
 def test_custom_collectors_stand_in_the_order_of_precedence(tmp_path: Path) -> None:
-    config = CustomMetricsConfig(plugins={"p": object}, commands={"c": ("true",)}, textfile_dir=tmp_path)
-    assert [collector.name for collector in custom_collectors(config)] == ["plugin:p", "command:c", "textfile"]
+    installed = EntryPoints([EntryPoint("p", "builtins:object", PLUGINS_GROUP)])
+    config = worker_config(tmp_path, metrics_commands=["c=true"], textfile_dir=tmp_path)
+    names = [collector.name for collector in custom_collectors(config, installed)]
+    assert names == ["plugin:p", "command:c", "textfile"]
+    without_plugins = custom_collectors(config._replace(uses_plugins=False), installed)
+    assert [collector.name for collector in without_plugins] == names[1:]
+
+
+def test_environment_of_commands_has_no_settings_of_fleetpulse() -> None:
+    given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "DATABASE_URL": "postgresql://x:y@z"}
+    assert command_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from fleetpulse.proto.rules import WORKER_ID_RULE
 from fleetpulse.worker import cli
 from fleetpulse.worker.cli import (
-    command_environment,
     join_endpoint,
     read_join_token,
     simulate_command,
@@ -146,11 +145,6 @@ def test_help_names_every_variable(command: click.Command) -> None:
 )
 def test_invalid_settings_of_custom_metrics_are_refused(words: list[str], expected: str, tmp_path: Path) -> None:
     assert error_of(invoked(worker_command, *words, FLEETPULSE_DATA_DIR=str(tmp_path))).startswith(expected)
-
-
-def test_environment_of_commands_has_no_settings_of_fleetpulse() -> None:
-    given = {"PATH": "/bin", "FLEETPULSE_TOKEN": "secret", "FLEETPULSE": "1", "DATABASE_URL": "postgresql://x:y@z"}
-    assert command_environment(given) == {"PATH": "/bin", "FLEETPULSE": "1"}
 
 
 # Joining

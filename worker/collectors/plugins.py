@@ -9,7 +9,7 @@ Each plug-in is loaded, constructed and called on a thread of its own, with the 
 the worker's process and can break it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoints
 from typing import Any
 
@@ -26,9 +26,6 @@ from fleetpulse.worker.collectors.custom_metrics import (
 PLUGINS_GROUP = "fleetpulse.collectors"
 MAX_PLUGINS = 16
 """A heartbeat has room for 64 reports of collectors: commands, files and plug-ins among them."""
-
-Loaders = Mapping[str, Callable[[], Any]]
-"""By a plug-in's name, how to load what its entry point names."""
 
 
 class PluginCollector:
@@ -63,14 +60,11 @@ class PluginCollector:
         return read  # type: ignore[no-any-return]  # what it returns is checked when it does
 
 
-def installed_plugins(installed: EntryPoints) -> Loaders:
-    """Every installed plug-in, sorted by name."""
-    return {entry.name: entry.load for entry in sorted(installed.select(group=PLUGINS_GROUP))}
-
-
-def enabled_plugins(installed: Loaders, skipped: Collection[str]) -> Loaders:
-    """Those that are not switched off. Raises ``InvalidSource``."""
-    enabled = {name: load for name, load in installed.items() if name not in skipped}
+def enabled_plugins(installed: EntryPoints, skipped: Collection[str]) -> dict[str, Callable[[], Any]]:
+    """By the name of each plug-in that is not switched off, how to load it; sorted. Raises ``InvalidSource``."""
+    enabled = {
+        entry.name: entry.load for entry in sorted(installed.select(group=PLUGINS_GROUP)) if entry.name not in skipped
+    }
     for name in enabled:
         check_source_name("plug-in", name)
     if len(enabled) > MAX_PLUGINS:

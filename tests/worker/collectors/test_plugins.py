@@ -1,13 +1,14 @@
 """worker.collectors.plugins"""
 
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fleetpulse.worker.collectors.custom_metrics import InvalidMetrics, InvalidSource
-from fleetpulse.worker.collectors.plugins import MAX_PLUGINS, PluginCollector, enabled_plugins
+from fleetpulse.worker.collectors.plugins import MAX_PLUGINS, PLUGINS_GROUP, PluginCollector, enabled_plugins
 
 
 class Sensors:
@@ -71,10 +72,14 @@ def test_object_that_is_neither_callable_nor_a_collector_is_refused() -> None:
             collector.collect()
 
 
+def entry_points(*names: str) -> EntryPoints:
+    return EntryPoints(EntryPoint(name, "builtins:object", PLUGINS_GROUP) for name in names)
+
+
 def test_plugins_are_switched_off_by_name() -> None:
-    installed = {f"p{n}": object for n in range(MAX_PLUGINS + 1)}
+    names = [f"p{n:02}" for n in range(MAX_PLUGINS + 1)]
     with pytest.raises(InvalidSource, match="17 plug-ins"):
-        enabled_plugins(installed, ())
-    assert list(enabled_plugins(installed, ["p0"])) == list(installed)[1:]
+        enabled_plugins(entry_points(*names), ())
+    assert list(enabled_plugins(entry_points(*names), ["p00"])) == names[1:]
     with pytest.raises(InvalidSource, match="plug-in 'a b'"):
-        enabled_plugins({"a b": object}, ())
+        enabled_plugins(entry_points("a b"), ())
