@@ -29,53 +29,28 @@ _STOP_GRACE_SECONDS = 0.5
 class _Result:
     """Of one call of one collector. There are no fields where the call raised."""
 
-    runner: "_CollectorThread"
+    thread: "_CollectorThread"
     round_number: int
     duration_seconds: float
     fields: pb.Heartbeat
     error: BaseException | None
 
 
-class _CollectorThread:
-    """Waits for a round, collects, puts the result into a queue and waits again.
-
-    Its methods are for the thread that samples; the collector is called on this thread only.
-    """
+class _CollectorThread(threading.Thread):
+    """Waits for a round, collects, puts the result into a queue and waits again. ``None`` for a round ends it."""
 
     def __init__(self, collector: Collector, results: SimpleQueue[_Result | None], clock: Callable[[], float]) -> None:
-        self.name = collector.name
-        self.started_at: float | None = None
-        """The clock when the running call began; ``None`` while idle, which the sampler sets."""
-        self._collector = collector
+        # A daemon: a thread that hangs in the kernel would keep the process from ending.
+        super().__init__(name=f"collector-{collector.name}", daemon=True)
+        self.collector = collector
+        self.called_at: float | None = None
+        """The clock when the running call began; ``None`` while idle. Set by the sampler's thread."""
+        self.rounds: SimpleQueue[int | None] = SimpleQueue()
         self._results = results
         self._clock = clock
-        self._rounds: SimpleQueue[int | None] = SimpleQueue()
-        # A daemon: a thread that hangs in the kernel would keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=f"collector-{self.name}", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def begin(self, round_number: int) -> None:
-        """Starts a round. Only while idle."""
-        self.started_at = self._clock()
-        self._rounds.put(round_number)
-
-    def busy_seconds(self) -> float:
-        """Time since the running call began; 0 while idle."""
-        return 0.0 if self.started_at is None else self._clock() - self.started_at
-
-    def stop(self) -> None:
-        """Ends the thread after the running call."""
-        self._rounds.put(None)
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Whether the thread has ended."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        while (round_number := self._rounds.get()) is not None:
+    def run(self) -> None:
+        while (round_number := self.rounds.get()) is not None:
             self._results.put(self._collect(round_number))
 
     def _collect(self, round_number: int) -> _Result:
@@ -83,7 +58,7 @@ class _CollectorThread:
         started = self._clock()
         try:
             # A copy, because the collector may keep its message; a wrong return value fails here too.
-            fields.MergeFrom(self._collector.collect())
+            fields.MergeFrom(self.collector.collect())
         except BaseException as exc:  # noqa: BLE001 - reported; the thread must go on
             error = exc
         return _Result(self, round_number, self._clock() - started, fields, error)
@@ -152,27 +127,29 @@ class Sampler:
             return
         self._running.clear()
         for thread in self._threads:
-            thread.stop()
+            thread.rounds.put(None)
         self._results.put(None)
         give_up_at = time.monotonic() + _STOP_GRACE_SECONDS
-        left = [thread.name for thread in self._threads if not thread.join(max(0.0, give_up_at - time.monotonic()))]
-        if left:
+        for thread in self._threads:
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+        if left := [thread.collector.name for thread in self._threads if thread.is_alive()]:
             _LOGGER.warning("collectors still running at the stop, their threads are left behind: %s", ", ".join(left))
 
     def _run_round(self) -> dict[_CollectorThread, _Result]:
         """Calls the idle collectors and waits. Returns what came, of this round or, too late, of an earlier one."""
         self._round_number += 1
         while (late := self._next_result(-math.inf)) is not None:
-            late.runner.started_at = None
-        waiting = {thread for thread in self._threads if thread.started_at is None}
+            late.thread.called_at = None
+        waiting = {thread for thread in self._threads if thread.called_at is None}
         deadline = self._clock() + self.deadline_seconds
         for thread in waiting:
-            thread.begin(self._round_number)
+            thread.called_at = self._clock()
+            thread.rounds.put(self._round_number)
         results: dict[_CollectorThread, _Result] = {}
         while waiting and (result := self._next_result(deadline)) is not None:
-            result.runner.started_at = None
-            results[result.runner] = result
-            waiting.discard(result.runner)
+            result.thread.called_at = None
+            results[result.thread] = result
+            waiting.discard(result.thread)
         return results
 
     def _next_result(self, deadline: float) -> _Result | None:
@@ -183,14 +160,16 @@ class Sampler:
             return None
 
     def _report(self, thread: _CollectorThread, result: _Result | None) -> pb.CollectorReport:
-        duration = thread.busy_seconds() if result is None else result.duration_seconds
+        name = thread.collector.name
+        busy_seconds = 0.0 if thread.called_at is None else self._clock() - thread.called_at
+        duration = busy_seconds if result is None else result.duration_seconds
         if result is None:
             error = f"still running after {duration:.1f} s"
         elif result.round_number != self._round_number:
             error = f"took {duration:.1f} s, {self.deadline_seconds:.1f} s are allowed"
         else:
             error = "" if result.error is None else describe(result.error)
-        return pb.CollectorReport(collector=thread.name, success=not error, duration_seconds=duration, error=error)
+        return pb.CollectorReport(collector=name, success=not error, duration_seconds=duration, error=error)
 
     def _log_change(self, report: pb.CollectorReport, result: _Result | None) -> None:
         """Logs once when a collector begins to fail and once when it works again."""

@@ -102,15 +102,11 @@ class WorkerSession:
         self._rng = rng or random.Random()  # nosec B311 # chance without a secret
         self._backoff = Backoff(rng=self._rng)
         self._outage = OutageLog(register.worker_id, target, _LOGGER)
-        self._sequence = 0
+        self.heartbeats_sent = 0
+        """Over all streams of this session; the last sequence number."""
         self.is_connected = False
         """Whether the master has registered this worker on a stream that is open."""
         self._stopped: asyncio.Future[str] | None = None
-
-    @property
-    def heartbeats_sent(self) -> int:
-        """Over all streams of this session."""
-        return self._sequence
 
     async def run(self) -> None:
         """Stays connected until ``stop``; returns after the goodbye. A session runs once."""
@@ -150,7 +146,7 @@ class WorkerSession:
                 return health_error
             if "WRONG_VERSION_NUMBER" in details:
                 return "the master does not speak TLS, and this worker has a certificate and connects only with TLS"
-        elif not self._sequence and _CONNECTION_CUT.search(details):
+        elif not self.heartbeats_sent and _CONNECTION_CUT.search(details):
             return f"{details}; does the master want a certificate, which `--join` gets?"
         return details
 
@@ -294,10 +290,10 @@ class WorkerSession:
 
     def _complete(self, heartbeat: pb.Heartbeat) -> pb.WorkerMessage:
         """Adds the sender, the sequence number, the time and the tasks."""
-        self._sequence += 1
+        self.heartbeats_sent += 1
         heartbeat.worker_id = self._register.worker_id
         heartbeat.incarnation_id = self._register.incarnation_id
-        heartbeat.sequence_number = self._sequence
+        heartbeat.sequence_number = self.heartbeats_sent
         heartbeat.sent_time_unix_seconds = time.time()
         if self._tasks is not None:
             self._tasks.report(heartbeat)

@@ -254,7 +254,7 @@ def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
             self.calls += 1
             if self.calls == 2:
                 hanging.released.set()
-                wait_for(lambda: sampler._threads[0].started_at is None)
+                wait_for(lambda: sampler._threads[0].called_at is None)
             return pb.Heartbeat()
 
     with sampling(hanging, Releasing(), deadline_seconds=0.05) as sampler:

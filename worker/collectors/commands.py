@@ -46,13 +46,16 @@ class CommandCollector:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = f"command:{name}"
-        self._process = CommandProcess(words, environment)
+        self._words = list(words)
+        self._environment = dict(environment)
         self._interval_seconds = interval_seconds
         self._deadline_seconds = min(interval_seconds, MAX_RUN_SECONDS)
         self._clock = clock
         self._latest: pb.Heartbeat | str = pb.Heartbeat()
         """The fields of the last run, or its error."""
         self._run_began: float | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._process_lock = threading.Lock()
         self._closing = threading.Event()
         # A daemon: a command that even SIGKILL does not end would keep the worker from ending.
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -69,9 +72,11 @@ class CommandCollector:
         return latest
 
     def close(self) -> None:
-        """Kills a run under way, and starts no more."""
-        self._closing.set()
-        self._process.stop()
+        """Kills a run under way, and starts no more. For any thread."""
+        with self._process_lock:
+            self._closing.set()
+            if self._process is not None:
+                _kill(self._process)
         if self._thread.ident is not None:
             self._thread.join(_STOP_SECONDS)
 
@@ -85,24 +90,13 @@ class CommandCollector:
 
     def _run_once(self) -> pb.Heartbeat | str:
         try:
-            metrics = metrics_from_text(self._process.output(self._deadline_seconds))
+            metrics = metrics_from_text(self.output(self._deadline_seconds))
             CustomMetricsBudget().add(metrics)
         except InvalidMetrics as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - reported by collect; the thread must go on
             return f"{type(error).__name__}: {error}"
         return pb.Heartbeat(custom=metrics)
-
-
-class CommandProcess:
-    """Runs one command again and again. ``output`` is for one thread, ``stop`` for any."""
-
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._words = list(words)
-        self._environment = dict(environment)
-        self._lock = threading.Lock()
-        self._running: subprocess.Popen[bytes] | None = None
-        self._stopped = False
 
     def output(self, deadline_seconds: float) -> bytes:
         """Runs the command and returns its stdout. Raises ``InvalidMetrics``, and ``OSError`` when it cannot start.
@@ -117,8 +111,8 @@ class CommandProcess:
             except (TimeoutError, subprocess.TimeoutExpired):
                 raise InvalidMetrics(f"did not end within {deadline_seconds:g} s, and was killed") from None
             finally:
-                with self._lock:
-                    self._running = None
+                with self._process_lock:
+                    self._process = None
                     _kill(process)
         if code:
             problem = f"ended with status {code}" if code > 0 else f"was ended by {_signal_name(-code)}"
@@ -126,18 +120,11 @@ class CommandProcess:
             raise InvalidMetrics(f"{problem}: {details}" if details else problem)
         return out
 
-    def stop(self) -> None:
-        """Kills a run under way, and allows no more."""
-        with self._lock:
-            self._stopped = True
-            if self._running is not None:
-                _kill(self._running)
-
     def _start(self) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._stopped:
+        with self._process_lock:
+            if self._closing.is_set():
                 raise InvalidMetrics("the worker stops")
-            self._running = subprocess.Popen(
+            self._process = subprocess.Popen(
                 self._words,
                 bufsize=0,
                 stdin=subprocess.DEVNULL,
@@ -146,7 +133,7 @@ class CommandProcess:
                 env=self._environment,
                 start_new_session=True,
             )
-            return self._running
+            return self._process
 
 
 def _read(process: subprocess.Popen[bytes], give_up_at: float) -> tuple[bytes, bytes]:

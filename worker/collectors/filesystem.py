@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 import psutil
 
@@ -26,37 +26,41 @@ class NothingReadable(CollectorError):
     """The machine has filesystems, and none of them could be read."""
 
 
-class Partition(Protocol):
-    """One mount, as ``psutil.disk_partitions(all=False)`` returns it: no pseudo and no network filesystem."""
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def mountpoint(self) -> str: ...
-    @property
-    def fstype(self) -> str: ...
+class Mount(NamedTuple):
+    device: str
+    mountpoint: str
+    fstype: str
 
 
-class Usage(Protocol):
-    """Bytes, as ``psutil.disk_usage`` returns them: ``used`` leaves out the blocks reserved for root, like ``df``."""
+class Usage(NamedTuple):
+    """Bytes; ``used`` leaves out the blocks reserved for root, like ``df``."""
 
-    @property
-    def total(self) -> int: ...
-    @property
-    def used(self) -> int: ...
+    used: int
+    total: int
 
 
-def choose_mountpoints(partitions: Iterable[Partition]) -> list[str]:
+def read_mounts() -> list[Mount]:
+    """Without pseudo and network filesystems."""
+    return [Mount(mount.device, mount.mountpoint, mount.fstype) for mount in psutil.disk_partitions(all=False)]
+
+
+def read_usage(mountpoint: str) -> Usage:
+    """Raises ``OSError``."""
+    usage = psutil.disk_usage(mountpoint)
+    return Usage(usage.used, usage.total)
+
+
+def choose_mountpoints(mounts: Iterable[Mount]) -> list[str]:
     """One mountpoint for each device, and ``/`` in any case; sorted, the first 16.
 
     A device that is mounted more than once (bind mounts, subvolumes) counts at the shortest path.
     """
     by_device: dict[str, str] = {}
-    for partition in partitions:
-        if partition.fstype in _READ_ONLY_IMAGES | _LAYERED or _LOOP_DEVICE.fullmatch(partition.device):
+    for mount in mounts:
+        if mount.fstype in _READ_ONLY_IMAGES | _LAYERED or _LOOP_DEVICE.fullmatch(mount.device):
             continue
-        known = by_device.setdefault(partition.device, partition.mountpoint)
-        by_device[partition.device] = min(known, partition.mountpoint, key=lambda path: (len(path), path))
+        known = by_device.setdefault(mount.device, mount.mountpoint)
+        by_device[mount.device] = min(known, mount.mountpoint, key=lambda path: (len(path), path))
     return sorted({"/", *by_device.values()})[:MAX_ITEMS]
 
 
@@ -70,17 +74,17 @@ class FilesystemCollector:
 
     def __init__(
         self,
-        read_partitions: Callable[[], Sequence[Partition]] = psutil.disk_partitions,
-        read_usage: Callable[[str], Usage] = psutil.disk_usage,
+        read_mounts: Callable[[], Sequence[Mount]] = read_mounts,
+        read_usage: Callable[[str], Usage] = read_usage,
         is_directory: Callable[[str], bool] = os.path.isdir,
     ) -> None:
-        self._read_partitions = read_partitions
+        self._read_mounts = read_mounts
         self._read_usage = read_usage
         self._is_directory = is_directory
 
     def collect(self) -> pb.Heartbeat:
         # Container tools mount single files, /etc/hosts for one, out of a filesystem of the host.
-        mounts = [partition for partition in self._read_partitions() if self._is_directory(partition.mountpoint)]
+        mounts = [mount for mount in self._read_mounts() if self._is_directory(mount.mountpoint)]
         readings = {mountpoint: self._read(mountpoint) for mountpoint in choose_mountpoints(mounts)}
         filesystems = [reading for reading in readings.values() if reading is not None]
         if not filesystems:

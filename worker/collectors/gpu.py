@@ -65,17 +65,14 @@ class GpuCollector:
             self._in_use.release()
 
     def _read_gpus(self) -> list[pb.Gpu]:
+        self._device_count = None
+        if not self._session.open(driver_expected=bool(self._identities)):
+            self._device_count = 0
+            return []
         try:
-            if not self._session.open(driver_expected=bool(self._identities)):
-                self._device_count = 0
-                return []
             count = self._nvml.nvmlDeviceGetCount()
             gpus, errors = self._read_each(count)
-        except GpuUnavailable:
-            self._device_count = None
-            raise
         except self._nvml.NVMLError as exc:
-            self._device_count = None
             self._session.mark_library_lost()
             raise GpuUnavailable(f"the NVIDIA driver was lost: {exc}") from exc
         self._device_count = count

@@ -1,29 +1,25 @@
 """Main memory and swap of the whole machine; in a container those of the host, not the limit of its cgroup."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
-class MainMemory(Protocol):
-    """Bytes, as ``psutil.virtual_memory()`` returns them."""
+class MemoryCounters(NamedTuple):
+    """Bytes."""
 
-    @property
-    def total(self) -> int: ...
-    @property
-    def available(self) -> int: ...
+    total: int
+    available: int
+    swap_total: int
+    swap_free: int
 
 
-class Swap(Protocol):
-    """Bytes, as ``psutil.swap_memory()`` returns them."""
-
-    @property
-    def total(self) -> int: ...
-    @property
-    def free(self) -> int: ...
+def read_memory() -> MemoryCounters:
+    main, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return MemoryCounters(main.total, main.available, swap.total, swap.free)
 
 
 class MemoryCollector:
@@ -31,20 +27,15 @@ class MemoryCollector:
 
     name = "memory"
 
-    def __init__(
-        self,
-        read_main: Callable[[], MainMemory] = psutil.virtual_memory,
-        read_swap: Callable[[], Swap] = psutil.swap_memory,
-    ) -> None:
-        self._read_main = read_main
-        self._read_swap = read_swap
+    def __init__(self, read: Callable[[], MemoryCounters] = read_memory) -> None:
+        self._read = read
 
     def collect(self) -> pb.Heartbeat:
         """The swap fields are absent on a machine without swap."""
-        main, swap = self._read_main(), self._read_swap()
+        now = self._read()
         # In an LXC container `available` can exceed `total`.
-        memory = pb.Memory(used_bytes=max(0, main.total - main.available), size_bytes=main.total)
-        if swap.total > 0:
-            memory.swap_used_bytes = max(0, swap.total - swap.free)
-            memory.swap_size_bytes = swap.total
+        memory = pb.Memory(used_bytes=max(0, now.total - now.available), size_bytes=now.total)
+        if now.swap_total > 0:
+            memory.swap_used_bytes = max(0, now.swap_total - now.swap_free)
+            memory.swap_size_bytes = now.swap_total
         return pb.Heartbeat(memory=memory)

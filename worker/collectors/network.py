@@ -9,7 +9,7 @@ once, at the card that carries them; the host's ends of its containers' interfac
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import psutil
 
@@ -27,18 +27,17 @@ _MADE_BY_SOFTWARE = re.compile(
 )
 
 
-class InterfaceCounters(Protocol):
-    """Bytes, as ``psutil.net_io_counters(pernic=True)`` returns them for each interface."""
+class InterfaceCounters(NamedTuple):
+    """Bytes since the interface was created."""
 
-    @property
-    def bytes_recv(self) -> int: ...
-    @property
-    def bytes_sent(self) -> int: ...
+    received_bytes: int
+    transmitted_bytes: int
 
 
 def read_counters() -> Mapping[str, InterfaceCounters]:
-    """The kernel's counters. They restart at 0 when an interface is created again."""
-    return psutil.net_io_counters(pernic=True, nowrap=False)
+    """By the name of the interface."""
+    counters = psutil.net_io_counters(pernic=True, nowrap=False)
+    return {name: InterfaceCounters(counter.bytes_recv, counter.bytes_sent) for name, counter in counters.items()}
 
 
 def is_made_by_software(interface: str) -> bool:
@@ -61,16 +60,11 @@ class NetworkCollector:
 
     def collect(self) -> pb.Heartbeat:
         counters = self._read()
-        return pb.Heartbeat(
-            network_interfaces=[
-                pb.NetworkInterface(
-                    interface=valid_utf8(name),
-                    received_bytes=counters[name].bytes_recv,
-                    transmitted_bytes=counters[name].bytes_sent,
-                )
-                for name in sorted(self._choose(counters))
-            ]
-        )
+        interfaces = [
+            pb.NetworkInterface(interface=valid_utf8(name), **counters[name]._asdict())
+            for name in sorted(self._choose(counters))
+        ]
+        return pb.Heartbeat(network_interfaces=interfaces)
 
     def _choose(self, names: Mapping[str, object]) -> list[str]:
         hardware = sorted(name for name in names if self._has_hardware(name))

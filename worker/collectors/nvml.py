@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from fleetpulse.worker.collectors import CollectorError
 
@@ -51,24 +51,6 @@ class GpuUnavailable(CollectorError):
     """An NVIDIA driver is or was there and cannot be used. ``__cause__`` is the ``NVMLError``."""
 
 
-class MemoryInfo(Protocol):
-    """Bytes. In version 1 ``used`` includes what the driver reserves for itself, in version 2 it does not."""
-
-    @property
-    def total(self) -> int: ...
-    @property
-    def used(self) -> int: ...
-
-
-class Utilization(Protocol):
-    """Percent of the past sample period (a sixth of a second to a second)."""
-
-    @property
-    def gpu(self) -> int:
-        """Time in which a kernel ran. (Its neighbour ``memory`` is bus time, not memory used.)"""
-        ...
-
-
 class Nvml(Protocol):
     """The functions of ``pynvml`` that are used. A handle is valid until ``nvmlShutdown``."""
 
@@ -83,8 +65,14 @@ class Nvml(Protocol):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...
     def nvmlDeviceGetUUID(self, handle: object) -> str | bytes: ...
     def nvmlDeviceGetName(self, handle: object) -> str | bytes: ...
-    def nvmlDeviceGetUtilizationRates(self, handle: object) -> Utilization: ...
-    def nvmlDeviceGetMemoryInfo(self, handle: object, version: int | None = None) -> MemoryInfo: ...
+    def nvmlDeviceGetUtilizationRates(self, handle: object) -> Any:
+        """``gpu``: percent of the past sample period (up to a second) in which a kernel ran."""
+        ...
+
+    def nvmlDeviceGetMemoryInfo(self, handle: object, version: int | None = None) -> Any:
+        """``total`` and ``used``, bytes. In version 1 ``used`` includes what the driver reserves for itself."""
+        ...
+
     def nvmlDeviceGetTemperatureV(self, handle: object, sensor: int) -> int:
         """Degrees Celsius. Not in drivers before R570 or so."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fleetpulse.worker.collectors.commands import MAX_COMMANDS, CommandCollector, CommandProcess, configured_commands
+from fleetpulse.worker.collectors.commands import MAX_COMMANDS, CommandCollector, configured_commands
 from fleetpulse.worker.collectors.custom_metrics import MAX_TEXT_BYTES, InvalidMetrics, InvalidSource
 
 PATIENCE_SECONDS = 20.0
@@ -24,7 +24,7 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 def output(*words: str, deadline_seconds: float = PATIENCE_SECONDS) -> bytes:
-    return CommandProcess(words, ENVIRONMENT).output(deadline_seconds)
+    return CommandCollector("raid", words, 1000.0, ENVIRONMENT).output(deadline_seconds)
 
 
 def open_files() -> int:

@@ -2,25 +2,23 @@
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import pytest
 
-from fleetpulse.worker.collectors.filesystem import FilesystemCollector, NothingReadable, choose_mountpoints
+from fleetpulse.worker.collectors.filesystem import (
+    FilesystemCollector,
+    Mount,
+    NothingReadable,
+    Usage,
+    choose_mountpoints,
+)
 
 
-class Mount(NamedTuple):
-    device: str
-    mountpoint: str
-    fstype: str = "ext4"
+def mount(device: str, mountpoint: str, fstype: str = "ext4") -> Mount:
+    return Mount(device, mountpoint, fstype)
 
 
-class Usage(NamedTuple):
-    used: int
-    total: int
-
-
-ROOT = Mount("/dev/sda1", "/")
+ROOT = mount("/dev/sda1", "/")
 
 
 def machine(*mounts: Mount, usages: Mapping[str, Usage], files: tuple[str, ...] = ()) -> FilesystemCollector:
@@ -35,13 +33,13 @@ def machine(*mounts: Mount, usages: Mapping[str, Usage], files: tuple[str, ...] 
 
 
 def test_shortest_mountpoint_of_each_device_is_chosen() -> None:
-    mounts = [Mount("/dev/sda1", "/mnt"), ROOT, Mount("/dev/sdb1", "/bind/mount"), Mount("/dev/sdb1", "/data")]
+    mounts = [mount("/dev/sda1", "/mnt"), ROOT, mount("/dev/sdb1", "/bind/mount"), mount("/dev/sdb1", "/data")]
     assert choose_mountpoints(mounts) == ["/", "/data"]
     assert choose_mountpoints(reversed(mounts)) == ["/", "/data"]
 
 
 def test_root_is_chosen_even_as_an_overlay() -> None:
-    mounts = [Mount("overlay", "/", "overlay"), Mount("/dev/sdb1", "/data")]
+    mounts = [mount("overlay", "/", "overlay"), mount("/dev/sdb1", "/data")]
     assert choose_mountpoints(mounts) == ["/", "/data"]
     assert choose_mountpoints([]) == ["/"]
 
@@ -49,11 +47,11 @@ def test_root_is_chosen_even_as_an_overlay() -> None:
 @pytest.mark.parametrize(
     "noise",
     [
-        Mount("/dev/loop3", "/snap/core/1", "squashfs"),
-        Mount("/dev/loop3", "/mnt/image", "ext4"),
-        Mount("/dev/loop3p1", "/mnt/image", "ext4"),
-        Mount("overlay", "/var/lib/docker/overlay2/x/merged", "overlay"),
-        Mount("/dev/sr0", "/media/cdrom", "iso9660"),
+        mount("/dev/loop3", "/snap/core/1", "squashfs"),
+        mount("/dev/loop3", "/mnt/image", "ext4"),
+        mount("/dev/loop3p1", "/mnt/image", "ext4"),
+        mount("overlay", "/var/lib/docker/overlay2/x/merged", "overlay"),
+        mount("/dev/sr0", "/media/cdrom", "iso9660"),
     ],
     ids=lambda mount: f"{mount.device} {mount.fstype}",
 )
@@ -62,16 +60,16 @@ def test_images_loop_devices_and_overlays_are_left_out(noise: Mount) -> None:
 
 
 def test_two_mounts_at_one_path_count_once() -> None:
-    assert choose_mountpoints([ROOT, Mount("/dev/sdb1", "/data"), Mount("/dev/sdc1", "/data")]) == ["/", "/data"]
+    assert choose_mountpoints([ROOT, mount("/dev/sdb1", "/data"), mount("/dev/sdc1", "/data")]) == ["/", "/data"]
 
 
 def test_at_most_sixteen_mountpoints_are_chosen_sorted() -> None:
-    mounts = [Mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(30))]
+    mounts = [mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(30))]
     assert choose_mountpoints(mounts) == ["/", *(f"/data{i:02}" for i in range(15))]
 
 
 def test_used_and_size_are_reported() -> None:
-    collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/": Usage(40, 100), "/data": Usage(0, 900)})
+    collector = machine(ROOT, mount("/dev/sdb1", "/data"), usages={"/": Usage(40, 100), "/data": Usage(0, 900)})
     root, data = collector.collect().filesystems
     assert (root.mountpoint, root.used_bytes, root.size_bytes) == ("/", 40, 100)
     assert (data.mountpoint, data.used_bytes, data.size_bytes) == ("/data", 0, 900)
@@ -79,25 +77,25 @@ def test_used_and_size_are_reported() -> None:
 
 
 def test_unreadable_filesystem_is_left_out() -> None:
-    collector = machine(ROOT, Mount("/dev/sdb1", "/data"), usages={"/data": Usage(1, 2)})
+    collector = machine(ROOT, mount("/dev/sdb1", "/data"), usages={"/data": Usage(1, 2)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/data"]
 
 
 def test_collect_raises_when_no_filesystem_can_be_read() -> None:
     with pytest.raises(NothingReadable, match=r"/, /data$"):
-        machine(ROOT, Mount("/dev/sdb1", "/data"), usages={}).collect()
+        machine(ROOT, mount("/dev/sdb1", "/data"), usages={}).collect()
 
 
 def test_filesystem_without_blocks_is_left_out() -> None:
-    collector = machine(ROOT, Mount("none", "/pseudo"), usages={"/": Usage(1, 2), "/pseudo": Usage(0, 0)})
+    collector = machine(ROOT, mount("none", "/pseudo"), usages={"/": Usage(1, 2), "/pseudo": Usage(0, 0)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/"]
 
 
 def test_bind_mounted_file_is_left_out() -> None:
     collector = machine(
-        Mount("/dev/sda1", "/etc/hosts"),
-        Mount("/dev/sdb1", "/volumes/data"),
-        Mount("/dev/sdb1", "/etc/conf"),
+        mount("/dev/sda1", "/etc/hosts"),
+        mount("/dev/sdb1", "/volumes/data"),
+        mount("/dev/sdb1", "/etc/conf"),
         usages={"/": Usage(1, 2), "/volumes/data": Usage(3, 4), "/etc/hosts": Usage(5, 6), "/etc/conf": Usage(5, 6)},
         files=("/etc/hosts", "/etc/conf"),
     )
@@ -105,7 +103,7 @@ def test_bind_mounted_file_is_left_out() -> None:
 
 
 def test_mountpoint_that_is_not_utf8_is_read_by_its_bytes() -> None:
-    collector = machine(Mount("/dev/sdb1", "/d\udcff"), usages={"/d\udcff": Usage(1, 2)})
+    collector = machine(mount("/dev/sdb1", "/d\udcff"), usages={"/d\udcff": Usage(1, 2)})
     assert [filesystem.mountpoint for filesystem in collector.collect().filesystems] == ["/d\ufffd"]
 
 

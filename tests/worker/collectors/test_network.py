@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from fleetpulse.worker.collectors.network import NetworkCollector, is_made_by_software
+from fleetpulse.worker.collectors.network import InterfaceCounters, NetworkCollector, is_made_by_software
 
 
-class Counters(NamedTuple):
-    bytes_recv: int
-    bytes_sent: int
-
-
-def machine(sys: Path, hardware: Mapping[str, Counters], others: Mapping[str, Counters]) -> NetworkCollector:
+def machine(
+    sys: Path, hardware: Mapping[str, InterfaceCounters], others: Mapping[str, InterfaceCounters]
+) -> NetworkCollector:
     for name in hardware:
         (sys / "class" / "net" / name / "device").mkdir(parents=True)
     return NetworkCollector(lambda: {**others, **hardware}, sys=sys)
@@ -24,12 +20,12 @@ def names(collector: NetworkCollector) -> list[str]:
     return [interface.interface for interface in collector.collect().network_interfaces]
 
 
-def quiet(*interfaces: str) -> dict[str, Counters]:
-    return {interface: Counters(0, 0) for interface in interfaces}
+def quiet(*interfaces: str) -> dict[str, InterfaceCounters]:
+    return {interface: InterfaceCounters(0, 0) for interface in interfaces}
 
 
 def test_bytes_of_each_direction_are_reported(tmp_path: Path) -> None:
-    collector = machine(tmp_path, {"eth0": Counters(bytes_recv=70, bytes_sent=30)}, {})
+    collector = machine(tmp_path, {"eth0": InterfaceCounters(received_bytes=70, transmitted_bytes=30)}, {})
     (interface,) = collector.collect().network_interfaces
     assert (interface.interface, interface.received_bytes, interface.transmitted_bytes) == ("eth0", 70, 30)
 
