@@ -49,7 +49,7 @@ class TaskExecutor(Protocol):
         """Adds the tasks that the worker holds to a registration. Must return soon."""
         ...
 
-    def registered(self, terms: pb.Registered) -> None:
+    def registered(self, registered: pb.Registered) -> None:
         """A new stream is open: everything that is not acknowledged must be sent again."""
         ...
 
