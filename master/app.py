@@ -46,7 +46,7 @@ from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.encryption import read_key_file, read_or_create_key_file
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.writer import StoreObserver
-from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named
+from fleetpulse.master.tasks.placement import POLICIES_GROUP, policy_named
 from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.telemetry.lazy_view import LazyView
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -81,7 +81,7 @@ class Master:
         self.tasks = TaskService(
             self._store, self.telemetry, instruments, policy=policy, task_policy=config.task_policy
         )
-        self.telemetry.add_observer(self.tasks.workers)
+        self.telemetry.add_observer(self.tasks.reports)
         tiers = history_tiers(config.history)
         longest = config.terms.inactivity_timeout_seconds
         self._recorder = Recorder(self._store.history, tiers, instruments, longest, self.telemetry.knows_worker)
@@ -95,7 +95,7 @@ class Master:
         max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
         tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.workers, instruments, max_streams, tls, self._audit.record
+            config.grpc, self.telemetry, self.tasks.reports, instruments, max_streams, tls, self._audit.record
         )
         checks = {
             "telemetry": self.telemetry.health_error,

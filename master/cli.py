@@ -216,7 +216,7 @@ def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsCon
 
 def _placement(name: str) -> str:
     if name != config.BEST_FIT:
-        from fleetpulse.master.tasks.policies import POLICIES_GROUP, policy_named  # noqa: PLC0415 - rarely needed
+        from fleetpulse.master.tasks.placement import POLICIES_GROUP, policy_named  # noqa: PLC0415 - rarely needed
 
         policy_named(name, entry_points(group=POLICIES_GROUP))
     return name

@@ -139,7 +139,7 @@ class MasterConfig(NamedTuple):
     """At this size a file of the audit trail is full, and a new one begun."""
 
     placement: str = BEST_FIT
-    """Which policy decides where tasks run; see ``tasks.policies``."""
+    """Which policy decides where tasks run; see ``tasks.placement``."""
 
     task_policy: TaskPolicy = TaskPolicy()
     """Which tasks are taken at all."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fleetpulse.proto.image import is_digest
-from fleetpulse.proto.policy import NETWORKS, ReadOnlyRoot, TaskPolicy, is_non_root
-from fleetpulse.proto.rules import USER_RULE, is_user
+from fleetpulse.proto.policy import ReadOnlyRoot, TaskPolicy, is_non_root
+from fleetpulse.proto.rules import MIN_MEMORY_MIB, NETWORKS, USER_RULE, is_user
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -116,6 +116,6 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_env_bytes": (_is_count(0), "a whole number of bytes"),
     "max_command_bytes": (_is_count(0), "a whole number of bytes"),
     "max_cpu_cores": (_is_amount, "a number above 0"),
-    "max_memory_mib": (_is_count(6), "a whole number of MiB, 6 or more"),
+    "max_memory_mib": (_is_count(MIN_MEMORY_MIB), f"a whole number of MiB, {MIN_MEMORY_MIB} or more"),
     "max_pids": (_is_count(1), "a whole number, 1 or more"),
 }

@@ -11,10 +11,10 @@ import click
 import pytest
 from falcon.inspect import inspect_app
 
-from fleetpulse.master.api.submission import TaskSubmission
 from fleetpulse.master.cli import master_command
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.families import FAMILIES, Family
+from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.web import running_web
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +124,7 @@ def test_the_rest_page_explains_every_field_of_a_task_and_of_a_worker() -> None:
 
 def test_the_rest_page_explains_every_field_of_a_submit_with_its_default() -> None:
     text = (DOCS / "rest.md").read_text()
-    for name, field in TaskSubmission.model_fields.items():
+    for name, field in TaskRequest.model_fields.items():
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         assert f"| `{name}` | {'what the image says' if name == 'command' else default} | " in text
 

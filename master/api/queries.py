@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.errors import UnknownTask, UnknownWorker
-from fleetpulse.master.tasks.ports import TaskQuery
-from fleetpulse.master.tasks.records import TaskStatus
+from fleetpulse.master.tasks.records import TaskQuery, TaskStatus
 from fleetpulse.proto.rules import WORKER_ID_PATTERN, WORKER_ID_RULE, is_task_id, is_worker_id
 
 MAX_PAGE = 1000

@@ -28,9 +28,8 @@ from fleetpulse.master.api.queries import (
     StreamQuery,
     TaskListQuery,
 )
-from fleetpulse.master.api.submission import IDEMPOTENCY_KEY_PATTERN, TaskSubmission
 from fleetpulse.master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
-from fleetpulse.master.api.tasks import DrainRequest, UndrainRequest
+from fleetpulse.master.api.tasks import IDEMPOTENCY_KEY_PATTERN, DrainRequest, UndrainRequest
 from fleetpulse.master.api.worker_answers import (
     Health,
     TargetGroup,
@@ -39,6 +38,7 @@ from fleetpulse.master.api.worker_answers import (
     WorkerRecord,
     WorkerSummary,
 )
+from fleetpulse.master.tasks.request import TaskRequest
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -154,7 +154,7 @@ TASKS = (
             answer(Task, "it is on disk", 201, Location="the path of the task"),
             answer(TaskDetails, "the task that the same request with this key made", Location="the path of the task"),
         ), (*_BODY, 409, 411, 503), query=NoQuery,
-            body=Body(TaskSubmission, example={"docker_image": "busybox", "command": ["echo", "hi"]}),
+            body=Body(TaskRequest, example={"docker_image": "busybox", "command": ["echo", "hi"]}),
             headers=(Header("Idempotency-Key", "makes it safe to try again", IDEMPOTENCY_KEY_PATTERN),),
             text="A task that no worker can run now is accepted, and waits."),
         Operation("GET", "list_tasks", "array of tasks, newest first, in pages", Role.READ, (

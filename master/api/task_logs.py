@@ -10,7 +10,7 @@ from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id
 from fleetpulse.master.api.subscribers import Client, Subscribers, begin_events
 from fleetpulse.master.api.task_answers import LogPart
 from fleetpulse.master.api.task_stream import KEEPALIVE_SECONDS, Position, TaskStream, decoded, whole_characters
-from fleetpulse.master.tasks.ports import TaskDetails
+from fleetpulse.master.tasks.records import TaskDetails
 from fleetpulse.master.tasks.service import TaskService
 
 SLICE_BYTES = 256 * 1024

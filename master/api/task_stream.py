@@ -23,10 +23,9 @@ from fleetpulse.master.api.subscribers import (
 )
 from fleetpulse.master.api.task_views import newest, outcome_view
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
-from fleetpulse.master.tasks.ports import TaskDetails
-from fleetpulse.master.tasks.records import Attempt
+from fleetpulse.master.tasks.records import Attempt, TaskDetails
+from fleetpulse.master.tasks.registry import TaskWatch
 from fleetpulse.master.tasks.service import TaskService
-from fleetpulse.master.tasks.watch import TaskWatch
 
 KEEPALIVE_SECONDS = 15.0
 CHUNK_BYTES = 64 * 1024

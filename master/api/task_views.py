@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fleetpulse.master.tasks.ports import TaskDetails
-from fleetpulse.master.tasks.records import Attempt, Outcome, Task, TaskEvent, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, Outcome, Task, TaskDetails, TaskEvent, TaskStatus
 
 _NOTHING = Outcome()
 
 
 def task_view(task: Task, attempt: Attempt | None, queue_reason: str | None) -> dict[str, Any]:
     """One task with its newest attempt. How it ended is told when it has; how attempts ended is told by them."""
-    spec = task.spec
+    spec = task.request
     is_placed = attempt is not None and task.status is not TaskStatus.QUEUED
     return {
         "task_id": task.task_id,
@@ -73,7 +72,7 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
 
 def assignment_view(attempt: Attempt, task: Task) -> dict[str, Any]:
     """One attempt as something that its worker was given."""
-    spec = task.spec
+    spec = task.request
     return {
         "task_id": task.task_id,
         "task_status": task.status,

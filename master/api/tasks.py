@@ -1,5 +1,6 @@
 """What the paths of tasks answer."""
 
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -8,7 +9,7 @@ import gevent
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from fleetpulse.master.api.fields import Line
+from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
 from fleetpulse.master.api.queries import (
     AttemptListQuery,
     NoQuery,
@@ -16,15 +17,19 @@ from fleetpulse.master.api.queries import (
     check_task_id,
     check_worker_id,
 )
-from fleetpulse.master.api.submission import submission
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.task_logs import TaskLogs
 from fleetpulse.master.api.task_views import assignment_view, details_view, task_view
 from fleetpulse.master.api.validation import BodyReader, query_of, validated
+from fleetpulse.master.tasks.records import Idempotency
+from fleetpulse.master.tasks.request import SECRETS, Line, TaskRequest
 from fleetpulse.master.tasks.service import TaskService
 
 TASKS_IN_A_ROW = 64
 """Tasks of a page after which other greenlets have their turn."""
+
+IDEMPOTENCY_KEY_PATTERN = r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?"
+_IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
 class DrainRequest(BaseModel):
@@ -51,8 +56,8 @@ class Tasks:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         query_of(req, NoQuery)
-        spec, idempotency = submission(self._body.json(req), req.get_header("Idempotency-Key"))
-        task, is_new = self._tasks.submit(spec, idempotency)
+        request, idempotency = parse_request(self._body.json(req), req.get_header("Idempotency-Key"))
+        task, is_new = self._tasks.submit(request, idempotency)
         if is_new:
             _answer(resp, task_view(task, None, self._tasks.queue_reason(task)), falcon.HTTP_201)
         else:
@@ -155,6 +160,17 @@ def task_resources(tasks: TaskService, subscribers: Subscribers) -> dict[str, ob
         "/api/workers/{worker_id}/drain": DrainedWorker(tasks, body),
         "/api/workers/{worker_id}/undrain": UndrainedWorker(tasks, body),
     }
+
+
+def parse_request(body: object, idempotency_key: str | None) -> tuple[TaskRequest, Idempotency | None]:
+    """Validates a body and a header. Raises ``InvalidRequest`` with every error of either."""
+    errors = []
+    if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        errors.append(FieldProblem("Idempotency-Key", "must be 1 to 128 printable ASCII characters"))
+    if isinstance(body, dict) and len(body) > 2 * len(TaskRequest.model_fields):
+        raise InvalidRequest([*errors, FieldProblem("(body)", f"has {len(body)} fields; most of them are not known")])
+    request = validated(TaskRequest, body, errors, SECRETS)
+    return request, None if idempotency_key is None else Idempotency(idempotency_key, request.digest())
 
 
 def _details(tasks: TaskService, task_id: str) -> dict[str, Any]:

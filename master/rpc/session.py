@@ -24,7 +24,7 @@ from fleetpulse.master.rpc.audit import entry_of, told
 from fleetpulse.master.rpc.codec import Unreadable, worker_message_from
 from fleetpulse.master.rpc.status import status_of
 from fleetpulse.master.rpc.stream import RpcStatus
-from fleetpulse.master.tasks.ports import WorkerLink
+from fleetpulse.master.tasks.messages import WorkerLink
 from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Registration
@@ -50,7 +50,7 @@ class Outgoing(Protocol):
 
 
 class AttemptReports(Protocol):
-    """What the streams need of the task service; ``tasks.workers.AttemptReportHandler`` is one."""
+    """What the streams need of the task service; ``tasks.attempt_reports.AttemptReportHandler`` is one."""
 
     def register(self, register: pb.Register, link: WorkerLink) -> Sequence[pb.KeptAttempt]: ...
 
@@ -162,7 +162,7 @@ class StreamSession:
         if not self._has_ended:
             self._outgoing.send(message.SerializeToString())
 
-    def accuse(self, action: str, target: str, why: str) -> None:
+    def report_violation(self, action: str, target: str, why: str) -> None:
         """Record that the worker did this to an attempt that was never its own. Also after the stream has ended."""
         self._tell(action, AuditOutcome.REFUSED, grpc.StatusCode.PERMISSION_DENIED, why, target)
 

@@ -28,8 +28,7 @@ from fleetpulse.master.store.writes import (
     Submit,
     Write,
 )
-from fleetpulse.master.tasks.ports import Changes, Idempotency
-from fleetpulse.master.tasks.records import Attempt, Drain, Task
+from fleetpulse.master.tasks.records import Attempt, Changes, Drain, Idempotency, Task
 
 DAY_SECONDS = 24 * 3600.0
 

@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from fleetpulse.master.store.tables import attempts, insert_or_ignore, log_chunks
-from fleetpulse.master.tasks.ports import LogSlice
-from fleetpulse.master.tasks.records import LogChunk
+from fleetpulse.master.tasks.records import LogChunk, LogSlice
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -31,8 +31,18 @@ from fleetpulse.master.store.database import error_message
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.logs import log_size, read_slice
 from fleetpulse.master.store.tables import attempts, events, tasks, workers
-from fleetpulse.master.tasks.ports import LiveTask, LogSlice, TaskDetails, TaskPage, TaskQuery
-from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskEvent, TaskStatus
+from fleetpulse.master.tasks.records import (
+    Attempt,
+    Drain,
+    LiveTask,
+    LogSlice,
+    Task,
+    TaskDetails,
+    TaskEvent,
+    TaskPage,
+    TaskQuery,
+    TaskStatus,
+)
 
 Found = TypeVar("Found")
 

@@ -1,62 +1,60 @@
-"""Records as rows and rows as records. Reading goes by position: a page of tasks is some thousands of values."""
+"""Records as rows and rows as records. Reading goes by position: a page of tasks is some thousands of values.
 
-from collections.abc import Sequence
+A field of a request has the column of its name in ``tasks``; fields without one share the JSON column ``options``.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement
 
 from fleetpulse.master.store.encryption import DecryptionFailed, Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks
-from fleetpulse.master.tasks.ports import Idempotency
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Idempotency, Outcome, Task, TaskEvent, TaskStatus
+from fleetpulse.master.tasks.request import DEFAULTS, TaskRequest, request_from
 
 Row = dict[str, Any]
 
 HIDDEN = "***"
 """Stands for each value of an environment that was not read."""
 
-_SPEC = (
-    "docker_image", "name", "command", "env", "cpu_required", "memory_required", "gpu_required", "priority",
-    "max_retries", "timeout_seconds", "labels", "constraints", "read_only", "user", "network",
-)  # fmt: skip
-_OUTCOME = ("exit_code", "oom_killed", "reason", "error")
+_REQUEST = tuple(name for name in TaskRequest.model_fields if name in tasks.c)
+_OPTIONS = tuple(name for name in TaskRequest.model_fields if name not in tasks.c)
 _TASK_STATE = (
     "status", "created_at", "attempt", "retries_used", "not_before", "cancel_requested_at", "pending_at", "running_at",
     "finished_at",
 )  # fmt: skip
-_ATTEMPT_STATE = (
-    "task_id", "attempt", "worker_id", "status", "assigned_at", "gpu_uuids", "preparing_at", "running_at",
-    "finished_at", "container_id",
-)  # fmt: skip
+_ATTEMPT_STATE = tuple(name for name in Attempt._fields if name != "outcome")
 
-# What a later write of the same task changes; what was asked for stays as it was accepted.
-TASK_CHANGES = (*_TASK_STATE, *_OUTCOME)
-ATTEMPT_CHANGES = (*_ATTEMPT_STATE[2:], *_OUTCOME)
+# Columns that a later write of the same row changes; a request stays as it was accepted.
+TASK_CHANGES = (*_TASK_STATE, *Outcome._fields)
+ATTEMPT_CHANGES = (*_ATTEMPT_STATE[2:], *Outcome._fields)
 
 TASK_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
-    tasks.c["env_names" if name == "env" else name] for name in ("task_id", *_SPEC, *TASK_CHANGES)
+    tasks.c["env_names" if name == "env" else name] for name in ("task_id", *_REQUEST, "options", *TASK_CHANGES)
 )
-"""Of an environment only the names: whoever reads for an answer does not get the values."""
+"""Of an environment only the names: no answer needs the values."""
 
-ATTEMPT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(attempts.c[name] for name in (*_ATTEMPT_STATE, *_OUTCOME))
+ATTEMPT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
+    attempts.c[name] for name in (*_ATTEMPT_STATE, *Outcome._fields)
+)
 EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(events.c[name] for name in TaskEvent._fields)
 
-_STATE_BEGINS = 1 + len(_SPEC)
-_OUTCOME_BEGINS = _STATE_BEGINS + len(_TASK_STATE)
+_OPTIONS_AT = 1 + len(_REQUEST)
+_OUTCOME_AT = _OPTIONS_AT + 1 + len(_TASK_STATE)
 
 
 def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None, encryptor: Encryptor) -> Row:
-    """``worker_id`` is of the newest attempt; ``None`` keeps the one that is there."""
-    spec = task.spec
-    row = {name: getattr(spec, name) for name in _SPEC}
+    """``worker_id`` is that of the newest attempt; ``None`` keeps the stored one."""
+    request = task.request
+    row = {name: getattr(request, name) for name in _REQUEST}
     row |= {name: getattr(task, name) for name in _TASK_STATE}
     row |= task.outcome._asdict()
     row |= {
         "task_id": task.task_id,
-        "env": encryptor.encrypt(spec.env),
-        "env_names": list(spec.env),
-        "labels": dict(spec.labels),
-        "constraints": dict(spec.constraints),
+        "env": encryptor.encrypt(request.env),
+        "env_names": list(request.env),
+        "options": options_of(request),
         "status": str(task.status),
         "idempotency_key": idempotency.key if idempotency else None,
         "idempotency_digest": encryptor.digest(idempotency.digest) if idempotency else None,
@@ -64,6 +62,16 @@ def task_row(task: Task, idempotency: Idempotency | None, worker_id: str | None,
         "logs_pruned": False,
     }
     return row
+
+
+def options_of(request: TaskRequest, names: Sequence[str] = _OPTIONS) -> Row | None:
+    """The fields that have no column of their own and are not at their defaults; ``None`` without any."""
+    return {name: value for name in names if (value := getattr(request, name)) != DEFAULTS[name]} or None
+
+
+def known_options(stored: Mapping[str, Any] | None, names: Sequence[str] = _OPTIONS) -> Row:
+    """Those that this version knows."""
+    return {name: stored[name] for name in names if name in stored} if stored else {}
 
 
 def attempt_row(attempt: Attempt) -> Row:
@@ -76,23 +84,24 @@ def event_row(event: TaskEvent, event_id: int) -> Row:
 
 
 def task_from(row: Sequence[Any]) -> Task:
-    """From the values of ``TASK_COLUMNS``. The values of the environment are not in it; see ``with_env``."""
-    spec = TaskSpec(*row[1:_STATE_BEGINS])
-    spec = spec._replace(
-        command=tuple(spec.command),
-        env=dict.fromkeys(spec.env, HIDDEN),
-        constraints={label: tuple(values) for label, values in spec.constraints.items()},
-    )
-    status, *state = row[_STATE_BEGINS:_OUTCOME_BEGINS]
-    return Task(row[0], spec, TaskStatus(status), *state)._replace(outcome=Outcome(*row[_OUTCOME_BEGINS:]))
+    """From the values of ``TASK_COLUMNS``, without the values of the environment (see ``with_env``)."""
+    values = dict(zip(_REQUEST, row[1:_OPTIONS_AT], strict=True))
+    values["command"] = tuple(values["command"])
+    values["env"] = dict.fromkeys(values["env"], HIDDEN)
+    values["constraints"] = {label: tuple(allowed) for label, allowed in values["constraints"].items()}
+    if row[_OPTIONS_AT]:
+        values |= known_options(row[_OPTIONS_AT])
+    status, *state = row[_OPTIONS_AT + 1 : _OUTCOME_AT]
+    outcome = Outcome(*row[_OUTCOME_AT:])
+    return Task._make((row[0], request_from(values), TaskStatus(status), *state, outcome, False))
 
 
 def with_env(task: Task, encrypted: str, encryptor: Encryptor) -> Task:
-    """The task with the environment that is to be run, or marked as one whose environment is lost."""
+    """The task with its environment, or marked as one whose environment is lost."""
     try:
-        return task._replace(spec=task.spec._replace(env=encryptor.decrypt(encrypted)))
+        return task._replace(request=task.request.model_copy(update={"env": encryptor.decrypt(encrypted)}))
     except DecryptionFailed:
-        return task._replace(spec=task.spec._replace(env_is_lost=True))
+        return task._replace(env_is_lost=True)
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt | None:

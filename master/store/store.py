@@ -1,4 +1,4 @@
-"""``master.tasks.ports.TaskStore`` on SQLite or PostgreSQL."""
+"""``master.tasks.records.TaskStore`` on SQLite or PostgreSQL."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,7 @@ from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.history import SqlHistoryStore
 from fleetpulse.master.store.writer import StoreObserver, Writer
 from fleetpulse.master.store.writes import AppendLog, Save, SaveDrain, SaveWorker, Submit, WaitedWrite
-from fleetpulse.master.tasks.ports import Changes, Idempotency, LiveTask, OnSaved
-from fleetpulse.master.tasks.records import Drain, LogChunk
+from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LiveTask, LogChunk, OnSaved
 
 _Arguments = ParamSpec("_Arguments")
 _Found = TypeVar("_Found")

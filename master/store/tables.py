@@ -103,6 +103,8 @@ tasks = Table(
     Column("read_only", Boolean, nullable=True),
     Column("user", Words, nullable=True),
     Column("network", Words, nullable=True),
+    # Fields of the request that have no column of their own, by name.
+    Column("options", Json, nullable=True),
     Column("status", Words, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("attempt", Integer, nullable=False),

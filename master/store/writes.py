@@ -14,8 +14,7 @@ from typing import Any
 
 from gevent.event import AsyncResult
 
-from fleetpulse.master.tasks.ports import Changes, Idempotency, OnSaved
-from fleetpulse.master.tasks.records import Drain, LogChunk
+from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LogChunk, OnSaved
 
 BATCH_LENGTH = 500
 BATCH_BYTES = 4 * 1024 * 1024

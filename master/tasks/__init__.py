@@ -1,8 +1,10 @@
-"""The task service: what was asked for, where it runs, how it ended, and who may say so.
+"""The task service: what was asked for, where it runs, how it ended, and who may report it.
 
-records      what a task and an attempt are, immutable
-transitions  (task, event) -> (task', what to do about it); pure
-scheduler    (capacity, queue) -> placements; pure
-ports        what the service asks of a store and of the streams to the workers
-service      keeps the live tasks on the hub and carries out what the pure code decides
+request          what a submitter may say; the one definition of a request
+records          tasks and attempts, immutable; the port of the store
+transitions      (task, event) -> (task', instruction); pure
+placement        (offers, queue) -> plan; pure
+registry         the one place where tasks change
+service          what REST asks for
+attempt_reports  what workers report
 """

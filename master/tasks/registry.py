@@ -6,76 +6,247 @@ Whatever follows from a change (an attempt sent to its worker, an acknowledgemen
 so a master that dies at any moment has promised nothing that it does not find again.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum, auto
 from functools import partial
 
+from gevent.event import Event
+
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.tasks.fleet import FleetCapacity
-from fleetpulse.master.tasks.live import LiveEntry, LiveTasks, Start, demand_of
-from fleetpulse.master.tasks.ports import Changes, LiveTask, TaskStore, WorkerLink
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Task, TaskStatus
+from fleetpulse.master.tasks.capacity import FleetCapacity
+from fleetpulse.master.tasks.messages import WorkerLink, start_message, stop_message
+from fleetpulse.master.tasks.placement import QueuedTask, ResourceAmounts, millicores
+from fleetpulse.master.tasks.records import (
+    Attempt,
+    AttemptKey,
+    AttemptStatus,
+    Changes,
+    LiveTask,
+    LogChunk,
+    OnSaved,
+    Task,
+    TaskStatus,
+    TaskStore,
+)
 from fleetpulse.master.tasks.transitions import Change, Instruction
-from fleetpulse.master.tasks.watch import TaskWatchers
-from fleetpulse.master.tasks.wire import AttemptKey, start_message, stop_message
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
-_LOGGER = logging.getLogger(__name__)
 
-Then = Callable[[], None]
+class Start(Enum):
+    """Whether a live attempt's worker was told to run it."""
+
+    UNSAVED = auto()
+    """Not yet, because it is not durable."""
+
+    DUE = auto()
+    """Not yet, because the worker was not connected."""
+
+    SENT = auto()
 
 
-class _PendingChange:
-    """An attempt of a worker whose end is known but not durable yet."""
+class LiveEntry:
+    """One task and its live attempt. Mutable, and seen by the task service alone."""
 
-    __slots__ = ("log_bytes", "thens", "worker_id")
+    __slots__ = ("attempt", "log_durable_bytes", "log_taken_bytes", "start", "task")
+
+    def __init__(self, task: Task, attempt: Attempt | None, log_bytes: int = 0) -> None:
+        self.task = task
+        self.attempt = attempt
+        self.begin_log(log_bytes)
+        # An attempt that is found at the start may have been sent to its worker before.
+        self.start = Start.UNSAVED if attempt is None else Start.SENT
+
+    def begin_log(self, log_bytes: int = 0) -> None:
+        """The attempt is new, or found at the start with so much of its log."""
+        self.log_taken_bytes = self.log_durable_bytes = log_bytes
+
+
+class LiveTasks:
+    """The tasks that have not ended: by id, by worker, and the queued ones. ``put`` and ``drop`` keep the indices."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, LiveEntry] = {}
+        self._by_worker: defaultdict[str, set[str]] = defaultdict(set)
+        self._queue: dict[str, QueuedTask] = {}
+        self._backing_off: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, task_id: str) -> LiveEntry | None:
+        return self._entries.get(task_id)
+
+    def put(self, task: Task, attempt: Attempt | None, log_bytes: int = 0) -> LiveEntry:
+        """Stores the task's present state. ``attempt`` is the live one, if there is one."""
+        entry = self._entries.get(task.task_id)
+        if entry is None:
+            entry = self._entries[task.task_id] = LiveEntry(task, attempt, log_bytes)
+        else:
+            self._leave_worker(entry)
+            if attempt is not None and (entry.attempt is None or entry.attempt.attempt != attempt.attempt):
+                entry.begin_log()
+                entry.start = Start.UNSAVED
+            entry.task, entry.attempt = task, attempt
+        if attempt is not None:
+            self._by_worker[attempt.worker_id].add(task.task_id)
+        if task.status is not TaskStatus.QUEUED:
+            self._queue.pop(task.task_id, None)
+        elif task.not_before is None:
+            self._queue[task.task_id] = queued(task)
+        else:
+            heapq.heappush(self._backing_off, (task.not_before, task.task_id))
+        return entry
+
+    def drop(self, task_id: str) -> None:
+        """The task has ended."""
+        entry = self._entries.pop(task_id, None)
+        if entry is not None:
+            self._leave_worker(entry)
+        self._queue.pop(task_id, None)
+
+    def on_worker(self, worker_id: str) -> Sequence[tuple[LiveEntry, Attempt]]:
+        """Returns the tasks whose live attempt is the worker's."""
+        entries = [self._entries[task_id] for task_id in self._by_worker.get(worker_id, ())]
+        return [(entry, entry.attempt) for entry in entries if entry.attempt is not None]
+
+    def workers(self) -> Sequence[str]:
+        """Returns those that have live attempts."""
+        return list(self._by_worker)
+
+    def queue(self, wall: float) -> Sequence[QueuedTask]:
+        """Returns the queued tasks that may be placed at this time."""
+        while self._backing_off and self._backing_off[0][0] <= wall:
+            _, task_id = heapq.heappop(self._backing_off)
+            entry = self._entries.get(task_id)
+            if entry is not None and entry.task.status is TaskStatus.QUEUED:
+                self._queue[task_id] = queued(entry.task)
+        return tuple(self._queue.values())
+
+    def next_backoff_end(self) -> float | None:
+        """Returns when the next pause after a failed attempt is over, Unix seconds."""
+        return self._backing_off[0][0] if self._backing_off else None
+
+    def oldest_queued_at(self) -> float | None:
+        """Returns when the oldest queued task was submitted; ``None`` without any."""
+        return min((task.queued_at for task in self._queue.values()), default=None)
+
+    def _leave_worker(self, entry: LiveEntry) -> None:
+        if entry.attempt is not None:
+            tasks = self._by_worker[entry.attempt.worker_id]
+            tasks.discard(entry.task.task_id)
+            if not tasks:
+                del self._by_worker[entry.attempt.worker_id]
+
+
+def demand_of(task: Task) -> ResourceAmounts:
+    """Returns what an attempt of the task takes."""
+    request = task.request
+    return ResourceAmounts(millicores(request.cpu_required), request.memory_bytes, request.gpu_required)
+
+
+def queued(task: Task) -> QueuedTask:
+    """Returns the task as a placement policy sees it."""
+    return QueuedTask(task.task_id, demand_of(task), task.request.constraints, task.request.priority, task.created_at)
+
+
+class TaskWatch:
+    """One reader's wait for updates of a task or its log."""
+
+    def __init__(self) -> None:
+        self._updated = Event()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Whether something has changed since the last wait, or does so before the timeout."""
+        is_updated = bool(self._updated.wait(timeout_seconds))
+        self._updated.clear()
+        return is_updated
+
+    def notify(self) -> None:
+        self._updated.set()
+
+
+class TaskWatchers:
+    """The open watches by task id."""
+
+    def __init__(self) -> None:
+        self._by_task: defaultdict[str, set[TaskWatch]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_task.values()))
+
+    @contextmanager
+    def watch(self, task_id: str) -> Iterator[TaskWatch]:
+        """A watch that is open inside the context."""
+        watch = TaskWatch()
+        self._by_task[task_id].add(watch)
+        try:
+            yield watch
+        finally:
+            self._by_task[task_id].discard(watch)
+            if not self._by_task[task_id]:
+                del self._by_task[task_id]
+
+    def notify(self, task_id: str) -> None:
+        """The task or its log has changed, durably."""
+        for watch in self._by_task.get(task_id, ()):
+            watch.notify()
+
+
+class _PendingEnd:
+    """A worker's attempt whose end is known but not durable yet."""
+
+    __slots__ = ("callbacks", "log_bytes", "worker_id")
 
     def __init__(self, worker_id: str, log_bytes: int) -> None:
         self.worker_id = worker_id
         self.log_bytes = log_bytes
-        self.thens: list[Then] = []
+        self.callbacks: list[OnSaved] = []
 
 
 class TaskRegistry:
     """All methods are called on the hub, and none of them waits."""
 
-    def __init__(self, store: TaskStore, telemetry: TelemetryManager, instruments: Instruments) -> None:
+    def __init__(
+        self,
+        store: TaskStore,
+        telemetry: TelemetryManager,
+        instruments: Instruments,
+        on_capacity_freed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_capacity_freed`` is called when a task might be placed that could not be before."""
         self.live = LiveTasks()
-        self.fleet = FleetCapacity()
-        self.watches = TaskWatchers()
+        self.capacity = FleetCapacity()
+        self.watchers = TaskWatchers()
         self.instruments = instruments.tasks
+        self.on_capacity_freed = on_capacity_freed
         self._store = store
         self._telemetry = telemetry
         self._links: dict[str, WorkerLink] = {}
-        self._settling: dict[AttemptKey, _PendingChange] = {}
+        self._pending_ends: dict[AttemptKey, _PendingEnd] = {}
         self._counts = dict.fromkeys(TaskStatus, 0)
-        self.on_room: Then = lambda: None
-        """Called when a task might find a place that it did not find before."""
-
         for status in TaskStatus:
             self.instruments.tasks.labels(status).set_function(partial(self._counts.__getitem__, status))
 
-    def load(self, found: LiveTask) -> None:
-        """A task that had not ended when the master started."""
-        self.live.put(found.task, found.attempt, found.log_received_bytes)
-        if found.attempt is not None:
-            self.fleet.allocate(
-                found.attempt.worker_id, found.attempt.key, demand_of(found.task), found.attempt.gpu_uuids
-            )
-
-    def load_counts(self, counts: Mapping[TaskStatus, int]) -> None:
-        """How many tasks of each status the store holds."""
+    def load(self, found: Sequence[LiveTask], counts: Mapping[TaskStatus, int]) -> None:
+        """Takes in the tasks that had not ended when the master started, and how many of each status there are."""
+        for task, attempt, log_bytes in found:
+            self.live.put(task, attempt, log_bytes)
+            if attempt is not None:
+                self.capacity.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
         self._counts.update(counts)
 
     def accept(self, task: Task) -> None:
-        """A new task, which is durable already."""
+        """Takes in a new task, which is durable already."""
         self._counts[task.status] += 1
         self.live.put(task, None)
-        self.on_room()
+        self.on_capacity_freed()
 
-    def apply(self, entry: LiveEntry, change: Change, then: Then | None = None) -> None:
-        """Make the change; ``then`` is called when it is durable, after what the change itself asks for."""
+    def apply(self, entry: LiveEntry, change: Change, on_saved: OnSaved | None = None) -> None:
+        """Makes the change. ``on_saved`` is called when it is durable, after the change's own instruction."""
         before, task, attempt = entry.task, change.task, change.attempt
         ends = attempt is not None and attempt.status.is_terminal
         self._measure(before, task, entry.attempt, attempt)
@@ -88,84 +259,84 @@ class TaskRegistry:
         if attempt is not None:
             self._account(task, attempt, is_new=attempt.attempt != before.attempt, ends=ends)
         if attempt is not None and ends and attempt.status is not AttemptStatus.LOST:
-            self._settling[attempt.key] = _PendingChange(attempt.worker_id, entry.log_taken_bytes)
+            self._pending_ends[attempt.key] = _PendingEnd(attempt.worker_id, entry.log_taken_bytes)
         self._store.save(
             Changes((task,), (attempt,) if attempt is not None else (), tuple(change.events)),
-            lambda: self._saved(entry, change, then),
+            lambda: self._saved(entry, change, on_saved),
         )
 
-    def after_all_before(self, then: Then) -> None:
-        """Call when everything that was applied until now is durable."""
-        self._store.save(Changes(), then)
+    def after_pending_saves(self, on_saved: OnSaved) -> None:
+        """Calls back when everything that was applied until now is durable."""
+        self._store.save(Changes(), on_saved)
 
-    def settling_log_bytes(self, worker_id: str, key: AttemptKey) -> int | None:
-        """The size of the log of the worker's attempt whose end is known but not durable yet; ``None`` for others."""
-        settling = self._settling.get(key)
-        return None if settling is None or settling.worker_id != worker_id else settling.log_bytes
+    def pending_end_log_bytes(self, worker_id: str, key: AttemptKey) -> int | None:
+        """Returns the size of the log of the worker's attempt if its end is known but not durable yet."""
+        pending = self._pending_ends.get(key)
+        return None if pending is None or pending.worker_id != worker_id else pending.log_bytes
 
-    def when_settled(self, worker_id: str, key: AttemptKey, then: Then) -> bool:
-        """Call when the end of the worker's attempt is durable; whether it is known and about to be."""
-        settling = self._settling.get(key)
-        if settling is None or settling.worker_id != worker_id:
+    def after_pending_end(self, worker_id: str, key: AttemptKey, on_saved: OnSaved) -> bool:
+        """Calls back when the end of the worker's attempt is durable; returns whether one is pending."""
+        pending = self._pending_ends.get(key)
+        if pending is None or pending.worker_id != worker_id:
             return False
-        settling.thens.append(then)
+        pending.callbacks.append(on_saved)
         return True
 
-    def append_log(self, entry: LiveEntry, chunk: LogChunk, then: Then) -> None:
-        """Keep a piece of the live attempt's log that follows what was taken before."""
+    def append_log(self, entry: LiveEntry, chunk: LogChunk, on_saved: OnSaved) -> None:
+        """Keeps a piece of the live attempt's log that follows what was taken before."""
         end = entry.log_taken_bytes = chunk.offset + len(chunk.data)
 
         def saved() -> None:
             if entry.task.attempt == chunk.attempt:
                 entry.log_durable_bytes = end
-            self.watches.notify(chunk.task_id)
-            then()
+            self.watchers.notify(chunk.task_id)
+            on_saved()
 
         self._store.append_log(chunk, saved)
 
     # Workers
 
     def connect(self, worker_id: str, link: WorkerLink) -> None:
-        """Messages for the worker go this way from now on."""
+        """Messages for the worker go over this link from now on."""
         self._links[worker_id] = link
-        self.fleet.set_connected(worker_id, is_connected=True)
-        self.show_allocation(worker_id)
-        self.on_room()
+        self.capacity.set_connected(worker_id, is_connected=True)
+        self.publish_allocation(worker_id)
+        self.on_capacity_freed()
 
     def disconnect(self, worker_id: str, link: WorkerLink) -> None:
-        """The link is of no use any more."""
+        """The link is closed."""
         if self._links.get(worker_id) is link:
             del self._links[worker_id]
-            self.fleet.set_connected(worker_id, is_connected=False)
-            self.show_allocation(worker_id)
+            self.capacity.set_connected(worker_id, is_connected=False)
+            self.publish_allocation(worker_id)
 
     def send(self, worker_id: str, message: pb.MasterMessage) -> bool:
-        """Whether the worker is connected, so that the message is on its way."""
+        """Returns whether the worker is connected, so that the message is on its way."""
         link = self._links.get(worker_id)
         if link is not None:
             link.send(message)
         return link is not None
 
     def send_start_if_due(self, entry: LiveEntry) -> None:
-        """Have the worker run the entry's attempt, if it is durable and the worker was not told yet."""
+        """Sends the entry's attempt to its worker, if it is durable and was not sent yet."""
         attempt = entry.attempt
         if attempt is not None and entry.start is Start.DUE:
             sent = self.send(attempt.worker_id, start_message(entry.task, attempt))
             entry.start = Start.SENT if sent else Start.DUE
 
-    def show_allocation(self, worker_id: str) -> None:
-        """Let telemetry show what the worker's tasks take of it."""
-        self._telemetry.set_allocation(worker_id, self.fleet.allocation(worker_id))
+    def publish_allocation(self, worker_id: str) -> None:
+        """Has telemetry show what the worker's tasks take of it."""
+        self._telemetry.set_allocation(worker_id, self.capacity.allocation(worker_id))
 
     def _account(self, task: Task, attempt: Attempt, *, is_new: bool, ends: bool) -> None:
         if is_new:
-            self.fleet.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
+            self.capacity.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
         elif ends:
-            self.fleet.release(attempt.worker_id, attempt.key)
-            self.on_room()
+            self.capacity.release(attempt.worker_id, attempt.key)
+            self.on_capacity_freed()
         else:
             return
-        self.show_allocation(attempt.worker_id)
+        self.publish_allocation(attempt.worker_id)
 
     def _measure(self, before: Task, task: Task, old: Attempt | None, attempt: Attempt | None) -> None:
         instruments = self.instruments
@@ -179,19 +350,19 @@ class TaskRegistry:
         if task.status.is_terminal:
             instruments.finished.labels(task.status).inc()
 
-    def _saved(self, entry: LiveEntry, change: Change, then: Then | None) -> None:
+    def _saved(self, entry: LiveEntry, change: Change, on_saved: OnSaved | None) -> None:
         attempt = change.attempt
         if change.instruction is Instruction.START and attempt is not None:
-            # What was decided meanwhile about the attempt comes after this, in its own turn.
+            # Later decisions about the attempt follow in their own turn.
             if entry.attempt is not None and entry.attempt.attempt == attempt.attempt:
                 entry.start = Start.DUE
                 self.send_start_if_due(entry)
         elif change.instruction is Instruction.STOP and attempt is not None:
             self.send(attempt.worker_id, stop_message(attempt, "the task was cancelled"))
-        self.watches.notify(change.task.task_id)
-        if then is not None:
-            then()
+        self.watchers.notify(change.task.task_id)
+        if on_saved is not None:
+            on_saved()
         if attempt is not None and attempt.status.is_terminal:
-            settling = self._settling.pop(attempt.key, None)
-            for also_then in settling.thens if settling is not None else ():
-                also_then()
+            pending = self._pending_ends.pop(attempt.key, None)
+            for callback in pending.callbacks if pending is not None else ():
+                callback()

@@ -1,72 +1,142 @@
-"""Who goes where: ``(offers, waiting, now) -> Plan``. Pure; runs on a snapshot, in any thread.
+"""Places queued tasks: one greenlet, notified when capacity may have come free.
 
-The order is by effective priority, which grows by one level for each ``SECONDS_PER_PRIORITY_LEVEL`` of waiting: tasks
-of about the same age keep their priorities, and a stream of high ones cannot starve a low one. What does not fit is
-passed over, so small tasks fill the gaps that large ones leave. A task that has been passed over for
-``RESERVE_AFTER_SECONDS`` has a worker reserved: nothing behind it is placed there until it is placed itself, or the
-gaps would be filled for ever. Nothing is remembered between rounds: the same rules lead to the same reservation.
+The policy runs in a native thread, on a snapshot. By the time that it returns the fleet has changed, and the policy may
+be somebody else's; so each placement is checked against the present, and what does not hold waits for the next round.
 """
 
-from collections.abc import Sequence
-from math import log2
+import logging
+import time
+from collections.abc import Mapping
 
-from fleetpulse.master.tasks.placement.fleet import Fleet, Group, Machine
-from fleetpulse.master.tasks.placement.records import Offer, Placement, Plan, Waiting
+import gevent
+from gevent.event import Event
 
-SECONDS_PER_PRIORITY_LEVEL = 60.0
-RESERVE_AFTER_SECONDS = 30.0
+from fleetpulse.master.tasks.capacity import FleetCapacity
+from fleetpulse.master.tasks.placement import Placement, Policy, best_fit, satisfies
+from fleetpulse.master.tasks.records import Task, TaskStatus
+from fleetpulse.master.tasks.registry import TaskRegistry, demand_of
+from fleetpulse.master.tasks.transitions import placed
+from fleetpulse.master.telemetry.records import Clock
 
-MAX_RESERVED_RATIO = 0.5
-"""Of the workers that take tasks; one may always be reserved."""
+_LOGGER = logging.getLogger(__name__)
 
-MAX_RESERVED_WORKERS = 32
-"""However large the fleet is: those first in the order are helped first."""
+GATHER_SECONDS = 0.01
+"""Before a round, so that a burst of submits is one round."""
 
-RESERVATION_TURN_SECONDS = 600.0
-"""The length of the first turn of a reservation; each later one is twice as long as the one before."""
+REST_RATIO = 4.0
+"""After a round, so many times its length until the next: a burst of submits to a large fleet must not fill the
+processor with rounds."""
 
+LONGEST_REST_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 5.0
+"""Between two rounds while tasks wait: their age counts, too."""
 
-def plan(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float) -> Plan:
-    """Place what fits, and keep workers for those that wait for too long.
+STUCK_AFTER_SECONDS = 30.0
+"""A round that takes longer has gone wrong: the policy hangs."""
 
-    Worker ids and task ids are unique; in which order they come does not matter.
-    """
-    ordered = sorted(waiting, key=_precedence)
-    fleet = Fleet(offers, ordered)
-    most_reserved = min(max(int(len(fleet.machines) * MAX_RESERVED_RATIO), 1), MAX_RESERVED_WORKERS)
-    decided = Plan([], {})
-    for task, group in zip(ordered, fleet.groups, strict=True):
-        machine = group.best()
-        if machine is not None:
-            gpu_uuids = fleet.give(machine, group.demand)
-            decided.placements.append(Placement(task.task_id, machine.offer.worker_id, gpu_uuids))
-        elif now - task.queued_at >= RESERVE_AFTER_SECONDS and len(decided.reservations) < most_reserved:
-            machine = _machine_to_reserve(group, now - task.queued_at)
-            if machine is not None:
-                machine.is_reserved = True
-                decided.reservations[machine.offer.worker_id] = task.task_id
-    return decided
+_PLACED_IN_A_ROW = 8
+"""Placements after which other greenlets have their turn."""
 
 
-def _precedence(task: Waiting) -> tuple[float, float, str]:
-    """Sorts by effective priority, then age. Everybody's effective priority grows at the same pace, so the order does
-    not depend on the time: a level is worth having been queued so much earlier."""
-    return (task.queued_at - task.priority * SECONDS_PER_PRIORITY_LEVEL, task.queued_at, task.task_id)
+class Scheduler:
+    """Owns the greenlet ``task-scheduler`` from ``start`` to ``stop``."""
+
+    def __init__(self, registry: TaskRegistry, capacity_freed: Event, clock: Clock, policy: Policy = best_fit) -> None:
+        """``capacity_freed`` is set by whoever knows that a task might be placed now."""
+        self._registry = registry
+        self._capacity_freed = capacity_freed
+        self._clock = clock
+        self._policy = policy
+        self._round_began: float | None = None
+        self._refused = 0
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self.reservations: Mapping[str, str] = {}
+        """By worker id, the task for which the last round reserves the worker."""
+
+        self.rounds = 0
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = "task-scheduler"
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def health_error(self) -> str | None:
+        """Returns why no task is placed, or ``None``."""
+        if self._greenlet is None or self._greenlet.dead:
+            return "nobody places tasks"
+        began = self._round_began
+        if began is not None and (seconds := self._clock.monotonic() - began) > STUCK_AFTER_SECONDS:
+            return f"the placement of tasks has been thinking for {seconds:.0f} s"
+        return None
+
+    def run_round(self) -> int:
+        """Waits while the policy runs. Returns how many tasks were placed."""
+        queue = self._registry.live.queue(self._clock.wall())
+        if not queue:
+            self.reservations = {}
+            return 0
+        started = time.perf_counter()
+        offers = self._registry.capacity.offers()
+        self._round_began = self._clock.monotonic()
+        try:
+            plan = gevent.get_hub().threadpool.apply(self._policy, (offers, queue, self._clock.wall()))
+        finally:
+            self._round_began = None
+        self.reservations = dict(plan.reservations)
+        self.rounds += 1
+        count = self._refused = 0
+        for number, placement in enumerate(plan.placements, start=1):
+            count += self._carry_out(placement)
+            if number % _PLACED_IN_A_ROW == 0:
+                gevent.sleep(0)
+        self._registry.instruments.scheduling_round.observe(time.perf_counter() - started)
+        return count
+
+    def _run(self) -> None:
+        while True:
+            self._capacity_freed.wait(self._wait_seconds())
+            self._capacity_freed.clear()
+            gevent.sleep(GATHER_SECONDS)
+            started, count = time.perf_counter(), 0
+            try:
+                count = self.run_round()
+            except Exception:
+                _LOGGER.exception("a round of the scheduler failed")
+            # A policy whose every placement is wrong would be called again at once, and for ever.
+            is_wrong = self._refused and not count
+            taken = time.perf_counter() - started
+            gevent.sleep(LONGEST_REST_SECONDS if is_wrong else min(REST_RATIO * taken, LONGEST_REST_SECONDS))
+
+    def _wait_seconds(self) -> float | None:
+        wall, live = self._clock.wall(), self._registry.live
+        backoff_ends = live.next_backoff_end()
+        if live.queue(wall):
+            return LONGEST_WAIT_SECONDS
+        return None if backoff_ends is None else max(backoff_ends - wall, 0.0)
+
+    def _carry_out(self, placement: Placement) -> bool:
+        entry = self._registry.live.get(placement.task_id)
+        if entry is None or entry.task.status is not TaskStatus.QUEUED:
+            return False
+        if not still_fits(placement, self._registry.capacity, entry.task):
+            self._refused += 1
+            self._capacity_freed.set()
+            return False
+        self._registry.apply(entry, placed(entry.task, placement.worker_id, placement.gpu_uuids, self._clock.wall()))
+        return True
 
 
-def _machine_to_reserve(group: Group, waited_seconds: float) -> Machine | None:
-    """The worker where least is missing, among those whose turn it is, if any of them is left."""
-    holders = group.holders()
-    in_turn = [machine for machine in _whose_turn_it_is(holders, waited_seconds) if not machine.is_reserved]
-    choice = in_turn or [machine for machine in holders if not machine.is_reserved]
-    return min(choice, key=lambda machine: group.demand.share_missing_from(machine.room), default=None)
-
-
-def _whose_turn_it_is(holders: list[Machine], waited_seconds: float) -> list[Machine]:
-    """All of them at first. Where least is missing, one task may run for ever; so later turns go to every second of
-    them, every third, ... down to one at a time. Turns grow, to be long enough for any worker to drain."""
-    if not holders:
-        return holders
-    turn = int(log2(1 + (waited_seconds - RESERVE_AFTER_SECONDS) / RESERVATION_TURN_SECONDS))
-    parts = min(turn + 1, len(holders))
-    return holders[turn % parts :: parts]
+def still_fits(placement: Placement, capacity: FleetCapacity, task: Task) -> bool:
+    """Whether the worker may get the task now, and has what the placement gives to it."""
+    offer, demand = capacity.offer_of(placement.worker_id), demand_of(task)
+    return (
+        offer is not None
+        and offer.refusal is None
+        and demand.fits_into(offer.free)
+        and len(set(placement.gpu_uuids)) == len(placement.gpu_uuids) == demand.gpus
+        and set(placement.gpu_uuids) <= set(offer.free_gpu_uuids)
+        and satisfies(offer, task.request.constraints)
+    )

@@ -6,40 +6,39 @@ Reads come from the store, which holds what is durable; only why a task waits is
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import gevent
 from gevent.event import Event
 
-from fleetpulse.master.config import LeaseConfig
-from fleetpulse.master.errors import LogExpired, MasterStopping, UnknownWorker
+from fleetpulse.master.errors import LogExpired, MasterStopping, TaskRefused, UnknownWorker
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.tasks.absence import LostWorkerTracker
-from fleetpulse.master.tasks.admission import allowed
-from fleetpulse.master.tasks.claims import ForeignReports
-from fleetpulse.master.tasks.mass_loss import EvictionLimiter
-from fleetpulse.master.tasks.placement.records import Policy
-from fleetpulse.master.tasks.placer import Placer
-from fleetpulse.master.tasks.ports import (
+from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler, ForeignReports
+from fleetpulse.master.tasks.lost_workers import EvictionLimiter, LostWorkerTracker
+from fleetpulse.master.tasks.placement import Policy, best_fit
+from fleetpulse.master.tasks.queue_reasons import QueueReasons
+from fleetpulse.master.tasks.records import (
+    Attempt,
     Changes,
+    Drain,
     Idempotency,
     LiveTask,
     LogSlice,
+    Task,
     TaskDetails,
     TaskPage,
     TaskQuery,
+    TaskStatus,
     TaskStore,
 )
-from fleetpulse.master.tasks.reasons import QueueReasons
-from fleetpulse.master.tasks.records import Attempt, Drain, Task, TaskSpec, TaskStatus
-from fleetpulse.master.tasks.registry import TaskRegistry
-from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.registry import TaskRegistry, TaskWatch
+from fleetpulse.master.tasks.request import TaskRequest
+from fleetpulse.master.tasks.scheduler import Scheduler
 from fleetpulse.master.tasks.transitions import cancelled, secrets_lost, submitted
-from fleetpulse.master.tasks.watch import TaskWatch
-from fleetpulse.master.tasks.workers import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Clock
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.proto.policy import PolicyInput, TaskPolicy, apply_defaults, check_policy
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -52,10 +51,27 @@ def new_task_id() -> str:
     return f"task-{secrets.token_hex(_ID_BYTES)}"
 
 
+def apply_policy(request: TaskRequest, policy: TaskPolicy) -> TaskRequest:
+    """Returns the request with the policy's defaults. Raises ``TaskRefused`` with every rule that it breaks."""
+    task = PolicyInput(
+        image=request.docker_image,
+        command=request.command,
+        env=request.env,
+        cpu_cores=request.cpu_required,
+        memory_bytes=request.memory_bytes,
+        read_only=request.read_only,
+        user=request.user,
+        network=request.network,
+    )
+    if refusals := check_policy(policy, task):
+        raise TaskRefused(refusals)
+    return request.model_copy(update=apply_defaults(policy, task)._asdict())
+
+
 class TaskService:
     """Built, started and stopped on the hub. "Waits" means cooperatively, for the store.
 
-    ``workers`` is for the workers' streams, and observes telemetry.
+    ``reports`` is for the workers' streams, and observes telemetry.
     """
 
     def __init__(
@@ -65,88 +81,92 @@ class TaskService:
         instruments: Instruments,
         clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
         new_id: Callable[[], str] = new_task_id,
-        policy: Policy = plan,
+        policy: Policy = best_fit,
         task_policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
     ) -> None:
-        terms: LeaseConfig = telemetry.lease_config
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
         self._new_id = new_id
         self._task_policy = task_policy
-        self._ledger = TaskRegistry(store, telemetry, instruments)
-        self._guard = EvictionLimiter()
-        self._claims = ForeignReports(store, instruments.tasks)
-        self.workers = AttemptReportHandler(
-            self._ledger, store, LostWorkerTracker(self._guard), self._claims.judge, terms, clock
+        capacity_freed = Event()
+        self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set)
+        self._limiter = EvictionLimiter()
+        self._foreign_reports = ForeignReports(store, instruments.tasks)
+        self.reports = AttemptReportHandler(
+            self._registry,
+            store,
+            LostWorkerTracker(self._limiter),
+            self._foreign_reports.check,
+            telemetry.lease_config,
+            clock,
         )
-        self._placer = Placer(self._ledger, clock, policy)
+        self._scheduler = Scheduler(self._registry, capacity_freed, clock, policy)
+        self._reasons = QueueReasons(self._registry.capacity, self._scheduler)
         self._checker: gevent.Greenlet[..., None] | None = None
         self._stopping = Event()
-        self._reasons = QueueReasons(self._ledger.fleet, self._placer)
         instruments.tasks.oldest_queued.set_function(self._oldest_queued_seconds)
 
     # Lifecycle
 
     def start(self) -> None:
-        """Find what had not ended, and begin to place tasks. Waits; to be called before a worker can connect."""
+        """Loads what had not ended, and begins to place tasks. Waits; to be called before a worker can connect."""
         for drain in self._store.drains():
-            self._ledger.fleet.set_drain(drain.worker_id, drain)
+            self._registry.capacity.set_drain(drain.worker_id, drain)
         live = self._store.load_live()
-        for found in live:
-            self._ledger.load(found)
-        self._ledger.load_counts(self._store.count_by_status())
+        self._registry.load(live, self._store.count_by_status())
         self._fail_without_secrets(live)
         now = self._clock.monotonic()
-        for worker_id in self._ledger.live.workers():
-            self._guard.worker_back(worker_id, now)
-            self.workers.expect(worker_id)
+        for worker_id in self._registry.live.workers():
+            self._limiter.worker_back(worker_id, now)
+            self.reports.expect(worker_id)
         if live:
             _LOGGER.info("%d tasks had not ended when the master started", len(live))
-        self._placer.start()
-        self._claims.start()
-        self._checker = gevent.spawn(self._watch_absences)
-        self._checker.name = "task-absences"
-        self._ledger.on_room()
+        self._scheduler.start()
+        self._foreign_reports.start()
+        self._checker = gevent.spawn(self._watch_lost_workers)
+        self._checker.name = "task-lost-workers"
+        self._registry.on_capacity_freed()
 
     def stop(self) -> None:
-        """Place no more. What is live stays so, and is found again."""
+        """Places no more. What is live stays so, and is found again."""
         self._stopping.set()
-        self._placer.stop()
-        self._claims.stop()
+        self._scheduler.stop()
+        self._foreign_reports.stop()
         if self._checker is not None:
             self._checker.kill()
 
     def health_error(self) -> str | None:
-        """Why tasks are not taken care of, or ``None``."""
+        """Returns why tasks are not taken care of, or ``None``."""
         if self._checker is None or self._checker.dead:
             return "nobody watches for lost workers"
-        return self._claims.health_error() or self._placer.health_error()
+        return self._foreign_reports.health_error() or self._scheduler.health_error()
 
     # Tasks
 
-    def submit(self, spec: TaskSpec, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
-        """Wait until the task is durable; the task, and whether it is new or that of an earlier request with the key.
+    def submit(self, request: TaskRequest, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
+        """Waits until the task is durable. Returns it, and whether it is new; else an earlier request with the key
+        made it.
 
         Raises ``TaskRefused``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task
         then.
         """
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")
-        spec = allowed(spec, self._task_policy)
-        change = submitted(self._new_id(), spec, self._clock.wall())
+        request = apply_policy(request, self._task_policy)
+        change = submitted(self._new_id(), request, self._clock.wall())
         task_id = self._store.submit(Changes((change.task,), (), tuple(change.events)), idempotency)
         if task_id != change.task.task_id:
             return self._store.details(task_id).task, False
-        self._ledger.accept(change.task)
+        self._registry.accept(change.task)
         return change.task, True
 
     def cancel(self, task_id: str) -> Task:
-        """Wait until the wish is durable. The task ends when its worker says so, at once if it has none.
+        """Waits until the cancellation is durable. The task ends when its worker says so, at once if it has none.
 
         Raises ``UnknownTask``, ``TaskAlreadyFinished``.
         """
-        entry = self._ledger.live.get(task_id)
+        entry = self._registry.live.get(task_id)
         if entry is None:
             task = self._store.details(task_id).task
             cancelled(task, None, self._clock.wall())
@@ -154,35 +174,35 @@ class TaskService:
         change = cancelled(entry.task, entry.attempt, self._clock.wall())
         durable = Event()
         if change is None:
-            self._ledger.after_all_before(durable.set)
+            self._registry.after_pending_saves(durable.set)
         else:
-            self._ledger.apply(entry, change, durable.set)
+            self._registry.apply(entry, change, durable.set)
         task = entry.task if change is None else change.task
         durable.wait()
         return task
 
     def find(self, query: TaskQuery) -> TaskPage:
-        """Wait for a page. Raises ``InvalidCursor``."""
+        """Waits for a page. Raises ``InvalidCursor``."""
         return self._store.find(query)
 
     def details(self, task_id: str) -> TaskDetails:
-        """Wait for everything about one task. Raises ``UnknownTask``."""
+        """Waits for everything about one task. Raises ``UnknownTask``."""
         return self._store.details(task_id)
 
     def queue_reason(self, task: Task) -> str | None:
-        """Why the task is still queued; ``None`` for one that is not."""
-        entry = self._ledger.live.get(task.task_id)
+        """Returns why the task is still queued; ``None`` for one that is not."""
+        entry = self._registry.live.get(task.task_id)
         if task.status is not TaskStatus.QUEUED or entry is None or entry.task.status is not TaskStatus.QUEUED:
             return None
-        return self._reasons.of(entry.task, self._clock.wall())
+        return self._reasons.reason(entry.task, self._clock.wall())
 
     def read_log(self, task_id: str, attempt: int | None, offset: int, limit: int) -> tuple[int, LogSlice]:
-        """Wait for a part of an attempt's log; ``None``: of the newest attempt, whose number is returned.
+        """Waits for a part of an attempt's log; ``None``: of the newest attempt. Returns the attempt's number, too.
 
         The number is 0 before the first attempt, and the log empty. Raises ``UnknownTask``, ``LogExpired``.
         """
         if attempt is None:
-            entry = self._ledger.live.get(task_id)
+            entry = self._registry.live.get(task_id)
             attempt = (self._store.details(task_id).task if entry is None else entry.task).attempt
         if attempt == 0:
             return 0, LogSlice(0, b"", 0)
@@ -191,58 +211,58 @@ class TaskService:
             raise LogExpired(f"the log of {task_id} was deleted after the time for which logs are kept")
         return attempt, log
 
-    def watch(self, task_id: str) -> TaskWatch:
-        """A context manager in which one can wait for news of the task and its log."""
-        return TaskWatch(self._ledger.watches, task_id)
+    def watch(self, task_id: str) -> AbstractContextManager[TaskWatch]:
+        """Returns a context in which one can wait for updates of the task and its log."""
+        return self._registry.watchers.watch(task_id)
 
     # Workers
 
     def worker_attempts(self, worker_id: str, limit: int = 100) -> Sequence[tuple[Attempt, Task]]:
-        """Wait for what was assigned to the worker, newest first. Raises ``UnknownWorker``."""
+        """Waits for what was assigned to the worker, newest first. Raises ``UnknownWorker``."""
         attempts = self._store.worker_attempts(worker_id, limit)
         if not attempts and not self._telemetry.knows_worker(worker_id):
             raise UnknownWorker(worker_id)
         return attempts
 
     def drain(self, worker_id: str, reason: str) -> None:
-        """Give the worker no new tasks; those that it has run on. Waits until durable. Raises ``UnknownWorker``."""
+        """Gives the worker no new tasks; those that it has run on. Waits until durable. Raises ``UnknownWorker``."""
         self._change_drain(worker_id, Drain(worker_id, reason, self._clock.wall()))
 
     def undrain(self, worker_id: str) -> None:
-        """Give the worker tasks again. Waits until durable. Raises ``UnknownWorker``."""
+        """Gives the worker tasks again. Waits until durable. Raises ``UnknownWorker``."""
         self._change_drain(worker_id, None)
 
     def drain_of(self, worker_id: str) -> Drain | None:
-        """Whether the worker is drained, why and since when."""
-        return self._ledger.fleet.drain_of(worker_id)
+        """Returns the worker's drain, with its reason and its beginning; ``None`` when it is not drained."""
+        return self._registry.capacity.drain_of(worker_id)
 
     def _fail_without_secrets(self, live: Sequence[LiveTask]) -> None:
-        """What is queued and can never begin ends now; what a worker has may go on, but is not tried again."""
-        lost = [found.task for found in live if found.task.spec.env_is_lost]
+        """Queued tasks that can never begin fail now; an attempt that a worker has may go on, but is not retried."""
+        lost = [found.task for found in live if found.task.env_is_lost]
         if lost:
             _LOGGER.error("the key of %d tasks' environments is lost: those that have not begun fail", len(lost))
         for task in lost:
-            entry = self._ledger.live.get(task.task_id)
+            entry = self._registry.live.get(task.task_id)
             if entry is not None and task.status is TaskStatus.QUEUED:
-                self._ledger.apply(entry, secrets_lost(task, self._clock.wall()))
+                self._registry.apply(entry, secrets_lost(task, self._clock.wall()))
 
     def _change_drain(self, worker_id: str, drain: Drain | None) -> None:
         if not self._telemetry.knows_worker(worker_id) and self.drain_of(worker_id) is None:
             raise UnknownWorker(worker_id)
         self._store.save_drain(worker_id, drain)
-        self._ledger.fleet.set_drain(worker_id, drain)
-        self._ledger.show_allocation(worker_id)
+        self._registry.capacity.set_drain(worker_id, drain)
+        self._registry.publish_allocation(worker_id)
         reason = "" if drain is None else drain.reason
-        self._ledger.send(worker_id, pb.MasterMessage(drain=pb.Drain(draining=drain is not None, reason=reason)))
-        self._ledger.on_room()
+        self._registry.send(worker_id, pb.MasterMessage(drain=pb.Drain(draining=drain is not None, reason=reason)))
+        self._registry.on_capacity_freed()
 
     def _oldest_queued_seconds(self) -> float:
-        queued_at = self._ledger.live.oldest_queued_at()
+        queued_at = self._registry.live.oldest_queued_at()
         return 0.0 if queued_at is None else max(self._clock.wall() - queued_at, 0.0)
 
-    def _watch_absences(self) -> None:
+    def _watch_lost_workers(self) -> None:
         while not self._stopping.wait(CHECK_SECONDS):
             try:
-                self.workers.give_up()
+                self.reports.check_lost_workers()
             except Exception:
                 _LOGGER.exception("the check for lost workers failed")

@@ -15,7 +15,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from fleetpulse.master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskStatus
+from fleetpulse.master.tasks.request import TaskRequest
 
 RETRY_INITIAL_SECONDS = 1.0
 RETRY_CAP_SECONDS = 60.0
@@ -59,10 +60,10 @@ class Report(NamedTuple):
     message: str = ""
 
 
-def submitted(task_id: str, spec: TaskSpec, now: float) -> Change:
+def submitted(task_id: str, request: TaskRequest, now: float) -> Change:
     """A new task, queued."""
-    task = Task(task_id, spec, TaskStatus.QUEUED, created_at=now)
-    return Change(task, None, (TaskEvent(task_id, now, "submitted", spec.docker_image),))
+    task = Task(task_id, request, TaskStatus.QUEUED, created_at=now)
+    return Change(task, None, (TaskEvent(task_id, now, "submitted", request.docker_image),))
 
 
 def placed(task: Task, worker_id: str, gpu_uuids: tuple[str, ...], now: float) -> Change:
@@ -170,9 +171,9 @@ def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: f
     if task.cancel_requested_at is not None:
         return _finished(task, ended, TaskStatus.CANCELLED, ended.outcome._replace(reason="cancelled"), now, event)
     retries_used = task.retries_used + uses_retry
-    if retries_used > task.spec.max_retries:
+    if retries_used > task.request.max_retries:
         return _finished(task, ended, end, ended.outcome, now, event)
-    if task.spec.env_is_lost:
+    if task.env_is_lost:
         return _finished(task, ended, end, _SECRETS_LOST, now, event)
     delay = retry_delay_seconds(retries_used) if uses_retry else 0.0
     requeued = TaskEvent(task.task_id, now, "requeued", _retry_message(task, retries_used, uses_retry=uses_retry))
@@ -185,7 +186,7 @@ def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: f
 def _retry_message(task: Task, retries_used: int, *, uses_retry: bool) -> str:
     if not uses_retry:
         return "the attempt had not begun to run, so it uses up no retry"
-    return f"retry {retries_used} of {task.spec.max_retries}"
+    return f"retry {retries_used} of {task.request.max_retries}"
 
 
 def _finished(

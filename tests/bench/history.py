@@ -11,9 +11,9 @@ from gevent.event import Event
 
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.tasks.ports import Changes
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Outcome, Task, TaskEvent, TaskStatus
 from tests.bench.processes import run_json
+from tests.master.requests import a_request
 from tests.master.store.encryptor import ENCRYPTOR
 
 _IN_A_ROW = 5_000
@@ -48,7 +48,7 @@ def _ended(number: int) -> Changes:
     has_failed = number % 10 == 0
     outcome = Outcome(exit_code=int(has_failed), oom_killed=False, reason="exit_code" if has_failed else None)
     task = Task(
-        task_id, TaskSpec("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
+        task_id, a_request("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
         TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED, began,
         attempt=1, pending_at=began, running_at=began + 1.0, finished_at=began + 60.0, outcome=outcome,
     )  # fmt: skip

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from fleetpulse.proto.image import normalised
-from fleetpulse.proto.policy import ResolvedRequest, TaskPolicy, TaskRequest, judge, matches, settle
+from fleetpulse.proto.policy import PolicyInput, SecurityContext, TaskPolicy, apply_defaults, check_policy, matches
 from fleetpulse.proto.policy_file import PolicyError, parse_policy, read_policy
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 OTHER_SHA = "sha256:" + "f" * 64
 SECRET = "hunter2-never-shown"
 
-WISH = TaskRequest("busybox", ("true",), {}, 1.0, 512 * 2**20, None, None, None)
+WISH = PolicyInput("busybox", ("true",), {}, 1.0, 512 * 2**20, None, None, None)
 
 
 def rules_broken(policy: TaskPolicy, **changes: Any) -> list[str]:
-    return [refusal.rule for refusal in judge(policy, WISH._replace(**changes))]
+    return [refusal.rule for refusal in check_policy(policy, WISH._replace(**changes))]
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_judgements(policy: dict[str, Any], changes: dict[str, Any], broken: lis
     ],
 )
 def test_what_is_left_open_is_decided(
-    policy: dict[str, Any], changes: dict[str, Any], settled: ResolvedRequest
+    policy: dict[str, Any], changes: dict[str, Any], settled: SecurityContext
 ) -> None:
-    assert settle(TaskPolicy(**policy), WISH._replace(**changes)) == settled
+    assert apply_defaults(TaskPolicy(**policy), WISH._replace(**changes)) == settled
 
 
 def test_no_refusal_repeats_the_environment() -> None:
-    told = judge(TaskPolicy(max_env_entries=0, max_env_bytes=0), WISH._replace(env={"TOKEN": SECRET}))
+    told = check_policy(TaskPolicy(max_env_entries=0, max_env_bytes=0), WISH._replace(env={"TOKEN": SECRET}))
     assert len(told) == 2
     assert SECRET not in repr(told) + " ".join(map(str, told))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.image import check_image, normalised
-from fleetpulse.proto.policy import TaskPolicy, TaskRequest, judge, settle
+from fleetpulse.proto.policy import PolicyInput, TaskPolicy, apply_defaults, check_policy
 from fleetpulse.proto.rules import (
     MAX_GPUS,
     MIN_CPU_CORES,
@@ -96,7 +96,7 @@ class RequestRefused(Exception):
 def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     """The container to create. Raises ``RequestRefused``."""
     _validate(request)
-    wanted = TaskRequest(
+    wanted = PolicyInput(
         image=request.docker_image,
         command=request.command,
         env=request.env,
@@ -106,9 +106,9 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
         user=request.user or None,
         network=_NETWORKS[request.network],
     )
-    if refusals := judge(policy, wanted):
+    if refusals := check_policy(policy, wanted):
         raise RequestRefused(", ".join(refusal.rule for refusal in refusals), "; ".join(map(str, refusals)))
-    resolved = settle(policy, wanted)
+    resolved = apply_defaults(policy, wanted)
     return ContainerSpec(
         key=AttemptKey.of(request.id),
         # The full name: Docker could take a short one for the id of a local image.

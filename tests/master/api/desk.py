@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import falcon
@@ -21,11 +21,22 @@ from fleetpulse.master.errors import (
     UnknownWorker,
 )
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.tasks.ports import Idempotency, LogSlice, TaskDetails, TaskPage, TaskQuery
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskEvent, TaskSpec
+from fleetpulse.master.tasks.records import (
+    Attempt,
+    AttemptStatus,
+    Idempotency,
+    LogSlice,
+    Outcome,
+    Task,
+    TaskDetails,
+    TaskEvent,
+    TaskPage,
+    TaskQuery,
+)
+from fleetpulse.master.tasks.registry import TaskWatch, TaskWatchers
+from fleetpulse.master.tasks.request import TaskRequest
 from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.tasks.transitions import Change, Report, cancelled, placed, reported, submitted
-from fleetpulse.master.tasks.watch import TaskWatch, TaskWatchers
 
 JSON = {"Content-Type": "application/json"}
 
@@ -35,7 +46,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
-        self.watches = TaskWatchers()
+        self.watchers = TaskWatchers()
         self.failing: FleetPulseError | None = None
         self.drained: dict[str, str] = {}
         self.workers = {"rack-7"}
@@ -49,7 +60,7 @@ class Desk:
 
     # What REST asks for
 
-    def submit(self, spec: TaskSpec, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
+    def submit(self, spec: TaskRequest, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
         self._answer()
         task_id = f"task-{len(self._tasks) + 1}"
         if idempotency is not None:
@@ -102,8 +113,8 @@ class Desk:
         start = max(len(log) + offset, 0) if offset < 0 else min(offset, len(log))
         return number, LogSlice(start, log[start : start + limit], len(log))
 
-    def watch(self, task_id: str) -> TaskWatch:
-        return TaskWatch(self.watches, task_id)
+    def watch(self, task_id: str) -> AbstractContextManager[TaskWatch]:
+        return self.watchers.watch(task_id)
 
     def drain(self, worker_id: str, reason: str) -> None:
         self._check_worker(worker_id)
@@ -131,7 +142,7 @@ class Desk:
     def say(self, task_id: str, text: bytes) -> None:
         """The container has written something."""
         self._logs[task_id, self._tasks[task_id].attempt] += text
-        self.watches.notify(task_id)
+        self.watchers.notify(task_id)
 
     # The rest
 
@@ -149,7 +160,7 @@ class Desk:
         if change.attempt is not None:
             self._attempts[task_id][change.attempt.attempt] = change.attempt
         self._events[task_id] += change.events
-        self.watches.notify(task_id)
+        self.watchers.notify(task_id)
         return change.task
 
     def _answer(self) -> None:
@@ -173,7 +184,7 @@ class Desk:
         return (
             (not query.statuses or task.status in query.statuses)
             and (query.worker_id is None or any(attempt.worker_id == query.worker_id for attempt in attempts))
-            and (query.name_prefix is None or task.spec.name.startswith(query.name_prefix))
+            and (query.name_prefix is None or task.request.name.startswith(query.name_prefix))
         )
 
 
@@ -221,4 +232,4 @@ def running_task_web(*guards: AccessMiddleware) -> Iterator[TaskWeb]:
     """With nobody following when it ends."""
     web = TaskWeb(*guards)
     yield web
-    assert len(web.desk.watches) == 0
+    assert len(web.desk.watchers) == 0

@@ -8,7 +8,7 @@ import pytest
 from falcon.testing import Result
 
 from fleetpulse.master.api.operations import JSON
-from fleetpulse.master.api.submission import submission
+from fleetpulse.master.api.tasks import parse_request
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.described import described, errors_of, references_in
 from tests.master.api.test_whole import Whole
@@ -53,7 +53,7 @@ def test_everything_is_told_in_words() -> None:
 
 def test_an_example_of_a_body_is_taken() -> None:
     content = described()["paths"][TASKS]["post"]["requestBody"]["content"][JSON]
-    spec, _ = submission(content["example"], None)
+    spec, _ = parse_request(content["example"], None)
     assert list(spec.command) == content["example"]["command"]
 
 

@@ -234,7 +234,7 @@ def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> N
     with gevent.Timeout(5.0):
         server.connections.join()
     assert len(tasks.subscribers) == 0
-    assert len(tasks.desk.watches) == 0
+    assert len(tasks.desk.watchers) == 0
 
 
 def test_who_asks_the_next_thing_already_is_still_there(tasks: TaskWeb, server: Served) -> None:
@@ -310,7 +310,7 @@ def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
 
         wait_until(is_taken)
         readers[1].close()
-        wait_until(lambda: len(tasks.desk.watches) == 0)
+        wait_until(lambda: len(tasks.desk.watchers) == 0)
 
 
 def test_a_head_follows_nothing(tasks: TaskWeb, server: Served) -> None:
@@ -333,7 +333,7 @@ def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
         assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
         tasks.desk.place("task-1")
         assert "status" in [event.kind for event in reader.take(3)]
-    wait_until(lambda: len(tasks.desk.watches) == 0)
+    wait_until(lambda: len(tasks.desk.watchers) == 0)
 
 
 def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served) -> None:
@@ -389,7 +389,7 @@ def test_a_store_that_stops_answering_ends_the_events_with_a_word(tasks: TaskWeb
     with Reader(server.address) as reader:
         reader.take(1)
         tasks.desk.failing = StoreUnavailable("the disk is full")
-        tasks.desk.watches.notify("task-1")
+        tasks.desk.watchers.notify("task-1")
         assert list(reader) == [Event("problem", {"status": 503, "detail": "the disk is full"})]
 
 
@@ -399,7 +399,7 @@ def test_a_bug_ends_the_events_with_a_word_and_a_traceback(
     with Reader(server.address) as reader:
         reader.take(1)
         tasks.desk._tasks["task-1"] = None  # type: ignore[assignment]  # what no code is prepared for
-        tasks.desk.watches.notify("task-1")
+        tasks.desk.watchers.notify("task-1")
         (event,) = reader
         assert event.data["status"] == 500
         assert "the stream of task-1 failed" in caplog.text

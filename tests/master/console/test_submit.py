@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.master.api.submission import TaskSubmission
 from fleetpulse.master.console.submit import exit_code, submit_command
+from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
 from tests.master.console.given import task
@@ -21,7 +21,7 @@ def submit(master: FakeMaster) -> None:
 
 
 def test_every_field_of_a_submit_has_a_flag_or_an_argument() -> None:
-    assert TaskSubmission.model_fields.keys() <= {parameter.name for parameter in submit_command.params}
+    assert TaskRequest.model_fields.keys() <= {parameter.name for parameter in submit_command.params}
 
 
 def test_what_is_not_said_is_not_sent(run: Run, master: FakeMaster) -> None:
@@ -45,7 +45,7 @@ def test_all_that_can_be_said(run: Run, master: FakeMaster, tmp_path: Path) -> N
         "env": {"A": "1", "B": "two words", "HOME_TOWN": "here"}, "labels": {"team": "x"},
         "constraints": {"zone": ["a", "b"], "gpu": ["yes"]},
     }  # fmt: skip
-    assert TaskSubmission.model_validate(body).spec().command == ("sh", "-c", "exit 3")
+    assert TaskRequest.model_validate(body).command == ("sh", "-c", "exit 3")
 
 
 def test_each_submit_has_a_key_of_its_own_unless_one_is_given(run: Run, master: FakeMaster) -> None:

@@ -11,7 +11,7 @@ from fleetpulse.master.errors import InvalidMessage
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.session import MASTER_VERSION, SessionTable, StreamSession
 from fleetpulse.master.rpc.stream import RpcStatus
-from fleetpulse.master.tasks.ports import WorkerLink
+from fleetpulse.master.tasks.messages import WorkerLink
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS

@@ -10,8 +10,7 @@ import gevent
 from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.tasks.ports import Changes
-from fleetpulse.master.tasks.records import LogChunk
+from fleetpulse.master.tasks.records import Changes, LogChunk
 from tests.master.store.given import open_store, submit
 
 

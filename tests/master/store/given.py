@@ -12,15 +12,16 @@ from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.rows import HIDDEN
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Changes
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, LogChunk, Outcome, Task
+from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.fleet import wait_until
+from tests.master.requests import a_request
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
 
-FULL_SPEC = TaskSpec(
+FULL_SPEC = a_request(
     docker_image="registry.example/train:1",
     name="train é–\N{GRINNING FACE}",
     command=("python", "-c", "print('x')\n"),
@@ -62,10 +63,10 @@ def of(*changes: transitions.Change | None) -> Changes:
 
 def as_read(task: Task) -> Task:
     """What a read gives of it: with a mark for each value of its environment."""
-    return task._replace(spec=task.spec._replace(env=dict.fromkeys(task.spec.env, HIDDEN)))
+    return task._replace(request=task.request.model_copy(update={"env": dict.fromkeys(task.request.env, HIDDEN)}))
 
 
-def submit(store: SqlTaskStore, task_id: str, spec: TaskSpec = TaskSpec("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable
+def submit(store: SqlTaskStore, task_id: str, spec: TaskRequest = a_request("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable
     """A new task, durable."""
     change = transitions.submitted(task_id, spec, now)
     assert store.submit(of(change), None) == task_id

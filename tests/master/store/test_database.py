@@ -26,7 +26,7 @@ from fleetpulse.master.store.schema import migrate
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import events, tasks
 from fleetpulse.master.store.writer import StoreObserver
-from fleetpulse.master.tasks.ports import TaskQuery
+from fleetpulse.master.tasks.records import TaskQuery
 from tests.master.fleet import wait_until
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import open_store, submit

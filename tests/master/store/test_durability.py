@@ -13,7 +13,7 @@ import pytest
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.tasks.ports import TaskQuery
+from fleetpulse.master.tasks.records import TaskQuery
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import open_store, submit

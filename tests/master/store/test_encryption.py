@@ -19,8 +19,8 @@ from fleetpulse.master.store.encryption import (
     read_or_create_key_file,
 )
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Idempotency
-from fleetpulse.master.tasks.records import TaskSpec
+from fleetpulse.master.tasks.records import Idempotency
+from tests.master.requests import a_request
 from tests.master.store.encryptor import ENCRYPTOR, KEY
 from tests.master.store.given import NOW, of, open_store, submit
 from tests.postgres import PostgresServer
@@ -96,19 +96,19 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 
 def test_only_who_is_to_run_a_task_gets_the_values(database_url: str) -> None:
     with open_store(database_url) as store:
-        task = submit(store, "t1", TaskSpec("busybox", env=ENV))
-        assert store.details("t1").task.spec.env == dict.fromkeys(ENV, "***")
+        task = submit(store, "t1", a_request("busybox", env=ENV))
+        assert store.details("t1").task.request.env == dict.fromkeys(ENV, "***")
         assert store.load_live()[0].task == task
     with open_store(database_url, encryptor=OTHER) as store:
         found = store.load_live()[0].task
-        assert found.spec.env_is_lost
-        assert list(found.spec.env) == list(ENV)
-        assert list(store.details("t1").task.spec.env) == list(ENV)
+        assert found.env_is_lost
+        assert list(found.request.env) == list(ENV)
+        assert list(store.details("t1").task.request.env) == list(ENV)
 
 
 def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
-    change = transitions.submitted("t1", TaskSpec("busybox", env=ENV), NOW)
-    again = of(transitions.submitted("t2", TaskSpec("busybox", env=ENV), NOW))
+    change = transitions.submitted("t1", a_request("busybox", env=ENV), NOW)
+    again = of(transitions.submitted("t2", a_request("busybox", env=ENV), NOW))
     with open_store(database_url) as store:
         store.submit(of(change), Idempotency("k", "digest"))
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
@@ -120,7 +120,7 @@ def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
 
 def test_nothing_of_an_environment_is_in_the_file(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/db") as store:
-        submit(store, "t1", TaskSpec("busybox", env=ENV))
+        submit(store, "t1", a_request("busybox", env=ENV))
         assert "TOKEN" in content_of(tmp_path)  # names are no secret; and so this test can find something
         assert SECRET not in content_of(tmp_path)
 
@@ -144,15 +144,15 @@ def make_old(database_url: str) -> None:
 def test_what_is_there_in_the_clear_is_sealed(database_url: str) -> None:
     with open_store(database_url) as store:
         for number in range(4):
-            change = of(transitions.submitted(f"t{number}", TaskSpec("busybox", env={"A": "b"}), NOW))
+            change = of(transitions.submitted(f"t{number}", a_request("busybox", env={"A": "b"}), NOW))
             store.submit(change, Idempotency(f"k{number}", "digest"))
     make_old(database_url)
     if (path := parse_database_url(database_url).path) is not None:
         assert SECRET in content_of(path.parent)
     with open_store(database_url) as store:
-        found = [live.task.spec.env for live in store.load_live()]
+        found = [live.task.request.env for live in store.load_live()]
         assert found == [{}, ENV, ENV]
-        again = of(transitions.submitted("t9", TaskSpec("busybox"), NOW))
+        again = of(transitions.submitted("t9", a_request("busybox"), NOW))
         assert store.submit(again, Idempotency("k1", "plain digest")) == "t1"
     if path is not None:
         assert SECRET not in content_of(path.parent)
@@ -161,7 +161,7 @@ def test_what_is_there_in_the_clear_is_sealed(database_url: str) -> None:
 def test_no_column_of_postgresql_has_it(postgres: PostgresServer) -> None:
     database_url = postgres.create_schema()
     with open_store(database_url) as store:
-        submit(store, "t1", TaskSpec("busybox", env=ENV))
+        submit(store, "t1", a_request("busybox", env=ENV))
     engines = open_engines(parse_database_url(database_url), 1)
     with engines.reader.connect() as connection:
         (row,) = connection.execute(text("SELECT * FROM tasks")).all()

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, create_engine
 from fleetpulse.master.store.logs import ROW_BYTES, LogWriter, read_slice
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import metadata
-from fleetpulse.master.tasks.ports import LogSlice
-from fleetpulse.master.tasks.records import Attempt, LogChunk
+from fleetpulse.master.tasks.records import Attempt, LogChunk, LogSlice
 from tests.master.store.given import append, place, submit
 
 

@@ -15,9 +15,9 @@ from fleetpulse.master.store.reads import find_page, name_range
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import metadata
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Changes, TaskQuery
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Task, TaskQuery, TaskStatus
 from tests.master.fleet import wait_until
+from tests.master.requests import a_request
 from tests.master.store.given import NOW, place, submit
 
 NAMES = ("", "a", "ab", "abc", "Ab", "b", "a_", "a%", "ä", "a\U0010ffff", "é\ud7ff")
@@ -41,7 +41,7 @@ def many(store: SqlTaskStore, count: int) -> list[tuple[Task, Attempt | None]]:
     made: list[tuple[Task, Attempt | None]] = []
     saved: list[bool] = []
     for number in range(count):
-        task = Task(f"t{number}", TaskSpec("busybox", name=chance.choice(NAMES)), TaskStatus.QUEUED, NOW)
+        task = Task(f"t{number}", a_request("busybox", name=chance.choice(NAMES)), TaskStatus.QUEUED, NOW)
         attempt = None
         if status := chance.choice([None, *TaskStatus]):
             task = task._replace(status=status, attempt=2)
@@ -58,7 +58,7 @@ def matches(query: TaskQuery, task: Task, attempt: Attempt | None) -> bool:
     return (
         (not query.statuses or task.status in query.statuses)
         and (query.worker_id is None or (attempt is not None and attempt.worker_id == query.worker_id))
-        and task.spec.name.startswith(query.name_prefix or "")
+        and task.request.name.startswith(query.name_prefix or "")
     )
 
 

@@ -6,9 +6,18 @@ import pytest
 from fleetpulse.master.errors import ConfigError, IdempotencyConflict, StoreUnavailable, UnknownTask
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Changes, Idempotency, LiveTask, TaskQuery
-from fleetpulse.master.tasks.records import AttemptStatus, Drain, TaskEvent, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import (
+    AttemptStatus,
+    Changes,
+    Drain,
+    Idempotency,
+    LiveTask,
+    TaskEvent,
+    TaskQuery,
+    TaskStatus,
+)
 from tests.master.fleet import wait_until
+from tests.master.requests import a_request
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import (
     FULL_SPEC,
@@ -75,7 +84,7 @@ def test_what_waits_is_written_before_the_stop(database_url: str) -> None:
 
 
 def test_a_key_stands_for_one_task(store: SqlTaskStore) -> None:
-    first, second = (of(transitions.submitted(task_id, TaskSpec("busybox"), NOW)) for task_id in ("t1", "t2"))
+    first, second = (of(transitions.submitted(task_id, a_request("busybox"), NOW)) for task_id in ("t1", "t2"))
     key = Idempotency("k", "digest")
     assert store.submit(first, key) == "t1"
     assert store.submit(second, key) == "t1"
@@ -84,16 +93,16 @@ def test_a_key_stands_for_one_task(store: SqlTaskStore) -> None:
 
 
 def test_a_key_with_another_digest_is_a_conflict_and_changes_nothing(store: SqlTaskStore) -> None:
-    store.submit(of(transitions.submitted("t1", TaskSpec("busybox"), NOW)), Idempotency("k", "one"))
+    store.submit(of(transitions.submitted("t1", a_request("busybox"), NOW)), Idempotency("k", "one"))
     with pytest.raises(IdempotencyConflict, match="'k'"):
-        store.submit(of(transitions.submitted("t2", TaskSpec("busybox"), NOW)), Idempotency("k", "two"))
+        store.submit(of(transitions.submitted("t2", a_request("busybox"), NOW)), Idempotency("k", "two"))
     assert store.count_by_status()[TaskStatus.QUEUED] == 1
     assert store.health_error() is None
 
 
 def test_of_many_that_use_one_key_at_once_one_is_accepted(store: SqlTaskStore) -> None:
     def try_it(number: int) -> str:
-        change = transitions.submitted(f"t{number}", TaskSpec("busybox"), NOW)
+        change = transitions.submitted(f"t{number}", a_request("busybox"), NOW)
         return store.submit(of(change), Idempotency("k", "digest"))
 
     tries = [gevent.spawn(try_it, number) for number in range(50)]
@@ -119,7 +128,7 @@ def test_live_tasks_come_oldest_first_with_their_attempt_and_the_length_of_its_l
 
 
 def test_a_live_task_that_waits_to_be_tried_again_has_no_attempt(store: SqlTaskStore) -> None:
-    task, attempt = place(store, submit(store, "t1", TaskSpec("busybox", max_retries=1)))
+    task, attempt = place(store, submit(store, "t1", a_request("busybox", max_retries=1)))
     append(store, attempt, 0, b"of the first attempt")
     task, _ = finish(store, task, attempt, AttemptStatus.FAILED)
     assert store.load_live() == [LiveTask(task, None, 0)]
@@ -130,7 +139,7 @@ def test_a_live_task_that_waits_to_be_tried_again_has_no_attempt(store: SqlTaskS
 def test_writes_keep_their_order(store: SqlTaskStore) -> None:
     told: list[int] = []
     for number in range(1200):  # more than one batch
-        change = transitions.submitted("t1", TaskSpec("busybox", name="first"), NOW)
+        change = transitions.submitted("t1", a_request("busybox", name="first"), NOW)
         changed = change._replace(task=change.task._replace(retries_used=number), events=())
         store.save(of(changed), lambda number=number: told.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
     wait_until(lambda: len(told) == 1200)
@@ -148,7 +157,7 @@ def test_saying_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
 
 def test_what_was_asked_for_stays_as_it_was_accepted(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
-    save(store, transitions.Change(task._replace(spec=TaskSpec("other"), retries_used=1), None))
+    save(store, transitions.Change(task._replace(request=a_request("other"), retries_used=1), None))
     assert store.details("t1").task == as_read(task._replace(retries_used=1))
 
 

@@ -16,9 +16,9 @@ from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.writer import StoreObserver
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Changes, Idempotency, TaskQuery
-from fleetpulse.master.tasks.records import Drain, LogChunk, TaskSpec
+from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LogChunk, TaskQuery
 from tests.master.fleet import wait_until
+from tests.master.requests import a_request
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
@@ -123,14 +123,14 @@ def test_a_submit_that_was_given_up_is_never_written(hasty_store: SqlTaskStore, 
     with nothing_can_be_written(database_url):
         for task_id in ("in-flight", "waiting"):
             with pytest.raises(StoreUnavailable):
-                hasty_store.submit(of(transitions.submitted(task_id, TaskSpec("busybox"), NOW)), key)
+                hasty_store.submit(of(transitions.submitted(task_id, a_request("busybox"), NOW)), key)
     save(hasty_store)  # behind all that was there
     assert [task.task_id for task in hasty_store.find(TaskQuery()).tasks] == []
     for task_id in ("in-flight", "waiting"):
         with pytest.raises(UnknownTask):
             hasty_store.details(task_id)
     # Its key is free again.
-    assert hasty_store.submit(of(transitions.submitted("again", TaskSpec("busybox"), NOW)), key) == "again"
+    assert hasty_store.submit(of(transitions.submitted("again", a_request("busybox"), NOW)), key) == "again"
 
 
 def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
     failed: list[RuntimeError] = []
 
     def try_it() -> None:
-        change = transitions.submitted("waited", TaskSpec("busybox", priority=2**70), NOW)
+        change = transitions.submitted("waited", a_request("busybox", priority=2**70), NOW)
         try:
             store.submit(of(change), None)
         except RuntimeError as error:
@@ -180,7 +180,7 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
         store.save(Changes(), lambda: told.append("first"))
         gevent.sleep(0.05)
         for name, priority in (("good", 1), ("bad", 2**70), ("late", 2)):
-            change = transitions.submitted(name, TaskSpec("busybox", priority=priority), NOW)
+            change = transitions.submitted(name, a_request("busybox", priority=priority), NOW)
             store.save(of(change), lambda name=name: told.append(name))  # type: ignore[misc]  # mypy knows no lambda with a default
         waiting = gevent.spawn(try_it)
         gevent.sleep(0.05)

@@ -18,8 +18,8 @@ from fleetpulse.master.store.writes import (
     WriteQueue,
 )
 from fleetpulse.master.tasks import transitions
-from fleetpulse.master.tasks.ports import Changes
-from fleetpulse.master.tasks.records import Drain, LogChunk, TaskSpec
+from fleetpulse.master.tasks.records import Changes, Drain, LogChunk
+from tests.master.requests import a_request
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def note(name: str = "rack-7") -> SaveWorker:
 
 
 def submit(task_id: str) -> Submit:
-    change = transitions.submitted(task_id, TaskSpec("busybox"), 0.0)
+    change = transitions.submitted(task_id, a_request("busybox"), 0.0)
     return Submit(Changes((change.task,)), 0, None, task_id)
 
 

@@ -4,10 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleetpulse.master.errors import StaleReport
-from fleetpulse.master.tasks.live import demand_of, waiting_for
-from fleetpulse.master.tasks.placement.records import Offer, Plan, Waiting, satisfies
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
-from fleetpulse.master.tasks.scheduler import RESERVE_AFTER_SECONDS, SECONDS_PER_PRIORITY_LEVEL, plan
+from fleetpulse.master.tasks.placement import (
+    RESERVE_AFTER_SECONDS,
+    SECONDS_PER_PRIORITY_LEVEL,
+    Offer,
+    Plan,
+    QueuedTask,
+    ResourceAmounts,
+    best_fit,
+    satisfies,
+)
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskStatus
+from fleetpulse.master.tasks.registry import demand_of, queued
+from fleetpulse.master.tasks.request import TaskRequest
 from fleetpulse.master.tasks.transitions import (
     Change,
     Instruction,
@@ -51,7 +60,7 @@ class FleetModel:
 
     # What happens
 
-    def submit(self, spec: TaskSpec) -> str:
+    def submit(self, spec: TaskRequest) -> str:
         task_id = f"t{len(self.tasks):03}"
         self._apply(submitted(task_id, spec, self.now))
         return task_id
@@ -59,14 +68,14 @@ class FleetModel:
     def round(self) -> Plan:
         """Place what fits, and check what was decided against the rules."""
         offers = [self._offer(worker) for worker in self.workers.values()]
-        waiting = [waiting_for(task) for task in self.queued() if (task.not_before or 0.0) <= self.now]
-        decided = plan(offers, waiting, self.now)
+        waiting = [queued(task) for task in self.queued() if (task.not_before or 0.0) <= self.now]
+        decided = best_fit(offers, waiting, self.now)
         for task_id, worker_id, gpu_uuids in decided.placements:
             worker = self.workers[worker_id]
             assert worker.is_there
             assert not worker.is_drained
-            assert satisfies(self._offer(worker), self.tasks[task_id].spec.constraints)
-            assert len(gpu_uuids) == self.tasks[task_id].spec.gpu_required
+            assert satisfies(self._offer(worker), self.tasks[task_id].request.constraints)
+            assert len(gpu_uuids) == self.tasks[task_id].request.gpu_required
             change = placed(self.tasks[task_id], worker_id, gpu_uuids, self.now)
             assert change.instruction is Instruction.START
             self._apply(change)
@@ -120,10 +129,10 @@ class FleetModel:
     def could_run(self, task: Task) -> bool:
         """Whether some worker would hold it, if it were idle and there."""
         return any(
-            satisfies(self._offer(worker), task.spec.constraints)
+            satisfies(self._offer(worker), task.request.constraints)
             and _millicores(task) <= worker.millicores
-            and task.spec.memory_required <= worker.memory_mib
-            and task.spec.gpu_required <= len(worker.gpu_uuids)
+            and task.request.memory_required <= worker.memory_mib
+            and task.request.gpu_required <= len(worker.gpu_uuids)
             for worker in self.workers.values()
         )
 
@@ -144,7 +153,7 @@ class FleetModel:
         for task_id, task in self.tasks.items():
             attempt = self.last_attempts.get(task_id)
             assert (task_id in live) == (task.status in {TaskStatus.PENDING, TaskStatus.RUNNING})
-            assert task.retries_used <= task.spec.max_retries
+            assert task.retries_used <= task.request.max_retries
             assert (task.finished_at is not None) == task.status.is_terminal
             if task_id in live:
                 assert attempt is not None
@@ -169,7 +178,7 @@ class FleetModel:
             self.ended[key] = attempt.status
         self.last_attempts[task.task_id] = attempt
 
-    def _check_order(self, waiting: Sequence[Waiting], decided: Plan) -> None:
+    def _check_order(self, waiting: Sequence[QueuedTask], decided: Plan) -> None:
         placed_on = {placement.task_id: placement.worker_id for placement in decided.placements}
         level = {task.task_id: self._effective_priority(task) for task in waiting}
         wanted = {task.task_id: (task.demand, tuple(sorted(task.constraints.items()))) for task in waiting}
@@ -196,13 +205,13 @@ class FleetModel:
                     continue
                 millicores, memory_mib, gpu_uuids = self._taken(worker.worker_id)
                 assert not (
-                    satisfies(offer, task.spec.constraints)
+                    satisfies(offer, task.request.constraints)
                     and millicores + _millicores(task) <= worker.millicores
-                    and memory_mib + task.spec.memory_required <= worker.memory_mib
-                    and len(gpu_uuids) + task.spec.gpu_required <= len(worker.gpu_uuids)
+                    and memory_mib + task.request.memory_required <= worker.memory_mib
+                    and len(gpu_uuids) + task.request.gpu_required <= len(worker.gpu_uuids)
                 ), f"{task.task_id} would fit on {worker.worker_id}"
 
-    def _effective_priority(self, task: Waiting) -> float:
+    def _effective_priority(self, task: QueuedTask) -> float:
         return task.priority + (self.now - task.queued_at) / SECONDS_PER_PRIORITY_LEVEL
 
     def _taken(self, worker_id: str) -> tuple[int, int, list[str]]:
@@ -210,25 +219,23 @@ class FleetModel:
         tasks = [self.tasks[attempt.task_id] for attempt in attempts]
         return (
             sum(_millicores(task) for task in tasks),
-            sum(task.spec.memory_required for task in tasks),
+            sum(task.request.memory_required for task in tasks),
             [uuid for attempt in attempts for uuid in attempt.gpu_uuids],
         )
 
     def _offer(self, worker: ModelWorker) -> Offer:
-        """Free CPU is summed up in floats on purpose: the scheduler must not mind."""
-        free_cpu = worker.millicores / 1000
+        total = ResourceAmounts(worker.millicores, worker.memory_mib * MIB, len(worker.gpu_uuids))
+        free = total
         for key in self.live():
             if self.begun[key] == worker.worker_id:
-                free_cpu -= demand_of(self.tasks[key[0]]).cpu_cores
-        _, memory_mib, gpu_uuids = self._taken(worker.worker_id)
+                free = free.minus(demand_of(self.tasks[key[0]]))
+        _, _, gpu_uuids = self._taken(worker.worker_id)
         return Offer(
             worker.worker_id,
             worker.labels,
-            worker.millicores / 1000,
-            worker.memory_mib * MIB,
+            total,
+            free,
             worker.gpu_uuids,
-            free_cpu,
-            (worker.memory_mib - memory_mib) * MIB,
             tuple(uuid for uuid in worker.gpu_uuids if uuid not in gpu_uuids),
             None if worker.is_there and not worker.is_drained else "it takes none now",
         )
@@ -244,4 +251,4 @@ _OUTCOMES = {
 
 
 def _millicores(task: Task) -> int:
-    return round(task.spec.cpu_required * 1000)
+    return round(task.request.cpu_required * 1000)

@@ -9,19 +9,20 @@ from typing import Any
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.tasks.placement.records import Policy
-from fleetpulse.master.tasks.records import Attempt, Task, TaskSpec
-from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.placement import Policy, best_fit
+from fleetpulse.master.tasks.records import Attempt, Task
+from fleetpulse.master.tasks.request import TaskRequest
 from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
+from tests.master.requests import a_request
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.tasks.running import running_store
 
 GIB = 1024**3
-SMALL = TaskSpec("busybox:1", cpu_required=1.0, memory_required=256)
+SMALL = a_request("busybox:1", cpu_required=1.0, memory_required=256)
 
 
 class Desk:
@@ -32,7 +33,7 @@ class Desk:
         self.worker_id = worker_id
         self.sent: list[pb.MasterMessage] = []
         self.kept: list[pb.KeptAttempt] = []
-        self.accusations: list[tuple[str, str, str]] = []
+        self.violations: list[tuple[str, str, str]] = []
         self._register = pb.Register(
             worker_id=worker_id,
             incarnation_id="first",
@@ -46,8 +47,8 @@ class Desk:
     def send(self, message: pb.MasterMessage) -> None:
         self.sent.append(message)
 
-    def accuse(self, action: str, target: str, why: str) -> None:
-        self.accusations.append((action, target, why))
+    def report_violation(self, action: str, target: str, why: str) -> None:
+        self.violations.append((action, target, why))
 
     def starts(self) -> list[tuple[str, int]]:
         """The attempts that it was told to run."""
@@ -72,11 +73,11 @@ class Desk:
         register.attempts_unknown = attempts_unknown
         self.sent.clear()
         self._party.fleet.manager.register_worker(self.worker_id, decode_registration(register))
-        self.kept = list(self._party.tasks.workers.register(register, self))
-        self._party.tasks.workers.registered(self.worker_id, self)
+        self.kept = list(self._party.tasks.reports.register(register, self))
+        self._party.tasks.reports.registered(self.worker_id, self)
 
     def hang_up(self) -> None:
-        self._party.tasks.workers.unregister(self.worker_id, self)
+        self._party.tasks.reports.unregister(self.worker_id, self)
 
     def report(self, task_id: str, phase: "pb.AttemptPhase.ValueType", attempt: int = 1, **fields: Any) -> int:
         """Say how far the attempt has come; the number of the update."""
@@ -84,12 +85,12 @@ class Desk:
         update = pb.TaskUpdate(
             id=pb.AttemptId(task_id=task_id, attempt=attempt), update_number=self._updates, phase=phase, **fields
         )
-        self._party.tasks.workers.update(self.worker_id, update, self)
+        self._party.tasks.reports.update(self.worker_id, update, self)
         return self._updates
 
     def log(self, task_id: str, offset: int, data: bytes, attempt: int = 1) -> None:
         chunk = pb.LogChunk(id=pb.AttemptId(task_id=task_id, attempt=attempt), offset_bytes=offset, data=data)
-        self._party.tasks.workers.log(self.worker_id, chunk, self)
+        self._party.tasks.reports.log(self.worker_id, chunk, self)
 
     def run(self, task_id: str, attempt: int = 1) -> None:
         """Have the attempt run, and that be durable."""
@@ -103,11 +104,11 @@ class Desk:
 class Party:
     """The service, its fleet and its store."""
 
-    def __init__(self, fleet: Fleet, store: SqlTaskStore, policy: Policy = plan) -> None:
+    def __init__(self, fleet: Fleet, store: SqlTaskStore, policy: Policy = best_fit) -> None:
         self.fleet = fleet
         self.store = store
         self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port, policy=policy)
-        fleet.manager.add_observer(self.tasks.workers)
+        fleet.manager.add_observer(self.tasks.reports)
 
     def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> Desk:
         """A worker that has registered."""
@@ -115,8 +116,8 @@ class Party:
         desk.register()
         return desk
 
-    def submit(self, spec: TaskSpec = SMALL, **fields: Any) -> str:
-        task, _ = self.tasks.submit(spec._replace(**fields))
+    def submit(self, spec: TaskRequest = SMALL, **fields: Any) -> str:
+        task, _ = self.tasks.submit(spec.model_copy(update=fields))
         return task.task_id
 
     def task(self, task_id: str) -> Task:
@@ -126,7 +127,7 @@ class Party:
     def attempts(self, task_id: str) -> Sequence[Attempt]:
         return self.store.details(task_id).attempts
 
-    def placed(self, desk: Desk, spec: TaskSpec = SMALL, **fields: Any) -> str:
+    def placed(self, desk: Desk, spec: TaskRequest = SMALL, **fields: Any) -> str:
         """A new task that the worker was told to run."""
         task_id = self.submit(spec, **fields)
         wait_until(lambda: (task_id, 1) in desk.starts())
@@ -139,14 +140,14 @@ class Party:
                 self.fleet.beat(desk.worker_id, incarnation_id="first")
             self.fleet.clock.advance(LIVENESS_CHECK_SECONDS)
             self.fleet.manager.check_liveness()
-            self.tasks.workers.give_up()
+            self.tasks.reports.check_lost_workers()
 
 
 @contextmanager
 def running_party(
     folder: Path,
     terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
-    policy: Policy = plan,
+    policy: Policy = best_fit,
     encryptor: Encryptor = ENCRYPTOR,
 ) -> Iterator[Party]:
     """A master's tasks and fleet, on what is in the folder."""

@@ -31,7 +31,7 @@ def running_tasks(fleet: Fleet) -> Iterator[TaskService]:
     """Tasks of a fleet, on its clock."""
     with tempfile.TemporaryDirectory() as folder, running_store(Path(folder)) as store:
         tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port)
-        fleet.manager.add_observer(tasks.workers)
+        fleet.manager.add_observer(tasks.reports)
         tasks.start()
         try:
             yield tasks

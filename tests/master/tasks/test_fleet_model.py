@@ -4,7 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fleetpulse.master.tasks.records import AttemptStatus, TaskSpec
+from fleetpulse.master.tasks.records import AttemptStatus
+from fleetpulse.master.tasks.request import TaskRequest
+from tests.master.requests import a_request
 from tests.master.tasks.fleet_model import FleetModel, ModelWorker
 
 SAID = st.sampled_from(
@@ -27,7 +29,7 @@ WORKERS = st.lists(
     max_size=4,
 )
 SPECS = st.builds(
-    TaskSpec,
+    TaskRequest,
     docker_image=st.just("busybox"),
     # Tenths, whose sums drift, and whole cores; few values, so that many tasks ask for the same.
     cpu_required=st.sampled_from([0.1, 0.1, 0.3, 0.7, 1.0, 2.0, 3.0]),
@@ -68,10 +70,10 @@ class Life(RuleBasedStateMachine):
         )
 
     @rule(spec=SPECS, priorities=st.lists(st.integers(0, 3), min_size=1, max_size=6), place=st.booleans())
-    def submit(self, spec: TaskSpec, priorities: list[int], place: bool) -> None:
+    def submit(self, spec: TaskRequest, priorities: list[int], place: bool) -> None:
         """Several that ask for the same, as most do."""
         for priority in priorities:
-            self.model.submit(spec._replace(priority=priority))
+            self.model.submit(spec.model_copy(update={"priority": priority}))
         if place:
             self.model.round()
 
@@ -155,7 +157,7 @@ def everybody_gets_a_place(model: FleetModel) -> None:
         patient = {task_id: last for task_id, last in patient.items() if model.tasks[task_id].attempt == last}
         if not patient:
             return
-        model.submit(TaskSpec("busybox", cpu_required=0.1, memory_required=64, priority=1))
+        model.submit(a_request("busybox", cpu_required=0.1, memory_required=64, priority=1))
         model.round()
         model.check_states()
     raise AssertionError(f"starved: {sorted(patient)}")

@@ -1,220 +1,143 @@
-"""master.tasks.scheduler: who goes where"""
+"""master.tasks.scheduler, with placement policies that a test writes"""
 
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
 import pytest
 
-from fleetpulse.master.tasks.placement.records import Offer, Placement, Waiting
-from fleetpulse.master.tasks.scheduler import (
-    MAX_RESERVED_WORKERS,
-    RESERVATION_TURN_SECONDS,
-    RESERVE_AFTER_SECONDS,
-    SECONDS_PER_PRIORITY_LEVEL,
-    plan,
-)
-from tests.master.tasks.asked import a_task, after, an_offer, places
+from fleetpulse.master.tasks.placement import Offer, Placement, Plan, Policy, QueuedTask, best_fit
+from fleetpulse.master.tasks.scheduler import STUCK_AFTER_SECONDS
+from tests.master.fleet import settle, wait_until
+from tests.master.tasks.party import SMALL, Party, running_party
 
-OLD = RESERVE_AFTER_SECONDS
+Decide = Callable[[QueuedTask], Placement]
 
 
-def test_nothing_comes_of_nothing() -> None:
-    assert plan([], [], 0.0) == ([], {})
-    assert plan([an_offer("a")], [], 0.0) == ([], {})
-    assert plan([], [a_task("t")], 1000.0) == ([], {})
+@contextmanager
+def party_with(policy: Policy, folder: Path) -> Iterator[Party]:
+    with running_party(folder, policy=policy) as party:
+        yield party
 
 
-@pytest.mark.parametrize(
-    ("offer", "task"),
-    [
-        (an_offer("a", taken=(0.0, 0.0, ())), a_task("t", cpu=4.1)),
-        (an_offer("a", taken=(3.5, 0.0, ())), a_task("t")),
-        (an_offer("a", taken=(0.0, 15.5, ())), a_task("t")),
-        (an_offer("a"), a_task("t", gpus=1)),
-        (an_offer("a", gpus=["g1", "g2"], taken=(0.0, 0.0, ["g1"])), a_task("t", gpus=2)),
-        (an_offer("a", taken=(5.0, 0.0, ())), a_task("t", cpu=0.01)),
-        (an_offer("a", refusal="it is drained"), a_task("t")),
-        (an_offer("a", cpu=0.0, memory=0.0), a_task("t", cpu=0.0, memory=0.0)),
-    ],
-    ids=["too large", "cpu", "memory", "no gpu", "gpu taken", "shrunk", "refuses", "nothing at all"],
-)
-def test_what_does_not_fit_is_not_placed(offer: Offer, task: Waiting) -> None:
-    assert places([offer], [task]) == {}
+class Told:
+    """A policy that places every task as a test says, and counts its rounds."""
+
+    def __init__(self, decide: Decide) -> None:
+        self.decide = decide
+        self.rounds = 0
+
+    def __call__(self, offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float) -> Plan:
+        self.rounds += 1
+        return Plan([self.decide(task) for task in waiting], {})
 
 
-def test_a_worker_is_filled_to_the_brim_and_no_further() -> None:
-    tasks = [a_task(f"t{number}", cpu=1.0, memory=4.0) for number in range(6)]
-    assert places([an_offer("a")], tasks) == {f"t{number}": "a" for number in range(4)}
-    tasks = [a_task(f"t{number}", cpu=0.1, memory=0.1) for number in range(50)]
-    assert len(places([an_offer("a", cpu=1.0)], tasks)) == 10
+def to(worker_id: str, *gpu_uuids: str) -> Decide:
+    return lambda task: Placement(task.task_id, worker_id, gpu_uuids)
 
 
-@pytest.mark.parametrize("cores", [0.1, 0.3, 0.7, 0.57, 0.01, 1.001])
-def test_sums_of_floats_do_not_drift(cores: float) -> None:
-    """However the rest of a worker has been arrived at, as many fit one by one as fit at once."""
-    tasks = [a_task(f"t{number:03}", cpu=cores, memory=0.01) for number in range(101)]
-    offers = [an_offer("a", cpu=round(cores * 100, 9))]
-    for task in tasks[:100]:
-        decided = plan(offers, [task], 0.0)
-        assert len(decided.placements) == 1
-        offers = after(offers, [task], decided.placements)
-    assert places(offers, tasks[100:]) == {}
+def test_it_decides(tmp_path: Path) -> None:
+    with party_with(Told(to("b")), tmp_path) as party:
+        party.worker("a")
+        b = party.worker("b")
+        party.placed(b)
 
 
-def test_gpus_are_handed_out_whole_and_the_lowest_first() -> None:
-    offer = an_offer("a", gpus=["g3", "g1", "g4", "g2"], taken=(0.0, 0.0, ["g2"]))
-    tasks = [a_task("one", gpus=1), a_task("pair", gpus=2, queued_at=1.0), a_task("late", gpus=1, queued_at=2.0)]
-    assert plan([offer], tasks, 2.0).placements == [
-        Placement("one", "a", ("g1",)),
-        Placement("pair", "a", ("g3", "g4")),
-    ]
+WRONG: dict[str, tuple[Decide, dict[str, Any]]] = {
+    "a worker that is not there": (to("nobody"), {}),
+    "a worker that is drained": (to("drained"), {}),
+    "more cores than there are": (to("small"), {"cpu_required": 2.0}),
+    "more memory than there is": (to("small"), {"memory_required": 9000}),
+    "no GPU for one that wants one": (to("gpus"), {"gpu_required": 1}),
+    "a GPU for one that wants none": (to("gpus", "GPU-a"), {}),
+    "one GPU twice": (to("gpus", "GPU-a", "GPU-a"), {"gpu_required": 2}),
+    "a GPU of another": (to("gpus", "GPU-z"), {"gpu_required": 1}),
+    "a worker that the task does not want": (to("small"), {"constraints": {"worker_id": ("gpus",)}}),
+}
 
 
-def test_priority_comes_first_and_then_age() -> None:
-    tasks = [
-        a_task("low", priority=0, queued_at=0.0),
-        a_task("high-late", priority=1, queued_at=20.0),
-        a_task("high-early", priority=1, queued_at=10.0),
-    ]
-    placed = [placement.task_id for placement in plan([an_offer("a")], tasks, 20.0).placements]
-    assert placed == ["high-early", "high-late", "low"]
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_decision_is_not_carried_out_and_the_next_one_may_be_right(case: str, tmp_path: Path) -> None:
+    decide, fields = WRONG[case]
+    policy = Told(decide)
+    with party_with(policy, tmp_path) as party:
+        desks = [
+            party.worker("small", cores=1.0),
+            party.worker("gpus", gpus=["GPU-a", "GPU-b"]),
+            party.worker("drained"),
+        ]
+        party.tasks.drain("drained", "")
+        task_id = party.submit(SMALL.model_copy(update=fields))
+        wait_until(lambda: policy.rounds >= 2)
+        assert [desk.starts() for desk in desks] == [[], [], []]
+        policy.decide = lambda task: best_fit(party.tasks._registry.capacity.offers(), [task], 0.0).placements[0]
+        if "memory_required" not in fields:
+            wait_until(lambda: any((task_id, 1) in desk.starts() for desk in desks))
 
 
-@pytest.mark.parametrize(
-    ("head_start_seconds", "first"),
-    [
-        (SECONDS_PER_PRIORITY_LEVEL * 3 - 1, "high"),
-        (SECONDS_PER_PRIORITY_LEVEL * 3, "low"),
-        (SECONDS_PER_PRIORITY_LEVEL * 3 + 1, "low"),
-    ],
-)
-def test_waiting_raises_the_priority(head_start_seconds: float, first: str) -> None:
-    tasks = [a_task("high", priority=3, queued_at=head_start_seconds), a_task("low", priority=0)]
-    for now in (head_start_seconds, head_start_seconds + 5000.0):
-        assert places([an_offer("a", cpu=1.0)], tasks, now) == {first: "a"}
+def test_no_worker_gets_more_than_it_has(tmp_path: Path) -> None:
+    with party_with(Told(to("a")), tmp_path) as party:
+        a = party.worker("a", cores=3.0)
+        for _ in range(5):
+            party.submit()
+        wait_until(lambda: len(a.starts()) == 3)
+        settle()
+        assert len(a.starts()) == 3
 
 
-def test_the_order_of_the_arguments_does_not_matter() -> None:
-    offers = [an_offer(f"w{number}", cpu=2.0) for number in range(5)]
-    tasks = [a_task(f"t{number}", cpu=1.5) for number in range(7)]
-    assert plan(offers[::-1], tasks[::-1], 0.0) == plan(offers, tasks, 0.0)
+def test_a_policy_that_is_wrong_about_everything_is_not_asked_without_end(tmp_path: Path) -> None:
+    policy = Told(to("nobody"))
+    with party_with(policy, tmp_path) as party:
+        party.worker("a")
+        party.submit()
+        wait_until(lambda: policy.rounds >= 1)
+        gevent.sleep(1.2)
+        assert policy.rounds <= 5
 
 
-def test_the_best_fit_leaves_least_over() -> None:
-    offers = [an_offer("large", cpu=16.0), an_offer("tight", taken=(2.0, 8.0, ())), an_offer("middle")]
-    assert places(offers, [a_task("t", cpu=2.0)]) == {"t": "tight"}
-    assert places(offers, [a_task("t", cpu=3.0)]) == {"t": "middle"}
-    assert places(offers, [a_task("t", cpu=5.0)]) == {"t": "large"}
+def test_a_policy_that_raises_or_says_nonsense_costs_its_rounds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Any] = [ValueError("no idea"), None, Plan([None], {})]  # type: ignore[list-item]
+
+    def policy(offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float) -> Plan:
+        if not answers:
+            return best_fit(offers, waiting, now)
+        answer = answers.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    with party_with(policy, tmp_path) as party:
+        a = party.worker("a")
+        first = party.submit()
+        for _ in range(3):
+            left = len(answers)
+            party.tasks._registry.on_capacity_freed()
+            wait_until(partial(lambda left: len(answers) < left, left))
+        party.tasks._registry.on_capacity_freed()
+        wait_until(lambda: (first, 1) in a.starts())
+    assert caplog.text.count("a round of the scheduler failed") == 3
 
 
-def test_a_worker_that_was_given_something_is_the_best_fit_for_the_next() -> None:
-    offers = [an_offer("a"), an_offer("b")]
-    tasks = [a_task("1"), a_task("2", queued_at=1.0), a_task("3", cpu=0.5, queued_at=2.0)]
-    assert set(places(offers, tasks).values()) == {"a"}
+def test_a_policy_that_hangs_is_told(tmp_path: Path) -> None:
+    entered, released = threading.Event(), threading.Event()
 
+    def policy(offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float) -> Plan:
+        entered.set()
+        released.wait(20.0)
+        return Plan([], {})
 
-def test_gpu_machines_are_kept_for_gpu_tasks_where_possible() -> None:
-    offers = [an_offer("gpu", gpus=["g1"]), an_offer("plain", cpu=64.0, memory=256.0)]
-    assert places(offers, [a_task("t")]) == {"t": "plain"}
-    assert places([offers[0]], [a_task("t")]) == {"t": "gpu"}
-    used = an_offer("used", cpu=64.0, gpus=["g2"], taken=(1.0, 1.0, ["g2"]))
-    assert places([offers[0], used], [a_task("t")]) == {"t": "used"}, "no GPU could be wasted there"
-
-
-def test_a_gpu_task_leaves_whole_machines_to_larger_ones() -> None:
-    offers = [
-        an_offer("eight", gpus=[f"e{number}" for number in range(8)]),
-        an_offer("two", gpus=["t1", "t2"], taken=(0.0, 0.0, ["t1"])),
-        an_offer("one", cpu=64.0, gpus=["o1"]),
-    ]
-    tasks = [a_task(f"t{number}", gpus=1, queued_at=number) for number in range(2)]
-    assert set(places(offers, tasks).values()) == {"one", "two"}
-
-
-def test_a_gpu_task_takes_the_last_gpu_of_a_large_machine_before_it_breaks_into_another() -> None:
-    eight = [f"e{number}" for number in range(8)]
-    offers = [an_offer("eight", gpus=eight, taken=(0.0, 0.0, eight[:7])), an_offer("four", gpus=["1", "2", "3", "4"])]
-    assert places(offers, [a_task("t", gpus=1)]) == {"t": "eight"}
-
-
-@pytest.mark.parametrize(
-    ("constraints", "expected"),
-    [
-        ({"zone": ("eu",)}, "a"),
-        ({"zone": ("us", "asia")}, "b"),
-        ({"zone": ("eu", "us"), "disk": ("ssd",)}, "b"),
-        ({"zone": ("eu",), "disk": ("ssd",)}, None),
-        ({"zone": ()}, None),
-        ({"rack": ("1",)}, None),
-        ({"worker_id": ("b",)}, "b"),
-        ({"worker_id": ("liar",)}, None),
-        ({"worker_id": ("a", "b"), "zone": ("eu",)}, "a"),
-    ],
-)
-def test_constraints_on_labels(constraints: dict[str, tuple[str, ...]], expected: str | None) -> None:
-    offers = [
-        an_offer("a", labels={"zone": "eu", "worker_id": "liar"}),
-        an_offer("b", labels={"zone": "us", "disk": "ssd"}),
-    ]
-    assert places(offers, [a_task("t", constraints=constraints)]).get("t") == expected
-
-
-def test_small_tasks_fill_the_gaps_that_a_young_large_one_leaves() -> None:
-    offers = [an_offer("a", taken=(2.0, 0.0, ()))]
-    tasks = [a_task("large", cpu=4.0), a_task("small", queued_at=OLD - 1)]
-    assert plan(offers, tasks, OLD - 1) == ([Placement("small", "a", ())], {})
-
-
-def test_an_old_task_has_the_worker_reserved_where_least_is_missing() -> None:
-    offers = [
-        an_offer("a", taken=(3.0, 0.0, ())),
-        an_offer("b", taken=(1.0, 0.0, ())),
-        an_offer("c", cpu=2.0, memory=64.0, taken=(0.5, 0.0, ())),
-        an_offer("d", taken=(0.5, 0.0, ()), refusal="it is drained"),
-    ]
-    tasks = [a_task("large", cpu=4.0), a_task("small", queued_at=OLD), a_task("small too", cpu=2.0, queued_at=OLD)]
-    decided = plan(offers, tasks, OLD)
-    assert decided.reservations == {"b": "large"}, "c is too small for it, d takes nothing"
-    assert {placement.task_id: placement.worker_id for placement in decided.placements} == {"small": "a"}
-
-
-def test_what_is_ahead_of_the_reservation_may_still_be_placed_there() -> None:
-    offers = [an_offer("a", taken=(1.0, 0.0, ()))]
-    tasks = [a_task("large", cpu=4.0), a_task("urgent", priority=5, queued_at=OLD), a_task("behind", queued_at=OLD)]
-    assert plan(offers, tasks, OLD) == ([Placement("urgent", "a", ())], {"a": "large"})
-
-
-def test_a_task_that_no_worker_could_hold_reserves_nothing() -> None:
-    offers = [an_offer("a", taken=(1.0, 0.0, ())), an_offer("b", cpu=2.0, memory=64.0)]
-    tasks = [
-        a_task("huge", cpu=5.0),
-        a_task("nowhere", constraints={"zone": ("moon",)}),
-        a_task("shape", cpu=4.0, memory=64.0),
-        a_task("gpu", gpus=1),
-        a_task("small", queued_at=OLD),
-    ]
-    decided = plan(offers, tasks, 10 * OLD)
-    assert decided.reservations == {}
-    assert [placement.task_id for placement in decided.placements] == ["small"]
-
-
-@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (100, MAX_RESERVED_WORKERS)])
-def test_never_more_than_half_of_the_workers_are_reserved(workers: int, most: int) -> None:
-    offers = [an_offer(f"w{number:03}", taken=(1.0, 0.0, ())) for number in range(workers)]
-    refusing = [an_offer(f"x{number:03}", refusal="it is inactive") for number in range(workers)]
-    tasks = [a_task(f"large-{number:03}", cpu=4.0, queued_at=number / 1000) for number in range(workers)]
-    decided = plan(offers + refusing, tasks, OLD + 1)
-    assert list(decided.reservations.values()) == [f"large-{number:03}" for number in range(most)]
-    assert len(places(offers, [*tasks, *(a_task(f"s{n}", queued_at=OLD) for n in range(500))], OLD + 1)) == (
-        3 * (workers - most)
-    )
-
-
-def test_later_turns_of_a_reservation_go_to_other_workers() -> None:
-    """Where least is missing one task may run for ever."""
-    offers = [an_offer(f"w{number}", taken=(1.0 + number / 10, 0.0, ())) for number in range(3)]
-    reserved: list[str] = []
-    for turn in range(6):
-        turn_began = RESERVATION_TURN_SECONDS * (2**turn - 1)
-        for now in (turn_began, turn_began + RESERVATION_TURN_SECONDS * 2**turn - 1):
-            reserved += plan(offers, [a_task("large", cpu=4.0)], OLD + now).reservations
-    assert reserved[0] == reserved[1] == "w0"
-    assert reserved[::2] == reserved[1::2], "a turn stays with its worker"
-    assert set(reserved[4:]) == {"w0", "w1", "w2"}
+    with party_with(policy, tmp_path) as party:
+        party.worker("a")
+        party.submit()
+        wait_until(entered.is_set)
+        assert party.tasks.health_error() is None
+        party.fleet.clock.advance(STUCK_AFTER_SECONDS + 1)
+        assert party.tasks.health_error() == "the placement of tasks has been thinking for 31 s"
+        released.set()
+        wait_until(lambda: party.tasks.health_error() is None)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fleetpulse.master.errors import InvalidMessage, TaskAlreadyFinished, UnknownTask, UnknownWorker
-from fleetpulse.master.tasks.ports import Idempotency, TaskQuery
-from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
+from fleetpulse.master.errors import InvalidMessage, TaskAlreadyFinished, TaskRefused, UnknownTask, UnknownWorker
+from fleetpulse.master.tasks.records import AttemptStatus, Idempotency, TaskQuery, TaskStatus
+from fleetpulse.master.tasks.service import apply_policy
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.policy import TaskPolicy
 from tests.master.fleet import wait_until
+from tests.master.requests import a_request
 from tests.master.tasks.party import GIB, SMALL, Desk, Party, new_party, running_party
 
 
@@ -86,7 +88,7 @@ def test_a_failed_attempt_is_tried_again_after_a_pause_while_retries_are_left(pa
     assert (task.status, task.not_before) == (TaskStatus.QUEUED, party.fleet.clock.wall + 1.0)
     assert "waits 1 s after a failed attempt" in str(party.tasks.queue_reason(task))
     party.pass_time(1.0, desk)
-    party.tasks._ledger.on_room()
+    party.tasks._registry.on_capacity_freed()
     wait_until(lambda: (task_id, 2) in desk.starts())
     number = desk.report(task_id, pb.ATTEMPT_PHASE_FAILED, attempt=2, exit_code=3, reason="exit_code")
     desk.wait_for_ack(number)
@@ -128,7 +130,7 @@ def test_a_watch_hears_of_every_step_once_it_is_durable(party: Party) -> None:
         assert watch.wait(5.0)
         assert party.tasks.read_log(task_id, 1, 0, 10)[1].data == b"x"
         assert not watch.wait(0.01)
-    assert len(party.tasks._ledger.watches) == 0
+    assert len(party.tasks._registry.watchers) == 0
 
 
 # Cancel
@@ -141,7 +143,7 @@ def test_a_queued_task_is_cancelled_at_once(party: Party) -> None:
     with pytest.raises(TaskAlreadyFinished):
         party.tasks.cancel(task_id)
     party.worker()
-    assert party.tasks._placer.place() == 0
+    assert party.tasks._scheduler.run_round() == 0
 
 
 def test_a_running_task_is_cancelled_when_its_worker_says_so(party: Party) -> None:
@@ -196,13 +198,13 @@ def test_reports_about_the_past_are_refused_and_counted(party: Party) -> None:
     assert party.task(task_id).status is TaskStatus.COMPLETED
     other.report("task-none", pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
     # What is asked later is answered later, so the worker's own past is known to have been let pass.
-    wait_until(lambda: len(other.accusations) == 3)
-    assert other.accusations == [
+    wait_until(lambda: len(other.violations) == 3)
+    assert other.violations == [
         ("report", f"{task_id}/1", "it is of worker rack-7"),
         ("log", f"{task_id}/1", "it is of worker rack-7"),
         ("report", "task-none/1", "there is no such attempt"),
     ]
-    assert desk.accusations == [("report", f"{task_id}/2", "there is no such attempt")]
+    assert desk.violations == [("report", f"{task_id}/2", "there is no such attempt")]
     assert metric(party, "task_reports_foreign_total") == 4
     assert metric(party, "task_reports_stale_total") == 5
 
@@ -248,14 +250,14 @@ def test_a_worker_that_holds_what_was_never_its_own_is_accused_of_it(party: Part
     desk.wait_for_ack(desk.report(past, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0))
     desk.register((task_id, 1), (past, 1))
     other.register((task_id, 1), ("task-unknown", 1))
-    wait_until(lambda: len(other.accusations) == 2)
-    assert sorted(other.accusations) == sorted(
+    wait_until(lambda: len(other.violations) == 2)
+    assert sorted(other.violations) == sorted(
         [
             ("hold", f"{task_id}/1", "it is of worker rack-7"),
             ("hold", "task-unknown/1", "there is no such attempt"),
         ]
     )
-    assert desk.accusations == []
+    assert desk.violations == []
 
 
 def test_an_end_that_is_not_durable_yet_is_not_forgotten(party: Party) -> None:
@@ -309,7 +311,7 @@ def test_the_tasks_of_a_worker_that_fell_silent_are_lost_and_retried_elsewhere(p
         (not_retried, 1),
     }
     party.pass_time(1.0, other)
-    party.tasks._ledger.on_room()
+    party.tasks._registry.on_capacity_freed()
     wait_until(lambda: (retried, 2) in other.starts())
     silent.register((retried, 1), (not_retried, 1))
     assert silent.kept == []
@@ -348,7 +350,7 @@ def test_an_attempt_that_its_worker_does_not_have_is_lost_without_a_retry(party:
 def test_an_attempt_that_could_not_be_sent_is_sent_when_the_worker_is_back(party: Party) -> None:
     desk = party.worker()
     task_id = party.submit()
-    party.tasks._placer.place()
+    party.tasks._scheduler.run_round()
     desk.hang_up()
     wait_until(lambda: party.task(task_id).status is TaskStatus.PENDING)
     assert desk.starts() == []
@@ -399,7 +401,7 @@ def test_a_drained_worker_runs_on_and_gets_nothing_new(party: Party) -> None:
     party.tasks.drain("rack-7", "new disks")
     assert desk.sent[-1].drain == pb.Drain(draining=True, reason="new disks")
     waiting = party.submit()
-    assert party.tasks._placer.place() == 0
+    assert party.tasks._scheduler.run_round() == 0
     assert "new disks" in str(party.tasks.queue_reason(party.task(waiting)))
     assert party.fleet.manager.get_worker_telemetry("rack-7").allocation.refusal == "it is drained: new disks"
     desk.register((running, 1))
@@ -448,7 +450,7 @@ def test_a_worker_goes_on_under_a_master_that_starts_again(tmp_path: Path) -> No
         assert [kept.log_received_bytes for kept in desk.kept] == [7]
         assert desk.starts() == []
         waiting = party.submit()
-        assert party.tasks._placer.place() == 0, "the first one still holds the core"
+        assert party.tasks._scheduler.run_round() == 0, "the first one still holds the core"
         desk.log(task_id, 7, b"after")
         desk.wait_for_ack(desk.report(task_id, pb.ATTEMPT_PHASE_COMPLETED, exit_code=0))
         assert party.tasks.read_log(task_id, None, 0, 100)[1].data == b"before after"
@@ -465,3 +467,31 @@ def test_a_worker_that_does_not_come_back_after_the_master_did_is_lost(tmp_path:
         assert party.task(task_id).status is TaskStatus.RUNNING
         party.pass_time(2.0)
         wait_until(lambda: party.task(task_id).status is TaskStatus.FAILED)
+
+
+# The policy for tasks
+
+
+def test_what_the_policy_decides_is_in_the_task() -> None:
+    spec = a_request("busybox", env={"A": "b"}, max_retries=3)
+    assert apply_policy(spec, TaskPolicy()) == spec
+    policy = TaskPolicy(read_only_root="forced", user="1000", networks=("none",))
+    assert apply_policy(spec, policy) == spec.model_copy(update={"read_only": True, "user": "1000", "network": "none"})
+    asked = spec.model_copy(update={"read_only": True, "user": "1000", "network": "none"})
+    assert apply_policy(asked, policy) == asked
+
+
+def test_every_rule_that_is_broken_is_told() -> None:
+    spec = a_request("evil/app", cpu_required=3.0, memory_required=2048, user="0")
+    policy = TaskPolicy(images=("ghcr.io/**",), max_cpu_cores=2.0, max_memory_mib=1024, require_non_root=True)
+    with pytest.raises(TaskRefused) as refused:
+        apply_policy(spec, policy)
+    assert [(refusal.rule, refusal.field) for refusal in refused.value.refusals] == [
+        ("images", "docker_image"),
+        ("max_cpu_cores", "cpu_required"),
+        ("max_memory_mib", "memory_required"),
+        ("require_non_root", "user"),
+    ]
+    assert "docker_image is docker.io/evil/app:latest, which is not allowed; allowed are: ghcr.io/**" in str(
+        refused.value
+    )

@@ -1,18 +1,20 @@
-"""master.tasks.scheduler over time: who waits in a full fleet finds a place, whatever else is submitted"""
+"""master.tasks.placement over time: a task that waits in a full fleet is placed, whatever else is submitted"""
 
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
 
-from fleetpulse.master.tasks.placement.records import Offer, Waiting
-from fleetpulse.master.tasks.scheduler import (
+from fleetpulse.master.tasks.placement import (
     RESERVATION_TURN_SECONDS,
     RESERVE_AFTER_SECONDS,
     SECONDS_PER_PRIORITY_LEVEL,
-    plan,
+    Offer,
+    QueuedTask,
+    ResourceAmounts,
+    best_fit,
 )
-from tests.master.tasks.asked import a_task, after, an_offer
+from tests.master.tasks.offers import a_task, after, an_offer
 
 STEP_SECONDS = 5.0
 LONG = 100_000.0
@@ -21,19 +23,19 @@ LONG = 100_000.0
 class Simulation:
     """A fleet in which everything that is placed runs for its time, a round every five seconds."""
 
-    def __init__(self, offers: list[Offer], run_seconds: Callable[[Waiting], float]) -> None:
+    def __init__(self, offers: list[Offer], run_seconds: Callable[[QueuedTask], float]) -> None:
         self.offers = offers
         self.now = 0.0
-        self.waiting: list[Waiting] = []
+        self.waiting: list[QueuedTask] = []
         self.placed_at: dict[str, float] = {}
         self._run_seconds = run_seconds
-        self._running: list[tuple[float, Waiting, str, tuple[str, ...]]] = []
+        self._running: list[tuple[float, QueuedTask, str, tuple[str, ...]]] = []
 
-    def step(self, arrivals: list[Waiting]) -> None:
+    def step(self, arrivals: list[QueuedTask]) -> None:
         self.now += STEP_SECONDS
         self._end_what_is_over()
         self.waiting += arrivals
-        decided = plan(self.offers, self.waiting, self.now)
+        decided = best_fit(self.offers, self.waiting, self.now)
         self.offers = after(self.offers, self.waiting, decided.placements)
         tasks = {task.task_id: task for task in self.waiting}
         for task_id, worker_id, gpu_uuids in decided.placements:
@@ -48,8 +50,7 @@ class Simulation:
             _, task, worker_id, gpu_uuids = run
             self.offers = [
                 offer._replace(
-                    free_cpu_cores=offer.free_cpu_cores + task.demand.cpu_cores,
-                    free_memory_bytes=offer.free_memory_bytes + task.demand.memory_bytes,
+                    free=ResourceAmounts(*map(sum, zip(offer.free, task.demand, strict=True))),
                     free_gpu_uuids=(*offer.free_gpu_uuids, *gpu_uuids),
                 )
                 if offer.worker_id == worker_id
@@ -81,7 +82,7 @@ def test_small_tasks_alone_would_have_kept_it_out() -> None:
     names = numbered("small")
     for _ in range(100):
         simulation.step([a_task(next(names), queued_at=simulation.now) for _ in range(2)])
-        assert max(offer.free_cpu_cores for offer in simulation.offers) < 4.0 or simulation.now < 60.0
+        assert max(offer.free.cpu_millicores for offer in simulation.offers) < 4000 or simulation.now < 60.0
 
 
 def test_a_low_priority_is_placed_under_a_stream_of_high_ones() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fleetpulse.master.errors import IllegalTransition, StaleReport, TaskAlreadyFinished
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskSpec, TaskStatus
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Outcome, Task, TaskStatus
 from fleetpulse.master.tasks.transitions import (
     FREE_LOSSES,
     RETRY_CAP_SECONDS,
@@ -17,6 +17,7 @@ from fleetpulse.master.tasks.transitions import (
     retry_delay_seconds,
     submitted,
 )
+from tests.master.requests import a_request
 
 NO_OUTCOME = Outcome()
 EXIT_3 = Outcome(exit_code=3, oom_killed=False, reason="exit_code", error="the command ended with exit code 3")
@@ -27,7 +28,7 @@ TERMINAL_TASKS = [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED]
 
 
 def a_task(max_retries: int = 0) -> Task:
-    return submitted("t", TaskSpec("busybox", max_retries=max_retries), 100.0).task
+    return submitted("t", a_request("busybox", max_retries=max_retries), 100.0).task
 
 
 def an_assigned(max_retries: int = 0) -> tuple[Task, Attempt]:
@@ -64,7 +65,7 @@ def kinds(change: Change | None) -> list[str]:
 
 
 def test_a_submitted_task_waits() -> None:
-    change = submitted("t", TaskSpec("busybox"), 100.0)
+    change = submitted("t", a_request("busybox"), 100.0)
     assert (change.task.status, change.task.created_at, change.task.attempt) == (TaskStatus.QUEUED, 100.0, 0)
     assert (change.attempt, change.instruction) == (None, None)
     assert kinds(change) == ["submitted"]

@@ -1,24 +1,23 @@
-"""Between the contract and the records of tasks: what a worker may say, checked once; and what it is told.
+"""Messages between the master and a worker about attempts. What a worker sends is checked once, here.
 
 The readers raise ``InvalidMessage`` with the field and the rule.
 """
 
 import re
+from typing import Protocol
 
 from fleetpulse.master.errors import InvalidMessage
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task
+from fleetpulse.master.tasks.records import Attempt, AttemptKey, AttemptStatus, LogChunk, Outcome, Task
+from fleetpulse.master.tasks.request import TaskRequest
 from fleetpulse.master.tasks.transitions import Report
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.proto.rules import ATTEMPT_REASONS, MAX_LOG_CHUNK_BYTES, is_task_id
-
-LOG_LIMIT_BYTES = 10 * 1024 * 1024
-"""Of one attempt's output that is kept."""
+from fleetpulse.proto.rules import ATTEMPT_REASONS, LOG_LIMIT_BYTES, MAX_LOG_CHUNK_BYTES, is_task_id
 
 STOP_GRACE_SECONDS = 10.0
 MAX_MESSAGE_LENGTH = 2000
 MAX_HELD_ATTEMPTS = 10_000
 
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9._-]{0,128}", re.ASCII)
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9._-]{0,128}")
 
 _STATUS_BY_PHASE = {
     pb.ATTEMPT_PHASE_PREPARING: AttemptStatus.PREPARING,
@@ -30,19 +29,29 @@ _STATUS_BY_PHASE = {
 
 _NETWORKS = {None: pb.NETWORK_UNSPECIFIED, "none": pb.NETWORK_NONE, "bridge": pb.NETWORK_BRIDGE}
 
-AttemptKey = tuple[str, int]
-"""Task id and number."""
+_COPIED = TaskRequest.model_fields.keys() & set(pb.StartTask.DESCRIPTOR.fields_by_name) - {"network"}
+"""Fields of a request that ``StartTask`` has by the same name and in the same unit; ``None`` leaves them unset."""
+
+
+class WorkerLink(Protocol):
+    """The way to a connected worker, on the hub. Does not wait. What cannot be sent is dropped, and repeated later."""
+
+    def send(self, message: pb.MasterMessage) -> None: ...
+
+    def report_violation(self, action: str, target: str, reason: str) -> None:
+        """Records in the audit trail that the worker was refused this on an attempt that was never its own."""
+        ...
 
 
 def held_from(register: pb.Register) -> frozenset[AttemptKey]:
-    """The attempts that a worker says it holds."""
+    """Returns the attempts that a worker says it holds."""
     if len(register.attempts_held) > MAX_HELD_ATTEMPTS:
         raise InvalidMessage(f"attempts_held has over {MAX_HELD_ATTEMPTS} entries")
     return frozenset(_key(held) for held in register.attempts_held)
 
 
 def report_from(update: pb.TaskUpdate) -> Report:
-    """What a ``TaskUpdate`` says."""
+    """Returns the report in a ``TaskUpdate``."""
     task_id, attempt = _key(update.id)
     status = _STATUS_BY_PHASE.get(update.phase)
     if status is None:
@@ -64,7 +73,7 @@ def report_from(update: pb.TaskUpdate) -> Report:
 
 
 def log_chunk_from(message: pb.LogChunk) -> LogChunk:
-    """A piece of a log."""
+    """Returns the piece of a log."""
     task_id, attempt = _key(message.id)
     if len(message.data) > MAX_LOG_CHUNK_BYTES:
         raise InvalidMessage(
@@ -74,46 +83,39 @@ def log_chunk_from(message: pb.LogChunk) -> LogChunk:
 
 
 def start_message(task: Task, attempt: Attempt) -> pb.MasterMessage:
-    """Run this attempt."""
-    spec = task.spec
-    return pb.MasterMessage(
-        start_task=pb.StartTask(
-            id=_id(attempt),
-            docker_image=spec.docker_image,
-            command=spec.command,
-            env=spec.env,
-            cpu_cores=spec.cpu_required,
-            memory_bytes=spec.memory_bytes,
-            gpu_uuids=attempt.gpu_uuids,
-            timeout_seconds=spec.timeout_seconds,
-            log_limit_bytes=LOG_LIMIT_BYTES,
-            name=spec.name,
-            read_only=spec.read_only,
-            user=spec.user or "",
-            network=_NETWORKS[spec.network],
-        )
+    """Tells a worker to run the attempt."""
+    request = task.request
+    start = pb.StartTask(
+        id=_id(attempt),
+        cpu_cores=request.cpu_required,
+        memory_bytes=request.memory_bytes,
+        gpu_uuids=attempt.gpu_uuids,
+        log_limit_bytes=LOG_LIMIT_BYTES,
+        network=_NETWORKS[request.network],
+        **{name: getattr(request, name) for name in _COPIED},
     )
+    return pb.MasterMessage(start_task=start)
 
 
 def stop_message(attempt: Attempt, reason: str, *, forget: bool = False) -> pb.MasterMessage:
-    """End this attempt; with ``forget`` at once and without a word."""
+    """Tells a worker to end the attempt; with ``forget`` at once and without a report."""
     return pb.MasterMessage(
         stop_task=pb.StopTask(id=_id(attempt), grace_seconds=STOP_GRACE_SECONDS, reason=reason, forget=forget)
     )
 
 
 def kept_attempt(key: AttemptKey, log_received_bytes: int) -> pb.KeptAttempt:
-    """Go on with this attempt."""
+    """Tells a worker to go on with the attempt."""
     return pb.KeptAttempt(id=pb.AttemptId(task_id=key[0], attempt=key[1]), log_received_bytes=log_received_bytes)
 
 
 def update_ack(update: pb.TaskUpdate, *, stale: bool = False) -> pb.MasterMessage:
-    """The update is durable, or about somebody else's attempt."""
+    """Says that the update is durable, or not about the worker's current attempt."""
     return pb.MasterMessage(ack=pb.Ack(update_number=update.update_number, stale=stale, id=update.id))
 
 
 def log_ack(key: AttemptKey, received_bytes: int, *, stale: bool = False) -> pb.MasterMessage:
-    """So many bytes of the log are durable."""
+    """Says how many bytes of the log are durable."""
     return pb.MasterMessage(
         ack=pb.Ack(
             id=pb.AttemptId(task_id=key[0], attempt=key[1]),
@@ -134,5 +136,5 @@ def _key(attempt_id: pb.AttemptId) -> AttemptKey:
 
 
 def _printable(text: str) -> str:
-    """A worker's words for people, as one line that a terminal and a log can bear."""
+    """A worker's text for people, as one line that is safe in a terminal and in a log."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:MAX_MESSAGE_LENGTH]).split())

@@ -1,4 +1,4 @@
-"""master.api.submission, by POST /api/tasks: every rule about what a submit may say"""
+"""master.tasks.request, by POST /api/tasks: every rule of a request"""
 
 import hashlib
 import json
@@ -9,9 +9,10 @@ from falcon.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.api.submission import TaskSubmission, digest_of, submission
-from fleetpulse.master.tasks.records import TaskSpec
+from fleetpulse.master.api.tasks import parse_request
+from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.api.desk import JSON, TaskWeb
+from tests.master.requests import a_request
 
 MIB = 1024 * 1024
 
@@ -40,7 +41,7 @@ def test_the_least_that_can_be_asked(tasks: TaskWeb) -> None:
     assert result.json["status"] == "queued"
     assert result.json["queue_reason"] == "no worker is there"
     (found,) = tasks.desk._tasks.values()
-    assert found.spec == TaskSpec("busybox")
+    assert found.request == a_request("busybox")
 
 
 def test_everything_that_can_be_asked() -> None:
@@ -58,9 +59,9 @@ def test_everything_that_can_be_asked() -> None:
         "labels": {"team/owner": "me"},
         "constraints": {"zone": "eu-1", "worker_id": ["a", "b"]},
     }
-    spec, idempotency = submission(body, None)
+    spec, idempotency = parse_request(body, None)
     assert idempotency is None
-    assert spec == TaskSpec(
+    assert spec == a_request(
         docker_image="python:3.9",
         name="größe 1",
         command=("python", "-c", "print(1)\nprint(2)"),
@@ -93,7 +94,7 @@ def test_everything_that_can_be_asked() -> None:
     ],
 )
 def test_a_command_is_split_into_words_and_nothing_else(command: object, words: tuple[str, ...]) -> None:
-    assert submission({"docker_image": "busybox", "command": command}, None)[0].command == words
+    assert parse_request({"docker_image": "busybox", "command": command}, None)[0].command == words
 
 
 @pytest.mark.parametrize(
@@ -314,8 +315,8 @@ def test_values_of_env_are_in_no_answer_and_no_repr(tasks: TaskWeb) -> None:
     assert answer.json["env"] == {"TOKEN": None}
     for path in ("/api/tasks", f"/api/tasks/{answer.json['task_id']}"):
         assert "hunter2" not in tasks.client.simulate_get(path).text
-    assert "hunter2" not in repr(TaskSubmission.model_validate(body))
-    spec, _ = submission(body, None)
+    assert "hunter2" not in repr(TaskRequest.model_validate(body))
+    spec, _ = parse_request(body, None)
     assert spec.env["TOKEN"] == "hunter2"
     assert "hunter2" not in repr(spec)
     assert "TOKEN" in repr(spec)
@@ -355,7 +356,7 @@ def test_the_longest_key(tasks: TaskWeb) -> None:
 
 def test_the_digest_is_of_what_is_meant() -> None:
     def digest(**fields: object) -> str:
-        return digest_of(submission({"docker_image": "busybox", **fields}, None)[0])
+        return parse_request({"docker_image": "busybox", **fields}, None)[0].digest()
 
     assert digest() == digest(cpu_required=1, memory_required=512.0, env={}, timeout_seconds=None)
     assert digest(command="echo 'a b'") == digest(command=["echo", "a b"])
@@ -370,8 +371,8 @@ def test_the_digest_is_of_what_is_meant() -> None:
 
 def test_a_digest_stays_the_same_when_fields_are_added_in_later_versions() -> None:
     # Digests are in the store: what is said, and nothing else, may be in them.
-    assert digest_of(TaskSpec("busybox")) == hashlib.sha256(b'{"docker_image":"busybox"}').hexdigest()
-    assert digest_of(TaskSpec("busybox", priority=1)) == (
+    assert a_request("busybox").digest() == hashlib.sha256(b'{"docker_image":"busybox"}').hexdigest()
+    assert a_request("busybox", priority=1).digest() == (
         hashlib.sha256(b'{"docker_image":"busybox","priority":1}').hexdigest()
     )
 
@@ -385,7 +386,7 @@ SCALARS = (
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
-FIELDS = st.sampled_from([*TaskSubmission.model_fields, "other", "\ud800"])
+FIELDS = st.sampled_from([*TaskRequest.model_fields, "other", "\ud800"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

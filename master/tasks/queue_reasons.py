@@ -1,37 +1,69 @@
-"""Why a task is still queued, in one sentence for people. Pure.
+"""Why a task is still queued, in one sentence for people.
 
-The first that holds, from what nobody can mend by waiting to what mends itself: there is no worker; no worker satisfies
-the constraints; none could ever hold the task; those that could take no tasks; a resource is short; others go first.
+The first that holds, from what waiting cannot mend to what mends itself: there is no worker; no worker satisfies the
+constraints; none could ever hold the task; those that could take no tasks; a resource is short; others go first.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from fleetpulse.master.tasks.placement.amounts import Amounts, demanded, free, total
-from fleetpulse.master.tasks.placement.records import Offer, Waiting, label_of, satisfies
+import gevent
+
+from fleetpulse.master.tasks.capacity import FleetCapacity
+from fleetpulse.master.tasks.placement import Offer, QueuedTask, ResourceAmounts, label_of, satisfies
+from fleetpulse.master.tasks.records import Task
+from fleetpulse.master.tasks.registry import queued
+from fleetpulse.master.tasks.scheduler import Scheduler
 
 _NO_RESERVATIONS: Mapping[str, str] = MappingProxyType({})
 _REASONS_NAMED = 3
 _MIB, _GIB = 1024**2, 1024**3
+_MAX_CACHED = 2000
 
 
-def explain(waiting: Waiting, offers: Sequence[Offer], reservations: Mapping[str, str] = _NO_RESERVATIONS) -> str:
-    """The sentence, without a full stop. ``reservations`` are those of the scheduler's last plan.
+class QueueReasons:
+    """Caches sentences until something in the fleet changes: many tasks of a page ask for the same."""
+
+    def __init__(self, capacity: FleetCapacity, scheduler: Scheduler) -> None:
+        self._capacity = capacity
+        self._scheduler = scheduler
+        self._cached: dict[object, str] = {}
+        self._cached_for: tuple[int, int] | None = None
+
+    def reason(self, task: Task, wall: float) -> str:
+        """Returns why the task, which is queued, waits at this time."""
+        pause_seconds = (task.not_before or 0.0) - wall
+        if pause_seconds > 0.0:
+            return f"waits {pause_seconds:.0f} s after a failed attempt before it is tried again"
+        state = self._capacity.revision, self._scheduler.rounds
+        if state != self._cached_for or len(self._cached) > _MAX_CACHED:
+            self._cached, self._cached_for = {}, state
+        queued_task, reservations = queued(task), self._scheduler.reservations
+        own = task.task_id if task.task_id in reservations.values() else None
+        key = own, queued_task.demand, tuple(sorted(queued_task.constraints.items()))
+        if key not in self._cached:
+            # A page of tasks that all ask for something else takes a while in a large fleet.
+            gevent.sleep(0)
+            self._cached[key] = explain(queued_task, self._capacity.offers(), reservations)
+        return self._cached[key]
+
+
+def explain(task: QueuedTask, offers: Sequence[Offer], reservations: Mapping[str, str] = _NO_RESERVATIONS) -> str:
+    """Returns the sentence, without a full stop. ``reservations`` are those of the scheduler's last plan.
 
     Without a reservation of its own, two tasks with the same demand and constraints have the same sentence.
     """
     if not offers:
         return "there is no worker"
-    demand = demanded(waiting.demand)
-    constraints = waiting.constraints
+    demand, constraints = task.demand, task.constraints
     matching = [offer for offer in offers if satisfies(offer, constraints)] if constraints else offers
     if not matching:
         return _no_match(constraints, offers)
-    able = [offer for offer in matching if demand.fits_into(total(offer))]
+    able = [offer for offer in matching if demand.fits_into(offer.total)]
     if not able:
         return _never(demand, matching, _worker(matching, offers))
-    return _may_fit(waiting.task_id, demand, able, reservations, _worker(matching, offers))
+    return _may_fit(task.task_id, demand, able, reservations, _worker(matching, offers))
 
 
 def _worker(matching: Sequence[Offer], offers: Sequence[Offer]) -> str:
@@ -47,9 +79,9 @@ def _no_match(constraints: Mapping[str, tuple[str, ...]], offers: Sequence[Offer
     return f"no worker has {wanted} together"
 
 
-def _never(demand: Amounts, matching: Sequence[Offer], worker: str) -> str:
+def _never(demand: ResourceAmounts, matching: Sequence[Offer], worker: str) -> str:
     """No worker could hold it, however idle."""
-    sizes = [(total(offer), offer.worker_id) for offer in matching]
+    sizes = [(offer.total, offer.worker_id) for offer in matching]
     too_large = [
         f"needs {_amount(kind, wanted)}, and the largest {worker}, {worker_id}, has {_bare(kind, most)}"
         for kind, wanted, most, worker_id in _largest(demand, sizes)
@@ -64,19 +96,21 @@ def _never(demand: Amounts, matching: Sequence[Offer], worker: str) -> str:
     )
 
 
-def _may_fit(task_id: str, demand: Amounts, able: Sequence[Offer], reservations: Mapping[str, str], worker: str) -> str:
-    """Some could hold it, if they were idle and took tasks."""
+def _may_fit(
+    task_id: str, demand: ResourceAmounts, able: Sequence[Offer], reservations: Mapping[str, str], worker: str
+) -> str:
+    """Some worker could hold it, if it were idle and took tasks."""
     taking = [offer for offer in able if offer.refusal is None]
     if not taking:
         return _refused(able)
     if task_id in reservations.values():
         for offer in taking:
             if reservations.get(offer.worker_id) == task_id:
-                return _kept(demand, offer)
-    room = [offer for offer in taking if demand.fits_into(free(offer))]
-    if not room:
+                return _reserved(demand, offer)
+    fitting = [offer for offer in taking if demand.fits_into(offer.free)]
+    if not fitting:
         return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
-    return _others_first(room, reservations)
+    return _others_first(fitting, reservations)
 
 
 def _refused(able: Sequence[Offer]) -> str:
@@ -90,27 +124,27 @@ def _refused(able: Sequence[Offer]) -> str:
     )
 
 
-def _kept(demand: Amounts, offer: Offer) -> str:
-    lack = demand.missing_from(free(offer))
+def _reserved(demand: ResourceAmounts, offer: Offer) -> str:
+    lack = demand.missing_from(offer.free)
     if not any(lack):
         return f"is about to be placed on {offer.worker_id}, which is kept for it"
     return f"waits until {_amounts(lack)} more come free on {offer.worker_id}, which is kept for it"
 
 
-def _short(demand: Amounts, taking: Sequence[Offer], worker: str) -> str:
+def _short(demand: ResourceAmounts, taking: Sequence[Offer], worker: str) -> str:
     """Some worker could hold it, but none can now."""
-    rooms = [(free(offer), offer.worker_id) for offer in taking]
+    sizes = [(offer.free, offer.worker_id) for offer in taking]
     by_id = {offer.worker_id: offer for offer in taking}
     short = [
         f"{_amount(kind, wanted)} free: the most is {_bare(kind, most)} on {worker_id},"
-        f" of {_bare(kind, total(by_id[worker_id])[kind])}"
-        for kind, wanted, most, worker_id in _largest(demand, rooms)
+        f" of {_bare(kind, by_id[worker_id].total[kind])}"
+        for kind, wanted, most, worker_id in _largest(demand, sizes)
         if most < wanted
     ]
     if short:
         return f"no {worker} has {'; nor '.join(short)}"
-    room, worker_id = min(rooms, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
-    lack = _amounts(demand.missing_from(room))
+    size, worker_id = min(sizes, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
+    lack = _amounts(demand.missing_from(size))
     return f"no {worker} has {_amounts(demand)} free together: the closest, {worker_id}, has {lack} too little"
 
 
@@ -120,24 +154,26 @@ def _others_refuse(count: int) -> str:
     return f"; {count} more could hold it, but {'takes' if count == 1 else 'take'} no tasks now"
 
 
-def _others_first(room: Sequence[Offer], reservations: Mapping[str, str]) -> str:
-    kept = [offer.worker_id for offer in room if offer.worker_id in reservations]
-    if len(kept) < len(room):
+def _others_first(fitting: Sequence[Offer], reservations: Mapping[str, str]) -> str:
+    kept = [offer.worker_id for offer in fitting if offer.worker_id in reservations]
+    if len(kept) < len(fitting):
         return "waits for its turn: there is room for it, and tasks with higher priority or age are placed first"
     worker_id = min(kept)
     where = worker_id if len(kept) == 1 else f"{len(kept)} workers such as {worker_id}"
     return f"there is room for it only on {where}, kept for a task that waits for longer ({reservations[worker_id]})"
 
 
-def _largest(demand: Amounts, sizes: Sequence[tuple[Amounts, str]]) -> Iterable[tuple[int, int, int, str]]:
-    """For each resource that is demanded its index in ``Amounts``, how much is, the most that there is, and where."""
+def _largest(
+    demand: ResourceAmounts, sizes: Sequence[tuple[ResourceAmounts, str]]
+) -> Iterable[tuple[int, int, int, str]]:
+    """For each demanded resource: its index in ``ResourceAmounts``, the demand, the most that there is, and where."""
     for kind, wanted in enumerate(demand):
         if wanted:
             most = max(size[kind] for size, _ in sizes)
             yield kind, wanted, max(most, 0), min(worker_id for size, worker_id in sizes if size[kind] == most)
 
 
-def _amounts(amounts: Amounts) -> str:
+def _amounts(amounts: ResourceAmounts) -> str:
     parts = [_amount(kind, amount) for kind, amount in enumerate(amounts) if amount]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -151,9 +187,9 @@ def _amount(kind: int, amount: int) -> str:
 
 
 def _bare(kind: int, amount: int) -> str:
-    """Exact where it matters: what is less than something else never reads the same."""
+    """Exact: different amounts never read the same."""
     if kind == 0:
-        return f"{amount / 1_000_000:.6f}".rstrip("0").rstrip(".")
+        return f"{amount / 1000:.3f}".rstrip("0").rstrip(".")
     if kind == 1:
         return f"{amount // _GIB} GiB" if amount % _GIB == 0 else f"{amount // _MIB} MiB"
     return str(amount)

@@ -1,32 +1,33 @@
-"""Whether so much of the fleet went away at once that the master's own network is the likelier cause. Pure.
+"""When the attempts of a worker that is away are given up. Pure; times are of the master's monotonic clock.
 
-While it holds, nothing is given up and nothing is placed anew: the workers most likely run on, and what they run would
-be run twice.
+A worker that falls silent, leaves, or is not back after a start of the master gets a deadline; when it has passed, its
+attempts are lost. While more than half of the fleet is away at once, nothing is given up: the master's own network is
+the likelier cause, the workers most likely run on, and what they run would be run twice.
 """
 
 from typing import NamedTuple
+
+STALL_SECONDS = 1.0
 
 
 class MassLoss(NamedTuple):
     """A hold that is on."""
 
     since: float
-    """Monotonic seconds."""
-
     lost: int
     """Workers that are still away."""
 
     of: int
-    """The workers that there were before the loss."""
+    """The size of the fleet before the loss."""
 
 
 class EvictionLimiter:
-    """Holds when more than ``lost_ratio`` of the workers were lost within ``window_seconds``, and lets go when
+    """Holds when more than ``lost_ratio`` of the workers were lost within ``window_seconds``. Releases when
     ``back_ratio`` of those are back, or ``hold_seconds`` after the beginning.
 
-    Times are of the master's monotonic clock. Only workers that were there count, so a start of the master begins with
-    nobody; a worker that says goodbye is taken out of every sum, and one that is lost and comes back again and again is
-    one worker. A fleet of fewer than ``min_fleet`` workers never holds: half of three is an accident.
+    Only workers that were seen count, so a start of the master begins with none. A worker that says goodbye leaves
+    every sum; one that is lost and comes back again and again counts once. A fleet of fewer than ``min_fleet`` workers
+    never holds: half of three is an accident.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class EvictionLimiter:
         self._update(now)
 
     def hold(self, now: float) -> MassLoss | None:
-        """The hold that is on, or ``None``."""
+        """Returns the hold that is on, or ``None``."""
         self._update(now)
         if self._since is None:
             return None
@@ -100,16 +101,11 @@ class EvictionLimiter:
             # Whoever was lost within the window was there before it.
             fleet_size = len(self._present) + len(self._lost_at)
             if fleet_size >= self._min_fleet and len(self._lost_at) > fleet_size * self._lost_ratio:
-                self._begin(now, fleet_size)
+                self._since, self._fleet_size = now, fleet_size
+                self._away, self._returned = set(self._lost_at), set()
         elif now - self._since >= self._hold_seconds or self._enough_are_back():
             self._since = None
             self._away, self._returned = set(), set()
-
-    def _begin(self, now: float, fleet_size: int) -> None:
-        self._since = now
-        self._fleet_size = fleet_size
-        self._away = set(self._lost_at)
-        self._returned = set()
 
     def _enough_are_back(self) -> bool:
         return len(self._returned) >= (len(self._away) + len(self._returned)) * self._back_ratio
@@ -120,3 +116,36 @@ class EvictionLimiter:
             if self._lost_at[worker_id] > time:
                 return
             del self._lost_at[worker_id]
+
+
+class LostWorkerTracker:
+    """The deadlines of the workers that are away. ``expired`` must be called regularly."""
+
+    def __init__(self, limiter: EvictionLimiter) -> None:
+        self.limiter = limiter
+        self._deadlines: dict[str, float] = {}
+        self._checked_at: float | None = None
+
+    def __contains__(self, worker_id: str) -> bool:
+        return worker_id in self._deadlines
+
+    def away(self, worker_id: str, grace_seconds: float, now: float) -> None:
+        """The worker is away from now on; one that is away already keeps its deadline."""
+        self._deadlines.setdefault(worker_id, now + grace_seconds)
+
+    def back(self, worker_id: str) -> None:
+        """The worker is there."""
+        self._deadlines.pop(worker_id, None)
+
+    def expired(self, now: float) -> list[str]:
+        """Returns the workers whose attempts are lost now. Time in which the master itself stalled does not count."""
+        gap = 0.0 if self._checked_at is None else now - self._checked_at
+        self._checked_at = now
+        if gap > STALL_SECONDS:
+            self._deadlines = {worker_id: deadline + gap for worker_id, deadline in self._deadlines.items()}
+        if self.limiter.is_holding(now):
+            return []
+        expired = [worker_id for worker_id, deadline in self._deadlines.items() if deadline <= now]
+        for worker_id in expired:
+            del self._deadlines[worker_id]
+        return expired

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fleetpulse.master.tasks.placement.records import Offer, Placement, Waiting
-from fleetpulse.master.tasks.records import Demand
-from fleetpulse.master.tasks.scheduler import plan
+from fleetpulse.master.tasks.placement import Offer, Placement, QueuedTask, ResourceAmounts, best_fit, millicores
 
 GIB = 1024**3
 ANYWHERE: Mapping[str, tuple[str, ...]] = {}
@@ -21,17 +19,10 @@ def an_offer(
     refusal: str | None = None,
 ) -> Offer:
     """A worker with so many cores, GiB and GPUs; ``taken`` is of the same three."""
-    return Offer(
-        worker_id,
-        labels or {},
-        cpu,
-        int(memory * GIB),
-        tuple(gpus),
-        cpu - taken[0],
-        int((memory - taken[1]) * GIB),
-        tuple(gpu for gpu in gpus if gpu not in taken[2]),
-        refusal,
-    )
+    free_gpus = tuple(gpu for gpu in gpus if gpu not in taken[2])
+    total = ResourceAmounts(round(cpu * 1000), int(memory * GIB), len(gpus))
+    free = ResourceAmounts(round((cpu - taken[0]) * 1000), int((memory - taken[1]) * GIB), len(free_gpus))
+    return Offer(worker_id, labels or {}, total, free, tuple(gpus), free_gpus, refusal)
 
 
 def a_task(
@@ -43,24 +34,25 @@ def a_task(
     priority: int = 0,
     queued_at: float = 0.0,
     constraints: Mapping[str, tuple[str, ...]] = ANYWHERE,
-) -> Waiting:
-    return Waiting(task_id, Demand(cpu, int(memory * GIB), gpus), constraints, priority, queued_at)
+) -> QueuedTask:
+    return QueuedTask(
+        task_id, ResourceAmounts(millicores(cpu), int(memory * GIB), gpus), constraints, priority, queued_at
+    )
 
 
-def places(offers: Sequence[Offer], waiting: Sequence[Waiting], now: float = 0.0) -> dict[str, str]:
+def places(offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float = 0.0) -> dict[str, str]:
     """By task, the worker that it goes to."""
-    return {placement.task_id: placement.worker_id for placement in plan(offers, waiting, now).placements}
+    return {placement.task_id: placement.worker_id for placement in best_fit(offers, waiting, now).placements}
 
 
-def after(offers: Sequence[Offer], waiting: Sequence[Waiting], placements: Sequence[Placement]) -> list[Offer]:
+def after(offers: Sequence[Offer], waiting: Sequence[QueuedTask], placements: Sequence[Placement]) -> list[Offer]:
     """What is offered when these placements have been made."""
     left = {offer.worker_id: offer for offer in offers}
     demands = {task.task_id: task.demand for task in waiting}
     for task_id, worker_id, gpu_uuids in placements:
         offer, demand = left[worker_id], demands[task_id]
         left[worker_id] = offer._replace(
-            free_cpu_cores=offer.free_cpu_cores - demand.cpu_cores,
-            free_memory_bytes=offer.free_memory_bytes - demand.memory_bytes,
+            free=offer.free.minus(demand),
             free_gpu_uuids=tuple(uuid for uuid in offer.free_gpu_uuids if uuid not in gpu_uuids),
         )
     return list(left.values())

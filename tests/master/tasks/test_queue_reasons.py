@@ -1,11 +1,10 @@
-"""master.tasks.explain: the sentence on why a task is queued"""
+"""master.tasks.queue_reasons: the sentence on why a task is queued"""
 
 import pytest
 
-from fleetpulse.master.tasks.explain import explain
-from fleetpulse.master.tasks.placement.records import Offer, Waiting
-from fleetpulse.master.tasks.scheduler import plan
-from tests.master.tasks.asked import a_task, after, an_offer
+from fleetpulse.master.tasks.placement import Offer, QueuedTask, best_fit
+from fleetpulse.master.tasks.queue_reasons import explain
+from tests.master.tasks.offers import a_task, after, an_offer
 
 EU = {"zone": ("eu",)}
 GPUS = ["g1", "g2", "g3", "g4"]
@@ -126,9 +125,9 @@ SHORT = [
         "no worker that satisfies the constraints has 1 CPU core free: the most is 0 on a, of 4",
     ),
     (
-        [an_offer("a", cpu=32.0, taken=(0.000001, 0.0, ()))],
+        [an_offer("a", cpu=32.0, taken=(0.001, 0.0, ()))],
         a_task("t", cpu=32.0),
-        "no worker has 32 CPU cores free: the most is 31.999999 on a, of 32",
+        "no worker has 32 CPU cores free: the most is 31.999 on a, of 32",
     ),
 ]
 
@@ -142,21 +141,21 @@ IN_TURN = [
 
 
 @pytest.mark.parametrize(("offers", "waiting", "sentence"), NO_MATCH + NEVER + REFUSED + SHORT + IN_TURN)
-def test_the_sentence(offers: list[Offer], waiting: Waiting, sentence: str) -> None:
+def test_the_sentence(offers: list[Offer], waiting: QueuedTask, sentence: str) -> None:
     assert explain(waiting, offers) == sentence
 
 
 def test_a_task_whose_worker_is_kept_for_it_waits_for_the_rest() -> None:
     offers = [an_offer("a", gpus=GPUS, taken=(2.5, 0.0, GPUS[:1])), an_offer("b", taken=(4.0, 0.0, ()))]
     large, small = a_task("large", cpu=4.0, gpus=4), a_task("small", queued_at=100.0)
-    decided = plan(offers, [large, small], 100.0)
+    decided = best_fit(offers, [large, small], 100.0)
     assert explain(large, offers, decided.reservations) == (
         "waits until 2.5 CPU cores and 1 GPU more come free on a, which is kept for it"
     )
     assert explain(small, offers, decided.reservations) == (
         "there is room for it only on a, kept for a task that waits for longer (large)"
     )
-    drained_since = [offer._replace(free_cpu_cores=4.0, free_gpu_uuids=offer.gpu_uuids) for offer in offers]
+    drained_since = [offer._replace(free=offer.total, free_gpu_uuids=offer.gpu_uuids) for offer in offers]
     assert explain(large, drained_since, decided.reservations) == "is about to be placed on a, which is kept for it"
 
 
@@ -172,7 +171,7 @@ def test_whatever_is_not_placed_has_another_reason_than_its_turn() -> None:
     offers = [an_offer("a", gpus=GPUS), an_offer("b", cpu=8.0), drained("c")]
     tasks = [a_task(f"t{number}", cpu=number % 5 + 1, gpus=number % 3, queued_at=number) for number in range(30)]
     for now in (29.0, 100.0):
-        decided = plan(offers, tasks, now)
+        decided = best_fit(offers, tasks, now)
         left = after(offers, tasks, decided.placements)
         placed = {placement.task_id for placement in decided.placements}
         sentences = [explain(task, left, decided.reservations) for task in tasks if task.task_id not in placed]

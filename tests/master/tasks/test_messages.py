@@ -1,11 +1,9 @@
-"""master.tasks.wire: what a worker may say of attempts, and what it is told"""
+"""master.tasks.messages: what a worker may say of attempts, and what it is told"""
 
 import pytest
 
 from fleetpulse.master.errors import InvalidMessage
-from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskSpec, TaskStatus
-from fleetpulse.master.tasks.transitions import Report
-from fleetpulse.master.tasks.wire import (
+from fleetpulse.master.tasks.messages import (
     MAX_HELD_ATTEMPTS,
     held_from,
     log_chunk_from,
@@ -13,8 +11,11 @@ from fleetpulse.master.tasks.wire import (
     start_message,
     stop_message,
 )
+from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Outcome, Task, TaskStatus
+from fleetpulse.master.tasks.transitions import Report
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
+from tests.master.requests import a_request
 
 ID = pb.AttemptId(task_id="task-1", attempt=2)
 
@@ -73,7 +74,7 @@ def test_what_a_worker_holds() -> None:
 
 
 def test_what_a_worker_is_told() -> None:
-    spec = TaskSpec("busybox:1", command=("echo", "hi"), env={"A": "b"}, memory_required=2, timeout_seconds=1.5)
+    spec = a_request("busybox:1", command=("echo", "hi"), env={"A": "b"}, memory_required=2, timeout_seconds=1.5)
     attempt = Attempt("task-1", 2, "rack-7", AttemptStatus.ASSIGNED, assigned_at=0.0, gpu_uuids=("GPU-a",))
     start = start_message(Task("task-1", spec, TaskStatus.PENDING, created_at=0.0), attempt).start_task
     assert (start.id, start.docker_image, list(start.command), dict(start.env)) == (
@@ -82,13 +83,13 @@ def test_what_a_worker_is_told() -> None:
     )
     assert (start.memory_bytes, list(start.gpu_uuids), start.timeout_seconds) == (2 * 1024**2, ["GPU-a"], 1.5)
     assert (start.HasField("read_only"), start.user, start.network) == (False, "", pb.NETWORK_UNSPECIFIED)
-    confined = TaskSpec("busybox:1", read_only=False, user="1:2", network="none")
+    confined = a_request("busybox:1", read_only=False, user="1:2", network="none")
     start = start_message(Task("task-1", confined, TaskStatus.PENDING, created_at=0.0), attempt).start_task
     assert (start.HasField("read_only"), start.read_only, start.user, start.network) == (
         *(True, False),
         *("1:2", pb.NETWORK_NONE),
     )
-    no_limit = start_message(Task("task-1", TaskSpec("busybox:1"), TaskStatus.PENDING, created_at=0.0), attempt)
+    no_limit = start_message(Task("task-1", a_request("busybox:1"), TaskStatus.PENDING, created_at=0.0), attempt)
     assert not no_limit.start_task.HasField("timeout_seconds")
     stop = stop_message(attempt, "enough", forget=True).stop_task
     assert (stop.id, stop.reason, stop.forget) == (ID, "enough", True)

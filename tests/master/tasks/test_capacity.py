@@ -1,10 +1,11 @@
-"""master.tasks.fleet: what the workers offer, what is taken of it, and why one offers nothing"""
+"""master.tasks.capacity: what the workers offer, what is taken of it, and why one offers nothing"""
 
 import pytest
 from msgspec.structs import replace
 
-from fleetpulse.master.tasks.fleet import FleetCapacity
-from fleetpulse.master.tasks.records import Demand, Drain
+from fleetpulse.master.tasks.capacity import FleetCapacity
+from fleetpulse.master.tasks.placement import ResourceAmounts, millicores
+from fleetpulse.master.tasks.records import Drain
 from fleetpulse.master.telemetry.records import (
     HeartbeatCounts,
     Load,
@@ -37,15 +38,15 @@ def fleet() -> FleetCapacity:
 
 def test_an_idle_worker_offers_all_that_it_has(fleet: FleetCapacity) -> None:
     (offer,) = fleet.offers()
-    assert (offer.cpu_cores, offer.memory_bytes, offer.gpu_uuids) == (4.0, 8 * GIB, ("GPU-a", "GPU-b"))
-    assert (offer.free_cpu_cores, offer.free_memory_bytes) == (4.0, 8 * GIB)
+    assert (offer.total, offer.gpu_uuids) == ((4000, 8 * GIB, 2), ("GPU-a", "GPU-b"))
+    assert offer.free == offer.total
     assert (offer.free_gpu_uuids, offer.labels, offer.refusal) == (("GPU-a", "GPU-b"), {"zone": "eu"}, None)
 
 
 def test_what_is_taken_is_not_offered_until_it_is_given_back(fleet: FleetCapacity) -> None:
-    fleet.allocate("rack-7", ("task-1", 1), Demand(1.5, GIB, 1), ("GPU-a",))
+    fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(1500, GIB, 1), ("GPU-a",))
     (offer,) = fleet.offers()
-    assert (offer.free_cpu_cores, offer.free_memory_bytes, offer.free_gpu_uuids) == (2.5, 7 * GIB, ("GPU-b",))
+    assert (offer.free, offer.free_gpu_uuids) == ((2500, 7 * GIB, 1), ("GPU-b",))
     allocation = fleet.allocation("rack-7")
     assert (allocation.cpu_cores, allocation.memory_bytes, allocation.gpu_uuids, allocation.tasks) == (
         *(1.5, GIB),
@@ -53,20 +54,20 @@ def test_what_is_taken_is_not_offered_until_it_is_given_back(fleet: FleetCapacit
     )
     fleet.release("rack-7", ("task-1", 1))
     (offer,) = fleet.offers()
-    assert (offer.free_cpu_cores, offer.free_gpu_uuids) == (4.0, ("GPU-a", "GPU-b"))
+    assert (offer.free.cpu_millicores, offer.free_gpu_uuids) == (4000, ("GPU-a", "GPU-b"))
 
 
 def test_tenths_of_cores_add_up_exactly(fleet: FleetCapacity) -> None:
     for number in range(40):
-        fleet.allocate("rack-7", (f"task-{number}", 1), Demand(0.1, 0, 0), ())
-    assert fleet.offers()[0].free_cpu_cores == 0.0
+        fleet.allocate("rack-7", (f"task-{number}", 1), ResourceAmounts(100, 0, 0), ())
+    assert fleet.offers()[0].free.cpu_millicores == 0
     for number in range(40):
         fleet.release("rack-7", (f"task-{number}", 1))
-    assert fleet.offers()[0].free_cpu_cores == 4.0
+    assert fleet.offers()[0].free.cpu_millicores == 4000
 
 
 def test_less_than_a_thousandth_of_a_core_counts_as_one(fleet: FleetCapacity) -> None:
-    fleet.allocate("rack-7", ("task-1", 1), Demand(0.0101, 0, 0), ())
+    fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(millicores(0.0101), 0, 0), ())
     assert fleet.allocation("rack-7").cpu_cores == 0.011
 
 
@@ -110,7 +111,7 @@ def test_a_drain_outlives_the_worker(fleet: FleetCapacity) -> None:
 
 
 def test_what_a_worker_that_left_holds_is_held_until_it_ends(fleet: FleetCapacity) -> None:
-    fleet.allocate("rack-7", ("task-1", 1), Demand(1.0, 0, 0), ())
+    fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(1000, 0, 0), ())
     fleet.forget("rack-7")
     fleet.observe(READY)
-    assert fleet.offers()[0].free_cpu_cores == 3.0
+    assert fleet.offers()[0].free.cpu_millicores == 3000

@@ -1,0 +1,10 @@
+"""Requests of tasks for tests that need not ask for anything valid."""
+
+from typing import Any
+
+from fleetpulse.master.tasks.request import TaskRequest, request_from
+
+
+def a_request(docker_image: str = "busybox", **fields: Any) -> TaskRequest:
+    """Not validated; fields that are not given have their defaults."""
+    return request_from({"docker_image": docker_image, **fields})

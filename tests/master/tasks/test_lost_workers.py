@@ -1,0 +1,268 @@
+"""master.tasks.lost_workers: when attempts of workers that are away are given up"""
+
+import pytest
+
+from fleetpulse.master.tasks.lost_workers import EvictionLimiter, LostWorkerTracker, MassLoss
+
+START = 1000.0
+
+
+def a_limiter(workers: int, **settings: float) -> EvictionLimiter:
+    """Of a fleet that has been there for a day."""
+    limiter = EvictionLimiter(**settings)  # type: ignore[arg-type]  # all but one of them are floats
+    for number in range(workers):
+        limiter.worker_back(f"w{number}", START - 86_400.0)
+    return limiter
+
+
+def lose(limiter: EvictionLimiter, numbers: range, now: float = START, every_seconds: float = 0.0) -> float:
+    for number in numbers:
+        limiter.worker_lost(f"w{number}", now)
+        now += every_seconds
+    return now - every_seconds
+
+
+@pytest.mark.parametrize(
+    ("workers", "lost", "holds"),
+    [
+        *((10, 5, False), (10, 6, True), (10, 10, True)),
+        *((4, 2, False), (4, 3, True), (5, 2, False), (5, 3, True)),
+        *((3, 3, False), (2, 2, False), (1, 1, False), (0, 0, False)),
+        *((1000, 500, False), (1000, 501, True)),
+    ],
+)
+def test_it_holds_when_more_than_half_of_a_fleet_is_gone(workers: int, lost: int, holds: bool) -> None:
+    limiter = a_limiter(workers)
+    lose(limiter, range(lost))
+    assert limiter.is_holding(START) is holds
+    assert limiter.hold(START) == (MassLoss(START, lost, workers) if holds else None)
+
+
+def test_a_master_that_has_just_started_holds_for_nobody() -> None:
+    limiter = EvictionLimiter()
+    lose(limiter, range(100))
+    assert not limiter.is_holding(START)
+
+
+@pytest.mark.parametrize(("every_seconds", "holds"), [(600.0, False), (16.0, False), (12.0, True), (1.0, True)])
+def test_only_what_is_lost_within_a_minute_counts(every_seconds: float, holds: bool) -> None:
+    limiter = a_limiter(10)
+    now = lose(limiter, range(6), every_seconds=every_seconds)
+    assert limiter.is_holding(now) is holds
+
+
+def test_a_fleet_that_shrank_over_hours_is_as_large_as_it_is_now() -> None:
+    limiter = a_limiter(20)
+    now = lose(limiter, range(12), every_seconds=120.0) + 120.0
+    lose(limiter, range(12, 16), now)
+    assert not limiter.is_holding(now), "4 of 8"
+    limiter.worker_lost("w16", now)
+    assert limiter.hold(now) == MassLoss(now, 5, 8)
+
+
+def test_the_fleet_is_that_of_before_the_loss() -> None:
+    """Or with each that is lost it would be smaller, and half of it less."""
+    limiter = a_limiter(10)
+    for number in range(5):
+        limiter.worker_lost(f"w{number}", START + number)
+        assert not limiter.is_holding(START + number)
+
+
+def test_it_ends_when_half_of_the_lost_are_back() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(8))
+    for number in range(3):
+        limiter.worker_back(f"w{number}", START + 100.0)
+        assert limiter.hold(START + 100.0) == MassLoss(START, 7 - number, 10)
+    limiter.worker_back("w3", START + 101.0)
+    assert not limiter.is_holding(START + 101.0)
+
+
+def test_it_does_not_begin_again_for_those_that_are_not_back_yet() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(8))
+    for number in range(4):
+        limiter.worker_back(f"w{number}", START + 1.0)
+    assert not limiter.is_holding(START + 1.0)
+    assert not limiter.is_holding(START + 2.0)
+
+
+def test_new_workers_are_none_of_the_lost_ones() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(8))
+    for number in range(100, 120):
+        limiter.worker_back(f"w{number}", START + 1.0)
+    assert limiter.is_holding(START + 1.0)
+
+
+def test_it_ends_after_ten_minutes_at_the_latest() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(8))
+    assert limiter.is_holding(START + 599.9)
+    assert not limiter.is_holding(START + 600.0)
+    assert not limiter.is_holding(START + 601.0)
+
+
+def test_who_is_lost_during_the_hold_belongs_to_the_loss() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(6))
+    lose(limiter, range(6, 10), START + 300.0)
+    assert limiter.hold(START + 300.0) == MassLoss(START, 10, 10)
+    for number in range(4):
+        limiter.worker_back(f"w{number}", START + 301.0)
+    assert limiter.is_holding(START + 301.0), "4 of 10"
+    limiter.worker_back("w4", START + 301.0)
+    assert not limiter.is_holding(START + 301.0)
+
+
+def test_one_that_comes_back_and_is_lost_again_is_away() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(6))
+    for _ in range(3):
+        limiter.worker_back("w0", START + 1.0)
+        limiter.worker_lost("w0", START + 2.0)
+    assert limiter.hold(START + 2.0) == MassLoss(START, 6, 10)
+
+
+def test_those_that_came_back_for_a_moment_do_not_end_it() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(6))
+    for number in range(3):
+        if number:
+            limiter.worker_lost(f"w{number - 1}", START + number)
+        limiter.worker_back(f"w{number}", START + number)
+    limiter.worker_lost("w2", START + 3.0)
+    for number in (3, 4):
+        limiter.worker_back(f"w{number}", START + 4.0)
+    assert limiter.hold(START + 4.0) == MassLoss(START, 4, 10), "2 of 6"
+
+
+def test_one_that_came_back_and_said_goodbye_is_no_part_of_the_loss_any_more() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(6))
+    for number in range(2):
+        limiter.worker_back(f"w{number}", START + 1.0)
+        limiter.worker_left(f"w{number}", START + 2.0)
+    limiter.worker_back("w2", START + 3.0)
+    assert limiter.is_holding(START + 3.0), "1 of 4"
+    limiter.worker_back("w3", START + 3.0)
+    assert not limiter.is_holding(START + 3.0), "2 of 4"
+
+
+def test_one_that_flaps_is_one_worker() -> None:
+    limiter = a_limiter(10)
+    for second in range(20):
+        limiter.worker_lost("w0", START + second)
+        limiter.worker_lost("w0", START + second)
+        limiter.worker_back("w0", START + second)
+    assert not limiter.is_holding(START + 20.0)
+
+
+def test_a_goodbye_counts_neither_way() -> None:
+    limiter = a_limiter(10)
+    for number in range(6):
+        limiter.worker_left(f"w{number}", START)
+    assert not limiter.is_holding(START), "an upgrade of the fleet"
+    lose(limiter, range(6, 8))
+    assert not limiter.is_holding(START), "2 of 4"
+    limiter.worker_lost("w8", START)
+    assert limiter.hold(START) == MassLoss(START, 3, 4)
+
+
+def test_one_that_was_lost_and_is_forgotten_does_not_count() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(5))
+    limiter.worker_left("w0", START + 1.0)
+    limiter.worker_lost("w5", START + 2.0)
+    assert limiter.hold(START + 2.0) == MassLoss(START + 2.0, 5, 9)
+    for number in (1, 2):
+        limiter.worker_left(f"w{number}", START + 3.0)
+    limiter.worker_back("w3", START + 4.0)
+    assert limiter.is_holding(START + 4.0), "1 of 3"
+    limiter.worker_left("w4", START + 5.0)
+    assert not limiter.is_holding(START + 5.0), "1 of 2"
+
+
+def test_it_ends_when_all_of_the_lost_are_forgotten() -> None:
+    limiter = a_limiter(4)
+    lose(limiter, range(3))
+    for number in range(3):
+        limiter.worker_left(f"w{number}", START + 1.0)
+    assert not limiter.is_holding(START + 1.0)
+
+
+def test_a_later_loss_begins_a_new_hold() -> None:
+    limiter = a_limiter(10)
+    lose(limiter, range(8))
+    for number in range(8):
+        limiter.worker_back(f"w{number}", START + 10.0)
+    later = START + 500.0
+    lose(limiter, range(7), later)
+    assert limiter.hold(later) == MassLoss(later, 7, 10)
+
+
+def test_the_limits_are_settings() -> None:
+    limiter = a_limiter(10, lost_ratio=0.2, back_ratio=1.0, window_seconds=10.0, hold_seconds=20.0, min_fleet=10)
+    lose(limiter, range(3))
+    limiter.worker_back("w0", START + 1.0)
+    limiter.worker_back("w1", START + 1.0)
+    assert limiter.is_holding(START + 19.9)
+    assert not limiter.is_holding(START + 20.0)
+    limiter.worker_left("w9", START + 30.0)
+    lose(limiter, range(9), START + 30.0)
+    assert not limiter.is_holding(START + 30.0), "9 are no fleet"
+
+
+# The deadlines of single workers
+
+
+def tracker() -> LostWorkerTracker:
+    return LostWorkerTracker(EvictionLimiter())
+
+
+def test_attempts_are_lost_once_when_the_grace_period_ends() -> None:
+    lost_workers = tracker()
+    lost_workers.away("rack-7", 5.0, 100.0)
+    for now in (100.5, 101.0, 102.0, 103.0, 104.0, 104.75):
+        assert lost_workers.expired(now) == []
+    assert lost_workers.expired(105.0) == ["rack-7"]
+    assert lost_workers.expired(105.25) == []
+
+
+def test_worker_that_is_back_in_time_keeps_its_attempts() -> None:
+    lost_workers = tracker()
+    lost_workers.away("rack-7", 1.0, 100.0)
+    lost_workers.back("rack-7")
+    assert lost_workers.expired(101.0) == []
+
+
+def test_worker_that_is_away_already_keeps_its_deadline() -> None:
+    lost_workers = tracker()
+    lost_workers.away("rack-7", 1.0, 100.0)
+    lost_workers.away("rack-7", 50.0, 100.5)
+    assert lost_workers.expired(101.0) == ["rack-7"]
+
+
+def test_time_in_which_the_master_stalled_does_not_count() -> None:
+    lost_workers = tracker()
+    lost_workers.expired(100.0)
+    lost_workers.away("rack-7", 5.0, 100.0)
+    assert lost_workers.expired(400.0) == []
+    for now in (401.0, 402.0, 403.0, 404.0):
+        assert lost_workers.expired(now) == []
+    assert lost_workers.expired(405.0) == ["rack-7"]
+
+
+def test_nothing_is_lost_while_most_of_the_fleet_is_away() -> None:
+    lost_workers = tracker()
+    workers = [f"rack-{number}" for number in range(4)]
+    for worker_id in workers:
+        lost_workers.limiter.worker_back(worker_id, 100.0)
+    for worker_id in workers[:3]:
+        lost_workers.limiter.worker_lost(worker_id, 101.0)
+        lost_workers.away(worker_id, 0.5, 101.0)
+    assert lost_workers.expired(102.0) == []
+    for worker_id in workers[:2]:
+        lost_workers.limiter.worker_back(worker_id, 102.0)
+        lost_workers.back(worker_id)
+    assert lost_workers.expired(102.5) == ["rack-2"]
