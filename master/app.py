@@ -1,4 +1,4 @@
-"""The composition root of the web process: builds every object of a master and owns its start and its end."""
+"""The composition root of the web process: builds, starts and stops every object of a master."""
 
 import gc
 import logging
@@ -16,6 +16,7 @@ import falcon
 
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
+from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems, resources
 from fleetpulse.master.api.access import AccessMiddleware, SessionResource
 from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
@@ -31,9 +32,8 @@ from fleetpulse.master.api.validation import BodyReader
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.audit.files import FILE_NAME
 from fleetpulse.master.audit.trail import AuditTrail
-from fleetpulse.master.clients import Clients
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
-from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.connections import ConnectionLimiter
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.series_writer import Tier
@@ -58,24 +58,23 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _PROMETHEUS_SECONDS = 8.0
-"""For so long it may think about a history; then the store answers."""
+"""Its time limit for a history query; then the store answers."""
 
-_STREAMS_BESIDE_WORKERS = 500
-"""Streams that may be open beyond one a worker: those not registered yet, and old ones about to be superseded."""
+_SPARE_STREAMS = 500
+"""Streams beyond one per worker: those not registered yet, and old ones about to be superseded."""
 
 
 class Master:
-    """A whole master but for the web server. Built, started and stopped on the gevent hub, after any fork."""
+    """A whole master except for the web server. Built, started and stopped on the gevent hub, after any fork."""
 
     def __init__(self, config: MasterConfig) -> None:
-        self._limits = config.limits
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
         exposition, views = FleetExposition(), FleetViews()
         exposition.custom.report_to(instruments.exposition.custom_samples_dropped)
         self._views: tuple[LazyView, ...] = (exposition, views)
-        self.telemetry = TelemetryManager(config.terms, instruments, observers=self._views)
+        self.telemetry = TelemetryManager(config.lease, instruments, observers=self._views)
         self._store = open_store(config.store, instruments)
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
         self.tasks = TaskService(
@@ -83,7 +82,7 @@ class Master:
         )
         self.telemetry.add_observer(self.tasks.reports)
         tiers = history_tiers(config.history)
-        longest = config.terms.inactivity_timeout_seconds
+        longest = config.lease.inactivity_timeout_seconds
         self._recorder = Recorder(self._store.history, tiers, instruments, longest, self.telemetry.knows_worker)
         if tiers:
             self.telemetry.set_update_callback(self._recorder.record)
@@ -92,11 +91,12 @@ class Master:
         history = HistoryService(
             self._store.history, self._recorder, tiers, instruments, self.telemetry.knows_worker, self._prometheus
         )
-        max_streams = config.terms.max_workers + _STREAMS_BESIDE_WORKERS
-        tls = None if config.tls is None else open_tls(config.tls, config.store.data_dir)
         self._rpc = RpcServer(
-            config.grpc, self.telemetry, self.tasks.reports, instruments, max_streams, tls, self._audit.record
-        )
+            config.grpc, self.telemetry, self.tasks.reports, instruments,
+            config.lease.max_workers + _SPARE_STREAMS,
+            None if config.tls is None else open_tls(config.tls, config.store.data_dir),
+            self._audit.record,
+        )  # fmt: skip
         checks = {
             "telemetry": self.telemetry.health_error,
             "grpc": self._rpc.health_error,
@@ -104,19 +104,21 @@ class Master:
             "tasks": self.tasks.health_error,
             "history": self._recorder.health_error,
         }
-        health = resources.Health(checks, version("fleetpulse"))
         self._subscribers = Subscribers(
             clients=Clients(limits_loopback=config.limits.limit_loopback), limit_per_client=config.limits.client_readers
         )
         self.wsgi = create_wsgi(
-            self.telemetry, self.tasks, views, exposition, instruments, health, self._subscribers, config.grafana_url,
-            history=history, audit=self._audit, access=create_access(config),
+            HttpServices(
+                self.telemetry, self.tasks, history, self._audit, create_access(config), views, exposition,
+                instruments, resources.Health(checks, version("fleetpulse")), self._subscribers, config.grafana_url,
+            )
         )  # fmt: skip
+        self.connection_limiter = ConnectionLimiter(config.limits, instruments.http, self._audit.record)
 
     def start(self) -> None:
-        """Open the store, watch for silent workers and accept calls. Raises ``ConfigError``, ``StoreUnavailable``."""
+        """Opens the store, checks for silent workers, accepts calls. Raises ``ConfigError``, ``StoreUnavailable``."""
         _collect_garbage_rarely()
-        _share_the_interpreter()
+        _switch_threads_often()
         _raise_open_files_limit()
         self._audit.start()
         self.telemetry.start()
@@ -127,16 +129,13 @@ class Master:
         self._recorder.start()
         self._rpc.start()
 
-    def door(self, idle_seconds: float) -> ConnectionLimiter:
-        """Who may connect; ``idle_seconds`` is for how long a connection may wait for its next request."""
-        return ConnectionLimiter(self._limits, self.instruments.http, idle_seconds, self._audit.record)
-
-    def end_long_answers(self) -> None:
-        """End the answers that have no end of their own, so that nobody waits for them. Does not wait."""
+    def begin_stop(self) -> None:
+        """Ends endless answers and cuts idle connections, so that gunicorn does not wait for them. Does not wait."""
         self._subscribers.close()
+        self.connection_limiter.cut_idle()
 
     def stop(self) -> None:
-        """End every stream and every greenlet. Takes a few seconds at most."""
+        """Ends every stream and every greenlet. Takes a few seconds at most."""
         self._rpc.stop()
         self.tasks.stop()
         self.telemetry.shutdown()
@@ -151,7 +150,7 @@ class Master:
 
 
 def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
-    """The points that are kept: of 15 seconds in rows of a quarter of an hour, and of 5 minutes in rows of 3 hours."""
+    """Returns the kept tiers: points of 15 seconds in rows of 15 minutes, and of 5 minutes in rows of 3 hours."""
     if config.short_seconds is None:
         return ()
     short = Tier(15, 60, config.short_seconds)
@@ -159,7 +158,7 @@ def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
 
 
 def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
-    """The store that the settings name. Raises ``ConfigError`` when it is not to be had."""
+    """Opens the configured store. Raises ``ConfigError``."""
     counts, key_file = instruments.store, config.secret_key_file
     return SqlTaskStore(
         config.database_url or default_url(config.data_dir),
@@ -174,14 +173,14 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
 
 
 class Access(NamedTuple):
-    """Who may ask what, and the page's sessions."""
+    """Authorization, and the page's sessions."""
 
     guard: AccessMiddleware
     sessions: Sessions
 
 
 def create_access(config: MasterConfig) -> Access:
-    """As the settings say. Raises ``ConfigError`` when the data directory cannot be written."""
+    """Reads the tokens. Raises ``ConfigError`` when the data directory cannot be written."""
     data_dir = config.store.data_dir
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -201,7 +200,7 @@ def create_access(config: MasterConfig) -> Access:
 
 
 def open_prometheus(url: str) -> "PrometheusHistory":
-    """The one that is asked for history first. Connects to nothing yet."""
+    """Returns a source of history. Does not connect yet."""
     from fleetpulse.master.prometheus import (  # noqa: PLC0415 - heavy, and mostly not needed
         PrometheusClient,
         PrometheusHistory,
@@ -211,30 +210,36 @@ def open_prometheus(url: str) -> "PrometheusHistory":
 
 
 def open_tls(config: TlsConfig, data_dir: Path) -> "TlsPorts":
-    """What the gRPC ports need of the CA. Raises ``ConfigError`` when it cannot be read."""
+    """Reads the CA for the gRPC ports. Raises ``ConfigError``."""
     from fleetpulse.master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
     from fleetpulse.master.rpc.tls_ports import TlsPorts  # noqa: PLC0415
 
     return TlsPorts(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
 
 
-def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
-    telemetry: TelemetryManager,
-    tasks: TaskService,
-    views: FleetViews,
-    exposition: FleetExposition,
-    instruments: Instruments,
-    health: resources.Health,
-    subscribers: Subscribers,
-    grafana_url: str | None = None,
-    *,
-    history: HistoryService,
-    audit: AuditTrail,
-    access: Access,
-) -> "falcon.App[Any, Any]":
-    """The Falcon app: every path that a master serves."""
+class HttpServices(NamedTuple):
+    """Everything that answers HTTP requests."""
+
+    telemetry: TelemetryManager
+    tasks: TaskService
+    history: HistoryService
+    audit: AuditTrail
+    access: Access
+    views: FleetViews
+    exposition: FleetExposition
+    instruments: Instruments
+    health: resources.Health
+    subscribers: Subscribers
+    grafana_url: str | None = None
+
+
+def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
+    """Returns the Falcon app with every path of a master."""
+    telemetry, tasks, history, audit, access, views, exposition, instruments, health, subscribers, grafana_url = (
+        services
+    )
     app: falcon.App[Any, Any] = falcon.App(
-        # Outermost first: what is observed includes the compression, and what is recorded is what came of it all.
+        # Outermost first: observations include the compression, and audit entries the final status.
         middleware=[
             middleware.RequestMetrics(instruments),
             AuditMiddleware(audit.record, ROUTES),
@@ -244,7 +249,7 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         ]
     )
     problems.install(app, instruments.http.reject)
-    by_path = {
+    resource_by_path = {
         **resources.fleet_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),
         "/api/audit": AuditResource(audit.read),
@@ -255,19 +260,19 @@ def create_wsgi(  # noqa: PLR0913 - the composition root hands everything in
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }
-    add_routes(app, ROUTES, by_path)
+    add_routes(app, ROUTES, resource_by_path)
     return app
 
 
 def _restart() -> None:
-    """End this process in order, so that gunicorn starts one that reads what there is, or is refused."""
+    """Ends this process in order; gunicorn then starts one that reads the store anew, or is refused."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _share_the_interpreter() -> None:
-    """Let the hub have the interpreter back soon when a thread computes, as the scheduler's does.
+def _switch_threads_often() -> None:
+    """Returns the interpreter to the hub soon when a thread computes, as the scheduler's does.
 
-    With Python's default it would wait 5 ms each time that it has waited for a socket.
+    With Python's default the hub would wait 5 ms each time it has waited for a socket.
     """
     sys.setswitchinterval(0.0001)
 
@@ -279,10 +284,10 @@ def _raise_open_files_limit() -> None:
 
 
 def _collect_garbage_rarely() -> None:
-    """Keep the collector of reference cycles from stopping the hub.
+    """Keeps the collector of reference cycles from stopping the hub.
 
-    Nearly all garbage here is freed by its reference count. With Python's defaults a growing fleet makes the collector
-    walk the whole live table again and again, half a second each time for 5,000 workers.
+    Nearly all garbage is freed by its reference count. With Python's defaults a growing fleet makes the collector walk
+    the whole live table again and again, half a second each time for 5,000 workers.
     """
     gc.collect()
     gc.freeze()

@@ -15,6 +15,7 @@ from dotenv import load_dotenv
 
 from fleetpulse.master import config
 from fleetpulse.master.access.store import TokenFile, TokenFileError, find_owner_secret
+from fleetpulse.master.addresses import Address, claim_port, parse_address
 from fleetpulse.master.console.command import Option, data_dir_option, with_options
 from fleetpulse.master.console.errors import EXIT_CODES_HELP, ExitCode
 from fleetpulse.master.errors import ConfigError
@@ -154,20 +155,20 @@ _shell_option = click.option(
 def master_config(settings: dict[str, Any]) -> config.MasterConfig:
     """Parses and checks the settings, and finds free ports. Raises ``click.UsageError``."""
     try:
-        terms = config.LeaseConfig(
+        lease = config.LeaseConfig(
             heartbeat_interval_seconds=config.parse_duration("HEARTBEAT_INTERVAL", settings["heartbeat_interval"]),
             inactivity_timeout_seconds=config.parse_duration("INACTIVITY_TIMEOUT", settings["inactivity_timeout"]),
             retention_seconds=config.parse_duration("FLEETPULSE_RETENTION", settings["retention"]),
             max_workers=settings["max_workers"],
         )
-        http = config.claim_port("HTTP_PORT", config.parse_address("HTTP_PORT", settings["http_port"]))
-        grpc = config.claim_port("GRPC_PORT", config.parse_address("GRPC_PORT", settings["grpc_port"]))
+        http = claim_port("HTTP_PORT", parse_address("HTTP_PORT", settings["http_port"]))
+        grpc = claim_port("GRPC_PORT", parse_address("GRPC_PORT", settings["grpc_port"]))
         result = config.MasterConfig(
             store=_store_config(settings),
             http=http,
             grpc=grpc,
             tls=_tls_config(settings, grpc),
-            terms=config.check_terms(terms),
+            lease=config.check_lease(lease),
             history=_history_config(settings),
             access=_access_config(settings),
             limits=config.Limits(
@@ -198,11 +199,11 @@ def _access_config(settings: dict[str, Any]) -> config.AccessConfig:
     return config.AccessConfig(settings["tokens_file"], settings["allowed_hosts"], tls, settings["insecure_network"])
 
 
-def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsConfig | None:
+def _tls_config(settings: dict[str, Any], grpc: Address) -> config.TlsConfig | None:
     names = config.parse_names("FLEETPULSE_TLS_NAMES", settings["tls_names"])
     lifetime = config.parse_duration("FLEETPULSE_CERTIFICATE_LIFETIME", settings["certificate_lifetime"])
     text = settings["join_port"]
-    join = config.parse_address("JOIN_PORT", text) if text else config.Address(grpc.host, grpc.port + 1)
+    join = parse_address("JOIN_PORT", text) if text else Address(grpc.host, grpc.port + 1)
     if not workers_need_certificates(settings["data_dir"]):
         return None
     if join.port > 65535:
@@ -210,7 +211,7 @@ def _tls_config(settings: dict[str, Any], grpc: config.Address) -> config.TlsCon
     if text.strip().lstrip(":").isdigit():
         join = join._replace(host=grpc.host)
     return config.TlsConfig(
-        config.claim_port("JOIN_PORT", join), config.tls_names(grpc.host, socket.gethostname(), names), lifetime
+        claim_port("JOIN_PORT", join), config.tls_names(grpc.host, socket.gethostname(), names), lifetime
     )
 
 
@@ -259,7 +260,8 @@ def _master_options(command: Any) -> Any:
 @_shell_option
 def master_command(has_shell: bool, **settings: Any) -> None:
     """Run the master: REST, /metrics and the port that workers connect to."""
-    from fleetpulse.master.server import MasterServer, configure_logging, refuse_several_processes  # noqa: PLC0415 - heavy
+    from fleetpulse.master.server import MasterServer, refuse_several_processes  # noqa: PLC0415 - heavy
+    from fleetpulse.proto.logs import configure_logging  # noqa: PLC0415 - heavy
 
     try:
         refuse_several_processes()

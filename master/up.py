@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
+from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.files import record_command
-from fleetpulse.master.config import Address, MasterConfig
+from fleetpulse.master.config import MasterConfig
 
 LOG_NAME = "up.log"
 

@@ -1,8 +1,9 @@
-"""What gunicorn runs in the web process: its gevent worker, as FleetPulse needs it. Not loaded in the arbiter."""
+"""The gevent worker that gunicorn runs in the web process. Not loaded in the arbiter."""
 
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,107 +13,97 @@ from gevent.pool import Pool
 from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
-from fleetpulse.master.edge import bodies
-from fleetpulse.master.edge.connection import LINGER_SECONDS, Connection
-from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge import requests
+from fleetpulse.master.edge.connections import LINGER_SECONDS, AcceptRateLimiter, Connection, ConnectionLimiter
 from fleetpulse.master.edge.refusals import refusal_of
-from fleetpulse.master.edge.turnstile import AcceptRateLimiter
 
 _LOGGER = logging.getLogger(__name__)
 
 _HANDSHAKE_SECONDS = 10.0
 _REFUSED_PAUSE_SECONDS = 0.05
-"""Before the next request of a client that asks too often is looked at."""
+"""Before the next request of a client that exceeds its rate is read."""
 
 
 class MasterWorker(GeventWorker):
     """gunicorn's gevent worker without gevent's patches.
 
-    What runs on the hub uses gevent by name. The rest of the process, grpc's thread above all, keeps the threads and
-    locks that it was written for.
+    Code on the hub uses gevent by name. The rest of the process, above all grpc's thread, keeps the standard threads
+    and locks.
     """
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, limiter: Callable[[], ConnectionLimiter], on_stop: Callable[[], None]) -> None:
+        """``args`` are gunicorn's. ``limiter`` is called once the app is loaded; ``on_stop`` when a stop begins."""
         super().__init__(*args)
+        self._limiter = limiter
+        self._on_stop = on_stop
         self._connections: dict[greenlet, Connection] = {}
-        self._tls: gevent.ssl.SSLContext | None = None
-        self.door: ConnectionLimiter | None = None
-
-    def load_wsgi(self) -> None:
-        """Called by gunicorn in the web process, before it listens."""
-        super().load_wsgi()
-        app: Any = self.app  # a MasterServer, which is above this module
-        self.door = app.door()
 
     def server_class(  # type: ignore[override]  # gunicorn calls it, and wants no more of it
         self, listener: Any, *, spawn: Pool, ssl_context: gevent.ssl.SSLContext | None = None, **_of_pywsgi: Any
     ) -> AcceptRateLimiter:
-        """What accepts connections. Called by gunicorn for each of its sockets."""
-        assert self.door is not None  # nosec B101 # for the type checker
-        self._tls = ssl_context
-        return AcceptRateLimiter(
-            listener, partial(self.handle, listener), spawn, self.door, speaks_http=ssl_context is None
-        )
+        """Returns the server that accepts connections. Called by gunicorn for each of its sockets."""
+        limiter = self._limiter()
+        handle = partial(self._handle_connection, limiter, ssl_context, listener)
+        return AcceptRateLimiter(listener, handle, spawn, limiter, speaks_http=ssl_context is None)
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """A connection, from its first byte to its last. Called by gevent, in a greenlet of its own."""
-        assert self.door is not None  # nosec B101 # for the type checker
-        connection = self.door.connection(client, addr[0])
+    def _handle_connection(
+        self, limiter: ConnectionLimiter, tls: gevent.ssl.SSLContext | None, listener: Any, client: Any, addr: Any
+    ) -> None:
+        """Serves a connection from its first byte to its last. Called by gevent, in a greenlet of its own."""
+        connection = limiter.connection(client, addr[0])
         try:
-            if (refusal := self.door.admit(connection)) is None:
+            refusal = limiter.admit(connection)
+            seconds = _HANDSHAKE_SECONDS if refusal is None else LINGER_SECONDS
+            if tls is not None and not connection.start_tls(tls, seconds):
+                return
+            if refusal is None:
                 self._serve(listener, connection, addr)
-            elif self._has_tls(connection, LINGER_SECONDS):
-                connection.tell(refusal)
+            else:
+                connection.send_refusal(refusal)
         finally:
-            self.door.leave(connection)
+            limiter.release(connection)
             connection.close()
 
     def _serve(self, listener: Any, connection: Connection, addr: Any) -> None:
-        if not self._has_tls(connection, _HANDSHAKE_SECONDS):
-            return
         current = gevent.getcurrent()
         self._connections[current] = connection
         try:
-            # Past GeventWorker's own, which would have the connection wait for ever.
+            # Skips GeventWorker's own, which would remove the socket's timeout.
             wrapped: Any = connection
             super(GeventWorker, self).handle(listener, wrapped, addr)
         finally:
             del self._connections[current]
 
-    def _has_tls(self, connection: Connection, seconds: float) -> bool:
-        return self._tls is None or connection.shake_hands(self._tls, seconds)
-
     def timeout_ctx(self) -> Connection:  # type: ignore[override]  # its stub forgets the context manager
-        """Bounds the wait for a connection's next request. Called by gunicorn."""
+        """Returns what bounds the wait for a connection's next request. Called by gunicorn."""
         return self._connections[gevent.getcurrent()]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
-        """Answer one request. Called by gunicorn; raises ``StopIteration`` where the connection is to be closed."""
-        assert self.door is not None  # nosec B101 # for the type checker
-        if (refusal := self.door.refuses(sock, req.path)) is not None:
-            closes = bodies.is_unread(req.body) or req.should_close()
+        """Answers one request. Called by gunicorn; raises ``StopIteration`` to close the connection."""
+        if (refusal := sock.check_request(req.path)) is not None:
+            closes = requests.has_unread_body(req.body) or req.should_close()
             sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
             if closes:
                 sock.linger()
                 raise StopIteration
             gevent.sleep(_REFUSED_PAUSE_SECONDS)
             return True
-        bodies.limit_chunks(req)
-        if bodies.is_long(req.body):
+        requests.limit_chunks(req)
+        if requests.is_too_long(req.body):
             req.force_close()
         try:
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
-            if bodies.is_unread(req.body):
+            if requests.has_unread_body(req.body):
                 sock.linger()
             raise
-        if not bodies.finish(req.body):
+        if not requests.discard(req.body):
             sock.linger()
             raise StopIteration
         return True
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what could not be read, or what failed. Called by gunicorn, which then closes the connection."""
+        """Answers a request not parsed or failed. Called by gunicorn, which closes the connection then."""
         if isinstance(exc, gevent.GreenletExit | SystemExit):
             return
         refusal = refusal_of(exc)
@@ -123,18 +114,12 @@ class MasterWorker(GeventWorker):
         client.refuse(refusal)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop, and do not wait for connections that ask nothing. Called by gunicorn, in the signal's handler."""
+        """Begins to stop. Called by gunicorn, in the signal's handler."""
         super().handle_exit(sig, frame)
-        gevent.spawn(self._end_idle_connections)
-
-    def _end_idle_connections(self) -> None:
-        app: Any = self.app
-        app.end_long_answers()
-        if self.door is not None:
-            self.door.cut_idle()
+        gevent.spawn(self._on_stop)
 
     def patch(self) -> None:
-        """Listen on gevent's sockets. Called by gunicorn after the fork."""
+        """Replaces the listeners by gevent sockets. Called by gunicorn after the fork."""
         listeners: list[Any] = self.sockets  # gunicorn's own wrappers, which its stubs call sockets
         self.sockets = [
             gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
@@ -143,7 +128,7 @@ class MasterWorker(GeventWorker):
 
 
 def ssl_context(config: Any) -> ssl.SSLContext:
-    """What connections are wrapped by, with the certificate that gunicorn was given."""
+    """Returns the TLS context of the HTTP port, with the certificate in gunicorn's settings."""
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certfile, config.keyfile)

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import platformdirs
 
+from fleetpulse.proto.logs import configure_logging
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.proto.policy_file import PolicyError, read_policy
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
@@ -186,7 +186,7 @@ def worker_command(
     from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
     from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
-    _configure_logging(log_level)
+    configure_logging(log_level)
     config = WorkerConfig(
         data_dir=data_dir,
         environment=os.environ,
@@ -227,7 +227,7 @@ def simulate_command(
         raise click.UsageError(f"--prefix {config.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
     folder = data_dir / "simulated"
     token = read_join_token(join_token, join_file, has_joined=folder.exists())
-    _configure_logging("warning")
+    configure_logging("warning")
     # Thousands of sessions that lose one master would log the same; the state line reports it once.
     logging.getLogger("fleetpulse.worker.session").setLevel(logging.ERROR)
     renewers: Mapping[str, CertificateRenewer] = {}
@@ -280,7 +280,7 @@ class _LogFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def _configure_logging(level: str) -> None:
+def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(component)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -12,9 +12,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetpulse.master.config import MasterConfig, StoreConfig, parse_address
-from fleetpulse.master.server import MasterServer, configure_logging
+from fleetpulse.master.addresses import parse_address
+from fleetpulse.master.config import MasterConfig, StoreConfig
+from fleetpulse.master.server import MasterServer
 from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.proto.logs import configure_logging
 
 if TYPE_CHECKING:
     from fleetpulse.master.app import Master

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import falcon
 import gevent
 
+from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api.answers import encoded
 from fleetpulse.master.api.problems import RETRY_AFTER_SECONDS, STATUS_BY_ERROR, Rejection
-from fleetpulse.master.clients import Clients
 from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
 
 _LOGGER = logging.getLogger(__name__)

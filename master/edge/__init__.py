@@ -1,1 +1,1 @@
-"""What stands between clients and the app: who may connect, for how long one may be slow, how often one may ask."""
+"""The HTTP edge, in front of the app: limits on connections, on slow clients and on request rates."""

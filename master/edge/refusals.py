@@ -1,4 +1,4 @@
-"""What is answered to a request that never reaches the app, as RFC 9457 problems, and how it is counted."""
+"""Answers to requests that never reach the app, as RFC 9457 problems, with their reason and their audit entry."""
 
 import ssl
 from http import HTTPStatus
@@ -7,28 +7,33 @@ from typing import NamedTuple
 import orjson
 from gunicorn.http import errors
 
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+
+CONNECT, REQUEST = "connect", "request"
+"""Actions of audit entries: what was refused, the connection or a request on it."""
+
 RETRY_AFTER_SECONDS = 5
 MAX_HEAD_BYTES = 64 * 1024
 """Of the first line and all headers."""
 
 TLS_HANDSHAKE = "tls_handshake"
-"""The reason where there is nobody to answer."""
+"""The reason where no answer is possible."""
 
 _MAX_DETAIL_LENGTH = 200
 
 
 class Refusal(NamedTuple):
-    """``reason`` is one of ``instruments.REJECT_REASONS``; ``None``: the master's own fault, which is no refusal."""
+    """``reason`` is one of ``instruments.REJECT_REASONS``; ``None`` for a failure of the master."""
 
     status: HTTPStatus
     reason: str | None
     detail: str
     retry_after_seconds: int | None = None
     kind: str | None = None
-    """What goes into the audit trail in place of a detail that repeats what was sent."""
+    """For the audit trail, in place of a detail that quotes the request."""
 
     def answer(self, *, closes: bool, has_body: bool = True) -> bytes:
-        """The whole answer; ``has_body`` is false for a HEAD."""
+        """Returns the whole answer; ``has_body`` is false for a HEAD."""
         problem = {
             "type": "about:blank",
             "title": self.status.phrase,
@@ -66,21 +71,27 @@ FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, None, "the master failed on t
 
 
 class HeadTooLarge(errors.LimitRequestHeaders):
-    """All headers together are."""
+    """All headers together are too large."""
 
     def __init__(self) -> None:
         super().__init__("the head is too large")
 
 
+def audit_entry(reason: str, detail: str, address: str, action: str, status: str = "", target: str = "") -> AuditEntry:
+    """Returns the entry of a refused connection or request. Its actor is unknown: no token has been read yet."""
+    detail = f"{reason}: {detail}"
+    return AuditEntry(ANONYMOUS, None, "rest", address, action, target, AuditOutcome.REFUSED, status, detail)
+
+
 def refusal_of(error: BaseException) -> Refusal:
-    """What to answer to a request that could not be read, or on which the app failed."""
+    """Returns the answer to a request that could not be parsed, or on which the app failed."""
     if isinstance(error, errors.LimitRequestLine):
         return LINE_TOO_LONG
     if isinstance(error, errors.LimitRequestHeaders):
         return HEAD_TOO_LARGE
     if isinstance(error, ssl.SSLError):
         return NO_TLS
-    if isinstance(error, errors.ParseException) and type(error).__name__ not in _FAULTS_OF_THE_APP:
+    if isinstance(error, errors.ParseException) and type(error).__name__ not in _APP_ERRORS:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
         return Refusal(
             status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH], kind=type(error).__name__
@@ -88,7 +99,7 @@ def refusal_of(error: BaseException) -> Refusal:
     return FAILED
 
 
-_FAULTS_OF_THE_APP = frozenset({"ConfigurationProblem", "InvalidResponseHeader", "InvalidResponseHeaderName"})
+_APP_ERRORS = frozenset({"ConfigurationProblem", "InvalidResponseHeader", "InvalidResponseHeaderName"})
 _STATUS_BY_ERROR: dict[type[errors.ParseException], HTTPStatus] = {
     errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,

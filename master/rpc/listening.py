@@ -2,7 +2,7 @@
 
 import grpc
 
-from fleetpulse.master.config import Address
+from fleetpulse.master.addresses import Address
 from fleetpulse.master.errors import ConfigError
 
 

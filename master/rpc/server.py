@@ -21,8 +21,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
-from fleetpulse.master.config import Address
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.rpc.audit import entry_of

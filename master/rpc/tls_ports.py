@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import grpc
 
+from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.entry import Record
-from fleetpulse.master.config import Address
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.pki.authority import Authority

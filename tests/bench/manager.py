@@ -17,8 +17,9 @@ from pathlib import Path
 import gevent
 from falcon.testing import TestClient
 
+from fleetpulse.master.addresses import LOOPBACK, Address
 from fleetpulse.master.app import Master
-from fleetpulse.master.config import LOOPBACK, Address, MasterConfig, StoreConfig
+from fleetpulse.master.config import MasterConfig, StoreConfig
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.simulation.machine import SimulatedMachine

@@ -16,8 +16,10 @@ from typing import Any
 
 import greenlet
 
-from fleetpulse.master.config import Address, HistoryConfig, LeaseConfig, MasterConfig, StoreConfig
-from fleetpulse.master.server import MasterServer, configure_logging
+from fleetpulse.master.addresses import Address
+from fleetpulse.master.config import HistoryConfig, LeaseConfig, MasterConfig, StoreConfig
+from fleetpulse.master.server import MasterServer
+from fleetpulse.proto.logs import configure_logging
 
 
 class CountedServer(MasterServer):

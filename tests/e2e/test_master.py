@@ -196,7 +196,7 @@ def test_a_port_may_be_written_in_three_ways_and_bound_elsewhere(processes: Proc
         "master",
         sys.executable,
         "-m",
-        "master",
+        "fleetpulse.master",
         *FAST_TERMS,
         HTTP_PORT=f"127.0.0.2:{http_port}",
         GRPC_PORT=f":{grpc_port}",

@@ -50,7 +50,7 @@ def submit(master: Master) -> int:
 def assert_refused(master: Master, by: Master) -> None:
     """It ended, and its last word is who has the database."""
     assert master.process.wait(REFUSED_SECONDS) == 4
-    (line,) = master.log_lines("ERROR fleetpulse.master.server")
+    (line,) = master.log_lines("ERROR master.server")
     assert f":{by.web_process().pid}, process " in line
     assert "uses it: give each master its own DATABASE_URL" in line
 

@@ -9,7 +9,7 @@ from falcon.testing import TestClient
 from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
-from fleetpulse.master.app import create_wsgi
+from fleetpulse.master.app import HttpServices, create_wsgi
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.master.tasks.service import TaskService
@@ -30,8 +30,10 @@ class Web:
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
         health = Health(checks, "1.2.3")
         self.app = create_wsgi(
-            fleet.manager, tasks, views, exposition, fleet.instruments, health, Subscribers(),
-            history=history_of(fleet), audit=unwritten_trail(fleet.instruments), access=open_access(),
+            HttpServices(
+                fleet.manager, tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(), views,
+                exposition, fleet.instruments, health, Subscribers(),
+            )
         )  # fmt: skip
         self.client = TestClient(self.app)
 

@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger
 from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.config import Limits
-from fleetpulse.master.edge.door import ConnectionLimiter
+from fleetpulse.master.edge.connections import ConnectionLimiter
 from fleetpulse.master.instruments import HttpInstruments
 from fleetpulse.master.web import MasterWorker
 
@@ -31,10 +31,10 @@ class Served(NamedTuple):
 def served(app: Any, limits: Limits = Limits(), idle_seconds: float = 60.0) -> Iterator[Served]:  # noqa: B008 - immutable
     """Idle connections are left alone for so long that what ends one is something else."""
     config = Config()
-    config.set("keepalive", 60)  # not 0, so that gunicorn keeps connections; the door has the time
-    worker = MasterWorker(0, 0, [], None, 30, config, Logger(config))
+    config.set("keepalive", 60)  # not 0, so that gunicorn keeps connections; the limiter has the time
+    limiter = ConnectionLimiter(limits._replace(idle_seconds=idle_seconds), HttpInstruments(CollectorRegistry()))
+    worker = MasterWorker(0, 0, [], None, 30, config, Logger(config), limiter=lambda: limiter, on_stop=limiter.cut_idle)
     worker.wsgi = app
-    worker.door = ConnectionLimiter(limits, HttpInstruments(CollectorRegistry()), idle_seconds)
     listener = gevent.socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
+from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api.problems import Rejection
 from fleetpulse.master.api.subscribers import ENDED, STOPPING, Client, Subscribers
-from fleetpulse.master.clients import Clients
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from tests.master.fleet import wait_until
 

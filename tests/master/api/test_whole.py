@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
-from fleetpulse.master.app import create_wsgi
+from fleetpulse.master.app import HttpServices, create_wsgi
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.served import Client, served
@@ -35,9 +35,12 @@ class Whole:
         views, exposition = FleetViews(), FleetExposition()
         party.fleet.manager.add_observer(views)
         health = Health({}, "1.2.3")
+        fleet = party.fleet
         self.app = create_wsgi(
-            party.fleet.manager, party.tasks, views, exposition, party.fleet.instruments, health, Subscribers(),
-            history=history_of(party.fleet), audit=unwritten_trail(party.fleet.instruments), access=open_access(),
+            HttpServices(
+                fleet.manager, party.tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(), views,
+                exposition, fleet.instruments, health, Subscribers(),
+            )
         )  # fmt: skip
         self.client = TestClient(self.app)
 

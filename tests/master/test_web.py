@@ -1,4 +1,4 @@
-"""master.edge.connection, master.edge.bodies, master.server: clients without scruples, over a real socket"""
+"""master.web: slow, silent and abusive clients, over a real socket"""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from fleetpulse.master.config import Limits
-from fleetpulse.master.edge.bodies import MAX_CHUNKS
+from fleetpulse.master.edge.requests import MAX_CHUNKS
 from tests.master.api.served import Client, Served, served
 
 HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)
@@ -29,7 +29,7 @@ def app() -> "falcon.App[Any, Any]":
     return app
 
 
-def test_a_head_that_does_not_go_on_is_told_so() -> None:
+def test_incomplete_head_times_out_with_an_answer() -> None:
     with served(app(), HASTY) as server, Client(server.address) as client:
         client.send(b"GET / HTTP/1.1\r\nHost")
         status, problem = client.answer()
@@ -37,7 +37,7 @@ def test_a_head_that_does_not_go_on_is_told_so() -> None:
         assert client.is_closed()
 
 
-def test_a_head_that_trickles_in_has_one_deadline() -> None:
+def test_slow_head_has_one_deadline() -> None:
     with served(app(), HASTY) as server, Client(server.address) as client:
         head = b"GET / HTTP/1.1\r\nX: " + b"x" * 1000
 
@@ -51,7 +51,7 @@ def test_a_head_that_trickles_in_has_one_deadline() -> None:
         trickling.kill()
 
 
-def test_the_deadline_of_a_head_is_no_deadline_of_silence() -> None:
+def test_head_deadline_does_not_apply_to_idle_connections() -> None:
     with served(app(), HASTY) as server, Client(server.address) as client:
         gevent.sleep(0.5)
         for _ in range(2):
@@ -61,19 +61,19 @@ def test_the_deadline_of_a_head_is_no_deadline_of_silence() -> None:
             gevent.sleep(0.5)
 
 
-def test_who_says_nothing_is_cut_without_a_word() -> None:
+def test_idle_connection_is_closed_without_an_answer() -> None:
     with served(app(), idle_seconds=0.2) as server, Client(server.address) as client:
         assert client.is_closed()
 
 
-def test_an_answer_that_is_not_taken_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_connection_is_closed_when_the_answer_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
     with served(app(), HASTY) as server, Client(server.address) as client:
         client.request("GET", f"/?bytes={64 * MIB}")
         wait_until_alone(server)
     assert "Traceback" not in caplog.text
 
 
-def test_a_body_that_nobody_reads_is_taken_when_it_is_small() -> None:
+def test_small_unread_body_is_discarded() -> None:
     with served(app()) as server, Client(server.address) as client:
         for _ in range(3):
             client.request("POST", "/", f"Content-Length: {MIB}", body=bytes(MIB))
@@ -81,7 +81,7 @@ def test_a_body_that_nobody_reads_is_taken_when_it_is_small() -> None:
             assert client._file.read(1) == b"x"
 
 
-def test_a_body_that_nobody_reads_and_that_is_large_ends_the_connection() -> None:
+def test_large_unread_body_closes_the_connection() -> None:
     with served(app()) as server, Client(server.address) as client:
         client.request("POST", "/", f"Content-Length: {MIB + 1}")
         head = client.head()
@@ -96,7 +96,7 @@ def test_a_body_that_nobody_reads_and_that_is_large_ends_the_connection() -> Non
         wait_until_alone(server)
 
 
-def test_a_body_that_never_ends_takes_nobody_elses_turn() -> None:
+def test_endless_body_does_not_starve_other_connections() -> None:
     with served(app()) as server, Client(server.address) as client, Client(server.address) as other:
         client.request("POST", "/", "Transfer-Encoding: chunked")
         pouring = gevent.spawn(pour, client)
@@ -130,7 +130,7 @@ def of_chunks(how_many: int) -> bytes:
     return b"1\r\nx\r\n" * how_many + b"0\r\n\r\n"
 
 
-def test_a_body_may_have_many_chunks_but_not_any_number() -> None:
+def test_number_of_chunks_is_limited() -> None:
     with served(app()) as server:
         with Client(server.address) as client:
             for _ in range(2):

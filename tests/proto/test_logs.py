@@ -1,11 +1,11 @@
-"""master.server: the log"""
+"""proto.logs: one line per event"""
 
 import io
 import logging
 
 import pytest
 
-from fleetpulse.master.server import _OneLineFormatter
+from fleetpulse.proto.logs import LineFormatter
 
 
 @pytest.fixture
@@ -17,13 +17,24 @@ def log() -> io.StringIO:
 def logger(log: io.StringIO) -> logging.Logger:
     logger = logging.getLogger(f"test-{id(log)}")
     handler = logging.StreamHandler(log)
-    handler.setFormatter(_OneLineFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
     return logger
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("name", "shown"),
+    [("fleetpulse.master.web", "master.web"), ("gunicorn.error", "gunicorn"), ("sqlalchemy.pool", "sqlalchemy.pool")],
+)
+def test_line_has_time_level_and_short_logger_name(name: str, shown: str) -> None:
+    record = logging.makeLogRecord(
+        {"levelname": "INFO", "name": name, "msg": "it starts", "created": 0.5, "msecs": 500}
+    )
+    assert LineFormatter().format(record).endswith(f",500 INFO {shown}: it starts")
+
+
+@pytest.mark.parametrize(
+    ("quoted", "line"),
     [
         ("plain, with an \u2026 and \u00e4", "plain, with an \u2026 and \u00e4"),
         ("a\nINFO: forged", r"a\nINFO: forged"),
@@ -32,13 +43,13 @@ def logger(log: io.StringIO) -> logging.Logger:
     ],
     ids=["plain", "newline", "escapes", "surrogate"],
 )
-def test_a_message_is_one_line(told: str, line: str) -> None:
+def test_message_is_one_line(quoted: str, line: str) -> None:
     # Without a logger: pytest would keep what it is told, and cannot hand every letter on between its processes.
-    record = logging.makeLogRecord({"levelname": "WARNING", "msg": "it says %s", "args": (told,)})
-    assert _OneLineFormatter("%(levelname)s: %(message)s").format(record) == f"WARNING: it says {line}"
+    record = logging.makeLogRecord({"levelname": "WARNING", "name": "x", "msg": "it says %s", "args": (quoted,)})
+    assert LineFormatter("%(levelname)s: %(message)s").format(record) == f"WARNING: it says {line}"
 
 
-def test_a_traceback_has_its_lines(logger: logging.Logger, log: io.StringIO) -> None:
+def test_traceback_keeps_its_lines(logger: logging.Logger, log: io.StringIO) -> None:
     try:
         list[str]().index("why")
     except ValueError:
