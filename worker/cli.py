@@ -271,21 +271,6 @@ def join_endpoint(join_address: str | None, target: str) -> JoinEndpoint:
     return JoinEndpoint(host.removeprefix("[").removesuffix("]"), port)
 
 
-class _LogFormatter(logging.Formatter):
-    """Names loggers without the package's prefix: ``worker.session``."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
-        """Called once for each line."""
-        record.__dict__["component"] = record.name.removeprefix("fleetpulse.")
-        return super().formatMessage(record)
-
-
-def configure_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(component)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-
-
 def _exit_on_signals() -> None:
     """Until there is a session that can say goodbye. As process 1 of a container only SIGKILL would end this."""
 

@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from fleetpulse.proto.logs import configure_logging
 from fleetpulse.proto.rules import WORKER_ID_RULE
 from fleetpulse.worker import cli
 from fleetpulse.worker.cli import (
@@ -185,6 +186,6 @@ def test_join_port_is_by_default_one_above_the_master_port() -> None:
 
 
 def test_log_lines_name_the_logger_without_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._configure_logging("info")
+    configure_logging("info")
     logging.getLogger("fleetpulse.worker.session").info("worker %s: registered", "rack-7")
     assert re.fullmatch(r"\S+ \S+ INFO worker\.session: worker rack-7: registered\n", capsys.readouterr().err)
