@@ -1,7 +1,10 @@
 """A real Chromium without a window, and pages in it that tell what went wrong in them."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,13 +21,21 @@ REFUSED = "Failed to load resource: the server responded with a status of 4"
 """What Chromium writes for an answer that the page expects and shows."""
 
 
+_FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig><cachedir>{folder}</cachedir><include ignore_missing="yes">/etc/fonts/fonts.conf</include></fontconfig>
+"""
+"""The fonts of the machine; what is read of them is kept in the first cache that can be written."""
+
+
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Chromium. Skips, or in CI fails, where there is none."""
+    """Chromium with a home of its own. Skips, or in CI fails, where there is none."""
     program = require_tool("chromium")
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGS)
+    with tempfile.TemporaryDirectory(prefix="fleetpulse-browser-") as home, sync_playwright() as playwright:
+        (fonts := Path(home) / "fonts.conf").write_text(_FONTS.format(folder=home))
+        own = {"HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home, "FONTCONFIG_FILE": str(fonts)}
+        browser = playwright.chromium.launch(executable_path=program, args=ARGS, env=os.environ | own)
         yield browser
         browser.close()
 

@@ -1,8 +1,9 @@
 """A real Docker Engine for tests, and an image that it has without any registry.
 
 The session fixture ``docker_engine`` gives the engine that answers already (``DOCKER_HOST``, or Docker's usual socket),
-else one that it starts: with a folder, a socket and a network of its own, so that nothing on the machine is touched. It
-ends with the process that started it, even when that one is killed. On the machine's engine tests clean up by label.
+else one that it starts. That one lives in a folder, a cgroup and namespaces of its own (``tests.guardian``): it cannot
+change anything else on the machine, and nothing of it is left when the tests end, even when they are killed. On the
+machine's engine tests clean up by label.
 """
 
 import contextlib
@@ -26,7 +27,9 @@ import pytest
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from tests.tools import ROOT, find_tool, require_tool
+from tests.guardian import Guardian, GuardianError
+from tests.port_forwarder import PortForwarder
+from tests.tools import ROOT, require_tool
 
 IMAGE = "fleetpulse-busybox:test"
 """Busybox with all its commands, and ``sh`` for who names none."""
@@ -34,7 +37,9 @@ IMAGE = "fleetpulse-busybox:test"
 WORKER_LABEL = "fleetpulse.worker_id"
 
 _UNPACKED = ROOT / ".tools" / "root"
-_PREFIX = "fleetpulse-engine-"
+ENGINE_PREFIX = "fleetpulse-engine-"
+"""Begins the name of the folder, and of the cgroup, of each engine that tests start."""
+
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.02
@@ -51,6 +56,13 @@ class Engine:
     def env(self) -> dict[str, str]:
         """What a process must have in its environment to use this engine."""
         return {"DOCKER_HOST": self.host}
+
+    def in_network(self, command: list[str]) -> list[str]:
+        """A command line that runs ``command`` where the engine reaches it by the loopback device."""
+        return command
+
+    def forward(self, port: int) -> None:
+        """Make what containers publish on ``port`` of the engine's loopback device reachable on that of the tests."""
 
     @contextlib.contextmanager
     def client(self) -> Iterator[docker.DockerClient]:
@@ -105,11 +117,13 @@ class OwnEngine(Engine):
     """An engine that was started here, so it may be killed, stopped and started again."""
 
     def __init__(self, *, live_restore: bool = False) -> None:
-        """``live_restore``: containers go on while the engine is away. Starts nothing yet."""
+        """``live_restore``: containers go on while the engine is away. Raises ``GuardianError``."""
         # Short, because the path of a socket has 104 characters at most; TMPDIR may be anything.
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=ENGINE_PREFIX, dir="/tmp"))
         super().__init__(f"unix://{self.folder}/docker.sock")
         self._live_restore = live_restore
+        self._guardian = Guardian(self.folder, isolated=True)
+        self._forwarder: PortForwarder | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,19 +131,27 @@ class OwnEngine(Engine):
         """What it wrote."""
         return (self.folder / "log").read_text(errors="replace")
 
+    def in_network(self, command: list[str]) -> list[str]:
+        """As ``Engine`` says: the network namespace is the engine's own."""
+        return self._guardian.command(*command, only_network=True)
+
+    def forward(self, port: int) -> None:
+        """As ``Engine`` says."""
+        if self._forwarder is None:
+            self._forwarder = PortForwarder(self._guardian.network)
+        self._forwarder.forward(port)
+
     def start(self) -> None:
         """Return when it answers."""
-        command = [
-            # As a process that reaps orphans, and that is told when the one that starts it ends.
-            _program("docker-init", "tini"), "-s", "-p", "SIGTERM", "--",
+        command = self._guardian.command(
             str(require_tool("dockerd")), "--host", self.host, "--pidfile", f"{self.folder}/pid",
             "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
-            # Containers have the loopback device alone: no bridge is made, and no rule of the firewall touched.
+            "--cgroup-parent", f"/{self._guardian.cgroup}",
+            # Containers have the loopback device alone, unless a test makes a network.
             "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
             *(["--live-restore"] if self._live_restore else []),
-        ]  # fmt: skip
-        # An engine that was killed leaves these behind, and the next one may take their pids, of processes that have
-        # ended and that nobody has waited for, for another engine and its containerd.
+        )  # fmt: skip
+        # An engine that was killed leaves these behind, and the next one takes another process with this pid for it.
         for name in ("pid", "exec/containerd/containerd.pid"):
             (self.folder / name).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
@@ -154,39 +176,47 @@ class OwnEngine(Engine):
 
     def kill(self) -> None:
         """``kill -9``. Its containers go on."""
+        containerd = [process for process in self._daemon().children() if process.name() == "containerd"]
         self._end(signal.SIGKILL)
-        for process in self._remnants():
+        for process in containerd:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name() == "containerd":
-                    process.kill()
+                process.kill()
+
+    def host_pid(self, container: Container) -> int:
+        """The pid of a container's first process on the machine; the engine knows that of its own namespace."""
+        pid = container.attrs["State"]["Pid"]
+        for process in psutil.process_iter():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                names = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+                if str(pid) in names[1:2] and self.folder.name in Path(f"/proc/{process.pid}/cgroup").read_text():
+                    return process.pid
+        raise AssertionError(f"no process of {container.name} is running")
 
     def close(self) -> None:
         """End it, whatever runs on it, and leave nothing of it."""
+        if self._forwarder is not None:
+            self._forwarder.close()
+        self._guardian.close()
         if self._process is not None:
-            self.stop()
-        for process in self._remnants():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        _discard(self.folder)
+            self._process.wait()
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-            os.kill(int((self.folder / "pid").read_text()), number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._daemon().send_signal(number)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._daemon().kill()
             self._process.wait()
         self._process = None
 
-    def _remnants(self) -> Iterator[psutil.Process]:
-        """What outlives an engine: containerd's shims, and by them the containers."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if any(word.startswith(f"{self.folder}/") for word in process.cmdline()):
-                    yield from process.children(recursive=True)
-                    yield process
+    def _daemon(self) -> psutil.Process:
+        """dockerd, the child of the process that entered the namespaces."""
+        assert self._process is not None
+        (daemon,) = psutil.Process(self._process.pid).children()
+        return daemon
 
 
 @contextlib.contextmanager
@@ -194,8 +224,10 @@ def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
     """An engine for one test alone, which may kill it. Takes about a second. Skips where none can be started."""
     if os.geteuid() != 0:
         _without_engine("only root can start dockerd")
-    _sweep()
-    engine = OwnEngine(live_restore=live_restore)
+    try:
+        engine = OwnEngine(live_restore=live_restore)
+    except GuardianError as error:
+        _without_engine(str(error))
     try:
         engine.start()
         engine.load_image()
@@ -237,13 +269,6 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join(folders)}
 
 
-def _program(*names: str) -> str:
-    for name in names:
-        if found := find_tool(name, _UNPACKED / "usr/bin", os.environ.get("PATH", os.defpath)):
-            return str(found)
-    _without_engine(f"{names[0]} is missing: `make tools` fetches it for root on Debian and Ubuntu")
-
-
 def _root_filesystem() -> bytes:
     """A tar of busybox, which must be static, and a link to it for each of its commands."""
     candidates = [_UNPACKED / "bin/busybox", Path(shutil.which("busybox") or "/bin/busybox")]
@@ -267,20 +292,3 @@ def _root_filesystem() -> bytes:
         tmp.type, tmp.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(tmp)
     return content.getvalue()
-
-
-def _sweep() -> None:
-    """Remove the folders of engines that are gone, as a killed test run leaves them."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            age_seconds = time.time() - folder.stat().st_mtime
-            if age_seconds > 2 * _START_SECONDS and not _listens(f"unix://{folder}/docker.sock"):
-                _discard(folder)
-
-
-def _discard(folder: Path) -> None:
-    """Let go of what is mounted below a folder, and remove it."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mountpoint in sorted((point for point in mounts if point.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A real PostgreSQL for tests, in a folder of its own and on a Unix socket: nothing on the machine is touched.
 
-The session fixture ``postgres`` starts it, and ends it with the session, or with the process when that is killed. Each
-test takes a database or a schema of its own.
+The session fixture ``postgres`` starts it. It ends, and its folder is removed, with the session, also when that is
+killed. Each test takes a database or a schema of its own.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import NoReturn
 import psycopg
 import pytest
 
+from tests.guardian import Guardian
 from tests.tools import ROOT, find_tool
 
 USER = "fleetpulse"
@@ -35,7 +36,8 @@ class PostgresServer:
     """One cluster. It may be stopped, killed and started again; every connection breaks then."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs, self._folder = programs, folder
+        self._programs, self.folder = programs, folder
+        self._guardian = Guardian(folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
 
@@ -45,8 +47,8 @@ class PostgresServer:
         for locale in (["--locale-provider=icu", "--icu-locale=en-US", "--locale=C"], []):
             flags = ["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--no-sync", *locale]
             made = subprocess.run(
-                self._command("initdb", "--pgdata", f"{self._folder}/data", *flags),
-                cwd=self._folder, env=self._environment(), capture_output=True, text=True, check=False,
+                self._command("initdb", "--pgdata", f"{self.folder}/data", *flags),
+                cwd=self.folder, env=self._environment(), capture_output=True, text=True, check=False,
             )  # fmt: skip
             if made.returncode == 0:
                 return
@@ -57,15 +59,15 @@ class PostgresServer:
         """Return when it answers."""
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": str(self._folder),
+            "unix_socket_directories": str(self.folder),
             "fsync": "off",  # a server that is killed loses nothing by that, only a machine would
             "jit": "off",  # its library may not have been fetched
         }
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command("postgres", "-D", f"{self._folder}/data", *flags),
-                cwd=self._folder, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self._command("postgres", "-D", f"{self.folder}/data", *flags),
+                cwd=self.folder, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + _SECONDS
         while not self._answers():
@@ -76,7 +78,7 @@ class PostgresServer:
     @property
     def log(self) -> str:
         """What it wrote."""
-        return (self._folder / "log").read_text(errors="replace")
+        return (self.folder / "log").read_text(errors="replace")
 
     def stop(self) -> None:
         """End it in order, without waiting for those who are connected."""
@@ -88,7 +90,7 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """What ``DATABASE_URL`` takes."""
-        return f"postgresql://{USER}@/{database}?host={self._folder}"
+        return f"postgresql://{USER}@/{database}?host={self.folder}"
 
     def create_schema(self) -> str:
         """The URL of an empty place in a database that others use too; made in a tenth of the time."""
@@ -112,7 +114,7 @@ class PostgresServer:
         """End it, and leave nothing of it."""
         if self._process is not None:
             self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._guardian.close()
 
     def _answers(self) -> bool:
         try:

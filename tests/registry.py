@@ -7,11 +7,9 @@ import base64
 import contextlib
 import json
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import requests
 
 from tests.docker_engine import Engine
 from tests.ports import LOCALHOST, free_port
@@ -30,6 +28,14 @@ auth: {{htpasswd: {{realm: fleetpulse, path: {folder}/htpasswd}}}}
 log: {{level: error, accesslog: {{disabled: true}}}}
 """
 _START_SECONDS = 20.0
+_CONNECT = f"""
+import socket, sys, time
+deadline = time.monotonic() + {_START_SECONDS}
+while socket.socket().connect_ex((sys.argv[1], int(sys.argv[2]))):
+    if time.monotonic() > deadline:
+        sys.exit("nobody listens")
+    time.sleep(0.02)
+"""
 
 
 class Registry:
@@ -59,28 +65,27 @@ def login_file(path: Path, address: str, password: str = PASSWORD) -> Path:
 
 
 @contextlib.contextmanager
-def own_registry(folder: Path) -> Iterator[Registry]:
-    """Skips where there is no program for it."""
+def own_registry(engine: Engine, folder: Path) -> Iterator[Registry]:
+    """One that ``engine`` reaches. Skips where there is no program for it."""
     program = require_tool("docker-registry")
     address = f"{LOCALHOST}:{free_port()}"
     (folder / "htpasswd").write_text(_HTPASSWD)
     config = folder / "registry.yml"
     config.write_text(_CONFIG.format(folder=folder, address=address))
     with (folder / "registry.log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+        serve = engine.in_network([str(program), "serve", str(config)])
+        process = subprocess.Popen(serve, stdout=log, stderr=log)
     try:
-        _wait_for(address)
+        _wait_for(engine, address)
         yield Registry(address)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(address: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        with contextlib.suppress(requests.ConnectionError):
-            assert requests.get(f"http://{address}/v2/", timeout=5.0).status_code == requests.codes.unauthorized
-            return
-        assert time.monotonic() < deadline, "the registry does not answer"
-        time.sleep(0.02)
+def _wait_for(engine: Engine, address: str) -> None:
+    host, port = address.split(":")
+    command = engine.in_network([sys.executable, "-c", _CONNECT, host, port])
+    assert subprocess.run(command, check=False, timeout=2 * _START_SECONDS).returncode == 0, (
+        "the registry does not answer"
+    )

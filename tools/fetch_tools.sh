@@ -103,7 +103,7 @@ unpacked() {
 lists=()
 apt() {
     apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=1 -o Acquire::http::Timeout=20 \
-        -o "Dir::Cache=$here/apt/cache" ${lists[@]+"${lists[@]}"} "$@" 2>>"$here/apt/log"
+        -o "Dir::Cache=$here/apt/cache" -o "Dir::Log=$here/apt" ${lists[@]+"${lists[@]}"} "$@" 2>>"$here/apt/log"
 }
 
 # The machine has no package lists, or they are so old that the mirror has moved on: lists of our own, made once a run.

@@ -92,8 +92,8 @@ def test_file_removed_later_refuses_the_pull(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with own_registry(tmp_path_factory.mktemp("registry")) as registry:
+def registry(docker_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with own_registry(docker_engine, tmp_path_factory.mktemp("registry")) as registry:
         yield registry
 
 

@@ -1,0 +1,151 @@
+"""A process that cleans up after a test run, also after one that was killed.
+
+``Guardian`` starts this file as a program in a session of its own. The program waits until its standard input closes,
+which the kernel does when the test run ends, however it ends. Then it kills what lives in its namespaces, and removes
+its cgroups and its folder. It uses the standard library alone, because it is run by path.
+
+With ``isolated``, it makes network, mount and process namespaces. In them the loopback device is up, /run is empty,
+/etc is a copy, and the root filesystem is read-only except for the folder. So a program that is run there with
+``command`` can change nothing else on the machine, and no process, mount, link or firewall rule of it outlives the
+guardian.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_REMOVE_SECONDS = 5.0
+
+
+class GuardianError(Exception):
+    """The namespaces cannot be made here; the message says why."""
+
+
+class Guardian:
+    """Owns ``folder`` until ``close``. Raises ``GuardianError``."""
+
+    def __init__(self, folder: Path, *, isolated: bool = False) -> None:
+        self.folder = folder
+        self.cgroup = folder.name
+        """The name of the cgroup, at the root of each hierarchy, that is removed with the folder."""
+
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", __file__, str(folder), *(["--isolated"] if isolated else [])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        ready = self._process.stdout.readline().split()
+        if not ready:
+            raise GuardianError(self._words())
+        self._init_pid = int(ready[0])
+
+    def command(self, *words: str, only_network: bool = False) -> list[str]:
+        """A command line that runs ``words`` in the namespaces, or in that of the network alone."""
+        kinds = ["--net"] if only_network else ["--net", "--mount", "--pid"]
+        return ["nsenter", "--target", str(self._init_pid), *kinds, "--", *words]
+
+    @property
+    def network(self) -> Path:
+        """The network namespace, as a file for ``setns``."""
+        return Path(f"/proc/{self._init_pid}/ns/net")
+
+    def close(self) -> None:
+        """End all that runs there, and remove the folder."""
+        self._words()
+
+    def _words(self) -> str:
+        _, words = self._process.communicate()
+        return words.decode(errors="replace").strip()
+
+
+def main(folder: Path, *, isolated: bool) -> None:
+    """Guard until the test run ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are for the test run, which ends in order
+    init = _start_namespaces(folder) if isolated else None
+    print(0 if init is None else _child_of(init.pid), flush=True)
+    sys.stdin.buffer.read()
+    if init is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(_child_of(init.pid), signal.SIGKILL)
+        init.wait()
+    _remove_cgroups(folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_namespaces(folder: Path) -> "subprocess.Popen[bytes]":
+    """Return when they are as they should be. Their first process ends with this one."""
+    process = subprocess.Popen(
+        [
+            "setpriv", "--pdeathsig", "KILL", "--",
+            "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+            sys.executable, "-I", __file__, str(folder), "--inside",
+        ],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    if process.stdout.readline() != b"ready\n":
+        shutil.rmtree(folder, ignore_errors=True)
+        sys.exit(f"no namespaces: unshare ended with status {process.wait()}")
+    return process
+
+
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def inside(folder: Path) -> None:
+    """Be the first process of the namespaces: set them up, and wait for every process that has lost its parent."""
+    _raise_loopback()
+    etc = folder / "etc"
+    shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
+    for mount in (
+        ("--bind", str(folder), str(folder)),
+        ("--bind", str(etc), "/etc"),
+        ("-t", "tmpfs", "tmpfs", "/run"),
+        ("-o", "remount,bind,ro", "/"),
+    ):
+        subprocess.run(["mount", *mount], check=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    print("ready", flush=True)
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        signal.sigwait({signal.SIGCHLD})
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        (flags,) = struct.unpack("16xh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _remove_cgroups(name: str) -> None:
+    """In every hierarchy of cgroup v1, and in that of v2. A cgroup can be removed once its last process is gone."""
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    for root in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):
+        while root.exists() and time.monotonic() < deadline:
+            for folder, _, _ in os.walk(root, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
+            if root.exists():
+                time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    if "--inside" in sys.argv:
+        inside(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), isolated="--isolated" in sys.argv)
