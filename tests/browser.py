@@ -34,8 +34,14 @@ def running_browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
     with tempfile.TemporaryDirectory(prefix="fleetpulse-browser-") as home, sync_playwright() as playwright:
         (fonts := Path(home) / "fonts.conf").write_text(_FONTS.format(folder=home))
-        own = {"HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home, "FONTCONFIG_FILE": str(fonts)}
-        browser = playwright.chromium.launch(executable_path=program, args=ARGS, env=os.environ | own)
+        env: dict[str, str | float | bool] = {
+            **os.environ,
+            "HOME": home,
+            "XDG_CONFIG_HOME": home,
+            "XDG_CACHE_HOME": home,
+            "FONTCONFIG_FILE": str(fonts),
+        }
+        browser = playwright.chromium.launch(executable_path=program, args=ARGS, env=env)
         yield browser
         browser.close()
 

@@ -154,9 +154,15 @@ class OwnEngine(Engine):
         # An engine that was killed leaves these behind, and the next one takes another process with this pid for it.
         for name in ("pid", "exec/containerd/containerd.pid"):
             (self.folder / name).unlink(missing_ok=True)
+        (self.folder / "tmp").mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=_environment(self.folder / "tmp"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         if not self._answers_within(_START_SECONDS):
             _without_engine(f"dockerd did not start; it said: {self.log[-1500:]}")
@@ -263,10 +269,10 @@ def _without_engine(why: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _environment() -> dict[str, str]:
+def _environment(temporary: Path) -> dict[str, str]:
     """Where dockerd finds containerd, runc and docker-init, if they were fetched and not installed."""
     folders = [str(_UNPACKED / "usr/sbin"), str(_UNPACKED / "usr/bin"), os.environ.get("PATH", os.defpath), "/usr/sbin"]
-    return os.environ | {"PATH": os.pathsep.join(folders)}
+    return os.environ | {"PATH": os.pathsep.join(folders), "TMPDIR": str(temporary)}
 
 
 def _root_filesystem() -> bytes:

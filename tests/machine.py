@@ -56,7 +56,7 @@ def marked_processes(marker: str) -> list[str]:
 
 
 def _firewall_rules(table: str) -> str:
-    command = [require_tool("iptables-nft"), "--table", table, "--list-rules"]
+    command = [str(require_tool("iptables-nft")), "--table", table, "--list-rules"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

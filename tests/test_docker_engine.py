@@ -14,6 +14,15 @@ def test_container_runs_and_its_output_is_read(docker_engine: Engine) -> None:
     assert output == b"hello\n"
 
 
+def test_command_runs_in_a_running_container(docker_engine: Engine) -> None:
+    with docker_engine.client() as client:
+        container = client.containers.run(docker_engine.image, ["sleep", "1000"], detach=True)
+        try:
+            assert container.exec_run(["echo", "hello"]) == (0, b"hello\n")
+        finally:
+            container.remove(force=True)
+
+
 def test_only_the_containers_of_one_worker_are_removed(docker_engine: Engine) -> None:
     with docker_engine.client() as client:
         for worker_id in ("engine-test-a", "engine-test-b"):

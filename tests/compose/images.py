@@ -1,6 +1,7 @@
 """Images for a machine that reaches no registry: a Debian with Python, and Prometheus and Alertmanager upon it.
 
-The first takes minutes, so its files are kept in ``.tools/images`` for the next run.
+The first takes minutes, so its files are kept in ``.tools/images`` for the next run. The engine of the tests has no way
+to a package index either, so the image of Python brings the wheels that FleetPulse's own image is built from.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,11 +23,16 @@ PYTHON_IMAGE = "fleetpulse-python:test"
 PROMETHEUS_IMAGE = "fleetpulse-prometheus:test"
 ALERTMANAGER_IMAGE = "fleetpulse-alertmanager:test"
 
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-
 _KEPT = ROOT / ".tools" / "images"
+_WHEELS = _KEPT / "wheels"
 _UNPACKED = ROOT / ".tools" / "root"
 
+_PYTHON_DOCKERFILE = """
+FROM {base}
+COPY wheels /wheels
+ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_DISABLE_PIP_VERSION_CHECK=1
+"""
+_LOCKS = ("build.txt", "runtime.txt")
 _DOCKERFILE = """
 FROM {base}
 # As the official images, which are made of busybox, have it for their health checks.
@@ -45,19 +52,38 @@ def load_images(engine: Engine) -> None:
         try:
             client.images.get(PYTHON_IMAGE)
         except docker.errors.ImageNotFound:
-            _import_base(client)
+            _build_python(client)
         _build(client, PROMETHEUS_IMAGE, "prometheus", data="/prometheus")
         _build(client, ALERTMANAGER_IMAGE, "prometheus-alertmanager", data="/alertmanager")
 
 
-def _import_base(client: docker.DockerClient) -> None:
-    """What pip is told on this machine, it is told in the image as well."""
-    settings = {"PIP_CERT": str(CERTIFICATES)} | {
-        name: value for name, value in os.environ.items() if name in {"PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT"}
-    }
-    repository, tag = PYTHON_IMAGE.split(":")
-    changes = [f"ENV {name}={value}" for name, value in settings.items()]
-    client.api.import_image_from_file(str(_base_archive()), repository, tag, changes=changes)
+def _build_python(client: docker.DockerClient) -> None:
+    base = f"{PYTHON_IMAGE}-base"
+    repository, tag = base.split(":")
+    client.api.import_image_from_file(str(_base_archive()), repository, tag)
+    say_version = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = client.containers.run(base, ["python3", "-c", say_version], network_mode="none", remove=True)
+    _download_wheels(version.decode().strip())
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copytree(_WHEELS, Path(context) / "wheels")
+        (Path(context) / "Dockerfile").write_text(_PYTHON_DOCKERFILE.format(base=base))
+        client.images.build(path=context, tag=PYTHON_IMAGE, rm=True)
+
+
+def _download_wheels(python_version: str) -> None:
+    """What Dockerfile installs, for the Python of the image."""
+    files = [word for name in _LOCKS for word in ("-r", str(ROOT / "requirements" / name))]
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+        *("--only-binary", ":all:", "--python-version", python_version),
+        *("--dest", str(_WHEELS), "--find-links", str(_WHEELS), *files),
+    ]
+    _WHEELS.mkdir(parents=True, exist_ok=True)
+    if subprocess.run([*command, "--no-index"], capture_output=True, check=False).returncode == 0:
+        return  # an earlier run has fetched them
+    made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.fail(f"no wheels for the image: {made.stderr[-1000:]}", pytrace=False)
 
 
 def _build(client: docker.DockerClient, image: str, program: str, data: str) -> None:

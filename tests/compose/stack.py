@@ -58,6 +58,8 @@ class Stack:
         self._client = docker.DockerClient(engine.host, timeout=30)
         names = ("MASTER_HTTP", "MASTER_GRPC", "MASTER_JOIN", "PROMETHEUS", "ALERTMANAGER")
         self._ports = {name: free_port() for name in names}
+        for port in self._ports.values():
+            engine.forward(port)
         self._session = requests.Session()
         self._session.trust_env = False
         self._env_file = folder / "env"
