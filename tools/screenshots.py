@@ -1,36 +1,64 @@
-"""Makes the pictures of docs/images: real programs on free ports, a fleet and its last hour made up.
+"""Takes the pictures of docs/images: real programs on free ports, a simulated fleet and its last hour.
 
     python -m tools.screenshots [NAME...]
 
-Each picture is a function here. Those of the page need Chromium, and a Docker Engine for its tasks: `make tools`.
+Each picture is a function here: PNG of the page, SVG of the command line. The page needs Chromium, and its tasks need a
+Docker Engine: `make tools`.
 """
 
+import asyncio
+import os
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import gevent
+import pexpect
 from playwright.sync_api import Browser, Page, expect
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
+from fleetpulse.master.app import history_tiers, open_store
+from fleetpulse.master.config import HistoryConfig, LeaseConfig, StoreConfig
+from fleetpulse.master.console.client import MasterClient
+from fleetpulse.master.console.stream import FleetWatcher
+from fleetpulse.master.console.top import SPARKLINE_LENGTH, View
+from fleetpulse.master.console.top_app import TopApp
+from fleetpulse.master.history.recorder import Recorder
+from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.manager import TelemetryManager
+from fleetpulse.master.telemetry.records import Clock
+from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.browser import running_browser, visit_to
 from tests.docker_engine import own_engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import started_master
-from tests.e2e.processes import Processes
+from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
-from tools.console_pictures import CONSOLE
-from tools.made_up_history import plant_an_hour
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 WORKERS = 12
 PREFIX = "rack-a"
-TERMS = ("--heartbeat-interval", "2s", "--inactivity-timeout", "6s")
+SHOWN_WORKER = f"{PREFIX}-04"
+LEASE_FLAGS = ("--heartbeat-interval", "2s", "--inactivity-timeout", "6s")
 TRAINING = """
 for epoch in $(seq 1 60); do
   echo "epoch $epoch/60  loss 0.$((9999 / (epoch + 1)))  learning rate 3e-4"; sleep 0.5
 done"""
+
+_HOUR_SECONDS = 3600
+_HEARTBEAT_SECONDS = 5
+_OUTAGE = range(1500, 1800)
+"""Of one worker, in seconds of the hour."""
+
+_COLUMNS = 96
+_TOP_SIZE = (110, 20)
 
 
 class Stage(NamedTuple):
@@ -44,15 +72,15 @@ class Stage(NamedTuple):
 
 @contextmanager
 def small_fleet(folder: Path) -> Iterator[Stage]:
-    """Workers of which one is gone and one drains, and tasks in every state."""
+    """Workers of which one is inactive and one drained, and tasks in every state."""
     processes = Processes(folder)
-    plant_an_hour(folder / "data", PREFIX, WORKERS)
-    master = started_master(processes, *TERMS, "--grafana-url", "http://localhost:3000")
+    record_history(folder / "data")
+    master = started_master(processes, *LEASE_FLAGS, "--grafana-url", "http://localhost:3000")
     with running_browser() as browser, own_engine() as engine:
         site = Site(processes, master, engine)
         try:
-            gone = ("--vanish", "1", "--trouble-after", "4", "--trouble-for", "3600")
-            processes.simulate(master.target, WORKERS, "--prefix", PREFIX, "--no-tasks", *gone)
+            failures = ("--vanish", "1", "--trouble-after", "4", "--trouble-for", "3600")
+            processes.simulate(master.target, WORKERS, "--prefix", PREFIX, "--no-tasks", *failures)
             site.worker("build-1")
             eventually(lambda: master.active() == WORKERS, 30.0)
             site.jobs.post(f"/api/workers/{PREFIX}-08/drain", {"reason": "new disk"})
@@ -61,6 +89,36 @@ def small_fleet(folder: Path) -> Iterator[Stage]:
             site.close()
             processes.close()
             master.close()
+
+
+def record_history(data_dir: Path) -> None:
+    """Writes the last hour of the fleet into the store, on a clock that runs fast. Every fourth worker has GPUs."""
+    instruments, now = Instruments(), time.time()
+    store = open_store(StoreConfig(data_dir), instruments)
+    times = [now - _HOUR_SECONDS + second for second in range(0, _HOUR_SECONDS, _HEARTBEAT_SECONDS)]
+    at = [times[0]]
+    clock = Clock(monotonic=lambda: at[0], wall=lambda: at[0])
+    manager = TelemetryManager(LeaseConfig(), instruments, (), clock)
+    tiers = history_tiers(HistoryConfig())
+    recorder = Recorder(store.history, tiers, instruments, 30.0, manager.knows_worker, lambda: at[0], 0.01)
+    manager.set_update_callback(recorder.record)
+    width = len(str(WORKERS))
+    machines = [
+        SimulatedMachine(f"{PREFIX}-{number:0{width}d}", 0 if number % 4 else 2, 1, times[0])
+        for number in range(1, WORKERS + 1)
+    ]
+    store.start()
+    recorder.start()
+    for second, at[0] in zip(range(0, _HOUR_SECONDS, _HEARTBEAT_SECONDS), times, strict=True):
+        for number, machine in enumerate(machines, start=1):
+            heartbeat = machine.sample(at[0])
+            heartbeat.worker_id = machine.worker_id
+            if number != 4 or second not in _OUTAGE:
+                manager.process_heartbeat(heartbeat)
+        gevent.idle()
+    recorder.stop()
+    manager.shutdown()
+    store.stop()
 
 
 def submit_tasks(site: Site) -> str:
@@ -75,8 +133,8 @@ def submit_tasks(site: Site) -> str:
     return running
 
 
-def shoot(stage: Stage, view: str, file: str, ready: Callable[[Page], None], **reader: object) -> None:
-    """Open a view, wait until it shows what the picture is of, and take it."""
+def screenshot(stage: Stage, view: str, file: str, ready: Callable[[Page], None], **reader: object) -> None:
+    """Opens a view and takes its picture when it is ready."""
     with visit_to(stage.browser, stage.site.master.url, **reader) as visit:  # type: ignore[arg-type]  # width, scheme
         page = visit.open(view)
         expect(page.locator("#connection")).to_have_text("live")
@@ -84,19 +142,15 @@ def shoot(stage: Stage, view: str, file: str, ready: Callable[[Page], None], **r
         page.screenshot(path=IMAGES / file)
 
 
-# The pictures of the page
+def cards(page: Page) -> None:
+    """Waits for the cards of all workers."""
+    expect(page.locator(".card")).to_have_count(WORKERS + 1)
 
 
 def page_fleet(stage: Stage) -> None:
-    """The fleet at a glance, light and dark."""
+    """The fleet, light and dark."""
     for scheme in ("light", "dark"):
-        shoot(
-            stage,
-            "/",
-            f"page-fleet-{scheme}.png",
-            lambda page: expect(page.locator(".card")).to_have_count(13),
-            scheme=scheme,
-        )
+        screenshot(stage, "/", f"page-fleet-{scheme}.png", cards, scheme=scheme)
 
 
 def page_worker(stage: Stage) -> None:
@@ -106,30 +160,93 @@ def page_worker(stage: Stage) -> None:
         expect(page.locator(".plot")).to_have_count(9)
         page.set_viewport_size({"width": 1280, "height": 1500})
 
-    shoot(stage, f"/workers/{PREFIX}-04", "page-worker.png", ready)
+    screenshot(stage, f"/workers/{SHOWN_WORKER}", "page-worker.png", ready)
 
 
 def page_tasks(stage: Stage) -> None:
     """The tasks, and why one waits."""
-    shoot(stage, "/tasks", "page-tasks.png", lambda page: expect(page.locator("tbody tr")).to_have_count(5))
+    screenshot(stage, "/tasks", "page-tasks.png", lambda page: expect(page.locator("tbody tr")).to_have_count(5))
 
 
 def page_task(stage: Stage) -> None:
     """A task whose log is followed."""
-    shoot(
-        stage,
-        f"/tasks/{stage.running}",
-        "page-task.png",
-        lambda page: expect(page.locator(".lines")).to_contain_text("epoch 12/"),
-    )
+
+    def ready(page: Page) -> None:
+        expect(page.locator(".lines")).to_contain_text("epoch 12/")
+
+    screenshot(stage, f"/tasks/{stage.running}", "page-task.png", ready)
 
 
 def page_narrow(stage: Stage) -> None:
     """The fleet on a telephone."""
-    shoot(stage, "/", "page-narrow.png", lambda page: expect(page.locator(".card")).to_have_count(13), width=360)
+    screenshot(stage, "/", "page-narrow.png", cards, width=360)
 
 
-SMALL_FLEET = (page_fleet, page_worker, page_tasks, page_task, page_narrow)
+def run_on_terminal(url: str, *words: str) -> str:
+    """The output of a command, with its colours."""
+    env = {**os.environ, "FLEETPULSE_URL": url, "TERM": "xterm-256color"}
+    child = pexpect.spawn(FLEETPULSE, list(words), env=env, timeout=60, dimensions=(60, _COLUMNS), encoding="utf-8")
+    child.expect(pexpect.EOF)
+    child.close()
+    return str(child.before).replace("\r\n", "\n")
+
+
+def save_svg(file: str, title: str, text: str) -> None:
+    """Draws a text with colours."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        console = Console(record=True, width=_COLUMNS, file=nowhere, force_terminal=True)
+        console.print(Text.from_ansi(text))
+        (IMAGES / file).write_text(without_fonts(console.export_svg(title=title, theme=MONOKAI)))
+
+
+def without_fonts(svg: str) -> str:
+    """A picture that loads no font from elsewhere."""
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def console_prompt(stage: Stage) -> None:
+    """A session with the prompt."""
+    url = stage.site.master.url
+    lines = ("workers", f"status {SHOWN_WORKER}")
+    session = [f"master> {line}\n{run_on_terminal(url, *line.split())}" for line in lines]
+    save_svg("console-prompt.svg", "fleetpulse shell", "".join(session) + "master> ")
+
+
+def console_tasks(stage: Stage) -> None:
+    """The tasks, and why one waits."""
+    save_svg("console-tasks.svg", "fleetpulse tasks", run_on_terminal(stage.site.master.url, "tasks"))
+
+
+def console_history(stage: Stage) -> None:
+    """Plots of an hour."""
+    fields = ("--field", "cpu_usage", "--field", "memory_usage")
+    text = run_on_terminal(stage.site.master.url, "history", SHOWN_WORKER, *fields)
+    save_svg("console-history.svg", f"fleetpulse history {SHOWN_WORKER}", text)
+
+
+def console_top(stage: Stage) -> None:
+    """The live table, once it has a past to show."""
+
+    async def look() -> None:
+        client = MasterClient(stage.site.master.url)
+        app = TopApp(View(), client.now)
+        watcher = FleetWatcher(client, on_fleet=app.show_fleet, on_error=app.show_error)
+        watcher.start()
+        try:
+            async with app.run_test(size=_TOP_SIZE) as pilot:
+                await pilot.pause(SPARKLINE_LENGTH + 1.0)
+                picture = without_fonts(app.export_screenshot(title="fleetpulse top"))
+                (IMAGES / "console-top.svg").write_text(picture)
+        finally:
+            watcher.stop()
+
+    asyncio.run(look())
+
+
+SMALL_FLEET = (
+    page_fleet, page_worker, page_tasks, page_task, page_narrow,
+    console_prompt, console_tasks, console_history, console_top,
+)  # fmt: skip
 
 
 def page_many(folder: Path) -> None:
@@ -137,8 +254,8 @@ def page_many(folder: Path) -> None:
     processes = Processes(folder)
     master = started_master(processes)
     try:
-        gone = ("--vanish", "40", "--trouble-after", "30", "--trouble-for", "3600")
-        processes.simulate(master.target, 3000, "--ramp", "20", "--prefix", PREFIX, "--no-tasks", *gone)
+        failures = ("--vanish", "40", "--trouble-after", "30", "--trouble-for", "3600")
+        processes.simulate(master.target, 3000, "--ramp", "20", "--prefix", PREFIX, "--no-tasks", *failures)
         eventually(lambda: len(master.workers()) >= 2950, 180.0)
         eventually(lambda: list(master.workers().values()).count(False) >= 20, 180.0)
         with running_browser() as browser, visit_to(browser, master.url, scheme="dark") as visit:
@@ -152,16 +269,13 @@ def page_many(folder: Path) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Make the named pictures, or all."""
+    """Takes the named pictures, or all."""
     IMAGES.mkdir(exist_ok=True)
     wanted = [picture for picture in SMALL_FLEET if not names or picture.__name__ in names]
-    of_console = [picture for picture in CONSOLE if not names or picture.__name__ in names]
-    if wanted or of_console:
+    if wanted:
         with tempfile.TemporaryDirectory() as folder, small_fleet(Path(folder)) as stage:
             for picture in wanted:
                 picture(stage)
-            for console_picture in of_console:
-                console_picture(stage.site.master.url, f"{PREFIX}-04", IMAGES)
     if not names or page_many.__name__ in names:
         with tempfile.TemporaryDirectory() as folder:
             page_many(Path(folder))
