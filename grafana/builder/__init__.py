@@ -1,4 +1,4 @@
-"""Dashboards as code: ``make dashboards`` writes grafana/dashboards/ anew from here.
+"""Dashboards as code: ``make dashboards`` writes grafana/dashboards/ from here.
 
-Every query holds for one worker and for 10,000: what is drawn is a sum, a distribution, or the few that stand out.
+Every query works for one worker and for 10,000: a panel shows a sum, a distribution, or the few highest.
 """

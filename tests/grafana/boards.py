@@ -1,4 +1,4 @@
-"""The dashboards as Grafana reads them: the committed JSON, not the objects that it was written from."""
+"""The committed JSON of the dashboards, as Grafana reads it."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def load(uid: str) -> dict[str, Any]:
 
 
 def panels(board: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every panel that shows something; a row is a heading."""
+    """Every panel but the headings of rows."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
@@ -42,16 +42,16 @@ class Target(NamedTuple):
 
 
 def every_target() -> Iterator[Target]:
-    """Annotations and the queries of variables are not among them."""
+    """Without annotations and the queries of variables."""
     for uid, panel in every_panel():
         for target in panel["targets"]:
             yield Target(uid, panel["title"], target["refId"], target["expr"], target["instant"], panel["type"])
 
 
 def filled_in(text: str, variables: Mapping[str, str]) -> str:
-    """The text with its variables replaced, as Grafana does it. ``KeyError`` for one that is left."""
+    """Replaces variables as Grafana does. Raises ``KeyError`` for a variable without a value."""
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${{{name}}}", variables[name]).replace(f"${name}", variables[name])
     if left := re.search(r"\$\{?\w+", text):
-        raise KeyError(f"nothing replaces {left.group()} in {text}")
+        raise KeyError(f"no value for {left.group()} in {text}")
     return text

@@ -1,4 +1,4 @@
-"""A master with a simulated fleet that has all sorts of trouble, and a Prometheus that scrapes it."""
+"""A master with a simulated fleet with failures, and a Prometheus that scrapes it."""
 
 import time
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ WORKERS = 24
 DRAINED = "sim-24"
 VANISHING = ("sim-01", "sim-02")
 IN_DEPTH = "sim-06"
-"""It has GPUs, and one of them is promised to a task that runs on."""
+"""Has GPUs, one of them allocated to a running task."""
 
 BY_HAND = "by-hand"
-"""A worker that gives readings that simulated machines do not have."""
+"""A worker with readings that simulated machines lack."""
 
 RECORDING = ROOT / "monitoring" / "rules" / "recording.yml"
 
@@ -40,7 +40,7 @@ scrape_configs:
       - targets: ["{itself}"]
 """
 
-# Alerts under the names of real ones that do not wait, so that there is something to show.
+# Alerts with the names of real ones that fire at once.
 _ALERT = """
       - alert: {name}
         expr: {expr}
@@ -55,14 +55,14 @@ _ALERTS = {
 
 
 class Sample(NamedTuple):
-    """One series of an answer: its labels and its values, NaN among them."""
+    """One series of an answer, with NaN values."""
 
     labels: dict[str, str]
     values: list[float]
 
 
 class Prometheus:
-    """A real one."""
+    """A real Prometheus process."""
 
     def __init__(self, processes: Processes, target: str) -> None:
         program = require_tool("prometheus")
@@ -108,7 +108,7 @@ def _samples(data: Any) -> list[Sample]:
 
 
 class Scene:
-    """All that a dashboard may show, between ``begin`` and ``end``."""
+    """Data for every panel, between ``begin`` and ``end``."""
 
     def __init__(self, processes: Processes) -> None:
         self.master: Master = started_master(processes, *FAST_TERMS)
@@ -122,8 +122,8 @@ class Scene:
         )  # fmt: skip
         eventually(lambda: self.master.active() == WORKERS)
         eventually(self._is_scraped, 20.0)
-        self._trouble()
-        self._tasks()
+        self._cause_refusals()
+        self._submit_tasks()
         eventually(self._has_everything, 60.0)
         self.end = time.time()
         self.exposition = self.master.get("/metrics").text
@@ -131,22 +131,22 @@ class Scene:
     def _is_scraped(self) -> bool:
         return len(self.prometheus.at(time.time(), "fleetpulse_worker_up")) == WORKERS
 
-    def _trouble(self) -> None:
-        """What the master refuses is counted by reason only once there was one."""
-        self._speak_by_hand()
+    def _cause_refusals(self) -> None:
+        """Refusals are counted by reason only after the first."""
+        self._send_heartbeat()
         for _ in range(3):
             self._wire.send_heartbeat(a_heartbeat("not an id"))
         stream = self._wire.stream()
         stream.send(pb.WorkerMessage(register=pb.Register(worker_id="not an id", incarnation_id="one")))
         stream.refusal()
 
-    def _speak_by_hand(self) -> None:
+    def _send_heartbeat(self) -> None:
         self._wire.send_heartbeat(
             a_heartbeat(BY_HAND, memory=pb.Memory(used_bytes=1, size_bytes=4, swap_used_bytes=1, swap_size_bytes=2))
         )
 
-    def _tasks(self) -> None:
-        """Some that run on, some that end well, fail, are lost with their worker, or fit nowhere."""
+    def _submit_tasks(self) -> None:
+        """Tasks that run on, complete, fail, are lost with their worker, or fit nowhere."""
         self._jobs.post(f"/api/workers/{DRAINED}/drain", {})
         self._jobs.submit("sleep", "600", constraints={"worker_id": VANISHING[0]})
         self._jobs.submit("sleep", "600", constraints={"worker_id": IN_DEPTH}, gpu_required=1)
@@ -156,8 +156,8 @@ class Scene:
                 self._jobs.submit(*command)
 
     def _has_everything(self) -> bool:
-        """Prometheus has seen the last of what was begun, for long enough to have a rate. Heartbeats go on."""
-        self._speak_by_hand()
+        """Whether Prometheus has seen the last event for long enough to have a rate. Keeps sending heartbeats."""
+        self._send_heartbeat()
         now = time.time()
         seen = self.prometheus.at(now, 'fleetpulse_task_attempts_ended_total{status="lost"} offset 3s')
         return bool(seen) and now - self.begin > 15.0

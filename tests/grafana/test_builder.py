@@ -1,4 +1,4 @@
-"""What writes the dashboards: the files are what it says, and its queries are what they are meant to be."""
+"""grafana.builder: the files are up to date, and the queries are as intended."""
 
 import re
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grafana.builder.__main__ import FOLDER, differing, written
-from grafana.builder.queries import CHOSEN, FOUND, ONE, distribution, quantile, top, with_info
+from grafana.builder.__main__ import FOLDER, changed_files, render
+from grafana.builder.queries import MATCHING, ONE, SELECTED, distribution, quantile, top, with_info
 from tests.grafana.boards import every_target
 from tests.tools import ROOT
 
@@ -16,8 +16,8 @@ GROUPED = r"by \([^)]*worker_id"
 
 
 def test_dashboards_are_up_to_date() -> None:
-    assert differing(written(), FOLDER) == []
-    assert written() == written()
+    assert changed_files(render(), FOLDER) == []
+    assert render() == render()
     ended = subprocess.run(
         [sys.executable, "-m", "grafana.builder", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -25,21 +25,21 @@ def test_dashboards_are_up_to_date() -> None:
 
 
 def test_manual_changes_are_found(tmp_path: Path) -> None:
-    files = written()
+    files = render()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert differing(files, tmp_path) == []
+    assert changed_files(files, tmp_path) == []
     edited, deleted, *_ = sorted(files)
     (tmp_path / edited).write_text(files[edited].replace("30s", "10s", 1))
     (tmp_path / deleted).unlink()
     (tmp_path / "mine.json").write_text("{}")
-    assert differing(files, tmp_path) == sorted([edited, deleted, "mine.json"])
+    assert changed_files(files, tmp_path) == sorted([edited, deleted, "mine.json"])
 
 
 def test_selectors_name_the_metric_and_the_workers() -> None:
-    assert FOUND("up") == 'fleetpulse_worker_up{worker_id=~"$search"}'
+    assert MATCHING("up") == 'fleetpulse_worker_up{worker_id=~"$search"}'
     assert ONE("up") == 'fleetpulse_worker_up{worker_id="$worker"}'
-    assert CHOSEN("up", 'gpu="0"') == 'fleetpulse_worker_up{worker_id=~"$search", worker_id=~"$worker", gpu="0"}'
+    assert SELECTED("up", 'gpu="0"') == 'fleetpulse_worker_up{worker_id=~"$search", worker_id=~"$worker", gpu="0"}'
 
 
 def test_top_is_chosen_at_the_end_of_the_range() -> None:
@@ -66,7 +66,7 @@ def test_info_labels_may_be_missing() -> None:
 
 
 def test_range_queries_group_by_worker_only_after_topk() -> None:
-    """At 10,000 workers and 240 steps that takes Prometheus 20 s, and a graph for each of them."""
+    """Grouping 10,000 workers at 240 steps takes Prometheus 20 s."""
     grouped = [target for target in every_target() if not target.is_instant and re.search(GROUPED, target.expr)]
     many = [target for target in grouped if target.uid != "fleetpulse-worker"]
     assert len(many) >= 8

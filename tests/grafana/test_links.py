@@ -1,4 +1,4 @@
-"""Where clicks lead: to dashboards that there are, with the time and the variables kept, and to the runbooks."""
+"""Links of dashboards and panels: to existing dashboards, with time and variables kept, and to the runbooks."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from grafana.builder.links import RUNBOOKS
+from grafana.builder.panels import RUNBOOKS
 from tests.grafana.boards import UIDS, every_panel, load
 from tests.tools import ROOT
 
@@ -31,7 +31,7 @@ def test_runbook_links_match_the_alerts() -> None:
 
 
 def urls_of(value: Any) -> list[str]:
-    """Every URL of a panel, wherever it stands."""
+    """Every URL in a panel."""
     return re.findall(r'"url": "([^"]*)"', json.dumps(value))
 
 

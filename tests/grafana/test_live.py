@@ -1,4 +1,4 @@
-"""Every query on a real Prometheus that scraped a real master: it is understood, and gives data, of what there is."""
+"""Every query on a real Prometheus that scraped a real master: it is valid and returns data."""
 
 import math
 import re
@@ -17,17 +17,17 @@ from tests.tools import ROOT
 
 pytestmark = pytest.mark.e2e
 
-RIGHTLY_EMPTY = {
-    ("fleetpulse-fleet", "Not as usual"): "what is usual for a worker is known after an hour",
-    ("fleetpulse-master", "Failed transactions"): "the store of a healthy master fails at nothing",
+EXPECTED_EMPTY = {
+    ("fleetpulse-fleet", "Not as usual"): "needs an hour of data",
+    ("fleetpulse-master", "Failed transactions"): "the store of a healthy master has no failures",
     ("fleetpulse-master", "Life of certificates"): "this master has no CA",
 }
 
 NOT_SIMULATED = {("fleetpulse-worker", "Swap")}
-"""Simulated machines do not give it, another worker does."""
+"""Simulated machines lack this reading; another worker has it."""
 
-MOST_LINES = 16
-"""Of one query of a graph, with more workers and GPUs than that."""
+MAX_LINES = 16
+"""Of one query of a graph; there are more workers and GPUs."""
 
 PROMETHEUS_OWN = {
     "ALERTS": {"alertname", "alertstate", "severity", "worker_id"},
@@ -35,7 +35,7 @@ PROMETHEUS_OWN = {
     "scrape_duration_seconds": set[str](),
     "scrape_samples_scraped": set[str](),
 }
-"""Series that Prometheus makes, with their labels; every series has those of its scrape job as well."""
+"""Series of Prometheus itself, with their labels but those of the scrape job."""
 
 EVERY_TARGET = [pytest.param(target, id=str(target)) for target in every_target()]
 
@@ -55,7 +55,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def variables(scene: Scene, uid: str, worker: str = IN_DEPTH) -> Mapping[str, str]:
-    """What Grafana would put for them: of every worker, in the whole time, a step and a scrape a second apart."""
+    """As Grafana would set them: every worker, the whole time range, a step and a scrape of one second."""
     return {
         "search": ".*",
         "worker": worker if uid == "fleetpulse-worker" else ".*",
@@ -65,7 +65,7 @@ def variables(scene: Scene, uid: str, worker: str = IN_DEPTH) -> Mapping[str, st
 
 
 def answer(scene: Scene, target: Target, worker: str = IN_DEPTH) -> list[Sample]:
-    """The series that have a value, of one query."""
+    """The series of a query that have a value."""
     expr = filled_in(target.expr, variables(scene, target.uid, worker))
     prometheus = scene.prometheus
     found = prometheus.at(scene.end, expr) if target.is_instant else prometheus.over(scene.begin, scene.end, expr)
@@ -78,7 +78,7 @@ def of(uid: str, panel: str) -> list[Target]:
 
 
 def shown(scene: Scene, uid: str, panel: str) -> list[Sample]:
-    """What the first query of a panel gives."""
+    """The answer to the first query of a panel."""
     return answer(scene, of(uid, panel)[0])
 
 
@@ -87,8 +87,8 @@ def shown(scene: Scene, uid: str, panel: str) -> list[Sample]:
 def test_query_returns_data(scene: Scene, target: Target) -> None:
     key = (target.uid, target.panel)
     found = answer(scene, target, BY_HAND if key in NOT_SIMULATED else IN_DEPTH)
-    assert bool(found) is (key not in RIGHTLY_EMPTY)
-    assert len(found) <= (ROWS if target.is_instant else MOST_LINES)
+    assert bool(found) is (key not in EXPECTED_EMPTY)
+    assert len(found) <= (ROWS if target.is_instant else MAX_LINES)
 
 
 @pytest.mark.timeout(180)
@@ -99,7 +99,7 @@ def test_legends_and_columns_name_existing_labels(scene: Scene, uid: str) -> Non
         labels = {label for target in targets for sample in answer(scene, target) for label in sample.labels}
         for target in panel["targets"]:
             wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            assert wanted <= labels or (uid, panel["title"]) in RIGHTLY_EMPTY, panel["title"]
+            assert wanted <= labels or (uid, panel["title"]) in EXPECTED_EMPTY, panel["title"]
         if panel["type"] == "table":
             sources = panel["transformations"][-1]["options"]["renameByName"].keys()
             columns = {source for source in sources if not source.startswith("Value")}
@@ -107,7 +107,7 @@ def test_legends_and_columns_name_existing_labels(scene: Scene, uid: str) -> Non
 
 
 def test_metrics_and_labels_exist(scene: Scene) -> None:
-    """In the text of /metrics, among the recording rules, or as what Prometheus adds."""
+    """In /metrics, in the recording rules, or from Prometheus itself."""
     labels = dict(PROMETHEUS_OWN)
     for family in text_string_to_metric_families(scene.exposition):
         labels[family.name] = labels.setdefault(family.name, set())
@@ -119,7 +119,7 @@ def test_metrics_and_labels_exist(scene: Scene) -> None:
     exprs += [load(uid)["annotations"]["list"][0]["expr"] for uid in UIDS]
     for expr in exprs:
         names = names_in(expr)
-        # There is no failure of the store to count.
+        # The store has no failures to count.
         assert names.metrics - recorded - {"fleetpulse_store_errors_total"} <= labels.keys(), expr
         for metric, label in names.matched:
             assert metric in recorded or label in labels[metric], expr

@@ -1,4 +1,4 @@
-"""Whether Grafana 11 to 13 takes the files, and whether each panel says what it shows."""
+"""Whether Grafana 11 to 13 accepts the files, and whether each panel is documented."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from tests.grafana.boards import FOLDER, UIDS, every_panel, load, panels
 
 CORE_PANELS = {"timeseries", "stat", "table", "heatmap", "state-timeline", "bargauge"}
-"""They are built into Grafana from 11 to 13."""
+"""Built into Grafana 11 to 13."""
 
 UNITS = {
     "short",
@@ -29,7 +29,7 @@ UNITS = {
     "watt",
     "bool_yes_no",
 }
-"""Those used, as Grafana's list of value formats has them."""
+"""In Grafana's list of value formats."""
 
 EVERY_PANEL = [pytest.param(panel, id=f"{uid}-{panel['id']}") for uid, panel in every_panel()]
 
@@ -50,14 +50,14 @@ def test_dashboard_settings(uid: str) -> None:
     assert board["schemaVersion"] == 39
     assert board["time"] == {"from": "now-1h", "to": "now"}
     assert board["description"]
-    # Left by an export "for sharing externally": such a file asks for its data source, and provisioned it has none.
+    # Left by an export "for sharing externally", which does not work when it is provisioned.
     assert not {"__inputs", "__requires", "__elements", "id", "version", "iteration"} & board.keys()
     assert "${DS_" not in json.dumps(board)
 
 
 @pytest.mark.parametrize("uid", UIDS)
 def test_sdk_round_trip_is_identical(uid: str) -> None:
-    """Its classes are made from Grafana's own schema, for 11.0; what they do not know is lost, and so found."""
+    """The SDK's classes are generated from Grafana's schema for 11.0; unknown fields would be lost."""
     board = load(uid)
     again = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
     # The SDK knows no fields for how an annotation of Prometheus looks.

@@ -1,54 +1,62 @@
-"""A whole dashboard: sections one below the other, variables, links, and the alerts that fired as annotations."""
+"""A whole dashboard: sections, variables, links, and firing alerts as annotations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grafana_foundation_sdk.models import dashboard as sdk
 
-from grafana.builder.limits import RED
-from grafana.builder.links import TITLES, board_links
-from grafana.builder.panels import SOURCE
+from grafana.builder.panels import RED, RUNBOOKS, SOURCE
 from grafana.builder.queries import FIRING
 
 COLUMNS = 24
 
-POINTS = 120
-"""Of a graph about many workers. A product over 10,000 of them takes Prometheus some milliseconds a point."""
+MAX_POINTS = 120
+"""Of a graph about many workers: a product over 10,000 of them takes Prometheus some milliseconds a point."""
 
 SCHEMA_VERSION = 39
-"""Of Grafana 11.0. Later ones bring it up to their own when they load it."""
+"""Of Grafana 11.0. Later ones migrate it when they load it."""
+
+TITLES: Mapping[str, str] = {
+    "fleetpulse-fleet": "Fleet",
+    "fleetpulse-worker": "Worker",
+    "fleetpulse-tasks": "Tasks",
+    "fleetpulse-gpus": "GPUs",
+    "fleetpulse-master": "Master",
+}
+"""By uid, in the order of the links."""
 
 
 class Section(NamedTuple):
-    """A heading, and its panels from left to right, as many in a row as fit."""
+    """A row with a heading; its panels wrap from left to right."""
 
     title: str
     panels: Sequence[sdk.Panel]
 
 
-class _Alerts(sdk.AnnotationQuery):
-    """An annotation by a query of Prometheus; the SDK has no fields for it."""
+class _AlertAnnotations(sdk.AnnotationQuery):
+    """An annotation from a query of Prometheus, for which the SDK has no fields."""
 
     def to_json(self) -> dict[str, object]:
         target = {"refId": "Alerts", "expr": self.expr, "interval": "1m", "range": True, "editorMode": "code"}
-        shown = {"titleFormat": "{{alertname}}", "textFormat": "{{severity}}", "tagKeys": "severity"}
-        return {**super().to_json(), "target": target, **shown, "useValueForTime": False}
+        formats = {"titleFormat": "{{alertname}}", "textFormat": "{{severity}}", "tagKeys": "severity"}
+        return {**super().to_json(), "target": target, **formats, "useValueForTime": False}
 
 
-def board(
+def dashboard(
     uid: str,
     description: str,
     sections: Sequence[Section],
     variables: Sequence[sdk.VariableModel],
     firing: str = FIRING,
-    points: int | None = POINTS,
+    max_points: int | None = MAX_POINTS,
 ) -> sdk.Dashboard:
-    """The dashboard with this uid. ``firing`` is the selector of the alerts to mark on its graphs.
-
-    ``points`` is how many each line has at most; ``None`` leaves it to the width of the screen.
-    """
+    """``firing`` selects the alerts of the annotations. ``max_points`` limits a line; ``None``: the screen's width."""
     for panel in (panel for section in sections for panel in section.panels):
-        panel.max_data_points = panel.max_data_points or points
+        panel.max_data_points = panel.max_data_points or max_points
+    annotations = _AlertAnnotations(
+        name="Firing alerts", datasource=SOURCE, enable=True, hide=False, icon_color=RED,
+        expr=f"count by (alertname, severity) ({firing})",
+    )  # fmt: skip
     return sdk.Dashboard(
         uid=uid,
         title=f"FleetPulse / {TITLES[uid]}",
@@ -60,15 +68,15 @@ def board(
         time=sdk.DashboardDashboardTime("now-1h", "now"),
         refresh="30s",
         schema_version=SCHEMA_VERSION,
-        panels=laid_out(sections),
-        templating=sdk.DashboardDashboardTemplating([_source(), *variables]),
-        annotations=sdk.AnnotationContainer([_firing(firing)]),
-        links=list(board_links(uid)),
+        panels=_lay_out(sections),
+        templating=sdk.DashboardDashboardTemplating([_data_source_variable(), *variables]),
+        annotations=sdk.AnnotationContainer([annotations]),
+        links=_links(uid),
     )
 
 
-def laid_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
-    """Every panel with an id and a place in the grid."""
+def _lay_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
+    """Gives every panel an id and a place in the grid."""
     placed: list[sdk.Panel | sdk.RowPanel] = []
     top = 0
     for section in sections:
@@ -87,7 +95,24 @@ def laid_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
     return placed
 
 
-def _source() -> sdk.VariableModel:
+def _links(uid: str) -> list[sdk.DashboardLink]:
+    """The other dashboards, with time and variables kept, and the runbooks."""
+    kind = sdk.DashboardLinkType.LINK
+    others = [
+        sdk.DashboardLink(
+            title, kind, icon="dashboard", tooltip=f"{title}, at the same time", url=f"/d/{other}",
+            keep_time=True, include_vars=True,
+        )
+        for other, title in TITLES.items()
+        if other != uid
+    ]  # fmt: skip
+    runbooks = sdk.DashboardLink(
+        "Runbooks", kind, icon="doc", tooltip="What to do about each alert", url=RUNBOOKS, target_blank=True
+    )
+    return [*others, runbooks]
+
+
+def _data_source_variable() -> sdk.VariableModel:
     return sdk.VariableModel(
         sdk.VariableType.DATASOURCE,
         "datasource",
@@ -99,8 +124,8 @@ def _source() -> sdk.VariableModel:
     )
 
 
-def search() -> sdk.VariableModel:
-    """A text box: cheap however many workers there are."""
+def search_variable() -> sdk.VariableModel:
+    """A text box for ``$search``: cheap however many workers there are."""
     every = sdk.VariableOption(selected=True, text=".*", value=".*")
     return sdk.VariableModel(
         sdk.VariableType.TEXTBOX,
@@ -113,12 +138,12 @@ def search() -> sdk.VariableModel:
     )
 
 
-def worker(*, several: bool) -> sdk.VariableModel:
-    """The workers that match ``$search``, to choose one of, or several."""
-    chosen: dict[str, Any] = {}
+def worker_variable(*, several: bool) -> sdk.VariableModel:
+    """A choice of one worker, or several, of those that match ``$search``."""
+    settings: dict[str, Any] = {}
     if several:
         every = sdk.VariableOption(selected=True, text=["All"], value=["$__all"])
-        chosen = {"multi": True, "include_all": True, "all_value": ".*", "current": every}
+        settings = {"multi": True, "include_all": True, "all_value": ".*", "current": every}
     query = 'label_values(fleetpulse_worker_up{worker_id=~"$search"}, worker_id)'
     return sdk.VariableModel(
         sdk.VariableType.QUERY,
@@ -130,10 +155,5 @@ def worker(*, several: bool) -> sdk.VariableModel:
         refresh=sdk.VariableRefresh.ON_TIME_RANGE_CHANGED,
         sort=sdk.VariableSort.NATURAL_ASC,
         regex="",
-        **chosen,
+        **settings,
     )
-
-
-def _firing(selector: str) -> sdk.AnnotationQuery:
-    expr = f"count by (alertname, severity) ({selector})"
-    return _Alerts(name="Firing alerts", datasource=SOURCE, enable=True, hide=False, icon_color=RED, expr=expr)
