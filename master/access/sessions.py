@@ -13,7 +13,7 @@ MAX_SESSIONS = 1000
 MAX_SESSIONS_PER_TOKEN = 20
 """A new session ends the oldest: of the same token if that has so many, of all otherwise."""
 
-_DOOR = "session"
+_AUTH_METHOD = "session"
 
 
 class _Session(NamedTuple):
@@ -40,7 +40,7 @@ class Sessions:
             del self._sessions[next(iter(self._sessions))]
         session_id = secrets.token_urlsafe(32)
         self._sessions[session_id] = _Session(secret, self._clock() + LIFETIME_SECONDS)
-        return session_id, identity._replace(door=_DOOR)
+        return session_id, identity._replace(auth_method=_AUTH_METHOD)
 
     def identity(self, session_id: str) -> Identity | None:
         """Returns the holder of a session; ``None`` for one that has ended or never began."""
@@ -51,7 +51,7 @@ class Sessions:
         if identity is None:
             del self._sessions[session_id]
             return None
-        return identity._replace(door=_DOOR)
+        return identity._replace(auth_method=_AUTH_METHOD)
 
     def end(self, session_id: str) -> None:
         """Ends a session; does nothing for an unknown one."""

@@ -45,7 +45,7 @@ class Identity(NamedTuple):
     """The token's name; for people and for the audit trail. Never a secret."""
 
     role: Role
-    door: str = "token"
+    auth_method: str = "token"
     """How it was shown: ``token``, ``session`` (the page's cookie), or ``loopback`` while no token exists."""
 
 

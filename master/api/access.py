@@ -190,7 +190,7 @@ def unauthorized(detail: str) -> falcon.HTTPUnauthorized:
 
 def _send_info(resp: falcon.Response, identity: Identity) -> None:
     role: Any = identity.role.name.lower()
-    method: Any = identity.door
+    method: Any = identity.auth_method
     send_json(resp, SessionInfo(identity.name, role, method), cache_control="no-store")
 
 

@@ -12,7 +12,7 @@ import msgspec
 from pydantic import ValidationInfo, field_validator
 
 from fleetpulse.master.access.tokens import Identity
-from fleetpulse.master.api.answers import Count, ResponseModel, Time, send_json
+from fleetpulse.master.api.answers import send_json
 from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.problems import Problem
 from fleetpulse.master.api.queries import CursorText, MomentText, Once, PageSize, PrintableText, Query, moment
@@ -60,31 +60,6 @@ class AuditListQuery(Query):
         return after
 
 
-class AuditItem(ResponseModel):
-    """Somebody did, or tried to do, something."""
-
-    time: Time
-    actor: str
-    """A token's name, `worker:ID`, `user:NAME` of the master's machine, `anonymous`; `master` of the trail itself."""
-    role: str | None
-    """What the actor may do; null of workers, users, and where nobody is known."""
-    door: str
-    """`rest`, `page` of a browser that signed in, `rpc`, `cli` of a command that changed a file; `master`."""
-    client: str
-    """The address of the connection's other end."""
-    action: str
-    """The name of an operation of this reference, or what a worker did; `connect` or `request` of what was
-    refused before it came to one; `(none)` where there is no such thing."""
-    target: str
-    """A path, or an id."""
-    outcome: AuditOutcome
-    status: str
-    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`; empty where TLS did not begin."""
-    detail: str
-    repeated: Count
-    """Not 0: it stands for so many that were refused alike within a second, after one that has its own entry."""
-
-
 class AuditMiddleware:
     """Records every request that could change something, and every refusal. Stands before all that refuses.
 
@@ -112,7 +87,7 @@ class AuditMiddleware:
             AuditEntry(
                 actor=ANONYMOUS if identity is None else identity.name,
                 role=None if identity is None else identity.role.name.lower(),
-                door="page" if identity is not None and identity.door == "session" else "rest",
+                source="page" if identity is not None and identity.auth_method == "session" else "http",
                 client=req.remote_addr,
                 action=self._action(req.method, req.path),
                 target=_target(req, resp),

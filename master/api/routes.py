@@ -15,7 +15,7 @@ from typing import Any
 
 from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.access import SessionInfo, SignIn
-from fleetpulse.master.api.audit import AuditItem, AuditListQuery
+from fleetpulse.master.api.audit import AuditListQuery
 from fleetpulse.master.api.discovery import TargetsQuery
 from fleetpulse.master.api.history import History, HistoryQuery
 from fleetpulse.master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
@@ -38,6 +38,7 @@ from fleetpulse.master.api.worker_answers import (
     WorkerRecord,
     WorkerSummary,
 )
+from fleetpulse.master.audit.entry import AuditRecord
 from fleetpulse.master.tasks.request import TaskRequest
 
 OPENMETRICS = "application/openmetrics-text"
@@ -84,7 +85,7 @@ MASTER = (
     )),
     Route("/api/audit", "Master", (
         Operation("GET", "list_audit", "who changed what, and who was refused, newest first, in pages", Role.ADMIN, (
-            answer(list[AuditItem], "one page, perhaps not full", Link=_AUDIT_LINK),
+            answer(list[AuditRecord], "one page, perhaps not full", Link=_AUDIT_LINK),
         ), (422, 503), query=AuditListQuery, text=_AUDIT),
     )),
 )  # fmt: skip

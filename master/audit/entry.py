@@ -3,16 +3,17 @@
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated
 
-import orjson
+import msgspec
+from msgspec import Meta
 
-MOST_CHARACTERS = 256
-"""Of each text in an entry; of what is longer the beginning is kept."""
+MAX_CHARACTERS = 256
+"""Of each text in an entry; longer texts are cut."""
 
 ANONYMOUS = "anonymous"
 MASTER = "master"
-"""Actor and door of what the trail says of itself."""
+"""Actor and source of what the trail says of itself."""
 
 
 class AuditOutcome(StrEnum):
@@ -23,34 +24,38 @@ class AuditOutcome(StrEnum):
     FAILED = "failed"
 
 
-class AuditEntry(NamedTuple):
+class AuditEntry(msgspec.Struct, frozen=True):
     """Somebody did, or tried to do, something. Never holds a body, a token or a value of a task's environment."""
 
     actor: str
-    """The name of a token, ``worker:ID``, ``user:NAME`` of the master's machine, or ``ANONYMOUS``."""
-
+    """A token's name, `worker:ID`, `user:NAME` of the master's machine, `anonymous`; `master` of the trail itself."""
     role: str | None
-    door: str
-    """``rest``, ``page``, ``rpc`` or ``cli``."""
-
+    """What the actor may do; null of workers, users, and where nobody is known."""
+    source: str
+    """`http`, `page` of a browser that signed in, `grpc`, `cli` of a command that changed a file; `master`."""
     client: str
     """The address of the connection's other end."""
-
     action: str
-    """An operation of the table of routes, what a worker did, or what was refused before it was either."""
-
+    """The name of an operation of this reference, or what a worker did; `connect` or `request` of what was
+    refused before it came to one; `(none)` where there is no such thing."""
     target: str
     """A path, or an id."""
-
     outcome: AuditOutcome
     status: str
-    """Of HTTP as ``201``, of gRPC as ``ALREADY_EXISTS``; empty where there is none."""
-
+    """Of HTTP as `201`, of gRPC as `ALREADY_EXISTS`; empty where TLS did not begin."""
     detail: str = ""
 
 
+class AuditRecord(AuditEntry, frozen=True, kw_only=True):
+    """Somebody did, or tried to do, something."""
+
+    time: Annotated[float, Meta(description="Unix seconds by the master's clock")]
+    repeated: Annotated[int, Meta(ge=0)]
+    """Not 0: it stands for so many that were refused alike within a second, after one that has its own entry."""
+
+
 Record = Callable[[AuditEntry], None]
-"""How an adapter hands an entry over. Called on the hub, and never waits."""
+"""Takes an entry from an adapter. Called on the hub, and never waits."""
 
 
 def unrecorded(_entry: AuditEntry) -> None:
@@ -58,41 +63,37 @@ def unrecorded(_entry: AuditEntry) -> None:
 
 
 def line_of(time: float, entry: AuditEntry, repeated: int = 0) -> bytes:
-    """The entry in one line of ASCII, whatever is in it: nothing can end the line early or reach a terminal.
+    """Returns the entry as one line of ASCII, whatever it holds: no text ends the line early or reaches a terminal.
 
-    ``time`` in Unix seconds; ``repeated``: for how many equal ones it stands.
+    ``time`` in Unix seconds; ``repeated``: for how many equal entries it stands.
     """
-    texts = {name: value if value is None else _bounded(value) for name, value in entry._asdict().items()}
+    texts = {name: value if value is None else _cut(value) for name, value in msgspec.structs.asdict(entry).items()}
     line = json.dumps({"time": round(time, 3), **texts, "repeated": repeated}, separators=(",", ":"))
     return line.encode("ascii") + b"\n"
 
 
 def needle_of(field: str, value: str) -> bytes:
-    """What is in every line whose field has this value."""
-    return f'"{field}":{json.dumps(_bounded(value))},'.encode("ascii")
+    """Returns what is in every line whose field has this value."""
+    return f'"{field}":{json.dumps(_cut(value))},'.encode("ascii")
 
 
-def fields_of(line: bytes) -> dict[str, Any] | None:
-    """The fields of a line; ``None`` for one that is torn, or none of ours."""
+def record_of(line: bytes) -> AuditRecord | None:
+    """Parses a line; returns ``None`` for one that is torn or malformed. Takes the key ``door`` of older files too."""
+    if b'"door":' in line:  # within a text the quotes would be escaped
+        for old, new in _RENAMED.items():
+            line = line.replace(old, new)
     try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if not isinstance(found, dict):
-        return None
-    is_ours = all(isinstance(found.get(name), kind) for name, kind in _KIND_BY_FIELD.items())
-    return {name: found.get(name) for name in _KIND_BY_FIELD} if is_ours else None
 
 
-_KIND_BY_FIELD: dict[str, Any] = {
-    "time": int | float,
-    **dict.fromkeys(AuditEntry._fields, str),
-    "role": str | None,
-    "repeated": int,
-}
+_DECODER = msgspec.json.Decoder(AuditRecord)
+_RENAMED = {b'"door":"rest"': b'"source":"http"', b'"door":"rpc"': b'"source":"grpc"', b'"door":': b'"source":'}
+"""In this order."""
 
 
-def _bounded(text: str) -> str:
-    # A lone surrogate, as of a path that is not UTF-8, is no text to whoever reads the file.
+def _cut(text: str) -> str:
+    # A lone surrogate, as of a path that is not UTF-8, cannot be read back as text.
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"

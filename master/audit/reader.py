@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fleetpulse.master.audit.entry import AuditOutcome, fields_of, needle_of
+from fleetpulse.master.audit.entry import AuditOutcome, AuditRecord, needle_of, record_of
 from fleetpulse.master.audit.files import files_of
 from fleetpulse.master.errors import InvalidCursor
 
@@ -48,9 +48,9 @@ class AuditQuery(NamedTuple):
 
 
 class AuditPage(NamedTuple):
-    """Entries as their fields by name."""
+    """Entries, and where to continue."""
 
-    entries: list[dict[str, Any]]
+    entries: list[AuditRecord]
     next_cursor: str | None
     """``None`` when there is nothing older, and on a page that was asked for by ``after``."""
 
@@ -70,25 +70,27 @@ class _Matches:
     """The entries found so far."""
 
     def __init__(self, query: AuditQuery) -> None:
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[AuditRecord] = []
         self._limit, self._since = query.limit, query.since
         names = ("actor", "action", "outcome")
         self._wanted = {name: value for name in names if (value := getattr(query, name)) is not None}
         self._needles = [needle_of(name, value) for name, value in self._wanted.items()]
 
-    def parse(self, line: bytes) -> dict[str, Any] | None:
-        """Returns the line's fields; ``None`` for a line that cannot match. Without ``since`` most are not parsed."""
+    def parse(self, line: bytes) -> AuditRecord | None:
+        """Returns the line's entry; ``None`` for a line that cannot match. Without ``since`` most are not parsed."""
         may_match = self._since is not None or all(needle in line for needle in self._needles)
-        return fields_of(line) if may_match else None
+        return record_of(line) if may_match else None
 
-    def is_before(self, entry: dict[str, Any] | None, margin_seconds: float = 0.0) -> bool:
+    def is_before(self, entry: AuditRecord | None, margin_seconds: float = 0.0) -> bool:
         """Returns whether the entry is older than ``since``."""
         since = self._since
-        return entry is not None and since is not None and entry["time"] < since - margin_seconds
+        return entry is not None and since is not None and entry.time < since - margin_seconds
 
-    def add(self, entry: dict[str, Any] | None) -> bool:
+    def add(self, entry: AuditRecord | None) -> bool:
         """Adds the entry if it matches; returns false if it matches and the page is full."""
-        if entry is not None and self._wanted.items() <= entry.items() and not self.is_before(entry):
+        if entry is None or self.is_before(entry):
+            return True
+        if all(getattr(entry, name) == value for name, value in self._wanted.items()):
             if len(self.entries) == self._limit:
                 return False
             self.entries.append(entry)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
+import msgspec
 from gevent.event import Event
 
 from fleetpulse.master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
@@ -221,7 +222,7 @@ class Deduplicator:
         if kind is None and len(kinds) >= self._max_kinds:
             if kinds is self._changes:
                 return entry
-            entry = entry._replace(client=OTHERS, actor=OTHERS, role=None, target="")
+            entry = msgspec.structs.replace(entry, client=OTHERS, actor=OTHERS, role=None, target="")
             key = _key(entry)
             kind = kinds.get(key)
         if kind is None:
@@ -248,4 +249,4 @@ def _key(entry: AuditEntry) -> tuple[object, ...]:
     """Entries of one client are equal if only their target and the words of their detail differ."""
     reason, colon, _ = entry.detail.partition(": ")
     reason = reason if colon and reason.isidentifier() else ""
-    return entry.actor, entry.role, entry.door, entry.client, entry.action, entry.outcome, entry.status, reason
+    return entry.actor, entry.role, entry.source, entry.client, entry.action, entry.outcome, entry.status, reason

@@ -30,7 +30,7 @@ _COLUMNS = (
     Column("TIME", field("time", partial(fmt.local_time, form="%Y-%m-%d %H:%M:%S"))),
     Column("ACTOR", field("actor")),
     Column("ROLE", field("role"), spare=6),
-    Column("DOOR", field("door"), spare=5),
+    Column("SOURCE", field("source"), spare=5),
     Column("CLIENT", field("client"), spare=2),
     Column("ACTION", field("action")),
     Column("OUTCOME", _outcome_cell),
@@ -39,7 +39,7 @@ _COLUMNS = (
     Column("TARGET", field("target"), spare=1),
     Column("DETAIL", field("detail"), spare=7),
 )
-_FOLLOW_WIDTHS = (19, 16, 6, 4, 15, 14, 7, 6, 4, 0, 0)
+_FOLLOW_WIDTHS = (19, 16, 6, 6, 15, 14, 7, 6, 4, 0, 0)
 """With --follow the widths are fixed, because later entries are unknown."""
 
 

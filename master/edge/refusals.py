@@ -80,7 +80,7 @@ class HeadTooLarge(errors.LimitRequestHeaders):
 def audit_entry(reason: str, detail: str, address: str, action: str, status: str = "", target: str = "") -> AuditEntry:
     """Returns the entry of a refused connection or request. Its actor is unknown: no token has been read yet."""
     detail = f"{reason}: {detail}"
-    return AuditEntry(ANONYMOUS, None, "rest", address, action, target, AuditOutcome.REFUSED, status, detail)
+    return AuditEntry(ANONYMOUS, None, "http", address, action, target, AuditOutcome.REFUSED, status, detail)
 
 
 def refusal_of(error: BaseException) -> Refusal:

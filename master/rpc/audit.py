@@ -7,7 +7,7 @@ import grpc
 from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 from fleetpulse.master.errors import FleetPulseError
 
-_DOOR = "rpc"
+_SOURCE = "grpc"
 
 
 def entry_of(
@@ -21,7 +21,7 @@ def entry_of(
 ) -> AuditEntry:
     """``actor`` is the id of the worker that it was, empty where the master cannot tell; ``peer`` is as grpc has it."""
     who = f"worker:{actor}" if actor else ANONYMOUS
-    return AuditEntry(who, None, _DOOR, client_of(peer), action, target, outcome, status.name, detail)
+    return AuditEntry(who, None, _SOURCE, client_of(peer), action, target, outcome, status.name, detail)
 
 
 def told(error: FleetPulseError) -> str:

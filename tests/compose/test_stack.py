@@ -84,7 +84,7 @@ def test_every_service_becomes_healthy(stack: Stack) -> None:
 
 def test_the_master_wants_a_token(stack: Stack) -> None:
     assert requests.get(f"{stack.url('MASTER_HTTP')}/workers", timeout=10).status_code == 401
-    assert stack.json("MASTER_HTTP", "/api/session") == {"name": "test", "role": "admin", "door": "token"}
+    assert stack.json("MASTER_HTTP", "/api/session") == {"name": "test", "role": "admin", "auth_method": "token"}
 
 
 def test_no_process_is_roots(stack: Stack) -> None:

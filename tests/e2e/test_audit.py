@@ -83,13 +83,13 @@ def test_whose_token_did_what_and_that_a_guess_failed(processes: Processes, mast
     del master.session.headers["Authorization"]
     eventually(lambda: entries_of(path)[-1]["status"] == "401" and entries_of(path)[-1]["action"] == "list_audit")
     shown = processes.run(FLEETPULSE, "audit", "--json", "--all", FLEETPULSE_URL=master.url)
-    told = [(one["actor"], one["role"], one["door"], one["action"], one["status"]) for one in json.loads(shown.out)]
+    told = [(one["actor"], one["role"], one["source"], one["action"], one["status"]) for one in json.loads(shown.out)]
     assert told[:3] == [
-        ("anonymous", None, "rest", "list_audit", "401"),
-        ("ci", "submit", "rest", "list_audit", "403"),
-        ("ci", "submit", "rest", "submit_task", "201"),
+        ("anonymous", None, "http", "list_audit", "401"),
+        ("ci", "submit", "http", "list_audit", "403"),
+        ("ci", "submit", "http", "submit_task", "201"),
     ]
-    assert ("cli", "create_token") in {(door, action) for _, _, door, action, _ in told}
+    assert ("cli", "create_token") in {(source, action) for _, _, source, action, _ in told}
     assert secret.rpartition("_")[2] not in path.read_text()
     assert "hunter2" not in path.read_text()
 

@@ -40,7 +40,7 @@ def refusals(master: Master, client: str) -> set[tuple[str, str, str]]:
     return {
         (one["action"], one["status"], one["detail"].partition(":")[0])
         for one in entries
-        if (one["client"], one["door"], one["actor"]) == (client, "rest", "anonymous")
+        if (one["client"], one["source"], one["actor"]) == (client, "http", "anonymous")
     }
 
 

@@ -73,7 +73,9 @@ def test_nobody_renews_for_another_worker(shared_tls: TlsMaster) -> None:
 def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
     """What the audit trail says that the worker tried with attempts: action, target, why not."""
     entries = tls.master.json(f"/api/audit?actor=worker:{worker_id}&outcome=refused")
-    assert {(one["door"], one["status"], one["client"]) for one in entries} <= {("rpc", "PERMISSION_DENIED", LOCALHOST)}
+    assert {(one["source"], one["status"], one["client"]) for one in entries} <= {
+        ("grpc", "PERMISSION_DENIED", LOCALHOST)
+    }
     return [(one["action"], one["target"], one["detail"]) for one in entries]
 
 

@@ -13,7 +13,7 @@ export async function signedIn(place) {
     if (problem.status !== 401) return;
     asker = await askForToken();
   }
-  if (asker.door !== 'session') return;
+  if (asker.auth_method !== 'session') return;
   place.append(h('button', { type: 'button', class: 'quiet', title: `signed in as ${asker.name}, role ${asker.role}`, onclick: leave }, 'Sign out'));
 }
 

@@ -4,18 +4,18 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import falcon
-import orjson
+import msgspec
 import pytest
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
 from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
 from fleetpulse.master.api.routes import ROUTES
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, AuditRecord
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 from fleetpulse.master.errors import AuditUnavailable, InvalidCursor, StoreUnavailable
 from fleetpulse.master.instruments import Instruments
-from tests.master.audit.given import entry
+from tests.master.audit.given import recorded
 
 SECRET = "c0ffee-secret"
 NOW = 1_700_000_000.0
@@ -27,7 +27,7 @@ class Identity(NamedTuple):
 
     name: str
     role: Role
-    door: str
+    auth_method: str
 
 
 class Gate:
@@ -114,16 +114,16 @@ def test_who_changed_what_from_where_with_which_outcome(door: Door) -> None:
     door.serve("/api/tasks", Answering(location="/api/tasks/task-7"))
     door.ask("POST", "/api/tasks", "ci", remote_addr="192.0.2.7", json={"env": {"A": SECRET}}, params={"a": SECRET})
     assert door.entry() == AuditEntry(
-        "ci", "submit", "rest", "192.0.2.7", "submit_task", "/api/tasks/task-7", AuditOutcome.OK, "200", ""
+        "ci", "submit", "http", "192.0.2.7", "submit_task", "/api/tasks/task-7", AuditOutcome.OK, "200", ""
     )
     assert SECRET not in str(door.entries)
 
 
-def test_the_page_is_a_door_of_its_own(door: Door) -> None:
+def test_request_of_the_page_has_its_own_source(door: Door) -> None:
     door.serve("/api/workers/{worker_id}/drain")
     door.ask("POST", "/api/workers/rack-7/drain", "page")
     one = door.entry()
-    assert (one.actor, one.role, one.door, one.action) == ("ops", "admin", "page", "drain_worker")
+    assert (one.actor, one.role, one.source, one.action) == ("ops", "admin", "page", "drain_worker")
 
 
 def test_nobody_in_particular(door: Door) -> None:
@@ -153,7 +153,7 @@ def test_every_kind_of_refusal_is_recorded(door: Door, status: int) -> None:
     door.serve("/telemetry/{worker_id}", Answering(falcon.HTTPError(status, description="so it is")))
     door.ask("GET", "/telemetry/rack-7", "ci")
     assert door.entry() == AuditEntry(
-        "ci", "submit", "rest", "127.0.0.1", "get_worker_telemetry", "/telemetry/rack-7", AuditOutcome.REFUSED,
+        "ci", "submit", "http", "127.0.0.1", "get_worker_telemetry", "/telemetry/rack-7", AuditOutcome.REFUSED,
         str(status), "so it is",
     )  # fmt: skip
 
@@ -218,7 +218,7 @@ class Trail:
 
     def __init__(self) -> None:
         self.asked: list[AuditQuery] = []
-        self.page = AuditPage([{**entry()._asdict(), "time": 1.5, "repeated": 0}], None, None)
+        self.page = AuditPage([recorded(1.5)], None, None)
         self.error: Exception | None = None
 
     def read(self, query: AuditQuery) -> AuditPage:
@@ -250,7 +250,7 @@ def reading() -> Reading:
 
 def test_without_a_query_it_is_the_newest_hundred(reading: Reading) -> None:
     result = reading.get()
-    assert orjson.loads(result.content) == reading.trail.page.entries
+    assert msgspec.json.decode(result.content, type=list[AuditRecord]) == reading.trail.page.entries
     assert reading.trail.asked == [AuditQuery(100)]
     assert "Link" not in result.headers
 

@@ -2,20 +2,27 @@
 
 from typing import Any
 
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from msgspec import structs
+
+from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, AuditRecord
 
 SUBMIT = AuditEntry(
-    actor="ci", role="submit", door="rest", client="192.0.2.7", action="submit_task", target="/api/tasks/task-1",
+    actor="ci", role="submit", source="http", client="192.0.2.7", action="submit_task", target="/api/tasks/task-1",
     outcome=AuditOutcome.OK, status="201",
 )  # fmt: skip
 
 
 def entry(**fields: Any) -> AuditEntry:
     """A submit that went well, but for these fields."""
-    return SUBMIT._replace(**fields)
+    return structs.replace(SUBMIT, **fields)
 
 
 def refusal(**fields: Any) -> AuditEntry:
     """Somebody without a token."""
     refused = {"actor": "anonymous", "role": None, "outcome": AuditOutcome.REFUSED, "status": "401"}
-    return SUBMIT._replace(**{**refused, **fields})
+    return structs.replace(SUBMIT, **{**refused, **fields})
+
+
+def recorded(time: float, **fields: Any) -> AuditRecord:
+    """The entry of ``entry`` as it is read."""
+    return AuditRecord(**{**structs.asdict(SUBMIT), **fields}, time=time, repeated=0)

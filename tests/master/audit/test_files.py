@@ -134,7 +134,7 @@ def test_token_commands_are_recorded_without_the_secret(tmp_path: Path) -> None:
     secret = run("create", "ci", "--role", "submit")
     run("revoke", "ci")
     made, revoked = written(tmp_path / "audit.jsonl")
-    assert (made["actor"], made["door"], made["action"], made["target"]) == (USER, "cli", "create_token", "ci")
+    assert (made["actor"], made["source"], made["action"], made["target"]) == (USER, "cli", "create_token", "ci")
     assert made["detail"].endswith(", submit")
     assert (revoked["actor"], revoked["action"]) == (USER, "revoke_token")
     assert secret.rpartition("_")[2] not in (tmp_path / "audit.jsonl").read_text()

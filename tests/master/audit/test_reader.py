@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.audit.entry import AuditOutcome, line_of
+from fleetpulse.master.audit.entry import AuditOutcome, AuditRecord, line_of
 from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of
 from fleetpulse.master.audit.reader import AuditQuery, read_page
 from fleetpulse.master.errors import InvalidCursor
-from tests.master.audit.given import entry, refusal
+from tests.master.audit.given import entry, recorded, refusal
 
 
 @pytest.fixture
@@ -31,8 +30,8 @@ def numbered(count: int, first: int = 0) -> list[bytes]:
     return [line_of(float(n), entry(target=str(n), detail="d" * (n % 7 * 30))) for n in range(first, first + count)]
 
 
-def targets(entries: Sequence[dict[str, Any]]) -> list[int]:
-    return [int(one["target"]) for one in entries]
+def targets(entries: Sequence[AuditRecord]) -> list[int]:
+    return [int(one.target) for one in entries]
 
 
 def all_pages(path: Path, query: AuditQuery, max_read_bytes: int = 10**9) -> list[int]:
@@ -58,7 +57,7 @@ def test_newest_entries_come_first(path: Path) -> None:
     write(path, numbered(5))
     page = read_page(path, AuditQuery(10))
     assert (targets(page.entries), page.next_cursor) == ([4, 3, 2, 1, 0], None)
-    assert page.entries[0] == {**entry(target="4", detail="d" * 120)._asdict(), "time": 4.0, "repeated": 0}
+    assert page.entries[0] == recorded(4.0, target="4", detail="d" * 120)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 1000])

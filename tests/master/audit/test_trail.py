@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 
 from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
 from fleetpulse.master.audit.reader import AuditQuery
 from fleetpulse.master.audit.trail import OTHERS, Deduplicator
 from fleetpulse.master.errors import AuditUnavailable
-from tests.master.audit.given import entry, refusal
+from tests.master.audit.given import entry, recorded, refusal
 from tests.master.audit.trails import Trail, running_trail, whole_lines, written
 from tests.master.fleet import wait_until
 
@@ -27,7 +28,7 @@ def test_entries_are_written_in_order_and_counted(path: Path) -> None:
             one.trail.record(entry(target=str(number)))
         wait_until(lambda: one.count("entries") == 2000)
     assert [line["target"] for line in written(path)] == [str(number) for number in range(2000)]
-    assert written(path)[0] == {**entry(target="0")._asdict(), "time": 1_700_000_000.25, "repeated": 0}
+    assert written(path)[0] == msgspec.to_builtins(recorded(1_700_000_000.25, target="0"))
 
 
 def test_entries_recorded_before_stop_are_written(path: Path) -> None:
@@ -108,10 +109,10 @@ def test_trail_is_readable_while_it_is_written(path: Path) -> None:
             if number % 100 == 0:
                 gevent.sleep(0)
                 page = one.trail.read(AuditQuery(50))
-                told = [int(line["target"]) for line in page.entries]
+                told = [int(line.target) for line in page.entries]
                 assert told == list(range(told[0], told[0] - len(told), -1)) if told else True
         wait_until(lambda: one.count("entries") == 2000)
-        assert one.trail.read(AuditQuery(1)).entries[0]["target"] == "1999"
+        assert one.trail.read(AuditQuery(1)).entries[0].target == "1999"
         assert one.trail.read(AuditQuery(1, outcome=AuditOutcome.REFUSED)).entries == []
 
 

@@ -10,7 +10,7 @@ from tests.master.console.fake_master import Answer, FakeMaster, problem
 def entry(**fields: Any) -> dict[str, Any]:
     """An element of ``/api/audit``."""
     return {
-        "time": 1_700_000_000.25, "actor": "ci", "role": "submit", "door": "rest", "client": "192.0.2.7",
+        "time": 1_700_000_000.25, "actor": "ci", "role": "submit", "source": "http", "client": "192.0.2.7",
         "action": "submit_task", "target": "/api/tasks/task-1", "outcome": "ok", "status": "201", "detail": "",
         "repeated": 0,
     } | fields  # fmt: skip
@@ -23,7 +23,7 @@ def test_the_trail(run: Run, master: FakeMaster) -> None:
     master.get("/api/audit", ENTRIES)
     head, first, second = run("audit").stdout.splitlines()
     assert head.split()[:3] == ["TIME", "ACTOR", "ROLE"]
-    assert first.split()[2:] == ["ci", "submit", "rest", "192.0.2.7", "submit_task", "ok", "201", "-",
+    assert first.split()[2:] == ["ci", "submit", "http", "192.0.2.7", "submit_task", "ok", "201", "-",
                                  "/api/tasks/task-1", "-"]  # fmt: skip
     assert second.split()[2:4] == ["anonymous", "-"]
     assert second.split()[-3:] == ["41", "/api/tasks/task-1", "no"]

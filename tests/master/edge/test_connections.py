@@ -63,7 +63,7 @@ def entrance() -> Iterator[Entrance]:
 
 
 def refused(client: str, action: str, status: str, detail: str, target: str = "") -> AuditEntry:
-    return AuditEntry("anonymous", None, "rest", client, action, target, AuditOutcome.REFUSED, status, detail)
+    return AuditEntry("anonymous", None, "http", client, action, target, AuditOutcome.REFUSED, status, detail)
 
 
 def is_cut(connection: Connection) -> bool:
@@ -273,7 +273,7 @@ class Ends(NamedTuple):
         assert not self.begins.get(timeout=LONG_SECONDS)
         counted = self.registry.get_sample_value("fleetpulse_http_rejected_total", {"reason": "tls_handshake"})
         assert counted == len(self.recorded)
-        assert {(one.door, one.client, one.action) for one in self.recorded} <= {("rest", "203.0.113.1", "connect")}
+        assert {(one.source, one.client, one.action) for one in self.recorded} <= {("http", "203.0.113.1", "connect")}
         return [one.detail for one in self.recorded]
 
 

@@ -475,7 +475,9 @@ def test_who_comes_takes_over_and_goes_is_recorded(table: SessionTable, entries:
     Line(table).register().beat().say_goodbye("bye\n\x1b[2J")
     actions = ["register", "register", "take_over", "goodbye"]
     assert recorded(entries) == [("worker:rack-7", action, "ok") for action in actions]
-    assert {(one.door, one.client, one.target, one.status) for one in entries} == {("rpc", "127.0.0.1", "rack-7", "OK")}
+    assert {(one.source, one.client, one.target, one.status) for one in entries} == {
+        ("grpc", "127.0.0.1", "rack-7", "OK")
+    }
     assert (entries[0].detail, entries[-1].detail) == ("incarnation first", "bye\n\x1b[2J")
 
 
