@@ -17,7 +17,7 @@ import falcon
 from fleetpulse.master.access.sessions import Sessions
 from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
-from fleetpulse.master.api import middleware, problems, resources
+from fleetpulse.master.api import middleware, problems
 from fleetpulse.master.api.access import AccessMiddleware, SessionResource
 from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
 from fleetpulse.master.api.history import WorkerHistory
@@ -30,6 +30,7 @@ from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.api.telemetry_stream import create_telemetry_stream
 from fleetpulse.master.api.validation import BodyReader
 from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.workers import HealthResource, worker_resources
 from fleetpulse.master.audit.files import FILE_NAME
 from fleetpulse.master.audit.trail import AuditTrail
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
@@ -110,7 +111,7 @@ class Master:
         self.wsgi = create_wsgi(
             HttpServices(
                 self.telemetry, self.tasks, history, self._audit, create_access(config), views, exposition,
-                instruments, resources.Health(checks, version("fleetpulse")), self._subscribers, config.grafana_url,
+                instruments, HealthResource(checks, version("fleetpulse")), self._subscribers, config.grafana_url,
             )
         )  # fmt: skip
         self.connection_limiter = ConnectionLimiter(config.limits, instruments.http, self._audit.record)
@@ -228,7 +229,7 @@ class HttpServices(NamedTuple):
     views: FleetViews
     exposition: FleetExposition
     instruments: Instruments
-    health: resources.Health
+    health: HealthResource
     subscribers: Subscribers
     grafana_url: str | None = None
 
@@ -250,7 +251,7 @@ def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
     )
     problems.install(app, instruments.http.reject)
     resource_by_path = {
-        **resources.fleet_resources(telemetry, views, health),
+        **worker_resources(telemetry, views, health),
         **reference_resources(ROUTES, version("fleetpulse")),
         "/api/audit": AuditResource(audit.read),
         "/telemetry/{worker_id}/history": WorkerHistory(history),

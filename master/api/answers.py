@@ -11,8 +11,9 @@ import falcon
 import msgspec
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=0)]
-Percent = Annotated[float, Meta(ge=0, le=100)]
+from fleetpulse.master.telemetry import records
+
+Count = records.Count
 UnixSeconds = Annotated[int, Meta(description="Unix seconds by the master's clock")]
 Time = Annotated[float, Meta(description="Unix seconds by the master's clock")]
 

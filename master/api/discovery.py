@@ -1,4 +1,4 @@
-"""The live fleet as scrape targets, for exporters that run on the workers' machines.
+"""``/sd/targets``: the live fleet as scrape targets, for exporters that run on the workers' machines.
 
 The format is Prometheus' HTTP SD: https://prometheus.io/docs/prometheus/latest/http_sd/
 """
@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import falcon
 import gevent
-import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.queries import Number
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -25,17 +25,24 @@ _NOT_IN_LABEL_NAMES = re.compile(r"[^A-Za-z0-9_]")
 _MAX_FILTERS = 16
 
 
-def _list(value: Any) -> Any:
+class TargetGroup(ResponseModel):
+    """A target as Prometheus' HTTP service discovery has it."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _filter(text: str) -> str:
+def _check_filter(text: str) -> str:
     if not text.partition("=")[0] or "=" not in text:
         raise ValueError("must be NAME=VALUE, as a worker was started with")
     return text
 
 
-Filter = Annotated[str, Field(json_schema_extra={"pattern": "^[^=]+="}), AfterValidator(_filter)]
+Filter = Annotated[str, Field(json_schema_extra={"pattern": "^[^=]+="}), AfterValidator(_check_filter)]
 
 
 class TargetsQuery(BaseModel):
@@ -45,12 +52,12 @@ class TargetsQuery(BaseModel):
 
     port: Annotated[int, Field(ge=1, le=65535), Number]
     """At which the workers' machines serve an exporter."""
-    label: Annotated[list[Filter], Field(max_length=_MAX_FILTERS), BeforeValidator(_list)] = []
+    label: Annotated[list[Filter], Field(max_length=_MAX_FILTERS), BeforeValidator(_as_list)] = []
     """`NAME=VALUE`, as workers were started with; of several a worker must have each."""
 
     @property
-    def wanted(self) -> set[tuple[str, str]]:
-        """The labels, as pairs of name and value."""
+    def labels(self) -> set[tuple[str, str]]:
+        """Pairs of name and value."""
         return {(name, value) for name, _, value in (text.partition("=") for text in self.label)}
 
 
@@ -62,32 +69,32 @@ class Targets:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, TargetsQuery)
-        resp.cache_control = ("no-cache",)
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = orjson.dumps(list(self._groups(query.port, query.wanted)))
+        send_json(resp, list(self._groups(query.port, query.labels)))
 
     on_head = on_get
 
-    def _groups(self, port: int, wanted: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    def _groups(self, port: int, labels: set[tuple[str, str]]) -> Iterator[TargetGroup]:
         for number, telemetry in enumerate(self._manager.get_all_worker_telemetry().values(), start=1):
             if number % WORKERS_IN_A_ROW == 0:
                 gevent.sleep(0)
-            if telemetry.is_active and wanted <= telemetry.registration.labels.items():
-                yield {"targets": [f"{_address(telemetry)}:{port}"], "labels": _labels(telemetry)}
+            if telemetry.is_active and labels <= telemetry.registration.labels.items():
+                yield TargetGroup([f"{_address(telemetry)}:{port}"], _labels(telemetry))
 
 
 def _address(telemetry: WorkerTelemetry) -> str:
-    """The host name; the id of a worker that has told none, or one that Prometheus would not take."""
+    """The host name; the worker's id where it has told none, or one that Prometheus would not take."""
     hostname = telemetry.registration.hostname
     return hostname if _ADDRESS.fullmatch(hostname) else telemetry.worker_id
 
 
 def _labels(telemetry: WorkerTelemetry) -> dict[str, str]:
-    """Those that every series of the target gets, and as ``__meta_`` those that a relabelling may choose from."""
+    """The labels of every series of the target, and as ``__meta_`` those that a relabelling may choose from."""
     registration = telemetry.registration
-    own = {_NOT_IN_LABEL_NAMES.sub("_", name): value for name, value in registration.labels.items()}
     return {
         "worker_id": telemetry.worker_id,
         "hostname": registration.hostname,
-        **{f"__meta_fleetpulse_label_{name}": value for name, value in own.items()},
+        **{
+            f"__meta_fleetpulse_label_{_NOT_IN_LABEL_NAMES.sub('_', name)}": value
+            for name, value in registration.labels.items()
+        },
     }

@@ -16,7 +16,7 @@ from typing import Any
 from fleetpulse.master.access.tokens import Role
 from fleetpulse.master.api.access import SessionInfo, SignIn
 from fleetpulse.master.api.audit import AuditListQuery
-from fleetpulse.master.api.discovery import TargetsQuery
+from fleetpulse.master.api.discovery import TargetGroup, TargetsQuery
 from fleetpulse.master.api.history import History, HistoryQuery
 from fleetpulse.master.api.operations import EVENTS, HTML, JSON, TEXT, Answer, Body, Header, Operation, Route, answer
 from fleetpulse.master.api.page import Overview
@@ -32,7 +32,6 @@ from fleetpulse.master.api.task_answers import Assignment, DrainState, LogPart, 
 from fleetpulse.master.api.tasks import IDEMPOTENCY_KEY_PATTERN, DrainRequest, UndrainRequest
 from fleetpulse.master.api.worker_answers import (
     Health,
-    TargetGroup,
     WorkerDetails,
     WorkerMetrics,
     WorkerRecord,

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import gevent
 
 from fleetpulse.master.api.subscribers import event_bytes
-from fleetpulse.master.telemetry.change_log import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,13 +54,13 @@ class EventEncoder:
     def __init__(self, boot_id: str, member: Member) -> None:
         self._boot_id = boot_id
         self._member = member
-        self._cache: OrderedDict[tuple[int, int], tuple[Window, Chunk]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], tuple[ChangeWindow, Chunk]] = OrderedDict()
 
     def clear(self) -> None:
         """Encode everything anew from now on."""
         self._cache.clear()
 
-    def chunk(self, window: Window, start: int) -> Chunk:
+    def chunk(self, window: ChangeWindow, start: int) -> Chunk:
         """Return the workers of the window from number ``start`` on, as they are now or in the cache."""
         key = id(window), start
         if key in self._cache:
@@ -73,16 +73,16 @@ class EventEncoder:
             self._cache.popitem(last=False)
         return chunk
 
-    def removed(self, window: Window) -> list[Event]:
+    def removed(self, window: ChangeWindow) -> list[Event]:
         """Return the events for workers that left. The last has the window's id, unless changes follow."""
         starts = range(0, len(window.removed), REMOVALS_PER_EVENT)
         rows = [window.removed[start : start + REMOVALS_PER_EVENT] for start in starts]
         return [self._removal(row, window, is_last=row is rows[-1] and not window.worker_ids) for row in rows]
 
-    def _removal(self, worker_ids: Sequence[str], window: Window, *, is_last: bool) -> Event:
+    def _removal(self, worker_ids: Sequence[str], window: ChangeWindow, *, is_last: bool) -> Event:
         return event("removed", {"worker_ids": list(worker_ids)}, self._id(window.revision) if is_last else None)
 
-    def _encode(self, window: Window, start: int) -> Chunk:
+    def _encode(self, window: ChangeWindow, start: int) -> Chunk:
         members, size, stop = [], 0, start
         while stop < len(window.worker_ids) and size < CHUNK_BYTES:
             member = self._rendered(window.worker_ids[stop])
@@ -163,8 +163,8 @@ class Broadcaster:
         self._timing = timing
         self._count_disconnected = count_disconnected
         self._readers: dict[Reader, None] = {}
-        self._windows: dict[int, Window] = {}
-        self._snapshot: Window | None = None
+        self._windows: dict[int, ChangeWindow] = {}
+        self._snapshot: ChangeWindow | None = None
         self._notified = 0
         """The revision of the last broadcast."""
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -185,17 +185,17 @@ class Broadcaster:
             self._greenlet = None
             self._clear()
 
-    def since(self, revision: int) -> Window:
+    def since(self, revision: int) -> ChangeWindow:
         """Return the changes of all workers since a revision, which the log must reach. Shared within a broadcast."""
         window = self._windows.get(revision)
         if window is None:
             window = self._windows[revision] = self._changes.since(revision)
         return window
 
-    def snapshot(self) -> Window:
+    def snapshot(self) -> ChangeWindow:
         """Return all workers as of now. Shared until something changes."""
         if self._snapshot is None or self._snapshot.revision != self._changes.revision:
-            self._snapshot = self._changes.everybody()
+            self._snapshot = self._changes.all_workers()
         return self._snapshot
 
     def _run(self) -> None:
@@ -225,7 +225,7 @@ class Broadcaster:
     def _changed_workers(self) -> frozenset[str] | None:
         """Return who changed or left since the last broadcast; ``None`` when no reader needs it, or it is not known."""
         is_needed = any(reader.is_filtered for reader in self._readers)
-        if not is_needed or not self._changes.reaches_back_to(self._notified):
+        if not is_needed or not self._changes.covers(self._notified):
             return None
         window = self.since(self._notified)
         return frozenset(window.worker_ids) | frozenset(window.removed)

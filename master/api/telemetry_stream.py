@@ -33,7 +33,7 @@ from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from fleetpulse.master.instruments import StreamInstruments
-from fleetpulse.master.telemetry.change_log import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 MAX_READERS = 500
@@ -230,7 +230,7 @@ class TelemetryStream:
 
     def _changes(self) -> Iterator[Event]:
         self._wake.clear()
-        if not self._resource.changes.reaches_back_to(self._revision):
+        if not self._resource.changes.covers(self._revision):
             yield from self._snapshot("too_old")
             return
         if self._worker_ids is None:
@@ -246,12 +246,12 @@ class TelemetryStream:
         if self._worker_ids is None:
             window = self._resource.broadcaster.snapshot()
         else:
-            window = self._resource.changes.everybody(self._worker_ids)
+            window = self._resource.changes.all_workers(self._worker_ids)
         yield event("reset", {"reason": reason, "workers": len(window.worker_ids)})
         yield from self._chunks(window)
         self._revision = window.revision
 
-    def _chunks(self, window: Window) -> Iterator[Event]:
+    def _chunks(self, window: ChangeWindow) -> Iterator[Event]:
         """Yield at least one. Other greenlets have their turn between two."""
         start, is_done = 0, False
         while not is_done and self._revoked is None:

@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 
 from msgspec import field
 
-from fleetpulse.master.api.answers import Count, Percent, ResponseModel, UnixSeconds
+from fleetpulse.master.api.answers import Count, ResponseModel, UnixSeconds
 from fleetpulse.master.telemetry.records import (
     CustomKind,
     CustomMetric,
     HeartbeatCounts,
+    Percent,
     Reading,
     ResourceReadings,
     Resources,
@@ -201,13 +202,6 @@ class WorkerDetails(ResponseModel):
             tasks=WorkerTasks.of(telemetry),
             telemetry=record,
         )
-
-
-class TargetGroup(ResponseModel):
-    """A target as Prometheus' HTTP service discovery has it."""
-
-    targets: list[str]
-    labels: dict[str, str]
 
 
 def _readings(reading: Reading) -> dict[str, Any]:

@@ -8,6 +8,7 @@ value and the rule.
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from math import isfinite
 from operator import attrgetter
 from types import MappingProxyType
@@ -123,12 +124,13 @@ def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
 
 def decode_heartbeat(message: pb.Heartbeat) -> Reading:
     """Decode and check a ``Heartbeat``, but for its worker_id and incarnation_id."""
-    _unix_time("sent_time_unix_seconds", _given(message, "sent_time_unix_seconds"))
+    _unix_time("sent_time_unix_seconds", message.sent_time_unix_seconds)
     fields: dict[str, Any] = dict(zip(_SCALARS.names, _SCALARS.values(message), strict=True))
     for name, decode in _PARTS:
-        fields[name] = decode(getattr(message, name))
-    if message.custom:
-        fields["custom"] = _decode_custom(message.custom)
+        if part := getattr(message, name):
+            fields[name] = decode(part)
+    if custom := message.custom:
+        fields["custom"] = _decode_custom(custom)
     return Reading(task_support=_task_support(message), **fields)
 
 
@@ -150,7 +152,8 @@ class _RecordDecoder(Generic[R]):
             plain, is_optional = _plain(kind)
             where = f"{path}.{name}".removeprefix(".")
             if isinstance(plain, StrType):
-                self._texts.append((position, where, is_optional))
+                if position > 0:
+                    self._texts.append((position, where, is_optional))
             elif is_optional:
                 self._optional.append((position, name))
             if isinstance(plain, FloatType):
@@ -178,22 +181,22 @@ class _RecordDecoder(Generic[R]):
         return self._record(*self.values(message))
 
     def many(self, items: Sequence[Any]) -> tuple[R, ...]:
-        """The records of a repeated field. Goes column by column, for a heartbeat has dozens of them."""
-        if not items:
-            return ()
-        _check_most(self._path, len(items), self._most, "entries")
+        """The records of a repeated field that is not empty. Goes column by column, as a heartbeat has dozens."""
         # A slice is a list, which is walked much faster than protobuf's own sequence.
         items = items[:]
-        columns: list[Sequence[Any]] = list(zip(*map(self._get, items), strict=True))
+        columns: list[Any] = list(zip(*map(self._get, items), strict=True))
+        # The same names were mostly checked before, all of them together.
+        columns[0] = _known_names.get(columns[0]) or self._check_names(columns[0])
         for position, where, low, high in self._ranges:
             for value in columns[position]:
                 if not low <= value <= high:
                     _refuse_number(where, value, low, high)
         for position, where, is_optional in self._texts:
-            columns[position] = self._text_column(columns[position], where, is_optional, is_key=position == 0)
-        if len(set(columns[0])) < len(items):
-            # It would be one series with two values on /metrics.
-            raise InvalidMessage(f"{self._path} has two entries for one {self.names[0]}")
+            column = columns[position]
+            if any(column):
+                columns[position] = [_text(where, text) or (None if is_optional else "") for text in column]
+            elif is_optional:
+                columns[position] = repeat(None, len(column))
         for position, name in self._optional:
             column = columns[position]
             if 0 in column:
@@ -202,18 +205,18 @@ class _RecordDecoder(Generic[R]):
                 ]
         return tuple(map(self._record, *columns))
 
-    def _text_column(self, column: Sequence[str], where: str, is_optional: bool, *, is_key: bool) -> Sequence[Any]:
-        if is_key:
-            names = tuple(column)
-            known = _known_names.get(names)
-            if known is None:
-                known = tuple([_text(where, name) for name in names])
-                if len(_known_names) < _MAX_KNOWN_TEXTS:
-                    _known_names[names] = known
-            return known
-        if is_optional:
-            return [_text(where, text) or None for text in column] if any(column) else [None] * len(column)
-        return [_text(where, text) for text in column]
+    def _check_names(self, names: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Check the first fields of the records, and remember texts."""
+        _check_most(self._path, len(names), self._most, "entries")
+        if len(set(names)) < len(names):
+            # It would be one series with two values on /metrics.
+            raise InvalidMessage(f"{self._path} has two entries for one {self.names[0]}")
+        if not isinstance(names[0], str):
+            return names
+        checked = tuple([_text(f"{self._path}.{self.names[0]}", name) for name in names])
+        if self._most == MAX_DEVICES and len(_known_names) < _MAX_KNOWN_TEXTS:
+            _known_names[names] = checked
+        return checked
 
 
 def _plain(kind: Type) -> tuple[Type, bool]:

@@ -1,8 +1,7 @@
-"""Who is alive, judged by when the master last heard from them. Pure: the caller brings the time.
+"""Leases of workers, judged by when the master last heard from them. Pure: the caller brings the time.
 
-Every worker has a lease of the same length, so the order in which leases were renewed is the order in which they run
-out. A dict that keeps that order finds the expired ones without looking at the others: a check of 10,000 healthy
-workers reads one entry.
+Every worker has a lease of the same length, so leases run out in the order in which they were renewed. A dict that
+keeps that order finds the expired ones first: a check of 10,000 healthy workers reads one entry.
 """
 
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ class LeaseTable:
     """Leases of ``timeout_seconds`` by worker id, on a monotonic clock in seconds.
 
     ``expire`` must be called regularly. When the table was not used for more than ``stall_seconds``, the master itself
-    stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that time is
-    not held against the workers. A time before the last use counts as that of the last use: a heartbeat may be handled
+    stood still (a suspended laptop, a stopped process, a starved host) and could not have heard anyone; that time does
+    not count against the workers. A time before the last use counts as that of the last use: a heartbeat may be handled
     after a check that came later than it.
     """
 
@@ -36,7 +35,7 @@ class LeaseTable:
         self._renewed_at[worker_id] = self._own_time(now)
 
     def drop(self, worker_id: str) -> None:
-        """The worker has no lease any more; one that had none is fine."""
+        """End the worker's lease, if there is one."""
         self._renewed_at.pop(worker_id, None)
 
     def silent_seconds(self, worker_id: str, now: float) -> float | None:
@@ -46,7 +45,7 @@ class LeaseTable:
         return None if renewed_at is None else own_now - renewed_at
 
     def expire(self, now: float) -> list[str]:
-        """End the leases that have run out at ``now`` and return whose they were, the longest silent first."""
+        """End the leases that have run out at ``now``; returns their workers, the longest silent first."""
         expired = list(self._expired(self._own_time(now) - self.timeout_seconds))
         for worker_id in expired:
             del self._renewed_at[worker_id]

@@ -46,7 +46,7 @@ _NO_READING = Reading()
 
 
 class _PendingReading(NamedTuple):
-    """A checked heartbeat that waits for its worker's greenlet. The times say when it arrived, and when it was sent."""
+    """A checked heartbeat that waits for its worker's greenlet, with when it arrived and when it was sent."""
 
     reading: Reading
     received_monotonic: float
@@ -62,7 +62,7 @@ class _WorkerRow:
     """
 
     __slots__ = (
-        "_missed", "_queue_length", "_sequence", "closed", "dropped", "greenlet", "held", "pending", "received",
+        "_queue_length", "_sequence", "closed", "dropped", "greenlet", "held", "missed", "pending", "received",
         "telemetry", "wake",
     )  # fmt: skip
 
@@ -75,16 +75,12 @@ class _WorkerRow:
         self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
         self.closed = False
-        self.received = self.dropped = self._missed = 0
+        self.received = self.dropped = self.missed = 0
         self._sequence = 0
 
     @property
     def incarnation_id(self) -> str:
         return self.telemetry.registration.incarnation_id
-
-    @property
-    def counts(self) -> HeartbeatCounts:
-        return HeartbeatCounts(self.received, self.dropped, self._missed)
 
     def put(self, pending: _PendingReading) -> bool:
         """Queue the heartbeat and wake the greenlet; whether the oldest was dropped for it."""
@@ -108,7 +104,7 @@ class _WorkerRow:
         if sequence <= self._sequence:
             return False
         if self._sequence:
-            self._missed += sequence - self._sequence - 1
+            self.missed += sequence - self._sequence - 1
         self._sequence = sequence
         return True
 
@@ -296,9 +292,8 @@ class TelemetryManager:
         """Mark the workers whose lease ran out, and forget those that were gone for the retention time."""
         now, config = self._clock.monotonic(), self.lease_config
         for worker_id in self._leases.expire(now):
-            _LOGGER.warning(
-                "worker %s is inactive: nothing heard for %.0f s", worker_id, config.inactivity_timeout_seconds
-            )
+            timeout_seconds = config.inactivity_timeout_seconds
+            _LOGGER.warning("worker %s is inactive: nothing heard for %.0f s", worker_id, timeout_seconds)
             self._remembered.renew(worker_id, now)
             self._publish(self._workers[worker_id], is_active=False)
         for worker_id in self._remembered.expire(now):
@@ -375,7 +370,7 @@ class TelemetryManager:
             reading=pending.reading,
             is_active=worker.telemetry.worker_id in self._leases,
             last_update=pending.received_wall,
-            counts=worker.counts,
+            counts=HeartbeatCounts(worker.received, worker.dropped, worker.missed),
         )
         visible = self._clock.monotonic()
         self._instruments.receipt_to_visible.observe(visible - pending.received_monotonic)

@@ -6,9 +6,9 @@ from typing import Any
 
 from falcon.testing import TestClient
 
-from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.workers import HealthResource
 from fleetpulse.master.app import HttpServices, create_wsgi
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.metrics.exposition import FleetExposition
@@ -28,7 +28,7 @@ class Web:
         self.tasks = tasks
         self.ailments: dict[str, str | None] = {"telemetry": None, "grpc": None}
         checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
-        health = Health(checks, "1.2.3")
+        health = HealthResource(checks, "1.2.3")
         self.app = create_wsgi(
             HttpServices(
                 fleet.manager, tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(), views,

@@ -26,11 +26,11 @@ class StreamWeb:
     """The resource, what it stands on, and an app that serves it."""
 
     def __init__(
-        self, fleet: Fleet, timing: Timing, max_readers: int, most_removals: int, *guards: AccessMiddleware
+        self, fleet: Fleet, timing: Timing, max_readers: int, max_removals: int, *guards: AccessMiddleware
     ) -> None:
         self.fleet = fleet
         self.views, self.short_views = FleetViews(), StreamSummaries()
-        self.changes = ChangeLog(most_removals)
+        self.changes = ChangeLog(max_removals)
         for observer in (self.views, self.short_views, self.changes):
             fleet.manager.add_observer(observer)
         self.subscribers = Subscribers(check_seconds=0.02)
@@ -61,11 +61,11 @@ def running_stream(
     *,
     guards: Sequence[AccessMiddleware] = (),
     max_readers: int = MAX_READERS,
-    most_removals: int = MAX_REMOVALS,
+    max_removals: int = MAX_REMOVALS,
     terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
 ) -> Iterator[StreamWeb]:
     with running_fleet(terms) as fleet:
-        yield StreamWeb(fleet, timing, max_readers, most_removals, *guards)
+        yield StreamWeb(fleet, timing, max_readers, max_removals, *guards)
 
 
 class Mirror(EventReader):

@@ -16,7 +16,7 @@ from fleetpulse.master.api.telemetry_broadcast import (
     EventEncoder,
     Timing,
 )
-from fleetpulse.master.telemetry.change_log import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 from tests.master.fleet import Fleet, wait_until
 
 RECORD_BYTES = 1000
@@ -40,8 +40,8 @@ def names(number: int) -> list[str]:
     return [f"worker-{index}" for index in range(number)]
 
 
-def update(number: int) -> Window:
-    return Window(names(number), [10 + index for index in range(number)], (), 9999)
+def update(number: int) -> ChangeWindow:
+    return ChangeWindow(names(number), [10 + index for index in range(number)], (), 9999)
 
 
 def parsed(event: Event | None) -> tuple[str, str | None, dict[str, object]]:
@@ -86,7 +86,7 @@ def test_pieces_are_bounded_and_each_says_how_far_it_reaches() -> None:
 
 
 def test_a_snapshot_has_an_id_at_its_end_only() -> None:
-    encoder, window = EventEncoder("boot", Records().member), Window(names(100), None, (), 9999)
+    encoder, window = EventEncoder("boot", Records().member), ChangeWindow(names(100), None, (), 9999)
     first = encoder.chunk(window, 0)
     kind, event_id, data = parsed(first.event)
     assert (kind, event_id, data["complete"]) == ("snapshot", None, False)
@@ -100,19 +100,19 @@ def test_of_nobody_there_is_a_snapshot_but_no_update() -> None:
     records.gone = {"worker-0", "worker-1"}
     encoder = EventEncoder("boot", records.member)
     assert encoder.chunk(update(2), 0) == (None, 2)
-    for window in (Window([], None, (), 7), Window(names(2), None, (), 7)):
+    for window in (ChangeWindow([], None, (), 7), ChangeWindow(names(2), None, (), 7)):
         assert parsed(encoder.chunk(window, 0).event) == ("snapshot", "boot-7", {"workers": {}, "complete": True})
 
 
 def test_who_left_comes_in_rows_with_an_id_when_nothing_follows() -> None:
     encoder = EventEncoder("boot", Records().member)
     left = names(REMOVALS_PER_EVENT + 1)
-    events = [parsed(event) for event in encoder.removed(Window((), (), left, 9))]
+    events = [parsed(event) for event in encoder.removed(ChangeWindow((), (), left, 9))]
     assert events == [
         ("removed", None, {"worker_ids": left[:-1]}),
         ("removed", "boot-9", {"worker_ids": left[-1:]}),
     ]
-    assert [parsed(event)[1] for event in encoder.removed(Window(["a"], [8], left, 9))] == [None, None]
+    assert [parsed(event)[1] for event in encoder.removed(ChangeWindow(["a"], [8], left, 9))] == [None, None]
     assert encoder.removed(update(3)) == []
 
 

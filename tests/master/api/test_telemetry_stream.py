@@ -144,7 +144,7 @@ def test_an_id_of_another_start_or_none_at_all_begins_anew(web: StreamWeb, serve
 
 
 def test_who_was_away_for_too_long_begins_anew() -> None:
-    with running_stream(most_removals=2) as web, served(web.app) as server:
+    with running_stream(max_removals=2) as web, served(web.app) as server:
         for worker_id in ("a", "b", "c", "d"):
             beat(web, worker_id)
         last_id = web.event_id()
@@ -161,7 +161,7 @@ def test_whatever_happens_every_reader_holds_the_table_in_the_end(seed: int) -> 
     chance = random.Random(seed)
     names = [f"worker-{number}" for number in range(60)]
     queries = ["", "?fields=summary", "?worker_id=worker-1,worker-2,worker-3", ""]
-    with running_stream(most_removals=20) as web, served(web.app) as server:
+    with running_stream(max_removals=20) as web, served(web.app) as server:
         mirrors = [Mirror(server.address, query) for query in queries]
 
         def happen() -> None:

@@ -10,9 +10,9 @@ from falcon.testing import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.api.resources import Health
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.workers import HealthResource
 from fleetpulse.master.app import HttpServices, create_wsgi
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -34,7 +34,7 @@ class Whole:
         self.party = party
         views, exposition = FleetViews(), FleetExposition()
         party.fleet.manager.add_observer(views)
-        health = Health({}, "1.2.3")
+        health = HealthResource({}, "1.2.3")
         fleet = party.fleet
         self.app = create_wsgi(
             HttpServices(

@@ -6,18 +6,18 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from fleetpulse.master.telemetry.change_log import ChangeLog, Window
+from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 from tests.master.fleet import Fleet, running_fleet
 
 
-def watched(fleet: Fleet, most_removals: int = 100) -> ChangeLog:
-    changes = ChangeLog(most_removals)
+def observed(fleet: Fleet, max_removals: int = 100) -> ChangeLog:
+    changes = ChangeLog(max_removals)
     fleet.manager.add_observer(changes)
     return changes
 
 
-def test_its_revision_is_that_of_the_table(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_revision_equals_that_of_the_table(fleet: Fleet) -> None:
+    changes = observed(fleet)
     fleet.beat("a")
     fleet.beat("b")
     fleet.manager.unregister_worker("a")
@@ -28,8 +28,8 @@ def test_its_revision_is_that_of_the_table(fleet: Fleet) -> None:
     assert len(changes) == 2
 
 
-def test_each_worker_comes_once_the_longest_unchanged_first(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_each_changed_worker_is_listed_once_longest_unchanged_first(fleet: Fleet) -> None:
+    changes = observed(fleet)
     for worker_id in ("a", "b", "c", "a", "a"):
         fleet.beat(worker_id)
     window = changes.since(0)
@@ -39,20 +39,20 @@ def test_each_worker_comes_once_the_longest_unchanged_first(fleet: Fleet) -> Non
     # Who has got everything up to the second misses only the third.
     assert window.revisions is not None
     assert list(changes.since(window.revisions[1]).worker_ids) == ["a"]
-    assert changes.since(changes.revision) == Window((), (), [], changes.revision)
+    assert changes.since(changes.revision) == ChangeWindow((), (), [], changes.revision)
 
 
-def test_everybody_comes_in_the_order_of_registration(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_all_workers_are_listed_in_order_of_registration(fleet: Fleet) -> None:
+    changes = observed(fleet)
     for worker_id in ("c", "a", "b", "c"):
         fleet.beat(worker_id)
     fleet.manager.unregister_worker("a")
-    assert changes.everybody() == Window(["c", "b"], None, (), changes.revision)
-    assert set(changes.everybody({"a", "b", "x"}).worker_ids) == {"b"}
+    assert changes.all_workers() == ChangeWindow(["c", "b"], None, (), changes.revision)
+    assert set(changes.all_workers({"a", "b", "x"}).worker_ids) == {"b"}
 
 
-def test_who_left_is_told_until_it_is_back(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_removed_worker_is_listed_until_it_returns(fleet: Fleet) -> None:
+    changes = observed(fleet)
     for worker_id in ("a", "b", "c"):
         fleet.beat(worker_id)
     before = changes.revision
@@ -66,8 +66,8 @@ def test_who_left_is_told_until_it_is_back(fleet: Fleet) -> None:
     assert changes.since(changes.revision).removed == []
 
 
-def test_of_some_only_these_are_told(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_only_requested_workers_are_listed(fleet: Fleet) -> None:
+    changes = observed(fleet)
     for worker_id in ("a", "b", "c", "d"):
         fleet.beat(worker_id)
     before = changes.revision
@@ -80,9 +80,9 @@ def test_of_some_only_these_are_told(fleet: Fleet) -> None:
     assert window.revision == changes.revision
 
 
-def test_of_removals_the_newest_are_remembered() -> None:
+def test_oldest_removals_are_forgotten() -> None:
     with running_fleet() as fleet:
-        changes = watched(fleet, most_removals=2)
+        changes = observed(fleet, max_removals=2)
         for worker_id in ("a", "b", "c"):
             fleet.beat(worker_id)
         before = changes.revision
@@ -90,15 +90,15 @@ def test_of_removals_the_newest_are_remembered() -> None:
         for worker_id in ("a", "b", "c"):
             fleet.manager.unregister_worker(worker_id)
             removed_at.append(changes.revision)
-        assert not changes.reaches_back_to(before)
-        assert changes.reaches_back_to(removed_at[0])
+        assert not changes.covers(before)
+        assert changes.covers(removed_at[0])
         assert changes.since(removed_at[0]).removed == ["b", "c"]
-        assert not changes.reaches_back_to(changes.revision + 1)
-        assert changes.reaches_back_to(changes.revision)
+        assert not changes.covers(changes.revision + 1)
+        assert changes.covers(changes.revision)
 
 
-def test_who_waits_is_woken_by_every_kind_of_change(fleet: Fleet) -> None:
-    changes = watched(fleet)
+def test_every_kind_of_change_sets_the_event(fleet: Fleet) -> None:
+    changes = observed(fleet)
     assert not changes.changed.is_set()
     happenings: list[Callable[[], None]] = [
         lambda: fleet.beat("a"),
@@ -116,12 +116,12 @@ def test_who_waits_is_woken_by_every_kind_of_change(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whoever_asks_whenever_knows_all_in_the_end(seed: int) -> None:
+def test_client_that_polls_at_any_time_ends_up_with_the_table(seed: int) -> None:
     """Readers that ask at moments of their own hold the table when they have asked last."""
     chance = random.Random(seed)
     names = [f"worker-{number}" for number in range(12)]
     with running_fleet() as fleet:
-        changes = watched(fleet, most_removals=1000)
+        changes = observed(fleet, max_removals=1000)
         readers: list[tuple[int, dict[str, int], frozenset[str] | None]] = [
             (0, {}, None if number % 2 else frozenset(chance.sample(names, 4))) for number in range(6)
         ]

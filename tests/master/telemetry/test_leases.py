@@ -19,7 +19,7 @@ def ticks(table: LeaseTable, start: float, end: float) -> dict[str, float]:
     return ended
 
 
-def test_a_lease_ends_at_the_first_check_after_its_time_and_ends_once() -> None:
+def test_lease_expires_at_the_first_check_after_its_time_and_once() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(100.0)
     table.renew("a", 100.0)
@@ -28,7 +28,7 @@ def test_a_lease_ends_at_the_first_check_after_its_time_and_ends_once() -> None:
     assert len(table) == 0
 
 
-def test_a_renewed_lease_runs_from_its_renewal() -> None:
+def test_renewed_lease_runs_from_its_renewal() -> None:
     table = LeaseTable(TIMEOUT)
     table.renew("a", 0.0)
     table.renew("b", 0.0)
@@ -37,7 +37,7 @@ def test_a_renewed_lease_runs_from_its_renewal() -> None:
     assert ticks(table, 29.75, 70.0) == {"b": 30.0, "a": 59.75}
 
 
-def test_those_whose_leases_ended_come_in_the_order_in_which_they_were_last_heard() -> None:
+def test_expired_workers_are_ordered_by_last_renewal() -> None:
     table = LeaseTable(1.0, stall_seconds=100.0)
     for worker_id in ("a", "b", "c"):
         table.renew(worker_id, 0.0)
@@ -45,7 +45,7 @@ def test_those_whose_leases_ended_come_in_the_order_in_which_they_were_last_hear
     assert table.expire(2.0) == ["b", "c", "a"]
 
 
-def test_a_dropped_lease_is_gone() -> None:
+def test_dropped_lease_is_gone() -> None:
     table = LeaseTable(TIMEOUT)
     table.renew("a", 0.0)
     assert "a" in table
@@ -56,7 +56,7 @@ def test_a_dropped_lease_is_gone() -> None:
     assert ticks(table, 0.0, 60.0) == {}
 
 
-def test_a_stall_of_the_master_is_not_held_against_a_worker() -> None:
+def test_stall_of_the_master_does_not_count_as_silence() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(0.0)
     table.renew("a", 0.0)
@@ -66,7 +66,7 @@ def test_a_stall_of_the_master_is_not_held_against_a_worker() -> None:
     assert ticks(table, 3610.0, 3700.0) == {"a": 3630.0}
 
 
-def test_what_arrives_first_after_a_stall_gets_a_whole_lease_and_no_more() -> None:
+def test_first_renewal_after_a_stall_starts_a_whole_lease() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(0.0)
     table.renew("a", 0.0)
@@ -76,7 +76,7 @@ def test_what_arrives_first_after_a_stall_gets_a_whole_lease_and_no_more() -> No
     assert ticks(table, 100.0, 200.0) == {"a": 130.0, "b": 130.0}
 
 
-def test_a_lease_from_just_before_a_stall_does_not_outlast_later_ones() -> None:
+def test_lease_from_before_a_stall_does_not_outlast_later_ones() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(0.0)
     table.renew("a", 1.0)  # the check was late by a little ...
@@ -85,7 +85,7 @@ def test_a_lease_from_just_before_a_stall_does_not_outlast_later_ones() -> None:
     assert ticks(table, 1.5, 40.0) == {"a": 31.0, "b": 31.5}
 
 
-def test_who_is_asked_about_right_after_a_stall_was_not_silent_during_it() -> None:
+def test_silence_does_not_include_a_stall() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(0.0)
     table.renew("a", 0.0)
@@ -93,7 +93,7 @@ def test_who_is_asked_about_right_after_a_stall_was_not_silent_during_it() -> No
     assert table.silent_seconds("a", 61.0) == 1.0
 
 
-def test_what_arrived_before_a_check_and_is_handled_after_it_is_no_stall_and_breaks_no_order() -> None:
+def test_renewal_older_than_the_last_check_keeps_the_order() -> None:
     table = LeaseTable(TIMEOUT)
     table.expire(99.0)
     table.renew("a", 99.9)

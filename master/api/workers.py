@@ -1,38 +1,25 @@
-"""What each path answers."""
+"""The paths about the workers, and ``/health``."""
 
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 import falcon
-import orjson
 
+from fleetpulse.master.api.answers import send_json
 from fleetpulse.master.api.discovery import Targets
 from fleetpulse.master.api.views import FleetViews
+from fleetpulse.master.api.worker_answers import Health
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 HealthCheck = Callable[[], str | None]
-"""Says what is wrong with a part of the master, or ``None``."""
+"""Returns what is wrong with a part of the master, or ``None``."""
 
 _BOOT_ID = uuid.uuid4().hex[:12]
 
 
-def _answer(req: falcon.Request, resp: falcon.Response, pieces: list[bytes], revision: int) -> None:
-    """JSON with a weak ETag of the table's revision, or 304 when the client has that one."""
-    etag = falcon.ETag(f"{_BOOT_ID}-{revision}")
-    etag.is_weak = True
-    resp.set_header("ETag", etag.dumps())
-    resp.cache_control = ("no-cache",)
-    if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
-        resp.status = falcon.HTTP_304
-        return
-    resp.content_type = falcon.MEDIA_JSON
-    # A list, so that it can be compressed on its way.
-    resp.stream = pieces
-    resp.content_length = sum(map(len, pieces))
-
-
-class Health:
+class HealthResource:
     """``/health``: 200 while every part works, 503 with what does not."""
 
     def __init__(self, checks: Mapping[str, HealthCheck], version: str) -> None:
@@ -40,23 +27,15 @@ class Health:
         self._version = version
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        failing = {part: why for part, check in self._checks.items() if (why := check()) is not None}
-        body: dict[str, object] = {
-            "status": "unhealthy" if failing else "healthy",
-            "time": int(time.time()),
-            "version": self._version,
-        }
-        if failing:
-            body["failing"] = failing
-            resp.status = falcon.HTTP_503
-        resp.cache_control = ("no-store",)
-        resp.data = orjson.dumps(body)
-        resp.content_type = falcon.MEDIA_JSON
+        failing = {part: error for part, check in self._checks.items() if (error := check()) is not None}
+        health = Health("unhealthy" if failing else "healthy", int(time.time()), self._version, failing)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK
+        send_json(resp, health, status=status, cache_control="no-store")
 
     on_head = on_get
 
 
-class Fleet:
+class AllWorkers:
     """A view of all workers."""
 
     def __init__(self, manager: TelemetryManager, view: Callable[[], list[bytes]]) -> None:
@@ -66,7 +45,7 @@ class Fleet:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         # Read first: a view may come out newer than its tag, which costs an answer, but never older.
         revision = self._manager.revision
-        _answer(req, resp, self._view(), revision)
+        _send(req, resp, self._view(), revision)
 
     on_head = on_get
 
@@ -80,7 +59,7 @@ class OneWorker:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         revision = self._manager.get_worker_telemetry(worker_id).revision
-        _answer(req, resp, [self._view(worker_id)], revision)
+        _send(req, resp, [self._view(worker_id)], revision)
 
     on_head = on_get
 
@@ -93,15 +72,30 @@ class ManagedWorker(OneWorker):
         resp.status = falcon.HTTP_204
 
 
-def fleet_resources(manager: TelemetryManager, views: FleetViews, health: Health) -> dict[str, object]:
-    """What answers at each path about the master and its workers."""
+def worker_resources(manager: TelemetryManager, views: FleetViews, health: HealthResource) -> dict[str, object]:
+    """The resources of the paths about the master and its workers."""
     return {
         "/health": health,
-        "/telemetry": Fleet(manager, views.all_records),
+        "/telemetry": AllWorkers(manager, views.all_records),
         "/telemetry/{worker_id}": OneWorker(manager, views.record),
-        "/workers": Fleet(manager, views.all_summaries),
-        "/api/workers": Fleet(manager, views.all_details),
+        "/workers": AllWorkers(manager, views.all_summaries),
+        "/api/workers": AllWorkers(manager, views.all_details),
         "/api/workers/{worker_id}": ManagedWorker(manager, views.details),
         "/api/workers/{worker_id}/metrics": OneWorker(manager, views.metrics),
         "/sd/targets": Targets(manager),
     }
+
+
+def _send(req: falcon.Request, resp: falcon.Response, pieces: list[bytes], revision: int) -> None:
+    """JSON with a weak ETag of the table's revision, or 304 when the client has that one."""
+    etag = falcon.ETag(f"{_BOOT_ID}-{revision}")
+    etag.is_weak = True
+    resp.set_header("ETag", etag.dumps())
+    resp.cache_control = ("no-cache",)
+    if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
+        resp.status = falcon.HTTP_304
+        return
+    resp.content_type = falcon.MEDIA_JSON
+    # A list, so that it can be compressed on its way.
+    resp.stream = pieces
+    resp.content_length = sum(map(len, pieces))

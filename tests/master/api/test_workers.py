@@ -1,4 +1,4 @@
-"""master.api.resources, over the whole web application and a live table"""
+"""master.api.workers, over the whole web application and a live table"""
 
 import time
 from collections.abc import Callable
