@@ -5,6 +5,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from fleetpulse.master.errors import PrometheusUnavailable
-from fleetpulse.master.history.fields import FIELD_BY_NAME, Rate
+from fleetpulse.master.history.fields import FIELD_BY_NAME, Gauge, Rate
 from fleetpulse.master.history.points import Series, Values, Window, rounded
 
 CONNECT_SECONDS = 2.0
@@ -195,27 +196,22 @@ def query_for(worker_id: str, fields: Sequence[str], step: int) -> str:
     """
     selector = f'{{worker_id="{worker_id}"}}'
     return " or ".join(
-        f'label_replace(label_replace({_stat(name, selector, stat, step)}, "field", "{name}", "", ""), '
+        f'label_replace(label_replace({_stat(FIELD_BY_NAME[name], selector, stat, step)}, "field", "{name}", "", ""), '
         f'"stat", "{stat}", "", "")'
         for name in fields
         for stat in STATS
     )
 
 
-def _stat(name: str, selector: str, stat: str, step: int) -> str:
-    field = FIELD_BY_NAME[name]
-    if isinstance(field, Rate):
+def _stat(field: Gauge | Rate, selector: str, stat: str, step: int) -> str:
+    if isinstance(field, Gauge):
+        expression = re.sub(r"\{(\w+)\}", rf"fleetpulse_worker_\1{selector}", field.promql)
+    else:
+        seconds = max(step, RATE_SECONDS) if stat == "mean" else RATE_SECONDS
+        series = f"fleetpulse_worker_{field.counter}{selector}"
+        expression = f"sum(max by ({field.label}) (rate({series}[{seconds}s])))"
         if stat == "mean":
-            return _rate(field, selector, max(step, RATE_SECONDS))
-        return _over_time(_rate(field, selector, RATE_SECONDS), stat, step)
-    return _over_time(field.promql.replace("{0}", selector), stat, step)
-
-
-def _rate(field: Rate, selector: str, seconds: int) -> str:
-    return f"sum(max by ({field.label}) (rate(fleetpulse_worker_{field.counter}{selector}[{seconds}s])))"
-
-
-def _over_time(expression: str, stat: str, step: int) -> str:
-    """Within the step alone: in Prometheus 2 a range includes its first moment, which is of the step before."""
+            return expression
+    # Within the step alone: in Prometheus 2 a range includes its first moment, which is of the step before.
     inner = max(5, step // MAX_INNER_POINTS)
     return f"{_OVER_TIME[stat]}(({expression})[{1000 * step - 1}ms:{inner}s])"

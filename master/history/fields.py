@@ -1,7 +1,7 @@
 """The fields of the history: where each comes from in an update, and in Prometheus.
 
-They are few and fixed, so that a point has a fixed size. The order is that of stored points: new fields go to the end,
-with a new version in ``points``.
+They are few and fixed, so that a point has a fixed size. Stored points have them in this order: new fields go to the
+end, with a new version in ``points``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +18,12 @@ _Pair = tuple[int | None, int | None]
 
 def fullest_filesystem_percent(telemetry: WorkerTelemetry) -> float | None:
     """Space in use on the fullest filesystem, percent of its size; ``None`` where none gives both."""
-    return max(
-        [
-            min(100.0 * item.used_bytes / item.size_bytes, 100.0)
-            for item in telemetry.reading.filesystems
-            if item.used_bytes is not None and item.size_bytes
-        ],
-        default=None,
-    )
+    used = [
+        min(100.0 * item.used_bytes / item.size_bytes, 100.0)
+        for item in telemetry.reading.filesystems
+        if item.used_bytes is not None and item.size_bytes
+    ]
+    return max(used, default=None)
 
 
 def hottest_gpu_celsius(telemetry: WorkerTelemetry) -> float | None:
@@ -34,7 +32,7 @@ def hottest_gpu_celsius(telemetry: WorkerTelemetry) -> float | None:
 
 
 class Gauge(NamedTuple):
-    """``unit`` is what REST shows. In ``promql``, ``{0}`` stands for the selector of the worker."""
+    """``unit`` is what REST shows. In ``promql``, ``{name}`` stands for ``fleetpulse_worker_name`` of the worker."""
 
     name: str
     unit: str
@@ -43,7 +41,7 @@ class Gauge(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """The rate of a counter of each disk or network interface, summed over them; ``label`` names the device."""
+    """The rate of a counter, summed over the devices that are in its ``label``."""
 
     name: str
     unit: str
@@ -52,45 +50,32 @@ class Rate(NamedTuple):
 
 
 GAUGES = (
+    Gauge("cpu_usage", "percent", lambda update: update.cpu_usage, "100 * max({cpu_usage_ratio})"),
     Gauge(
-        "cpu_usage", "percent",
-        lambda telemetry: telemetry.cpu_usage,
-        "100 * max(fleetpulse_worker_cpu_usage_ratio{0})",
+        "memory_usage",
+        "percent",
+        lambda update: update.memory_usage,
+        "100 * max({memory_used_bytes}) / max({memory_size_bytes} > 0)",
     ),
     Gauge(
-        "memory_usage", "percent",
-        lambda telemetry: telemetry.memory_usage,
-        "100 * max(fleetpulse_worker_memory_used_bytes{0}) / max(fleetpulse_worker_memory_size_bytes{0} > 0)",
+        "gpu_usage",
+        "percent",
+        lambda update: update.gpu_usage,
+        "100 * avg(max by (gpu, uuid) ({gpu_utilization_ratio}))",
     ),
     Gauge(
-        "gpu_usage", "percent",
-        lambda telemetry: telemetry.gpu_usage,
-        "100 * avg(max by (gpu, uuid) (fleetpulse_worker_gpu_utilization_ratio{0}))",
-    ),
-    Gauge(
-        "filesystem_usage", "percent",
+        "filesystem_usage",
+        "percent",
         fullest_filesystem_percent,
-        "100 * max(fleetpulse_worker_filesystem_used_bytes{0} / (fleetpulse_worker_filesystem_size_bytes{0} > 0))",
+        "100 * max({filesystem_used_bytes} / ({filesystem_size_bytes} > 0))",
     ),
-    Gauge(
-        "memory_used_bytes", "bytes",
-        lambda telemetry: telemetry.reading.memory.used_bytes,
-        "max(fleetpulse_worker_memory_used_bytes{0})",
-    ),
-    Gauge("load1", "processes", lambda telemetry: telemetry.reading.load.load1, "max(fleetpulse_worker_load1{0})"),
-    Gauge(
-        "running_tasks", "tasks",
-        lambda telemetry: len(telemetry.reading.running_tasks),
-        "max(fleetpulse_worker_running_tasks{0})",
-    ),
-    Gauge(
-        "gpu_temperature_celsius", "celsius",
-        hottest_gpu_celsius,
-        "max(fleetpulse_worker_gpu_temperature_celsius{0})",
-    ),
-)  # fmt: skip
+    Gauge("memory_used_bytes", "bytes", lambda update: update.reading.memory.used_bytes, "max({memory_used_bytes})"),
+    Gauge("load1", "processes", lambda update: update.reading.load.load1, "max({load1})"),
+    Gauge("running_tasks", "tasks", lambda update: len(update.reading.running_tasks), "max({running_tasks})"),
+    Gauge("gpu_temperature_celsius", "celsius", hottest_gpu_celsius, "max({gpu_temperature_celsius})"),
+)
 
-# In the order of ``CounterIncreases.amounts``.
+# In the order of what ``Counters`` returns.
 RATES = (
     Rate("disk_read_bytes_per_second", "bytes/second", "disk_read_bytes_total", "device"),
     Rate("disk_written_bytes_per_second", "bytes/second", "disk_written_bytes_total", "device"),
@@ -103,30 +88,14 @@ FIELD_BY_NAME = {field.name: field for field in FIELDS}
 INDEX_BY_NAME = {field.name: index for index, field in enumerate(FIELDS)}
 
 _READ_GAUGES = tuple(gauge.read for gauge in GAUGES)
-_NO_RATES = (None,) * len(RATES)
+_NO_RATES: Sample = (None,) * len(RATES)
 
 
-class CounterIncreases(NamedTuple):
-    """``amounts``: bytes read, written, received, transmitted within ``seconds``; ``None`` where not known."""
+class Sampler:
+    """Makes samples of one worker's updates. Remembers the counters of its disks and network interfaces for the rates.
 
-    seconds: float
-    amounts: tuple[float | None, float | None, float | None, float | None]
-
-
-def sample_of(telemetry: WorkerTelemetry, increases: CounterIncreases | None) -> Sample:
-    """``increases`` are those since the worker's last update; ``None``: they are not known."""
-    gauges = [read(telemetry) for read in _READ_GAUGES]
-    if increases is None:
-        return (*gauges, *_NO_RATES)
-    seconds = increases.seconds
-    return (*gauges, *[None if amount is None else amount / seconds for amount in increases.amounts])
-
-
-class Counters:
-    """The counters of one worker's disks and network interfaces at its last update.
-
-    Times are those of receipt, by the master's wall clock. No rate is computed over more than ``max_seconds``, because
-    the worker was not heard meanwhile, or when the clock was set back.
+    Times are those of receipt, by the master's wall clock. There is no rate over more than ``max_seconds``, because the
+    worker was not heard meanwhile, nor when the clock was set back.
     """
 
     __slots__ = ("_disks", "_max_seconds", "_networks", "_time")
@@ -137,27 +106,27 @@ class Counters:
         self._disks: Mapping[str, _Pair] = {}
         self._networks: Mapping[str, _Pair] = {}
 
-    def advance(self, telemetry: WorkerTelemetry) -> CounterIncreases | None:
-        """Returns what was added since the last call."""
+    def sample(self, telemetry: WorkerTelemetry) -> tuple[Sample, float]:
+        """Returns a sample, and the seconds since the last update that its rates are of; 0 when it has none."""
         reading = telemetry.reading
         disks = {item.device: (item.read_bytes, item.written_bytes) for item in reading.disk_devices}
-        networks = {
-            item.interface: (item.received_bytes, item.transmitted_bytes) for item in reading.network_interfaces
-        }
-        increases = None
+        networks = {one.interface: (one.received_bytes, one.transmitted_bytes) for one in reading.network_interfaces}
+        rates, seconds = _NO_RATES, 0.0
         if self._time is not None and 0.0 < telemetry.last_update - self._time <= self._max_seconds:
             seconds = telemetry.last_update - self._time
-            increases = CounterIncreases(seconds, (*_added(self._disks, disks), *_added(self._networks, networks)))
+            rates = (*_rates(self._disks, disks, seconds), *_rates(self._networks, networks, seconds))
         self._time, self._disks, self._networks = telemetry.last_update, disks, networks
-        return increases
+        return (*[read(telemetry) for read in _READ_GAUGES], *rates), seconds
 
 
-def _added(before: Mapping[str, _Pair], now: Mapping[str, _Pair]) -> tuple[float | None, float | None]:
+def _rates(before: Mapping[str, _Pair], now: Mapping[str, _Pair], seconds: float) -> tuple[float | None, float | None]:
     pairs = [(before[name], counts) for name, counts in now.items() if name in before]
-    return _total((old[0], new[0]) for old, new in pairs), _total((old[1], new[1]) for old, new in pairs)
+    return _rate([(old[0], new[0]) for old, new in pairs], seconds), _rate(
+        [(old[1], new[1]) for old, new in pairs], seconds
+    )
 
 
-def _total(pairs: Iterable[_Pair]) -> float | None:
+def _rate(pairs: Iterable[_Pair], seconds: float) -> float | None:
     """Of the devices that were read both times. A counter that fell has begun again at 0."""
     known = [new - old if new >= old else new for old, new in pairs if old is not None and new is not None]
-    return float(sum(known)) if known else None
+    return sum(known) / seconds if known else None

@@ -8,7 +8,7 @@ import math
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import NamedTuple
 
 from fleetpulse.master.history.fields import FIELDS, GAUGES, Sample
@@ -40,9 +40,9 @@ class Bucket:
 
     def __init__(self, index: int, *, is_compact: bool = False) -> None:
         self.index = index
-        column = _compact_column if is_compact else _column
-        self._weights, self._totals = column(0.0), column(0.0)
-        self._lows, self._highs = column(math.inf), column(-math.inf)
+        column: Callable[[list[float]], MutableSequence[float]] = (lambda v: array("d", v)) if is_compact else list
+        self._weights, self._totals = column([0.0] * WIDTH), column([0.0] * WIDTH)
+        self._lows, self._highs = column([math.inf] * WIDTH), column([-math.inf] * WIDTH)
 
     def add(self, sample: Sample, seconds: float) -> None:
         """``seconds`` is the time that the rates are of, so that their mean is what was moved in the whole time."""
@@ -77,14 +77,6 @@ class Bucket:
                 # Rounding must not put a mean outside of its range.
                 means[index] = mean if low <= mean <= high else min(max(mean, low), high)
         return (*means, *lows, *highs)
-
-
-def _column(value: float) -> MutableSequence[float]:
-    return [value] * WIDTH
-
-
-def _compact_column(value: float) -> MutableSequence[float]:
-    return array("d", (value,)) * WIDTH
 
 
 class JournalPoint(NamedTuple):
@@ -213,41 +205,33 @@ class Window(NamedTuple):
         return (self.stop - self.start) // self.step
 
 
-def resample(window: Window, parts: Iterable[Points], columns: Sequence[int]) -> list[Series]:
+def resample(window: Window, parts: Sequence[Points], columns: Sequence[int]) -> list[Series]:
     """Aggregates the points of each step of the window, for the fields with those indexes. The same point may come
     twice. Slow: for a thread."""
-    series = [_SeriesBuilder(window.length) for _ in columns]
-    for part in parts:
-        places = [(time - window.start) // window.step for time in part.times]
-        for builder, column in zip(series, columns, strict=True):
-            builder.add(places, part.column(column), part.column(column + WIDTH), part.column(column + 2 * WIDTH))
-    return [builder.series() for builder in series]
+    places = [[(time - window.start) // window.step for time in part.times] for part in parts]
+    return [_aggregate(window.length, places, parts, column) for column in columns]
+
+
+def _aggregate(length: int, places: Iterable[Sequence[int]], parts: Iterable[Points], column: int) -> Series:
+    totals, counts = [0.0] * length, [0] * length
+    lows, highs = [math.inf] * length, [-math.inf] * length
+    for at, part in zip(places, parts, strict=True):
+        numbers = (part.column(column), part.column(column + WIDTH), part.column(column + 2 * WIDTH))
+        for place, mean, low, high in zip(at, *numbers, strict=True):
+            if 0 <= place < length and mean == mean:  # noqa: PLR0124 - NaN alone differs from itself
+                totals[place] += mean
+                counts[place] += 1
+                lows[place] = min(lows[place], low)
+                highs[place] = max(highs[place], high)
+    means = [total / count if count else 0.0 for total, count in zip(totals, counts, strict=True)]
+    return Series(
+        *[
+            [rounded(value) if count else None for value, count in zip(values, counts, strict=True)]
+            for values in (means, lows, highs)
+        ]
+    )
 
 
 def rounded(value: float) -> float:
     """With as many digits as are stored."""
     return float(f"{value:.5g}")
-
-
-class _SeriesBuilder:
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self._totals, self._counts = [0.0] * length, [0] * length
-        self._lows, self._highs = [math.inf] * length, [-math.inf] * length
-
-    def add(self, places: Sequence[int], means: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> None:
-        length, totals, counts = self._length, self._totals, self._counts
-        for place, mean, low, high in zip(places, means, lows, highs, strict=True):
-            if 0 <= place < length and mean == mean:  # noqa: PLR0124 - NaN alone differs from itself
-                totals[place] += mean
-                counts[place] += 1
-                self._lows[place] = min(self._lows[place], low)
-                self._highs[place] = max(self._highs[place], high)
-
-    def series(self) -> Series:
-        means = [total / count if count else 0.0 for total, count in zip(self._totals, self._counts, strict=True)]
-        columns = [
-            [rounded(value) if count else None for value, count in zip(values, self._counts, strict=True)]
-            for values in (means, self._lows, self._highs)
-        ]
-        return Series(*columns)

@@ -10,7 +10,7 @@ import gevent
 from gevent.event import Event
 
 from fleetpulse.master.errors import StoreUnavailable
-from fleetpulse.master.history.fields import Counters, Sample, sample_of
+from fleetpulse.master.history.fields import Sample, Sampler
 from fleetpulse.master.history.points import Points, Series, Window, decode_chunk
 from fleetpulse.master.history.series_writer import (
     NOTHING_RECOVERED,
@@ -78,10 +78,10 @@ class HistoryStore(Protocol):
 class _Recording:
     """The state of one worker."""
 
-    __slots__ = ("counters", "series", "silent_rounds")
+    __slots__ = ("sampler", "series", "silent_rounds")
 
-    def __init__(self, counters: Counters, series: SeriesWriter) -> None:
-        self.counters, self.series = counters, series
+    def __init__(self, sampler: Sampler, series: SeriesWriter) -> None:
+        self.sampler, self.series = sampler, series
         self.silent_rounds = 0
 
 
@@ -156,9 +156,7 @@ class Recorder:
         """The update callback of the ``TelemetryManager``."""
         recording = self._recording(worker_id)
         recording.silent_rounds = 0
-        increases = recording.counters.advance(telemetry)
-        sample = sample_of(telemetry, increases)
-        seconds = 0.0 if increases is None else increases.seconds
+        sample, seconds = recording.sampler.sample(telemetry)
         self._metrics.samples.inc()
         if self._early is None:
             recording.series.bucket_at(telemetry.last_update).add(sample, seconds)
@@ -181,7 +179,7 @@ class Recorder:
         recording = self._recordings.get(worker_id)
         if recording is None:
             series = SeriesWriter(worker_id, self._tiers, self._buffer)
-            recording = self._recordings[worker_id] = _Recording(Counters(self._max_rate_seconds), series)
+            recording = self._recordings[worker_id] = _Recording(Sampler(self._max_rate_seconds), series)
         return recording
 
     # The greenlet

@@ -11,18 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import gevent
 from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    and_,
-    func,
-    literal,
-    select,
-    union_all,
-)
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, and_, func, literal, select, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleetpulse.master.errors import InvalidCursor, StoreUnavailable, UnknownTask

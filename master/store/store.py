@@ -97,8 +97,11 @@ class SqlTaskStore:
             # The writer closed the engines; a reader may have connected again since.
             self._engines.close()
         else:
-            for write in self._writer.queue.abort():
-                write.answer.set_exception(StoreUnavailable("the store was closed while the database did not answer"))
+            for write in self._writer.queue.clear():
+                if isinstance(write, WaitedWrite):
+                    write.answer.set_exception(
+                        StoreUnavailable("the store was closed while the database did not answer")
+                    )
         self._hub_queue.close(make_calls=True)
 
     # See ``TaskStore`` for the methods below.

@@ -228,7 +228,7 @@ class Writer:
         self._prune_at = time.monotonic() + pause
 
     def _end(self) -> None:
-        lost = self.queue.drain()
+        lost = self.queue.clear()
         if lost:
             _LOGGER.error("the store is closed with %d writes that could not be made", len(lost))
         self._refuse(lost, self._unavailable())

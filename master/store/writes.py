@@ -141,9 +141,6 @@ class WriteQueue:
         self._deadline: float | None = None
         self._is_woken = False
 
-    def __len__(self) -> int:
-        return len(self._waiting) + len(self._taken)
-
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
@@ -240,15 +237,8 @@ class WriteQueue:
                 return True
             return self._withdraw(write)
 
-    def abort(self) -> Sequence[WaitedWrite]:
-        """The writer is stuck. Empties the queue, and returns the writes whose callers wait, to be told so."""
-        with self._changed:
-            waited = [write for write in (*self._taken, *self._waiting) if isinstance(write, WaitedWrite)]
-            self._waiting.clear()
-            return waited
-
-    def drain(self) -> Sequence[Write]:
-        """Empties the queue after the end, and returns what was never written."""
+    def clear(self) -> Sequence[Write]:
+        """The writer has ended, or is stuck. Returns what was not written."""
         with self._changed:
             rest = (*self._taken, *self._waiting)
             self._taken = ()
@@ -279,21 +269,18 @@ class WriteQueue:
 
 def _undo_gone(done: Sequence[Write]) -> Sequence[Write]:
     """Returns what undoes the durable writes whose callers were told otherwise, the last one first."""
-    undos: list[Write] = []
+    undos: list[Write | None] = []
     # Other callers may rely on the same rows: on the task of the same idempotency key, or on a later drain.
     kept_tasks = {w.outcome for w in done if isinstance(w, Submit) and w.caller is not Caller.GONE}
     drained_later: set[str] = set()
     for write in reversed(done):
-        undo = None
         match write:
             case Submit(caller=Caller.GONE) if write.outcome not in kept_tasks:
-                undo = write.undo()
+                undos.append(write.undo())
             case SaveDrain(caller=Caller.GONE) if write.worker_id not in drained_later:
-                undo = write.undo()
+                undos.append(write.undo())
             case SaveDrain():
                 drained_later.add(write.worker_id)
             case _:
                 pass
-        if undo is not None:
-            undos.append(undo)
-    return undos
+    return [undo for undo in undos if undo is not None]

@@ -64,7 +64,7 @@ def test_what_waits_is_taken_together_and_in_order(queue: WriteQueue) -> None:
     writes = [note(str(number)) for number in range(10)]
     filled(queue, *writes)
     assert next_of(queue) == writes
-    assert len(queue) == 0
+    assert queue.clear() == ()
 
 
 def test_a_batch_is_bounded_by_number_and_by_bytes(queue: WriteQueue) -> None:
@@ -118,7 +118,7 @@ def test_the_last_try_may_still_succeed(queue: WriteQueue) -> None:
     tried(queue.take(1.0))
     assert not queue.cancel_retries(write)
     assert queue.commit() == [write]
-    assert len(queue) == 0
+    assert queue.clear() == ()
 
 
 def test_after_the_last_try_there_is_no_other(queue: WriteQueue) -> None:
@@ -169,7 +169,7 @@ def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue)
     tried(queue.take(1.0))
     queue.abandon(write)
     assert queue.commit() == [other]
-    assert len(queue) == 0
+    assert queue.clear() == ()
 
 
 def test_one_that_is_durable_is_not_abandoned(queue: WriteQueue) -> None:
@@ -178,7 +178,7 @@ def test_one_that_is_durable_is_not_abandoned(queue: WriteQueue) -> None:
     tried(queue.take(1.0))
     queue.commit()
     assert not queue.abandon(write)
-    assert len(queue) == 0
+    assert queue.clear() == ()
 
 
 def drain(worker_id: str, reason: str, previous: str) -> SaveDrain:
@@ -208,7 +208,7 @@ def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) ->
     tried(queue.take(1.0))
     queue.abandon(first)
     assert queue.commit() == [second]
-    assert len(queue) == 0
+    assert queue.clear() == ()
 
 
 def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
@@ -218,7 +218,7 @@ def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
     assert not queue.put(note())
     assert next_of(queue) == [write]
     assert queue.take(1.0) is None
-    assert queue.drain() == ()
+    assert queue.clear() == ()
 
 
 def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
@@ -228,4 +228,4 @@ def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
     queue.postpone(0.0)
     queue.close(time.monotonic())
     assert queue.take(1.0) is None
-    assert queue.drain() == (write,)
+    assert queue.clear() == (write,)
