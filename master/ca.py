@@ -97,11 +97,7 @@ def _public(record: IssuedRecord) -> dict[str, Any]:
 @_ca_command("list")
 def list_command(context: LocalContext) -> None:
     """List the certificates of workers. Expired ones stay for a day, 100 of a worker at most."""
-    issued = Authority(context.data_dir).issued()
-    if context.screen.is_json:
-        context.screen.json([_public(record) for record in issued])
-    else:
-        context.screen.table(_COLUMNS, issued, empty="no certificates")
+    context.screen.table(_COLUMNS, Authority(context.data_dir).issued(), empty="no certificates", public=_public)
 
 
 @_ca_command("revoke")

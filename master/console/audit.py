@@ -1,30 +1,23 @@
 """``audit``: the audit trail."""
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import click
 
 from fleetpulse.master.console import formatting as fmt
-from fleetpulse.master.console.client import MasterClient, Query
+from fleetpulse.master.console.client import PAGE_SIZE
 from fleetpulse.master.console.command import DURATION, ClientContext, console_command
 from fleetpulse.master.console.errors import ConsoleError
-from fleetpulse.master.console.screen import Cell, Column, Screen, Table, field
+from fleetpulse.master.console.screen import Column, Screen, Table, field
 from fleetpulse.master.console.stream import ReconnectPolicy
 
-_PAGE_SIZE = 1000
 _POLL_SECONDS = 1.0
-_STYLES = {"refused": "yellow", "failed": "bold red"}
 
 _Entries = list[dict[str, Any]]
-
-
-def _outcome_cell(entry: Mapping[str, Any]) -> Cell:
-    outcome = fmt.text(entry.get("outcome"))
-    return Cell(outcome, _STYLES.get(outcome, ""))
-
 
 _COLUMNS = (
     Column("TIME", field("time", partial(fmt.local_time, form="%Y-%m-%d %H:%M:%S"))),
@@ -33,7 +26,7 @@ _COLUMNS = (
     Column("SOURCE", field("source"), spare=5),
     Column("CLIENT", field("client"), spare=2),
     Column("ACTION", field("action")),
-    Column("OUTCOME", _outcome_cell),
+    Column("OUTCOME", field("outcome", styles={"refused": "yellow", "failed": "bold red"})),
     Column("STATUS", field("status"), spare=3),
     Column("MORE", lambda entry: fmt.number(entry.get("repeated") or None), spare=4, right=True),
     Column("TARGET", field("target"), spare=1),
@@ -52,44 +45,25 @@ _FOLLOW_WIDTHS = (19, 16, 6, 6, 15, 14, 7, 6, 4, 0, 0)
 @click.option("--all", "shows_all", is_flag=True, help="Without a limit.")
 @click.option("-f", "--follow", "follows", is_flag=True, help="The newest last, then new entries until Ctrl-C.")
 def audit_command(
-    context: ClientContext,
-    seconds: float | None,
-    actor: str | None,
-    action: str | None,
-    outcome: str | None,
-    limit: int,
-    shows_all: bool,
-    follows: bool,
+    context: ClientContext, seconds: float | None, limit: int, shows_all: bool, follows: bool, **query: Any
 ) -> None:
     """List who changed what, and who was refused, the newest first. Needs an admin token.
 
     With --follow and --json each entry is one line.
     """
-    since = None if seconds is None else f"-{seconds:.3f}s"
-    size = _PAGE_SIZE if shows_all else min(limit, _PAGE_SIZE)
-    query = {"since": since, "actor": actor, "action": action, "outcome": outcome, "limit": size}
-    entries, newer = _fetch(context.client, query, None if shows_all else limit)
+    query["since"] = None if seconds is None else f"-{seconds:.3f}s"
+    query["limit"] = PAGE_SIZE if shows_all else min(limit, PAGE_SIZE)
+    page = context.client.page("/api/audit", query)
+    entries = list(itertools.islice(context.client.rest(page), None if shows_all else limit))
     if follows:
         context.screen.note("following; Ctrl-C ends")
         if not context.screen.is_json:
             context.screen.line(Table.of(_COLUMNS, []).lines(_FOLLOW_WIDTHS)[0])
         _print(context.screen, entries[::-1])
-        for batch in _follow(context, newer):
+        for batch in _follow(context, page.previous):
             _print(context.screen, batch)
-    elif context.screen.is_json:
-        context.screen.json(entries)
     else:
         context.screen.table(_COLUMNS, entries, empty="the audit trail has no such entry")
-
-
-def _fetch(client: MasterClient, query: Query, limit: int | None) -> tuple[_Entries, str | None]:
-    """The newest entries, and the URL of the entries that follow them."""
-    page = client.page("/api/audit", query)
-    entries, newer = page.items, page.previous
-    while page.next is not None and (limit is None or len(entries) < limit):
-        page = client.page(page.next)
-        entries += page.items
-    return entries[:limit], newer
 
 
 def _follow(context: ClientContext, newer: str | None) -> Iterator[_Entries]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ _SILENCE_SECONDS = 50.0
 """A stream may be silent for this long. The master sends something every 15 seconds."""
 
 _CHUNK_BYTES = 64 * 1024
+PAGE_SIZE = 1000
 _PROBLEM = "application/problem+json"
 _TOKEN_HINT = "set FLEETPULSE_TOKEN, or FLEETPULSE_TOKEN_FILE, to one"  # nosec B105 # no secret
 
@@ -73,13 +75,17 @@ class MasterClient:
         """Returns the JSON array of objects at a path."""
         return self._objects(self.get(path, query))
 
-    def pages(self, path: str, query: Query | None = None) -> Iterator[list[dict[str, Any]]]:
-        """Yields the items of every page."""
-        url: str | None = path
-        while url is not None:
-            page = self.page(url, query)
-            yield page.items
-            url, query = page.next, None
+    def items(self, path: str, query: Query, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yields the items of a list, page by page, ``limit`` at most."""
+        page = self.page(path, {**query, "limit": min(limit or PAGE_SIZE, PAGE_SIZE)})
+        yield from itertools.islice(self.rest(page), limit)
+
+    def rest(self, page: Page) -> Iterator[dict[str, Any]]:
+        """Yields the items of a page and of all pages after it."""
+        yield from page.items
+        while page.next is not None:
+            page = self.page(page.next)
+            yield from page.items
 
     def page(self, url: str, query: Query | None = None) -> Page:
         """Returns one page. ``url``: a path, or the URL of a neighbour of another page."""

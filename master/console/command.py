@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from fleetpulse.master.console.screen import FORMATS, Screen, discard_stdout
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
 
+_COMMANDS_GROUP = "fleetpulse.commands"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -115,6 +117,23 @@ def multiple_pairs(option: str, given: Iterable[str]) -> dict[str, list[str]]:
             raise click.UsageError(f"{option} takes NAME=VALUE, not {text!r}")
         found.setdefault(name, []).append(value)
     return found
+
+
+class CommandGroup(click.Group):
+    """The entry points of the group ``fleetpulse.commands``, loaded when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, sorted."""
+        return sorted(entry.name for entry in entry_points(group=_COMMANDS_GROUP) if self.includes(entry))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Loads a command; ``None`` if there is none of this name."""
+        found = (entry for entry in entry_points(group=_COMMANDS_GROUP, name=cmd_name) if self.includes(entry))
+        return next((entry.load() for entry in found), None)
+
+    def includes(self, entry: EntryPoint) -> bool:
+        """Whether a command belongs to this group."""
+        return True
 
 
 class ClientContext(NamedTuple):

@@ -11,9 +11,9 @@ from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import MasterClient
 from fleetpulse.master.console.command import DURATION, ClientContext, console_command
 from fleetpulse.master.console.errors import UnknownId
-from fleetpulse.master.console.screen import Cell
+from fleetpulse.master.console.screen import styled
 from fleetpulse.master.console.stream import FleetSnapshot, FleetWatcher
-from fleetpulse.master.console.tasks import LIVE, PAGE_SIZE, TERMINAL, task_path
+from fleetpulse.master.console.tasks import LIVE, TERMINAL, task_path
 
 _POLL_SECONDS = 1.0
 _NEWEST_TASKS = 100
@@ -119,9 +119,7 @@ def _detail(task: Mapping[str, Any]) -> str:
 
 def fetch_tasks(client: MasterClient, before: TaskSnapshot) -> TaskSnapshot:
     """The tasks that have not ended, the newest ones, and those that ended since ``before``."""
-    tasks: TaskSnapshot = {}
-    for page in client.pages("/api/tasks", {"status": ",".join(LIVE), "limit": PAGE_SIZE}):
-        tasks |= {task["task_id"]: task for task in page}
+    tasks = {task["task_id"]: task for task in client.items("/api/tasks", {"status": ",".join(LIVE)})}
     # The later answer wins: a task may have ended between the two.
     tasks |= {task["task_id"]: task for task in client.get_list("/api/tasks", {"limit": _NEWEST_TASKS})}
     ended = [task_id for task_id, task in before.items() if task["status"] not in TERMINAL and task_id not in tasks]
@@ -138,7 +136,5 @@ def _print(context: ClientContext, change: Change) -> None:
     if context.screen.is_json:
         context.screen.json_line({"time": round(now, 3), **change._asdict()})
     else:
-        style = _STYLES.get(change.change, "")
-        context.screen.words(
-            [fmt.local_time(now), change.subject, change.id, Cell(change.change, style), change.detail]
-        )
+        word = styled(change.change, _STYLES)
+        context.screen.words([fmt.local_time(now), change.subject, change.id, word, change.detail])

@@ -36,7 +36,7 @@ class Series(NamedTuple):
 @click.argument("worker_id", metavar="WORKER", type=WORKER_ID)
 @click.option("--since", metavar="DURATION", help="How far back: 15m, 1h, 7d.  [default: 1h]")
 @click.option("--from", "start", help="Where it begins, as Unix seconds or RFC 3339, in place of --since.")
-@click.option("--to", "end", help="Where it ends, in the same form; now if not given.")
+@click.option("--to", help="Where it ends, in the same form; now if not given.")
 @click.option("--step", type=click.IntRange(min=1), help="Seconds between two points; if not given, what fits.")
 @click.option("--field", "fields", multiple=True, help="A reading, as cpu_usage or load1; repeatable; 'all' for all.")
 @click.option("--plot/--numbers", "plots", default=None, help="Plots, as on a terminal, or numbers, as into a pipe.")
@@ -45,16 +45,15 @@ def history_command(
     worker_id: str,
     since: str | None,
     start: str | None,
-    end: str | None,
-    step: int | None,
     fields: tuple[str, ...],
     plots: bool | None,
+    **query: Any,
 ) -> None:
     """Plot a worker's readings: CPU, memory and GPU by default."""
     if since is not None and start is not None:
         raise click.UsageError("--since and --from say the same; give one of them")
-    names = None if "all" in fields else ",".join(fields or _DEFAULT_FIELDS)
-    query = {"from": f"-{since.lstrip('-')}" if since else start, "to": end, "step": step, "fields": names}
+    query["from"] = f"-{since.lstrip('-')}" if since else start
+    query["fields"] = None if "all" in fields else ",".join(fields or _DEFAULT_FIELDS)
     answer = _fetch(context, worker_id, query)
     screen = context.screen
     if screen.is_json:

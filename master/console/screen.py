@@ -63,9 +63,16 @@ def read(record: Any, path: str) -> Any:
     return record
 
 
-def field(path: str, show: Callable[[Any], str] = fmt.text) -> Callable[[Mapping[str, Any]], str]:
-    """The value of a column: what is at a dotted path, shown by ``show``."""
-    return lambda record: show(read(record, path))
+def field(
+    path: str, show: Callable[[Any], str] = fmt.text, styles: Mapping[str, str] | None = None
+) -> Callable[[Mapping[str, Any]], Cell]:
+    """The value of a column: what is at a dotted path, shown by ``show``, with the style of its text."""
+    return lambda record: styled(show(read(record, path)), styles or {})
+
+
+def styled(text: str, styles: Mapping[str, str]) -> Cell:
+    """The text with its style, if there is one."""
+    return Cell(text, styles.get(text, ""))
 
 
 class Table(NamedTuple):
@@ -139,8 +146,25 @@ class Screen:
         click.echo(json.dumps(value, ensure_ascii=self.is_terminal))
         sys.stdout.flush()
 
-    def table(self, columns: Iterable[Column], records: Sequence[Any], *, empty: str) -> None:
-        """Prints a table. ``empty`` goes to stderr when there is no record."""
+    def result(self, value: Any, text: str) -> None:
+        """Prints one line, or the value as JSON."""
+        if self.is_json:
+            self.json(value)
+        else:
+            self.line(text)
+
+    def table(
+        self,
+        columns: Iterable[Column],
+        records: Sequence[Any],
+        *,
+        empty: str,
+        public: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Prints a table, or the records as JSON, each after ``public``. For no record ``empty`` goes to stderr."""
+        if self.is_json:
+            self.json(list(map(public, records)) if public else records)
+            return
         table = Table.of(columns, records, wide=self._is_wide)
         if not records:
             self.note(empty)
@@ -149,9 +173,12 @@ class Screen:
         elif records:
             self._print_table(table)
 
-    def pairs(self, pairs: Iterable[tuple[str, Shown]]) -> None:
-        """Prints names and values, one pair a line."""
-        cells = [(fmt.one_line(name), *as_cell(value)) for name, value in pairs]
+    def pairs(self, value: Any, pairs: Iterable[tuple[str, Shown]]) -> None:
+        """Prints names and their texts, one pair a line, or the value as JSON."""
+        if self.is_json:
+            self.json(value)
+            return
+        cells = [(fmt.one_line(name), *as_cell(shown)) for name, shown in pairs]
         if not self.is_terminal:
             width = max(len(name) for name, _, _ in cells) + 2
             for name, text, _ in cells:

@@ -5,20 +5,17 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete
 
-from fleetpulse.master.console.command import ConsoleCommand, connection_options, data_dir_option
+from fleetpulse.master.console.command import CommandGroup, ConsoleCommand, connection_options, data_dir_option
 from fleetpulse.master.console.connection import base_url
 from fleetpulse.master.console.errors import ExitCode
 from fleetpulse.master.console.formatting import one_line
 
-COMMANDS_GROUP = "fleetpulse.commands"
-_PACKAGE = "fleetpulse.master.console."
-_LEFT_OUT = frozenset({"shell", "completion"})
 _PROMPT = "master> "
 _HISTORY_NAME = "shell_history"
 
@@ -105,22 +102,11 @@ def _line_reader(history: Path | None, interpreter: "Interpreter") -> Callable[[
     return session.prompt
 
 
-class ShellGroup(click.Group):
-    """The commands of this package, loaded when they are used."""
+class ShellGroup(CommandGroup):
+    """The commands of this package."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names, sorted."""
-        ours = (entry.name for entry in entry_points(group=COMMANDS_GROUP) if entry.value.startswith(_PACKAGE))
-        return sorted(name for name in ours if name not in _LEFT_OUT)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Loads a command; ``None`` if there is none of this name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        (entry,) = entry_points(group=COMMANDS_GROUP, name=cmd_name)
-        command = entry.load()
-        assert isinstance(command, click.Command)  # nosec B101 # for the type checker
-        return command
+    def includes(self, entry: EntryPoint) -> bool:
+        return entry.value.startswith("fleetpulse.master.console.") and entry.name not in {"shell", "completion"}
 
 
 class ExitShell(Exception):

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from fleetpulse.master.console import formatting as fmt
-from fleetpulse.master.console.client import MasterClient, path_segment
+from fleetpulse.master.console.client import path_segment
 from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
 from fleetpulse.master.console.screen import Cell, Shown, read
-from fleetpulse.master.console.tasks import LIVE, PAGE_SIZE
+from fleetpulse.master.console.tasks import LIVE
 from fleetpulse.master.console.workers import STATE_STYLES, state_cell, worker_state
 
 
@@ -24,30 +24,26 @@ def status_command(context: ClientContext, worker_id: str | None) -> None:
         return
     with suggest_worker(context.client, worker_id):
         worker = context.client.get_dict(f"/api/workers/{path_segment(worker_id, 'worker')}")
-    if context.screen.is_json:
-        context.screen.json(worker)
-    else:
-        context.screen.pairs(_worker_lines(worker, context.client.now()))
+    context.screen.pairs(worker, _worker_lines(worker, context.client.now()))
 
 
 def _show_fleet(context: ClientContext) -> None:
     health = context.client.get_dict("/health")
     workers = context.client.get_list("/api/workers")
-    tasks = _live_tasks(context.client)
-    if context.screen.is_json:
-        active = sum(bool(worker.get("is_active")) for worker in workers)
-        counts = {"total": len(workers), "active": active, "inactive": len(workers) - active}
-        context.screen.json({"health": health, "workers": counts, "tasks": tasks})
-        return
+    live = context.client.items("/api/tasks", {"status": ",".join(LIVE)})
+    tasks = dict.fromkeys(LIVE, 0) | Counter(task["status"] for task in live)
+    active = sum(bool(worker.get("is_active")) for worker in workers)
+    counts = {"total": len(workers), "active": active, "inactive": len(workers) - active}
     status, states = fmt.text(health.get("status")), count_states(map(worker_state, workers))
     context.screen.pairs(
+        {"health": health, "workers": counts, "tasks": tasks},
         [
             ("master", context.client.url),
             ("health", Cell(status, "green" if status == "healthy" else "bold red")),
             ("version", fmt.text(health.get("version"))),
             ("workers", states or "none yet; `fleetpulse worker` on a machine starts one"),
             ("tasks", ", ".join(f"{count} {status}" for status, count in tasks.items())),
-        ]
+        ],
     )
 
 
@@ -55,14 +51,6 @@ def count_states(states: Iterator[str]) -> str:
     """``3 active, 1 draining``; empty for no worker."""
     counts = Counter(states)
     return ", ".join(f"{counts[state]} {state}" for state in reversed(STATE_STYLES) if counts[state])
-
-
-def _live_tasks(client: MasterClient) -> dict[str, int]:
-    counts = dict.fromkeys(LIVE, 0)
-    for page in client.pages("/api/tasks", {"status": ",".join(LIVE), "limit": PAGE_SIZE}):
-        for task in page:
-            counts[task["status"]] = counts.get(task["status"], 0) + 1
-    return counts
 
 
 def _worker_lines(worker: Mapping[str, Any], now: float) -> Iterator[tuple[str, Shown]]:

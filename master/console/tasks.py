@@ -12,12 +12,14 @@ from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import path_segment
 from fleetpulse.master.console.command import ClientContext, console_command, pairs
 from fleetpulse.master.console.completion import TASK_ID, WORKER_ID, suggest_task
-from fleetpulse.master.console.screen import Cell, Column, Shown, field
+from fleetpulse.master.console.screen import Column, Shown, field
 
 LIVE = ("queued", "pending", "running")
 TERMINAL = ("completed", "failed", "cancelled")
-PAGE_SIZE = 1000
-_STYLES = {"queued": "yellow", "pending": "cyan", "running": "blue", "completed": "green", "failed": "bold red"}
+_status = field(
+    "status",
+    styles={"queued": "yellow", "pending": "cyan", "running": "blue", "completed": "green", "failed": "bold red"},
+)
 
 
 def task_path(task_id: str) -> str:
@@ -25,27 +27,25 @@ def task_path(task_id: str) -> str:
     return f"/api/tasks/{path_segment(task_id, 'task')}"
 
 
-def _status_cell(task: Mapping[str, Any]) -> Cell:
-    return Cell(fmt.text(task.get("status")), _STYLES.get(str(task.get("status")), ""))
-
-
 def _reason(task: Mapping[str, Any]) -> str:
     """Why the task waits, or why it failed."""
     return fmt.text(task.get("queue_reason") or task.get("error") or task.get("reason"))
 
 
+def _mebibytes(value: Any) -> str:
+    return f"{fmt.number(value)} MiB"
+
+
 def _columns(now: float) -> tuple[Column, ...]:
     return (
         Column("TASK", field("task_id")),
-        Column("STATUS", _status_cell),
+        Column("STATUS", _status),
         Column("WORKER", field("worker_id"), spare=2),
         Column("AGE", field("created_at", partial(fmt.age, now=now)), spare=4, right=True),
         Column("EXIT", field("exit_code", fmt.number), spare=3, right=True),
         Column("ATTEMPT", field("attempt", fmt.number), spare=6, right=True, wide=True),
         Column("CPU", field("cpu_required", fmt.number), spare=7, right=True, wide=True),
-        Column(
-            "MEMORY", field("memory_required", lambda mib: f"{fmt.number(mib)} MiB"), spare=8, right=True, wide=True
-        ),
+        Column("MEMORY", field("memory_required", _mebibytes), spare=8, right=True, wide=True),
         Column("GPUS", field("gpu_required", fmt.number), spare=9, right=True, wide=True),
         Column("PRIORITY", field("priority", fmt.number), spare=10, right=True, wide=True),
         Column("LABELS", field("labels", fmt.labels), spare=11, wide=True),
@@ -73,25 +73,23 @@ def tasks_command(
     context: ClientContext,
     statuses: tuple[str, ...],
     is_live: bool | None,
-    worker_id: str | None,
-    name: str | None,
     labels: tuple[str, ...],
     limit: int,
     shows_all: bool,
+    **query: Any,
 ) -> None:
     """List the tasks, the newest first."""
     wanted = pairs("--label", labels)
     if is_live is not None:
         statuses = tuple(one for one in (LIVE if is_live else TERMINAL) if not statuses or one in statuses)
-    query = {"status": ",".join(statuses) or None, "worker_id": worker_id, "name": name}
-    query["limit"] = PAGE_SIZE if shows_all or wanted else min(limit, PAGE_SIZE)  # type: ignore[assignment] # of a query
-    pages = context.client.pages("/api/tasks", query) if statuses or is_live is None else ()
-    matching = (task for page in pages for task in page if wanted.items() <= (task.get("labels") or {}).items())
-    tasks = list(itertools.islice(matching, None if shows_all else limit))
-    if context.screen.is_json:
-        context.screen.json(tasks)
-    else:
-        context.screen.table(_columns(context.client.now()), tasks, empty="no such tasks")
+    query["status"] = ",".join(statuses) or None
+    most = None if shows_all else limit
+    # The master filters by all but labels. No status is left to ask for in `--active --status failed`.
+    found = context.client.items("/api/tasks", query, None if wanted else most) if statuses or is_live is None else ()
+    tasks = list(
+        itertools.islice((task for task in found if wanted.items() <= (task.get("labels") or {}).items()), most)
+    )
+    context.screen.table(_columns(context.client.now()), tasks, empty="no such tasks")
 
 
 @console_command("task")
@@ -100,25 +98,22 @@ def task_command(context: ClientContext, task_id: str) -> None:
     """Show one task with its attempts and events."""
     with suggest_task(context.client, task_id):
         task = context.client.get_dict(task_path(task_id))
-    if context.screen.is_json:
-        context.screen.json(task)
-    else:
-        context.screen.pairs(_task_lines(task, context.client.now()))
+    context.screen.pairs(task, _task_lines(task, context.client.now()))
 
 
 def _task_lines(task: Mapping[str, Any], now: float) -> list[tuple[str, Shown]]:
-    cpu, memory, gpu = (fmt.number(task.get(f"{name}_required")) for name in ("cpu", "memory", "gpu"))
+    cpu, gpu = fmt.number(task.get("cpu_required")), fmt.number(task.get("gpu_required"))
     lines: list[tuple[str, Shown]] = [
         ("task", fmt.text(task.get("task_id"))),
         ("name", fmt.text(task.get("name"))),
-        ("status", _status_cell(task)),
+        ("status", _status(task)),
         ("why", _reason(task)),
         ("exit code", fmt.number(task.get("exit_code"))),
         ("worker", fmt.text(task.get("worker_id"))),
         ("attempt", f"{task.get('attempt')} (retries used: {task.get('retries_used')} of {task.get('max_retries')})"),
         ("image", fmt.text(task.get("docker_image"))),
         ("command", fmt.text(shlex.join(map(str, task.get("command") or [])))),
-        ("needs", f"{cpu} cores, {memory} MiB, {gpu} GPUs"),
+        ("needs", f"{cpu} cores, {_mebibytes(task.get('memory_required'))}, {gpu} GPUs"),
         ("priority", fmt.number(task.get("priority"))),
         ("timeout", fmt.duration(task.get("timeout_seconds"))),
         ("env", fmt.text(" ".join(task.get("env") or {}))),
@@ -150,8 +145,5 @@ def cancel_command(context: ClientContext, task_ids: tuple[str, ...]) -> None:
     for task_id in task_ids:
         with suggest_task(context.client, task_id):
             task = context.client.delete(task_path(task_id))
-        if context.screen.is_json:
-            context.screen.json(task)
-        else:
-            is_ended = isinstance(task, dict) and task.get("status") == "cancelled"
-            context.screen.line(f"{task_id} {'is cancelled' if is_ended else 'is being cancelled'}")
+        is_ended = isinstance(task, dict) and task.get("status") == "cancelled"
+        context.screen.result(task, f"{task_id} {'is cancelled' if is_ended else 'is being cancelled'}")

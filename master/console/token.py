@@ -18,7 +18,7 @@ from fleetpulse.master.audit.entry import ANONYMOUS, MASTER
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.command import DURATION, LocalContext, local_command
 from fleetpulse.master.console.errors import ConsoleError, UnknownId
-from fleetpulse.master.console.screen import Cell, Column
+from fleetpulse.master.console.screen import Column, styled
 
 _STYLES = {"expired": "yellow", "revoked": "dim"}
 _DAY_SECONDS = 24 * 3600.0
@@ -27,16 +27,11 @@ _RESERVED_NAMES = {OWNER, ANONYMOUS, MASTER}
 _local_date = partial(fmt.local_time, form="%Y-%m-%d %H:%M")
 
 
-def _state_cell(token: Token) -> Cell:
-    state = token.state(time.time())
-    return Cell(state, _STYLES.get(state, ""))
-
-
 _COLUMNS = (
     Column("ID", lambda token: token.token_id),
     Column("NAME", lambda token: token.name),
     Column("ROLE", lambda token: token.role.name.lower()),
-    Column("STATE", _state_cell),
+    Column("STATE", lambda token: styled(token.state(time.time()), _STYLES)),
     Column("MADE", lambda token: _local_date(token.created), spare=2),
     Column("EXPIRES", lambda token: _local_date(token.expires), spare=1),
 )
@@ -126,11 +121,8 @@ def create_command(
 @_token_command("list")
 def list_command(context: LocalContext, tokens_file: Path | None) -> None:
     """List the tokens, without their secrets."""
-    tokens = _file(context, tokens_file).read()
-    if context.screen.is_json:
-        context.screen.json([_public(token) for token in tokens])
-        return
-    context.screen.table(_COLUMNS, tokens, empty="no tokens: everybody on this machine has full access to the master")
+    empty = "no tokens: everybody on this machine has full access to the master"
+    context.screen.table(_COLUMNS, _file(context, tokens_file).read(), empty=empty, public=_public)
 
 
 @_token_command("revoke")

@@ -10,7 +10,7 @@ import click
 
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.command import ClientContext, console_command
-from fleetpulse.master.console.screen import Cell, Column, Shown, as_cell, field, fitting_columns
+from fleetpulse.master.console.screen import Cell, Column, Shown, as_cell, field, fitting_columns, styled
 from fleetpulse.master.console.status import count_states
 from fleetpulse.master.console.stream import POLL_SECONDS, FleetSnapshot, FleetWatcher, WorkerSummary, poll_fleet
 from fleetpulse.master.console.workers import STATE_STYLES, natural_key, state_of
@@ -69,11 +69,6 @@ def summary_state(worker: WorkerSummary) -> str:
     return state_of(worker.get("is_active"), worker.get("draining"), worker.get("accepts_tasks") is not False)
 
 
-def _state_cell(worker: WorkerSummary) -> Cell:
-    state = summary_state(worker)
-    return Cell(state, STATE_STYLES[state])
-
-
 def _load_cell(name: str, worker: WorkerSummary) -> Cell:
     value = worker.get(name)
     load = value if isinstance(value, int | float) else 0.0
@@ -99,7 +94,7 @@ def table_columns(history: ReadingHistory, now: Callable[[], float]) -> tuple[Co
 
     return (
         Column("WORKER", lambda record: fmt.one_line(record[0])),
-        Column("STATE", lambda record: _state_cell(record[1])),
+        Column("STATE", lambda record: styled(summary_state(record[1]), STATE_STYLES)),
         Column("CPU", of_worker(partial(_load_cell, "cpu_usage")), right=True),
         Column("CPU LATELY", lately("cpu_usage", "cyan"), spare=7),
         Column("MEM", of_worker(partial(_load_cell, "memory_usage")), spare=1, right=True),

@@ -11,7 +11,7 @@ from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import path_segment
 from fleetpulse.master.console.command import ClientContext, console_command, pairs
 from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
-from fleetpulse.master.console.screen import Cell, Column, field, read
+from fleetpulse.master.console.screen import Cell, Column, field, read, styled
 
 STATE_STYLES = {"inactive": "bold red", "draining": "yellow", "no tasks": "cyan", "active": "green"}
 
@@ -33,8 +33,7 @@ def state_of(is_active: Any, draining: Any, accepts_tasks: Any) -> str:
 
 def state_cell(worker: Mapping[str, Any]) -> Cell:
     """The state with its colour."""
-    state = worker_state(worker)
-    return Cell(state, STATE_STYLES[state])
+    return styled(worker_state(worker), STATE_STYLES)
 
 
 def _columns(now: float) -> tuple[Column, ...]:
@@ -74,10 +73,8 @@ def workers_command(
         and wanted.items() <= (worker.get("labels") or {}).items()
         and (name is None or _matches(worker, name))
     ]
-    if context.screen.is_json:
-        context.screen.json(workers)
-        return
-    workers.sort(key=lambda worker: natural_key(str(worker.get("worker_id"))))
+    if not context.screen.is_json:
+        workers.sort(key=lambda worker: natural_key(str(worker.get("worker_id"))))
     context.screen.table(_columns(context.client.now()), workers, empty="no such workers")
 
 
@@ -112,7 +109,4 @@ def undrain_command(context: ClientContext, worker_ids: tuple[str, ...]) -> None
 def _post(context: ClientContext, worker_id: str, verb: str, body: Any, done: str) -> None:
     with suggest_worker(context.client, worker_id):
         answer = context.client.post(f"/api/workers/{path_segment(worker_id, 'worker')}/{verb}", body)
-    if context.screen.is_json:
-        context.screen.json(answer)
-    else:
-        context.screen.line(f"{worker_id} {done}")
+    context.screen.result(answer, f"{worker_id} {done}")

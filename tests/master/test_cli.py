@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from fleetpulse.master.cli import fleetpulse, master_command, up_command
+from fleetpulse.master.cli import child_environment, fleetpulse, master_command, master_config, up_command
 
 
 def refused(*arguments: str, **environment: str) -> Result:
@@ -73,3 +75,24 @@ def test_the_group_finds_its_commands() -> None:
     unknown = CliRunner().invoke(fleetpulse, ["nonsense"])
     assert unknown.exit_code == 2
     assert "No such command 'nonsense'" in unknown.output
+
+
+def test_children_of_up_get_every_setting_as_a_variable(tmp_path: Path) -> None:
+    flags = [
+        "--http-port=0", "--grpc-port=0", f"--data-dir={tmp_path}", "--retention=90m", "--history-retention=off",
+        "--log-retention=500ms", "--audit-file-size=512KiB", "--allowed-host=a.example", "--allowed-host=b.example",
+        "--limit-loopback", "--insecure-network", "--max-workers=7", "--grafana-url=https://grafana.example/x/",
+        "--tls-name=c.example,d.example", f"--database-url=sqlite:///{tmp_path}/x.db", "--log-level=debug",
+    ]  # fmt: skip
+    first = settings(*flags)
+    result = master_config(first)
+    with CliRunner().isolation(env=child_environment(first, result)):
+        again = settings()
+        assert master_config(again) == result
+    assert again | {"http_port": None, "grpc_port": None} == first | {"http_port": None, "grpc_port": None}
+
+
+def settings(*flags: str) -> dict[str, Any]:
+    """The settings of a master with these flags."""
+    parameters = master_command.make_context("master", list(flags)).params
+    return {name: value for name, value in parameters.items() if name != "has_shell"}

@@ -75,15 +75,18 @@ def test_the_token_goes_along_and_netrc_does_not(master: FakeMaster, tmp_path: P
     assert "Authorization" not in without.headers
 
 
-def test_pages_are_followed_to_the_last(master: FakeMaster, client: MasterClient) -> None:
+def test_items_of_all_pages_are_fetched(master: FakeMaster, client: MasterClient) -> None:
     def page(request: Request) -> Answer:
         if "cursor" in request.query:
             return Answer([{"n": 2}])
         return Answer([{"n": 1}], headers={"Link": '</api/tasks?limit=1&cursor=abc>; rel="next"'})
 
     master.on("GET", "/api/tasks", page)
-    assert list(client.pages("/api/tasks", {"limit": 1})) == [[{"n": 1}], [{"n": 2}]]
+    assert list(client.items("/api/tasks", {})) == [{"n": 1}, {"n": 2}]
+    assert master.requests[0].query == {"limit": "1000"}
     assert master.requests[-1].query == {"limit": "1", "cursor": "abc"}
+    assert list(client.items("/api/tasks", {}, 1)) == [{"n": 1}]
+    assert master.requests[-1].query == {"limit": "1"}
 
 
 def test_the_masters_clock_counts(master: FakeMaster, client: MasterClient) -> None:

@@ -39,4 +39,4 @@ def test_columns_are_left_out_on_a_narrow_terminal(width: int, titles: list[str]
     [({"a": {"b": 5}}, "5"), ({"a": {}}, "-"), ({"a": None}, "-"), ({}, "-"), ({"a": {"b": ""}}, "-")],
 )
 def test_field_reads_a_path_and_shows_a_dash_for_missing_parts(record: dict[str, object], text: str) -> None:
-    assert field("a.b")(record) == text
+    assert field("a.b")(record).text == text
