@@ -1,9 +1,20 @@
-"""What is answered about tasks, as types. They describe answers; tests hold real answers to them."""
+"""What is answered about tasks. Times are Unix seconds, rounded to milliseconds.
 
-from typing import Literal
+An answer about a task has the fields of its ``TaskRequest``; they are taken from there.
+"""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, get_type_hints
+
+from msgspec import Meta, Struct, defstruct
 
 from fleetpulse.master.api.answers import Count, ResponseModel, Time
-from fleetpulse.master.tasks.records import AttemptStatus, TaskStatus
+from fleetpulse.master.tasks import records
+from fleetpulse.master.tasks.records import AttemptStatus, Outcome, TaskStatus
+from fleetpulse.master.tasks.request import SECRETS, TaskRequest
+
+_NOTHING = Outcome()
 
 
 class _Outcome(ResponseModel):
@@ -17,11 +28,82 @@ class _Outcome(ResponseModel):
     """The same in words for people."""
 
 
-class Task(_Outcome):
-    """A task with where it stands now."""
+class Ended(_Outcome):
+    """The end of a task or of an attempt, as a server-sent event."""
+
+    attempt: Count
+    status: str
+
+    @classmethod
+    def of(cls, attempt: int, status: str, outcome: Outcome) -> Self:
+        return cls(*outcome, attempt, status)
+
+
+class Attempt(_Outcome):
+    """One run of a task on a worker."""
+
+    attempt: Count
+    worker_id: str
+    status: AttemptStatus
+    gpu_uuids: Sequence[str]
+    container_id: str | None
+    assigned_at: Time
+    preparing_at: Time | None
+    running_at: Time | None
+    finished_at: Time | None
+
+    @classmethod
+    def of(cls, attempt: records.Attempt, *more: Any) -> Self:
+        return cls(
+            *attempt.outcome,
+            attempt.attempt,
+            attempt.worker_id,
+            attempt.status,
+            attempt.gpu_uuids,
+            attempt.container_id,
+            *_rounded(attempt.assigned_at, attempt.preparing_at, attempt.running_at, attempt.finished_at),
+            *more,
+        )
+
+
+class Assignment(Attempt):
+    """An attempt as something that its worker was given."""
 
     task_id: str
+    task_status: TaskStatus
     name: str
+    docker_image: str
+    cpu_required: float
+    memory_required: Count
+    gpu_required: Count
+    priority: Count
+
+    @classmethod
+    def of_task(cls, attempt: records.Attempt, task: records.Task) -> Self:
+        return cls.of(attempt, task.task_id, task.status, *_assigned(task.request))
+
+
+_assigned = attrgetter(*Assignment.__struct_fields__[-6:])
+
+
+class TaskEvent(ResponseModel):
+    """One line of a task's history."""
+
+    time: Time
+    kind: str
+    """submitted, assigned, preparing, progress, running, completed, failed, stopped, lost, requeued, cancel_requested
+    or cancelled."""
+    message: str
+    attempt: int | None
+    """Null: about the task as a whole."""
+
+    @classmethod
+    def of(cls, event: records.TaskEvent) -> Self:
+        return cls(round(event.time, 3), event.kind, event.message, event.attempt or None)
+
+
+class _TaskState(_Outcome):
+    task_id: str
     status: TaskStatus
     queue_reason: str | None
     """Why a queued task waits."""
@@ -37,69 +119,58 @@ class Task(_Outcome):
     cancel_requested_at: Time | None
     not_before: Time | None
     """Until when a queued task waits after a failed attempt."""
-    docker_image: str
-    command: list[str]
-    env: dict[str, None]
-    """The names that were submitted; the values are secret, and never shown."""
-    cpu_required: float
-    memory_required: Count
-    """MiB."""
-    gpu_required: Count
-    priority: Count
-    max_retries: Count
-    timeout_seconds: float | None
-    labels: dict[str, str]
-    constraints: dict[str, list[str]]
-    read_only: bool | None
-    """With what the master's policy adds; null: the worker's policy decides. So for the next two."""
-    user: str | None
-    network: Literal["none", "bridge"] | None
+
+    @classmethod
+    def of(cls, task: records.Task, attempt: records.Attempt | None, queue_reason: str | None, *more: Any) -> Self:
+        """``attempt`` is the newest one. The outcome of a task that has not ended is in its attempts."""
+        is_placed = attempt is not None and task.status is not TaskStatus.QUEUED
+        request = task.request
+        return cls(
+            *(task.outcome if task.status.is_terminal else _NOTHING),
+            task.task_id,
+            task.status,
+            queue_reason,
+            attempt.worker_id if attempt is not None and is_placed else None,
+            task.attempt,
+            task.retries_used,
+            *_rounded(*_times(task)),
+            *more,
+            *_shown(request),
+            *(dict.fromkeys(getattr(request, name)) for name in SECRETS),
+        )
 
 
-class Attempt(_Outcome):
-    """One run of a task on a worker."""
-
-    attempt: Count
-    worker_id: str
-    status: AttemptStatus
-    gpu_uuids: list[str]
-    container_id: str | None
-    assigned_at: Time
-    preparing_at: Time | None
-    running_at: Time | None
-    finished_at: Time | None
-
-
-class TaskEvent(ResponseModel):
-    """One line of a task's story."""
-
-    time: Time
-    kind: str
-    """submitted, assigned, preparing, progress, running, completed, failed, stopped, lost, requeued, cancel_requested
-    or cancelled."""
-    message: str
-    attempt: int | None
-    """Null: about the task as a whole."""
-
-
-class TaskDetails(Task):
-    """A task with all its attempts and its story, oldest first."""
-
+class _TaskHistory(_TaskState):
     attempts: list[Attempt]
+    """The oldest first; so are the events."""
     events: list[TaskEvent]
 
+    @classmethod
+    def of_details(cls, details: records.TaskDetails, queue_reason: str | None) -> Self:
+        attempts = [Attempt.of(attempt) for attempt in details.attempts]
+        events = [TaskEvent.of(event) for event in details.events]
+        return cls.of(details.task, newest(details.attempts), queue_reason, attempts, events)
 
-class Assignment(Attempt):
-    """An attempt as something that its worker was given."""
 
-    task_id: str
-    task_status: TaskStatus
-    name: str
-    docker_image: str
-    cpu_required: float
-    memory_required: Count
-    gpu_required: Count
-    priority: Count
+_times = attrgetter(*_TaskState.__struct_fields__[-6:])
+_shown = attrgetter(*(name for name in TaskRequest.model_fields if name not in SECRETS))
+
+
+def _with_request(name: str, base: type[_TaskState], text: str) -> type[Struct]:
+    """Returns the answer with the fields of a request, in the order in which ``_TaskState.of`` gives them."""
+    types = get_type_hints(TaskRequest) | dict.fromkeys(SECRETS, dict[str, None])
+    names = [*(name for name in TaskRequest.model_fields if name not in SECRETS), *SECRETS]
+    texts = {name: TaskRequest.model_fields[name].description for name in names}
+    fields = [(name, Annotated[types[name], Meta(description=texts[name])]) for name in names]
+    return defstruct(name, fields, bases=(base,), module=__name__, namespace={"__doc__": text})
+
+
+if TYPE_CHECKING:  # the fields of a request are added at run time
+    Task: TypeAlias = _TaskState
+    TaskDetails: TypeAlias = _TaskHistory
+else:
+    Task = _with_request("Task", _TaskState, "A task with its present state.")
+    TaskDetails = _with_request("TaskDetails", _TaskHistory, "A task with all its attempts and its history.")
 
 
 class DrainState(ResponseModel):
@@ -124,3 +195,12 @@ class LogPart(ResponseModel):
     """Nothing will come after this."""
     logs: str
     """What is not UTF-8 is shown as U+FFFD; no character is cut at a page's end."""
+
+
+def newest(attempts: Sequence[records.Attempt]) -> records.Attempt | None:
+    """Returns the attempt with the highest number."""
+    return max(attempts, key=lambda attempt: attempt.attempt, default=None)
+
+
+def _rounded(*times: float | None) -> list[Any]:
+    return [None if time is None else round(time, 3) for time in times]

@@ -21,7 +21,7 @@ from fleetpulse.master.api.subscribers import (
     stop_reading,
     while_connected,
 )
-from fleetpulse.master.api.task_views import newest, outcome_view
+from fleetpulse.master.api.task_answers import Ended, newest
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from fleetpulse.master.tasks.records import Attempt, TaskDetails
 from fleetpulse.master.tasks.registry import TaskWatch
@@ -176,10 +176,9 @@ class TaskStream:
         if self._only_this_attempt:
             for attempt in details.attempts:
                 if attempt.attempt == self._attempt and attempt.status.is_terminal:
-                    ended = outcome_view(attempt.status, attempt.outcome)
-                    return event_bytes("end", {"attempt": attempt.attempt, **ended})
+                    return event_bytes("end", Ended.of(attempt.attempt, attempt.status, attempt.outcome))
         if task.status.is_terminal:
-            return event_bytes("end", {"attempt": task.attempt, **outcome_view(task.status, task.outcome)})
+            return event_bytes("end", Ended.of(task.attempt, task.status, task.outcome))
         return None
 
     def _id(self) -> str:
