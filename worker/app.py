@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import psutil
-import pynvml
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
@@ -80,7 +79,7 @@ class WorkerConfig(NamedTuple):
 def run_worker(config: WorkerConfig) -> None:
     """Reports this machine until a signal. Raises ``InvalidWorkerId``, ``InvalidSource``, ``CredentialsError``."""
     hostname = socket.gethostname()
-    gpu = GpuCollector(pynvml)
+    gpu = GpuCollector()
     custom = custom_collectors(config, entry_points(group=PLUGINS_GROUP))
     sampler = Sampler(
         [
@@ -157,17 +156,12 @@ def _find_gpus(sampler: Sampler, gpu: GpuCollector) -> list[str]:
         time.sleep(GPU_RETRY_SECONDS)
 
 
-def machine_memory_bytes() -> int:
-    """Main memory without what firmware and kernel reserve at boot; limits of a cgroup do not count."""
-    return psutil.virtual_memory().total
-
-
 def machine_capacity(
     gpu_count: int | None = None,
     gpu_uuids: Sequence[str] = (),
     *,
     logical_cores: Callable[[], int | None] = psutil.cpu_count,
-    memory_bytes: Callable[[], int] = machine_memory_bytes,
+    memory_bytes: Callable[[], int] = lambda: psutil.virtual_memory().total,
 ) -> pb.Capacity:
     """The capacity of this machine, in a container of its host. An unknown part is absent; raises nothing.
 

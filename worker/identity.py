@@ -14,8 +14,6 @@ _LOGGER = logging.getLogger(__name__)
 
 _FILE_NAME = "worker_id"
 _INVALID_CHARACTER = re.compile(r"[^A-Za-z0-9._-]")
-_INVALID_FIRST_CHARACTERS = "._-"
-_INCARNATION_BYTES = 16
 
 
 class InvalidWorkerId(ValueError):
@@ -24,7 +22,7 @@ class InvalidWorkerId(ValueError):
 
 def new_incarnation_id() -> str:
     """32 random hexadecimal digits; a new one for each start of a worker process."""
-    return secrets.token_hex(_INCARNATION_BYTES)
+    return secrets.token_hex(16)
 
 
 def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> str:
@@ -50,7 +48,7 @@ def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> st
 
 def worker_id_from_hostname(hostname: str) -> str:
     """Replaces invalid characters by ``-``, drops invalid first ones. ``InvalidWorkerId`` if nothing is left."""
-    usable = _INVALID_CHARACTER.sub("-", hostname).lstrip(_INVALID_FIRST_CHARACTERS)[:WORKER_ID_MAX_LENGTH]
+    usable = _INVALID_CHARACTER.sub("-", hostname).lstrip("._-")[:WORKER_ID_MAX_LENGTH]
     return _valid(usable, f"no worker id can be made of the host name {_quoted(hostname)}; give one")
 
 

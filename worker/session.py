@@ -47,31 +47,24 @@ class TaskExecutor(Protocol):
 
     async def describe(self, register: pb.Register) -> None:
         """Adds the tasks that the worker holds to a registration. Must return soon."""
-        ...
 
     def registered(self, registered: pb.Registered) -> None:
         """A new stream is open: everything that is not acknowledged must be sent again."""
-        ...
 
     async def must_register_again(self) -> None:
         """Waits until a new registration would hold more than the last one."""
-        ...
 
     def disconnected(self) -> None:
         """The stream is gone."""
-        ...
 
     def receive(self, message: pb.MasterMessage) -> None:
         """Handles a message of the master. Must not wait: the next message is behind it."""
-        ...
 
     async def next_message(self) -> pb.WorkerMessage:
         """Waits for a message to send. A cancellation must lose nothing."""
-        ...
 
     def report(self, heartbeat: pb.Heartbeat) -> None:
         """Adds the running tasks to a heartbeat. Must not wait."""
-        ...
 
 
 class _RegisterAgain(Exception):
@@ -79,7 +72,7 @@ class _RegisterAgain(Exception):
 
 
 class WorkerSession:
-    """Keeps one worker connected. ``run`` until ``stop``; all methods belong to one asyncio loop."""
+    """Keeps one worker connected. ``run`` until ``stop``; constructed and used on one asyncio loop."""
 
     def __init__(
         self,
@@ -106,15 +99,14 @@ class WorkerSession:
         """Over all streams of this session; the last sequence number."""
         self.is_connected = False
         """Whether the master has registered this worker on a stream that is open."""
-        self._stopped: asyncio.Future[str] | None = None
+        self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Stays connected until ``stop``; returns after the goodbye. A session runs once."""
-        stopped = self._stop_future()
-        while not stopped.done():
+        while not self._stopped.done():
             started = time.monotonic()
             try:
-                await self._connect(stopped)
+                await self._connect()
             except grpc.aio.AioRpcError as error:
                 self._outage.failed(error.code(), self._explain(error))
             except _RegisterAgain:
@@ -125,18 +117,12 @@ class WorkerSession:
                 self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, details)
             if time.monotonic() - started >= _STABLE_SECONDS:
                 self._backoff.reset()
-            await asyncio.wait({stopped}, timeout=self._backoff.next_delay_seconds())
+            await asyncio.wait({self._stopped}, timeout=self._backoff.next_delay_seconds())
 
     def stop(self, reason: str) -> None:
         """Says goodbye with this reason and ends ``run``, also before ``run`` has begun."""
-        stopped = self._stop_future()
-        if not stopped.done():
-            stopped.set_result(reason)
-
-    def _stop_future(self) -> "asyncio.Future[str]":
-        if self._stopped is None:
-            self._stopped = asyncio.get_running_loop().create_future()
-        return self._stopped
+        if not self._stopped.done():
+            self._stopped.set_result(reason)
 
     def _explain(self, error: grpc.aio.AioRpcError) -> str:
         """Why a try failed: grpc says next to nothing about a failed handshake."""
@@ -150,7 +136,7 @@ class WorkerSession:
             return f"{details}; does the master want a certificate, which `--join` gets?"
         return details
 
-    async def _connect(self, stopped: "asyncio.Future[str]") -> None:
+    async def _connect(self) -> None:
         """One connection, from the registration to its end. Raises ``AioRpcError``, ``TimeoutError``."""
         credentials = None if self._credentials is None else self._credentials.channel_credentials()
         async with open_channel(self._target, credentials) as channel:
@@ -159,17 +145,17 @@ class WorkerSession:
             registration = asyncio.ensure_future(self._register_on(stream))
             try:
                 await asyncio.wait(
-                    (registration, stopped),
+                    (registration, self._stopped),
                     timeout=REGISTRATION_TIMEOUT_SECONDS,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                if stopped.done():
+                if self._stopped.done():
                     # The master may know this worker already; only a registered worker can say goodbye.
                     await asyncio.wait((registration,), timeout=_STOP_GRACE_SECONDS)
             finally:
                 registration.cancel()  # no effect when it is done
             if not registration.done():
-                if not stopped.done():
+                if not self._stopped.done():
                     raise TimeoutError
                 return
             lease = registration.result()
@@ -180,7 +166,7 @@ class WorkerSession:
                 "worker %s: registered at %s, heartbeats every %g s",
                 self._register.worker_id, self._target, lease.heartbeat_interval_seconds,
             )  # fmt: skip
-            await self._serve(stream, lease, stopped, stub)
+            await self._serve(stream, lease, stub)
 
     async def _register_on(self, stream: MasterStream) -> pb.Registered:
         register = pb.Register()
@@ -193,13 +179,7 @@ class WorkerSession:
             raise await stream.error()
         return first.registered
 
-    async def _serve(
-        self,
-        stream: MasterStream,
-        lease: pb.Registered,
-        stopped: "asyncio.Future[str]",
-        stub: "pb_grpc.FleetAsyncStub",
-    ) -> None:
+    async def _serve(self, stream: MasterStream, lease: pb.Registered, stub: "pb_grpc.FleetAsyncStub") -> None:
         """Sends heartbeats, receives and sends messages until the stream ends, or until the goodbye."""
         if self._tasks is not None:
             self._tasks.registered(lease)
@@ -208,12 +188,12 @@ class WorkerSession:
         outdated = asyncio.ensure_future(self._wait_until_outdated(stub))
         self.is_connected = True
         try:
-            await self._send_heartbeats(stream, (reader, stopped, outdated), lease.heartbeat_interval_seconds)
-            if not stopped.done():
+            await self._send_heartbeats(stream, reader, outdated, lease.heartbeat_interval_seconds)
+            if not self._stopped.done():
                 raise _RegisterAgain
             # The goodbye must be the last message.
             sender.cancel()
-            await self._say_goodbye(stream, reader, stopped.result())
+            await self._say_goodbye(stream, reader, self._stopped.result())
         finally:
             self.is_connected = False
             for task in (reader, sender, outdated):
@@ -260,19 +240,19 @@ class WorkerSession:
     async def _send_heartbeats(
         self,
         stream: MasterStream,
-        ends: "tuple[asyncio.Future[None], asyncio.Future[str], asyncio.Future[None]]",
+        reader: "asyncio.Future[None]",
+        outdated: "asyncio.Future[None]",
         interval_seconds: float,
     ) -> None:
         """Sends one at once, then one at each interval from a random phase on, so that a fleet spreads out.
 
-        ``ends`` are the reader, the stop and an outdated registration. Returns after a stop and when the registration
-        is outdated; raises ``AioRpcError`` when the reader, and so the stream, has ended.
+        Returns after a stop and when ``outdated`` is done; raises ``AioRpcError`` when the stream has ended.
         """
-        reader, stopped, outdated = ends
+        ends = reader, self._stopped, outdated
         loop = asyncio.get_running_loop()
         due = loop.time() + interval_seconds * self._rng.random() - interval_seconds
         while not reader.done():
-            if stopped.done() or outdated.done():
+            if self._stopped.done() or outdated.done():
                 return
             heartbeat = await self._sample()
             writing = asyncio.ensure_future(stream.write(self._complete(heartbeat)))

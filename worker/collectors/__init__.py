@@ -2,7 +2,7 @@
 
     CollectorError
     +-- NothingReadable    every filesystem of this machine refused to be read (filesystem.py)
-    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (nvml.py)
+    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (gpu.py)
     +-- InvalidMetrics     custom metrics break a rule (custom_metrics.py)
 
 A collector may raise any other exception too, such as an ``OSError`` from ``/proc``: the sampler reports it and goes
@@ -27,14 +27,12 @@ class Collector(Protocol):
     @property
     def name(self) -> str:
         """One word, unique among the collectors of a worker; a label value on the master's ``/metrics``."""
-        ...
 
     def collect(self) -> pb.Heartbeat:
         """Returns a heartbeat with this collector's own fields only; a field that could not be read is absent.
 
         Called from one thread at a time. May block for as long as the kernel or a driver makes it.
         """
-        ...
 
 
 def valid_utf8(name: str) -> str:

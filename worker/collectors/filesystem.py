@@ -13,11 +13,8 @@ from fleetpulse.worker.collectors import MAX_ITEMS, CollectorError, valid_utf8
 
 _LOGGER = logging.getLogger(__name__)
 
-_READ_ONLY_IMAGES = frozenset({"squashfs", "erofs", "cramfs", "iso9660", "udf"})
-"""Full by design: an alert on them would never end."""
-
-_LAYERED = frozenset({"overlay", "aufs"})
-"""A container's view of a filesystem that is counted already."""
+_IGNORED_TYPES = frozenset({"squashfs", "erofs", "cramfs", "iso9660", "udf", "overlay", "aufs"})
+"""Read-only images, which are always full, and a container's views of a filesystem that is counted already."""
 
 _LOOP_DEVICE = re.compile(r"/dev/loop\d+(p\d+)?")
 
@@ -57,7 +54,7 @@ def choose_mountpoints(mounts: Iterable[Mount]) -> list[str]:
     """
     by_device: dict[str, str] = {}
     for mount in mounts:
-        if mount.fstype in _READ_ONLY_IMAGES | _LAYERED or _LOOP_DEVICE.fullmatch(mount.device):
+        if mount.fstype in _IGNORED_TYPES or _LOOP_DEVICE.fullmatch(mount.device):
             continue
         known = by_device.setdefault(mount.device, mount.mountpoint)
         by_device[mount.device] = min(known, mount.mountpoint, key=lambda path: (len(path), path))

@@ -1,27 +1,51 @@
-"""NVIDIA GPUs of this machine, through NVML; in a container those that were given to it."""
+"""NVIDIA GPUs of this machine, through NVML; in a container those that were given to it.
+
+The library is the module ``pynvml`` of nvidia-ml-py 13, or a fake with the same functions.
+https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
+"""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pynvml
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.nvml import (
-    DEVICE_GONE,
-    LIBRARY_GONE,
-    MEMORY_V2,
-    OLDER_DRIVER,
-    TEMPERATURE_GPU,
-    GpuUnavailable,
-    Nvml,
-    NvmlSession,
-    error_code,
-)
+from fleetpulse.worker.collectors import CollectorError
 
 _LOGGER = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+NO_DRIVER = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
+"""``nvmlInit`` on a machine without an NVIDIA driver."""
+
+LIBRARY_GONE = frozenset(
+    {
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+)
+"""The driver was reloaded or replaced: no call succeeds until NVML is initialised again."""
+
+DEVICE_GONE = frozenset({pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED})
+"""One GPU is off the bus or must be reset. When it is back, only a new initialisation finds it."""
+
+OLDER_DRIVER = frozenset({pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH})
+"""The driver is older than the function or the struct."""
+
+
+class GpuUnavailable(CollectorError):
+    """An NVIDIA driver is or was there and cannot be used. ``__cause__`` is the ``NVMLError``."""
+
+
+def error_code(error: BaseException) -> int:
+    """The code of an ``NVMLError``."""
+    return int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
 
 
 class GpuCollector:
@@ -33,8 +57,8 @@ class GpuCollector:
 
     name = "gpu"
 
-    def __init__(self, nvml: Nvml, clock: Callable[[], float] = time.monotonic) -> None:
-        """``nvml`` is the module ``pynvml``, or a fake. It is not called before the first ``collect``."""
+    def __init__(self, nvml: Any = pynvml, clock: Callable[[], float] = time.monotonic) -> None:
+        """``nvml`` is not called before the first ``collect``."""
         self._nvml = nvml
         self._session = NvmlSession(nvml, clock)
         self._device_count: int | None = None
@@ -110,7 +134,7 @@ class GpuCollector:
         self._silent = frozenset(errors)
 
 
-def read_gpu(nvml: Nvml, index: int) -> pb.Gpu:
+def read_gpu(nvml: Any, index: int) -> pb.Gpu:
     """Reads one GPU, index from 0. A field that the device does not support is absent.
 
     On a divided GPU (MIG) the utilisation is absent: NVML does not know it for the whole device. Raises
@@ -135,15 +159,15 @@ def read_gpu(nvml: Nvml, index: int) -> pb.Gpu:
     memory = attempt(
         lambda: _with_fallback(
             nvml,
-            lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=MEMORY_V2),
+            lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
             lambda: nvml.nvmlDeviceGetMemoryInfo(handle),
         )
     )
     temperature = attempt(
         lambda: _with_fallback(
             nvml,
-            lambda: nvml.nvmlDeviceGetTemperatureV(handle, TEMPERATURE_GPU),
-            lambda: nvml.nvmlDeviceGetTemperature(handle, TEMPERATURE_GPU),
+            lambda: nvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU),
+            lambda: nvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
         )
     )
     power_milliwatts = attempt(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
@@ -159,7 +183,7 @@ def read_gpu(nvml: Nvml, index: int) -> pb.Gpu:
     )
 
 
-def _with_fallback(nvml: Nvml, read: Callable[[], _T], read_by_older_driver: Callable[[], _T]) -> _T:
+def _with_fallback(nvml: Any, read: Callable[[], _T], read_by_older_driver: Callable[[], _T]) -> _T:
     try:
         return read()
     except nvml.NVMLError as exc:
@@ -173,3 +197,79 @@ def _text(text: str | bytes | None) -> str:
     if text is None:
         return ""
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+class NvmlSession:
+    """Initialises NVML once, and again only for a reason: it costs tens of milliseconds and may wake a sleeping GPU.
+
+    * After a first loss: at the next ``open``.
+    * While ``nvmlInit`` fails: every ``retry_seconds``.
+    * Without a driver, or while a new initialisation does not bring a lost device back: every ``rare_retry_seconds``.
+
+    Used from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        nvml: Any,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        retry_seconds: float = 30.0,
+        rare_retry_seconds: float = 300.0,
+    ) -> None:
+        self._nvml = nvml
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._rare_retry_seconds = rare_retry_seconds
+        self._is_initialized = False
+        self._needs_init = True
+        self._earliest_init = -math.inf
+        self._failure: Exception | None = None
+
+    def open(self, *, driver_expected: bool) -> bool:
+        """Whether NVML can be called; ``False`` on a machine without a driver.
+
+        ``driver_expected``: the driver was there before, so its absence is a failure. Raises ``GpuUnavailable``.
+        """
+        if self._needs_init and self._clock() >= self._earliest_init:
+            self.close()
+            self._initialize(driver_expected)
+        if self._failure is not None:
+            raise GpuUnavailable(f"NVML cannot be initialised: {self._failure}") from self._failure
+        return self._is_initialized
+
+    def mark_healthy(self) -> None:
+        """No device is lost: the next loss counts as a first one."""
+        self._needs_init = False
+        self._earliest_init = -math.inf
+
+    def mark_device_lost(self) -> None:
+        """A device is gone; the others still answer."""
+        self._needs_init = True
+
+    def mark_library_lost(self) -> None:
+        """No call can succeed any more."""
+        self._needs_init = True
+        self._earliest_init = min(self._earliest_init, self._clock() + self._retry_seconds)
+
+    def close(self) -> None:
+        """Shuts NVML down if it is initialised."""
+        if not self._is_initialized:
+            return
+        self._is_initialized = False
+        self._needs_init = True
+        try:
+            self._nvml.nvmlShutdown()
+        except self._nvml.NVMLError as exc:  # after a driver reload there is nothing to shut down
+            _LOGGER.debug("nvmlShutdown: %s", exc)
+
+    def _initialize(self, driver_expected: bool) -> None:
+        self._failure = None
+        wait_seconds = self._rare_retry_seconds
+        try:
+            self._nvml.nvmlInit()
+            self._is_initialized, self._needs_init = True, False
+        except self._nvml.NVMLError as exc:
+            if driver_expected or error_code(exc) not in NO_DRIVER:
+                self._failure, wait_seconds = exc, self._retry_seconds
+        self._earliest_init = self._clock() + wait_seconds

@@ -5,8 +5,7 @@ arguments, and its ``collect()`` is called for every heartbeat; a function is ca
 metric families of prometheus_client (``GaugeMetricFamily``, ``CounterMetricFamily``), so a collector written for that
 library is a plug-in as it is.
 
-Each plug-in is loaded, constructed and called on a thread of its own, with the deadline of every collector. It runs in
-the worker's process and can break it.
+Each plug-in has a thread and the deadline of every collector. It runs in the worker's process and can break it.
 """
 
 from collections.abc import Callable, Collection, Iterable

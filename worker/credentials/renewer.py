@@ -4,6 +4,7 @@ Joining trusts nothing but the fingerprint of the CA in the token.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
@@ -149,8 +150,10 @@ def load_or_join(
         and _why_unusable(stored, worker_id, now) is None
         and stored.ca_fingerprint == token.fingerprint
     )
-    if is_usable and _was_used(folder, token):
-        return stored
+    used_token, digest = folder / _USED_TOKEN_NAME, hashlib.sha256(token.secret).hexdigest().encode() + b"\n"
+    with contextlib.suppress(OSError):
+        if is_usable and used_token.read_bytes() == digest:
+            return stored
     try:
         bundle = _join_with_retries(endpoint, token, worker_id, sleep)
     except CredentialsError as error:
@@ -160,7 +163,7 @@ def load_or_join(
         return stored
     write_bundle(path, bundle)
     try:
-        write_private(folder / _USED_TOKEN_NAME, _digest(token))
+        write_private(used_token, digest)
     except OSError as error:
         _LOGGER.warning("the used join token is not recorded: %s", error.strerror or error)
     _LOGGER.info("worker %s: has joined at %s, with a certificate until %s", worker_id, endpoint, bundle.expiry())
@@ -173,17 +176,6 @@ def _why_unusable(bundle: Bundle, worker_id: str, now: float) -> str | None:
     if bundle.has_expired(now):
         return f"the certificate of this worker expired on {bundle.expiry()}"
     return None
-
-
-def _digest(token: JoinToken) -> bytes:
-    return hashlib.sha256(token.secret).hexdigest().encode() + b"\n"
-
-
-def _was_used(folder: Path, token: JoinToken) -> bool:
-    try:
-        return (folder / _USED_TOKEN_NAME).read_bytes() == _digest(token)
-    except OSError:
-        return False
 
 
 def _join_with_retries(

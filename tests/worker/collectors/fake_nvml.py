@@ -1,5 +1,5 @@
 # ruff: noqa: N802 - the names are NVIDIA's
-"""A working ``Nvml`` without hardware: GPUs with faults to switch on.
+"""A working ``pynvml`` without hardware: GPUs with faults to switch on.
 
 It keeps the library's rules: nothing works before ``nvmlInit``, a driver reload makes every call fail until the next
 one, a lost GPU comes back only after a new initialisation, and ``nvmlInit`` counts its callers.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleetpulse.worker.collectors import nvml
+import pynvml
 
 
 class FakeNvmlError(Exception):
@@ -99,7 +99,7 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object:
         self._require_initialized()
         if not 0 <= index < len(self.devices):
-            raise FakeNvmlError(nvml.ERROR_INVALID_ARGUMENT)
+            raise FakeNvmlError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return self._device(self.devices[index], "nvmlDeviceGetHandleByIndex")
 
     def nvmlDeviceGetUUID(self, handle: object) -> str | bytes:
@@ -128,23 +128,23 @@ class FakeNvml:
 
     def _sensor(self, handle: object, function: str, sensor: int) -> int:
         device = self._device(handle, function)
-        if sensor != nvml.TEMPERATURE_GPU:
-            raise FakeNvmlError(nvml.ERROR_INVALID_ARGUMENT)
+        if sensor != pynvml.NVML_TEMPERATURE_GPU:
+            raise FakeNvmlError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return device.temperature_celsius
 
     def _device(self, handle: object, function: str) -> FakeGpu:
         self._require_initialized()
         if function in self.missing_functions:
-            raise FakeNvmlError(nvml.ERROR_FUNCTION_NOT_FOUND)
+            raise FakeNvmlError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         if not isinstance(handle, FakeGpu):
-            raise FakeNvmlError(nvml.ERROR_INVALID_ARGUMENT)
+            raise FakeNvmlError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         if handle.gone or handle in self._lost:
             self._lost.add(handle)
-            raise FakeNvmlError(nvml.ERROR_GPU_IS_LOST)
+            raise FakeNvmlError(pynvml.NVML_ERROR_GPU_IS_LOST)
         if function in handle.failing:
             raise FakeNvmlError(handle.failing[function])
         return handle
 
     def _require_initialized(self) -> None:
         if self._users == 0:
-            raise FakeNvmlError(nvml.ERROR_UNINITIALIZED)
+            raise FakeNvmlError(pynvml.NVML_ERROR_UNINITIALIZED)

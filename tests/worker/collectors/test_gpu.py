@@ -1,4 +1,4 @@
-"""worker.collectors.gpu and the NVML session of worker.collectors.nvml"""
+"""worker.collectors.gpu"""
 
 import logging
 import threading
@@ -8,9 +8,15 @@ import pynvml
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors import nvml
-from fleetpulse.worker.collectors.gpu import GpuCollector, read_gpu
-from fleetpulse.worker.collectors.nvml import GpuUnavailable
+from fleetpulse.worker.collectors.gpu import (
+    DEVICE_GONE,
+    LIBRARY_GONE,
+    NO_DRIVER,
+    GpuCollector,
+    GpuUnavailable,
+    error_code,
+    read_gpu,
+)
 from tests.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
 
 ROUND_SECONDS = 5.0
@@ -62,7 +68,7 @@ def test_driver_without_devices_gives_an_empty_report() -> None:
     assert machine.collector.device_count == 0
 
 
-@pytest.mark.parametrize("reason", sorted(nvml.NO_DRIVER))
+@pytest.mark.parametrize("reason", sorted(NO_DRIVER))
 def test_missing_driver_gives_an_empty_report_and_is_tried_every_five_minutes(reason: int) -> None:
     machine = Machine(*two_gpus(), init_error=reason)
     assert machine.round() == []
@@ -74,7 +80,9 @@ def test_missing_driver_gives_an_empty_report_and_is_tried_every_five_minutes(re
     assert machine.collector.device_count == 2
 
 
-@pytest.mark.parametrize("reason", [nvml.ERROR_LIB_RM_VERSION_MISMATCH, nvml.ERROR_NO_PERMISSION, nvml.ERROR_UNKNOWN])
+@pytest.mark.parametrize(
+    "reason", [pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN]
+)
 def test_unusable_driver_raises_and_is_tried_every_half_minute(reason: int) -> None:
     machine = Machine(*two_gpus(), init_error=reason)
     for _ in range(6):
@@ -88,10 +96,10 @@ def test_unusable_driver_raises_and_is_tried_every_half_minute(reason: int) -> N
 
 
 def test_driver_that_becomes_unusable_makes_the_device_count_unknown() -> None:
-    machine = Machine(*two_gpus(), init_error=nvml.ERROR_LIBRARY_NOT_FOUND)
+    machine = Machine(*two_gpus(), init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     machine.round()
     assert machine.collector.device_count == 0
-    machine.nvml.init_error = nvml.ERROR_LIB_RM_VERSION_MISMATCH
+    machine.nvml.init_error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
     machine.rounds_for(300.0)
     assert machine.collector.device_count is None
 
@@ -123,7 +131,7 @@ def test_reload_noticed_at_a_device_counts_as_driver_loss() -> None:
     unaware, aware = two_gpus()
     machine = Machine(unaware, aware)
     machine.round()
-    aware.failing["nvmlDeviceGetPowerUsage"] = nvml.ERROR_UNINITIALIZED
+    aware.failing["nvmlDeviceGetPowerUsage"] = pynvml.NVML_ERROR_UNINITIALIZED
     with pytest.raises(GpuUnavailable, match="driver was lost"):
         machine.round()
     aware.failing.clear()
@@ -132,7 +140,7 @@ def test_reload_noticed_at_a_device_counts_as_driver_loss() -> None:
 
 
 def test_driver_lost_again_before_a_reading_is_tried_every_half_minute() -> None:
-    gpu = FakeGpu(failing={"nvmlDeviceGetHandleByIndex": nvml.ERROR_UNINITIALIZED})
+    gpu = FakeGpu(failing={"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_UNINITIALIZED})
     machine = Machine(gpu)
     machine.rounds_for(30.0)
     assert machine.nvml.init_calls == 1
@@ -148,7 +156,7 @@ def test_driver_that_disappears_raises() -> None:
     machine = Machine(*two_gpus())
     machine.round()
     machine.nvml.reload_driver()
-    machine.nvml.init_error = nvml.ERROR_DRIVER_NOT_LOADED
+    machine.nvml.init_error = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
     for _ in range(4):
         with pytest.raises(GpuUnavailable):
             machine.round()
@@ -188,7 +196,7 @@ def test_lost_gpu_is_searched_in_the_next_round_and_then_rarely() -> None:
 
 def test_gpu_that_never_answered_is_left_out() -> None:
     forbidden, healthy = two_gpus()
-    forbidden.failing["nvmlDeviceGetHandleByIndex"] = nvml.ERROR_NO_PERMISSION
+    forbidden.failing["nvmlDeviceGetHandleByIndex"] = pynvml.NVML_ERROR_NO_PERMISSION
     machine = Machine(forbidden, healthy)
     machine.rounds_for(600.0)
     assert [gpu.index for gpu in machine.round()] == [1]
@@ -320,13 +328,15 @@ def test_an_idle_gpu_reads_zero_not_absent() -> None:
         ("nvmlDeviceGetPowerUsage", {"power_watts"}),
     ],
 )
-@pytest.mark.parametrize("error", [nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_NO_PERMISSION, nvml.ERROR_UNKNOWN])
+@pytest.mark.parametrize(
+    "error", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN]
+)
 def test_failing_field_is_absent_and_the_others_are_present(function: str, absent: set[str], error: int) -> None:
     assert present(read(FakeGpu(failing={function: error}))) == set(READINGS) - absent
 
 
 def test_divided_gpu_has_no_utilization() -> None:
-    gpu = read(FakeGpu(failing={"nvmlDeviceGetUtilizationRates": nvml.ERROR_NOT_SUPPORTED}))
+    gpu = read(FakeGpu(failing={"nvmlDeviceGetUtilizationRates": pynvml.NVML_ERROR_NOT_SUPPORTED}))
     assert not gpu.HasField("utilization_percent")
     assert gpu.HasField("memory_used_bytes")
 
@@ -355,14 +365,14 @@ def test_newer_driver_without_deprecated_functions_is_read() -> None:
 def test_identity_may_be_bytes_or_missing() -> None:
     gpu = read(FakeGpu(uuid=b"GPU-1", name=b"caf\xe9"))
     assert (gpu.uuid, gpu.name) == ("GPU-1", "caf\ufffd")
-    unnamed = read(FakeGpu(failing={"nvmlDeviceGetName": nvml.ERROR_UNKNOWN}))
+    unnamed = read(FakeGpu(failing={"nvmlDeviceGetName": pynvml.NVML_ERROR_UNKNOWN}))
     assert unnamed.name == ""
     assert present(unnamed) == set(READINGS)
 
 
-@pytest.mark.parametrize("error", sorted(nvml.LIBRARY_GONE | nvml.DEVICE_GONE))
+@pytest.mark.parametrize("error", sorted(LIBRARY_GONE | DEVICE_GONE))
 @pytest.mark.parametrize("function", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName", "nvmlDeviceGetPowerUsage"])
 def test_lost_device_or_library_raises(function: str, error: int) -> None:
     with pytest.raises(FakeNvmlError) as caught:
         read(FakeGpu(failing={function: error}))
-    assert nvml.error_code(caught.value) == error
+    assert error_code(caught.value) == error
