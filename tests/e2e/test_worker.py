@@ -1,4 +1,4 @@
-"""A real worker beside a real master: leaving, dying, coming back, and masters that cannot be reached."""
+"""A real worker and a real master: stopping, dying, reconnecting, and unreachable masters."""
 
 import signal
 import socket
@@ -19,13 +19,13 @@ WORKER_ID = "rack-7"
 
 
 def started_worker(processes: Processes, master: Master, *flags: str, **env: str) -> Started:
-    """A worker that beats."""
+    """A worker whose heartbeats reach the master."""
     worker = processes.worker(master.target, "--worker-id", WORKER_ID, *flags, **env)
-    eventually(lambda: beats(master))
+    eventually(lambda: sends_heartbeats(master))
     return worker
 
 
-def beats(master: Master) -> bool:
+def sends_heartbeats(master: Master) -> bool:
     return bool(master.workers().get(WORKER_ID)) and received(master) > 0
 
 
@@ -41,7 +41,7 @@ def stop(worker: Started, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_goodbye(number: signal.Signals, processes: Processes, master: Master) -> None:
+def test_worker_says_goodbye_on_a_signal(number: signal.Signals, processes: Processes, master: Master) -> None:
     worker = started_worker(processes, master)
     stop(worker, number)
     assert WORKER_ID not in master.workers()
@@ -50,13 +50,13 @@ def test_it_says_goodbye(number: signal.Signals, processes: Processes, master: M
     assert "Traceback" not in worker.err
 
 
-def test_it_stops_while_no_master_can_be_reached(processes: Processes) -> None:
+def test_worker_stops_while_no_master_is_reachable(processes: Processes) -> None:
     worker = processes.worker(f"{LOCALHOST}:{free_port()}", "--worker-id", WORKER_ID)
     eventually(lambda: "no stream to the master" in worker.err)
     stop(worker, signal.SIGTERM)
 
 
-def test_it_stops_while_the_master_does_not_answer(processes: Processes) -> None:
+def test_worker_stops_while_the_master_does_not_answer(processes: Processes) -> None:
     with socket.create_server((LOCALHOST, 0)) as silent:
         port = silent.getsockname()[1]
         worker = processes.worker(f"{LOCALHOST}:{port}")
@@ -65,8 +65,8 @@ def test_it_stops_while_the_master_does_not_answer(processes: Processes) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_while_it_waits_to_join(number: signal.Signals, processes: Processes) -> None:
-    """Also where it is process 1 of a container, for which the kernel ends nobody by a signal."""
+def test_worker_stops_while_it_waits_to_join(number: signal.Signals, processes: Processes) -> None:
+    """Also as process 1 of a container, for which signals have no default action."""
     address = f"{LOCALHOST}:{free_port()}"
     token = new_join_token(bytes(32)).text()
     worker = processes.worker(address, "--join-address", address, FLEETPULSE_JOIN_TOKEN=token)
@@ -75,7 +75,7 @@ def test_it_stops_while_it_waits_to_join(number: signal.Signals, processes: Proc
     assert "Traceback" not in worker.err
 
 
-def test_it_stops_while_the_master_stands_still(processes: Processes, master: Master) -> None:
+def test_worker_stops_while_the_master_is_suspended(processes: Processes, master: Master) -> None:
     worker = started_worker(processes, master)
     web = master.web_process()
     web.suspend()
@@ -85,7 +85,7 @@ def test_it_stops_while_the_master_stands_still(processes: Processes, master: Ma
         web.resume()
 
 
-def test_a_killed_worker_turns_inactive_at_the_timeout_and_comes_back_at_once(
+def test_killed_worker_turns_inactive_at_the_timeout_and_comes_back_at_once(
     processes: Processes, master: Master
 ) -> None:
     worker = processes.worker(master.target)
@@ -107,7 +107,7 @@ def test_a_killed_worker_turns_inactive_at_the_timeout_and_comes_back_at_once(
     assert master.log_lines(f"{worker_id}: a new incarnation took over")
 
 
-def test_a_killed_worker_may_come_back_before_it_is_missed(processes: Processes) -> None:
+def test_killed_worker_may_come_back_before_the_timeout(processes: Processes) -> None:
     master = started_master(processes)  # 30 s
     worker = started_worker(processes, master)
     worker.send(signal.SIGKILL)
@@ -117,57 +117,57 @@ def test_a_killed_worker_may_come_back_before_it_is_missed(processes: Processes)
     assert not master.log_lines("is taken")
 
 
-def test_an_unreachable_master_is_said_once(processes: Processes) -> None:
+def test_unreachable_master_is_logged_once(processes: Processes) -> None:
     target = f"{LOCALHOST}:{free_port()}"
     worker = processes.worker(target, "--worker-id", WORKER_ID, "--log-level", "debug")
     eventually(lambda: worker.err.count(f"no stream to the master at {target}") >= 5)
-    assert said(worker, "no stream") == 1
+    assert logged_lines(worker, "no stream") == 1
     assert "Connection refused" in worker.err
 
 
-def said(worker: Started, text: str) -> int:
-    """How many lines with this text a worker writes that has no debug log."""
+def logged_lines(worker: Started, text: str) -> int:
+    """Lines of the log with this text, without debug lines."""
     return sum(text in line and " DEBUG " not in line for line in worker.err.splitlines())
 
 
-def test_it_connects_when_the_master_appears(processes: Processes) -> None:
+def test_worker_connects_when_the_master_starts(processes: Processes) -> None:
     master = Master(processes, *FAST_TERMS)
     master.process.kill_all()
     worker = processes.worker(master.target, "--worker-id", WORKER_ID)
-    eventually(lambda: said(worker, "no stream"))
+    eventually(lambda: logged_lines(worker, "no stream"))
     processes.start("master", *master.process.command)
-    eventually(lambda: beats(master), 20.0)
-    assert said(worker, "no stream") == 1
-    assert said(worker, "connected again after") == 1
+    eventually(lambda: sends_heartbeats(master), 20.0)
+    assert logged_lines(worker, "no stream") == 1
+    assert logged_lines(worker, "connected again after") == 1
     master.close()
 
 
-def test_the_wrong_port_is_told_apart(processes: Processes, master: Master) -> None:
+def test_wrong_port_is_logged_once_with_its_reason(processes: Processes, master: Master) -> None:
     worker = processes.worker(f"{LOCALHOST}:{master.http_port}", "--worker-id", WORKER_ID, "--log-level", "debug")
     eventually(lambda: worker.err.count("no stream to the master") >= 3)
-    assert said(worker, "no stream") == 1
+    assert logged_lines(worker, "no stream") == 1
     (line,) = (line for line in worker.err.splitlines() if " WARNING " in line)
     assert f"at {LOCALHOST}:{master.http_port}" in line
     assert "Trying to connect an http1.x server" in line
 
 
-def test_a_second_process_with_the_same_id(processes: Processes, master: Master) -> None:
+def test_second_process_with_the_same_id_waits_until_the_first_ends(processes: Processes, master: Master) -> None:
     first = started_worker(processes, master)
     second = processes.worker(master.target, "--worker-id", WORKER_ID, "--log-level", "debug", name="second")
     eventually(lambda: second.err.count("ALREADY_EXISTS") >= 3)
-    assert said(second, "no stream") == 1
+    assert logged_lines(second, "no stream") == 1
     assert f"worker id {WORKER_ID} is in use: another process with this id beat" in second.err
     assert master.log_lines(f"WARNING.*worker id {WORKER_ID} is taken")
     assert "no stream" not in first.err
-    assert beats(master)
+    assert sends_heartbeats(master)
 
     first.send(signal.SIGTERM)
     first.wait()
     eventually(lambda: "connected again" in second.err)
-    eventually(lambda: beats(master))
+    eventually(lambda: sends_heartbeats(master))
 
 
-def test_an_empty_id_is_no_id(processes: Processes, master: Master) -> None:
+def test_empty_id_variable_counts_as_unset(processes: Processes, master: Master) -> None:
     (processes.folder / "data").mkdir(exist_ok=True)
     (processes.folder / "data" / "worker_id").write_text("kept-from-before\n")
     processes.worker(master.target, FLEETPULSE_WORKER_ID="")
@@ -184,8 +184,8 @@ def test_labels_and_capacity_reach_the_master(processes: Processes, master: Mast
     assert details["boot_time"] == pytest.approx(psutil.boot_time(), abs=2.0)
 
 
-def test_its_first_reading_is_no_first_call_zero(processes: Processes, master: Master) -> None:
-    """With all cores at work a CPU reading of 0 can only be the one that a first call gives."""
+def test_first_cpu_reading_is_not_zero(processes: Processes, master: Master) -> None:
+    """While all cores are busy, 0 can only be psutil's answer to a first call."""
     burners = [processes.start("burner", "sh", "-c", "while :; do :; done") for _ in range(psutil.cpu_count() or 1)]
     worker = processes.worker(master.target, "--worker-id", WORKER_ID)
     eventually(lambda: master.samples("fleetpulse_worker_cpu_usage_ratio"))
@@ -194,7 +194,7 @@ def test_its_first_reading_is_no_first_call_zero(processes: Processes, master: M
         process.kill_all()
 
 
-def test_it_lives_on_few_threads_and_files(processes: Processes, master: Master) -> None:
+def test_threads_and_open_files_do_not_grow(processes: Processes, master: Master) -> None:
     worker = started_worker(processes, master)
     count = received(master)
     handle = psutil.Process(worker.pid)
