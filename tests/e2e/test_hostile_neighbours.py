@@ -68,6 +68,10 @@ def report(process: Started) -> dict[str, Any]:
     return told
 
 
+def wait_for_answers(victim: Started, count: int) -> None:
+    eventually(lambda: f"answers {count}\n" in victim.out, 60.0)
+
+
 def highest_rss(web: psutil.Process, seconds: float) -> int:
     most, until = 0, time.monotonic() + seconds
     while time.monotonic() < until:
@@ -83,6 +87,7 @@ def test_an_attack_harms_nobody_else(attack: str, master: Master, shared_process
     victim = start(shared_processes, "neighbour", master, VICTIM)
     attacker = start(shared_processes, attack, master, ATTACKERS[attack])
     most = highest_rss(web, ATTACK_SECONDS)
+    wait_for_answers(victim, 10)
     served = report(victim)
     ends = report(attacker)
     print(f"{attack}: {ends}; {served}; {(most - before) / 1e6:.0f} MB more")
@@ -102,13 +107,12 @@ def test_idle_connections_of_everybody_make_room_for_who_asks(processes: Process
     attacker = start(processes, "idle", master, ATTACKERS["idle"])
     eventually(lambda: master.sample("fleetpulse_http_rejected_total", "idle") > 100, 30.0)
     victim = start(processes, "neighbour", master, VICTIM)
-    time.sleep(ATTACK_SECONDS / 2)
+    wait_for_answers(victim, 40)
     served = report(victim)
     print(f"idle, all: {served}")
     report(attacker)
-    assert served["answers"] > 5
     assert master.sample("fleetpulse_http_connections") <= 2000
-    # A connection that it keeps may be the oldest at the moment when it asks again.
-    assert len(served["failures"]) <= max(1, 0.05 * served["answers"])
+    # On a busy machine, a client may need so long between connecting and asking that its connection is the oldest.
+    assert len(served["failures"]) <= 0.05 * served["answers"]
     master.close()
     master.assert_nothing_went_wrong()

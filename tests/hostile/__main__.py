@@ -43,14 +43,15 @@ def percentile(values: list[float], percent: float) -> float:
 def main(what: str, port: int, source: str) -> None:
     """Attack a master on this machine, or be its client meanwhile."""
     if what == "neighbour":
-        neighbour = Neighbour(port, source)
+        neighbour = Neighbour(port, source, lambda count: print(f"answers {count}", flush=True))
         signal.signal(signal.SIGTERM, lambda _number, _frame: neighbour.leave())
         print("ready", flush=True)
         neighbour.run()
         seconds = neighbour.seconds
         print(json.dumps({
-            "answers": len(seconds), "failures": neighbour.failures, "p50_seconds": percentile(seconds, 50),
-            "p99_seconds": percentile(seconds, 99), "max_seconds": max(seconds),
+            "answers": len(seconds), "failures": neighbour.failures, "reconnects": neighbour.reconnects,
+            "p50_seconds": percentile(seconds, 50), "p99_seconds": percentile(seconds, 99),
+            "max_seconds": max(seconds),
         }))  # fmt: skip
         return
     asyncio.run(until_told(what, Target(port, source, Counter())))
