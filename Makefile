@@ -22,7 +22,7 @@ up: $(VENV)/.runtime ## A master and a worker on this machine, from nothing but 
 	@exec $(BIN)/fleetpulse up $(ARGS)
 
 test: $(VENV)/.dev tools ## Every test but the long ones
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 --durations-min 1 $(ARGS)
 
 lint: $(VENV)/.dev ## Style, types, layers, what is generated, weaknesses of the code and of what it needs
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.ports import LOCALHOST, free_port
-from tests.test_ground import ROOT, asked_for, normalised, pins
+from tests.test_project import ROOT, asked_for, normalised, pins
 
 HASH = "--hash=sha256:" + "0" * 64
 PINNED = f"aaa==1.0 \\\n    {HASH} \\\n    {HASH}\n    # via bbb\nbbb==2.0 ; sys_platform == 'linux' {HASH}\n"
