@@ -44,7 +44,7 @@ def master(shared_processes: Processes, site: Path) -> Iterator[Master]:
     master.assert_nothing_went_wrong()
 
 
-def test_own_metrics_by_plugin_command_and_file(
+def test_custom_metrics_by_plugin_command_and_file(
     shared_processes: Processes, master: Master, site: Path, tmp_path: Path
 ) -> None:
     worker = shared_processes.worker(

@@ -154,7 +154,7 @@ def test_a_worker_is_drained_and_undrained(visit: Visit, fleet: Master) -> None:
 def test_a_worker_tells_who_it_is_what_it_has_and_leads_to_grafana(visit: Visit) -> None:
     page = visit.open("/workers/sim-2")
     expect(page.locator(".facts")).to_contain_text("sim-2.simulated")
-    expect(page.get_by_role("table", name="Room for tasks")).to_contain_text("GiB")
+    expect(page.get_by_role("table", name="Resources for tasks")).to_contain_text("GiB")
     expect(page.locator(".readings")).to_contain_text("Filesystems")
     link = page.get_by_role("link", name="Grafana")
     expect(link).to_have_attribute("href", f"{GRAFANA}/d/fleetpulse-worker?var-worker=sim-2")

@@ -361,7 +361,7 @@ def test_long_error_is_cut() -> None:
     assert describe(CollectorError("x" * 5000)) == "x" * ERROR_MAX_LENGTH
 
 
-# Own metrics
+# Custom metrics
 
 
 def own(name: str, *values: float, kind: "pb.CustomType.ValueType" = pb.CUSTOM_TYPE_GAUGE) -> pb.CustomMetric:

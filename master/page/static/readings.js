@@ -1,7 +1,11 @@
-// A worker's readings by device, and its room for tasks.
+// A worker's readings by device, and its resources for tasks.
 
 import { h } from './dom.js';
-import { MISSING, bytes, number, percent } from './format.js';
+import { MISSING, bytes, duration, number, percent } from './format.js';
+
+/** Readings with a place of their own. Any other number of a record is listed by its name. */
+const PLACED = new Set(['usage_percent', 'logical_cores', 'used_bytes', 'size_bytes', 'swap_used_bytes', 'swap_size_bytes',
+  'load1', 'load5', 'load15', 'cpu_usage', 'memory_usage', 'gpu_usage', 'uptime_seconds', 'last_update']);
 
 /** What there is, what is taken, what is left. */
 export function capacityTable({ capacity, allocated, available }) {
@@ -10,7 +14,7 @@ export function capacityTable({ capacity, allocated, available }) {
     ['Memory', capacity.memory_bytes, allocated.memory_bytes, available.memory_bytes, bytes],
     ['GPUs', capacity.gpu_count, allocated.gpu_count, available.gpu_count, number],
   ];
-  return table('Room for tasks', ['', 'Capacity', 'Allocated', 'Available'], rows.map(([name, ...values]) => {
+  return table('Resources for tasks', ['', 'Capacity', 'Allocated', 'Available'], rows.map(([name, ...values]) => {
     const write = values.pop();
     return [name, ...values.map((value) => write(value))];
   }));
@@ -24,7 +28,7 @@ export function readingPanels(record) {
       ['CPU', record.cpu_usage, cpu.logical_cores ? `${percent(record.cpu_usage, 1)} of ${cpu.logical_cores} cores` : percent(record.cpu_usage, 1), 'cpu'],
       ['Memory', record.memory_usage, `${bytes(memory.used_bytes)} of ${bytes(memory.size_bytes)}`, 'memory'],
       memory.swap_size_bytes ? ['Swap', share(memory.swap_used_bytes, memory.swap_size_bytes), `${bytes(memory.swap_used_bytes)} of ${bytes(memory.swap_size_bytes)}`, 'memory'] : null,
-    ]), h('p', { class: 'aside' }, `Load ${number(load.load1)}, ${number(load.load5)}, ${number(load.load15)} over 1, 5 and 15 minutes`)),
+    ]), h('p', { class: 'aside' }, `Load ${number(load.load1)}, ${number(load.load5)}, ${number(load.load15)} over 1, 5 and 15 minutes`), otherReadings(record)),
     record.gpus.length ? part('GPUs', ...record.gpus.map(gpu)) : null,
     record.filesystems.length ? part('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
       share(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
@@ -39,6 +43,19 @@ export function readingPanels(record) {
   ].filter(Boolean);
 }
 
+function otherReadings({ cpu, memory, load, ...rest }) {
+  const rows = [['CPU ', cpu], ['Memory ', memory], ['Load ', load], ['', rest]].flatMap(([group, readings]) => Object.entries(readings)
+    .filter(([name, value]) => typeof value === 'number' && !PLACED.has(name))
+    .map(([name, value]) => [group + name.replace(/_(bytes|seconds|percent)$/, '').replaceAll('_', ' '), withUnit(name, value)]));
+  return rows.length ? table('Other readings', ['', 'Value'], rows) : null;
+}
+
+function withUnit(name, value) {
+  if (name.endsWith('_bytes')) return bytes(value);
+  if (name.endsWith('_seconds')) return duration(value);
+  return name.endsWith('_percent') ? percent(value, 1) : number(value);
+}
+
 function gpu(item) {
   const facts = [item.temperature_celsius === null ? null : `${number(item.temperature_celsius, 0)} °C`,
     item.power_watts === null ? null : `${number(item.power_watts, 0)} W`].filter(Boolean);
@@ -51,7 +68,7 @@ function gpu(item) {
 function custom(samples) {
   if (!samples?.length) return null;
   const rows = samples.map(({ name, labels, value }) => [nameOf(name, labels), number(value, 6)]);
-  return part('Own metrics', table('Own metrics', ['', 'Value'], rows));
+  return part('Custom metrics', table('Custom metrics', ['', 'Value'], rows));
 }
 
 function nameOf(name, labels) {

@@ -29,7 +29,7 @@ export class WorkerView {
     this.forgetButton = h('button', { type: 'button', class: 'danger', hidden: true, onclick: () => this.forget() }, 'Forget');
     this.element = h('article', { class: 'detail' }, this.makeHead(grafanaUrl),
       h('div', { class: 'columns' }, h('section', { class: 'panel' }, h('h2', {}, 'Identity'), this.facts),
-        h('section', { class: 'panel' }, h('h2', {}, 'Room for tasks'), this.capacity)),
+        h('section', { class: 'panel' }, h('h2', {}, 'Resources for tasks'), this.capacity)),
       h('section', { class: 'panel' }, h('h2', {}, 'Readings'), this.readings), this.history.element,
       h('section', { class: 'panel' }, h('h2', {}, 'Tasks'), this.noTasks, this.tasks.element));
     this.endings = [fleet.listen((changed, left) => (changed.has(id) || left.has(id)) && this.ask())];

@@ -1,4 +1,4 @@
-"""master.telemetry.decoding, and what proto.rules says of own metrics"""
+"""master.telemetry.decoding, and what proto.rules says of custom metrics"""
 
 from collections.abc import Sequence
 from typing import Any
