@@ -16,14 +16,12 @@ import msgspec
 from pydantic import BaseModel
 
 from fleetpulse.master.access.tokens import GRANTED, Role
-from fleetpulse.master.api.operations import EVERYWHERE, PATH_FIELDS, Answer, Operation, Route
+from fleetpulse.master.api.operations import EVERYWHERE, JSON, PATH_FIELDS, Answer, Operation, Route
 from fleetpulse.master.api.problems import PROBLEM_TYPE, TEXT_BY_STATUS, Problem
 
 Schema = dict[str, Any]
 
-_REFERENCE = "#/components/schemas/{}"
-_PROBLEM = "Problem{}"
-_FIELD = re.compile(r"\{(\w+)\}")
+_SCHEMA, _PROBLEM = "#/components/schemas/{}", "#/components/responses/Problem{}"
 
 _TEXT = """A fleet of machines and the Docker tasks that run on it.
 
@@ -48,115 +46,8 @@ _TAGS = {
 }
 
 
-class Schemas:
-    """The JSON Schemas of every type in a table of routes. ``components`` are those that others refer to by name."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        operations = [operation for route in routes for operation in route.operations]
-        answers = [kind for each in operations for answer in each.answers for kind in answer.content.values()]
-        kinds = list(dict.fromkeys([*answers, Problem]))
-        schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE.format("{name}"))
-        self._by_kind = dict(zip(kinds, schemas, strict=True))
-        for struct in {struct for kind in kinds for struct in _structs_in(kind)}:
-            _describe(struct, components[struct.__name__])
-        self._by_query: dict[type[BaseModel], Schema] = {}
-        for operation in operations:
-            if operation.query is not None:
-                self._by_query[operation.query] = _request_schema(operation.query, components)
-            if operation.body is not None:
-                model = operation.body.model
-                components[model.__name__] = _request_schema(model, components)
-                self._by_kind[model] = {"$ref": _REFERENCE.format(model.__name__)}
-        self.components: Schema = {name: _tidy(schema) for name, schema in sorted(components.items())}
-
-    def of(self, kind: Any) -> Schema:
-        """The schema of the type of an answer or of a body."""
-        schema: Schema = _tidy(self._by_kind[kind])
-        return schema
-
-    def query(self, model: type[BaseModel]) -> Iterator[tuple[str, Schema, bool]]:
-        """The parameters of a query: name, schema, and whether it is required."""
-        schema = self._by_query[model]
-        for name, parameter in schema.get("properties", {}).items():
-            yield name, _parameter(_tidy(parameter)), name in schema.get("required", ())
-
-
-def _request_schema(model: type[BaseModel], components: Schema) -> Schema:
-    """The schema of a request; what it refers to is added to the components."""
-    schema = model.model_json_schema(ref_template=_REFERENCE.format("{model}"))
-    components |= schema.pop("$defs", {})
-    return schema
-
-
-def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        yield kind
-        parts: Iterable[Any] = get_type_hints(kind).values()
-    else:
-        parts = get_args(kind)
-    for part in parts:
-        yield from _structs_in(part)
-
-
-def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
-    """Add what the schema of a struct does not say by itself: it has no other fields, and what each field means."""
-    schema["additionalProperties"] = False
-    names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
-    if not struct.__struct_config__.omit_defaults:
-        # Defaults are for the master's own code: an answer always has every field.
-        schema["required"] = list(names.values())
-        for field_schema in schema["properties"].values():
-            field_schema.pop("default", None)
-    for cls in reversed(struct.__mro__[:-2]):  # without Struct and object
-        for field, text in _field_texts(inspect.getfile(cls)).get(cls.__name__, {}).items():
-            schema["properties"][names[field]]["description"] = text
-
-
-@cache
-def _field_texts(source: str) -> dict[str, dict[str, str]]:
-    """By class and field of a source file, the docstring below the field. Reads the file."""
-    classes = [node for node in ast.parse(Path(source).read_bytes()).body if isinstance(node, ast.ClassDef)]
-    texts: dict[str, dict[str, str]] = {cls.name: {} for cls in classes}
-    for cls in classes:
-        for statement in pairwise(cls.body):
-            match statement:
-                case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
-                    texts[cls.name][field] = text
-    return texts
-
-
-def _parameter(schema: Schema) -> Schema:
-    """One that may be left out is ``None`` to the model, but a query cannot say that; it may repeat a value."""
-    schema.pop("uniqueItems", None)
-    if "default" in schema and schema["default"] is None:
-        del schema["default"]
-    alternatives = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
-    return {**alternatives[0], **schema} if len(alternatives) == 1 else {**schema, **_any_of(alternatives)}
-
-
-def _any_of(alternatives: list[Schema]) -> Schema:
-    return {"anyOf": alternatives} if alternatives else {}
-
-
-def _tidy(schema: Any) -> Any:
-    """Without titles, which are made of names, and with descriptions as one line of Markdown."""
-    if isinstance(schema, list):
-        return [_tidy(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    tidied: Schema = {}
-    for key, value in schema.items():
-        if key == "properties":
-            tidied[key] = {name: _tidy(each) for name, each in value.items()}
-        elif key == "description" and isinstance(value, str):
-            tidied[key] = " ".join(value.split()).replace("``", "`")
-        elif key != "title":
-            tidied[key] = _tidy(value)
-    return tidied
-
-
 def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
-    """The whole document. Takes some tens of milliseconds, so it is made once."""
+    """Return the whole document. Takes some tens of milliseconds."""
     schemas = Schemas(routes)
     used = {route.tag for route in routes}
     return {
@@ -180,71 +71,157 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     }
 
 
+class Schemas:
+    """The JSON Schemas of every type in a table of routes. ``components`` are those that others refer to by name."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        operations = [operation for route in routes for operation in route.operations]
+        answers = [kind for each in operations for answer in each.answers for kind in answer.content.values()]
+        kinds = list(dict.fromkeys([*answers, Problem]))
+        schemas, components = msgspec.json.schema_components(kinds, ref_template=_SCHEMA.format("{name}"))
+        self._answers = dict(zip(kinds, schemas, strict=True))
+        for struct in {struct for kind in kinds for struct in _structs_in(kind)}:
+            _describe(struct, components[struct.__name__])
+        self._queries: dict[type[BaseModel], Schema] = {}
+        for operation in operations:
+            if operation.query is not None:
+                self._queries[operation.query] = _request(operation.query, components)
+            if operation.body is not None:
+                components[operation.body.model.__name__] = _request(operation.body.model, components)
+        self.components: Schema = {name: _tidy(schema) for name, schema in sorted(components.items())}
+
+    def content(self, types: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of an answer, by media type."""
+        return {media_type: {"schema": _tidy(self._answers[kind])} for media_type, kind in types.items()}
+
+    def parameters(self, query: type[BaseModel] | None) -> Iterator[dict[str, Any]]:
+        """Yield the parameters of a query."""
+        query_schema = {} if query is None else self._queries[query]
+        for name, schema in query_schema.get("properties", {}).items():
+            yield _parameter(name, "query", _parameter_schema(schema), name in query_schema.get("required", ()))
+
+
+def _request(model: type[BaseModel], components: Schema) -> Schema:
+    """Return the schema of a request, and add what it refers to to the components."""
+    schema = model.model_json_schema(ref_template=_SCHEMA.format("{model}"))
+    components |= schema.pop("$defs", {})
+    return schema
+
+
+def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    if is_struct:
+        yield kind
+    for part in get_type_hints(kind).values() if is_struct else get_args(kind):
+        yield from _structs_in(part)
+
+
+def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
+    """Add what the schema of a struct lacks: which fields an answer always has, and what each field means."""
+    schema["additionalProperties"] = False
+    names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    if not struct.__struct_config__.omit_defaults:
+        schema["required"] = list(names.values())
+        for field in schema["properties"].values():
+            field.pop("default", None)
+    for cls in reversed(struct.__mro__[:-2]):  # without Struct and object
+        for field, text in _field_texts(inspect.getfile(cls)).get(cls.__name__, {}).items():
+            schema["properties"][names[field]]["description"] = text
+
+
+@cache
+def _field_texts(source: str) -> dict[str, dict[str, str]]:
+    """Return, by class and field of a source file, the docstring below the field."""
+    classes = [node for node in ast.parse(Path(source).read_bytes()).body if isinstance(node, ast.ClassDef)]
+    texts: dict[str, dict[str, str]] = {cls.name: {} for cls in classes}
+    for cls in classes:
+        for statements in pairwise(cls.body):
+            match statements:
+                case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[cls.name][field] = text
+    return texts
+
+
+def _parameter_schema(schema: Schema) -> Schema:
+    """An optional parameter is ``None`` to the model, which a query cannot say; and a query may repeat a value."""
+    schema = {key: value for key, value in schema.items() if key != "uniqueItems" and (key, value) != ("default", None)}
+    alternatives = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
+    if len(alternatives) == 1:
+        return {**alternatives[0], **schema}
+    return {**schema, "anyOf": alternatives} if alternatives else schema
+
+
+def _tidy(schema: Any) -> Any:
+    """Return the schema without titles, which are made of names, and with descriptions as one line of Markdown."""
+    if isinstance(schema, list):
+        return [_tidy(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied: Schema = {}
+    for key, value in schema.items():
+        if key == "properties":
+            tidied[key] = {name: _tidy(each) for name, each in value.items()}
+        elif key == "description" and isinstance(value, str):
+            tidied[key] = " ".join(value.split()).replace("``", "`")
+        elif key != "title":
+            tidied[key] = _tidy(value)
+    return tidied
+
+
 def _path(route: Route, schemas: Schemas) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        operation.method.lower(): _operation(operation, route.tag, schemas) for operation in route.operations
-    }
-    fields = [_path_parameter(name) for name in _FIELD.findall(route.path)]
-    return {"parameters": fields, **item} if fields else item
+    fields = re.findall(r"\{(\w+)\}", route.path)
+    item = {operation.method.lower(): _operation(operation, route.tag, schemas) for operation in route.operations}
+    return {"parameters": [_parameter(name, "path", _text(*PATH_FIELDS[name]), True) for name in fields], **item}
 
 
-def _path_parameter(name: str) -> dict[str, Any]:
-    text, pattern = PATH_FIELDS[name]
-    schema = {"type": "string", "pattern": f"^{pattern}$"}
-    return {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+def _parameter(name: str, place: str, schema: Schema, is_required: bool = False) -> dict[str, Any]:
+    schema = _tidy(schema)
+    text = {"description": schema.pop("description")} if "description" in schema else {}
+    return {"name": name, "in": place, "required": is_required, **text, "schema": schema}
+
+
+def _text(description: str, pattern: str | None = None) -> Schema:
+    schema = {"type": "string", "description": description}
+    return schema if pattern is None else {**schema, "pattern": f"^{pattern}$"}
 
 
 def _operation(operation: Operation, tag: str, schemas: Schemas) -> dict[str, Any]:
-    said: dict[str, Any] = {"operationId": operation.name, "tags": [tag], "summary": operation.summary}
-    said["description"] = " ".join(f"{operation.text} {_TEXT_BY_ROLE[operation.role]}".split())
-    if parameters := [*_query(operation, schemas), *_headers(operation)]:
-        said["parameters"] = parameters
+    text = " ".join(f"{operation.text} {_TEXT_BY_ROLE[operation.role]}".split())
+    item: dict[str, Any] = {
+        "operationId": operation.name, "tags": [tag], "summary": operation.summary, "description": text,
+        "parameters": [
+            *schemas.parameters(operation.query),
+            *(_parameter(each.name, "header", _text(each.text, each.pattern)) for each in operation.headers),
+        ],
+    }  # fmt: skip
     if (body := operation.body) is not None:
-        content: dict[str, Any] = {"schema": schemas.of(body.model)}
+        content: dict[str, Any] = {"schema": {"$ref": _SCHEMA.format(body.model.__name__)}}
         if body.example is not None:
             content["example"] = body.example
-        said["requestBody"] = {"required": body.is_required, "content": {body.media_type: content}}
-    said["responses"] = _responses(operation, schemas)
-    return said
-
-
-def _query(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
-    if operation.query is None:
-        return
-    for name, schema, is_required in schemas.query(operation.query):
-        parameter: dict[str, Any] = {"name": name, "in": "query", "required": is_required}
-        if (text := schema.pop("description", None)) is not None:
-            parameter["description"] = text
-        yield {**parameter, "schema": schema}
-
-
-def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
-    for header in operation.headers:
-        schema = {"type": "string"} if header.pattern is None else {"type": "string", "pattern": f"^{header.pattern}$"}
-        yield {"name": header.name, "in": "header", "description": header.text, "schema": schema}
+        item["requestBody"] = {"required": body.is_required, "content": {JSON: content}}
+    item["responses"] = _responses(operation, schemas)
+    return item
 
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    responses = {str(answer.status): _answer(answer, schemas) for answer in operation.answers}
-    for status in operation.problems:
-        if str(status) in responses:
-            raise ValueError(f"{operation.name} says of {status} both that it is an answer and that it is a problem")
+    responses = {str(answer.status): _response(answer, schemas) for answer in operation.answers}
+    if twice := {status for status in operation.problems if str(status) in responses}:
+        raise ValueError(f"{operation.name}: {twice} are among its answers and among its problems")
     for status in {*operation.problems, *EVERYWHERE}:
-        problem = {"$ref": f"#/components/responses/{_PROBLEM.format(status)}"}
-        responses.setdefault(str(status), problem)
+        responses.setdefault(str(status), {"$ref": _PROBLEM.format(status)})
     return dict(sorted(responses.items()))
 
 
-def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
+def _response(answer: Answer, schemas: Schemas) -> dict[str, Any]:
     response: dict[str, Any] = {"description": answer.text}
     if answer.headers:
-        response["headers"] = _answer_headers(answer.headers)
+        response["headers"] = _headers(answer.headers)
     if answer.content:
-        response["content"] = {media_type: {"schema": schemas.of(kind)} for media_type, kind in answer.content.items()}
+        response["content"] = schemas.content(answer.content)
     return response
 
 
-def _answer_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 
@@ -252,10 +229,7 @@ def _problems(routes: Iterable[Route], schemas: Schemas) -> dict[str, Any]:
     statuses = {status for route in routes for operation in route.operations for status in operation.problems}
     problems = {}
     for status in sorted({*statuses, *EVERYWHERE}):
-        problems[_PROBLEM.format(status)] = problem = {
-            "description": TEXT_BY_STATUS[status],
-            "content": {PROBLEM_TYPE: {"schema": schemas.of(Problem)}},
-        }
-        if status in (429, 503):
-            problem["headers"] = _answer_headers({"Retry-After": "seconds"})
-    return dict(sorted(problems.items()))
+        headers = {"Retry-After": "seconds"} if status in (429, 503) else {}
+        answer = Answer(status, TEXT_BY_STATUS[status], {PROBLEM_TYPE: Problem}, headers)
+        problems[f"Problem{status}"] = _response(answer, schemas)
+    return problems

@@ -61,7 +61,6 @@ class Body(NamedTuple):
 
     model: type[BaseModel]
     is_required: bool = True
-    media_type: str = JSON
     example: Any = None
 
 

@@ -1,14 +1,15 @@
-"""Server-sent events, and the clients that are subscribed to them.
+"""Server-sent events: answers without an end of their own, and the clients that are subscribed to them.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import logging
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import falcon
 import gevent
@@ -24,20 +25,20 @@ MAX_SUBSCRIBERS = 500
 """Each holds a connection and a greenlet."""
 
 MAX_PER_CLIENT = 100
-
 CHECK_SECONDS = 1.0
 """Between two checks of who is still allowed to read."""
 
+KEEPALIVE_SECONDS = 15.0
 STOPPING = "the master is stopping; come back in a moment"
 ENDED = "what this was asked with is not good any more: it was revoked, has expired or was signed out"
 
 _CHECKS_PER_TURN = 64
 """Checks after which other greenlets have their turn."""
 
-RETRY = b"retry: 2000\n\n"
+_RETRY = b"retry: 2000\n\n"
 """Milliseconds after which a browser connects again."""
 
-KEEPALIVE = b": still here\n\n"
+_KEEPALIVE = b": still here\n\n"
 """A comment, by which both ends see that the other one is there."""
 
 
@@ -52,28 +53,10 @@ class Revocable(Protocol):
 
     def revoke(self, reason: FleetPulseError) -> None:
         """End the answer soon, with the reason as its last event. Does not wait; the first call counts."""
-        ...
 
 
 class ClientGone(Exception):
     """The client has closed the connection."""
-
-
-class Client(NamedTuple):
-    """Who subscribes."""
-
-    address: str
-    is_still_allowed: Callable[[], bool]
-    """Quick: it is called on the hub, for every subscriber in a row."""
-
-    @classmethod
-    def of(cls, req: falcon.Request) -> "Client":
-        """Return the client of a request that the access middleware let in."""
-        return cls(req.remote_addr, req.context.get("is_still_allowed") or _always)
-
-
-def _always() -> bool:
-    return True
 
 
 class _Entry(NamedTuple):
@@ -116,14 +99,17 @@ class Subscribers:
         self._groups.append(group)
         return group
 
-    def add(self, subscriber: Revocable, client: Client) -> None:
-        """Raises ``MasterStopping`` once closed, and ``Rejection`` past the limit of all or of one client."""
+    def add(self, subscriber: Revocable, address: str, is_still_allowed: Callable[[], bool]) -> None:
+        """Add the subscriber of a client; ``is_still_allowed`` is called on the hub, so it must be quick.
+
+        Raises ``MasterStopping`` once closed, and ``Rejection`` past the limit of all or of one client.
+        """
         if self._is_closed:
             raise MasterStopping(STOPPING)
         if len(self._entries) >= self._limit:
             detail = f"{len(self._entries)} readers {self._doing} already, which is as many as the master serves"
             raise Rejection(503, "readers", detail, RETRY_AFTER_SECONDS)
-        name = self._clients.name(client.address)
+        name = self._clients.name(address)
         if name is not None:
             if self._by_client[name] >= self._limit_per_client:
                 detail = (
@@ -131,7 +117,7 @@ class Subscribers:
                 )
                 raise Rejection(429, "client_readers", detail, RETRY_AFTER_SECONDS)
             self._by_client[name] += 1
-        self._entries[subscriber] = _Entry(name, client.is_still_allowed)
+        self._entries[subscriber] = _Entry(name, is_still_allowed)
         if self._checking is None:
             self._checking = gevent.spawn(self._check_access)
             self._checking.name = "subscribers-access"
@@ -169,6 +155,86 @@ class Subscribers:
                     gevent.sleep(0)
 
 
+class EventStream(ABC):
+    """An answer of server-sent events, iterated once, in the greenlet of its request.
+
+    The constructor adds it to the subscribers, and raises what ``Subscribers.add`` raises.
+    """
+
+    def __init__(
+        self, name: str, req: falcon.Request, subscribers: Subscribers, keepalive_seconds: float = KEEPALIVE_SECONDS
+    ) -> None:
+        self._name = name
+        self._subscribers = subscribers
+        self._keepalive_seconds = keepalive_seconds
+        self._connection: HasFile | None = req.env.get("gunicorn.socket")
+        self._waiting: Any = None
+        self._revoked: FleetPulseError | None = None
+        self._iterator = self._all_events()
+        subscribers.add(self, req.remote_addr, req.context.get("is_still_allowed") or _always)
+
+    @abstractmethod
+    def _events(self) -> Iterator[bytes]:
+        """Yield the events from first to last. Calls ``_wait`` between them."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Called by the web server when the answer is over, whatever happened."""
+        self._iterator.close()
+        self._subscribers.remove(self)
+
+    def revoke(self, reason: FleetPulseError) -> None:
+        """End the events soon, with a last one that says why. Does not wait; the first call counts."""
+        if self._revoked is None:
+            self._revoked = reason
+            gevent.get_hub().loop.run_callback(self._interrupt, reason)
+
+    def _interrupt(self, reason: FleetPulseError) -> None:
+        if self._waiting is not None:
+            self._waiting.throw(reason)
+
+    def _raise_if_revoked(self) -> None:
+        if self._revoked is not None:
+            raise self._revoked
+
+    def _wait(self, wait: Callable[[float], bool]) -> Iterator[bytes]:
+        """Call ``wait`` with a timeout in seconds; yield a keepalive if it returns false. Raises when revoked."""
+        self._raise_if_revoked()
+        self._waiting = gevent.getcurrent()
+        try:
+            with while_connected(self._connection):
+                has_changes = wait(self._keepalive_seconds)
+        finally:
+            self._waiting = None
+        if not has_changes:
+            yield _KEEPALIVE
+
+    def _all_events(self) -> Generator[bytes, None, None]:
+        try:
+            yield _RETRY
+            yield from self._events()
+        except ClientGone:
+            return
+        except FleetPulseError as error:
+            yield event_bytes("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
+            if isinstance(error, MasterStopping) and self._connection is not None:
+                # Or the web server would wait for the next request on it.
+                with suppress(OSError), plain_socket(self._connection) as plain:  # the client may have gone
+                    plain.shutdown(socket.SHUT_RD)
+        except Exception:
+            _LOGGER.exception("%s failed", self._name)
+            yield event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
+
+
+def _always() -> bool:
+    return True
+
+
 def begin_events(resp: falcon.Response) -> None:
     """Set the headers of an answer of events."""
     resp.content_type = "text/event-stream; charset=utf-8"
@@ -183,14 +249,6 @@ def event_bytes(kind: str | None, body: object, event_id: str | None = None) -> 
     kind_line = b"" if kind is None else b"event: %b\n" % kind.encode()
     id_line = b"" if event_id is None else b"id: %b\n" % event_id.encode()
     return b"%b%bdata: %b\n\n" % (kind_line, id_line, data)
-
-
-def problem_event(error: Exception, stream: str) -> bytes:
-    """Return the last event of a stream that ends by an error. Logs an error that is not one of the master's."""
-    if isinstance(error, FleetPulseError):
-        return event_bytes("problem", {"status": STATUS_BY_ERROR.get(type(error), 500), "detail": str(error)})
-    _LOGGER.error("%s failed", stream, exc_info=error)
-    return event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
 
 
 @contextmanager
@@ -219,13 +277,6 @@ def while_connected(connection: HasFile | None) -> Iterator[None]:
     finally:
         watcher.stop()
         watcher.close()
-
-
-def stop_reading(connection: HasFile | None) -> None:
-    """Have the web server close the connection after this answer, and not wait for the next request on it."""
-    if connection is not None:
-        with suppress(OSError), plain_socket(connection) as plain:  # the client may have gone meanwhile
-            plain.shutdown(socket.SHUT_RD)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import falcon
 
 from fleetpulse.master.api.answers import send_json
 from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_id, log_query_of
-from fleetpulse.master.api.subscribers import Client, Subscribers, begin_events
+from fleetpulse.master.api.subscribers import KEEPALIVE_SECONDS, Subscribers, begin_events
 from fleetpulse.master.api.task_answers import LogPart
-from fleetpulse.master.api.task_stream import KEEPALIVE_SECONDS, Position, TaskStream, decoded, whole_characters
+from fleetpulse.master.api.task_stream import Position, TaskStream, decoded, whole_characters
 from fleetpulse.master.tasks.records import TaskDetails
 from fleetpulse.master.tasks.service import TaskService
 
@@ -128,11 +128,10 @@ class TaskLogs:
             self._tasks,
             task_id,
             position,
+            req,
+            self._subscribers,
+            self._keepalive_seconds,
             only_this_attempt=query.attempt is not None,
-            connection=req.env.get("gunicorn.socket"),
-            client=Client.of(req),
-            subscribers=self._subscribers,
-            keepalive_seconds=self._keepalive_seconds,
         )
 
     def _position(self, req: falcon.Request, task_id: str, query: LogQuery) -> Position:

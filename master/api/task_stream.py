@@ -4,30 +4,17 @@ An event's id is ``<attempt>-<offset>``: the byte of the log that comes next, so
 id that it saw misses nothing and gets nothing twice.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import falcon
 import gevent
 
-from fleetpulse.master.api.subscribers import (
-    KEEPALIVE,
-    RETRY,
-    Client,
-    ClientGone,
-    HasFile,
-    Subscribers,
-    event_bytes,
-    problem_event,
-    stop_reading,
-    while_connected,
-)
+from fleetpulse.master.api.subscribers import KEEPALIVE_SECONDS, EventStream, Subscribers, event_bytes
 from fleetpulse.master.api.task_answers import Ended, newest
-from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from fleetpulse.master.tasks.records import Attempt, TaskDetails
-from fleetpulse.master.tasks.registry import TaskWatch
 from fleetpulse.master.tasks.service import TaskService
 
-KEEPALIVE_SECONDS = 15.0
 CHUNK_BYTES = 64 * 1024
 PAUSE_SECONDS = 0.05
 """After something was sent: what comes meanwhile goes out in one piece, so a task that logs much costs little."""
@@ -40,64 +27,27 @@ class Position(NamedTuple):
     offset: int
 
 
-class TaskStream:
-    """One reader's events, iterated once, in the greenlet of its request. Raises when the reader is not admitted."""
+class TaskStream(EventStream):
+    """One reader's events. The subscribers may refuse the reader: see ``EventStream``."""
 
     def __init__(
         self,
         tasks: TaskService,
         task_id: str,
         position: Position,
+        req: falcon.Request,
+        subscribers: Subscribers,
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
         *,
         only_this_attempt: bool,
-        connection: HasFile | None,
-        client: Client,
-        subscribers: Subscribers,
-        keepalive_seconds: float,
     ) -> None:
-        self._tasks = tasks
-        self._task_id = task_id
+        super().__init__(f"the stream of {task_id}", req, subscribers, keepalive_seconds)
+        self._tasks, self._task_id = tasks, task_id
         self._attempt, self._offset = position
         self._only_this_attempt = only_this_attempt
-        self._connection = connection
-        self._subscribers = subscribers
-        self._keepalive_seconds = keepalive_seconds
         self._status: dict[str, Any] | None = None
-        self._waiting: Any = None
-        self._revoked: FleetPulseError | None = None
-        self._events = self._guarded()
-        subscribers.add(self, client)
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._events
-
-    def close(self) -> None:
-        """Called by the web server when the answer is over, whatever happened."""
-        self._events.close()
-        self._subscribers.remove(self)
-
-    def revoke(self, reason: FleetPulseError) -> None:
-        """End the events soon, with a last one that says why. Does not wait."""
-        if self._revoked is None:
-            self._revoked = reason
-            gevent.get_hub().loop.run_callback(self._interrupt, reason)
-
-    def _interrupt(self, reason: FleetPulseError) -> None:
-        if self._waiting is not None:
-            self._waiting.throw(reason)
-
-    def _guarded(self) -> Generator[bytes, None, None]:
-        try:
-            yield from self._all_events()
-        except ClientGone:
-            return
-        except Exception as error:  # noqa: BLE001 - logged, and told to the reader
-            yield problem_event(error, f"the stream of {self._task_id}")
-            if isinstance(error, MasterStopping):
-                stop_reading(self._connection)
-
-    def _all_events(self) -> Iterator[bytes]:
-        yield RETRY
+    def _events(self) -> Iterator[bytes]:
         with self._tasks.watch(self._task_id) as watch:
             while True:
                 self._raise_if_revoked()
@@ -111,21 +61,7 @@ class TaskStream:
                     return
                 if sent:
                     gevent.sleep(PAUSE_SECONDS)
-                if not self._wait(watch):
-                    yield KEEPALIVE
-
-    def _raise_if_revoked(self) -> None:
-        if self._revoked is not None:
-            raise self._revoked
-
-    def _wait(self, watch: TaskWatch) -> bool:
-        self._raise_if_revoked()
-        self._waiting = gevent.getcurrent()
-        try:
-            with while_connected(self._connection):
-                return watch.wait(self._keepalive_seconds)
-        finally:
-            self._waiting = None
+                yield from self._wait(watch.wait)
 
     def _changes(self, details: TaskDetails) -> Iterator[bytes]:
         """Yield what has changed since the last call, up to what was durable when the details were read."""

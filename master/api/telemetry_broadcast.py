@@ -29,23 +29,11 @@ Member = Callable[[str], bytes | None]
 """A worker as the member of a JSON object; ``None`` for one that is not there any more."""
 
 
-class Event(NamedTuple):
-    """``kind`` is empty for a comment or a setting, which is no event."""
-
-    kind: str
-    data: bytes
-
-
 class Chunk(NamedTuple):
     """The workers of a window up to number ``stop``. No event: all of them have gone."""
 
-    event: Event | None
+    event: bytes | None
     stop: int
-
-
-def event(kind: str, body: object, event_id: str | None = None) -> Event:
-    """``body`` as for ``subscribers.event_bytes``."""
-    return Event(kind, event_bytes(kind, body, event_id))
 
 
 class EventEncoder:
@@ -73,14 +61,14 @@ class EventEncoder:
             self._cache.popitem(last=False)
         return chunk
 
-    def removed(self, window: ChangeWindow) -> list[Event]:
+    def removed(self, window: ChangeWindow) -> list[bytes]:
         """Return the events for workers that left. The last has the window's id, unless changes follow."""
         starts = range(0, len(window.removed), REMOVALS_PER_EVENT)
         rows = [window.removed[start : start + REMOVALS_PER_EVENT] for start in starts]
         return [self._removal(row, window, is_last=row is rows[-1] and not window.worker_ids) for row in rows]
 
-    def _removal(self, worker_ids: Sequence[str], window: ChangeWindow, *, is_last: bool) -> Event:
-        return event("removed", {"worker_ids": list(worker_ids)}, self._id(window.revision) if is_last else None)
+    def _removal(self, worker_ids: Sequence[str], window: ChangeWindow, *, is_last: bool) -> bytes:
+        return event_bytes("removed", {"worker_ids": list(worker_ids)}, self._id(window.revision) if is_last else None)
 
     def _encode(self, window: ChangeWindow, start: int) -> Chunk:
         members, size, stop = [], 0, start
@@ -94,11 +82,11 @@ class EventEncoder:
         workers = b",".join(members)
         if window.revisions is None:
             body = b'{"workers":{%b},"complete":%b}' % (workers, b"true" if is_last else b"false")
-            return Chunk(event("snapshot", body, self._id(window.revision) if is_last else None), stop)
+            return Chunk(event_bytes("snapshot", body, self._id(window.revision) if is_last else None), stop)
         if not members:
             return Chunk(None, stop)
         reached = window.revision if is_last else window.revisions[stop - 1]
-        return Chunk(event("update", b'{"workers":{%b}}' % workers, self._id(reached)), stop)
+        return Chunk(event_bytes("update", b'{"workers":{%b}}' % workers, self._id(reached)), stop)
 
     def _rendered(self, worker_id: str) -> bytes | None:
         try:
@@ -130,19 +118,15 @@ class Reader(Protocol):
     @property
     def is_filtered(self) -> bool:
         """Whether it reads some workers only."""
-        ...
 
     def notify(self, revision: int, changed: frozenset[str] | None) -> None:
         """The revision was reached by changes of these workers; ``None``: of any."""
-        ...
 
     def stalled_seconds(self, now: float) -> float:
         """Return for how long it has not taken an event."""
-        ...
 
     def disconnect(self) -> None:
         """End its connection."""
-        ...
 
 
 class Broadcaster:
@@ -185,15 +169,19 @@ class Broadcaster:
             self._greenlet = None
             self._clear()
 
-    def since(self, revision: int) -> ChangeWindow:
-        """Return the changes of all workers since a revision, which the log must reach. Shared within a broadcast."""
+    def since(self, revision: int, worker_ids: frozenset[str] | None = None) -> ChangeWindow:
+        """Return the changes since a revision, which the log must reach; those of all workers are shared."""
+        if worker_ids is not None:
+            return self._changes.since(revision, worker_ids)
         window = self._windows.get(revision)
         if window is None:
             window = self._windows[revision] = self._changes.since(revision)
         return window
 
-    def snapshot(self) -> ChangeWindow:
-        """Return all workers as of now. Shared until something changes."""
+    def snapshot(self, worker_ids: frozenset[str] | None = None) -> ChangeWindow:
+        """Return these workers as of now; all workers are shared until something changes."""
+        if worker_ids is not None:
+            return self._changes.all_workers(worker_ids)
         if self._snapshot is None or self._snapshot.revision != self._changes.revision:
             self._snapshot = self._changes.all_workers()
         return self._snapshot

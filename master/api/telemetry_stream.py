@@ -5,33 +5,21 @@ import socket
 import struct
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 import falcon
 import gevent
-from gevent.event import Event as Wake
+from gevent.event import Event
 
 from fleetpulse.master.api.queries import StreamQuery
-from fleetpulse.master.api.subscribers import (
-    KEEPALIVE,
-    RETRY,
-    Client,
-    ClientGone,
-    HasFile,
-    Subscribers,
-    begin_events,
-    plain_socket,
-    problem_event,
-    stop_reading,
-    while_connected,
-)
-from fleetpulse.master.api.telemetry_broadcast import Broadcaster, Event, EventEncoder, Member, Timing, event
+from fleetpulse.master.api.subscribers import EventStream, Subscribers, begin_events, event_bytes, plain_socket
+from fleetpulse.master.api.telemetry_broadcast import Broadcaster, EventEncoder, Member, Timing
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
-from fleetpulse.master.errors import FleetPulseError, MasterStopping
+from fleetpulse.master.errors import FleetPulseError
 from fleetpulse.master.instruments import StreamInstruments
 from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -69,7 +57,7 @@ class TelemetryStreamResource:
         timing: Timing = Timing(),  # noqa: B008 - immutable
     ) -> None:
         self.changes, self.subscribers, self.keepalive_seconds = changes, subscribers, timing.keepalive
-        self.events = instruments.events
+        self.counter = instruments.events
         self._boot_id = boot_id
         self._encoders = {form: EventEncoder(boot_id, member) for form, member in members.items()}
         self.broadcaster = Broadcaster(changes, self._encoders.values(), timing, instruments.readers_cut.inc)
@@ -80,14 +68,8 @@ class TelemetryStreamResource:
         begin_events(resp)
         if req.method == "HEAD":
             return
-        resp.stream = TelemetryStream(
-            self,
-            self._encoders[query.fields],
-            self._start(req.get_header("Last-Event-ID")),
-            query.worker_id or None,
-            req.env.get("gunicorn.socket"),
-            Client.of(req),
-        )
+        start = self._start(req.get_header("Last-Event-ID"))
+        resp.stream = TelemetryStream(self, self._encoders[query.fields], start, query.worker_id or None, req)
 
     on_head = on_get
 
@@ -101,8 +83,8 @@ class TelemetryStreamResource:
         return Start(int(match[2]))
 
 
-class TelemetryStream:
-    """One reader's events, iterated once, in the greenlet of its request. Raises when the reader is not admitted.
+class TelemetryStream(EventStream):
+    """One reader's events. The subscribers may refuse the reader: see ``EventStream``.
 
     It keeps the revision up to which the reader has everything, and no queue.
     """
@@ -113,47 +95,45 @@ class TelemetryStream:
         encoder: EventEncoder,
         start: Start,
         worker_ids: frozenset[str] | None,
-        connection: HasFile | None,
-        client: Client,
+        req: falcon.Request,
     ) -> None:
-        self._resource = resource
-        self._encoder = encoder
-        self._start = start
-        self._worker_ids = worker_ids
-        self._connection = connection
+        super().__init__("the telemetry stream", req, resource.subscribers, resource.keepalive_seconds)
+        self._changes, self._broadcaster, self._counter = resource.changes, resource.broadcaster, resource.counter
+        self._encoder, self._start, self._worker_ids = encoder, start, worker_ids
         self._revision = 0
-        self._wake = Wake()
-        self._is_waiting = False
-        self._revoked: FleetPulseError | None = None
+        self._wake = Event()
         self._sending_since: float | None = None
-        self._events = self._guarded()
-        resource.subscribers.add(self, client)
-        resource.broadcaster.add(self)
-        if connection is not None:
-            with plain_socket(connection) as plain:
+        self._broadcaster.add(self)
+        if self._connection is not None:
+            with plain_socket(self._connection) as plain:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-
-    # For the web server
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
 
     def __next__(self) -> bytes:
         self._sending_since = None
-        kind, data = next(self._events)
-        if kind:
-            self._resource.events.labels(kind).inc()
+        data = super().__next__()
+        if data.startswith(b"event: "):
+            self._counter.labels(data[7 : data.index(b"\n")].decode()).inc()
         self._sending_since = time.monotonic()
         return data
 
     def close(self) -> None:
         """Called by the web server when the answer is over, whatever happened."""
         self._sending_since = None
-        self._events.close()
-        self._resource.subscribers.remove(self)
-        self._resource.broadcaster.remove(self)
+        super().close()
+        self._broadcaster.remove(self)
 
-    # For the broadcaster and the subscribers; nothing here switches
+    def revoke(self, reason: FleetPulseError) -> None:
+        """End the events soon, with a last one that says why. A reader that does not take it is disconnected."""
+        must_check = self._revoked is None and self._sending_since is not None
+        super().revoke(reason)
+        if must_check:
+            gevent.spawn_later(REVOKE_SECONDS, self._disconnect_if_sending)
+
+    def _disconnect_if_sending(self) -> None:
+        if self._sending_since is not None:
+            self.disconnect()
+
+    # For the broadcaster; nothing here switches
 
     @property
     def is_filtered(self) -> bool:
@@ -164,7 +144,7 @@ class TelemetryStream:
         """The revision was reached by changes of these workers; ``None``: of any."""
         if self._worker_ids is None or changed is None or not self._worker_ids.isdisjoint(changed):
             self._wake.set()
-        elif self._is_waiting:
+        elif self._waiting is not None:
             # None of its workers changed, so it has everything up to there and need not wake.
             self._revision = max(self._revision, revision)
 
@@ -180,81 +160,41 @@ class TelemetryStream:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 plain.shutdown(socket.SHUT_RDWR)
 
-    def revoke(self, reason: FleetPulseError) -> None:
-        """End the events soon, with a last one that says why."""
-        if self._revoked is not None:
-            return
-        self._revoked = reason
-        self._wake.set()
-        if self._sending_since is not None:
-            gevent.spawn_later(REVOKE_SECONDS, self._disconnect_if_sending)
-
-    def _disconnect_if_sending(self) -> None:
-        if self._sending_since is not None:
-            self.disconnect()
-
     # The events
 
-    def _guarded(self) -> Generator[Event, None, None]:
-        try:
-            yield from self._all_events()
-        except ClientGone:
-            return
-        except Exception as error:  # noqa: BLE001 - logged, and told to the reader
-            yield Event("problem", problem_event(error, "the telemetry stream"))
-            if isinstance(error, MasterStopping):
-                stop_reading(self._connection)
-
-    def _all_events(self) -> Iterator[Event]:
-        yield Event("", RETRY)
+    def _events(self) -> Iterator[bytes]:
         if self._start.revision is None:
             yield from self._snapshot(self._start.reason)
         else:
             self._revision = self._start.revision
-            yield from self._changes()
-        while self._revoked is None:
-            if not self._wait():
-                yield Event("", KEEPALIVE)
-            elif self._revoked is None:
-                yield from self._changes()
-        raise self._revoked
+            yield from self._updates()
+        while True:
+            yield from self._wait(self._wake.wait)
+            if self._wake.is_set():
+                yield from self._updates()
 
-    def _wait(self) -> bool:
-        """Wait for changes; false when it is time for a keepalive."""
-        self._is_waiting = True
-        try:
-            with while_connected(self._connection):
-                return self._wake.wait(self._resource.keepalive_seconds)
-        finally:
-            self._is_waiting = False
-
-    def _changes(self) -> Iterator[Event]:
+    def _updates(self) -> Iterator[bytes]:
         self._wake.clear()
-        if not self._resource.changes.covers(self._revision):
+        if not self._changes.covers(self._revision):
             yield from self._snapshot("too_old")
             return
-        if self._worker_ids is None:
-            window = self._resource.broadcaster.since(self._revision)
-        else:
-            window = self._resource.changes.since(self._revision, self._worker_ids)
+        window = self._broadcaster.since(self._revision, self._worker_ids)
         yield from self._encoder.removed(window)
         if window.worker_ids:
             yield from self._chunks(window)
         self._revision = window.revision
 
-    def _snapshot(self, reason: str) -> Iterator[Event]:
-        if self._worker_ids is None:
-            window = self._resource.broadcaster.snapshot()
-        else:
-            window = self._resource.changes.all_workers(self._worker_ids)
-        yield event("reset", {"reason": reason, "workers": len(window.worker_ids)})
+    def _snapshot(self, reason: str) -> Iterator[bytes]:
+        window = self._broadcaster.snapshot(self._worker_ids)
+        yield event_bytes("reset", {"reason": reason, "workers": len(window.worker_ids)})
         yield from self._chunks(window)
         self._revision = window.revision
 
-    def _chunks(self, window: ChangeWindow) -> Iterator[Event]:
+    def _chunks(self, window: ChangeWindow) -> Iterator[bytes]:
         """Yield at least one. Other greenlets have their turn between two."""
         start, is_done = 0, False
-        while not is_done and self._revoked is None:
+        while not is_done:
+            self._raise_if_revoked()
             chunk = self._encoder.chunk(window, start)
             if chunk.event is not None:
                 yield chunk.event

@@ -7,7 +7,7 @@ import pytest
 
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api.problems import Rejection
-from fleetpulse.master.api.subscribers import ENDED, STOPPING, Client, Subscribers
+from fleetpulse.master.api.subscribers import ENDED, STOPPING, Subscribers
 from fleetpulse.master.errors import FleetPulseError, MasterStopping
 from tests.master.fleet import wait_until
 
@@ -21,13 +21,13 @@ class Reader:
         self.reason = str(reason)
 
 
-def client(address: str, is_still_allowed: Callable[[], bool] = lambda: True) -> Client:
-    return Client(address, is_still_allowed)
+def client(address: str, is_still_allowed: Callable[[], bool] = lambda: True) -> tuple[str, Callable[[], bool]]:
+    return address, is_still_allowed
 
 
 def refusal(subscribers: Subscribers, address: str) -> tuple[int, str]:
     with pytest.raises(Rejection) as refused:
-        subscribers.add(Reader(), client(address))
+        subscribers.add(Reader(), *client(address))
     return refused.value.status_code, refused.value.reason
 
 
@@ -35,46 +35,46 @@ def test_so_many_in_all() -> None:
     subscribers = Subscribers(2)
     readers = [Reader(), Reader()]
     for reader in readers:
-        subscribers.add(reader, client("203.0.113.1"))
+        subscribers.add(reader, *client("203.0.113.1"))
     assert refusal(subscribers, "203.0.113.2") == (503, "readers")
     subscribers.remove(readers[0])
     subscribers.remove(readers[0])
     assert len(subscribers) == 1
-    subscribers.add(Reader(), client("203.0.113.2"))
+    subscribers.add(Reader(), *client("203.0.113.2"))
 
 
 def test_so_many_of_a_client() -> None:
     subscribers = Subscribers(10, limit_per_client=2)
     readers = [Reader(), Reader()]
     for reader in readers:
-        subscribers.add(reader, client("203.0.113.1"))
+        subscribers.add(reader, *client("203.0.113.1"))
     assert refusal(subscribers, "203.0.113.1") == (429, "client_readers")
-    subscribers.add(Reader(), client("203.0.113.2"))
+    subscribers.add(Reader(), *client("203.0.113.2"))
     subscribers.remove(readers[0])
-    subscribers.add(Reader(), client("203.0.113.1"))
+    subscribers.add(Reader(), *client("203.0.113.1"))
     assert refusal(subscribers, "203.0.113.1") == (429, "client_readers")
 
 
 @pytest.mark.parametrize("limits_loopback", [False, True])
 def test_of_this_machine_when_asked_for(limits_loopback: bool) -> None:
     group = Subscribers(10, "read", Clients(limits_loopback=limits_loopback), 1).group(10, "follow")
-    group.add(Reader(), client("127.0.0.1"))
+    group.add(Reader(), *client("127.0.0.1"))
     if limits_loopback:
         assert refusal(group, "127.0.0.1") == (429, "client_readers")
     else:
-        group.add(Reader(), client("127.0.0.1"))
+        group.add(Reader(), *client("127.0.0.1"))
 
 
 def test_all_end_and_nobody_is_admitted_any_more() -> None:
     subscribers = Subscribers()
     group = subscribers.group(5, "follow")
     readers = [Reader(), Reader()]
-    subscribers.add(readers[0], client("203.0.113.1"))
-    group.add(readers[1], client("203.0.113.1"))
+    subscribers.add(readers[0], *client("203.0.113.1"))
+    group.add(readers[1], *client("203.0.113.1"))
     subscribers.close()
     assert [reader.reason for reader in readers] == [STOPPING] * 2
     with pytest.raises(MasterStopping):
-        group.add(Reader(), client("203.0.113.1"))
+        group.add(Reader(), *client("203.0.113.1"))
 
 
 def test_who_may_not_follow_any_more_is_told_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,10 +83,10 @@ def test_who_may_not_follow_any_more_is_told_and_no_other(caplog: pytest.LogCapt
     allowed = [True]
     readers = [Reader() for _ in range(150)]
     for reader in readers[1:]:
-        group.add(reader, client("127.0.0.1"))
+        group.add(reader, *client("127.0.0.1"))
     faulty = Reader()
-    group.add(faulty, client("127.0.0.1", [].pop))
-    group.add(readers[0], client("127.0.0.1", lambda: allowed[0]))
+    group.add(faulty, *client("127.0.0.1", [].pop))
+    group.add(readers[0], *client("127.0.0.1", lambda: allowed[0]))
     wait_until(lambda: "whether one may still read could not be checked" in caplog.text)
     assert {reader.reason for reader in readers} == {""}
     allowed[0] = False
@@ -108,7 +108,7 @@ def test_nobody_looks_while_nobody_follows() -> None:
 
     for number in range(1, 3):
         reader = Reader()
-        subscribers.add(reader, client("127.0.0.1", check))
+        subscribers.add(reader, *client("127.0.0.1", check))
         wait_until(partial(has_checked, number))
         subscribers.remove(reader)
         assert subscribers._checking is None
