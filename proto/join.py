@@ -1,4 +1,4 @@
-"""What master and worker agree on about joining: the join token, and the name that a certificate carries. Pure."""
+"""The join token and the worker's name in a certificate, which master and worker must agree on. Pure."""
 
 import base64
 import binascii
@@ -16,9 +16,9 @@ _URI = "fleetpulse://worker/"
 
 
 class JoinToken(NamedTuple):
-    """What a machine needs in order to trust the master, and to be trusted, before it has anything.
+    """Lets a new machine and its master trust each other. Neither ``str`` nor ``repr`` shows the secret.
 
-    ``fingerprint`` is the SHA-256 of the CA's certificate in DER. Neither ``str`` nor ``repr`` shows the secret.
+    ``fingerprint`` is the SHA-256 of the CA's certificate in DER.
     """
 
     fingerprint: bytes
@@ -28,20 +28,21 @@ class JoinToken(NamedTuple):
         return f"JoinToken({self.fingerprint.hex()[:16]}..., secret)"
 
     def text(self) -> str:
-        """As people hand it on: one word."""
+        """The token as one word, which ``parse_join_token`` reads."""
         return _PREFIX + base64.urlsafe_b64encode(self.fingerprint + self.secret).decode().rstrip("=")
 
 
 def new_join_token(fingerprint: bytes) -> JoinToken:
-    """With a secret that nobody can guess."""
+    """With a new random secret."""
     return JoinToken(fingerprint, secrets.token_bytes(_SECRET_BYTES))
 
 
 def parse_join_token(text: str) -> JoinToken:
-    """Raises ``ValueError``, which does not repeat the text."""
+    """Raises ``ValueError``, which does not show the text."""
     word = text.strip()
+    encoded = word.removeprefix(_PREFIX)
     try:
-        data = base64.b64decode(word.removeprefix(_PREFIX) + "=" * (-len(word.removeprefix(_PREFIX)) % 4), b"-_", True)
+        data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", True)
     except (ValueError, binascii.Error):
         data = b""
     if not word.startswith(_PREFIX) or len(data) != _FINGERPRINT_BYTES + _SECRET_BYTES:
@@ -55,6 +56,6 @@ def worker_uri(worker_id: str) -> str:
 
 
 def worker_id_of(uri: str) -> str | None:
-    """The other way round; ``None`` for any other URI."""
+    """The worker id in such a URI; ``None`` for any other URI."""
     worker_id = uri.removeprefix(_URI)
     return worker_id if uri.startswith(_URI) and is_worker_id(worker_id) else None

@@ -14,7 +14,7 @@ from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.session import WorkerSession
 
 INTERVAL_SECONDS = 0.02
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 """How long a test waits for what must happen; far more than it takes."""
 REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
 
@@ -135,7 +135,7 @@ async def scripted_master(*acts: Act) -> AsyncIterator[ScriptedMaster]:
         await server.stop(None)
 
 
-async def eventually(condition: Callable[[], object], within_seconds: float = PATIENCE_SECONDS) -> None:
+async def eventually(condition: Callable[[], object], within_seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until the condition holds; ``TimeoutError`` if it does not in time."""
     async with asyncio.timeout(within_seconds):
         while not condition():  # noqa: ASYNC110 - the condition is about another end, which sets no event here

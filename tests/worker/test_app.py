@@ -20,7 +20,7 @@ from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.app import WorkerConfig, command_environment, custom_collectors, machine_capacity
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 NO_DOCKER = "unix:///nowhere/docker.sock"
 COLLECTORS = ["cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "gpu"]
 
@@ -44,7 +44,7 @@ class RecordingMaster(pb_grpc.FleetServicer):
         raise NotImplementedError("it has no CA")
 
     def next_message(self) -> pb.WorkerMessage:
-        return self.messages.get(timeout=PATIENCE_SECONDS)
+        return self.messages.get(timeout=TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ class Worker:
     def stopped(self) -> str:
         """Stop it as a service manager does; returns its log."""
         self.process.send_signal(signal.SIGTERM)
-        _, log = self.process.communicate(timeout=PATIENCE_SECONDS)
+        _, log = self.process.communicate(timeout=TIMEOUT_SECONDS)
         assert self.process.returncode == 0
         return log
 

@@ -12,7 +12,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.collectors import Collector, CollectorError
 from fleetpulse.worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """How long a test waits for what must happen; far more than it takes."""
 
 
@@ -66,7 +66,7 @@ MEMORY = Fixed("memory", pb.Heartbeat(memory=pb.Memory(size_bytes=1024)))
 
 
 @contextmanager
-def sampling(*collectors: Collector, deadline_seconds: float = PATIENCE_SECONDS) -> Iterator[Sampler]:
+def sampling(*collectors: Collector, deadline_seconds: float = TIMEOUT_SECONDS) -> Iterator[Sampler]:
     sampler = Sampler(collectors, deadline_seconds=deadline_seconds)
     sampler.start()
     try:
@@ -79,7 +79,7 @@ def sampling(*collectors: Collector, deadline_seconds: float = PATIENCE_SECONDS)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    give_up_at = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < give_up_at, "waited in vain"
         time.sleep(0.002)
@@ -207,7 +207,7 @@ def test_hanging_collector_delays_a_heartbeat_by_the_deadline_only() -> None:
     with sampling(hanging, LOAD, deadline_seconds=0.2) as sampler:
         started = time.monotonic()
         heartbeat = sampler.sample()
-        assert 0.2 <= time.monotonic() - started < PATIENCE_SECONDS
+        assert 0.2 <= time.monotonic() - started < TIMEOUT_SECONDS
         report = report_of(heartbeat, "hanging")
         assert not report.success
         assert report.error == "still running after 0.2 s"
@@ -219,10 +219,10 @@ def test_hanging_collector_is_neither_awaited_nor_called_again() -> None:
     hanging = Hanging()
     with sampling(hanging, LOAD, deadline_seconds=0.05) as sampler:
         first = report_of(sampler.sample(), "hanging")
-        sampler.deadline_seconds = PATIENCE_SECONDS
+        sampler.deadline_seconds = TIMEOUT_SECONDS
         started = time.monotonic()
         second = report_of(sampler.sample(), "hanging")
-        assert time.monotonic() - started < PATIENCE_SECONDS
+        assert time.monotonic() - started < TIMEOUT_SECONDS
         assert hanging.calls == 1
         assert not second.success
         assert second.duration_seconds > first.duration_seconds
@@ -235,7 +235,7 @@ def test_late_result_is_dropped() -> None:
         sampler.sample()
         hanging.released.set()
         wait_for(lambda: not sampler._results.empty())
-        sampler.deadline_seconds = PATIENCE_SECONDS
+        sampler.deadline_seconds = TIMEOUT_SECONDS
         heartbeat = sampler.sample()
     assert report_of(heartbeat, "hanging").success
     assert heartbeat.load.load1 == 2.0
@@ -259,7 +259,7 @@ def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
 
     with sampling(hanging, Releasing(), deadline_seconds=0.05) as sampler:
         sampler.sample()
-        sampler.deadline_seconds = PATIENCE_SECONDS
+        sampler.deadline_seconds = TIMEOUT_SECONDS
         heartbeat = sampler.sample()
         report = report_of(heartbeat, "hanging")
         assert not report.success
@@ -283,7 +283,7 @@ def test_stop_does_not_wait_for_a_hanging_collector(caplog: pytest.LogCaptureFix
         sampler.sample()
         started = time.monotonic()
         sampler.stop()
-        assert time.monotonic() - started < PATIENCE_SECONDS
+        assert time.monotonic() - started < TIMEOUT_SECONDS
         assert {thread.name for thread in collector_threads()} == {"collector-hanging"}
         assert caplog.messages[-1].endswith("left behind: hanging")
         hanging.released.set()
@@ -297,10 +297,10 @@ def test_stop_ends_a_waiting_round() -> None:
         started = time.monotonic()
         caller = threading.Thread(target=lambda: heartbeats.append(sampler.sample()))
         caller.start()
-        assert hanging.entered.wait(PATIENCE_SECONDS)
+        assert hanging.entered.wait(TIMEOUT_SECONDS)
         sampler.stop()
         caller.join()
-        assert time.monotonic() - started < PATIENCE_SECONDS
+        assert time.monotonic() - started < TIMEOUT_SECONDS
     assert not report_of(heartbeats[0], "hanging").success
 
 

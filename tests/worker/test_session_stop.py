@@ -9,7 +9,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.session import GOODBYE_TIMEOUT_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     REGISTER,
     Act,
     ScriptedStream,
@@ -75,7 +75,7 @@ def test_stop_does_not_wait_for_a_master_that_reads_nothing(stops_reading_at_onc
             running = asyncio.ensure_future(session.run())
             await eventually(lambda: master.streams and session.is_connected is not stops_reading_at_once)
             session.stop("maintenance")
-            await asyncio.wait_for(running, GOODBYE_TIMEOUT_SECONDS + PATIENCE_SECONDS)
+            await asyncio.wait_for(running, GOODBYE_TIMEOUT_SECONDS + TIMEOUT_SECONDS)
 
     run(test())
 
@@ -109,7 +109,7 @@ def test_stop_between_two_tries_ends_the_session() -> None:
             await asyncio.wait({running}, timeout=1.0)
             assert not running.done()
             session.stop("maintenance")
-            await asyncio.wait_for(running, PATIENCE_SECONDS)
+            await asyncio.wait_for(running, TIMEOUT_SECONDS)
 
     run(test())
 

@@ -12,18 +12,18 @@ import pytest
 from fleetpulse.worker.collectors.commands import MAX_COMMANDS, CommandCollector, configured_commands
 from fleetpulse.worker.collectors.custom_metrics import MAX_TEXT_BYTES, InvalidMetrics, InvalidSource
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.01)
 
 
-def output(*words: str, deadline_seconds: float = PATIENCE_SECONDS) -> bytes:
+def output(*words: str, deadline_seconds: float = TIMEOUT_SECONDS) -> bytes:
     return CommandCollector("raid", words, 1000.0, ENVIRONMENT).output(deadline_seconds)
 
 
@@ -63,7 +63,7 @@ def test_command_has_no_shell_no_input_no_inherited_files_and_only_the_given_env
 )
 def test_failed_command_raises_with_the_reason(script: str, expected: str) -> None:
     before = open_files()
-    deadline_seconds = 0.3 if "did not" in expected else PATIENCE_SECONDS
+    deadline_seconds = 0.3 if "did not" in expected else TIMEOUT_SECONDS
     with pytest.raises(InvalidMetrics) as caught:
         output("sh", "-c", script, deadline_seconds=deadline_seconds)
     assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""An own metric: how many files the machine has open, and how many it may."""
+"""A custom metric: how many files the machine has open, and how many it may."""
 
 from collections.abc import Iterator
 from pathlib import Path
