@@ -9,8 +9,8 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.session import GOODBYE_TIMEOUT_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
-    TIMEOUT_SECONDS,
     REGISTER,
+    TIMEOUT_SECONDS,
     Act,
     ScriptedStream,
     eventually,
