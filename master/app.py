@@ -46,7 +46,6 @@ from fleetpulse.master.store.batch import Retention
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.encryption import read_key_file, read_or_create_key_file
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.writer import StoreObserver
 from fleetpulse.master.tasks.placement import POLICIES_GROUP, policy_named
 from fleetpulse.master.tasks.service import TaskService
 from fleetpulse.master.telemetry.lazy_view import LazyView
@@ -160,16 +159,13 @@ def history_tiers(config: HistoryConfig) -> tuple[Tier, ...]:
 
 def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
     """Opens the configured store. Raises ``ConfigError``."""
-    counts, key_file = instruments.store, config.secret_key_file
+    key_file = config.secret_key_file
     return SqlTaskStore(
         config.database_url or default_url(config.data_dir),
         read_or_create_key_file(config.data_dir) if key_file is None else read_key_file(key_file),
+        instruments.store,
         retention=Retention(config.log_retention_seconds, config.task_retention_seconds),
-        observer=StoreObserver(
-            committed=lambda seconds, _writes: counts.commit.observe(seconds),
-            failed=lambda kind: counts.errors.labels(kind).inc(),
-            replaced=_restart,
-        ),
+        on_replaced=_restart,
     )
 
 

@@ -59,8 +59,6 @@ _POSTGRESQL_WRITER = (
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data, integrity, and limits of the program.
 _ROW_ERROR_CLASSES = ("22", "23", "54")
 
-ERROR_KINDS = frozenset({"row", "locked", "disk_full", "unavailable"})
-
 
 class DatabaseUrl(NamedTuple):
     """``path`` is SQLite's file, absolute; ``None`` for PostgreSQL."""
@@ -108,6 +106,7 @@ def _parse_sqlite(url: URL) -> DatabaseUrl:
 class Engines(NamedTuple):
     """``writer`` has one connection, for one thread."""
 
+    url: DatabaseUrl
     writer: Engine
     reader: Engine
 
@@ -116,10 +115,10 @@ class Engines(NamedTuple):
         self.reader.dispose()
 
 
-def open_engines(database: DatabaseUrl, readers: int) -> Engines:
+def open_engines(url: DatabaseUrl, readers: int) -> Engines:
     """Connects on first use."""
-    create = _postgresql_engine if database.path is None else _sqlite_engine
-    return Engines(create(database.url, 1, read_only=False), create(database.url, readers, read_only=True))
+    create = _postgresql_engine if url.path is None else _sqlite_engine
+    return Engines(url, create(url.url, 1, read_only=False), create(url.url, readers, read_only=True))
 
 
 def _sqlite_engine(url: URL, connections: int, *, read_only: bool) -> Engine:
@@ -195,7 +194,7 @@ def error_message(error: Exception) -> str:
 
 
 def error_kind(error: Exception) -> str:
-    """One of ``ERROR_KINDS``, the label of a metric."""
+    """Returns the label of a metric: ``row``, ``locked``, ``disk_full`` or ``unavailable``."""
     if is_row_error(error):
         return "row"
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):

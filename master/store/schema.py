@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 
 from fleetpulse.master.errors import ConfigError, StoreUnavailable
 from fleetpulse.master.store.database import (
-    DatabaseUrl,
     Engines,
     FileLock,
     MasterLock,
@@ -54,16 +53,11 @@ class DatabaseOpener:
     """
 
     def __init__(
-        self,
-        database: DatabaseUrl,
-        engines: Engines,
-        encryptor: Encryptor,
-        timeout_seconds: float,
-        on_replaced: Callable[[str], None],
+        self, engines: Engines, encryptor: Encryptor, timeout_seconds: float, on_replaced: Callable[[str], None]
     ) -> None:
-        self._database, self._engines, self._encryptor = database, engines, encryptor
-        self._timeout_seconds = timeout_seconds
-        path = database.path
+        self._database, self._engines = engines.url, engines
+        self._encryptor, self._timeout_seconds = encryptor, timeout_seconds
+        path = engines.url.path
         self._file_lock = FileLock(path.with_name(f"{path.name}.lock")) if path is not None else None
         self._master_lock = MasterLock(engines.writer, on_replaced) if path is None else None
 

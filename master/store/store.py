@@ -7,13 +7,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.instruments import StoreInstruments
 from fleetpulse.master.mailbox import HubQueue
 from fleetpulse.master.store import reads
 from fleetpulse.master.store.batch import Retention
 from fleetpulse.master.store.database import open_engines, parse_database_url
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.history import SqlHistoryStore
-from fleetpulse.master.store.writer import StoreObserver, Writer
+from fleetpulse.master.store.writer import Writer
 from fleetpulse.master.store.writes import AppendLog, Save, SaveDrain, SaveWorker, Submit, WaitedWrite
 from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LiveTask, LogChunk, OnSaved
 
@@ -42,24 +43,27 @@ class SqlTaskStore:
 
     ``start`` waits ``open_timeout_seconds`` for the database, and to be the only master on it. A submit waits
     ``write_timeout_seconds`` for a database that cannot be written; twice that while a try is under way.
+
+    ``on_replaced`` is called by the writer's thread when another master has opened the database: nothing can be written
+    any more, and what is in memory is outdated.
     """
 
     def __init__(
         self,
         database_url: str,
         encryptor: Encryptor,
+        metrics: StoreInstruments,
         *,
         retention: Retention = Retention(),  # noqa: B008 - immutable
-        observer: StoreObserver = StoreObserver(),  # noqa: B008 - immutable
+        on_replaced: Callable[[], None] = lambda: None,
         open_timeout_seconds: float = 10.0,
         write_timeout_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        database = parse_database_url(database_url)
-        self.location = str(database)
+        self._engines = open_engines(parse_database_url(database_url), _READERS)
+        self.location = str(self._engines.url)
         """For logs."""
 
-        self._engines = open_engines(database, _READERS)
         self._is_stopped = False
         self._encryptor = encryptor
         self._write_timeout_seconds = write_timeout_seconds
@@ -67,7 +71,7 @@ class SqlTaskStore:
         self._hub_queue = HubQueue("store")
         self._readers = reads.Readers(self._engines.reader, _READERS)
         self._writer = Writer(
-            database, self._engines, encryptor, self._hub_queue, retention, observer, open_timeout_seconds, clock
+            self._engines, encryptor, self._hub_queue, metrics, retention, on_replaced, open_timeout_seconds, clock
         )
         self.history = SqlHistoryStore(self._writer.put_history, self._readers)
 

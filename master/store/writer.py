@@ -9,16 +9,17 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from gevent.event import AsyncResult
 from sqlalchemy import select
 
 from fleetpulse.master.errors import FleetPulseError, StoreUnavailable
 from fleetpulse.master.history.recorder import WriteResult
+from fleetpulse.master.instruments import StoreInstruments
 from fleetpulse.master.mailbox import Call, HubQueue
 from fleetpulse.master.store.batch import Batch, Retention, prune_step
-from fleetpulse.master.store.database import DatabaseUrl, Engines, error_kind, error_message, is_row_error
+from fleetpulse.master.store.database import Engines, error_kind, error_message, is_row_error
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.history import HistoryJob, write_batch
 from fleetpulse.master.store.logs import LogWriter
@@ -34,23 +35,6 @@ _PRUNE_PAUSE_SECONDS = 0.05
 _PRUNE_IDLE_SECONDS = 60.0
 
 
-def _ignore(*_: object) -> None:
-    pass
-
-
-class StoreObserver(NamedTuple):
-    """Called by the writer's thread; must not wait."""
-
-    committed: Callable[[float, int], None] = _ignore
-    """With the seconds of a transaction, and the number of its writes."""
-
-    failed: Callable[[str], None] = _ignore
-    """With the reason why a transaction failed, one of ``database.ERROR_KINDS``."""
-
-    replaced: Callable[[], None] = _ignore
-    """Another master has opened the database: nothing can be written, and what is in memory is outdated."""
-
-
 class Writer:
     """Created on the hub. Its thread opens the database first and closes it last.
 
@@ -59,21 +43,22 @@ class Writer:
 
     def __init__(
         self,
-        database: DatabaseUrl,
         engines: Engines,
         encryptor: Encryptor,
         hub_queue: HubQueue,
+        metrics: StoreInstruments,
         retention: Retention,
-        observer: StoreObserver,
+        on_replaced: Callable[[], None],
         open_timeout_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self.queue = WriteQueue()
         self.opened: AsyncResult[int] = AsyncResult()
         self.ended: AsyncResult[None] = AsyncResult()
-        self._opener = DatabaseOpener(database, engines, encryptor, open_timeout_seconds, self._on_replaced)
+        self._opener = DatabaseOpener(engines, encryptor, open_timeout_seconds, self._on_replaced)
         self._engine, self._encryptor, self._hub_queue = engines.writer, encryptor, hub_queue
-        self._retention, self._observer, self._clock = retention, observer, clock
+        self._retention, self._metrics, self._clock = retention, metrics, clock
+        self._tell_replaced = on_replaced
         self._logs = LogWriter()
         self._closed_reason = "is not open"
         self._outage: tuple[float, str] | None = None
@@ -105,7 +90,7 @@ class Writer:
     def _on_replaced(self, reason: str) -> None:
         self._closed_reason = f"is closed: {reason}"
         self.queue.close(time.monotonic())
-        self._observer.replaced()
+        self._tell_replaced()
 
     def _run(self) -> None:
         try:
@@ -149,11 +134,11 @@ class Writer:
                 transaction.commit()
         except Exception as error:  # noqa: BLE001 - sorted by cause in _fail
             self._logs.roll_back()
-            self._observer.failed(error_kind(error))
+            self._metrics.errors.labels(error_kind(error)).inc()
             self._fail(writes, error)
         else:
             self._end_outage()
-            self._observer.committed(time.monotonic() - started, len(writes))
+            self._metrics.commit.observe(time.monotonic() - started)
             self._hub_queue.post(_calls_after(self.queue.commit()))
         finally:
             self._trying_since = None
@@ -211,7 +196,7 @@ class Writer:
             try:
                 result = write_batch(self._engine, job.batch)
             except Exception as error:  # noqa: BLE001 - told to the recorder
-                self._observer.failed(error_kind(error))
+                self._metrics.errors.labels(error_kind(error)).inc()
                 result = WriteResult(error_message(error))
             finally:
                 self._trying_since = None

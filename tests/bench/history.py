@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gevent.event import Event
 
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Outcome, Task, TaskEvent, TaskStatus
@@ -30,7 +31,7 @@ def fill_history(folder: Path, count: int) -> None:
 def main() -> None:
     """Write, and wait until all of it is durable."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    store = SqlTaskStore(default_url(folder), ENCRYPTOR)
+    store = SqlTaskStore(default_url(folder), ENCRYPTOR, Instruments().store)
     store.start()
     for first in range(0, count, _IN_A_ROW):
         written = Event()

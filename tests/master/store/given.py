@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.rows import HIDDEN
@@ -41,9 +42,11 @@ FULL_SPEC = a_request(
 
 
 @contextmanager
-def open_store(database_url: str, *, encryptor: Encryptor = ENCRYPTOR, **options: Any) -> Iterator[SqlTaskStore]:
+def open_store(
+    database_url: str, *, encryptor: Encryptor = ENCRYPTOR, instruments: Instruments | None = None, **options: Any
+) -> Iterator[SqlTaskStore]:
     make_tables(database_url)
-    store = SqlTaskStore(database_url, encryptor, **options)
+    store = SqlTaskStore(database_url, encryptor, (instruments or Instruments()).store, **options)
     store.start()
     try:
         yield store

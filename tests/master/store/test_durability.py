@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.records import TaskQuery
@@ -81,7 +82,7 @@ def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
     with child("hold", database_url) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        second = SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.1)
+        second = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.1)
         with pytest.raises(ConfigError, match=f"another master .process {process.pid}. uses this database"):
             second.start()
         assert second.health_error() is not None
@@ -101,7 +102,7 @@ def test_a_store_that_was_refused_or_stopped_leaves_no_thread_and_no_file_open(t
         with open_store(database_url) as store:
             submit(store, "t1")
             store.details("t1")
-            refused = SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.0)
+            refused = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.0)
             with pytest.raises(ConfigError):
                 refused.start()
     assert open_files() == before
@@ -125,4 +126,4 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="cannot be opened: Not a directory"):
-        SqlTaskStore(default_url(tmp_path / "file" / "data"), ENCRYPTOR).start()
+        SqlTaskStore(default_url(tmp_path / "file" / "data"), ENCRYPTOR, Instruments().store).start()

@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from setuptools import find_namespace_packages
 
 from fleetpulse.master.errors import ConfigError, StoreUnavailable
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import Engines, default_url, open_engines, parse_database_url
 from fleetpulse.master.store.schema import VERSIONS, migrate
 from fleetpulse.master.store.store import SqlTaskStore
@@ -25,7 +26,7 @@ def engines_of(database_url: str) -> Engines:
 
 
 def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
-    store = SqlTaskStore(database_url, ENCRYPTOR)
+    store = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store)
     store.start()
     store.stop()
     engines = engines_of(database_url)
@@ -51,7 +52,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: s
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match=r"newer version of FleetPulse \(its schema is 9999"):
-        SqlTaskStore(database_url, ENCRYPTOR).start()
+        SqlTaskStore(database_url, ENCRYPTOR, Instruments().store).start()
     with engines.reader.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
     engines.close()
@@ -75,7 +76,7 @@ def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None
     with engines.writer.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE tasks (other INTEGER)")
     with pytest.raises(StoreUnavailable, match=r"the tables could not be brought up to date: .*tasks"):
-        SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.1).start()
+        SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.1).start()
     engines.close()
 
 
@@ -95,7 +96,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fleetpulse.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match=r"fleetpulse\.db is not usable: file is not a database"):
-        SqlTaskStore(default_url(tmp_path), ENCRYPTOR).start()
+        SqlTaskStore(default_url(tmp_path), ENCRYPTOR, Instruments().store).start()
 
 
 def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
@@ -105,14 +106,16 @@ def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
     with pytest.raises(
         StoreUnavailable, match=r"^the database postgresql\+psycopg://somebody:\*\*\*@/fleetpulse: "
     ) as told:
-        SqlTaskStore(database_url, ENCRYPTOR, open_timeout_seconds=0.5).start()
+        SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.5).start()
     assert "secret" not in str(told.value) + caplog.text
     assert caplog.text.count("waiting for the database") == 1
 
 
 def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_parameter"):
-        SqlTaskStore(f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", ENCRYPTOR).start()
+        SqlTaskStore(
+            f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", ENCRYPTOR, Instruments().store
+        ).start()
 
 
 def test_migrations_are_in_the_wheel() -> None:

@@ -4,6 +4,7 @@ import gevent
 import pytest
 
 from fleetpulse.master.errors import ConfigError, IdempotencyConflict, StoreUnavailable, UnknownTask
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import (
@@ -213,7 +214,7 @@ def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
 
 
 def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
-    store = SqlTaskStore(database_url, ENCRYPTOR)
+    store = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store)
     store.start()
     task = submit(store, "t1")
     with nothing_can_be_written(database_url):
@@ -228,4 +229,4 @@ def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
 
 def test_a_url_that_is_not_usable_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
-        SqlTaskStore("mysql://user:secret@host/database", ENCRYPTOR)
+        SqlTaskStore("mysql://user:secret@host/database", ENCRYPTOR, Instruments().store)

@@ -12,9 +12,9 @@ import gevent
 import pytest
 
 from fleetpulse.master.errors import StoreUnavailable, UnknownTask
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
-from fleetpulse.master.store.writer import StoreObserver
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LogChunk, TaskQuery
 from tests.master.fleet import wait_until
@@ -76,14 +76,14 @@ def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) ->
 
 def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    heard: list[tuple[object, ...]] = []
-    observer = StoreObserver(lambda *args: heard.append(("committed", *args)), lambda kind: heard.append((kind,)))
+    instruments = Instruments()
+    value = instruments.registry.get_sample_value
     database_url = sqlite_url(tmp_path)
-    with open_store(database_url, observer=observer) as store:
+    with open_store(database_url, instruments=instruments) as store:
         submit(store, "before")
         with nothing_can_be_written(database_url):
             store.save_worker("rack-7", "host", {}, NOW)
-            wait_until(lambda: heard.count(("locked",)) == 2)
+            wait_until(lambda: value("fleetpulse_store_errors_total", {"reason": "locked"}) == 2)
             wrong = store.health_error()
             assert wrong is not None
             assert "database is locked" in wrong
@@ -95,7 +95,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest
         "the database cannot be written",
         "the database can be written again",
     ]
-    assert {len(event) for event in heard if event[0] == "committed"} == {3}
+    assert (value("fleetpulse_store_commit_seconds_count") or 0) >= 2
 
 
 def test_what_came_during_an_outage_is_written_in_order_after_it(database_url: str) -> None:
@@ -194,16 +194,17 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
 
 
 def test_what_waits_is_committed_together(database_url: str) -> None:
-    sizes: list[int] = []
-    observer = StoreObserver(committed=lambda _seconds, writes: sizes.append(writes))
-    with open_store(database_url, observer=observer) as store:
+    instruments = Instruments()
+    with open_store(database_url, instruments=instruments) as store:
         with nothing_can_be_written(database_url):
             submits = [gevent.spawn(submit, store, f"t{number}") for number in range(300)]
             gevent.sleep(0.1)
         gevent.joinall(submits, raise_error=True)
+        assert sum(store.count_by_status().values()) == 300
     # The first one alone, as nothing else was there yet, and then all the others.
-    assert sum(sizes) == 300
-    assert len(sizes) <= 3
+    commits = instruments.registry.get_sample_value("fleetpulse_store_commit_seconds_count")
+    assert commits is not None
+    assert commits <= 3
 
 
 def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
         if event == "c_call" and isinstance(owner, sqlite3.Connection | sqlite3.Cursor):
             made.append(function)
 
-    store = SqlTaskStore(sqlite_url(tmp_path), ENCRYPTOR)
+    store = SqlTaskStore(sqlite_url(tmp_path), ENCRYPTOR, Instruments().store)
     sys.setprofile(note)  # of this thread only
     try:
         store.start()

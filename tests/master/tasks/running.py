@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
@@ -18,7 +19,7 @@ from tests.master.store.tables import make_tables
 def running_store(folder: Path, encryptor: Encryptor = ENCRYPTOR) -> Iterator[SqlTaskStore]:
     """SQLite in the folder."""
     make_tables(default_url(folder))
-    store = SqlTaskStore(default_url(folder), encryptor)
+    store = SqlTaskStore(default_url(folder), encryptor, Instruments().store)
     store.start()
     try:
         yield store
