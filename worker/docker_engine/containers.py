@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerSpec
+from fleetpulse.proto.rules import LOG_LIMIT_BYTES
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus, ContainerUsage
 
 WORKER_LABEL = "fleetpulse.worker_id"
@@ -99,7 +100,7 @@ def container_info(details: Mapping[str, Any], key: AttemptKey) -> ContainerInfo
         oom_killed=bool(state.get("OOMKilled")),
         memory_bytes=int((details.get("HostConfig") or {}).get("Memory") or 0),
         timeout_seconds=float(timeout) if timeout else None,
-        log_limit_bytes=int(labels.get(_LOG_LIMIT_LABEL) or DEFAULT_LOG_LIMIT_BYTES),
+        log_limit_bytes=int(labels.get(_LOG_LIMIT_LABEL) or LOG_LIMIT_BYTES),
     )
 
 

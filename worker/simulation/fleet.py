@@ -61,8 +61,8 @@ class SimulationConfig(NamedTuple):
 
     def failure_modes(self) -> Iterator[FailureMode]:
         """One per worker. Failing workers come first, so that their ids are easy to find."""
-        for mode, count in ((FailureMode.STALL, self.stall), (FailureMode.VANISH, self.vanish)):
-            yield from [mode] * count
+        yield from [FailureMode.STALL] * self.stall
+        yield from [FailureMode.VANISH] * self.vanish
         yield from [FailureMode.FLAP] * self.flap
         yield from [FailureMode.NONE] * (self.workers - self.stall - self.vanish - self.flap)
 

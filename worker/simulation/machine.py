@@ -2,7 +2,6 @@
 
 import math
 import random
-from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
@@ -20,17 +19,6 @@ _DRIFT_SECONDS = 60.0
 """Time constant with which the load returns to its mean."""
 
 
-class MachineProfile(NamedTuple):
-    """What differs between machines. Loads are shares of all cores, 0 to 1."""
-
-    cores: int
-    memory_bytes: int
-    gpu_count: int
-    mean_load: float
-    swing: float
-    phase: float
-
-
 class SimulatedMachine:
     """The same seed and the same times give the same readings.
 
@@ -42,15 +30,11 @@ class SimulatedMachine:
         self.worker_id = worker_id
         self._custom_samples = custom_samples
         self._rng = random.Random(f"{seed}-{worker_id}")  # nosec B311 # chance without a secret
-        cores, memory_gib = self._rng.choice(_MODELS)
-        self._profile = MachineProfile(
-            cores=cores,
-            memory_bytes=memory_gib * _GIB,
-            gpu_count=gpu_count,
-            mean_load=self._rng.uniform(0.15, 0.55),
-            swing=self._rng.uniform(0.05, 0.25),
-            phase=self._rng.uniform(0.0, 1.0),
-        )
+        self._cores, memory_gib = self._rng.choice(_MODELS)
+        self._memory_bytes = memory_gib * _GIB
+        self._mean_load = self._rng.uniform(0.15, 0.55)
+        self._swing = self._rng.uniform(0.05, 0.25)
+        self._phase = self._rng.uniform(0.0, 1.0)
         self._booted_at = started_at - self._rng.uniform(3_600.0, 90 * _DAY_SECONDS)
         self._sampled_at = started_at
         self._noise = 0.0
@@ -67,10 +51,10 @@ class SimulatedMachine:
             version=version,
             boot_time_unix_seconds=self._booted_at,
             capacity=pb.Capacity(
-                cpu_cores=self._profile.cores,
-                memory_bytes=self._profile.memory_bytes,
-                gpu_count=self._profile.gpu_count,
-                gpu_uuids=[self._gpu_uuid(index) for index in range(self._profile.gpu_count)],
+                cpu_cores=self._cores,
+                memory_bytes=self._memory_bytes,
+                gpu_count=len(self._gpu_loads),
+                gpu_uuids=[self._gpu_uuid(index) for index in range(len(self._gpu_loads))],
             ),
             labels={"simulated": "true"},
         )
@@ -80,13 +64,10 @@ class SimulatedMachine:
         elapsed = max(now - self._sampled_at, 0.0)
         self._sampled_at = now
         load = self._load_at(now, elapsed)
-        profile = self._profile
         self._move_bytes(load, elapsed)
         return pb.Heartbeat(
-            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=profile.cores),
-            memory=pb.Memory(
-                used_bytes=int((0.15 + 0.6 * load) * profile.memory_bytes), size_bytes=profile.memory_bytes
-            ),
+            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=self._cores),
+            memory=pb.Memory(used_bytes=int((0.15 + 0.6 * load) * self._memory_bytes), size_bytes=self._memory_bytes),
             filesystems=[pb.Filesystem(mountpoint="/", used_bytes=int(self._disk_used_bytes), size_bytes=_DISK_BYTES)],
             disk_devices=[
                 pb.DiskDevice(
@@ -101,12 +82,12 @@ class SimulatedMachine:
                 )
             ],
             load=pb.Load(
-                load1=load * profile.cores,
-                load5=0.8 * load * profile.cores,
-                load15=profile.mean_load * profile.cores,
+                load1=load * self._cores,
+                load5=0.8 * load * self._cores,
+                load15=self._mean_load * self._cores,
             ),
             uptime_seconds=now - self._booted_at,
-            gpus=[self._gpu(index, load, elapsed) for index in range(profile.gpu_count)],
+            gpus=[self._gpu(index, load, elapsed) for index in range(len(self._gpu_loads))],
             collectors=[
                 pb.CollectorReport(collector=name, success=True, duration_seconds=self._rng.uniform(1e-4, 2e-3))
                 for name in _COLLECTORS
@@ -118,8 +99,8 @@ class SimulatedMachine:
         """Share of the cores' time in use, 0 to 1."""
         keep = math.exp(-elapsed / _DRIFT_SECONDS)
         self._noise = self._noise * keep + self._rng.gauss(0.0, 0.05) * math.sqrt(1.0 - keep * keep)
-        wave = math.sin(2.0 * math.pi * (now / _DAY_SECONDS + self._profile.phase))
-        return min(max(self._profile.mean_load + self._profile.swing * wave + self._noise, 0.01), 0.99)
+        wave = math.sin(2.0 * math.pi * (now / _DAY_SECONDS + self._phase))
+        return min(max(self._mean_load + self._swing * wave + self._noise, 0.01), 0.99)
 
     def _move_bytes(self, load: float, elapsed: float) -> None:
         self._read_bytes += elapsed * load * 40e6 * self._rng.random()

@@ -72,24 +72,17 @@ class AttemptRunner:
     """``run`` once; if it is cancelled the container stays as it is. All methods belong to one asyncio loop."""
 
     def __init__(
-        self,
-        context: AttemptContext,
-        key: AttemptKey,
-        *,
-        spec: ContainerSpec | None = None,
-        refusal: RequestRefused | None = None,
-        adopted: ContainerInfo | None = None,
+        self, context: AttemptContext, key: AttemptKey, origin: ContainerSpec | RequestRefused | ContainerInfo
     ) -> None:
-        """One of: the ``spec`` of a new attempt, the ``refusal`` of its request, the container that is ``adopted``."""
+        """``origin``: the spec of a new attempt, the refusal of its request, or the container that it adopts."""
         self.key = key
-        self.container_id = "" if adopted is None else adopted.container_id
+        self.container_id = origin.container_id if isinstance(origin, ContainerInfo) else ""
         self.is_running = False
         self._context = context
-        self._spec = spec
-        self._refusal = refusal
+        self._origin = origin
         self._creating: asyncio.Task[str] | None = None
         self._log_received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if adopted is None:
+        if not self.container_id:
             self._log_received.set_result(0)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -155,22 +148,18 @@ class AttemptRunner:
             self._creating.cancel()
 
     async def remove(self) -> None:
-        """Kills and removes the container, also one that is being created. Retries while the engine is unavailable."""
+        """Kills and removes the container, also one that is being created."""
         if self._creating is not None:
             with contextlib.suppress(EngineError):  # then there is none
                 self.container_id = await self._creating
-        if not self.container_id:
-            return
-        try:
-            await self._context.health.retry(lambda: self._context.engine.remove(self.container_id), forever=True)
-        except EngineError as error:
-            _log.warning("attempt %s: its container stays for now: %s", self.key, error)
+        if self.container_id:
+            await remove_container(self._context, self.container_id)
 
     async def _run_container(self) -> pb.TaskUpdate:
-        if self._refusal is not None:
-            raise self._refusal
-        if not self.container_id:
-            await self._create()
+        if isinstance(self._origin, RequestRefused):
+            raise self._origin
+        if isinstance(self._origin, ContainerSpec):
+            await self._create(self._origin)
         container = await self._inspect()
         if container.status is ContainerStatus.CREATED:
             await self._unless_stopped(self._context.may_start.wait())
@@ -197,9 +186,7 @@ class AttemptRunner:
             reading.cancel()
         return exit_update(container, self._cause, reader.tail)
 
-    async def _create(self) -> None:
-        assert self._spec is not None  # nosec B101 # for the type checker
-        spec = self._spec
+    async def _create(self, spec: ContainerSpec) -> None:
         self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_PREPARING))
         await self._unless_stopped(self._context.may_start.wait())
         await self._unless_stopped(self._context.images.ensure(spec.image, self._report_progress))
@@ -282,6 +269,14 @@ class AttemptRunner:
         update.container_id = self.container_id
         update.time_unix_seconds = update.time_unix_seconds or time.time()
         return self._context.outbox.add_update(update)
+
+
+async def remove_container(context: AttemptContext, container_id: str) -> None:
+    """Kills and removes a container. Retries while the engine is unavailable; logs any other error."""
+    try:
+        await context.health.retry(lambda: context.engine.remove(container_id), forever=True)
+    except EngineError as error:
+        _log.warning("container %s stays for now: %s", container_id[:12], error)
 
 
 def exit_update(container: ContainerInfo, cause: StopCause | None, last_output: bytes) -> pb.TaskUpdate:

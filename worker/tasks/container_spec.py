@@ -9,27 +9,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto import rules
 from fleetpulse.proto.image import check_image, normalised
 from fleetpulse.proto.policy import PolicyInput, TaskPolicy, apply_defaults, check_policy
-from fleetpulse.proto.rules import (
-    MAX_GPUS,
-    MIN_CPU_CORES,
-    MIN_MEMORY_BYTES,
-    USER_RULE,
-    is_env_name,
-    is_gpu_uuid,
-    is_task_id,
-    is_user,
-)
 
-DEFAULT_LOG_LIMIT_BYTES = 10 * 1024 * 1024
-DEFAULT_PIDS_LIMIT = 1024
-
-_NETWORKS: dict[int, str | None] = {
-    pb.NETWORK_UNSPECIFIED: None,
-    pb.NETWORK_NONE: "none",
-    pb.NETWORK_BRIDGE: "bridge",
-}
+_NETWORKS: dict[int, str | None] = {pb.NETWORK_UNSPECIFIED: None, pb.NETWORK_NONE: "none", pb.NETWORK_BRIDGE: "bridge"}
 
 
 class AttemptKey(NamedTuple):
@@ -63,7 +47,7 @@ class ContainerSpec(NamedTuple):
     """0: unlimited; the same for memory."""
 
     memory_bytes: int = 0
-    pids_limit: int = DEFAULT_PIDS_LIMIT
+    pids_limit: int = TaskPolicy().max_pids
     read_only: bool = False
     """The root filesystem."""
 
@@ -75,7 +59,7 @@ class ContainerSpec(NamedTuple):
 
     gpu_uuids: Sequence[str] = ()
     timeout_seconds: float | None = None
-    log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
+    log_limit_bytes: int = rules.LOG_LIMIT_BYTES
 
     def __repr__(self) -> str:
         """Without the values of ``env``, which may be secrets."""
@@ -129,23 +113,23 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
 
 def _validate(request: pb.StartTask) -> None:
     """Rejects what a master of this version never sends."""
-    if not is_task_id(request.id.task_id) or request.id.attempt < 1:
+    if not rules.is_task_id(request.id.task_id) or request.id.attempt < 1:
         raise RequestRefused("id", "the attempt must have a proper id and number")
     try:
         check_image(request.docker_image)
     except ValueError as error:
         raise RequestRefused("docker_image", f"the reference {error}", "image_invalid") from error
-    if not all(map(is_env_name, request.env)):
+    if not all(map(rules.is_env_name, request.env)):
         raise RequestRefused("env", "each name must be ASCII letters, digits and '_', no digit first")
     if any("\0" in text for text in (*request.command, *request.env.values())):
         raise RequestRefused("command", "neither a word nor a value of env may hold a NUL")
-    if not request.cpu_cores >= MIN_CPU_CORES:  # written so that NaN is refused
-        raise RequestRefused("cpu_cores", f"must be at least {MIN_CPU_CORES:g}")
-    if request.memory_bytes < MIN_MEMORY_BYTES:
-        raise RequestRefused("memory_bytes", f"must be at least {MIN_MEMORY_BYTES}")
-    if len(request.gpu_uuids) > MAX_GPUS or not all(map(is_gpu_uuid, request.gpu_uuids)):
-        raise RequestRefused("gpu_uuids", f"must be at most {MAX_GPUS} ids of devices, each as GPU-… or MIG-…")
-    if request.user and not is_user(request.user):
-        raise RequestRefused("user", f"must be {USER_RULE}")
+    if not request.cpu_cores >= rules.MIN_CPU_CORES:  # written so that NaN is refused
+        raise RequestRefused("cpu_cores", f"must be at least {rules.MIN_CPU_CORES:g}")
+    if request.memory_bytes < rules.MIN_MEMORY_BYTES:
+        raise RequestRefused("memory_bytes", f"must be at least {rules.MIN_MEMORY_BYTES}")
+    if len(request.gpu_uuids) > rules.MAX_GPUS or not all(map(rules.is_gpu_uuid, request.gpu_uuids)):
+        raise RequestRefused("gpu_uuids", f"must be at most {rules.MAX_GPUS} ids of devices, each as GPU-… or MIG-…")
+    if request.user and not rules.is_user(request.user):
+        raise RequestRefused("user", f"must be {rules.USER_RULE}")
     if request.network not in _NETWORKS:
         raise RequestRefused("network", "must be none or bridge")

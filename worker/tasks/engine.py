@@ -14,7 +14,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey, ContainerSpec
+from fleetpulse.proto.rules import LOG_LIMIT_BYTES
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class ContainerInfo(NamedTuple):
     oom_killed: bool = False
     memory_bytes: int = 0
     timeout_seconds: float | None = None
-    log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
+    log_limit_bytes: int = LOG_LIMIT_BYTES
 
 
 class ContainerUsage(NamedTuple):
@@ -98,11 +99,9 @@ class LogStream(Protocol):
 
     async def read(self) -> bytes:
         """Waits for output; empty at the end. Cancelling loses nothing. Raises ``EngineUnavailable`` if it broke."""
-        ...
 
     def close(self) -> None:
         """Ends a ``read`` under way. May be called twice."""
-        ...
 
 
 class ContainerEngine(Protocol):
@@ -113,7 +112,6 @@ class ContainerEngine(Protocol):
 
     async def containers(self) -> Sequence[ContainerInfo]:
         """Every container of this worker, in any state. Exit codes and times may be missing."""
-        ...
 
     async def has_image(self, image: str) -> bool: ...
 
@@ -121,35 +119,28 @@ class ContainerEngine(Protocol):
 
     async def create(self, spec: ContainerSpec) -> str:
         """Returns the id of the attempt's container, also when it exists already."""
-        ...
 
     async def start(self, container_id: str) -> None:
         """Does nothing for a container that was started before."""
-        ...
 
     async def inspect(self, container_id: str) -> ContainerInfo: ...
 
     async def signal(self, container_id: str, name: str) -> bool:
         """Sends a signal, such as ``SIGTERM``. Returns whether the container was running."""
-        ...
 
     async def remove(self, container_id: str) -> None:
         """Kills and removes the container with its data. Does nothing if it is gone."""
-        ...
 
     async def usage(self, container_id: str) -> ContainerUsage: ...
 
     def open_log(self, container_id: str, *, follow: bool) -> LogStream:
         """With ``follow`` the stream goes on until the container ends."""
-        ...
 
     def listen(self, on_exit: Callable[[str], None]) -> None:
         """Calls ``on_exit`` on the loop with the id of each container that ended; an empty id means any of them."""
-        ...
 
     async def close(self) -> None:
         """Releases everything, also calls that hang. Containers go on."""
-        ...
 
 
 class EngineHealth:

@@ -13,8 +13,8 @@ from typing import Any
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.image import MAX_IMAGE_LENGTH
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.tasks.attempt import AttemptContext, AttemptRunner
-from fleetpulse.worker.tasks.container_spec import AttemptKey, RequestRefused, container_spec
+from fleetpulse.worker.tasks.attempt import AttemptContext, AttemptRunner, remove_container
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec, RequestRefused, container_spec
 from fleetpulse.worker.tasks.engine import (
     ContainerEngine,
     ContainerInfo,
@@ -93,13 +93,7 @@ class Executor:
         """Adds the attempts of this worker, or that they are unknown. Takes a few seconds at most."""
         self._attempts_unknown = False
         try:
-            async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
-                containers = await self._list()
-        except TimeoutError:
-            self._health.record_failure(
-                EngineUnavailable(f"no answer from the engine in {DESCRIBE_TIMEOUT_SECONDS:g} s")
-            )
-            self._attempts_unknown = not self._was_registered
+            containers = await self._list(DESCRIBE_TIMEOUT_SECONDS)
         except EngineError as error:
             _log.debug("a registration without a list of containers: %s", error)
             self._attempts_unknown = not self._was_registered
@@ -170,13 +164,13 @@ class Executor:
         key = AttemptKey.of(request.id)
         if self._is_known(key):
             return
-        spec = refusal = None
+        origin: ContainerSpec | RequestRefused
         try:
-            spec = container_spec(request, self._policy)
+            origin = container_spec(request, self._policy)
         except RequestRefused as error:
-            refusal = error
+            origin = error
         _log.info("attempt %s begins: %s", key, ascii(request.docker_image[:MAX_IMAGE_LENGTH]))
-        self._run(AttemptRunner(self._context, key, spec=spec, refusal=refusal))
+        self._run(AttemptRunner(self._context, key, origin))
 
     def _stop(self, request: pb.StopTask) -> None:
         key = AttemptKey.of(request.id)
@@ -200,7 +194,7 @@ class Executor:
         key = container.key
         if not self._is_known(key):
             _log.info("attempt %s is found in container %s", key, container.container_id[:12])
-            self._run(AttemptRunner(self._context, key, adopted=container))
+            self._run(AttemptRunner(self._context, key, container))
 
     def _is_known(self, key: AttemptKey) -> bool:
         return key in self._attempts or key in self._removals or key in self._finished
@@ -247,23 +241,22 @@ class Executor:
     async def _resync_forever(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(LIST_TIMEOUT_SECONDS):
-                    self._resync(await self._list())
-            except TimeoutError:
-                self._health.record_failure(EngineUnavailable("the engine does not answer in time"))
+                self._resync(await self._list(LIST_TIMEOUT_SECONDS))
             except EngineError as error:
                 _log.debug("no list of containers: %s", error)
             if self._attempts_unknown and self._health.is_timed_out:
                 self._attempts_known.set()
             await asyncio.sleep(self._resync_seconds)
 
-    async def _list(self) -> Iterable[ContainerInfo]:
-        """All containers of this worker; records whether the engine answers."""
+    async def _list(self, timeout_seconds: float) -> Iterable[ContainerInfo]:
+        """All containers of this worker; records whether the engine answers. Raises ``EngineError``."""
         try:
-            containers = await self._engine.containers()
-        except EngineUnavailable as error:
-            self._health.record_failure(error)
-            raise
+            async with asyncio.timeout(timeout_seconds):
+                containers = await self._engine.containers()
+        except (TimeoutError, EngineUnavailable) as error:
+            text = str(error) or f"no answer from the engine in {timeout_seconds:g} s"
+            self._health.record_failure(unavailable := EngineUnavailable(text))
+            raise unavailable from error
         self._health.record_success()
         if self._attempts_unknown:
             self._attempts_known.set()
@@ -281,13 +274,7 @@ class Executor:
         for key, container in by_key.items():
             if key not in self._attempts and key not in self._removals:
                 _log.info("attempt %s: removing an orphaned container", key)
-                self._remove(key, self._remove_orphan(container.container_id))
-
-    async def _remove_orphan(self, container_id: str) -> None:
-        try:
-            await self._health.retry(lambda: self._engine.remove(container_id), forever=True)
-        except EngineError as error:
-            _log.warning("container %s stays for now: %s", container_id[:12], error)
+                self._remove(key, remove_container(self._context, container.container_id))
 
     def _container_exited(self, container_id: str) -> None:
         for attempt in self._attempts.values():

@@ -12,6 +12,7 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import EngineUnavailable
 from fleetpulse.worker.tasks.log_reader import truncation_mark
 from tests.docker_engine import Engine
@@ -246,8 +247,8 @@ def test_create_returns_the_existing_container(docker_engine: Engine, worker_id:
             engine = DockerEngine(worker_id, docker_engine.env)
             key = master.start("twice", docker_engine.image, "sleep", "1000")
             running = await master.wait_for_phase(key, "running")
-            spec = master.executor._attempts[key]._spec
-            assert spec is not None
+            spec = master.executor._attempts[key]._origin
+            assert isinstance(spec, ContainerSpec)
             assert await engine.create(spec) == running.container_id
             await engine.start(running.container_id)  # changes nothing
             await engine.remove(running.container_id)

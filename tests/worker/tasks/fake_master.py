@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.tasks.container_spec import DEFAULT_LOG_LIMIT_BYTES, AttemptKey
+from fleetpulse.proto.rules import LOG_LIMIT_BYTES
+from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.engine import ContainerEngine
 from fleetpulse.worker.tasks.executor import Executor
 from fleetpulse.worker.tasks.outbox import TERMINAL_PHASES
@@ -131,7 +132,7 @@ def start_request(
     *command: str,
     attempt: int = 1,
     timeout_seconds: float | None = None,
-    log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES,
+    log_limit_bytes: int = LOG_LIMIT_BYTES,
     cpu_cores: float = 0.5,
     memory_mib: int = 64,
     env: dict[str, str] | None = None,

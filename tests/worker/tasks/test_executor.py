@@ -9,7 +9,7 @@ import pytest
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import ATTEMPT_REASONS
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.container_spec import AttemptKey
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus
 from fleetpulse.worker.tasks.executor import DisabledExecutor, Executor
 from tests.worker.scripted import run
@@ -396,8 +396,8 @@ def test_next_incarnation_starts_a_created_container() -> None:
             first.executor._may_start.clear()
             key = first.start("t", "busybox", "echo", "hello")
             await first.wait_for_phase(key, "preparing")
-            spec = first.executor._attempts[key]._spec
-            assert spec is not None
+            spec = first.executor._attempts[key]._origin
+            assert isinstance(spec, ContainerSpec)
             await engine.create(spec)
         executor = Executor(engine)
         executor.start()
