@@ -23,18 +23,7 @@ from grafana.builder.panels import (
     stat_panel,
     table,
 )
-from grafana.builder.queries import (
-    MATCHING,
-    ROWS,
-    TOP,
-    Query,
-    by_worker,
-    distribution,
-    or_zero,
-    rate,
-    top,
-    with_info,
-)
+from grafana.builder.queries import MATCHING, ROWS, TOP, Query, by_worker, distribution, or_zero, rate, top, with_info
 
 _UP = MATCHING("up")
 _CPU = by_worker(MATCHING("cpu_usage_ratio"))

@@ -135,8 +135,7 @@ def graph(
         axis_placement=common.AxisPlacement.AUTO,
     )
     options = timeseries.Options(
-        legend=_legend(),
-        tooltip=common.VizTooltipOptions(common.TooltipDisplayMode.MULTI, common.SortOrder.DESCENDING),
+        legend=_legend(), tooltip=common.VizTooltipOptions(common.TooltipDisplayMode.MULTI, common.SortOrder.DESCENDING)
     )
     worker_id = "${__field.labels.worker_id}"
     links = [sdk.DashboardLink(title=f"Worker {worker_id}", url=worker_url(worker_id))] if per_worker else []

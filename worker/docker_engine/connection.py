@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 import urllib3
@@ -85,51 +86,37 @@ class DockerConnection:
                 raise _unavailable(self.host, error) from error
 
 
-class _ErrorRule(NamedTuple):
-    """Applies to an answer that contains all of these words."""
-
-    words: tuple[str, ...]
-    reason: str
-    explanation: str
-
-
-_ERROR_RULES = (
-    _ErrorRule(("no space left on device",), "disk_full",
-               "the disk that Docker keeps its data on is full; free some, with `docker system prune` for one"),
-    _ErrorRule(("exec format error",), "image_invalid", "the image is made for another kind of processor"),
-    _ErrorRule(("executable file not found",), "command_not_found", "the image has no such program"),
-    _ErrorRule(("unable to start container process", "no such file or directory"), "command_not_found",
-               "the image has no such program"),
-    _ErrorRule(("unable to start container process", "permission denied"), "command_not_found",
-               "the program cannot be executed"),
-    _ErrorRule(("no command specified",), "command_not_found", "the image names no command; give one"),
-    _ErrorRule(("invalid reference format",), "image_invalid", "this is no reference of an image"),
-    _ErrorRule(("must be lowercase",), "image_invalid", "this is no reference of an image"),
-    _ErrorRule(("no matching manifest",), "image_invalid", "the image is not made for this kind of machine"),
-    _ErrorRule(("does not match the specified platform",), "image_invalid",
-               "the image is not for this kind of machine"),
-    _ErrorRule(("could not select device driver",), "container_failed",
-               "Docker cannot hand out GPUs here; install the NVIDIA Container Toolkit on this worker"),
+_ERRORS = (
+    ("no space left on device", "disk_full",
+     "the disk that Docker keeps its data on is full; free some, with `docker system prune` for one"),
+    ("exec format error", "image_invalid", "the image is made for another kind of processor"),
+    ("executable file not found", "command_not_found", "the image has no such program"),
+    ("unable to start container process.*no such file or directory", "command_not_found",
+     "the image has no such program"),
+    ("unable to start container process.*permission denied", "command_not_found", "the program cannot be executed"),
+    ("no command specified", "command_not_found", "the image names no command; give one"),
+    ("invalid reference format|must be lowercase", "image_invalid", "this is no reference of an image"),
+    ("no matching manifest|does not match the specified platform", "image_invalid",
+     "the image is not made for this kind of machine"),
+    ("could not select device driver", "container_failed",
+     "Docker cannot hand out GPUs here; install the NVIDIA Container Toolkit on this worker"),
 )  # fmt: skip
+"""A pattern for Docker's answer, the reason of the attempt's failure, and advice; the first match counts."""
 
-_NOT_FOUND = ("pull access denied", "manifest unknown", "no such image", "not found", "unauthorized", "denied",
-              "no basic auth")  # fmt: skip
-_NOT_FOUND_ADVICE = "no registry gives it; check its name, and that this worker may pull it"
-
-_PULL_ERROR_RULES = (
-    *(_ErrorRule((word,), "image_not_found", _NOT_FOUND_ADVICE) for word in _NOT_FOUND),
-    _ErrorRule(("toomanyrequests",), "image_pull_failed", "the registry limits how often this worker may pull"),
-    _ErrorRule((), "image_pull_failed", "the image could not be pulled; can this worker reach the registry?"),
-)
+_PULL_ERRORS = (
+    ("pull access denied|manifest unknown|no such image|not found|unauthorized|denied|no basic auth", "image_not_found",
+     "no registry gives it; check its name, and that this worker may pull it"),
+    ("toomanyrequests", "image_pull_failed", "the registry limits how often this worker may pull"),
+    ("", "image_pull_failed", "the image could not be pulled; can this worker reach the registry?"),
+)  # fmt: skip
 
 
 def refusal(answer: str, *, pulling: bool = False) -> EngineRefused:
     """The error for an answer of the engine, with its reason."""
     text = " ".join(answer.split())[:_MAX_MESSAGE_LENGTH]
-    lower = text.lower()
-    for rule in _ERROR_RULES + (_PULL_ERROR_RULES if pulling else ()):
-        if all(word in lower for word in rule.words):
-            return EngineRefused(f"{rule.explanation} ({text})", rule.reason)
+    for pattern, reason, advice in _ERRORS + (_PULL_ERRORS if pulling else ()):
+        if re.search(pattern, text, re.IGNORECASE):
+            return EngineRefused(f"{advice} ({text})", reason)
     return EngineRefused(f"the engine refused: {text}")
 
 

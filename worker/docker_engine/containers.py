@@ -16,17 +16,20 @@ _LOG_LIMIT_LABEL = "fleetpulse.log_limit_bytes"
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
 _NANO = 1_000_000_000
-_STATUS = {
-    "created": ContainerStatus.CREATED,
-    "exited": ContainerStatus.ENDED,
-    "dead": ContainerStatus.ENDED,
-}
+_STATUS = {"created": ContainerStatus.CREATED, "exited": ContainerStatus.ENDED, "dead": ContainerStatus.ENDED}
 """All others (running, paused, restarting, removing) have a process."""
 
 
-def container_name(key: AttemptKey) -> str:
-    """One name per attempt, so that it cannot have two containers."""
-    return f"fleetpulse-{key.task_id}-{key.attempt}"
+def container_settings(spec: ContainerSpec, worker_id: str) -> dict[str, Any]:
+    """Arguments of ``create_container`` but the host config. One name per attempt: it cannot have two containers."""
+    return {
+        "image": spec.image,
+        "command": list(spec.command) or None,
+        "name": f"fleetpulse-{spec.key.task_id}-{spec.key.attempt}",
+        "environment": dict(spec.env),
+        "user": spec.user,
+        "labels": container_labels(spec, worker_id),
+    }
 
 
 def container_labels(spec: ContainerSpec, worker_id: str) -> dict[str, str]:

@@ -17,8 +17,7 @@ from fleetpulse.worker.docker_engine.containers import (
     WORKER_LABEL,
     attempt_key,
     container_info,
-    container_labels,
-    container_name,
+    container_settings,
     container_usage,
     containers_of_worker,
     host_config,
@@ -137,23 +136,17 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
-            name = container_name(spec.key)
+            settings = container_settings(spec, self._worker_id)
             try:
                 created = client.create_container(
-                    spec.image,
-                    list(spec.command) or None,
-                    name=name,
-                    environment=dict(spec.env),
-                    user=spec.user,
-                    labels=container_labels(spec, self._worker_id),
-                    host_config=client.create_host_config(**host_config(spec)),
+                    **settings, host_config=client.create_host_config(**host_config(spec))
                 )
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
-                created = client.inspect_container(name)
+                created = client.inspect_container(settings["name"])
                 if attempt_key(created["Config"], self._worker_id) != spec.key:
-                    text = f"there is a container {name} already, which is not this worker's"
+                    text = f"there is a container {settings['name']} already, which is not this worker's"
                     raise EngineRefused(text) from error
             return str(created["Id"])
 

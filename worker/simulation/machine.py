@@ -82,9 +82,7 @@ class SimulatedMachine:
                 )
             ],
             load=pb.Load(
-                load1=load * self._cores,
-                load5=0.8 * load * self._cores,
-                load15=self._mean_load * self._cores,
+                load1=load * self._cores, load5=0.8 * load * self._cores, load15=self._mean_load * self._cores
             ),
             uptime_seconds=now - self._booted_at,
             gpus=[self._gpu(index, load, elapsed) for index in range(len(self._gpu_loads))],

@@ -37,8 +37,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._updates: dict[int, pb.TaskUpdate] = {}
-        self._acknowledged: dict[int, asyncio.Event] = {}
+        self._updates: dict[int, tuple[pb.TaskUpdate, asyncio.Event]] = {}
+        """By number, with the event of the acknowledgement."""
         self._unsent: deque[int] = deque()
         self._logs: dict[AttemptKey, _LogBuffer] = {}
         self._pending_logs: deque[AttemptKey] = deque()
@@ -53,8 +53,8 @@ class Outbox:
         update.update_number = next(self._numbers)
         if update.phase not in TERMINAL_PHASES:
             self._drop_progress(update.id)
-        self._updates[update.update_number] = update
-        acknowledged = self._acknowledged[update.update_number] = asyncio.Event()
+        acknowledged = asyncio.Event()
+        self._updates[update.update_number] = update, acknowledged
         self._unsent.append(update.update_number)
         self._has_messages.set()
         return acknowledged
@@ -88,18 +88,18 @@ class Outbox:
             log.has_space.set()
 
     def acknowledge_update(self, update_number: int) -> None:
-        self._updates.pop(update_number, None)
-        event = self._acknowledged.pop(update_number, None)
-        if event is not None:
-            event.set()
+        if update_number in self._updates:
+            _, acknowledged = self._updates.pop(update_number)
+            acknowledged.set()
 
     def forget(self, key: AttemptKey) -> None:
         """Sends nothing more about this attempt."""
         log = self._logs.pop(key, None)
         if log is not None:
             log.has_space.set()
-        for number in [number for number, update in self._updates.items() if AttemptKey.of(update.id) == key]:
-            self.acknowledge_update(number)
+        for number, (update, _) in list(self._updates.items()):
+            if AttemptKey.of(update.id) == key:
+                self.acknowledge_update(number)
 
     def resend(self) -> None:
         """For a new stream: everything that is not acknowledged is sent again."""
@@ -122,9 +122,9 @@ class Outbox:
     def _next_update(self) -> pb.WorkerMessage | None:
         for _ in range(len(self._unsent)):
             number = self._unsent.popleft()
-            update = self._updates.get(number)
-            if update is None:
+            if number not in self._updates:
                 continue
+            update, _ = self._updates[number]
             if update.phase in TERMINAL_PHASES and self._has_unsent_log(AttemptKey.of(update.id)):
                 self._unsent.append(number)
                 continue
@@ -156,6 +156,6 @@ class Outbox:
 
     def _drop_progress(self, attempt: pb.AttemptId) -> None:
         """A newer update replaces the progress of a pull."""
-        for number, update in list(self._updates.items()):
+        for number, (update, _) in list(self._updates.items()):
             if update.id == attempt and update.phase == pb.ATTEMPT_PHASE_PREPARING and update.message:
                 self.acknowledge_update(number)
