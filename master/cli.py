@@ -7,6 +7,7 @@ does not load gunicorn, and master and worker do not import each other.
 import inspect
 import socket
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dotenv import load_dotenv
 from fleetpulse.master import config
 from fleetpulse.master.access.store import TokenFile, TokenFileError, find_owner_secret
 from fleetpulse.master.addresses import Address, claim_port, parse_address
-from fleetpulse.master.console.command import CommandGroup, Option, data_dir_option, with_options
+from fleetpulse.master.console.command import CommandGroup, Option, Parsed, data_dir_option, with_options
 from fleetpulse.master.console.errors import EXIT_CODES_HELP, ExitCode
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.pki import workers_need_certificates
@@ -57,26 +58,17 @@ def main() -> None:
     fleetpulse(prog_name="fleetpulse")
 
 
-class _Parsed(click.ParamType):  # type: ignore[type-arg] # not generic before click 8.5
-    """The type of a setting that a function of ``master.config`` parses."""
-
-    name = "text"
-
-    def __init__(self, variable: str, parse: Callable[[str, str], Any]) -> None:
-        self._variable, self._parse = variable, parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the parsed value. Raises ``click.UsageError`` that names the variable."""
-        try:
-            return self._parse(self._variable, value) if isinstance(value, str) else value
-        except ConfigError as error:
-            raise click.UsageError(str(error)) from error
+def _parse(parse: Callable[[str, str], Any], variable: str, text: str) -> Any:
+    try:
+        return parse(variable, text)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _setting(flag: str, variable: str, default: Any, kind: Any, help_text: str, **attributes: Any) -> Option:
     """A flag and an environment variable. ``kind``: click's type, or a function that parses the value."""
     if inspect.isfunction(kind):
-        kind = _Parsed(variable, kind)
+        kind = Parsed("text", partial(_parse, kind, variable))
     names = [flag, attributes.pop("name")] if "name" in attributes else [flag]
     shown = {"show_default": True, "show_envvar": True} | attributes
     return click.option(*names, envvar=variable, default=default, type=kind, help=help_text, **shown)

@@ -70,9 +70,9 @@ def connection_options(function: Function) -> Function:
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # not generic before click 8.5
-    """The type of an option whose value a function parses. The function raises ``ValueError``."""
+    """The type of an option whose value a function parses. The function raises ``ValueError``, or an error of click."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any], expected: str) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any], expected: str = "") -> None:
         self.name = name
         self._parse = parse
         self._expected = expected

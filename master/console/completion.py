@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -41,28 +41,27 @@ def task_ids(client: MasterClient, limit: int = _OFFERED_TASKS) -> dict[str, str
 @contextlib.contextmanager
 def suggest_worker(client: MasterClient, worker_id: str) -> Iterator[None]:
     """Adds the most similar worker's id to an ``UnknownId``."""
-    with _suggest(client, worker_id, worker_ids, "`fleetpulse workers` lists all"):
+    try:
         yield
+    except UnknownId as error:
+        raise _with_hint(error, worker_id, lambda: worker_ids(client), "`fleetpulse workers` lists all") from error
 
 
 @contextlib.contextmanager
 def suggest_task(client: MasterClient, task_id: str) -> Iterator[None]:
     """Adds the most similar task's id to an ``UnknownId``."""
-    with _suggest(client, task_id, lambda one: task_ids(one, _COMPARED_TASKS), "`fleetpulse tasks` lists the newest"):
-        yield
-
-
-@contextlib.contextmanager
-def _suggest(client: MasterClient, given: str, fetch: FetchIds, otherwise: str) -> Iterator[None]:
     try:
         yield
     except UnknownId as error:
-        try:
-            similar = difflib.get_close_matches(given, fetch(client), n=1, cutoff=0.6)
-        except ConsoleError:
-            similar = []
-        hint = f"did you mean {similar[0]!r}?" if similar else otherwise
-        raise UnknownId(f"{error.message}; {hint}") from error
+        hint = "`fleetpulse tasks` lists the newest"
+        raise _with_hint(error, task_id, lambda: task_ids(client, _COMPARED_TASKS), hint) from error
+
+
+def _with_hint(error: UnknownId, given: str, fetch: Callable[[], Iterable[str]], otherwise: str) -> UnknownId:
+    with contextlib.suppress(ConsoleError):
+        for similar in difflib.get_close_matches(given, fetch(), n=1, cutoff=0.6):
+            otherwise = f"did you mean {similar!r}?"
+    return UnknownId(f"{error.message}; {otherwise}")
 
 
 class IdType(click.ParamType):  # type: ignore[type-arg] # not generic before click 8.5

@@ -12,6 +12,7 @@ Wrong usage is click's own ``UsageError``, 2.
 """
 
 import enum
+from typing import Self
 
 import click
 
@@ -19,32 +20,29 @@ from fleetpulse.master.console.formatting import one_line
 
 
 class ExitCode(enum.IntEnum):
-    """Every exit code. With ``--wait`` the exit code of a task can be any number."""
+    """Every exit code, with its meaning. With ``--wait`` the exit code of a task can be any number."""
 
-    DONE = 0
-    REFUSED = 1
-    WRONG_USAGE = 2
-    UNREACHABLE = 3
-    UNKNOWN_ID = 4
-    TASK_CANCELLED = 123
-    TASK_FAILED = 125
-    INTERRUPTED = 130
-    BROKEN_PIPE = 141
+    DONE = 0, "done"
+    REFUSED = 1, "the master refused, or the output could not be written"
+    WRONG_USAGE = 2, "wrong usage"
+    UNREACHABLE = 3, "the master cannot be reached"
+    UNKNOWN_ID = 4, "no worker or task has this id"
+    TASK_CANCELLED = 123, "with --wait: the task was cancelled"
+    TASK_FAILED = 125, "with --wait: the task failed without an exit code"
+    INTERRUPTED = 130, "Ctrl-C"
+    BROKEN_PIPE = 141, "the program that read the output has ended"
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
+
+    meaning: str
 
 
-EXIT_CODES_HELP = """\b
-Exit codes:
-  0    done
-  1    the master refused, or the output could not be written
-  2    wrong usage
-  3    the master cannot be reached
-  4    no worker or task has this id
-  130  Ctrl-C
-  141  the program that read the output has ended
-  With --wait the task's own, or:
-  123  the task was cancelled
-  125  the task failed without an exit code
-"""
+_LINES = "\n".join(f"  {code:<4d} {code.meaning}" for code in ExitCode)
+EXIT_CODES_HELP = f"\b\nExit codes:\n{_LINES}\n  With --wait any other code is the task's own.\n"
 
 
 class ConsoleError(click.ClickException):

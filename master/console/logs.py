@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from fleetpulse.master.console.client import MasterClient
 from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.completion import TASK_ID, suggest_task
 from fleetpulse.master.console.formatting import EscapeFilter
@@ -56,21 +55,17 @@ def logs_command(
 ) -> None:
     """Print the output of a task."""
     query = {"tail": tail, "attempt": attempt}
-    path = f"{task_path(task_id)}/logs"
+    path, writer = f"{task_path(task_id)}/logs", LogWriter(context.screen, raw=raw)
     with suggest_task(context.client, task_id):
         if follows:
-            _follow(context, path, query, LogWriter(context.screen, raw=raw))
+            _follow(context, path, query, writer)
         elif context.screen.is_json:
             context.screen.json(context.client.get_dict(path, query))
         else:
-            _print(context.client, path, query, LogWriter(context.screen, raw=raw))
-
-
-def _print(client: MasterClient, path: str, query: dict[str, Any], writer: LogWriter) -> None:
-    with client.stream(path, {**query, "format": "text"}) as response:
-        for chunk in client.chunks(response):
-            writer.write_bytes(chunk)
-    writer.end()
+            with context.client.stream(path, {**query, "format": "text"}) as response:
+                for chunk in context.client.chunks(response):
+                    writer.write_bytes(chunk)
+            writer.end()
 
 
 def _follow(context: ClientContext, path: str, query: dict[str, Any], writer: LogWriter) -> None:

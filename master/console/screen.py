@@ -32,6 +32,7 @@ class Cell(NamedTuple):
 
 
 Shown = Cell | str
+_ToJson = Callable[[Any], Any]
 
 
 def as_cell(shown: Shown) -> Cell:
@@ -50,6 +51,9 @@ class Column(NamedTuple):
     right: bool = False
     wide: bool = False
     """Only part of ``-o wide``."""
+
+    width: int = 0
+    """Characters to reserve, however short the cells are."""
 
     def aligned(self, text: str, width: int) -> str:
         """The text, padded to a width."""
@@ -75,6 +79,12 @@ def styled(text: str, styles: Mapping[str, str]) -> Cell:
     return Cell(text, styles.get(text, ""))
 
 
+def _safe(shown: Shown) -> Cell:
+    cell = as_cell(shown)
+    text = fmt.one_line(cell.text)
+    return cell._replace(text=text if text.strip() else fmt.MISSING)
+
+
 class Table(NamedTuple):
     """The columns to show and their cells, safe for a terminal."""
 
@@ -95,29 +105,23 @@ class Table(NamedTuple):
 
     def fitted(self, width: int) -> "Table":
         """The table without the columns that do not fit into ``width`` characters."""
+        rows = [[cell.text for cell in row] for row in self.rows]
+        widths = [
+            max(column.width, len(column.title), *(len(row[index]) for row in rows), 0)
+            for index, column in enumerate(self.columns)
+        ]
+        kept = list(range(len(widths)))
 
-        def needed(kept: Sequence[int]) -> int:
-            widths = [max(len(self.columns[i].title), *(len(row[i].text) for row in self.rows), 0) for i in kept]
-            return sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN_WIDTH) + len(_GAP) * (len(kept) - 1)
+        def needed() -> int:
+            *others, last = (widths[index] for index in kept)
+            return sum(others) + min(last, _LAST_COLUMN_WIDTH) + len(_GAP) * len(others)
 
-        kept = fitting_columns(self.columns, needed, width)
+        while needed() > width:
+            last = max(kept, key=lambda index: self.columns[index].spare)
+            if self.columns[last].spare == 0:
+                break
+            kept.remove(last)
         return Table(tuple(self.columns[i] for i in kept), [[row[i] for i in kept] for row in self.rows])
-
-
-def fitting_columns(columns: Sequence[Column], needed: Callable[[Sequence[int]], int], width: int) -> list[int]:
-    """The indexes of the columns that fit. ``needed`` tells the width of a selection."""
-    kept = list(range(len(columns)))
-    while needed(kept) > width:
-        last = max(kept, key=lambda index: columns[index].spare)
-        if columns[last].spare == 0:
-            break
-        kept.remove(last)
-    return kept
-
-
-def _safe(shown: Shown) -> Cell:
-    cell = as_cell(shown)
-    return cell._replace(text=fmt.one_line(cell.text).strip() or fmt.MISSING)
 
 
 class Screen:
@@ -154,12 +158,7 @@ class Screen:
             self.line(text)
 
     def table(
-        self,
-        columns: Iterable[Column],
-        records: Sequence[Any],
-        *,
-        empty: str,
-        public: Callable[[Any], Any] | None = None,
+        self, columns: Iterable[Column], records: Sequence[Any], *, empty: str, public: _ToJson | None = None
     ) -> None:
         """Prints a table, or the records as JSON, each after ``public``. For no record ``empty`` goes to stderr."""
         if self.is_json:

@@ -173,11 +173,6 @@ class FleetWatcher:
         self._thread.join(_STOP_SECONDS)
         self._client.close()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
     def _run(self) -> None:
         try:
             self._watch()

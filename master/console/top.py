@@ -2,15 +2,14 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import click
 
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.command import ClientContext, console_command
-from fleetpulse.master.console.screen import Cell, Column, Shown, as_cell, field, fitting_columns, styled
+from fleetpulse.master.console.screen import Cell, Column, Shown, as_cell, styled
 from fleetpulse.master.console.status import count_states
 from fleetpulse.master.console.stream import POLL_SECONDS, FleetSnapshot, FleetWatcher, WorkerSummary, poll_fleet
 from fleetpulse.master.console.workers import STATE_STYLES, natural_key, state_of
@@ -53,7 +52,7 @@ class ReadingHistory:
 
     def sparkline(self, worker_id: str, name: str) -> str:
         """The readings ``cpu_usage`` or ``memory_usage`` of a worker."""
-        return sparkline(self._readings[name].get(worker_id, ())).rjust(SPARKLINE_LENGTH)
+        return sparkline(self._readings[name].get(worker_id, ()))
 
 
 def sparkline(readings: Iterable[float | None]) -> str:
@@ -69,14 +68,9 @@ def summary_state(worker: WorkerSummary) -> str:
     return state_of(worker.get("is_active"), worker.get("draining"), worker.get("accepts_tasks") is not False)
 
 
-def _load_cell(name: str, worker: WorkerSummary) -> Cell:
-    value = worker.get(name)
+def _load_cell(value: Any) -> Cell:
     load = value if isinstance(value, int | float) else 0.0
     return Cell(fmt.percent(value), "bold red" if load >= 90 else "yellow" if load >= 75 else "")
-
-
-def _dim_if_inactive(cell: Cell, worker: WorkerSummary) -> Cell:
-    return cell if worker.get("is_active") else cell._replace(style="dim")
 
 
 def _two_decimals(value: Any) -> str:
@@ -86,31 +80,42 @@ def _two_decimals(value: Any) -> str:
 def table_columns(history: ReadingHistory, now: Callable[[], float]) -> tuple[Column, ...]:
     """The columns of the live table. Their records are pairs of an id and a summary."""
 
-    def lately(name: str, style: str) -> Callable[[_Record], Cell]:
-        return lambda record: _dim_if_inactive(Cell(history.sparkline(record[0], name), style), record[1])
+    def dim_if_inactive(cell: Callable[[_Record], Shown]) -> Callable[[_Record], Cell]:
+        def shown(record: _Record) -> Cell:
+            found = as_cell(cell(record))
+            return found if record[1].get("is_active") else found._replace(style="dim")
 
-    def of_worker(value: Callable[[WorkerSummary], Shown]) -> Callable[[_Record], Cell]:
-        return lambda record: _dim_if_inactive(as_cell(value(record[1])), record[1])
+        return shown
+
+    def lately(name: str, style: str) -> Callable[[_Record], Cell]:
+        return dim_if_inactive(lambda record: Cell(history.sparkline(record[0], name), style))
+
+    def reading(name: str, show: Callable[[Any], Shown]) -> Callable[[_Record], Cell]:
+        return dim_if_inactive(lambda record: show(record[1].get(name)))
 
     return (
-        Column("WORKER", lambda record: fmt.one_line(record[0])),
-        Column("STATE", lambda record: styled(summary_state(record[1]), STATE_STYLES)),
-        Column("CPU", of_worker(partial(_load_cell, "cpu_usage")), right=True),
-        Column("CPU LATELY", lately("cpu_usage", "cyan"), spare=7),
-        Column("MEM", of_worker(partial(_load_cell, "memory_usage")), spare=1, right=True),
-        Column("MEM LATELY", lately("memory_usage", "magenta"), spare=8),
-        Column("GPU", of_worker(partial(_load_cell, "gpu_usage")), spare=2, right=True),
-        Column("TASKS", of_worker(field("running_tasks_count", fmt.number)), spare=3, right=True),
-        Column("LOAD", of_worker(field("load1", _two_decimals)), spare=5, right=True),
-        Column("MEMORY", of_worker(field("memory_size_bytes", fmt.size)), spare=6, right=True),
-        Column("SEEN", of_worker(field("last_update", lambda then: fmt.age(then, now()))), spare=4, right=True),
+        Column("WORKER", lambda record: record[0]),
+        Column("STATE", lambda record: styled(summary_state(record[1]), STATE_STYLES), width=8),
+        Column("CPU", reading("cpu_usage", _load_cell), right=True, width=6),
+        Column("CPU LATELY", lately("cpu_usage", "cyan"), spare=7, right=True, width=SPARKLINE_LENGTH),
+        Column("MEM", reading("memory_usage", _load_cell), spare=1, right=True, width=6),
+        Column("MEM LATELY", lately("memory_usage", "magenta"), spare=8, right=True, width=SPARKLINE_LENGTH),
+        Column("GPU", reading("gpu_usage", _load_cell), spare=2, right=True, width=6),
+        Column("TASKS", reading("running_tasks_count", fmt.number), spare=3, right=True, width=6),
+        Column("LOAD", reading("load1", _two_decimals), spare=5, right=True, width=6),
+        Column("MEMORY", reading("memory_size_bytes", fmt.size), spare=6, right=True, width=8),
+        Column("SEEN", reading("last_update", lambda then: fmt.age(then, now())), spare=4, right=True, width=6),
     )
 
 
 def select_workers(fleet: FleetSnapshot, view: View) -> list[_Record]:
     """The workers that match the filter, in order: the busiest first, those without a reading last."""
     wanted = view.filter.strip().casefold()
-    found = [(one, worker) for one, worker in fleet.items() if not wanted or wanted in _searched_text(one, worker)]
+    found = [
+        (worker_id, worker)
+        for worker_id, worker in fleet.items()
+        if wanted in f"{worker_id} {worker.get('hostname') or ''} {summary_state(worker)}".casefold()
+    ]
     found.sort(key=lambda item: natural_key(item[0]))
     if view.sort == "state":
         states = tuple(STATE_STYLES)
@@ -118,31 +123,15 @@ def select_workers(fleet: FleetSnapshot, view: View) -> list[_Record]:
     elif view.sort == "name":
         found.sort(key=lambda item: natural_key(item[0]), reverse=view.is_reversed)
     else:
-        field, sign = _SORT_FIELDS[view.sort], 1 if view.is_reversed else -1
-        # The last reading of an inactive worker is no load of now.
-        found.sort(key=lambda item: _reading_key(item[1].get(field) if item[1].get("is_active") else None, sign))
+        sign = 1 if view.is_reversed else -1
+
+        def key(item: _Record) -> tuple[int, float]:
+            # The last reading of an inactive worker is no load of now.
+            reading = item[1].get(_SORT_FIELDS[view.sort]) if item[1].get("is_active") else None
+            return (0, sign * reading) if isinstance(reading, int | float) else (1, 0.0)
+
+        found.sort(key=key)
     return found
-
-
-def _reading_key(reading: Any, sign: int) -> tuple[int, float]:
-    return (0, sign * reading) if isinstance(reading, int | float) else (1, 0.0)
-
-
-def _searched_text(worker_id: str, worker: Mapping[str, Any]) -> str:
-    return f"{worker_id} {worker.get('hostname') or ''} {summary_state(worker)}".casefold()
-
-
-def columns_for_width(columns: Sequence[Column], width: int, longest_id: int) -> list[int]:
-    """The indexes of the columns that fit into ``width`` characters."""
-
-    def column_width(column: Column) -> int:
-        if column.title == "WORKER":
-            return max(longest_id, len(column.title))
-        if column.title.endswith("LATELY"):
-            return SPARKLINE_LENGTH
-        return max(len(column.title), 8 if column.title in {"STATE", "MEMORY"} else 6)
-
-    return fitting_columns(columns, lambda kept: sum(column_width(columns[index]) + 2 for index in kept), width)
 
 
 def headline(fleet: FleetSnapshot, view: View, shown: int, matching: int) -> str:

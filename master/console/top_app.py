@@ -11,10 +11,12 @@ from textual.widgets import DataTable, Footer, Input, Static
 from fleetpulse.master.console import top
 from fleetpulse.master.console.errors import ExitCode
 from fleetpulse.master.console.formatting import one_line
-from fleetpulse.master.console.screen import Cell, as_cell
+from fleetpulse.master.console.screen import Cell, Column, Table
 from fleetpulse.master.console.stream import FleetSnapshot
 
 _REFRESH_SECONDS = 1.0
+_CELL_PADDING = 2
+"""Characters around every cell of a ``DataTable``."""
 
 
 class TopApp(App[int]):
@@ -45,8 +47,8 @@ class TopApp(App[int]):
         self._history = top.ReadingHistory()
         self._error = ""
         self._columns = top.table_columns(self._history, now)
-        self._shown_columns: list[int] = []
-        self._cells: dict[str, list[Cell]] = {}
+        self._shown_columns: tuple[Column, ...] = ()
+        self._rows: dict[str, list[Cell]] = {}
 
     def show_fleet(self, fleet: FleetSnapshot) -> None:
         """Sets the fleet and clears the error."""
@@ -57,7 +59,6 @@ class TopApp(App[int]):
         self._error = one_line(error)
 
     def compose(self) -> ComposeResult:
-        """Makes the widgets."""
         yield Static("connecting", id="headline", markup=False)
         yield Static("", id="error", markup=False)
         yield DataTable[Text](cursor_type="row", zebra_stripes=True)
@@ -65,49 +66,40 @@ class TopApp(App[int]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Starts the ticks."""
         self.query_one(DataTable).focus()
         self.tick()
         self.set_interval(_REFRESH_SECONDS, self.tick)
 
     def on_resize(self) -> None:
-        """Other columns may fit."""
         self._show()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filters while the user types."""
         self._view = self._view._replace(filter=event.value)
         self._show()
 
     def on_input_submitted(self) -> None:
-        """Returns to the table and keeps the filter."""
         self.set_focus(self.query_one(DataTable))
         self.query_one("#filter").display = bool(self._view.filter)
 
     def action_leave(self, code: int) -> None:
-        """Ends the application."""
         self.exit(code)
 
     def action_sort(self, name: str) -> None:
-        """Sorts by ``name``; the same again reverses the order."""
         is_same = name == self._view.sort
         self._view = self._view._replace(sort=name, is_reversed=is_same and not self._view.is_reversed)
         self._show()
 
     def action_reverse(self) -> None:
-        """Reverses the order."""
         self._view = self._view._replace(is_reversed=not self._view.is_reversed)
         self._show()
 
     def action_filter(self) -> None:
-        """Opens the filter."""
         box = self.query_one("#filter", Input)
         box.display = True
         # At once, so that the next keys go there.
         self.set_focus(box)
 
     def action_no_filter(self) -> None:
-        """Removes the filter."""
         self.set_focus(self.query_one(DataTable))
         box = self.query_one("#filter", Input)
         box.value, box.display = "", False
@@ -127,35 +119,33 @@ class TopApp(App[int]):
         found = top.select_workers(self._fleet, self._view)
         shown = found[: top.MAX_ROWS]
         self.query_one("#headline", Static).update(top.headline(self._fleet, self._view, len(shown), len(found)))
-        rows = {record[0]: [as_cell(column.value(record)) for column in self._columns] for record in shown}
-        longest = max((len(cells[0].text) for cells in rows.values()), default=0)
-        columns = top.columns_for_width(self._columns, self.size.width, longest)
+        table = Table.of(self._columns, shown).fitted(self.size.width - _CELL_PADDING)
+        rows = {record[0]: row for record, row in zip(shown, table.rows, strict=True)}
         # A table cannot move its rows, so the order of the dicts counts.
-        if columns == self._shown_columns and list(rows) == list(self._cells):
+        if table.columns == self._shown_columns and list(rows) == list(self._rows):
             self._update(rows)
         else:
-            self._rebuild(rows, columns)
-        self._cells = rows
+            self._rebuild(rows, table.columns)
+        self._rows = rows
 
     def _update(self, rows: dict[str, list[Cell]]) -> None:
         table = self.query_one(DataTable)
         for worker_id, cells in rows.items():
-            for index in self._shown_columns:
-                if cells[index] != self._cells[worker_id][index]:
-                    title, text = self._columns[index].title, self._text(index, cells[index])
-                    table.update_cell(worker_id, title, text, update_width=True)
+            for column, cell, old in zip(self._shown_columns, cells, self._rows[worker_id], strict=True):
+                if cell != old:
+                    table.update_cell(worker_id, column.title, _text(column, cell), update_width=True)
 
-    def _rebuild(self, rows: dict[str, list[Cell]], columns: list[int]) -> None:
+    def _rebuild(self, rows: dict[str, list[Cell]], columns: tuple[Column, ...]) -> None:
         table = self.query_one(DataTable)
         cursor = table.cursor_row
         table.clear(columns=True)
         self._shown_columns = columns
-        for index in columns:
-            title = self._columns[index].title
-            table.add_column(self._text(index, Cell(title)), key=title)
+        for column in columns:
+            table.add_column(_text(column, Cell(column.title)), key=column.title)
         for worker_id, cells in rows.items():
-            table.add_row(*(self._text(index, cells[index]) for index in columns), key=worker_id)
+            table.add_row(*map(_text, columns, cells), key=worker_id)
         table.move_cursor(row=cursor)
 
-    def _text(self, index: int, cell: Cell) -> Text:
-        return Text(cell.text, cell.style, justify="right" if self._columns[index].right else "left")
+
+def _text(column: Column, cell: Cell) -> Text:
+    return Text(cell.text, cell.style, justify="right" if column.right else "left")

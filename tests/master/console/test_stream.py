@@ -137,7 +137,7 @@ def start(master: FakeMaster) -> Iterator[Start]:
     yield start
     for watcher in watchers:
         watcher.stop()
-        assert not watcher.is_alive
+        assert not watcher._thread.is_alive()
 
 
 def test_master_without_a_stream_is_polled(master: FakeMaster, start: Start) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from textual.widgets import DataTable, Static
 
-from fleetpulse.master.console.screen import as_cell
+from fleetpulse.master.console.screen import Table
 from fleetpulse.master.console.stream import FleetSnapshot
 from fleetpulse.master.console.top import (
     MAX_ROWS,
     ReadingHistory,
     View,
-    columns_for_width,
     headline,
     select_workers,
     sparkline,
@@ -70,13 +69,13 @@ def test_sparkline_has_a_space_for_a_gap() -> None:
 
 
 def test_row_is_safe_and_shows_missing_values_as_dashes() -> None:
-    cells = [as_cell(column.value(("evil\x1b[2J", {"is_active": True}))) for column in COLUMNS]
-    assert [cell.text for cell in cells if cell.text.strip()] == ["evil", "active", *["-"] * 7]
+    (cells,) = Table.of(COLUMNS, [("evil\x1b[2J", {"is_active": True})]).rows
+    assert [cell.text for cell in cells] == ["evil", "active", *["-"] * 9]
 
 
 @pytest.mark.parametrize(("width", "count"), [(200, len(COLUMNS)), (40, 4), (10, 3)])
 def test_columns_fit_the_width(width: int, count: int) -> None:
-    assert len(columns_for_width(COLUMNS, width, 6)) == count
+    assert len(Table.of(COLUMNS, [("w-1000", FLEET["w-2"])]).fitted(width - 2).columns) == count
 
 
 def test_headline() -> None:
