@@ -30,6 +30,18 @@ def encoded(body: object) -> bytes:
     return _ENCODER.encode(body)
 
 
+def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:
+    """Set a weak ``ETag``: with and without compression the answer is the same. Answer 304 if the client has it."""
+    etag = falcon.ETag(tag)
+    etag.is_weak = True
+    resp.set_header("ETag", etag.dumps())
+    resp.cache_control = ("no-cache",)
+    if {etag, "*"}.isdisjoint(req.if_none_match or ()):
+        return False
+    resp.status = falcon.HTTP_304
+    return True
+
+
 def send_json(
     resp: falcon.Response, body: object, *, status: int = HTTPStatus.OK, cache_control: str = "no-cache"
 ) -> None:

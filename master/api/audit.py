@@ -113,7 +113,7 @@ class AuditResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, AuditListQuery)
-        since = None if query.since is None else moment(query.since).at(self._clock())
+        since = None if query.since is None else moment(query.since, self._clock())
         page = self._read(
             AuditQuery(query.limit, since, query.actor, query.action, query.outcome, query.cursor, query.after)
         )

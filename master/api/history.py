@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import falcon
 import gevent
@@ -78,26 +78,19 @@ class WorkerHistory:
     def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         query = query_of(req, HistoryQuery)
         check_worker_id(worker_id)
-        span = _span(query, self._clock())
+        start, stop = _span(query, self._clock())
         step = None if query.step is None else self._history.rounded_step(query.step)
-        _check_length(span, step)
-        answer = self._history.read(worker_id, HistoryRequest(span.start, span.stop, step, query.fields))
+        _check_step(step, stop - start)
+        answer = self._history.read(worker_id, HistoryRequest(start, stop, step, query.fields))
         body = gevent.get_hub().threadpool.apply(_body, (worker_id, answer))
         send_json(resp, body, cache_control="no-store")
 
     on_head = on_get
 
 
-class _Span(NamedTuple):
-    """From when to when, in Unix seconds, not after now."""
-
-    start: float
-    stop: float
-
-
-def _span(query: HistoryQuery, now: float) -> _Span:
-    """Raise ``InvalidRequest`` where the moments do not make a span."""
-    start, stop = moment(query.start).at(now), moment(query.to).at(now)
+def _span(query: HistoryQuery, now: float) -> tuple[float, float]:
+    """Return from when to when, in Unix seconds, not after now. Raises ``InvalidRequest``."""
+    start, stop = moment(query.start, now), moment(query.to, now)
     errors = []
     if stop > now + _SKEW_SECONDS:
         errors.append(FieldProblem("to", f"must not be after now, which is {now:.0f}", query.to))
@@ -108,13 +101,13 @@ def _span(query: HistoryQuery, now: float) -> _Span:
         errors.append(FieldProblem("from", f"must be before to, which is {stop:.0f}", query.start))
     if errors:
         raise InvalidRequest(errors)
-    return _Span(start, min(stop, now) if start < now else stop)
+    return start, min(stop, now) if start < now else stop
 
 
-def _check_length(span: _Span, step: int | None) -> None:
-    """Raise ``InvalidRequest`` for a step that makes too many points."""
-    if step is not None and (span.stop - span.start) / step > MAX_POINTS:
-        least = (span.stop - span.start) / MAX_POINTS
+def _check_step(step: int | None, seconds: float) -> None:
+    """Raise ``InvalidRequest`` for a step that makes too many points of so many seconds."""
+    if step is not None and seconds / step > MAX_POINTS:
+        least = seconds / MAX_POINTS
         rule = f"must be at least {least:.0f} for that time: there are {MAX_POINTS} points at most"
         raise InvalidRequest([FieldProblem("step", rule, step)])
 

@@ -5,7 +5,7 @@ These types validate queries, and describe them.
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import falcon
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -35,37 +35,26 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOMENT_RULE = "must be Unix seconds, RFC 3339 with a time zone, or before now as -90s, -15m, -1h, -7d"
 
 
-class Moment(NamedTuple):
-    """A moment as it was written: Unix seconds, or so many seconds before now."""
-
-    unix: float | None
-    before_now: float = 0.0
-
-    def at(self, now: float) -> float:
-        """Return its Unix seconds."""
-        return now - self.before_now if self.unix is None else self.unix
-
-
-def moment(text: str) -> Moment:
-    """Parse a moment. Raises ``ValueError``."""
+def moment(text: str, now: float) -> float:
+    """Parse a moment; return its Unix seconds. Raises ``ValueError``."""
     if text == "now":
-        return Moment(None)
+        return now
     if (match := _BEFORE_NOW.fullmatch(text)) is not None:
-        return Moment(None, float(match[1]) * _SECONDS[match[2]])
+        return now - float(match[1]) * _SECONDS[match[2]]
     if _UNIX.fullmatch(text):
-        return Moment(float(text))
+        return float(text)
     if _RFC_3339.fullmatch(text):
         # A '+' that was not escaped comes as a space.
         zoned = f"{text[:10]}T{text[11:]}".replace(" ", "+").upper()
         try:
-            return Moment(datetime.fromisoformat(zoned).timestamp())
+            return datetime.fromisoformat(zoned).timestamp()
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{_MOMENT_RULE}; this one does not exist: {error}") from None
     raise ValueError(_MOMENT_RULE)
 
 
 def _moment_text(text: str) -> str:
-    moment(text)
+    moment(text, now=0.0)
     return text
 
 

@@ -14,7 +14,7 @@ import falcon
 import gevent
 from markupsafe import Markup, escape
 
-from fleetpulse.master.api.answers import encoded
+from fleetpulse.master.api.answers import encoded, not_modified
 from fleetpulse.master.api.openapi import Schema, document
 from fleetpulse.master.api.operations import HTML, JSON, Route
 
@@ -38,28 +38,22 @@ class GeneratedDocument:
 
     def __init__(self, make: Callable[[], bytes], media_type: str, security_policy: str | None = None) -> None:
         self._make = make
-        self._made: tuple[bytes, falcon.ETag] | None = None
+        self._made: tuple[bytes, str] | None = None
         self._media_type = media_type
         self._security_policy = security_policy
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         if self._made is None:
             data = gevent.get_hub().threadpool.apply(self._make)
-            etag = falcon.ETag(hashlib.sha256(data).hexdigest()[:16])
-            etag.is_weak = True  # with and without compression it is the same
-            self._made = data, etag
-        data, etag = self._made
-        resp.set_header("ETag", etag.dumps())
+            self._made = data, hashlib.sha256(data).hexdigest()[:16]
+        data, tag = self._made
         resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.cache_control = ("no-cache",)
         if self._security_policy is not None:
             resp.set_header("Content-Security-Policy", self._security_policy)
             resp.set_header("Referrer-Policy", "no-referrer")
-        if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
-            resp.status = falcon.HTTP_304
-            return
-        resp.content_type = self._media_type
-        resp.data = data
+        if not not_modified(req, resp, tag):
+            resp.content_type = self._media_type
+            resp.data = data
 
     on_head = on_get
 

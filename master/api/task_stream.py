@@ -4,6 +4,7 @@ An event's id is ``<attempt>-<offset>``: the byte of the log that comes next, so
 id that it saw misses nothing and gets nothing twice.
 """
 
+import codecs
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -121,26 +122,13 @@ class TaskStream(EventStream):
         return f"{self._attempt}-{self._offset}"
 
 
-# A log is bytes, and is shown as text. Where to cut, so that no character is torn:
-
-
 def whole_characters(data: bytes) -> int:
     """Return how many of the bytes are whole UTF-8 characters, without one that goes on after the end."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0b1100_0000 != 0b1000_0000:  # not a continuation: a character begins here
-            return len(data) - back if _length(byte) > back else len(data)
-    return len(data)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-4:])  # no character is longer
+    return len(data) - len(decoder.getstate()[0])
 
 
 def decoded(data: bytes) -> str:
     """Return the text; what is not UTF-8 becomes U+FFFD."""
     return data.decode("utf-8", "replace")
-
-
-def _length(first_byte: int) -> int:
-    if first_byte >= 0b1111_0000:
-        return 4
-    if first_byte >= 0b1110_0000:
-        return 3
-    return 2 if first_byte >= 0b1100_0000 else 1

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import falcon
 
-from fleetpulse.master.api.answers import send_json
+from fleetpulse.master.api.answers import not_modified, send_json
 from fleetpulse.master.api.discovery import Targets
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.api.worker_answers import Health
@@ -88,12 +88,7 @@ def worker_resources(manager: TelemetryManager, views: FleetViews, health: Healt
 
 def _send(req: falcon.Request, resp: falcon.Response, pieces: list[bytes], revision: int) -> None:
     """JSON with a weak ETag of the table's revision, or 304 when the client has that one."""
-    etag = falcon.ETag(f"{_BOOT_ID}-{revision}")
-    etag.is_weak = True
-    resp.set_header("ETag", etag.dumps())
-    resp.cache_control = ("no-cache",)
-    if not {etag, "*"}.isdisjoint(req.if_none_match or ()):
-        resp.status = falcon.HTTP_304
+    if not_modified(req, resp, f"{_BOOT_ID}-{revision}"):
         return
     resp.content_type = falcon.MEDIA_JSON
     # A list, so that it can be compressed on its way.

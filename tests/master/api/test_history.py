@@ -94,7 +94,7 @@ def test_without_a_query_it_is_the_last_hour_of_everything(door: Door) -> None:
     ],
 )
 def test_a_moment_may_be_said_in_many_ways(text: str, expected: float) -> None:
-    assert moment(text).at(float(NOW)) == expected
+    assert moment(text, float(NOW)) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_moment_may_be_said_in_many_ways(text: str, expected: float) -> None:
 )  # fmt: skip
 def test_what_is_no_moment_is_refused_with_the_rule(door: Door, text: str) -> None:
     with pytest.raises(ValueError, match="Unix seconds"):
-        moment(text)
+        moment(text, float(NOW))
     assert "Unix seconds" in door.refused(f"from={text}").get("from", "Unix seconds")
 
 
