@@ -1,4 +1,4 @@
-"""For tests of the worker's side: a real gRPC server whose streams follow a script, and sessions beside it."""
+"""A real gRPC master whose streams follow a script, and sessions that connect to it."""
 
 import asyncio
 import contextlib
@@ -15,17 +15,17 @@ from fleetpulse.worker.session import WorkerSession
 
 INTERVAL_SECONDS = 0.02
 TIMEOUT_SECONDS = 30.0
-"""How long a test waits for what must happen; far more than it takes."""
+"""Far more than any wait takes."""
 REGISTER = pb.Register(worker_id="rack-7", incarnation_id="one", hostname="rack-7.example.org")
 
 
 class ScriptedStream:
-    """The master's end of one stream, and all that came up it."""
+    """The master's end of one stream, and all messages that it received."""
 
     def __init__(self, context: Any) -> None:
         self.messages: list[pb.WorkerMessage] = []
         self.was_closed = False
-        """The worker said that nothing more will come."""
+        """The worker closed its side."""
         self._context = context
         self._sending = asyncio.Lock()
 
@@ -48,7 +48,7 @@ class ScriptedStream:
             await self._context.write(message)
 
     async def register(self, interval_seconds: float = INTERVAL_SECONDS, timeout_seconds: float = 30.0) -> None:
-        """Wait for Register, and grant terms."""
+        """Wait for Register, and grant a lease."""
         first = await self.receive()
         assert first is not None
         assert first.WhichOneof("message") == "register"
@@ -68,12 +68,12 @@ class ScriptedStream:
         await self._context.abort(code, details)
 
 
-Act = Callable[[ScriptedStream], Awaitable[None]]
-"""What the master does on one stream. When it returns, the stream ends with OK."""
+Behavior = Callable[[ScriptedStream], Awaitable[None]]
+"""How the master serves one stream. When it returns, the stream ends with OK."""
 
 
 async def serve(stream: ScriptedStream) -> None:
-    """As a master does: register, and listen until the worker closes its side."""
+    """Serve as a real master: register, and read until the worker closes its side."""
     await stream.register()
     while await stream.receive() is not None:
         continue
@@ -81,7 +81,7 @@ async def serve(stream: ScriptedStream) -> None:
 
 async def refuse(stream: ScriptedStream) -> None:
     await stream.receive()
-    await stream.abort(grpc.StatusCode.ALREADY_EXISTS, "another one beats")
+    await stream.abort(grpc.StatusCode.ALREADY_EXISTS, "another one is connected")
 
 
 async def register_and_break(stream: ScriptedStream) -> None:
@@ -95,36 +95,36 @@ async def register_and_end(stream: ScriptedStream) -> None:
     await stream.receive_heartbeats(1)
 
 
-async def say_nothing(stream: ScriptedStream) -> None:
+async def never_answer(stream: ScriptedStream) -> None:
     while await stream.receive() is not None:
         continue
 
 
 class ScriptedMaster(pb_grpc.FleetServicer):
-    """Plays one act for each stream, and the last one again and again."""
+    """Serves each stream by the next behavior, and all further ones by the last."""
 
-    def __init__(self, acts: tuple[Act, ...]) -> None:
+    def __init__(self, behaviors: tuple[Behavior, ...]) -> None:
         self.streams: list[ScriptedStream] = []
         self.target = ""
-        self._acts = acts
+        self._behaviors = behaviors
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802 - as an asyncio servicer has it
         stream = ScriptedStream(context)
-        act = self._acts[min(len(self.streams), len(self._acts) - 1)]
+        behavior = self._behaviors[min(len(self.streams), len(self._behaviors) - 1)]
         self.streams.append(stream)
-        await act(stream)
+        await behavior(stream)
 
     async def SendHeartbeat(self, request: Any, context: Any) -> Any:  # noqa: N802 - see above
-        raise NotImplementedError("a worker beats on its stream")
+        raise NotImplementedError("a worker sends heartbeats on its stream")
 
     async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802 - see above
         raise NotImplementedError("it has no CA")
 
 
 @contextlib.asynccontextmanager
-async def scripted_master(*acts: Act) -> AsyncIterator[ScriptedMaster]:
-    """A master that listens, for the current asyncio loop."""
-    master = ScriptedMaster(acts)
+async def scripted_master(*behaviors: Behavior) -> AsyncIterator[ScriptedMaster]:
+    """A listening master on the current asyncio loop."""
+    master = ScriptedMaster(behaviors)
     server = grpc.aio.server()
     pb_grpc.add_FleetServicer_to_server(master, server)
     master.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -138,23 +138,23 @@ async def scripted_master(*acts: Act) -> AsyncIterator[ScriptedMaster]:
 async def eventually(condition: Callable[[], object], within_seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until the condition holds; ``TimeoutError`` if it does not in time."""
     async with asyncio.timeout(within_seconds):
-        while not condition():  # noqa: ASYNC110 - the condition is about another end, which sets no event here
+        while not condition():  # noqa: ASYNC110 - the condition is about the other end, which sets no event here
             await asyncio.sleep(0.002)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run a test on a loop of its own. What nobody waited for must not have failed either."""
-    unheard: list[dict[str, Any]] = []
+    """Run a test on a new loop, and check that no forgotten task failed."""
+    unhandled: list[dict[str, Any]] = []
 
     async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         await test
         gc.collect()
         await asyncio.sleep(0)
 
     asyncio.run(watched())
     gc.collect()
-    assert unheard == [], unheard
+    assert unhandled == [], unhandled
 
 
 async def quick_sample() -> pb.Heartbeat:
@@ -165,7 +165,7 @@ async def quick_sample() -> pb.Heartbeat:
 async def session_at(
     target: str, sample: Callable[[], Awaitable[pb.Heartbeat]] = quick_sample
 ) -> AsyncIterator[WorkerSession]:
-    """A session that runs, and is stopped at the end."""
+    """A running session, which is stopped at the end."""
     session = WorkerSession(target, REGISTER, sample, random.Random(1))
     running = asyncio.ensure_future(session.run())
     try:
@@ -176,5 +176,5 @@ async def session_at(
 
 
 def heartbeats_of(master: ScriptedMaster) -> list[pb.Heartbeat]:
-    """All that came, over all streams."""
+    """The heartbeats of all streams."""
     return [heartbeat for stream in master.streams for heartbeat in stream.heartbeats]

@@ -13,7 +13,7 @@ from fleetpulse.worker.collectors import Collector, CollectorError
 from fleetpulse.worker.sampler import ERROR_MAX_LENGTH, Sampler, describe
 
 TIMEOUT_SECONDS = 20.0
-"""How long a test waits for what must happen; far more than it takes."""
+"""Far more than any wait takes."""
 
 
 class Fixed:
@@ -29,22 +29,22 @@ class Fixed:
         return self._fields
 
 
-class Moody:
-    """Raises ``mood`` as long as there is one."""
+class Failing:
+    """Raises ``error`` as long as there is one."""
 
-    name = "moody"
+    name = "failing"
 
-    def __init__(self, mood: BaseException | None = None) -> None:
-        self.mood = mood
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
 
     def collect(self) -> pb.Heartbeat:
-        if self.mood is not None:
-            raise self.mood
+        if self.error is not None:
+            raise self.error
         return pb.Heartbeat(uptime_seconds=7.0)
 
 
 class Hanging:
-    """Hangs in the first call until it is released; gives the number of its call as the load."""
+    """Hangs in the first call until it is released; returns the number of the call as the load."""
 
     name = "hanging"
 
@@ -81,7 +81,7 @@ def sampling(*collectors: Collector, deadline_seconds: float = TIMEOUT_SECONDS) 
 def wait_for(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < give_up_at, "waited in vain"
+        assert time.monotonic() < give_up_at, "the condition did not come true in time"
         time.sleep(0.002)
 
 
@@ -146,16 +146,16 @@ def test_reported_duration_is_that_of_the_call() -> None:
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError("bug"), SystemExit(3)])
 def test_failing_collector_is_reported_and_does_not_affect_the_others(error: BaseException) -> None:
-    moody = Moody(error)
-    with sampling(LOAD, moody, MEMORY) as sampler:
+    failing = Failing(error)
+    with sampling(LOAD, failing, MEMORY) as sampler:
         heartbeat = sampler.sample()
         assert (heartbeat.load.load1, heartbeat.memory.size_bytes) == (1.5, 1024)
-        report = report_of(heartbeat, "moody")
+        report = report_of(heartbeat, "failing")
         assert not report.success
         assert report.error == f"{type(error).__name__}: {error}"
-        moody.mood = None
+        failing.error = None
         recovered = sampler.sample()
-    assert report_of(recovered, "moody").success
+    assert report_of(recovered, "failing").success
     assert recovered.uptime_seconds == 7.0
 
 
@@ -173,21 +173,21 @@ def test_collector_that_returns_none_is_reported() -> None:
 
 
 def test_failure_and_recovery_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    moody = Moody()
-    with caplog.at_level(logging.INFO), sampling(moody) as sampler:
+    failing = Failing()
+    with caplog.at_level(logging.INFO), sampling(failing) as sampler:
         sampler.sample()
         assert caplog.messages == []
-        moody.mood = CollectorError("no luck")
+        failing.error = CollectorError("no luck")
         for _ in range(3):
             sampler.sample()
-        assert caplog.messages == ["collector moody fails: no luck"]
-        moody.mood = None
+        assert caplog.messages == ["collector failing fails: no luck"]
+        failing.error = None
         for _ in range(3):
             sampler.sample()
-        assert caplog.messages[1:] == ["collector moody works again"]
-        moody.mood = CollectorError("again")
+        assert caplog.messages[1:] == ["collector failing works again"]
+        failing.error = CollectorError("again")
         sampler.sample()
-    assert caplog.messages[2:] == ["collector moody fails: again"]
+    assert caplog.messages[2:] == ["collector failing fails: again"]
     assert {record.name for record in caplog.records} == {"fleetpulse.worker.sampler"}
 
 
@@ -197,7 +197,7 @@ def test_failure_and_recovery_are_logged_once(caplog: pytest.LogCaptureFixture) 
 def test_only_unexpected_errors_are_logged_with_a_traceback(
     error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with sampling(Moody(error)) as sampler:
+    with sampling(Failing(error)) as sampler:
         sampler.sample()
     assert ("Traceback" in caplog.text) == traced
 
@@ -245,7 +245,7 @@ def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
     hanging = Hanging()
 
     class Releasing:
-        """In its second call it lets the hanging one return, and waits until that has been seen."""
+        """In its second call it releases the hanging collector, and waits until the sampler has its result."""
 
         name = "releasing"
         calls = 0
@@ -270,7 +270,7 @@ def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
 
 def test_threads_end_with_the_stop() -> None:
     before = set(threading.enumerate())
-    with sampling(LOAD, MEMORY, Moody(OSError("x"))) as sampler:
+    with sampling(LOAD, MEMORY, Failing(OSError("x"))) as sampler:
         for _ in range(5):
             sampler.sample()
         assert len(set(threading.enumerate()) - before) == 3
@@ -305,11 +305,11 @@ def test_stop_ends_a_waiting_round() -> None:
 
 
 def test_second_caller_waits_for_the_first() -> None:
-    both_may_go = threading.Barrier(2)
+    start_together = threading.Barrier(2)
     heartbeats: list[pb.Heartbeat] = []
 
     def call(sampler: Sampler) -> None:
-        both_may_go.wait()
+        start_together.wait()
         heartbeats.extend(sampler.sample() for _ in range(20))
 
     with sampling(LOAD, MEMORY) as sampler:
@@ -351,7 +351,7 @@ def test_two_collectors_with_one_name_are_refused() -> None:
         (TimeoutError(), "TimeoutError"),
         (CollectorError(), "CollectorError"),
     ],
-    ids=["own", "foreign", "control characters", "characters that deceive or cannot be sent", "empty", "empty own"],
+    ids=["collector", "system", "control characters", "invisible and invalid characters", "empty", "empty collector"],
 )
 def test_error_is_described_in_one_printable_line(error: Exception, text: str) -> None:
     assert describe(error) == text
@@ -364,19 +364,22 @@ def test_long_error_is_cut() -> None:
 # Custom metrics
 
 
-def own(name: str, *values: float, kind: "pb.CustomType.ValueType" = pb.CUSTOM_TYPE_GAUGE) -> pb.CustomMetric:
+def custom_metric(name: str, *values: float, kind: "pb.CustomType.ValueType" = pb.CUSTOM_TYPE_GAUGE) -> pb.CustomMetric:
     return pb.CustomMetric(name=name, type=kind, samples=[pb.CustomSample(value=value) for value in values])
 
 
 def test_first_of_contradicting_custom_metrics_wins_and_other_fields_are_kept() -> None:
-    first = Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)]))
-    second = Fixed("second", pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)]))
-    third = Fixed("third", pb.Heartbeat(custom=[own("z", 3.0), own("x_total", 3.0, kind=pb.CUSTOM_TYPE_COUNTER)]))
-    fourth = Fixed("fourth", pb.Heartbeat(custom=[own("y", 4.0)]))
+    first = Fixed("first", pb.Heartbeat(custom=[custom_metric("x", 1.0)]))
+    second = Fixed("second", pb.Heartbeat(custom=[custom_metric("x", 2.0), custom_metric("y", 2.0)]))
+    third = Fixed(
+        "third",
+        pb.Heartbeat(custom=[custom_metric("z", 3.0), custom_metric("x_total", 3.0, kind=pb.CUSTOM_TYPE_COUNTER)]),
+    )
+    fourth = Fixed("fourth", pb.Heartbeat(custom=[custom_metric("y", 4.0)]))
     with sampling(first, second, third, fourth, LOAD) as sampler:
         for _ in range(2):
             heartbeat = sampler.sample()
-            assert heartbeat.custom == [own("x", 1.0), own("y", 4.0)]
+            assert heartbeat.custom == [custom_metric("x", 1.0), custom_metric("y", 4.0)]
             assert heartbeat.load.load1 == 1.5
             errors = {report.collector: report.error for report in heartbeat.collectors}
             assert errors.pop("second") == "x{} comes twice"
@@ -386,10 +389,10 @@ def test_first_of_contradicting_custom_metrics_wins_and_other_fields_are_kept() 
 
 def test_valid_metrics_of_a_collector_with_parts_are_kept() -> None:
     parts = [pb.CollectorReport(collector=f"textfile:{name}.prom", success=True) for name in "ab"]
-    files = pb.Heartbeat(custom=[own("x", 2.0), own("y", 2.0)], collectors=parts)
-    with sampling(Fixed("first", pb.Heartbeat(custom=[own("x", 1.0)])), Fixed("textfile", files)) as sampler:
+    files = pb.Heartbeat(custom=[custom_metric("x", 2.0), custom_metric("y", 2.0)], collectors=parts)
+    with sampling(Fixed("first", pb.Heartbeat(custom=[custom_metric("x", 1.0)])), Fixed("textfile", files)) as sampler:
         heartbeat = sampler.sample()
-    assert heartbeat.custom == [own("x", 1.0), own("y", 2.0)]
+    assert heartbeat.custom == [custom_metric("x", 1.0), custom_metric("y", 2.0)]
     assert report_of(heartbeat, "textfile").error == "x{} comes twice"
     assert report_of(heartbeat, "textfile:a.prom").success
 

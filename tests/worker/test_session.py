@@ -1,29 +1,32 @@
-"""worker.session: connecting, beating, coming back"""
+"""worker.session"""
 
 import asyncio
 import itertools
 import logging
 import random
+import socket
 import time
 
 import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.session import REGISTRATION_TIMEOUT_SECONDS, WorkerSession
+from fleetpulse.worker.session import GOODBYE_TIMEOUT_SECONDS, REGISTRATION_TIMEOUT_SECONDS, WorkerSession
 from tests.worker.scripted import (
     INTERVAL_SECONDS,
     REGISTER,
+    TIMEOUT_SECONDS,
+    Behavior,
     ScriptedMaster,
     ScriptedStream,
     eventually,
     heartbeats_of,
+    never_answer,
     quick_sample,
     refuse,
     register_and_break,
     register_and_end,
     run,
-    say_nothing,
     scripted_master,
     serve,
     session_at,
@@ -49,13 +52,13 @@ def test_session_registers_and_then_sends_heartbeats() -> None:
 
 
 def test_heartbeats_come_at_the_interval_of_the_lease() -> None:
-    async def serve_at_leisure(stream: ScriptedStream) -> None:
+    async def serve_slowly(stream: ScriptedStream) -> None:
         await stream.register(interval_seconds=0.2)
         while await stream.receive() is not None:
             continue
 
     async def test() -> None:
-        async with scripted_master(serve_at_leisure) as master, session_at(master.target):
+        async with scripted_master(serve_slowly) as master, session_at(master.target):
             await eventually(lambda: len(heartbeats_of(master)) >= 6)
         times = [heartbeat.sent_time_unix_seconds for heartbeat in heartbeats_of(master)]
         gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -68,13 +71,13 @@ def test_heartbeats_come_at_the_interval_of_the_lease() -> None:
 
 
 def test_reconnects_at_least_twice_within_an_inactivity_timeout() -> None:
-    async def serve_impatiently(stream: ScriptedStream) -> None:
+    async def serve_with_short_timeout(stream: ScriptedStream) -> None:
         await stream.register(timeout_seconds=3.0)
         while await stream.receive() is not None:
             continue
 
     async def test() -> None:
-        async with scripted_master(serve_impatiently) as master, session_at(master.target) as session:
+        async with scripted_master(serve_with_short_timeout) as master, session_at(master.target) as session:
             await eventually(lambda: session.is_connected)
             delays = [session._backoff.next_delay_seconds() for _ in range(30)]
         assert max(delays) <= 1.5
@@ -93,13 +96,13 @@ def test_workers_that_registered_at_once_send_heartbeats_at_different_times() ->
         first, second = master.streams[-1].heartbeats[:2]
         return second.sent_time_unix_seconds - first.sent_time_unix_seconds
 
-    async def serve_at_leisure(stream: ScriptedStream) -> None:
+    async def serve_slowly(stream: ScriptedStream) -> None:
         await stream.register(interval_seconds=0.4)
         while await stream.receive() is not None:
             continue
 
     async def test() -> None:
-        async with scripted_master(serve_at_leisure) as master:
+        async with scripted_master(serve_slowly) as master:
             gaps = [await second_gap(master, seed) for seed in (1, 2, 3)]
         expected = [0.4 * random.Random(seed).random() for seed in (1, 2, 3)]
         assert gaps == pytest.approx(expected, abs=0.25)  # of 0.05, 0.38 and 0.1
@@ -150,7 +153,7 @@ def test_stream_ended_with_ok_is_opened_again(caplog: pytest.LogCaptureFixture) 
 
 
 def test_stream_that_breaks_during_a_sample_is_opened_again() -> None:
-    """The error is met when the heartbeat is written, and by the reader too; both must be heard."""
+    """Both the write of the heartbeat and the reader meet the error; neither may be lost."""
     samples = 0
 
     async def sample() -> pb.Heartbeat:
@@ -177,10 +180,10 @@ def test_repeated_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
     with caplog.at_level(logging.INFO):
         run(test())
-    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(said) == 1
-    assert "rack-7" in said[0]
-    assert "(ALREADY_EXISTS: another one beats)" in said[0]
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "rack-7" in warnings[0]
+    assert "(ALREADY_EXISTS: another one is connected)" in warnings[0]
     assert sum("connected again" in record.message for record in caplog.records) == 1
 
 
@@ -196,7 +199,7 @@ def test_refusal_with_another_code_is_logged_again(caplog: pytest.LogCaptureFixt
 
 
 def test_unknown_messages_of_a_newer_master_are_ignored() -> None:
-    async def talkative(stream: ScriptedStream) -> None:
+    async def send_unknown_messages(stream: ScriptedStream) -> None:
         await stream.register()
         for _ in range(3):
             await stream.send(pb.MasterMessage())
@@ -204,7 +207,7 @@ def test_unknown_messages_of_a_newer_master_are_ignored() -> None:
             continue
 
     async def test() -> None:
-        async with scripted_master(talkative) as master, session_at(master.target):
+        async with scripted_master(send_unknown_messages) as master, session_at(master.target):
             await eventually(lambda: len(heartbeats_of(master)) >= 5)
             assert len(master.streams) == 1
 
@@ -213,9 +216,114 @@ def test_unknown_messages_of_a_newer_master_are_ignored() -> None:
 
 def test_registration_without_an_answer_times_out_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with scripted_master(say_nothing, serve) as master, session_at(master.target) as session:
+        async with scripted_master(never_answer, serve) as master, session_at(master.target) as session:
             await eventually(lambda: session.is_connected, REGISTRATION_TIMEOUT_SECONDS + 5.0)
             assert len(master.streams) == 2
 
     run(test())
     assert "(DEADLINE_EXCEEDED: no answer within 10 s)" in caplog.text
+
+
+# Stopping
+
+
+def test_stop_sends_a_goodbye_and_waits_for_the_end_of_the_stream() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: heartbeats_of(master))
+            session.stop("maintenance")
+            session.stop("too late")
+            await running
+            (stream,) = master.streams
+            assert stream.messages[-1].goodbye.reason == "maintenance"
+            assert stream.was_closed
+            assert not session.is_connected
+
+    run(test())
+
+
+def test_stop_during_the_registration_sends_a_goodbye() -> None:
+    async def register_late(stream: ScriptedStream) -> None:
+        await stream.receive()
+        await asyncio.sleep(0.1)
+        await stream.send(pb.MasterMessage(registered=pb.Registered(heartbeat_interval_seconds=INTERVAL_SECONDS)))
+        while await stream.receive() is not None:
+            continue
+
+    async def test() -> None:
+        async with scripted_master(register_late) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and master.streams[0].messages)
+            session.stop("maintenance")
+            await running
+            kinds = [message.WhichOneof("message") for message in master.streams[0].messages]
+            assert kinds == ["register", "goodbye"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("stops_reading_at_once", [True, False])
+def test_stop_does_not_wait_for_a_master_that_reads_nothing(stops_reading_at_once: bool) -> None:
+    async def stop_reading(stream: ScriptedStream) -> None:
+        if not stops_reading_at_once:
+            await stream.register()
+            await stream.receive_heartbeats(1)
+        await asyncio.get_running_loop().create_future()
+
+    async def test() -> None:
+        async with scripted_master(stop_reading) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await eventually(lambda: master.streams and session.is_connected is not stops_reading_at_once)
+            session.stop("maintenance")
+            await asyncio.wait_for(running, GOODBYE_TIMEOUT_SECONDS + TIMEOUT_SECONDS)
+
+    run(test())
+
+
+def tasks_of_sessions() -> list[str]:
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("WorkerSession.") or name == "_drain"]
+
+
+@pytest.mark.parametrize("behavior", [never_answer, serve])
+def test_cancelled_session_leaves_no_task_behind(behavior: Behavior) -> None:
+    async def test() -> None:
+        async with scripted_master(behavior) as master, asyncio.timeout(10.0):
+            running = asyncio.ensure_future(WorkerSession(master.target, REGISTER, quick_sample).run())
+            await eventually(lambda: master.streams and (behavior is never_answer or master.streams[0].heartbeats))
+            assert tasks_of_sessions()
+            running.cancel()
+            await asyncio.wait({running})
+            await eventually(lambda: not tasks_of_sessions())
+
+    run(test())
+
+
+def test_stop_between_two_tries_ends_the_session() -> None:
+    async def test() -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            target = f"127.0.0.1:{probe.getsockname()[1]}"
+            session = WorkerSession(target, REGISTER, quick_sample)
+            running = asyncio.ensure_future(session.run())
+            await asyncio.wait({running}, timeout=1.0)
+            assert not running.done()
+            session.stop("maintenance")
+            await asyncio.wait_for(running, TIMEOUT_SECONDS)
+
+    run(test())
+
+
+def test_stop_before_run_opens_no_stream() -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master:
+            session = WorkerSession(master.target, REGISTER, quick_sample)
+            session.stop("changed its mind")
+            await session.run()
+            assert master.streams == []
+
+    run(test())

@@ -1,4 +1,4 @@
-"""worker.session: what passes between the master and a worker's tasks."""
+"""worker.session with a real task executor."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from tests.worker.scripted import (
     REGISTER,
     ScriptedStream,
     eventually,
+    never_answer,
     quick_sample,
     register_and_end,
     run,
-    say_nothing,
     scripted_master,
 )
 from tests.worker.tasks.grpc_master import GrpcMaster, grpc_master
@@ -47,7 +47,7 @@ def engine() -> SimulatedEngine:
     return SimulatedEngine(random.Random(1))
 
 
-def test_orders_are_carried_out_and_reported_at_once() -> None:
+def test_task_is_run_and_reported_at_once() -> None:
     async def test() -> None:
         async with grpc_master() as master, session_with_tasks(master.target, engine()):
             register = await master.wait_for_registration()
@@ -61,7 +61,7 @@ def test_orders_are_carried_out_and_reported_at_once() -> None:
     run(test())
 
 
-def test_heartbeats_tell_what_runs() -> None:
+def test_heartbeats_list_the_running_tasks() -> None:
     async def test() -> None:
         async with grpc_master() as master, session_with_tasks(master.target, engine()):
             await master.wait_for_registration()
@@ -74,7 +74,7 @@ def test_heartbeats_tell_what_runs() -> None:
     run(test())
 
 
-def test_each_stream_has_a_registration_of_its_own() -> None:
+def test_each_stream_registers_with_the_attempts_held() -> None:
     async def test() -> None:
         master, keys = GrpcMaster(), list[AttemptKey]()
 
@@ -99,7 +99,7 @@ def test_each_stream_has_a_registration_of_its_own() -> None:
     run(test())
 
 
-def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it_can() -> None:
+def test_worker_registers_again_when_its_engine_becomes_available() -> None:
     async def test() -> None:
         key, simulated = AttemptKey("t", 1), engine()
         await simulated.start(await simulated.create(ContainerSpec(key, "busybox", command=("sleep", "1000"))))
@@ -119,12 +119,12 @@ def test_a_worker_that_cannot_ask_its_engine_says_so_and_registers_again_when_it
     run(test())
 
 
-def test_nothing_is_decided_about_containers_without_a_stream() -> None:
+def test_unknown_containers_are_kept_while_there_is_no_stream() -> None:
     async def test() -> None:
         simulated = engine()
         executor = Executor(simulated, resync_seconds=0.02)
         executor.start()
-        async with scripted_master(register_and_end, say_nothing) as master:
+        async with scripted_master(register_and_end, never_answer) as master:
             session = WorkerSession(master.target, REGISTER, quick_sample, random.Random(1), executor)
             running = asyncio.ensure_future(session.run())
             await eventually(lambda: len(master.streams) == 2)
@@ -140,12 +140,12 @@ def test_nothing_is_decided_about_containers_without_a_stream() -> None:
 
 
 @pytest.mark.parametrize("output_bytes", [0, 8 * 1024 * 1024])
-def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: int) -> None:
-    """A master that stands still lets the stream fill with output."""
+def test_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: int) -> None:
+    """The output fills the stream while the master does not read."""
 
-    async def stand_still(stream: ScriptedStream) -> None:
+    async def stop_reading(stream: ScriptedStream) -> None:
         await stream.register()
-        order = pb.StartTask(
+        start = pb.StartTask(
             id=pb.AttemptId(task_id="t", attempt=1),
             docker_image="busybox",
             cpu_cores=0.5,
@@ -153,11 +153,11 @@ def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: i
             command=["sh", "-c", f"head -c {output_bytes} /dev/zero; sleep 1000"],
             log_limit_bytes=2**30,
         )
-        await stream.send(pb.MasterMessage(start_task=order))
+        await stream.send(pb.MasterMessage(start_task=start))
         await asyncio.get_running_loop().create_future()
 
     async def test() -> None:
-        async with scripted_master(stand_still) as master:
+        async with scripted_master(stop_reading) as master:
             simulated = engine()
             async with session_with_tasks(master.target, simulated) as session:
                 await eventually(lambda: simulated.starts)
@@ -168,7 +168,7 @@ def test_a_goodbye_does_not_wait_for_a_master_that_reads_nothing(output_bytes: i
     run(test())
 
 
-def test_the_goodbye_is_the_last_word_while_there_is_much_to_say() -> None:
+def test_goodbye_is_the_last_message_while_much_output_is_pending() -> None:
     async def test() -> None:
         async with grpc_master() as master:
             async with session_with_tasks(master.target, engine()) as session:
