@@ -52,8 +52,8 @@ from fleetpulse.master.telemetry.lazy_view import LazyView
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
 if TYPE_CHECKING:
+    from fleetpulse.master.pki.authority import Authority
     from fleetpulse.master.prometheus import PrometheusHistory
-    from fleetpulse.master.rpc.tls_ports import TlsPorts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -93,9 +93,8 @@ class Master:
         )
         self._rpc = RpcServer(
             config.grpc, self.telemetry, self.tasks.reports, instruments,
-            config.lease.max_workers + _SPARE_STREAMS,
-            None if config.tls is None else open_tls(config.tls, config.store.data_dir),
-            self._audit.record,
+            config.lease.max_workers + _SPARE_STREAMS, self._audit.record,
+            None if config.tls is None else open_authority(config.tls, config.store.data_dir), config.tls,
         )  # fmt: skip
         checks = {
             "telemetry": self.telemetry.health_error,
@@ -206,12 +205,11 @@ def open_prometheus(url: str) -> "PrometheusHistory":
     return PrometheusHistory(PrometheusClient(url, _PROMETHEUS_SECONDS))
 
 
-def open_tls(config: TlsConfig, data_dir: Path) -> "TlsPorts":
-    """Reads the CA for the gRPC ports. Raises ``ConfigError``."""
+def open_authority(config: TlsConfig, data_dir: Path) -> "Authority":
+    """Reads the CA. Raises ``ConfigError``."""
     from fleetpulse.master.pki.authority import Authority  # noqa: PLC0415 - heavy, and mostly not needed
-    from fleetpulse.master.rpc.tls_ports import TlsPorts  # noqa: PLC0415
 
-    return TlsPorts(Authority(data_dir, config.certificate_lifetime_seconds), config.join, config.names)
+    return Authority(data_dir, config.certificate_lifetime_seconds)
 
 
 class HttpServices(NamedTuple):

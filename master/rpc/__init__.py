@@ -1,5 +1,5 @@
-"""The gRPC door: streams of workers, and heartbeats one by one.
+"""The gRPC port: streams of workers, single heartbeats, and certificates for workers.
 
-grpc runs on an asyncio loop in a native thread of its own (``server``); everything that the master knows lives on the
-gevent hub (``session``). The two meet in one place (``bridge``), where what has arrived is handed over in batches.
+grpc runs on an asyncio loop in a native thread (``server``); the master's state lives on the gevent hub (``session``).
+They meet in ``stream.HubBridge``, which hands over what has arrived in batches.
 """

@@ -1,8 +1,12 @@
-"""The master's errors as gRPC status codes: one table."""
+"""How gRPC calls end: the status of each error, and the entry in the audit trail."""
+
+from typing import NamedTuple
 
 import grpc
 
 from fleetpulse.master import errors
+from fleetpulse.master.addresses import host_of_peer
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
 
 STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,
@@ -26,5 +30,33 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
 }
 
 
+class RpcStatus(NamedTuple):
+    """How the master ends a call."""
+
+    code: grpc.StatusCode
+    details: str = ""
+
+
 def status_of(error: errors.FleetPulseError) -> grpc.StatusCode:
+    """Returns the status code of an error."""
     return STATUS_BY_ERROR.get(type(error), grpc.StatusCode.UNKNOWN)
+
+
+def audit_entry(
+    action: str,
+    worker_id: str,
+    target: str,
+    peer: str,
+    detail: str = "",
+    outcome: AuditOutcome = AuditOutcome.OK,
+    status: grpc.StatusCode = grpc.StatusCode.OK,
+) -> AuditEntry:
+    """Returns the entry of what a client did. ``worker_id`` is empty if the actor is unknown; ``peer`` is grpc's."""
+    actor = f"worker:{worker_id}" if worker_id else ANONYMOUS
+    return AuditEntry(actor, None, "grpc", host_of_peer(peer), action, target, outcome, status.name, detail)
+
+
+def refusal_entry(action: str, worker_id: str, target: str, peer: str, error: errors.FleetPulseError) -> AuditEntry:
+    """Returns the entry of what a client was refused."""
+    outcome = AuditOutcome.FAILED if isinstance(error, errors.StoreUnavailable) else AuditOutcome.REFUSED
+    return audit_entry(action, worker_id, target, peer, f"{error.reason}: {error}", outcome, status_of(error))

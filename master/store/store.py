@@ -7,8 +7,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from fleetpulse.master.errors import StoreUnavailable
+from fleetpulse.master.hub_queue import HubQueue
 from fleetpulse.master.instruments import StoreInstruments
-from fleetpulse.master.mailbox import HubQueue
 from fleetpulse.master.store import reads
 from fleetpulse.master.store.batch import Retention
 from fleetpulse.master.store.database import open_engines, parse_database_url

@@ -16,8 +16,8 @@ from sqlalchemy import select
 
 from fleetpulse.master.errors import FleetPulseError, StoreUnavailable
 from fleetpulse.master.history.recorder import WriteResult
+from fleetpulse.master.hub_queue import Call, HubQueue
 from fleetpulse.master.instruments import StoreInstruments
-from fleetpulse.master.mailbox import Call, HubQueue
 from fleetpulse.master.store.batch import Batch, Retention, prune_step
 from fleetpulse.master.store.database import Engines, error_kind, error_message, is_row_error
 from fleetpulse.master.store.encryption import Encryptor

@@ -1,26 +1,26 @@
-"""master.rpc.enrollment: who is refused too often waits"""
+"""master.rpc.enrollment: hosts that are refused too often wait"""
 
 import pytest
 
 from fleetpulse.master.errors import TooManyAttempts
-from fleetpulse.master.rpc.enrollment import MAX_REFUSALS, Attempts
+from fleetpulse.master.rpc.enrollment import MAX_REFUSALS, AttemptLimiter
 
 
-def test_who_is_refused_too_often_waits_a_minute_and_nobody_else_does() -> None:
+def test_host_that_is_refused_too_often_waits_a_minute() -> None:
     now = 100.0
-    attempts = Attempts(lambda: now)
+    limiter = AttemptLimiter(lambda: now)
     for _ in range(MAX_REFUSALS):
-        attempts.check("ipv4:192.0.2.7")
-        attempts.refused("ipv4:192.0.2.7")
+        limiter.check("ipv4:192.0.2.7")
+        limiter.add_refusal("ipv4:192.0.2.7")
     with pytest.raises(TooManyAttempts):
-        attempts.check("ipv4:192.0.2.7")
-    attempts.check("ipv4:192.0.2.8")
+        limiter.check("ipv4:192.0.2.7")
+    limiter.check("ipv4:192.0.2.8")
     now += 60.0
-    attempts.check("ipv4:192.0.2.7")
+    limiter.check("ipv4:192.0.2.7")
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    attempts = Attempts(lambda: 0.0)
+def test_remembered_hosts_are_bounded() -> None:
+    limiter = AttemptLimiter(lambda: 0.0)
     for number in range(5000):
-        attempts.refused(f"ipv4:{number}")
-    assert len(attempts._refusals) == 1024
+        limiter.add_refusal(f"ipv4:{number}")
+    assert len(limiter._refusals) == 1024

@@ -10,19 +10,20 @@ from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import InvalidMessage
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.session import MASTER_VERSION, SessionTable, StreamSession
-from fleetpulse.master.rpc.stream import RpcStatus
+from fleetpulse.master.rpc.status import RpcStatus
+from fleetpulse.master.rpc.stream import Stream
+from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.tasks.messages import WorkerLink
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.master.fleet import Fleet, running_fleet, settle
+from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
 
 
-class FakeStream:
-    """Keeps what is sent down it and how it was ended."""
-
-    peer = "ipv4:127.0.0.1:40000"
+class FakeStream(Stream):
+    """Keeps what is sent and how the stream was ended."""
 
     def __init__(self) -> None:
+        self.peer = "ipv4:127.0.0.1:40000"
         self.sent: list[pb.MasterMessage] = []
         self.endings: list[RpcStatus] = []
 
@@ -30,8 +31,8 @@ class FakeStream:
         assert not self.endings, "sent after the end"
         self.sent.append(pb.MasterMessage.FromString(message))
 
-    def end(self, ending: RpcStatus) -> None:
-        self.endings.append(ending)
+    def end(self, status: RpcStatus) -> None:
+        self.endings.append(status)
 
     @property
     def code(self) -> grpc.StatusCode | None:
@@ -40,15 +41,15 @@ class FakeStream:
         return self.endings[0].code if self.endings else None
 
 
-class FakeAttemptReports:
+class FakeAttemptReports(AttemptReportHandler):
     """Keeps every attempt that a worker holds, and what the streams hand over."""
 
     def __init__(self) -> None:
         self.links: dict[str, WorkerLink] = {}
-        self.said: list[tuple[str, pb.TaskUpdate | pb.LogChunk]] = []
+        self.received: list[tuple[str, pb.TaskUpdate | pb.LogChunk]] = []
 
     def register(self, register: pb.Register, _link: WorkerLink) -> list[pb.KeptAttempt]:
-        assert register.worker_id not in self.links, "the older link is let go of first"
+        assert register.worker_id not in self.links, "the older link is removed first"
         return [pb.KeptAttempt(id=held, log_received_bytes=7) for held in register.attempts_held]
 
     def registered(self, worker_id: str, link: WorkerLink) -> None:
@@ -61,15 +62,15 @@ class FakeAttemptReports:
 
     def update(self, worker_id: str, update: pb.TaskUpdate, link: WorkerLink) -> None:
         assert self.links[worker_id] is link
-        self.said.append((worker_id, update))
+        self.received.append((worker_id, update))
 
     def log(self, worker_id: str, message: pb.LogChunk, link: WorkerLink) -> None:
         assert self.links[worker_id] is link
-        self.said.append((worker_id, message))
+        self.received.append((worker_id, message))
 
 
-class Line:
-    """A session with the worker's end of it."""
+class FakeWorker:
+    """A session, and the worker's end of its stream."""
 
     def __init__(
         self,
@@ -82,26 +83,26 @@ class Line:
         self.session = StreamSession(table, self.stream, certificate)
         self.worker_id, self.incarnation_id = worker_id, incarnation_id
 
-    def say(self, message: pb.WorkerMessage) -> None:
+    def send(self, message: pb.WorkerMessage) -> None:
         self.session.receive(message.SerializeToString())
         settle()
 
-    def register(self, **fields: Any) -> "Line":
+    def register(self, **fields: Any) -> "FakeWorker":
         register = pb.Register(worker_id=self.worker_id, incarnation_id=self.incarnation_id, **fields)
-        self.say(pb.WorkerMessage(register=register))
+        self.send(pb.WorkerMessage(register=register))
         return self
 
-    def beat(self, **fields: Any) -> "Line":
+    def beat(self, **fields: Any) -> "FakeWorker":
         identity = {"worker_id": self.worker_id, "incarnation_id": self.incarnation_id}
-        self.say(pb.WorkerMessage(heartbeat=pb.Heartbeat(**{**identity, **fields})))
+        self.send(pb.WorkerMessage(heartbeat=pb.Heartbeat(**{**identity, **fields})))
         return self
 
     def say_goodbye(self, reason: str = "the machine is switched off") -> None:
-        self.say(pb.WorkerMessage(goodbye=pb.Goodbye(reason=reason)))
+        self.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason=reason)))
 
 
 @pytest.fixture
-def desk() -> FakeAttemptReports:
+def reports() -> FakeAttemptReports:
     return FakeAttemptReports()
 
 
@@ -112,8 +113,8 @@ def entries() -> list[AuditEntry]:
 
 
 @pytest.fixture
-def table(fleet: Fleet, desk: FakeAttemptReports, entries: list[AuditEntry]) -> SessionTable:
-    return SessionTable(fleet.manager, desk, fleet.instruments, record=entries.append)
+def table(fleet: Fleet, reports: FakeAttemptReports, entries: list[AuditEntry]) -> SessionTable:
+    return SessionTable(fleet.manager, reports, fleet.instruments, record=entries.append)
 
 
 def refused(fleet: Fleet, reason: str) -> float | None:
@@ -123,12 +124,12 @@ def refused(fleet: Fleet, reason: str) -> float | None:
 # A stream as it should be
 
 
-def test_a_worker_registers_and_is_granted_terms() -> None:
+def test_registered_worker_gets_the_lease() -> None:
     with running_fleet(LeaseConfig(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
-        line = Line(SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments))
-        assert line.stream.sent == []
-        line.register(hostname="rack-7.example.com")
-        answer, _ = line.stream.sent
+        worker = FakeWorker(SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments))
+        assert worker.stream.sent == []
+        worker.register(hostname="rack-7.example.com")
+        answer, _ = worker.stream.sent
         assert answer.registered == pb.Registered(
             heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0, master_version=MASTER_VERSION
         )
@@ -136,18 +137,18 @@ def test_a_worker_registers_and_is_granted_terms() -> None:
         assert fleet.metric("worker_sessions") == 1
 
 
-def test_a_heartbeat_reaches_the_table(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register().beat(load=pb.Load(load1=1.0))
+def test_heartbeat_reaches_the_manager(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register().beat(load=pb.Load(load1=1.0))
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
-    assert line.stream.code is None
-    assert line.session.received == 2
+    assert worker.stream.code is None
+    assert worker.session.received == 2
 
 
-def test_a_message_of_a_kind_to_come_is_ignored(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register()
-    line.session.receive(b"\x82\x7d\x02hi")  # field 2000
-    line.beat(load=pb.Load(load1=1.0))
-    assert line.stream.code is None
+def test_unknown_kind_of_message_is_ignored(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.session.receive(b"\x82\x7d\x02hi")  # field 2000
+    worker.beat(load=pb.Load(load1=1.0))
+    assert worker.stream.code is None
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
 
 
@@ -157,90 +158,90 @@ def test_a_message_of_a_kind_to_come_is_ignored(fleet: Fleet, table: SessionTabl
 HELD = pb.AttemptId(task_id="task-1", attempt=2)
 
 
-def test_a_worker_is_told_first_what_it_keeps(table: SessionTable) -> None:
-    line = Line(table).register(attempts_held=[HELD])
-    registered, drain = line.stream.sent
+def test_registered_message_comes_before_other_messages(table: SessionTable) -> None:
+    worker = FakeWorker(table).register(attempts_held=[HELD])
+    registered, drain = worker.stream.sent
     assert registered.registered.attempts_to_keep == [pb.KeptAttempt(id=HELD, log_received_bytes=7)]
     assert drain.drain.draining
 
 
-def test_what_a_worker_says_of_attempts_goes_to_the_desk_with_its_id(
-    table: SessionTable, desk: FakeAttemptReports
+def test_task_updates_and_logs_are_handed_over_with_the_worker_id(
+    table: SessionTable, reports: FakeAttemptReports
 ) -> None:
-    line = Line(table).register()
+    worker = FakeWorker(table).register()
     update = pb.TaskUpdate(id=HELD, update_number=1, phase=pb.ATTEMPT_PHASE_RUNNING)
     chunk = pb.LogChunk(id=HELD, offset_bytes=0, data=b"hello")
-    line.say(pb.WorkerMessage(task_update=update))
-    line.say(pb.WorkerMessage(log_chunk=chunk))
-    assert desk.said == [("rack-7", update), ("rack-7", chunk)]
+    worker.send(pb.WorkerMessage(task_update=update))
+    worker.send(pb.WorkerMessage(log_chunk=chunk))
+    assert reports.received == [("rack-7", update), ("rack-7", chunk)]
 
 
 @pytest.mark.parametrize("how", ["closed", "goodbye", "superseded"])
-def test_the_desk_lets_go_of_a_stream_that_is_over(table: SessionTable, desk: FakeAttemptReports, how: str) -> None:
-    line = Line(table).register()
-    link = desk.links["rack-7"]
+def test_link_is_unregistered_when_the_stream_is_over(
+    table: SessionTable, reports: FakeAttemptReports, how: str
+) -> None:
+    worker = FakeWorker(table).register()
+    link = reports.links["rack-7"]
     if how == "closed":
-        line.session.close()
+        worker.session.close()
     elif how == "goodbye":
-        line.say_goodbye()
+        worker.say_goodbye()
     else:
-        Line(table).register()
-    assert desk.links.get("rack-7") is not link
-    before = len(line.stream.sent)
+        FakeWorker(table).register()
+    assert reports.links.get("rack-7") is not link
+    before = len(worker.stream.sent)
     link.send(pb.MasterMessage(drain=pb.Drain()))
-    assert len(line.stream.sent) == before
+    assert len(worker.stream.sent) == before
 
 
 # Ends that the worker makes
 
 
-def test_a_worker_that_says_goodbye_is_forgotten_at_once(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register()
-    line.say_goodbye()
+def test_goodbye_forgets_the_worker(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.say_goodbye()
     assert fleet.manager.get_all_worker_telemetry() == {}
     assert fleet.metric("worker_sessions") == 0
-    line.session.close()
-    assert line.stream.code is None
+    worker.session.close()
+    assert worker.stream.code is None
 
 
-def test_a_goodbye_is_logged_in_one_line(table: SessionTable, caplog: pytest.LogCaptureFixture) -> None:
+def test_goodbye_is_logged_in_one_line(table: SessionTable, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        Line(table).register().say_goodbye("bye\n" + "x" * 10_000)
+        FakeWorker(table).register().say_goodbye("bye\n" + "x" * 10_000)
     (message,) = [record.getMessage() for record in caplog.records if "goodbye" in record.getMessage()]
     assert message.isprintable()
     assert len(message) < 300
 
 
-def test_what_is_said_after_goodbye_brings_nobody_back(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register()
-    line.say_goodbye()
-    line.beat()
+def test_heartbeat_after_goodbye_is_ignored(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.say_goodbye()
+    worker.beat()
     assert fleet.manager.get_all_worker_telemetry() == {}
 
 
-def test_a_stream_that_breaks_leaves_the_worker_in_the_table_but_lets_go_of_its_id(
-    fleet: Fleet, table: SessionTable
-) -> None:
-    line = Line(table).register()
-    line.session.close()
-    line.session.close()
+def test_broken_stream_keeps_the_worker_and_releases_its_id(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.session.close()
+    worker.session.close()
     assert fleet.is_active()
     assert fleet.metric("worker_sessions") == 0
-    other = Line(table, incarnation_id="second").register()
+    other = FakeWorker(table, incarnation_id="second").register()
     assert other.stream.code is None
     assert fleet.manager.get_worker_telemetry("rack-7").registration.incarnation_id == "second"
 
 
-def test_a_worker_that_was_forgotten_meanwhile_is_back_with_all_it_said(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register(hostname="rack-7.example.com")
+def test_forgotten_worker_returns_with_its_registration(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register(hostname="rack-7.example.com")
     fleet.manager.unregister_worker("rack-7")
-    line.beat(load=pb.Load(load1=1.0))
+    worker.beat(load=pb.Load(load1=1.0))
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
     assert (telemetry.registration.hostname, telemetry.reading.load.load1) == ("rack-7.example.com", 1.0)
     fleet.manager.unregister_worker("rack-7")
-    line.say_goodbye()
+    worker.say_goodbye()
     assert fleet.manager.get_all_worker_telemetry() == {}
-    assert line.stream.code is None
+    assert worker.stream.code is None
 
 
 # Ends that the master makes
@@ -254,28 +255,28 @@ def test_a_worker_that_was_forgotten_meanwhile_is_back_with_all_it_said(fleet: F
         pb.WorkerMessage(goodbye=pb.Goodbye()),
     ],
 )
-def test_the_first_message_must_be_register(fleet: Fleet, table: SessionTable, message: pb.WorkerMessage) -> None:
-    line = Line(table)
-    line.say(message)
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "first message must be register" in line.stream.endings[0].details
+def test_first_message_must_be_register(fleet: Fleet, table: SessionTable, message: pb.WorkerMessage) -> None:
+    worker = FakeWorker(table)
+    worker.send(message)
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "first message must be register" in worker.stream.endings[0].details
     assert refused(fleet, "protocol_violation") == 1
     assert fleet.manager.get_all_worker_telemetry() == {}
 
 
-def test_register_comes_once(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register().register()
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "twice" in line.stream.endings[0].details
+def test_second_register_ends_the_stream(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register().register()
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "twice" in worker.stream.endings[0].details
     assert refused(fleet, "protocol_violation") == 1
 
 
 @pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
-def test_a_bad_worker_id_ends_the_stream(fleet: Fleet, table: SessionTable, worker_id: str) -> None:
-    healthy = Line(table, "healthy").register()
-    line = Line(table, worker_id).register()
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert line.stream.sent == []
+def test_invalid_worker_id_ends_the_stream(fleet: Fleet, table: SessionTable, worker_id: str) -> None:
+    healthy = FakeWorker(table, "healthy").register()
+    worker = FakeWorker(table, worker_id).register()
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert worker.stream.sent == []
     assert refused(fleet, InvalidMessage.reason) == 1
     healthy.beat(load=pb.Load(load1=1.0))
     assert healthy.stream.code is None
@@ -293,12 +294,12 @@ def test_a_bad_worker_id_ends_the_stream(fleet: Fleet, table: SessionTable, work
         ({"incarnation_id": "second"}, "invalid_message"),
     ],
 )
-def test_a_heartbeat_that_breaks_a_rule_ends_its_own_stream(
+def test_invalid_heartbeat_ends_only_its_own_stream(
     fleet: Fleet, table: SessionTable, fields: dict[str, Any], reason: str
 ) -> None:
-    healthy = Line(table, "healthy").register()
-    line = Line(table).register().beat(load=pb.Load(load1=1.0)).beat(**fields)
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+    healthy = FakeWorker(table, "healthy").register()
+    worker = FakeWorker(table).register().beat(load=pb.Load(load1=1.0)).beat(**fields)
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused(fleet, reason) == 1
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
     assert "rack-8" not in fleet.manager.get_all_worker_telemetry()
@@ -307,48 +308,46 @@ def test_a_heartbeat_that_breaks_a_rule_ends_its_own_stream(
 
 @pytest.mark.parametrize("data", [b"\xff\xff", bytes(10 * 1024 * 1024)], ids=["no message", "10 MB"])
 @pytest.mark.parametrize("is_registered", [False, True])
-def test_what_cannot_be_read_ends_the_stream(
-    fleet: Fleet, table: SessionTable, data: bytes, is_registered: bool
-) -> None:
-    line = Line(table)
+def test_malformed_message_ends_the_stream(fleet: Fleet, table: SessionTable, data: bytes, is_registered: bool) -> None:
+    worker = FakeWorker(table)
     if is_registered:
-        line.register()
-    line.session.receive(data)
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+        worker.register()
+    worker.session.receive(data)
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused(fleet, "invalid_message") == 1
 
 
-def test_after_the_end_nothing_is_heard_and_nothing_ends_twice(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table).register().register()
-    line.beat(load=pb.Load(load1=9.0)).register()
-    line.session.end(InvalidMessage("once more"))
-    line.session.expect_registration()
-    line.session.close()
-    assert line.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+def test_messages_after_the_end_are_ignored(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register().register()
+    worker.beat(load=pb.Load(load1=9.0)).register()
+    worker.session.end(InvalidMessage("once more"))
+    worker.session.expect_registration()
+    worker.session.close()
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 is None
     assert fleet.metric("worker_sessions") == 0
 
 
-def test_a_stream_that_says_nothing_is_ended(fleet: Fleet, table: SessionTable) -> None:
-    line = Line(table)
-    line.session.expect_registration()
-    assert line.stream.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "send register first" in line.stream.endings[0].details
+def test_stream_without_registration_times_out(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table)
+    worker.session.expect_registration()
+    assert worker.stream.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "send register first" in worker.stream.endings[0].details
     assert refused(fleet, "registration_timeout") == 1
 
 
-def test_a_stream_that_spoke_in_time_is_not(table: SessionTable) -> None:
-    line = Line(table).register()
-    line.session.expect_registration()
-    assert line.stream.code is None
+def test_registered_stream_does_not_time_out(table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.session.expect_registration()
+    assert worker.stream.code is None
 
 
-def test_a_full_master_says_so() -> None:
+def test_full_master_refuses_a_worker() -> None:
     with running_fleet(LeaseConfig(max_workers=1)) as fleet:
         table = SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments)
-        Line(table, "a").register()
-        line = Line(table, "b").register()
-        assert line.stream.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        FakeWorker(table, "a").register()
+        worker = FakeWorker(table, "b").register()
+        assert worker.stream.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused(fleet, "fleet_full") == 1
 
 
@@ -365,9 +364,9 @@ def admission() -> Admission:
 
 
 @pytest.fixture
-def secured(fleet: Fleet, desk: FakeAttemptReports, admission: Admission) -> SessionTable:
+def secured(fleet: Fleet, reports: FakeAttemptReports, admission: Admission) -> SessionTable:
     """Of a master with a CA."""
-    return SessionTable(fleet.manager, desk, fleet.instruments, admission)
+    return SessionTable(fleet.manager, reports, fleet.instruments, admission)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +379,7 @@ def secured(fleet: Fleet, desk: FakeAttemptReports, admission: Admission) -> Ses
     ],
     ids=["none", "another's", "revoked", "expired"],
 )
-def test_who_registers_must_be_who_the_certificate_says(
+def test_registration_requires_the_workers_valid_certificate(
     fleet: Fleet,
     secured: SessionTable,
     admission: Admission,
@@ -389,40 +388,42 @@ def test_who_registers_must_be_who_the_certificate_says(
     reason: str,
 ) -> None:
     admission.replace(["bad"])
-    line = Line(secured, certificate=certificate).register()
-    assert line.stream.code is code
+    worker = FakeWorker(secured, certificate=certificate).register()
+    assert worker.stream.code is code
     assert refused(fleet, reason) == 1
     assert fleet.manager.get_all_worker_telemetry() == {}
-    assert Line(secured, certificate=CERTIFICATE).register().stream.code is None
+    assert FakeWorker(secured, certificate=CERTIFICATE).register().stream.code is None
 
 
-def test_a_session_ends_when_its_certificate_is_revoked(
+def test_session_ends_when_its_certificate_is_revoked(
     fleet: Fleet, secured: SessionTable, admission: Admission
 ) -> None:
-    line = Line(secured, certificate=CERTIFICATE).register()
-    other = Line(secured, "rack-8", certificate=WorkerCertificate("rack-8", "5e2", NOW - 60.0, NOW + 60.0)).register()
+    worker = FakeWorker(secured, certificate=CERTIFICATE).register()
+    other = FakeWorker(
+        secured, "rack-8", certificate=WorkerCertificate("rack-8", "5e2", NOW - 60.0, NOW + 60.0)
+    ).register()
     secured.end_refused()
-    assert line.stream.endings == []
+    assert worker.stream.endings == []
     admission.replace(["5e1"])
     secured.end_refused()
-    assert [ending.code for ending in line.stream.endings] == [grpc.StatusCode.UNAUTHENTICATED]
+    assert [ending.code for ending in worker.stream.endings] == [grpc.StatusCode.UNAUTHENTICATED]
     assert refused(fleet, "certificate_revoked") == 1
     assert other.stream.endings == []
 
 
-def test_the_oldest_certificate_of_the_connected_workers_is_shown(fleet: Fleet, secured: SessionTable) -> None:
+def test_gauges_show_the_oldest_certificate_of_connected_workers(fleet: Fleet, secured: SessionTable) -> None:
     def shown() -> tuple[float | None, float | None]:
         secured.end_refused()
         used = fleet.metric("certificate_life_used_ratio", holder="worker")
         return used, fleet.metric("certificate_expiry_timestamp_seconds", holder="worker")
 
     assert shown() == (None, None)
-    first = Line(secured, certificate=CERTIFICATE).register()
+    first = FakeWorker(secured, certificate=CERTIFICATE).register()
     assert shown() == (0.5, NOW + 60.0)
     older = CERTIFICATE._replace(worker_id="rack-8", serial="5e2", not_before=NOW - 200.0, not_after=NOW + 50.0)
-    line = Line(secured, "rack-8", certificate=older).register()
+    worker = FakeWorker(secured, "rack-8", certificate=older).register()
     assert shown() == (0.8, NOW + 50.0)
-    line.session.close()
+    worker.session.close()
     assert shown() == (0.5, NOW + 60.0)
     first.session.close()
     assert shown() == (None, None)
@@ -431,25 +432,25 @@ def test_the_oldest_certificate_of_the_connected_workers_is_shown(fleet: Fleet, 
 # Two streams of one worker
 
 
-def test_a_newer_stream_of_the_same_incarnation_takes_over_at_once(fleet: Fleet, table: SessionTable) -> None:
-    older = Line(table).register()
-    newer = Line(table).register()
+def test_newer_stream_of_the_same_incarnation_takes_over(fleet: Fleet, table: SessionTable) -> None:
+    older = FakeWorker(table).register()
+    newer = FakeWorker(table).register()
     assert older.stream.code is grpc.StatusCode.ABORTED
     assert newer.stream.code is None
     assert refused(fleet, "superseded") == 1
     assert fleet.metric("worker_sessions") == 1
     older.session.close()  # its end, which comes later, lets go of nothing
-    assert Line(table, incarnation_id="second").register().stream.code is grpc.StatusCode.ALREADY_EXISTS
+    assert FakeWorker(table, incarnation_id="second").register().stream.code is grpc.StatusCode.ALREADY_EXISTS
     older.say_goodbye()
     newer.beat(load=pb.Load(load1=1.0))
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
 
 
-def test_another_incarnation_is_refused_while_the_first_still_beats(
+def test_another_incarnation_is_refused_while_the_first_is_active(
     fleet: Fleet, table: SessionTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = Line(table).register()
-    second = Line(table, incarnation_id="second").register()
+    first = FakeWorker(table).register()
+    second = FakeWorker(table, incarnation_id="second").register()
     assert second.stream.code is grpc.StatusCode.ALREADY_EXISTS
     assert "rack-7 is in use" in second.stream.endings[0].details
     assert "rack-7 is taken" in caplog.text
@@ -457,7 +458,7 @@ def test_another_incarnation_is_refused_while_the_first_still_beats(
     second.session.close()
     assert first.beat().stream.code is None
     fleet.pass_time(10.25)
-    third = Line(table, incarnation_id="third").register()
+    third = FakeWorker(table, incarnation_id="third").register()
     assert third.stream.code is None
     assert first.stream.code is grpc.StatusCode.ABORTED
 
@@ -469,10 +470,10 @@ def recorded(entries: list[AuditEntry]) -> list[tuple[str, str, str]]:
     return [(one.actor, one.action, one.outcome) for one in entries]
 
 
-def test_who_comes_takes_over_and_goes_is_recorded(table: SessionTable, entries: list[AuditEntry]) -> None:
-    Line(table).register().beat().beat().session.close()
-    Line(table).register().beat()
-    Line(table).register().beat().say_goodbye("bye\n\x1b[2J")
+def test_register_takeover_and_goodbye_are_recorded(table: SessionTable, entries: list[AuditEntry]) -> None:
+    FakeWorker(table).register().beat().beat().session.close()
+    FakeWorker(table).register().beat()
+    FakeWorker(table).register().beat().say_goodbye("bye\n\x1b[2J")
     actions = ["register", "register", "take_over", "goodbye"]
     assert recorded(entries) == [("worker:rack-7", action, "ok") for action in actions]
     assert {(one.source, one.client, one.target, one.status) for one in entries} == {
@@ -481,12 +482,12 @@ def test_who_comes_takes_over_and_goes_is_recorded(table: SessionTable, entries:
     assert (entries[0].detail, entries[-1].detail) == ("incarnation first", "bye\n\x1b[2J")
 
 
-def test_who_is_refused_is_recorded_with_why(table: SessionTable, entries: list[AuditEntry]) -> None:
-    Line(table).beat()
-    Line(table).session.expect_registration()
-    Line(table).register().beat(worker_id="rack-8")
-    Line(table, "taken").register()
-    Line(table, "taken", "second").register()
+def test_refusals_are_recorded_with_their_reason(table: SessionTable, entries: list[AuditEntry]) -> None:
+    FakeWorker(table).beat()
+    FakeWorker(table).session.expect_registration()
+    FakeWorker(table).register().beat(worker_id="rack-8")
+    FakeWorker(table, "taken").register()
+    FakeWorker(table, "taken", "second").register()
     assert [(one.actor, one.action, one.status) for one in entries if one.outcome == "refused"] == [
         ("anonymous", "register", "INVALID_ARGUMENT"),
         ("anonymous", "register", "DEADLINE_EXCEEDED"),
@@ -496,20 +497,82 @@ def test_who_is_refused_is_recorded_with_why(table: SessionTable, entries: list[
     assert entries[0].detail.startswith("protocol_violation: the first message must be register")
 
 
-def test_a_master_that_stops_refuses_nobody(table: SessionTable, entries: list[AuditEntry]) -> None:
-    Line(table).register()
+def test_stopping_master_records_no_refusals(table: SessionTable, entries: list[AuditEntry]) -> None:
+    FakeWorker(table).register()
     table.end_all()
-    Line(table, "late").register()
+    FakeWorker(table, "late").register()
     assert recorded(entries) == [("worker:rack-7", "register", "ok")]
 
 
 # The master stops
 
 
-def test_a_master_that_stops_ends_every_stream_and_takes_no_more(fleet: Fleet, table: SessionTable) -> None:
-    lines = [Line(table, worker_id).register() for worker_id in ("a", "b")]
-    silent = Line(table, "silent")
+def test_stopping_master_ends_every_stream_and_refuses_new_ones(fleet: Fleet, table: SessionTable) -> None:
+    workers = [FakeWorker(table, worker_id).register() for worker_id in ("a", "b")]
+    silent = FakeWorker(table, "silent")
     table.end_all()
-    assert [line.stream.code for line in lines] == [grpc.StatusCode.UNAVAILABLE] * 2
+    assert [worker.stream.code for worker in workers] == [grpc.StatusCode.UNAVAILABLE] * 2
     assert fleet.metric("worker_sessions") == 0
     assert silent.register().stream.code is grpc.StatusCode.UNAVAILABLE
+
+
+def answer(fleet: Fleet, data: bytes) -> bytes | RpcStatus:
+    result = SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments).answer_heartbeat(data)
+    settle()
+    return result
+
+
+def test_single_heartbeat_registers_the_worker_and_returns_the_lease() -> None:
+    with running_fleet(LeaseConfig(heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0)) as fleet:
+        data = answer(fleet, heartbeat(load=pb.Load(load1=1.0)).SerializeToString())
+        assert isinstance(data, bytes)
+        assert pb.HeartbeatAck.FromString(data) == pb.HeartbeatAck(
+            heartbeat_interval_seconds=2.5, inactivity_timeout_seconds=12.0
+        )
+        assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff", "invalid_message"),
+        (bytes(10 * 1024 * 1024), "invalid_message"),
+        (heartbeat("").SerializeToString(), "invalid_message"),
+        (heartbeat("../a").SerializeToString(), "invalid_message"),
+        (heartbeat(cpu=pb.Cpu(usage_percent=float("inf"))).SerializeToString(), "invalid_reading"),
+    ],
+)
+def test_invalid_single_heartbeat_is_refused_and_counted(fleet: Fleet, data: bytes, reason: str) -> None:
+    result = answer(fleet, data)
+    assert isinstance(result, RpcStatus)
+    assert result.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert result.details
+    assert fleet.metric("heartbeats_rejected_total", reason=reason) == 1
+    assert fleet.manager.get_all_worker_telemetry() == {}
+
+
+def test_single_heartbeat_of_another_incarnation_is_refused(fleet: Fleet) -> None:
+    fleet.beat(incarnation_id="first")
+    result = answer(fleet, heartbeat().SerializeToString())
+    assert isinstance(result, RpcStatus)
+    assert result.code is grpc.StatusCode.ALREADY_EXISTS
+
+
+def test_repeated_single_heartbeat_gets_the_same_answer(fleet: Fleet) -> None:
+    data = heartbeat(incarnation_id="first", sequence_number=1).SerializeToString()
+    assert answer(fleet, data) == answer(fleet, data)
+    assert fleet.metric("heartbeats_received_total") == 1
+
+
+def test_new_workers_and_refusals_are_recorded_but_not_heartbeats(fleet: Fleet) -> None:
+    entries: list[AuditEntry] = []
+    table = SessionTable(fleet.manager, FakeAttemptReports(), fleet.instruments, record=entries.append)
+    for worker_id in ("rack-7", "rack-7", "rack-7", "../a"):
+        data = heartbeat(worker_id).SerializeToString()
+        table.answer_heartbeat(data, peer="ipv4:192.0.2.7:40000")
+        settle()
+    came, refused = entries
+    assert (came.action, came.actor, came.client, came.outcome) == ("register", "worker:rack-7", "192.0.2.7", "ok")
+    assert (refused.action, refused.actor, refused.target) == ("send_heartbeat", "anonymous", "../a")
+    assert (refused.outcome, refused.status) == ("refused", "INVALID_ARGUMENT")
+    assert refused.detail.startswith("invalid_message: ")

@@ -39,11 +39,11 @@ def all_errors(root: type[errors.FleetPulseError] = errors.FleetPulseError) -> I
         (errors.FleetPulseError("what?"), grpc.StatusCode.UNKNOWN),
     ],
 )
-def test_the_status_of_an_error(error: errors.FleetPulseError, status: grpc.StatusCode) -> None:
+def test_status_of_an_error(error: errors.FleetPulseError, status: grpc.StatusCode) -> None:
     assert status_of(error) is status
 
 
-def test_every_error_has_a_reason_of_its_own_and_a_place_in_the_tree() -> None:
+def test_every_error_has_a_unique_reason_and_a_place_in_the_tree() -> None:
     reasons = [error.reason for error in all_errors()]
     assert len(reasons) == len(set(reasons))
     assert all(reason.isidentifier() and reason.islower() for reason in reasons)

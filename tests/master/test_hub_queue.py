@@ -1,4 +1,4 @@
-"""master.mailbox"""
+"""master.hub_queue"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from fleetpulse.master.mailbox import BATCH_LENGTH, HubQueue
+from fleetpulse.master.hub_queue import BATCH_LENGTH, HubQueue
 from tests.master.fleet import wait_until
 
 
 @pytest.fixture
-def mailbox() -> Iterator[HubQueue]:
-    mailbox = HubQueue("test")
-    yield mailbox
-    mailbox.close()
+def queue() -> Iterator[HubQueue]:
+    queue = HubQueue("test")
+    yield queue
+    queue.close()
 
 
 def in_a_thread(function: Callable[[], None]) -> None:
@@ -24,7 +24,7 @@ def in_a_thread(function: Callable[[], None]) -> None:
     thread.join()
 
 
-def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: HubQueue) -> None:
+def test_posted_calls_are_made_on_the_hub_in_order(queue: HubQueue) -> None:
     made: list[tuple[int, int]] = []
 
     def note(number: int) -> None:
@@ -32,7 +32,7 @@ def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: HubQueue
 
     def post() -> None:
         for first in range(0, 1000, 10):
-            mailbox.post([lambda number=number: note(number) for number in range(first, first + 10)])  # type: ignore[misc]  # mypy knows no lambda with a default
+            queue.post([lambda number=number: note(number) for number in range(first, first + 10)])  # type: ignore[misc]  # mypy knows no lambda with a default
 
     in_a_thread(post)
     assert made == []
@@ -40,7 +40,7 @@ def test_what_a_thread_posts_is_called_on_the_hub_in_its_order(mailbox: HubQueue
     assert made == [(number, threading.get_ident()) for number in range(1000)]
 
 
-def test_under_load_others_have_their_turn(mailbox: HubQueue) -> None:
+def test_other_greenlets_run_under_load(queue: HubQueue) -> None:
     made: list[int] = []
     seen: list[int] = []
 
@@ -49,30 +49,28 @@ def test_under_load_others_have_their_turn(mailbox: HubQueue) -> None:
             seen.append(len(made))
             gevent.sleep(0)
 
-    mailbox.post([lambda: made.append(1)] * (10 * BATCH_LENGTH))
+    queue.post([lambda: made.append(1)] * (10 * BATCH_LENGTH))
     gevent.spawn(watch).join(timeout=20.0)
     assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
 
 
-def test_a_call_that_fails_is_logged_and_the_next_is_made(mailbox: HubQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_call_is_logged_and_the_next_is_made(queue: HubQueue, caplog: pytest.LogCaptureFixture) -> None:
     made: list[str] = []
 
     def fail() -> None:
         raise RuntimeError("nobody expected this")
 
-    mailbox.post([fail, lambda: made.append("next")])
+    queue.post([fail, lambda: made.append("next")])
     wait_until(lambda: made == ["next"])
     assert "nobody expected this" in caplog.text
 
 
 @pytest.mark.parametrize(("make_calls", "expected"), [(True, ["before"]), (False, [])])
-def test_a_mailbox_that_closes_makes_the_calls_that_are_there_if_it_is_to_and_no_more(
-    make_calls: bool, expected: list[str]
-) -> None:
-    mailbox = HubQueue("test")
+def test_close_makes_queued_calls_only_on_request(make_calls: bool, expected: list[str]) -> None:
+    queue = HubQueue("test")
     made: list[str] = []
-    mailbox.post([lambda: made.append("before")])
-    mailbox.close(make_calls=make_calls)
-    in_a_thread(lambda: mailbox.post([lambda: made.append("after")]))  # a thread that was stuck is late
+    queue.post([lambda: made.append("before")])
+    queue.close(make_calls=make_calls)
+    in_a_thread(lambda: queue.post([lambda: made.append("after")]))  # a thread that was stuck is late
     gevent.idle()
     assert made == expected
