@@ -11,9 +11,6 @@ from fleetpulse.master.telemetry.records import Allocation, WorkerTelemetry
 
 Number = float | int | None
 
-Labelled = tuple[tuple[str, ...], Number]
-"""The values of the labels beside worker_id, unescaped, and the reading."""
-
 
 class Subject(NamedTuple):
     """What a family has a sample of: the worker itself, or each of its filesystems, disks, …"""
@@ -27,7 +24,6 @@ class Family(NamedTuple):
     """One metric family: a field of every item of its subject, perhaps converted."""
 
     name: str
-    kind: str
     unit: str
     help: str
     subject: Subject
@@ -42,7 +38,12 @@ class Family(NamedTuple):
     """An inactive worker keeps it."""
 
     @property
+    def kind(self) -> str:
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+    @property
     def labels(self) -> tuple[str, ...]:
+        """Those beside worker_id."""
         return tuple(self.subject.field_by_label)
 
     @property
@@ -50,14 +51,6 @@ class Family(NamedTuple):
         """The reading of an item."""
         get, convert = attrgetter(self.field), self.convert
         return get if convert is None else lambda item: None if (value := get(item)) is None else convert(value)
-
-    def samples(self, telemetry: WorkerTelemetry) -> list[Labelled]:
-        """The samples of a worker; a missing reading is ``None``."""
-        read, fields = self.read, self.subject.field_by_label.values()
-        return [
-            (tuple(str(attrgetter(field)(item)) for field in fields), read(item))
-            for item in self.subject.items(telemetry)
-        ]
 
 
 def _ratio(percent: float) -> float:
@@ -92,95 +85,80 @@ _TASK = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
 
 
-def _gauge(
-    name: str,
-    unit: str,
-    text: str,
-    subject: Subject,
-    field: str,
-    convert: Callable[[Any], Number] | None = None,
-    *,
-    static: bool = False,
-    outlives_silence: bool = False,
-) -> Family:
-    full_name = f"fleetpulse_worker_{name}"
-    return Family(full_name, "gauge", unit, text, subject, field, convert, static, outlives_silence)
-
-
-def _counter(name: str, unit: str, text: str, subject: Subject, field: str, *, static: bool = False) -> Family:
-    return Family(f"fleetpulse_worker_{name}", "counter", unit, text, subject, field, None, static)
+def _family(name: str, *fields: Any, **flags: Any) -> Family:
+    return Family(f"fleetpulse_worker_{name}", *fields, **flags)
 
 
 FAMILIES: tuple[Family, ...] = (
-    _gauge("up", "", "1 while the worker beats, 0 when it has been silent for the inactivity timeout.",
-           _WORKER, "is_active", int, static=True, outlives_silence=True),
-    _gauge("last_heartbeat_timestamp_seconds", "Unix seconds",
-           "When the master last heard the worker, by the master's clock.",
-           _WORKER, "last_update", outlives_silence=True),
-    _gauge("info", "", "Always 1; the labels say what the worker said of itself.",
-           _IDENTITY, "registration", _one, static=True),
-    _gauge("boot_time_seconds", "Unix seconds", "When the machine booted.",
-           _WORKER, "registration.boot_time", static=True),
-    _gauge("cpu_usage_ratio", "ratio", "Share of all cores' time that was used, 0 to 1.",
-           _WORKER, "reading.cpu.usage_percent", _ratio),
-    _gauge("cpu_logical_cores", "cores", "Logical cores of the machine.",
-           _WORKER, "reading.cpu.logical_cores", static=True),
-    _gauge("load1", "processes", "Mean number of processes that ran or waited, over 1 minute.",
-           _WORKER, "reading.load.load1"),
-    _gauge("load5", "processes", "Mean number of processes that ran or waited, over 5 minutes.",
-           _WORKER, "reading.load.load5"),
-    _gauge("load15", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
-           _WORKER, "reading.load.load15"),
-    _gauge("memory_used_bytes", "bytes", "Memory that cannot be given to a new process without swapping.",
-           _WORKER, "reading.memory.used_bytes"),
-    _gauge("memory_size_bytes", "bytes", "Memory of the machine.",
-           _WORKER, "reading.memory.size_bytes", static=True),
-    _gauge("swap_used_bytes", "bytes", "Swap space in use.",
-           _WORKER, "reading.memory.swap_used_bytes", static=True),
-    _gauge("swap_size_bytes", "bytes", "Swap space of the machine.",
-           _WORKER, "reading.memory.swap_size_bytes", static=True),
-    _gauge("filesystem_used_bytes", "bytes", "Space in use on a filesystem.", _FILESYSTEM, "used_bytes"),
-    _gauge("filesystem_size_bytes", "bytes", "Space of a filesystem.",
-           _FILESYSTEM, "size_bytes", static=True),
-    _counter("disk_read_bytes_total", "bytes", "Read from a physical disk since boot.", _DISK, "read_bytes"),
-    _counter("disk_written_bytes_total", "bytes", "Written to a physical disk since boot.", _DISK, "written_bytes"),
-    _counter("network_received_bytes_total", "bytes", "Received on a network interface since boot.",
-             _NETWORK, "received_bytes"),
-    _counter("network_transmitted_bytes_total", "bytes", "Sent on a network interface since boot.",
-             _NETWORK, "transmitted_bytes"),
-    _gauge("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, static=True),
-    _gauge("gpu_utilization_ratio", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
-           _GPU, "utilization_percent", _ratio),
-    _gauge("gpu_memory_used_bytes", "bytes", "GPU memory in use.", _GPU, "memory_used_bytes"),
-    _gauge("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", static=True),
-    _gauge("gpu_temperature_celsius", "degrees Celsius", "Temperature of the GPU.", _GPU, "temperature_celsius"),
-    _gauge("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
-    _gauge("running_tasks", "tasks", "Tasks that the worker runs.",
-           _WORKER, "running_tasks_count", static=True),
-    _gauge("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",
-           _TASK_RUNNER, "is_schedulable", int, static=True),
-    _gauge("draining", "", "1 while somebody has drained the worker, 0 otherwise.",
-           _WORKER, "allocation", _is_drained, static=True, outlives_silence=True),
-    _gauge("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
-           _TASK_RUNNER, "allocation.cpu_cores", static=True),
-    _gauge("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",
-           _TASK_RUNNER, "allocation.memory_bytes", static=True),
-    _gauge("allocated_gpus", "GPUs", "GPUs that the worker's live tasks have for themselves.",
-           _TASK_RUNNER, "allocation.gpu_uuids", len, static=True),
-    _counter("docker_failures_total", "calls",
-             "Calls of the worker to its Docker Engine that found none, or got no answer.",
-             _WORKER, "reading.engine_failures", static=True),
-    _gauge("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
-           _TASK, "cpu_usage_percent", _ratio),
-    _gauge("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),
-    _gauge("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
-           _COLLECTOR, "success", int, static=True),
-    _gauge("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",
-           _WORKER, "reading.slowest_collector_seconds"),
-    _counter("heartbeats_dropped_total", "heartbeats",
-             "Heartbeats of this worker that a newer one overtook in its queue.",
-             _WORKER, "counts.dropped", static=True),
-    _counter("heartbeats_missed_total", "heartbeats",
-             "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
-             _WORKER, "counts.missed", static=True),
+    _family("up", "", "1 while the worker beats, 0 when it has been silent for the inactivity timeout.",
+            _WORKER, "is_active", int, static=True, outlives_silence=True),
+    _family("last_heartbeat_timestamp_seconds", "Unix seconds",
+            "When the master last heard the worker, by the master's clock.",
+            _WORKER, "last_update", outlives_silence=True),
+    _family("info", "", "Always 1; the labels say what the worker said of itself.",
+            _IDENTITY, "registration", _one, static=True),
+    _family("boot_time_seconds", "Unix seconds", "When the machine booted.",
+            _WORKER, "registration.boot_time", static=True),
+    _family("cpu_usage_ratio", "ratio", "Share of all cores' time that was used, 0 to 1.",
+            _WORKER, "reading.cpu.usage_percent", _ratio),
+    _family("cpu_logical_cores", "cores", "Logical cores of the machine.",
+            _WORKER, "reading.cpu.logical_cores", static=True),
+    _family("load1", "processes", "Mean number of processes that ran or waited, over 1 minute.",
+            _WORKER, "reading.load.load1"),
+    _family("load5", "processes", "Mean number of processes that ran or waited, over 5 minutes.",
+            _WORKER, "reading.load.load5"),
+    _family("load15", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
+            _WORKER, "reading.load.load15"),
+    _family("memory_used_bytes", "bytes", "Memory that cannot be given to a new process without swapping.",
+            _WORKER, "reading.memory.used_bytes"),
+    _family("memory_size_bytes", "bytes", "Memory of the machine.",
+            _WORKER, "reading.memory.size_bytes", static=True),
+    _family("swap_used_bytes", "bytes", "Swap space in use.",
+            _WORKER, "reading.memory.swap_used_bytes", static=True),
+    _family("swap_size_bytes", "bytes", "Swap space of the machine.",
+            _WORKER, "reading.memory.swap_size_bytes", static=True),
+    _family("filesystem_used_bytes", "bytes", "Space in use on a filesystem.", _FILESYSTEM, "used_bytes"),
+    _family("filesystem_size_bytes", "bytes", "Space of a filesystem.",
+            _FILESYSTEM, "size_bytes", static=True),
+    _family("disk_read_bytes_total", "bytes", "Read from a physical disk since boot.", _DISK, "read_bytes"),
+    _family("disk_written_bytes_total", "bytes", "Written to a physical disk since boot.", _DISK, "written_bytes"),
+    _family("network_received_bytes_total", "bytes", "Received on a network interface since boot.",
+            _NETWORK, "received_bytes"),
+    _family("network_transmitted_bytes_total", "bytes", "Sent on a network interface since boot.",
+            _NETWORK, "transmitted_bytes"),
+    _family("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, static=True),
+    _family("gpu_utilization_ratio", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
+            _GPU, "utilization_percent", _ratio),
+    _family("gpu_memory_used_bytes", "bytes", "GPU memory in use.", _GPU, "memory_used_bytes"),
+    _family("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", static=True),
+    _family("gpu_temperature_celsius", "degrees Celsius", "Temperature of the GPU.", _GPU, "temperature_celsius"),
+    _family("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
+    _family("running_tasks", "tasks", "Tasks that the worker runs.",
+            _WORKER, "running_tasks_count", static=True),
+    _family("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",
+            _TASK_RUNNER, "is_schedulable", int, static=True),
+    _family("draining", "", "1 while somebody has drained the worker, 0 otherwise.",
+            _WORKER, "allocation", _is_drained, static=True, outlives_silence=True),
+    _family("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
+            _TASK_RUNNER, "allocation.cpu_cores", static=True),
+    _family("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",
+            _TASK_RUNNER, "allocation.memory_bytes", static=True),
+    _family("allocated_gpus", "GPUs", "GPUs that the worker's live tasks have for themselves.",
+            _TASK_RUNNER, "allocation.gpu_uuids", len, static=True),
+    _family("docker_failures_total", "calls",
+            "Calls of the worker to its Docker Engine that found none, or got no answer.",
+            _WORKER, "reading.engine_failures", static=True),
+    _family("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
+            _TASK, "cpu_usage_percent", _ratio),
+    _family("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),
+    _family("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
+            _COLLECTOR, "success", int, static=True),
+    _family("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",
+            _WORKER, "reading.slowest_collector_seconds"),
+    _family("heartbeats_dropped_total", "heartbeats",
+            "Heartbeats of this worker that a newer one overtook in its queue.",
+            _WORKER, "counts.dropped", static=True),
+    _family("heartbeats_missed_total", "heartbeats",
+            "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
+            _WORKER, "counts.missed", static=True),
 )  # fmt: skip

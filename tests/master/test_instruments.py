@@ -22,14 +22,14 @@ def test_names_follow_the_conventions() -> None:
         assert not family.name.startswith("fleetpulse_worker_") or "session" in family.name
 
 
-def test_two_masters_in_one_process_count_by_themselves() -> None:
+def test_two_masters_in_one_process_count_separately() -> None:
     one, other = Instruments(), Instruments()
     one.telemetry.heartbeats_received.inc()
     assert one.registry.get_sample_value("fleetpulse_heartbeats_received_total") == 1
     assert other.registry.get_sample_value("fleetpulse_heartbeats_received_total") == 0
 
 
-def test_a_counter_counts() -> None:
+def test_hub_counter_counts() -> None:
     registry = CollectorRegistry()
     counter = HubCounter("beats_total", "Beats.", registry=registry)
     assert registry.get_sample_value("beats_total") == 0
@@ -40,7 +40,7 @@ def test_a_counter_counts() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [0.1], [0.0, 0.1, 0.10001, 0.5, 1.0, 2.0, -1.0, 1e9]])
-def test_a_histogram_is_that_of_prometheus_client(values: list[float]) -> None:
+def test_hub_histogram_equals_that_of_prometheus_client(values: list[float]) -> None:
     bounds = (0.1, 0.5, 1.0)
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     histogram = HubHistogram("wait_seconds", "Waiting.", bounds=bounds, registry=ours)
@@ -58,7 +58,7 @@ def test_a_histogram_is_that_of_prometheus_client(values: list[float]) -> None:
         assert ours.get_sample_value(name, labels) is not None
 
 
-def test_the_process_is_told_as_the_kernel_tells_it() -> None:
+def test_process_metrics_equal_those_of_the_kernel() -> None:
     instruments, process = Instruments(), psutil.Process()
     value = instruments.registry.get_sample_value
     memory = process.memory_info()
@@ -77,7 +77,7 @@ def test_the_process_is_told_as_the_kernel_tells_it() -> None:
         assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
 
 
-def test_nothing_says_when_it_was_made() -> None:
+def test_no_created_series() -> None:
     """That would be a series more for each, and what the process says is enough."""
     assert b"_created" not in generate_latest(Instruments().registry)  # type: ignore[no-untyped-call]
 

@@ -26,7 +26,7 @@ def targets(web: Web, query: str = "port=9100") -> list[str]:
     return [target for group in web.json(f"/sd/targets?{query}") for target in group["targets"]]
 
 
-def test_a_worker_is_a_target_at_its_host_name_and_the_port_that_was_asked_for(web: Web) -> None:
+def test_worker_is_a_target_at_its_hostname_and_the_requested_port(web: Web) -> None:
     register(web, "rack-7", "rack-7.example.com", zone="eu", team__name="vision")
     assert web.json("/sd/targets?port=9400") == [
         {
@@ -41,14 +41,14 @@ def test_a_worker_is_a_target_at_its_host_name_and_the_port_that_was_asked_for(w
     ]
 
 
-def test_nobody_is_an_empty_list_of_the_type_that_prometheus_wants(web: Web) -> None:
+def test_no_workers_give_an_empty_list(web: Web) -> None:
     result = web.client.simulate_get("/sd/targets?port=9100")
     assert (result.status_code, result.json, result.headers["Content-Type"]) == (200, [], "application/json")
     head = web.client.simulate_head("/sd/targets?port=9100")
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_a_worker_that_fell_silent_is_no_target_until_it_is_back(web: Web) -> None:
+def test_inactive_worker_is_no_target(web: Web) -> None:
     register(web, "rack-7", "rack-7.example.com")
     web.fleet.pass_time(31.0)
     assert targets(web) == []
@@ -57,12 +57,12 @@ def test_a_worker_that_fell_silent_is_no_target_until_it_is_back(web: Web) -> No
 
 
 @pytest.mark.parametrize("hostname", ["", "two words", "a/b", "x:1", 'quo"te', "-dash", "dot.", "ünïcode"])
-def test_where_there_is_no_usable_host_name_the_id_is_the_address(web: Web, hostname: str) -> None:
+def test_worker_id_is_the_address_without_a_usable_hostname(web: Web, hostname: str) -> None:
     register(web, "rack-7", hostname)
     assert targets(web) == ["rack-7:9100"]
 
 
-def test_labels_choose_and_every_one_of_them_must_fit(web: Web) -> None:
+def test_targets_must_have_every_requested_label(web: Web) -> None:
     register(web, "a", "a", node_exporter="true", zone="eu")
     register(web, "b", "b", node_exporter="true", zone="us")
     register(web, "c", "c", zone="eu")
@@ -72,7 +72,7 @@ def test_labels_choose_and_every_one_of_them_must_fit(web: Web) -> None:
     assert targets(web, "port=65535") == ["a:65535", "b:65535", "c:65535"]
 
 
-def test_a_value_may_have_signs_that_a_query_escapes(web: Web) -> None:
+def test_label_values_may_have_escaped_characters(web: Web) -> None:
     register(web, "a", "a", rule="x=y&z,w")
     assert targets(web, "port=1&label=rule=x%3Dy%26z%2Cw") == ["a:1"]
 
@@ -91,7 +91,7 @@ def test_a_value_may_have_signs_that_a_query_escapes(web: Web) -> None:
         ("port=1&lable=a=b", "lable", "is label meant?"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_a_problem(web: Web, query: str, field: str, message: str) -> None:
+def test_invalid_query_is_a_problem(web: Web, query: str, field: str, message: str) -> None:
     result = web.client.simulate_get("/sd/targets", query_string=query)
     assert (result.status_code, result.headers["Content-Type"]) == (422, "application/problem+json")
     problem: Any = result.json
@@ -99,7 +99,7 @@ def test_a_query_that_cannot_be_used_is_a_problem(web: Web, query: str, field: s
     assert message in problem["errors"][0]["message"]
 
 
-def test_a_large_fleet_lets_others_have_their_turn(web: Web) -> None:
+def test_large_fleet_lets_other_greenlets_run(web: Web) -> None:
     for number in range(600):
         register(web, f"w{number}", f"w{number}")
     assert len(targets(web)) == 600

@@ -154,14 +154,14 @@ def showing(*workers: WorkerTelemetry) -> FleetViews:
     [(FULL, FULL_RECORD, FULL_METRICS, FULL_DETAILS), (BARE, BARE_RECORD, BARE_METRICS, BARE_DETAILS)],
     ids=["full", "bare"],
 )
-def test_one_worker(worker: WorkerTelemetry, record: object, metrics: object, details: object) -> None:
+def test_views_of_one_worker(worker: WorkerTelemetry, record: object, metrics: object, details: object) -> None:
     views = showing(BARE, FULL)
     assert json.loads(views.record(worker.worker_id)) == record
     assert json.loads(views.metrics(worker.worker_id)) == metrics
     assert json.loads(views.details(worker.worker_id)) == details
 
 
-def test_all_workers() -> None:
+def test_views_of_all_workers() -> None:
     views = showing(FULL, BARE)
     assert json.loads(b"".join(views.all_records())) == {"rack-7": FULL_RECORD, "bare": BARE_RECORD}
     assert json.loads(b"".join(views.all_details())) == [FULL_DETAILS, BARE_DETAILS]
@@ -171,7 +171,7 @@ def test_all_workers() -> None:
     }
 
 
-def test_nobody() -> None:
+def test_views_of_an_empty_table() -> None:
     views = FleetViews()
     answers = views.all_records(), views.all_summaries(), views.all_details()
     assert [b"".join(pieces) for pieces in answers] == [b"{}", b"{}", b"[]"]
@@ -180,7 +180,7 @@ def test_nobody() -> None:
             view("rack-7")
 
 
-def test_an_inactive_worker_keeps_its_readings() -> None:
+def test_inactive_worker_keeps_its_readings() -> None:
     views = showing(FULL)
     views.all_records()
     views.worker_changed(replace(FULL, is_active=False))
@@ -189,7 +189,7 @@ def test_an_inactive_worker_keeps_its_readings() -> None:
     assert json.loads(b"".join(views.all_summaries()))["rack-7"]["is_active"] is False
 
 
-def test_a_removed_worker_is_nowhere() -> None:
+def test_removed_worker_is_in_no_view() -> None:
     views = showing(FULL, BARE)
     views.all_records()
     views.worker_removed("rack-7")
@@ -202,7 +202,7 @@ def test_a_removed_worker_is_nowhere() -> None:
 
 
 @pytest.mark.parametrize("leaving", [range(WORKERS_IN_A_ROW, 2 * WORKERS_IN_A_ROW), range(WORKERS_IN_A_ROW, 600)])
-def test_workers_that_leave_while_an_answer_is_made_do_no_harm(leaving: range) -> None:
+def test_workers_may_leave_while_an_answer_is_made(leaving: range) -> None:
     for whole, view in ({}, FleetViews.all_records), ({}, FleetViews.all_summaries), ([], FleetViews.all_details):
         views = showing(*(replace(BARE, worker_id=f"rack-{number}") for number in range(600)))
         views.catch_up()
@@ -221,7 +221,7 @@ def test_texts_of_a_worker_are_escaped() -> None:
     assert details["labels"] == {hostile: hostile}
 
 
-def test_the_largest_numbers_of_the_wire() -> None:
+def test_largest_numbers_of_the_protocol() -> None:
     reading = Reading(memory=Memory(2**64 - 1, 2**64 - 1), load=Load(1.7976931348623157e308))
     views = showing(replace(FULL, reading=reading, last_update=4e9))
     assert json.loads(views.record("rack-7"))["memory"]["used_bytes"] == 2**64 - 1
@@ -229,7 +229,7 @@ def test_the_largest_numbers_of_the_wire() -> None:
     assert json.loads(b"".join(views.all_summaries()))["rack-7"]["last_update"] == 4_000_000_000
 
 
-def test_details_follow_what_changes_between_heartbeats() -> None:
+def test_kept_details_follow_every_change() -> None:
     views = showing(FULL)
     json.loads(views.details("rack-7"))
     for changed in (

@@ -53,7 +53,7 @@ def test_details_and_metrics(web: Web) -> None:
     assert metrics == {name: details["telemetry"][name] for name in metrics}
 
 
-def test_a_change_is_seen_by_every_path_at_once(web: Web) -> None:
+def test_every_path_shows_a_change_at_once(web: Web) -> None:
     for path in OF_THE_FLEET + OF_ONE:
         web.json(path)
     web.fleet.manager.process_heartbeat(pb.Heartbeat(worker_id="rack-7", incarnation_id="first", sequence_number=2))
@@ -107,7 +107,7 @@ def conditional(web: Web, path: str, etag: str, method: str = "GET") -> Any:
 
 
 @pytest.mark.parametrize("path", OF_THE_FLEET + OF_ONE)
-def test_what_a_client_has_already_is_not_sent_again(web: Web, path: str) -> None:
+def test_matching_etag_gets_304(web: Web, path: str) -> None:
     first = web.client.simulate_get(path)
     etag = first.headers["ETag"]
     assert etag.startswith('W/"')
@@ -124,7 +124,7 @@ def test_what_a_client_has_already_is_not_sent_again(web: Web, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", OF_THE_FLEET + OF_ONE)
-def test_after_a_change_it_is_sent_again(web: Web, path: str) -> None:
+def test_etag_changes_with_every_change(web: Web, path: str) -> None:
     etags = {web.client.simulate_get(path).headers["ETag"]}
     changes: list[Callable[[], None]] = [
         lambda: web.fleet.beat(incarnation_id="first", sequence_number=2),
@@ -140,7 +140,7 @@ def test_after_a_change_it_is_sent_again(web: Web, path: str) -> None:
         assert len(etags) == number + 1
 
 
-def test_a_worker_that_did_not_change_keeps_its_etag_while_others_do(web: Web) -> None:
+def test_etag_of_an_unchanged_worker_stays(web: Web) -> None:
     one = web.client.simulate_get("/telemetry/rack-7").headers["ETag"]
     everyone = web.client.simulate_get("/telemetry").headers["ETag"]
     web.fleet.beat("rack-8")
@@ -148,7 +148,7 @@ def test_a_worker_that_did_not_change_keeps_its_etag_while_others_do(web: Web) -
     assert conditional(web, "/telemetry", everyone).status_code == 200
 
 
-def test_any_etag_at_all(web: Web) -> None:
+def test_etag_wildcard_gets_304(web: Web) -> None:
     assert conditional(web, "/telemetry", "*").status_code == 304
     assert conditional(web, "/telemetry/stranger", "*").status_code == 404
 
@@ -156,7 +156,7 @@ def test_any_etag_at_all(web: Web) -> None:
 # DELETE
 
 
-def test_a_worker_that_is_gone_can_be_forgotten(web: Web) -> None:
+def test_inactive_worker_can_be_deleted(web: Web) -> None:
     active = web.client.simulate_delete("/api/workers/rack-7")
     assert active.status_code == 409
     assert "rack-7 is active" in active.json["detail"]

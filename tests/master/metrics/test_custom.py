@@ -43,7 +43,7 @@ MIXED = (
 )
 
 
-def test_the_text_to_the_letter() -> None:
+def test_golden_text_of_custom_metrics() -> None:
     families = CustomFamilies()
     families.put("rack-7", MIXED)
     assert shown(families) == (
@@ -60,13 +60,13 @@ def test_the_text_to_the_letter() -> None:
     )
 
 
-def test_promtool_has_nothing_to_say() -> None:
+def test_promtool_accepts_the_golden_text() -> None:
     exposition = FleetExposition()
     exposition.worker_changed(WITH_OWN)
     check_by_promtool(text_of(exposition))
 
 
-def test_openmetrics_says_the_same() -> None:
+def test_openmetrics_has_the_same_samples() -> None:
     families = CustomFamilies()
     families.put("rack-7", MIXED)
     text = shown(families, openmetrics=True) + "# EOF\n"
@@ -91,7 +91,7 @@ def test_one_family_with_several_label_sets_is_one_block() -> None:
 # Across workers
 
 
-def test_the_first_type_and_words_win_until_their_last_worker_leaves() -> None:
+def test_first_type_and_help_win_until_the_family_ends() -> None:
     families = CustomFamilies()
     families.put("rack-7", [metric(text="First.")])
     families.put("rack-8", [metric(text="Second."), metric("ok", "gauge")])
@@ -108,7 +108,7 @@ def test_the_first_type_and_words_win_until_their_last_worker_leaves() -> None:
     assert families.dropped(TYPE_CONFLICT) == 0
 
 
-def test_what_is_too_much_for_the_fleet_is_left_out_and_counted() -> None:
+def test_samples_over_the_limits_are_dropped_and_counted() -> None:
     families = CustomFamilies(max_families=2, max_samples=3)
     families.put("a", [metric("m1"), metric("m2"), metric("m3")])
     families.put("b", [metric("m1"), metric("m2")])
@@ -124,7 +124,7 @@ def test_what_is_too_much_for_the_fleet_is_left_out_and_counted() -> None:
     assert shown(families).count('{worker_id="b"}') == 2
 
 
-def test_what_is_left_out_is_told() -> None:
+def test_gauge_shows_dropped_samples_by_reason() -> None:
     instruments = Instruments()
     families = CustomFamilies(max_families=0)
     families.report_to(instruments.exposition.custom_samples_dropped)
@@ -161,7 +161,7 @@ def test_series_end_with_their_worker(leave: Leave) -> None:
     assert "fleetpulse_custom_runs_total" in text_of(exposition)
 
 
-def test_the_rest_stays_as_it_is() -> None:
+def test_other_families_are_unchanged() -> None:
     exposition = FleetExposition()
     exposition.worker_changed(WITH_OWN)
     assert text_of(exposition).startswith((GOLDEN / "full.prom").read_text())

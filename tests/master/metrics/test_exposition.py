@@ -91,16 +91,16 @@ def check_by_promtool(text: str) -> None:
     ("name", "workers"),
     [("nobody", []), ("full", [FULL]), ("bare", [BARE]), ("silent", [SILENT]), ("fleet", [FULL, BARE, SILENT])],
 )
-def test_the_text_to_the_letter(name: str, workers: list[WorkerTelemetry]) -> None:
+def test_golden_text(name: str, workers: list[WorkerTelemetry]) -> None:
     assert text_of(showing(*workers)) == (GOLDEN / f"{name}.prom").read_text()
 
 
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.prom")), ids=lambda path: path.stem)
-def test_promtool_has_nothing_to_say(golden: Path) -> None:
+def test_promtool_accepts_the_golden_text(golden: Path) -> None:
     check_by_promtool(golden.read_text())
 
 
-def test_openmetrics_says_the_same() -> None:
+def test_openmetrics_has_the_same_samples() -> None:
     families = openmetrics_families(showing(FULL, BARE, SILENT))
     samples = [sample for family in families for sample in family.samples]
     assert samples == samples_of((GOLDEN / "fleet.prom").read_text())
@@ -110,7 +110,7 @@ def test_openmetrics_says_the_same() -> None:
 # What is missing
 
 
-def test_what_a_machine_cannot_give_has_no_sample() -> None:
+def test_missing_reading_has_no_sample() -> None:
     assert series_of(text_of(showing(BARE))) == {
         "fleetpulse_worker_up",
         "fleetpulse_worker_last_heartbeat_timestamp_seconds",
@@ -121,14 +121,14 @@ def test_what_a_machine_cannot_give_has_no_sample() -> None:
     }
 
 
-def test_a_gpu_shows_the_readings_that_it_gives() -> None:
+def test_gpu_has_samples_for_its_known_readings_only() -> None:
     (size,) = (s for s in samples_of(text_of(showing(FULL))) if s.labels.get("gpu") == "1" and "size" in s.name)
     assert size.labels == {"worker_id": "rack-7", "gpu": "1", "uuid": "GPU-bbbb"}
     names = {s.name for s in samples_of(text_of(showing(FULL))) if s.labels.get("gpu") == "1"}
     assert names == {"fleetpulse_worker_gpu_info", "fleetpulse_worker_gpu_memory_size_bytes"}
 
 
-def test_a_reading_that_is_not_given_any_more_ends() -> None:
+def test_series_ends_when_its_reading_is_missing() -> None:
     exposition = showing(FULL)
     text_of(exposition)
     exposition.worker_changed(replace(FULL, reading=Reading(load=Load(load1=0.0))))
@@ -136,7 +136,7 @@ def test_a_reading_that_is_not_given_any_more_ends() -> None:
     assert left == {"fleetpulse_worker_load1", "fleetpulse_worker_boot_time_seconds", "fleetpulse_worker_running_tasks"}
 
 
-def test_zero_is_a_reading() -> None:
+def test_zero_has_a_sample() -> None:
     zeros = Reading(
         cpu=Cpu(usage_percent=0.0),
         memory=Memory(swap_size_bytes=0),
@@ -158,7 +158,7 @@ def test_zero_is_a_reading() -> None:
 # Silence
 
 
-def test_an_inactive_worker_keeps_three_series() -> None:
+def test_inactive_worker_keeps_three_series() -> None:
     exposition = showing(FULL)
     text_of(exposition)
     exposition.worker_changed(replace(FULL, is_active=False))
@@ -170,7 +170,7 @@ def test_an_inactive_worker_keeps_three_series() -> None:
     }
 
 
-def test_a_worker_that_comes_back_unchanged_has_all_its_series_again() -> None:
+def test_returning_worker_has_all_its_series_again() -> None:
     exposition = showing(FULL)
     before = text_of(exposition)
     exposition.worker_changed(replace(FULL, is_active=False))
@@ -182,7 +182,7 @@ def test_a_worker_that_comes_back_unchanged_has_all_its_series_again() -> None:
 # No series can leak
 
 
-def test_a_removed_worker_leaves_nothing() -> None:
+def test_removed_worker_leaves_no_series() -> None:
     exposition = showing(FULL, SILENT, BARE)
     text_of(exposition)
     for worker in (FULL, SILENT, BARE, FULL):
@@ -196,7 +196,7 @@ class TrackedId(str):
     __slots__ = ("__weakref__",)
 
 
-def test_a_thousand_that_come_and_go_leave_nothing_inside_either() -> None:
+def test_removed_workers_leave_no_memory_behind() -> None:
     exposition = FleetExposition()
     ids = [TrackedId(f"rack-{number}") for number in range(1000)]
     for number, worker_id in enumerate(ids):
@@ -212,7 +212,7 @@ def test_a_thousand_that_come_and_go_leave_nothing_inside_either() -> None:
     assert [reference() for reference in held if reference() is not None] == []
 
 
-def test_a_worker_that_leaves_while_its_fleet_is_scraped_does_no_harm() -> None:
+def test_worker_may_leave_during_a_scrape() -> None:
     exposition = showing(FULL, BARE)
     chunks = exposition.chunks(openmetrics=False)
     text = next(chunks) + next(chunks)
@@ -223,7 +223,7 @@ def test_a_worker_that_leaves_while_its_fleet_is_scraped_does_no_harm() -> None:
     assert series_of(text.decode()) == series_of(text_of(showing(BARE)))
 
 
-def test_a_scrape_lets_others_have_their_turn() -> None:
+def test_scrape_lets_other_greenlets_run() -> None:
     turns = []
 
     def other() -> None:
@@ -255,7 +255,7 @@ def with_mountpoint(mountpoint: str) -> WorkerTelemetry:
 
 
 @pytest.mark.parametrize("mountpoint", HOSTILE)
-def test_a_hostile_mountpoint_stays_a_label(mountpoint: str) -> None:
+def test_hostile_mountpoint_stays_a_label(mountpoint: str) -> None:
     text = text_of(showing(with_mountpoint(mountpoint), BARE))
     mountpoints = [sample.labels["mountpoint"] for sample in samples_of(text) if "mountpoint" in sample.labels]
     assert mountpoints == [mountpoint, mountpoint]
@@ -264,13 +264,13 @@ def test_a_hostile_mountpoint_stays_a_label(mountpoint: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_any_label_survives_both_formats(value: str) -> None:
+def test_any_label_value_survives_both_formats(value: str) -> None:
     exposition = showing(with_mountpoint(value))
     by_openmetrics = [sample for family in openmetrics_families(exposition) for sample in family.samples]
     for samples in (samples_of(text_of(exposition)), by_openmetrics):
         assert {sample.labels["mountpoint"] for sample in samples if "mountpoint" in sample.labels} == {value}
 
 
-def test_escaping() -> None:
+def test_label_values_are_escaped() -> None:
     assert escape("/data") == "/data"
     assert escape('a"b\\c\nd') == r"a\"b\\c\nd"

@@ -17,11 +17,11 @@ def texts(columns: Columns) -> list[bytes]:
     return [columns.join(0), columns.join(1)]
 
 
-def test_nobody_has_no_text(columns: Columns) -> None:
+def test_columns_without_workers_are_empty(columns: Columns) -> None:
     assert texts(columns) == [b"", b""]
 
 
-def test_lines_stand_in_the_order_in_which_their_workers_came(columns: Columns) -> None:
+def test_lines_are_in_the_order_of_their_workers(columns: Columns) -> None:
     columns.put("a", [b"a0", b""])
     columns.put("b", [b"b0", b"b1"])
     assert texts(columns) == [b"a0b0", b"b1"]
@@ -29,7 +29,7 @@ def test_lines_stand_in_the_order_in_which_their_workers_came(columns: Columns) 
     assert texts(columns) == [b"A0b0", b"A1b1"]
 
 
-def test_who_leaves_makes_place_for_the_next(columns: Columns) -> None:
+def test_place_of_a_removed_worker_is_reused(columns: Columns) -> None:
     for worker_id in ("a", "b", "c"):
         columns.put(worker_id, [worker_id.encode(), b"-"])
     columns.remove("b")
@@ -43,12 +43,12 @@ def test_who_leaves_makes_place_for_the_next(columns: Columns) -> None:
     assert texts(columns) == [b"", b""]
 
 
-def test_a_row_has_a_line_for_every_column(columns: Columns) -> None:
+def test_row_must_have_a_line_for_every_column(columns: Columns) -> None:
     with pytest.raises(ValueError, match="zip"):
         columns.put("a", [b"a0"])
 
 
-def test_a_text_that_did_not_change_is_not_joined_again() -> None:
+def test_unchanged_text_is_not_joined_again() -> None:
     columns = StaticColumns(2)
     columns.put("a", [b"a0", b"a1"])
     before = texts(columns)
@@ -59,7 +59,7 @@ def test_a_text_that_did_not_change_is_not_joined_again() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_steady_columns_are_columns_whatever_happens(seed: int) -> None:
+def test_static_columns_equal_plain_columns(seed: int) -> None:
     chance = random.Random(seed)
     plain, steady = Columns(2), StaticColumns(2)
     names = [f"worker-{number}" for number in range(8)]

@@ -29,7 +29,7 @@ def two_workers(web: Web) -> None:
     settle()
 
 
-def test_the_fleet_and_the_master_in_one_text_that_promtool_accepts(web: Web) -> None:
+def test_promtool_accepts_the_metrics_of_fleet_and_master(web: Web) -> None:
     web.json("/telemetry")
     result = web.client.simulate_get("/metrics")
     assert result.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -45,7 +45,7 @@ def test_the_fleet_and_the_master_in_one_text_that_promtool_accepts(web: Web) ->
 
 
 @pytest.mark.parametrize("accept", [OPENMETRICS["Accept"], PROMETHEUS_2, PROMETHEUS_3])
-def test_openmetrics_for_who_asks(web: Web, accept: str) -> None:
+def test_openmetrics_is_served_on_request(web: Web, accept: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": accept})
     assert result.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     assert result.text.endswith("# EOF\n")
@@ -58,7 +58,7 @@ def test_openmetrics_for_who_asks(web: Web, accept: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain", "text/html,*/*;q=0.8", "application/json", "a;;q=x"])
-def test_text_for_everybody_else(web: Web, accept: str) -> None:
+def test_prometheus_text_is_the_default(web: Web, accept: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": accept})
     assert result.status_code == 200
     assert result.headers["Content-Type"].startswith("text/plain")
@@ -67,7 +67,7 @@ def test_text_for_everybody_else(web: Web, accept: str) -> None:
 
 @pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
 @pytest.mark.parametrize("version", ["x", "1.x", '"1.0.0"', "-1", "1", "9" * 5000, "\xb2"])
-def test_a_version_that_is_none_gets_text(web: Web, kind: str, version: str) -> None:
+def test_invalid_version_gets_prometheus_text(web: Web, kind: str, version: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": f"{kind};version={version}"})
     assert result.status_code == 200
     assert result.headers["Content-Type"].startswith("text/plain")
@@ -75,7 +75,7 @@ def test_a_version_that_is_none_gets_text(web: Web, kind: str, version: str) -> 
 
 
 @pytest.mark.parametrize("parameter", ["q=x", "q=", "q=-1", "q=1e999", "escaping=x", "escaping=", "=;", "version"])
-def test_parameters_that_mean_nothing_are_passed_over(web: Web, parameter: str) -> None:
+def test_unknown_parameters_of_accept_are_ignored(web: Web, parameter: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": f"{OPENMETRICS['Accept']};{parameter}"})
     assert result.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
 
@@ -87,7 +87,7 @@ def test_head_is_get_without_the_body(web: Web) -> None:
     assert int(head.headers["Content-Length"]) > 1000
 
 
-def test_an_inactive_worker_is_down_and_a_forgotten_one_is_nowhere(web: Web) -> None:
+def test_inactive_worker_is_down_and_forgotten_worker_has_no_series(web: Web) -> None:
     web.fleet.pass_time(30.0)
     text = web.client.simulate_get("/metrics").text
     assert [line for line in text.splitlines() if '"rack-7"' in line] == [
@@ -100,7 +100,7 @@ def test_an_inactive_worker_is_down_and_a_forgotten_one_is_nowhere(web: Web) -> 
     assert '"rack-7"' not in web.client.simulate_get("/metrics").text
 
 
-def test_a_scrape_is_timed(web: Web) -> None:
+def test_scrape_duration_is_measured(web: Web) -> None:
     web.client.simulate_get("/metrics")
     web.client.simulate_get("/metrics")
     assert web.fleet.metric("exposition_duration_seconds_count") == 2

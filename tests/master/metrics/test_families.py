@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from fleetpulse.master.metrics.families import FAMILIES, Family
 from fleetpulse.master.telemetry.records import Allocation
+from tests.master.metrics.expected import expected_samples
 from tests.master.metrics.test_exposition import FULL
 
 by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -28,7 +29,7 @@ UNIT_OF_SUFFIX = {
 }
 
 
-def test_no_name_is_used_twice() -> None:
+def test_names_are_unique() -> None:
     names = [family.name for family in FAMILIES]
     assert len(names) == len(set(names))
 
@@ -44,7 +45,7 @@ def test_names_follow_the_conventions(family: Family) -> None:
 
 
 @by_name
-def test_the_unit_is_in_the_name(family: Family) -> None:
+def test_unit_is_in_the_name(family: Family) -> None:
     name = family.name.removesuffix("_total")
     for suffix, unit in UNIT_OF_SUFFIX.items():
         if name.endswith(f"_{suffix}"):
@@ -55,8 +56,8 @@ def test_the_unit_is_in_the_name(family: Family) -> None:
 
 
 @by_name
-def test_every_family_has_something_to_say(family: Family) -> None:
-    samples = family.samples(FULL)
+def test_every_family_has_a_sample_of_a_full_reading(family: Family) -> None:
+    samples = expected_samples(family, FULL)
     readings = [value for _, value in samples]
     assert any(isinstance(value, int | float) for value in readings)
     assert all(len(labels) == len(family.labels) for labels, _ in samples)
@@ -64,7 +65,7 @@ def test_every_family_has_something_to_say(family: Family) -> None:
         assert all(value is None or 0.0 <= value <= 1.0 or "task" in family.name for value in readings)
 
 
-def test_what_outlives_silence() -> None:
+def test_families_that_outlive_silence() -> None:
     assert [family.name for family in FAMILIES if family.outlives_silence] == [
         "fleetpulse_worker_up",
         "fleetpulse_worker_last_heartbeat_timestamp_seconds",
@@ -72,7 +73,7 @@ def test_what_outlives_silence() -> None:
     ]
 
 
-def test_a_drain_is_told_with_or_without_a_reason() -> None:
+def test_draining_with_and_without_a_reason() -> None:
     (family,) = (family for family in FAMILIES if family.name == "fleetpulse_worker_draining")
     for reason, value in ((None, 0), ("", 1), ("new disks", 1)):
-        assert family.samples(replace(FULL, allocation=Allocation(drain_reason=reason))) == [((), value)]
+        assert expected_samples(family, replace(FULL, allocation=Allocation(drain_reason=reason))) == [((), value)]

@@ -24,7 +24,7 @@ class Failing:
         self.told.append(worker_id)
 
 
-def test_the_callback_gets_every_update_in_its_worker_s_own_greenlet(fleet: Fleet) -> None:
+def test_callback_gets_every_update_in_the_greenlet_of_its_worker(fleet: Fleet) -> None:
     told: list[tuple[str, float | None, str]] = []
 
     def callback(worker_id: str, telemetry: WorkerTelemetry) -> None:
@@ -41,7 +41,7 @@ def test_the_callback_gets_every_update_in_its_worker_s_own_greenlet(fleet: Flee
     assert told == [("a", 1.0, "telemetry-a"), ("a", 2.0, "telemetry-a"), ("b", None, "telemetry-b")]
 
 
-def test_without_a_callback_nothing_is_missing(fleet: Fleet) -> None:
+def test_heartbeats_are_processed_without_a_callback(fleet: Fleet) -> None:
     told: list[str] = []
     fleet.manager.set_update_callback(lambda worker_id, _: told.append(worker_id))
     fleet.manager.set_update_callback(None)
@@ -61,18 +61,18 @@ def check_that_a_failure_stays_alone(fleet: Fleet, error: BaseException) -> None
     assert fleet.metric("update_callback_failures_total") == 2
 
 
-def test_an_exception_is_logged_and_counted_and_harms_nobody(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_of_the_callback_is_logged_and_counted(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     check_that_a_failure_stays_alone(fleet, RuntimeError("the disk is full"))
     records = [record for record in caplog.records if record.message == "worker a: the update callback failed"]
     assert len(records) == 2
     assert "the disk is full" in caplog.text
 
 
-def test_a_timeout_of_gevent_is_an_exception_like_any_other(fleet: Fleet) -> None:
+def test_gevent_timeout_of_the_callback_is_counted(fleet: Fleet) -> None:
     check_that_a_failure_stays_alone(fleet, gevent.Timeout(1.0))
 
 
-def test_a_callback_that_blocks_delays_its_own_worker_alone() -> None:
+def test_blocking_callback_delays_only_its_own_worker() -> None:
     go_on = Event()
 
     def callback(worker_id: str, _telemetry: WorkerTelemetry) -> None:
@@ -94,7 +94,7 @@ def test_a_callback_that_blocks_delays_its_own_worker_alone() -> None:
         assert fleet.manager.get_worker_telemetry("slow").counts.dropped == 1
 
 
-def test_a_worker_that_is_unregistered_by_its_own_callback_is_gone(fleet: Fleet) -> None:
+def test_callback_can_unregister_its_own_worker(fleet: Fleet) -> None:
     fleet.manager.set_update_callback(lambda worker_id, _: fleet.manager.unregister_worker(worker_id))
     fleet.manager.process_heartbeat(heartbeat())
     fleet.manager.process_heartbeat(heartbeat())
@@ -103,7 +103,7 @@ def test_a_worker_that_is_unregistered_by_its_own_callback_is_gone(fleet: Fleet)
     assert fleet.metric("update_callback_failures_total") == 0
 
 
-def test_a_worker_that_comes_back_while_the_callback_of_its_past_hangs(fleet: Fleet) -> None:
+def test_worker_can_return_while_its_old_callback_hangs(fleet: Fleet) -> None:
     go_on = Event()
 
     def callback(_worker_id: str, _telemetry: WorkerTelemetry) -> None:

@@ -33,12 +33,12 @@ from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
 # What is left out
 
 
-def test_an_empty_heartbeat_gives_no_reading_and_no_zero() -> None:
+def test_empty_heartbeat_has_no_readings() -> None:
     assert decode_heartbeat(heartbeat()) == Reading()
     assert set(leaves(Reading())) == {None}
 
 
-def test_devices_without_readings_have_none() -> None:
+def test_missing_readings_of_devices_are_none() -> None:
     reading = decode_heartbeat(
         heartbeat(
             cpu=pb.Cpu(),
@@ -60,7 +60,7 @@ def test_devices_without_readings_have_none() -> None:
     )
 
 
-def test_a_zero_that_was_measured_stays_a_zero() -> None:
+def test_measured_zero_stays_zero() -> None:
     reading = decode_heartbeat(
         heartbeat(
             cpu=pb.Cpu(usage_percent=0.0),
@@ -80,7 +80,7 @@ def test_a_zero_that_was_measured_stays_a_zero() -> None:
     assert reading.gpus[0].power_watts == 0
 
 
-def test_everything_that_was_measured_arrives() -> None:
+def test_every_reading_is_decoded() -> None:
     reading = decode_heartbeat(full_heartbeat())
     assert reading.cpu.usage_percent == 12.5
     assert reading.cpu.logical_cores == 32
@@ -135,7 +135,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("field", "value"), REFUSED)
-def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> None:
+def test_number_out_of_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(InvalidReading) as caught:
         decode_heartbeat(with_value(field, value))
     assert field in str(caught.value)
@@ -153,7 +153,7 @@ def test_a_number_that_the_quantity_cannot_have(field: str, value: float) -> Non
         ("sent_time_unix_seconds", 1e11),
     ],
 )
-def test_a_number_at_the_end_of_its_range(field: str, value: float) -> None:
+def test_number_at_the_end_of_its_range_is_accepted(field: str, value: float) -> None:
     decode_heartbeat(with_value(field, value))
 
 
@@ -175,7 +175,7 @@ BAD_TEXTS = ["a\nb", "a\x00", "\x1b[2J", "\u202e", "a" * (MAX_TEXT_LENGTH + 1), 
 
 @pytest.mark.parametrize("text", BAD_TEXTS, ids=lambda text: ascii(text[:10]))
 @pytest.mark.parametrize("field", TEXTS)
-def test_a_text_that_is_refused(field: str, text: str) -> None:
+def test_unprintable_or_long_text_is_refused(field: str, text: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         decode_heartbeat(TEXTS[field](text))
     assert not isinstance(caught.value, InvalidReading)
@@ -185,7 +185,7 @@ def test_a_text_that_is_refused(field: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", ['/mnt/"quoted"', "C:\\data", "/mnt/{a=b}", "/mnt/名前", "a" * MAX_TEXT_LENGTH, ""])
 @pytest.mark.parametrize("field", TEXTS)
-def test_a_text_that_only_looks_odd(field: str, text: str) -> None:
+def test_odd_but_printable_text_is_accepted(field: str, text: str) -> None:
     decode_heartbeat(TEXTS[field](text))
 
 
@@ -204,7 +204,7 @@ REPEATED: dict[str, Callable[[int], pb.Heartbeat]] = {
 
 
 @pytest.mark.parametrize("field", REPEATED)
-def test_more_devices_than_a_machine_has(field: str) -> None:
+def test_too_many_entries_are_refused(field: str) -> None:
     most = MAX_RUNNING_TASKS if field == "running_tasks" else MAX_DEVICES
     decode_heartbeat(REPEATED[field](most))
     with pytest.raises(InvalidMessage, match=f"{field} has {most + 1} entries"):
@@ -212,7 +212,7 @@ def test_more_devices_than_a_machine_has(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", REPEATED)
-def test_one_device_twice_would_be_one_series_with_two_values(field: str) -> None:
+def test_duplicate_entries_are_refused(field: str) -> None:
     message = REPEATED[field](2)
     getattr(message, field).append(getattr(message, field)[0])
     with pytest.raises(InvalidMessage, match=f"{field} has two entries for one"):
@@ -263,7 +263,7 @@ def leaves(value: object) -> Iterator[object]:
 
 
 @given(HEARTBEATS)
-def test_any_heartbeat_is_read_or_refused_with_a_reason(message: pb.Heartbeat) -> None:
+def test_any_heartbeat_is_decoded_or_refused_with_a_reason(message: pb.Heartbeat) -> None:
     try:
         reading = decode_heartbeat(message)
     except InvalidMessage as error:

@@ -47,7 +47,7 @@ def refusal_of(*items: pb.CustomMetric) -> str:
     return str(caught.value)
 
 
-def test_what_is_said_is_kept() -> None:
+def test_custom_metrics_are_decoded() -> None:
     fans = metric(help="Fans.", label_names=["fan", "bay"], samples=[sample(900.0, "a", "1"), sample(0.0, "b", "")])
     runs = metric("runs_total", COUNTER, samples=[sample(3.0)])
     assert custom_of(fans, runs, metric("plain", pb.CUSTOM_TYPE_UNTYPED)) == (
@@ -59,7 +59,7 @@ def test_what_is_said_is_kept() -> None:
     )
 
 
-def test_a_layout_that_was_checked_is_kept_once() -> None:
+def test_checked_layout_is_shared() -> None:
     (first,), (second,) = custom_of(metric()), custom_of(metric(samples=[sample(1000.0)]))
     assert first.layout is second.layout
     assert (first.values, second.values) == ((900.0,), (1000.0,))
@@ -71,7 +71,7 @@ def test_one_family_may_have_several_label_sets() -> None:
 
 
 @pytest.mark.parametrize("value", NOT_NUMBERS)
-def test_what_is_not_a_number_is_no_reading(value: float) -> None:
+def test_non_finite_value_is_refused(value: float) -> None:
     with pytest.raises(InvalidReading, match=r"custom\.samples\.value of 'fan_rpm' is .*finite"):
         custom_of(metric(samples=[sample(value)]))
 
@@ -81,17 +81,17 @@ ENDS = ["x_bucket", "x_count", "x_sum", "x_created"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ENDS, "runs_total"])
-def test_names_against_the_rule(name: str) -> None:
+def test_bad_name_is_refused(name: str) -> None:
     assert not is_custom_name(name, is_counter=False)
     assert refusal_of(metric(name)).startswith(f"custom.name {name[:57]!a}"[:30])
 
 
-def test_a_counters_name_ends_in_total() -> None:
+def test_counter_name_must_end_in_total() -> None:
     assert "_total for a counter alone" in refusal_of(metric("runs", COUNTER))
 
 
 @pytest.mark.parametrize("label", ["", "worker_id", "le", "quantile", "job", "instance", "__name__", "1a", "a-b", "ä"])
-def test_labels_against_the_rule(label: str) -> None:
+def test_bad_label_name_is_refused(label: str) -> None:
     assert not is_custom_label_name(label)
     said = refusal_of(metric(label_names=[label], samples=[sample(1.0, "x")]))
     assert said.startswith(f"custom.label_names {label!a} is refused")
@@ -130,13 +130,13 @@ BROKEN: dict[str, tuple[Sequence[pb.CustomMetric], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_the_field_and_the_rule_are_named(case: str) -> None:
+def test_error_names_the_field_and_the_rule(case: str) -> None:
     items, expected = BROKEN[case]
     assert expected in refusal_of(*items)
 
 
 @given(name=ANY_TEXT, text=ANY_TEXT, label=ANY_TEXT, value=ANY_TEXT, number=st.floats())
-def test_whatever_comes_is_taken_or_refused(name: str, text: str, label: str, value: str, number: float) -> None:
+def test_any_custom_metric_is_decoded_or_refused(name: str, text: str, label: str, value: str, number: float) -> None:
     item = metric(name, help=text, label_names=[label], samples=[sample(number, value)])
     try:
         custom_of(item)

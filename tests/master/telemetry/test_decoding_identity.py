@@ -18,13 +18,13 @@ GOOD_WORKER_IDS = ["a", "7", "rack-7", "Rack_7.example.com", "0.0", "a" * WORKER
 
 
 @pytest.mark.parametrize("worker_id", GOOD_WORKER_IDS)
-def test_worker_ids_that_are_accepted(worker_id: str) -> None:
+def test_valid_worker_id_is_accepted(worker_id: str) -> None:
     check_worker_id(worker_id)
     decode_registration(pb.Register(worker_id=worker_id))
 
 
 @pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
-def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(worker_id: str) -> None:
+def test_invalid_worker_id_is_refused_with_a_printable_error(worker_id: str) -> None:
     for refuse in (lambda: check_worker_id(worker_id), lambda: decode_registration(pb.Register(worker_id=worker_id))):
         with pytest.raises(InvalidMessage) as caught:
             refuse()
@@ -32,7 +32,7 @@ def test_worker_ids_that_are_refused_by_one_rule_and_with_a_line_fit_for_a_log(w
         assert_fit_for_a_log(str(caught.value))
 
 
-def test_everything_that_a_worker_says_of_itself_arrives() -> None:
+def test_every_field_of_a_registration_is_decoded() -> None:
     registration = decode_registration(
         pb.Register(
             worker_id="rack-7",
@@ -50,11 +50,11 @@ def test_everything_that_a_worker_says_of_itself_arrives() -> None:
     )  # fmt: skip
 
 
-def test_what_a_worker_does_not_say_of_itself_is_none() -> None:
+def test_missing_fields_of_a_registration_are_none() -> None:
     assert decode_registration(pb.Register(worker_id="rack-7")) == Registration()
 
 
-def test_the_labels_of_a_registration_cannot_be_changed() -> None:
+def test_labels_of_a_registration_are_read_only() -> None:
     labels: Any = decode_registration(pb.Register(worker_id="a", labels={"zone": "eu-1"})).labels
     with pytest.raises(TypeError):
         labels["zone"] = "eu-2"
@@ -77,7 +77,7 @@ def test_the_labels_of_a_registration_cannot_be_changed() -> None:
         (pb.Register(labels={f"l{number}": "" for number in range(MAX_LABELS + 1)}), "labels"),
     ],
 )
-def test_a_registration_that_is_refused(register: pb.Register, named: str) -> None:
+def test_invalid_registration_is_refused(register: pb.Register, named: str) -> None:
     register.worker_id = "rack-7"
     with pytest.raises(InvalidMessage, match=named) as caught:
         decode_registration(register)
@@ -85,7 +85,7 @@ def test_a_registration_that_is_refused(register: pb.Register, named: str) -> No
 
 
 @pytest.mark.parametrize("value", [*NOT_NUMBERS, -1.0])
-def test_numbers_of_a_registration(value: float) -> None:
+def test_number_of_a_registration_out_of_range_is_refused(value: float) -> None:
     with pytest.raises(InvalidReading, match="boot_time_unix_seconds"):
         decode_registration(pb.Register(worker_id="a", boot_time_unix_seconds=value))
     with pytest.raises(InvalidReading, match=r"capacity\.cpu_cores"):
@@ -93,7 +93,7 @@ def test_numbers_of_a_registration(value: float) -> None:
 
 
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
-def test_any_registration_is_read_or_refused_with_a_reason(worker_id: str, labels: dict[str, str]) -> None:
+def test_any_registration_is_decoded_or_refused_with_a_reason(worker_id: str, labels: dict[str, str]) -> None:
     try:
         decode_registration(pb.Register(worker_id=worker_id, labels=labels))
     except InvalidMessage as error:

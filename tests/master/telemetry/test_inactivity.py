@@ -10,7 +10,7 @@ from fleetpulse.master.telemetry.records import WorkerTelemetry
 from tests.master.fleet import Fleet, Recorder, heartbeat, running_fleet, settle
 
 
-def test_a_silent_worker_is_active_for_30_s_and_inactive_by_31(fleet: Fleet) -> None:
+def test_silent_worker_is_active_for_30_s_and_inactive_by_31(fleet: Fleet) -> None:
     fleet.pass_time(0.25)
     fleet.clock.advance(0.1)  # between two checks
     fleet.beat()
@@ -22,7 +22,7 @@ def test_a_silent_worker_is_active_for_30_s_and_inactive_by_31(fleet: Fleet) -> 
     assert not fleet.is_active()
 
 
-def test_becoming_inactive_is_told_once_and_keeps_the_last_reading(
+def test_inactivity_is_published_once_and_keeps_the_last_reading(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     fleet.beat()
@@ -36,7 +36,7 @@ def test_becoming_inactive_is_told_once_and_keeps_the_last_reading(
     assert [record.message for record in caplog.records] == ["worker rack-7 is inactive: nothing heard for 30 s"]
 
 
-def test_a_worker_that_was_only_registered_falls_silent_as_well(fleet: Fleet) -> None:
+def test_registered_worker_without_heartbeats_becomes_inactive(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7")
     fleet.pass_time(29.75)
     assert fleet.is_active()
@@ -44,7 +44,7 @@ def test_a_worker_that_was_only_registered_falls_silent_as_well(fleet: Fleet) ->
     assert not fleet.is_active()
 
 
-def test_a_returning_heartbeat_makes_a_worker_active_at_once(fleet: Fleet) -> None:
+def test_heartbeat_makes_an_inactive_worker_active_at_once(fleet: Fleet) -> None:
     fleet.beat()
     fleet.pass_time(3600.0)
     assert not fleet.is_active()
@@ -57,14 +57,14 @@ def test_a_returning_heartbeat_makes_a_worker_active_at_once(fleet: Fleet) -> No
     assert not fleet.is_active()
 
 
-def test_a_returning_registration_makes_a_worker_active_at_once(fleet: Fleet) -> None:
+def test_registration_makes_an_inactive_worker_active_at_once(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7")
     fleet.pass_time(60.0)
     fleet.manager.register_worker("rack-7")
     assert fleet.is_active()
 
 
-def test_only_the_silent_become_inactive(fleet: Fleet) -> None:
+def test_only_silent_workers_become_inactive(fleet: Fleet) -> None:
     fleet.beat("silent")
     for _ in range(20):
         fleet.beat("steady")
@@ -75,7 +75,7 @@ def test_only_the_silent_become_inactive(fleet: Fleet) -> None:
     assert fleet.metric("workers", state="inactive") == 1
 
 
-def test_a_heartbeat_counts_when_it_arrives_not_when_it_is_shown(fleet: Fleet) -> None:
+def test_heartbeat_renews_the_lease_when_it_arrives(fleet: Fleet) -> None:
     fleet.beat()
     fleet.pass_time(29.75)
     fleet.manager.process_heartbeat(heartbeat())
@@ -85,7 +85,7 @@ def test_a_heartbeat_counts_when_it_arrives_not_when_it_is_shown(fleet: Fleet) -
     assert fleet.is_active()
 
 
-def test_a_heartbeat_counts_from_when_its_transport_received_it(fleet: Fleet) -> None:
+def test_lease_runs_from_when_the_transport_received_the_heartbeat(fleet: Fleet) -> None:
     fleet.beat()
     fleet.pass_time(5.0)
     fleet.manager.process_heartbeat(heartbeat(), received_at=fleet.clock.monotonic)
@@ -99,7 +99,7 @@ def test_a_heartbeat_counts_from_when_its_transport_received_it(fleet: Fleet) ->
     assert not fleet.is_active()
 
 
-def test_the_last_update_is_when_the_heartbeat_arrived(fleet: Fleet) -> None:
+def test_last_update_is_the_arrival_of_the_heartbeat(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(heartbeat())
     arrived = fleet.clock.wall
     fleet.clock.advance(2.0)
@@ -107,7 +107,7 @@ def test_the_last_update_is_when_the_heartbeat_arrived(fleet: Fleet) -> None:
     assert fleet.manager.get_worker_telemetry("rack-7").last_update == arrived
 
 
-def test_a_heartbeat_that_waited_too_long_shows_no_activity(fleet: Fleet) -> None:
+def test_heartbeat_that_waited_too_long_does_not_make_the_worker_active(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(heartbeat())
     fleet.pass_time(30.0)
     settle()
@@ -115,7 +115,7 @@ def test_a_heartbeat_that_waited_too_long_shows_no_activity(fleet: Fleet) -> Non
 
 
 @pytest.mark.parametrize("step", [-10 * 365 * 86400.0, -60.0, 60.0, 10 * 365 * 86400.0])
-def test_a_step_of_the_wall_clock_changes_nobody_s_state(fleet: Fleet, step: float) -> None:
+def test_step_of_the_wall_clock_changes_no_state(fleet: Fleet, step: float) -> None:
     fleet.beat("silent")
     fleet.pass_time(60.0)
     fleet.beat("steady")
@@ -129,7 +129,7 @@ def test_a_step_of_the_wall_clock_changes_nobody_s_state(fleet: Fleet, step: flo
     assert (fleet.is_active("silent"), fleet.is_active("steady")) == (False, False)
 
 
-def test_the_clock_of_a_worker_does_not_matter(fleet: Fleet) -> None:
+def test_clock_of_a_worker_does_not_affect_liveness(fleet: Fleet) -> None:
     fleet.beat(sent_time_unix_seconds=0.0)
     assert fleet.is_active()
     fleet.beat(sent_time_unix_seconds=1e11)
@@ -138,7 +138,7 @@ def test_the_clock_of_a_worker_does_not_matter(fleet: Fleet) -> None:
     assert not fleet.is_active()
 
 
-def test_a_stall_of_the_master_makes_nobody_inactive(fleet: Fleet) -> None:
+def test_stall_of_the_master_makes_no_worker_inactive(fleet: Fleet) -> None:
     fleet.beat("a")
     fleet.pass_time(5.0)
     fleet.beat("b")
@@ -152,7 +152,7 @@ def test_a_stall_of_the_master_makes_nobody_inactive(fleet: Fleet) -> None:
     assert (fleet.is_active("a"), fleet.is_active("b")) == (False, True)
 
 
-def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
+def test_inactive_worker_is_forgotten_after_the_retention_time() -> None:
     with running_fleet(LeaseConfig(retention_seconds=60.0)) as fleet:
         fleet.beat("gone")
         fleet.beat("back")
@@ -171,7 +171,7 @@ def test_an_inactive_worker_is_forgotten_after_the_retention_time() -> None:
         assert fleet.manager.get_all_worker_telemetry() == {}
 
 
-def test_who_was_unregistered_meanwhile_is_not_forgotten_once_more() -> None:
+def test_worker_unregistered_meanwhile_is_not_forgotten_again() -> None:
     with running_fleet(LeaseConfig(retention_seconds=60.0)) as fleet:
         fleet.beat()
         fleet.pass_time(30.0)
@@ -180,7 +180,7 @@ def test_who_was_unregistered_meanwhile_is_not_forgotten_once_more() -> None:
         assert fleet.seen.removed == ["rack-7"]
 
 
-def test_the_terms_say_how_long_a_worker_may_be_silent() -> None:
+def test_lease_config_sets_the_inactivity_timeout() -> None:
     with running_fleet(LeaseConfig(heartbeat_interval_seconds=0.5, inactivity_timeout_seconds=2.0)) as fleet:
         fleet.beat()
         fleet.pass_time(1.75)
@@ -201,7 +201,7 @@ class Fragile:
             raise RuntimeError("nobody expected an end")
 
 
-def test_an_observer_that_fails_at_one_worker_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_observer_does_not_stop_the_liveness_check(caplog: pytest.LogCaptureFixture) -> None:
     workers = ["rack-1", "rack-2", "rack-3"]
     later = Recorder()
     with running_fleet(LeaseConfig(), Fragile(), later) as fleet:

@@ -14,13 +14,13 @@ def speaker(fleet: Fleet) -> str:
     return fleet.manager.get_worker_telemetry("rack-7").registration.incarnation_id
 
 
-def test_the_same_incarnation_takes_over_at_once(fleet: Fleet) -> None:
+def test_same_incarnation_takes_over_at_once(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.manager.register_worker("rack-7", FIRST)
     assert speaker(fleet) == "first"
 
 
-def test_another_incarnation_is_refused_while_the_first_beats(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_incarnation_is_refused_while_the_first_beats(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(5.0)
     fleet.beat(incarnation_id="first", sequence_number=1)
@@ -35,7 +35,7 @@ def test_another_incarnation_is_refused_while_the_first_beats(fleet: Fleet, capl
     assert fleet.metric("heartbeats_rejected_total", reason="worker_id_taken") == 1
 
 
-def test_the_one_who_is_refused_does_not_keep_the_first_alive(fleet: Fleet) -> None:
+def test_refused_incarnation_does_not_renew_the_lease(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(9.0)
     with pytest.raises(WorkerIdTaken):
@@ -45,7 +45,7 @@ def test_the_one_who_is_refused_does_not_keep_the_first_alive(fleet: Fleet) -> N
     assert speaker(fleet) == "second"
 
 
-def test_another_incarnation_is_let_in_after_two_silent_intervals(fleet: Fleet) -> None:
+def test_other_incarnation_is_accepted_after_two_silent_intervals(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(10.25)
     fleet.beat(incarnation_id="second", load=pb.Load(load1=2.0))
@@ -55,14 +55,14 @@ def test_another_incarnation_is_let_in_after_two_silent_intervals(fleet: Fleet) 
         fleet.manager.process_heartbeat(heartbeat(incarnation_id="first"))
 
 
-def test_who_takes_over_with_a_heartbeat_keeps_what_was_said_of_the_machine(fleet: Fleet) -> None:
+def test_takeover_by_heartbeat_keeps_the_registration(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", Registration("first", hostname="rack-7.example.com"))
     fleet.manager.release_worker("rack-7", "first")
     fleet.beat(incarnation_id="second")
     assert fleet.manager.get_worker_telemetry("rack-7").registration == Registration("second", "rack-7.example.com")
 
 
-def test_another_incarnation_is_let_in_when_the_first_is_inactive(fleet: Fleet) -> None:
+def test_other_incarnation_is_accepted_when_the_first_is_inactive(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(60.0)
     fleet.manager.register_worker("rack-7", SECOND)
@@ -70,14 +70,14 @@ def test_another_incarnation_is_let_in_when_the_first_is_inactive(fleet: Fleet) 
     assert fleet.is_active()
 
 
-def test_another_incarnation_is_let_in_when_the_first_has_let_go(fleet: Fleet) -> None:
+def test_other_incarnation_is_accepted_after_release(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.manager.release_worker("rack-7", "first")
     fleet.manager.register_worker("rack-7", SECOND)
     assert speaker(fleet) == "second"
 
 
-def test_only_the_holder_can_let_go(fleet: Fleet) -> None:
+def test_only_the_holder_can_release_the_id(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.manager.release_worker("rack-7", "second")
     fleet.manager.release_worker("stranger", "first")
@@ -85,7 +85,7 @@ def test_only_the_holder_can_let_go(fleet: Fleet) -> None:
         fleet.manager.register_worker("rack-7", SECOND)
 
 
-def test_who_comes_back_after_letting_go_holds_the_id_again(fleet: Fleet) -> None:
+def test_returning_incarnation_holds_the_id_again(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.manager.release_worker("rack-7", "first")
     fleet.manager.register_worker("rack-7", FIRST)
@@ -93,7 +93,7 @@ def test_who_comes_back_after_letting_go_holds_the_id_again(fleet: Fleet) -> Non
         fleet.manager.register_worker("rack-7", SECOND)
 
 
-def test_after_a_stall_of_the_master_the_first_still_holds_the_id(fleet: Fleet) -> None:
+def test_first_incarnation_still_holds_the_id_after_a_stall(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", FIRST)
     fleet.pass_time(1.0)
     fleet.clock.advance(60.0)
@@ -101,7 +101,7 @@ def test_after_a_stall_of_the_master_the_first_still_holds_the_id(fleet: Fleet) 
         fleet.manager.register_worker("rack-7", SECOND)
 
 
-def test_what_the_first_left_in_the_queue_is_not_shown_as_the_second_s(fleet: Fleet) -> None:
+def test_queue_of_the_first_incarnation_is_dropped_on_takeover(fleet: Fleet) -> None:
     fleet.beat(incarnation_id="first", load=pb.Load(load1=1.0))
     fleet.manager.process_heartbeat(heartbeat(incarnation_id="first", load=pb.Load(load1=99.0)))
     fleet.manager.release_worker("rack-7", "first")
@@ -122,7 +122,7 @@ def sent(fleet: Fleet, *numbers: int, incarnation_id: str = "first") -> tuple[in
     return counts.received, counts.missed
 
 
-def test_a_number_that_was_seen_is_counted_and_ignored(fleet: Fleet) -> None:
+def test_repeated_sequence_number_is_counted_and_ignored(fleet: Fleet) -> None:
     fleet.beat(incarnation_id="first", sequence_number=5, load=pb.Load(load1=1.0))
     before = fleet.manager.get_worker_telemetry("rack-7")
     for number in (5, 4, 1):
@@ -145,22 +145,22 @@ def test_a_number_that_was_seen_is_counted_and_ignored(fleet: Fleet) -> None:
         ([2**64 - 1], (1, 0)),
     ],
 )
-def test_gaps_are_counted(fleet: Fleet, numbers: list[int], expected: tuple[int, int]) -> None:
+def test_gaps_in_sequence_numbers_are_counted(fleet: Fleet, numbers: list[int], expected: tuple[int, int]) -> None:
     assert sent(fleet, *numbers) == expected
 
 
-def test_each_incarnation_counts_from_its_own_start(fleet: Fleet) -> None:
+def test_each_incarnation_has_its_own_sequence(fleet: Fleet) -> None:
     sent(fleet, 1, 5)
     fleet.manager.release_worker("rack-7", "first")
     assert sent(fleet, 1, 2, incarnation_id="second") == (4, 3)
 
 
-def test_a_reconnect_goes_on_counting(fleet: Fleet) -> None:
+def test_sequence_continues_after_a_reconnect(fleet: Fleet) -> None:
     sent(fleet, 1, 2)
     fleet.manager.release_worker("rack-7", "first")
     fleet.manager.register_worker("rack-7", FIRST)
     assert sent(fleet, 5) == (3, 2)
 
 
-def test_without_an_incarnation_a_number_that_starts_over_is_no_repetition(fleet: Fleet) -> None:
+def test_sequence_is_not_checked_without_an_incarnation(fleet: Fleet) -> None:
     assert sent(fleet, 7, 1, 2, incarnation_id="") == (3, 0)

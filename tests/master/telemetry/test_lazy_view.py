@@ -168,7 +168,7 @@ def test_view_without_reads_is_not_in_demand() -> None:
     assert rhythm.quiet_seconds(0.0) == 0.0
 
 
-def test_a_read_keeps_a_view_in_demand_for_a_while() -> None:
+def test_read_keeps_a_view_in_demand_for_a_while() -> None:
     rhythm = read_at(100.0)
     assert rhythm.in_demand(100.0)
     assert rhythm.in_demand(99.75 + DEMAND_SECONDS)

@@ -16,6 +16,7 @@ from fleetpulse.master.metrics.families import FAMILIES
 from fleetpulse.master.telemetry.records import Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, settle
+from tests.master.metrics.expected import expected_samples
 
 OUTLIVING = {family.name for family in FAMILIES if family.outlives_silence}
 WORKERS = st.sampled_from(["a", "b", "c", "d"])
@@ -91,7 +92,7 @@ class LiveTable(RuleBasedStateMachine):
         for worker_id, telemetry in table.items():
             for family in FAMILIES:
                 if telemetry.is_active or family.name in OUTLIVING:
-                    for labels, value in family.samples(telemetry):
+                    for labels, value in expected_samples(family, telemetry):
                         if value is not None:
                             expected[family.name, worker_id, *labels] = value
         assert values == expected

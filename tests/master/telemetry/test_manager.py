@@ -23,7 +23,7 @@ def load(value: float) -> pb.Load:
 # Registration
 
 
-def test_a_registered_worker_is_active_and_has_no_reading_yet(fleet: Fleet) -> None:
+def test_registered_worker_is_active_without_a_reading(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", Registration("first", hostname="rack-7.example.com"))
     telemetry = fleet.manager.get_worker_telemetry("rack-7")
     assert telemetry.worker_id == "rack-7"
@@ -35,12 +35,12 @@ def test_a_registered_worker_is_active_and_has_no_reading_yet(fleet: Fleet) -> N
     assert fleet.seen.changes[-1] == telemetry
 
 
-def test_a_worker_can_be_registered_by_its_id_alone(fleet: Fleet) -> None:
+def test_worker_can_be_registered_by_its_id_alone(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7")
     assert fleet.manager.get_worker_telemetry("rack-7").registration == Registration()
 
 
-def test_registering_again_keeps_what_is_known_and_takes_what_is_new(fleet: Fleet) -> None:
+def test_second_registration_keeps_readings_and_replaces_identity(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7", Registration("first", version="1"))
     fleet.beat(incarnation_id="first", load=load(1.0))
     registered_at = fleet.clock.wall
@@ -54,7 +54,7 @@ def test_registering_again_keeps_what_is_known_and_takes_what_is_new(fleet: Flee
     assert telemetry.counts.received == 1
 
 
-def test_an_unknown_worker_is_registered_by_its_first_heartbeat(fleet: Fleet) -> None:
+def test_first_heartbeat_registers_an_unknown_worker(fleet: Fleet) -> None:
     fleet.beat("rack-8", load=load(1.0))
     telemetry = fleet.manager.get_worker_telemetry("rack-8")
     assert telemetry.is_active
@@ -62,7 +62,7 @@ def test_an_unknown_worker_is_registered_by_its_first_heartbeat(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize("worker_id", BAD_WORKER_IDS, ids=lambda worker_id: ascii(worker_id[:20]))
-def test_a_bad_worker_id_gets_in_by_no_door(fleet: Fleet, worker_id: str) -> None:
+def test_invalid_worker_id_is_refused_everywhere(fleet: Fleet, worker_id: str) -> None:
     with pytest.raises(InvalidMessage):
         fleet.manager.register_worker(worker_id)
     with pytest.raises(InvalidMessage):
@@ -72,7 +72,7 @@ def test_a_bad_worker_id_gets_in_by_no_door(fleet: Fleet, worker_id: str) -> Non
     assert fleet.seen.changes == []
 
 
-def test_a_full_master_takes_no_new_worker_but_serves_those_it_has() -> None:
+def test_full_master_refuses_new_workers_only() -> None:
     with running_fleet(LeaseConfig(max_workers=2)) as fleet:
         fleet.beat("a")
         fleet.beat("b")
@@ -91,7 +91,7 @@ def test_a_full_master_takes_no_new_worker_but_serves_those_it_has() -> None:
 # Processing
 
 
-def test_the_newest_heartbeat_replaces_all_before_it(fleet: Fleet) -> None:
+def test_newest_heartbeat_replaces_earlier_ones(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(full_heartbeat())
     settle()
     fleet.clock.advance(5.0)
@@ -102,7 +102,7 @@ def test_the_newest_heartbeat_replaces_all_before_it(fleet: Fleet) -> None:
     assert telemetry.counts.received == 2
 
 
-def test_processing_never_blocks_and_shows_nothing_half_done(fleet: Fleet) -> None:
+def test_process_heartbeat_only_queues(fleet: Fleet) -> None:
     fleet.manager.register_worker("rack-7")
     fleet.manager.process_heartbeat(heartbeat(load=load(1.0)))
     assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading()
@@ -110,7 +110,7 @@ def test_processing_never_blocks_and_shows_nothing_half_done(fleet: Fleet) -> No
     assert fleet.manager.get_worker_telemetry("rack-7").reading == Reading(load=Load(load1=1.0))
 
 
-def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+def test_full_queue_drops_and_counts_the_oldest() -> None:
     shown = []
     with running_fleet(LeaseConfig(queue_length=3)) as fleet:
         fleet.manager.set_update_callback(lambda _, telemetry: shown.append(telemetry.reading.load.load1))
@@ -125,7 +125,7 @@ def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
         assert fleet.metric("heartbeats_dropped_total") == 2
 
 
-def test_the_delay_until_a_heartbeat_is_visible_is_measured(fleet: Fleet) -> None:
+def test_delay_until_a_heartbeat_is_visible_is_measured(fleet: Fleet) -> None:
     fleet.manager.process_heartbeat(heartbeat(sent_time_unix_seconds=fleet.clock.wall - 1.5))
     fleet.clock.advance(0.25)
     settle()
@@ -151,7 +151,7 @@ def test_the_delay_until_a_heartbeat_is_visible_is_measured(fleet: Fleet) -> Non
     ],
 )
 @pytest.mark.parametrize("is_known", [True, False])
-def test_a_refused_heartbeat_changes_nothing_and_is_counted(
+def test_refused_heartbeat_changes_nothing_and_is_counted(
     fleet: Fleet, fields: dict[str, Any], error: type[InvalidMessage], is_known: bool
 ) -> None:
     fleet.beat("other", load=load(1.0))
@@ -167,7 +167,7 @@ def test_a_refused_heartbeat_changes_nothing_and_is_counted(
     assert fleet.metric("heartbeats_received_total") == len(before)
 
 
-def test_a_refused_heartbeat_is_no_sign_of_life(fleet: Fleet) -> None:
+def test_refused_heartbeat_does_not_renew_the_lease(fleet: Fleet) -> None:
     fleet.beat()
     fleet.pass_time(29.75)
     with pytest.raises(InvalidReading):
@@ -179,13 +179,13 @@ def test_a_refused_heartbeat_is_no_sign_of_life(fleet: Fleet) -> None:
 # Queries
 
 
-def test_nobody_is_known_at_first(fleet: Fleet) -> None:
+def test_new_table_is_empty(fleet: Fleet) -> None:
     assert fleet.manager.get_all_worker_telemetry() == {}
     with pytest.raises(UnknownWorker, match="'rack-7'"):
         fleet.manager.get_worker_telemetry("rack-7")
 
 
-def test_a_snapshot_stays_as_it_was(fleet: Fleet) -> None:
+def test_snapshot_is_immutable(fleet: Fleet) -> None:
     fleet.beat(load=load(1.0))
     everyone = fleet.manager.get_all_worker_telemetry()
     one: Any = fleet.manager.get_worker_telemetry("rack-7")
@@ -199,7 +199,7 @@ def test_a_snapshot_stays_as_it_was(fleet: Fleet) -> None:
         one.is_active = False
 
 
-def test_every_change_has_a_revision_of_its_own(fleet: Fleet) -> None:
+def test_every_change_has_its_own_revision(fleet: Fleet) -> None:
     seen = [fleet.manager.revision]
     changes: list[Callable[[], None]] = [
         lambda: fleet.manager.register_worker("rack-7"),
@@ -216,7 +216,7 @@ def test_every_change_has_a_revision_of_its_own(fleet: Fleet) -> None:
     assert revisions == sorted(set(revisions))
 
 
-def test_reading_is_no_change(fleet: Fleet) -> None:
+def test_queries_do_not_change_the_revision(fleet: Fleet) -> None:
     fleet.beat()
     before = fleet.manager.revision
     fleet.manager.get_all_worker_telemetry()
@@ -251,13 +251,13 @@ def test_unregistering_forgets_everything(fleet: Fleet) -> None:
     assert fleet.seen.removed == ["rack-7"]
 
 
-def test_unregistering_a_stranger(fleet: Fleet) -> None:
+def test_unregistering_an_unknown_worker_raises(fleet: Fleet) -> None:
     with pytest.raises(UnknownWorker):
         fleet.manager.unregister_worker("rack-7")
     assert fleet.seen.removed == []
 
 
-def test_a_worker_that_was_unregistered_may_come_back_as_if_it_were_new(fleet: Fleet) -> None:
+def test_unregistered_worker_can_return_as_a_new_one(fleet: Fleet) -> None:
     fleet.beat(incarnation_id="first", sequence_number=7, load=load(1.0))
     fleet.manager.unregister_worker("rack-7")
     fleet.clock.advance(5.0)
@@ -268,7 +268,7 @@ def test_a_worker_that_was_unregistered_may_come_back_as_if_it_were_new(fleet: F
     assert telemetry.counts == HeartbeatCounts(1, 0, 0)
 
 
-def test_a_thousand_that_come_and_go_leave_no_greenlet_and_no_row(fleet: Fleet) -> None:
+def test_unregistered_workers_leave_no_greenlet_and_no_row(fleet: Fleet) -> None:
     for number in range(1000):
         fleet.manager.process_heartbeat(heartbeat(f"rack-{number}"))
     settle()
@@ -284,7 +284,7 @@ def test_a_thousand_that_come_and_go_leave_no_greenlet_and_no_row(fleet: Fleet) 
     assert fleet.metric("workers", state="inactive") == 0
 
 
-def test_a_worker_that_beats_cannot_be_forgotten_by_hand(fleet: Fleet) -> None:
+def test_active_worker_cannot_be_forgotten(fleet: Fleet) -> None:
     fleet.beat()
     with pytest.raises(WorkerStillActive, match="rack-7"):
         fleet.manager.forget_worker("rack-7")

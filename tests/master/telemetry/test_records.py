@@ -42,7 +42,7 @@ def test_memory_usage(used: int | None, size: int | None, expected: float | None
     ("utilizations", "expected"),
     [([], None), ([None], None), ([0.0], 0.0), ([50.0, 100.0], 75.0), ([50.0, None], 50.0)],
 )
-def test_gpu_usage_is_the_mean_of_what_is_known(utilizations: list[float | None], expected: float | None) -> None:
+def test_gpu_usage_is_the_mean_of_known_readings(utilizations: list[float | None], expected: float | None) -> None:
     assert telemetry(Reading(gpus=tuple(map(gpu, utilizations)))).gpu_usage == expected
 
 

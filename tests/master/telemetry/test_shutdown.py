@@ -21,7 +21,7 @@ def living_greenlets(name: str) -> list[str]:
     return [greenlet.name for greenlet in greenlets if greenlet.name.startswith(name) and not greenlet.dead]
 
 
-def test_what_is_queued_is_processed_and_every_greenlet_ends(fleet: Fleet) -> None:
+def test_shutdown_processes_the_queue_and_ends_every_greenlet(fleet: Fleet) -> None:
     told: list[tuple[str, float | None]] = []
     fleet.manager.set_update_callback(
         lambda worker_id, telemetry: told.append((worker_id, telemetry.reading.load.load1))
@@ -40,7 +40,7 @@ def hang(_worker_id: str, _telemetry: WorkerTelemetry) -> None:
     Event().wait()
 
 
-def test_shutdown_does_not_wait_longer_than_it_was_told(fleet: Fleet) -> None:
+def test_shutdown_kills_greenlets_after_the_timeout(fleet: Fleet) -> None:
     fleet.manager.set_update_callback(hang)
     fleet.beat("hangs")
     with gevent.Timeout(20.0):
@@ -55,7 +55,7 @@ def test_shutdown_without_start_and_twice(fleet: Fleet) -> None:
     assert living_greenlets("telemetry-") == []
 
 
-def test_who_comes_too_late_is_told_that_the_master_stops(fleet: Fleet) -> None:
+def test_registration_after_shutdown_is_refused(fleet: Fleet) -> None:
     fleet.manager.shutdown()
     with pytest.raises(MasterStopping):
         fleet.manager.register_worker("new")
@@ -83,7 +83,7 @@ class FailingClock(ManualClock):
         return self.monotonic
 
 
-def test_the_checker_goes_on_by_itself_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
+def test_liveness_check_continues_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
     clock = FailingClock()
     manager = TelemetryManager(LeaseConfig(inactivity_timeout_seconds=0.5), Instruments(), clock=clock.port)
     manager.start()
@@ -95,7 +95,7 @@ def test_the_checker_goes_on_by_itself_whatever_happens(caplog: pytest.LogCaptur
     manager.shutdown()
 
 
-def test_health_is_a_checker_that_lives(fleet: Fleet) -> None:
+def test_health_error_until_the_liveness_check_runs(fleet: Fleet) -> None:
     assert fleet.manager.health_error() == "nobody watches for silent workers"
     fleet.manager.start()
     settle()
