@@ -45,6 +45,18 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
         assert store.details("t1").task.task_id == "t1"
 
 
+def test_tasks_of_a_database_without_the_column_for_options_are_kept(database_url: str) -> None:
+    with open_store(database_url) as store:
+        task = submit(store, "t1")
+    engines = engines_of(database_url)
+    with engines.writer.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN options")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
+    engines.close()
+    with open_store(database_url) as store:
+        assert store.details("t1").task == task
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
     with open_store(database_url):
         pass
