@@ -1,6 +1,6 @@
-"""The grammar of references to Docker images: ``[registry[:port]/]path[:tag][@digest]``.
+"""Parses references to Docker images: ``[registry[:port]/]path[:tag][@digest]``.
 
-As https://pkg.go.dev/github.com/distribution/reference has it, written so that a refusal says which part is wrong.
+The grammar is that of https://pkg.go.dev/github.com/distribution/reference; an error says which part is wrong.
 """
 
 import re
@@ -27,11 +27,30 @@ IMAGE_PATTERN = (
     rf"{_COMPONENT.pattern}(?::{_TAG.pattern})?"
     r"(?:@(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}))?"
 )
-"""For a schema: what matches is well-formed, but for its length and for the id of an image."""
+"""For a schema. Does not check the length, nor that the reference is no image id."""
 
 
-def check_image(reference: str) -> None:
-    """Raise ``ValueError`` with what is wrong unless the reference is well-formed."""
+class Reference(NamedTuple):
+    """A full reference, as Docker understands it: ``busybox`` is ``docker.io/library/busybox:latest``."""
+
+    registry: str
+    path: str
+    tag: str
+    """Empty with a digest: Docker ignores the tag then."""
+
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Registry and path."""
+        return f"{self.registry}/{self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+def parse_image(reference: str) -> Reference:
+    """Returns the full reference. Raises ``ValueError`` with what is wrong."""
     if not reference:
         raise ValueError("must not be empty")
     if len(reference) > MAX_IMAGE_LENGTH:
@@ -41,43 +60,46 @@ def check_image(reference: str) -> None:
     if "://" in reference:
         raise ValueError("must be a reference such as registry.example.com/team/app:1.0, not a URL")
     named, at, digest = reference.partition("@")
-    if at:
-        _check_digest(digest)
-    repository, tag = _without_tag(named)
-    if repository in _HEX_DIGITS_BY_ALGORITHM and _IMAGE_ID.fullmatch(tag or ""):
+    if at and not is_digest(digest):
+        raise ValueError(
+            f"has the digest {digest[:80]!r}: it must be sha256: and 64 hexadecimal digits, or longer kinds of SHA"
+        )
+    # A colon before the last slash is that of a port.
+    colon = named.find(":", named.rfind("/") + 1)
+    repository, tag = (named, None) if colon < 0 else (named[:colon], named[colon + 1 :])
+    if _IMAGE_ID.fullmatch(repository) or (repository in _HEX_DIGITS_BY_ALGORITHM and _IMAGE_ID.fullmatch(tag or "")):
         raise ValueError("must be a name, not the id of an image")
     if tag is not None and not _TAG.fullmatch(tag):
         raise ValueError(
             f"has the tag {tag!r}: it must be 1 to 128 letters, digits, '_', '.', '-', not '.' or '-' first"
         )
-    _check_repository(repository)
+    registry, path = _registry_and_path(repository)
+    return Reference(registry, path, "" if digest else tag or "latest", digest)
 
 
-def _without_tag(named: str) -> tuple[str, str | None]:
-    # A colon before the last slash is that of a port.
-    path_start = named.rfind("/") + 1
-    colon = named.find(":", path_start)
-    return (named, None) if colon < 0 else (named[:colon], named[colon + 1 :])
+def is_digest(text: str) -> bool:
+    """Whether it may follow the ``@`` of a reference."""
+    algorithm, _, hexadecimal = text.partition(":")
+    length = _HEX_DIGITS_BY_ALGORITHM.get(algorithm)
+    return len(hexadecimal) == length and _HEX.fullmatch(hexadecimal) is not None
 
 
-def _check_repository(repository: str) -> None:
+def _registry_and_path(repository: str) -> tuple[str, str]:
     if len(repository) > MAX_REPOSITORY_LENGTH:
         raise ValueError(f"has a name of {len(repository)} characters: at most {MAX_REPOSITORY_LENGTH} are allowed")
-    if _IMAGE_ID.fullmatch(repository):
-        raise ValueError("must be a name, not the id of an image")
-    first, slash, path = repository.partition("/")
-    if slash and _is_registry(first):
-        _check_registry(first)
+    registry, slash, path = repository.partition("/")
+    # Docker's own rule: anything else before the first slash is a namespace of Docker Hub.
+    is_registry = "." in registry or ":" in registry or registry == "localhost" or registry != registry.lower()
+    if slash and is_registry:
+        _check_registry(registry)
     else:
-        path = repository
+        registry, path = DOCKER_HUB, repository
     for component in path.split("/"):
         if not _COMPONENT.fullmatch(component):
             raise ValueError(_wrong_component(component))
-
-
-def _is_registry(first: str) -> bool:
-    """Docker's own rule: anything else before the first slash is a namespace of Docker Hub."""
-    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+    if registry == "index.docker.io":
+        registry = DOCKER_HUB
+    return registry, f"library/{path}" if registry == DOCKER_HUB and "/" not in path else path
 
 
 def _check_registry(registry: str) -> None:
@@ -98,55 +120,3 @@ def _wrong_component(component: str) -> str:
     return (
         f"has {component!r} in its name: each part must be lower-case letters and digits, with '.', '_' or '-' between"
     )
-
-
-def _check_digest(digest: str) -> None:
-    algorithm, _, hexadecimal = digest.partition(":")
-    length = _HEX_DIGITS_BY_ALGORITHM.get(algorithm)
-    if length is None or len(hexadecimal) != length or not _HEX.fullmatch(hexadecimal):
-        raise ValueError(
-            f"has the digest {digest[:80]!r}: it must be sha256: and 64 hexadecimal digits, or longer kinds of SHA"
-        )
-
-
-class Reference(NamedTuple):
-    """A reference in full, as Docker understands it: ``busybox`` is ``docker.io/library/busybox:latest``."""
-
-    registry: str
-    path: str
-    tag: str
-    """Empty where only the digest counts: Docker does not look at the tag of a reference that has one."""
-
-    digest: str
-
-    @property
-    def name(self) -> str:
-        """Registry and path."""
-        return f"{self.registry}/{self.path}"
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
-
-
-def normalised(reference: str) -> Reference:
-    """The reference in full. Raises ``ValueError`` with what is wrong unless it is well-formed."""
-    check_image(reference)
-    named, _, digest = reference.partition("@")
-    repository, tag = _without_tag(named)
-    registry, slash, path = repository.partition("/")
-    if not slash or not _is_registry(registry):
-        registry, path = DOCKER_HUB, repository
-    if registry == "index.docker.io":
-        registry = DOCKER_HUB
-    if registry == DOCKER_HUB and "/" not in path:
-        path = f"library/{path}"
-    return Reference(registry, path, "" if digest else tag or "latest", digest)
-
-
-def is_digest(text: str) -> bool:
-    """Whether it is one that a reference may have after its ``@``."""
-    try:
-        _check_digest(text)
-    except ValueError:
-        return False
-    return True

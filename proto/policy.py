@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from fleetpulse.proto.image import Reference, normalised
+from fleetpulse.proto.image import Reference, parse_image
 from fleetpulse.proto.rules import MAX_CPU_CORES, MAX_ENV_ENTRIES, MAX_MEMORY_MIB, MAX_TEXT_BYTES, NETWORKS
 
 ReadOnlyRoot = Literal["off", "default", "forced"]
@@ -114,7 +114,7 @@ _STARS = re.compile(r"(\*\*|\*)")
 
 
 def _image(policy: TaskPolicy, task: PolicyInput) -> Iterator[Refusal]:
-    image = normalised(task.image)
+    image = parse_image(task.image)
     if policy.require_digest and not image.digest:
         yield Refusal("require_digest", "docker_image", "must be named by its digest, as NAME@sha256:…")
     if policy.images is None and policy.digests is None:

@@ -1,6 +1,6 @@
-"""A policy for tasks as a TOML file. ``docs/security.md`` has an example with every key.
+"""Reads a task policy from a TOML file. ``docs/security.md`` has an example with every key.
 
-Both ends read theirs once, at the start; one that is wrong in anything is refused as a whole.
+Each end reads its own once, at the start; a file with any error is refused as a whole.
 """
 
 import math
@@ -20,13 +20,13 @@ _PATTERN = re.compile(r"[A-Za-z0-9.*:\[\]_-]+(?:/[a-z0-9._*-]+)+(?::[A-Za-z0-9_.
 
 
 class PolicyError(Exception):
-    """One line that says where in the file what is wrong."""
+    """One line: where in the file, and what is wrong."""
 
 
 def read_policy(path: Path) -> TaskPolicy:
     """Raises ``PolicyError``, which names the file."""
     try:
-        return parse_policy(_text_of(path))
+        return parse_policy(_read_text(path))
     except OSError as error:
         raise PolicyError(f"task policy {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ def read_policy(path: Path) -> TaskPolicy:
         raise PolicyError(f"task policy {path}: {error}") from error
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -46,21 +46,17 @@ def _text_of(path: Path) -> str:
 def parse_policy(text: str) -> TaskPolicy:
     """Raises ``PolicyError``."""
     try:
-        said = tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"is not TOML: {error}") from error
-    for key, value in said.items():
+    for key, value in table.items():
         if key not in _KEYS:
             raise PolicyError(f"{_line(text, key)}{key!r} is not known; known are {', '.join(sorted(_KEYS))}")
         accepts, expected = _KEYS[key]
         if not accepts(value):
             raise PolicyError(f"{_line(text, key)}{key}: expected {expected}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
-    return _coherent(text, TaskPolicy(**values))
-
-
-def _coherent(text: str, policy: TaskPolicy) -> TaskPolicy:
-    """Rules that leave nothing to run are a slip."""
+    policy = TaskPolicy(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    # Rules that leave nothing to run are a mistake.
     if policy.default_network is not None and policy.default_network not in policy.networks:
         raise PolicyError(f"{_line(text, 'default_network')}default_network: expected one of networks")
     if policy.user is not None and policy.require_non_root and not is_non_root(policy.user):
@@ -69,7 +65,7 @@ def _coherent(text: str, policy: TaskPolicy) -> TaskPolicy:
 
 
 def _line(text: str, key: str) -> str:
-    """Where the key stands, as far as can be seen."""
+    """The number of the key's line, as far as can be seen."""
     found = re.search(rf"^\s*[\"'\[]?{re.escape(key)}\b", text, re.MULTILINE)
     return f"line {text.count(chr(10), 0, found.end()) + 1}: " if found else ""
 
@@ -85,6 +81,10 @@ def _is_pattern(value: Any) -> bool:
     return registry == "localhost" or any(mark in registry for mark in ".:*")
 
 
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and is_digest(value)
+
+
 def _is_count(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value < 2**63
 
@@ -98,14 +98,8 @@ def _is_amount(value: Any) -> bool:
 
 
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "images": (
-        _is_list(_is_pattern),
-        'a list of patterns of full names, as "docker.io/library/*"',
-    ),
-    "digests": (
-        _is_list(lambda value: isinstance(value, str) and is_digest(value)),
-        "a list of digests, as sha256: and 64 hexadecimal digits",
-    ),
+    "images": (_is_list(_is_pattern), 'a list of patterns of full names, as "docker.io/library/*"'),
+    "digests": (_is_list(_is_digest), "a list of digests, as sha256: and 64 hexadecimal digits"),
     "require_digest": (_is_bool, "true or false"),
     "networks": (_is_list(lambda value: value in NETWORKS), f"a list of: {', '.join(NETWORKS)}"),
     "default_network": (lambda value: value in NETWORKS, f"one of: {', '.join(NETWORKS)}"),

@@ -11,13 +11,13 @@ A schema cannot say every rule: a ``format`` names one that ``docs/rest.md`` exp
 import hashlib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from fleetpulse.proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, check_image
+from fleetpulse.proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, parse_image
 from fleetpulse.proto.rules import (
     ENV_NAME_PATTERN,
     LABEL_NAME_PATTERN,
@@ -54,15 +54,18 @@ _TEXT_PATTERN = f"^[^{_CONTROLS}]*$"
 _QUOTING = {"No closing quotation": "has a quote that is not closed", "No escaped character": "ends with a backslash"}
 
 
+def _must(is_valid: Callable[[str], bool], rule: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not is_valid(text):
+            raise ValueError(f"must be {rule}")
+        return text
+
+    return AfterValidator(check)
+
+
 def _image(reference: str) -> str:
-    check_image(reference)
+    parse_image(reference)
     return reference
-
-
-def _line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable, without control characters")
-    return text
 
 
 def _text(text: str) -> str:
@@ -73,22 +76,10 @@ def _text(text: str) -> str:
     return text
 
 
-def _env_name(name: str) -> str:
-    if not is_env_name(name):
-        raise ValueError("must be 1 to 255 ASCII letters, digits and '_', no digit first")
-    return name
-
-
-def _user(user: str) -> str:
-    if not is_user(user):
-        raise ValueError(f"must be {USER_RULE}")
-    return user
-
-
-def _label_name(name: str) -> str:
-    if not is_label_name(name):
-        raise ValueError("must be 1 to 64 ASCII letters, digits and '_./-', a letter or '_' first")
-    return name
+def _strings(value: Any) -> Any:
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic takes no TypeError
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _split_words(command: Any) -> Any:
@@ -102,12 +93,6 @@ def _split_words(command: Any) -> Any:
         raise ValueError(_QUOTING.get(str(error), str(error))) from None
 
 
-def _strings(value: Any) -> Any:
-    if not isinstance(value, str | list | tuple):
-        raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic takes no TypeError
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
         raise ValueError("must not be empty")
@@ -117,15 +102,18 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
 def _command(words: tuple[str, ...]) -> tuple[str, ...]:
     if words and not words[0]:
         raise ValueError("must not begin with an empty word: that is the program")
-    if sum(len(word.encode()) for word in words) > MAX_TEXT_BYTES:
-        raise ValueError(f"must have at most {MAX_TEXT_BYTES} bytes in all")
+    _check_size(words)
     return words
 
 
 def _env(env: dict[str, str]) -> dict[str, str]:
-    if sum(len(name) + len(value.encode()) for name, value in env.items()) > MAX_TEXT_BYTES:
-        raise ValueError(f"must have at most {MAX_TEXT_BYTES} bytes in all")
+    _check_size([*env, *env.values()])
     return env
+
+
+def _check_size(texts: Iterable[str]) -> None:
+    if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
+        raise ValueError(f"must have at most {MAX_TEXT_BYTES} bytes in all")
 
 
 def _whole(number: Any) -> Any:
@@ -158,32 +146,29 @@ def _map_schema(limit: int) -> Any:
     return _schema(additionalProperties=False, maxProperties=limit)
 
 
+_ENV_NAME_RULE = "1 to 255 ASCII letters, digits and '_', no digit first"
+_LABEL_NAME_RULE = "1 to 64 ASCII letters, digits and '_./-', a letter or '_' first"
+_Printable = _must(str.isprintable, "printable, without control characters")
+
 Image = Annotated[str, _schema(maxLength=MAX_IMAGE_LENGTH, pattern=f"^{IMAGE_PATTERN}$"), AfterValidator(_image)]
-Name = Annotated[str, Field(max_length=128), _schema(format="printable"), AfterValidator(_line)]
-Line = Annotated[str, Field(max_length=256), _schema(format="printable"), AfterValidator(_line)]
-User = Annotated[str, _schema(pattern=f"^{USER_PATTERN}$", format="user"), AfterValidator(_user)]
+Name = Annotated[str, Field(max_length=128), _schema(format="printable"), _Printable]
+Line = Annotated[str, Field(max_length=256), _schema(format="printable"), _Printable]
+User = Annotated[str, _schema(pattern=f"^{USER_PATTERN}$", format="user"), _must(is_user, USER_RULE)]
 Text = Annotated[str, _schema(pattern=_TEXT_PATTERN, maxLength=MAX_STRING_BYTES), AfterValidator(_text)]
-EnvName = Annotated[str, _schema(pattern=f"^{ENV_NAME_PATTERN}$"), AfterValidator(_env_name)]
-LabelName = Annotated[str, _schema(pattern=f"^{LABEL_NAME_PATTERN}$"), AfterValidator(_label_name)]
+EnvName = Annotated[str, _schema(pattern=f"^{ENV_NAME_PATTERN}$"), _must(is_env_name, _ENV_NAME_RULE)]
+LabelName = Annotated[str, _schema(pattern=f"^{LABEL_NAME_PATTERN}$"), _must(is_label_name, _LABEL_NAME_RULE)]
 
 _PROGRAM = {"type": "string", "pattern": _TEXT_PATTERN, "minLength": 1, "maxLength": MAX_STRING_BYTES}
 _ShellWords = Annotated[str, _schema(format="shell-words")]
 _Words = Annotated[list[Text], Field(max_length=MAX_WORDS), _schema(prefixItems=[_PROGRAM])]
-Command = Annotated[
-    tuple[Text, ...],
-    AfterValidator(_command),
-    _at_most(MAX_WORDS),
-    BeforeValidator(_split_words, json_schema_input_type=_ShellWords | _Words),
-]
+_SplitWords = BeforeValidator(_split_words, json_schema_input_type=_ShellWords | _Words)
+Command = Annotated[tuple[Text, ...], AfterValidator(_command), _at_most(MAX_WORDS), _SplitWords]
 Env = Annotated[dict[EnvName, Text], _map_schema(MAX_ENV_ENTRIES), AfterValidator(_env), _at_most(MAX_ENV_ENTRIES)]
 Labels = Annotated[dict[LabelName, Line], _map_schema(MAX_LABELS), _at_most(MAX_LABELS)]
-_Values = Annotated[list[Line], Field(min_length=1, max_length=MAX_CONSTRAINT_VALUES)]
-Constraint = Annotated[
-    tuple[Line, ...],
-    AfterValidator(_not_empty),
-    _at_most(MAX_CONSTRAINT_VALUES),
-    BeforeValidator(_strings, json_schema_input_type=Line | _Values),
-]
+
+_Lines = Annotated[list[Line], Field(min_length=1, max_length=MAX_CONSTRAINT_VALUES)]
+_OneOrMore = BeforeValidator(_strings, json_schema_input_type=Line | _Lines)
+Constraint = Annotated[tuple[Line, ...], AfterValidator(_not_empty), _at_most(MAX_CONSTRAINT_VALUES), _OneOrMore]
 Constraints = Annotated[dict[LabelName, Constraint], _map_schema(MAX_CONSTRAINTS), _at_most(MAX_CONSTRAINTS)]
 Whole = BeforeValidator(_whole)
 WholeGpus = BeforeValidator(_whole_gpus)

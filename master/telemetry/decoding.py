@@ -41,6 +41,7 @@ from fleetpulse.proto.rules import (
     WORKER_ID_RULE,
     is_custom_label_name,
     is_custom_name,
+    is_label_name,
     is_worker_id,
 )
 
@@ -57,7 +58,6 @@ R = TypeVar("R")
 
 _CAN_RUN_TASKS = TaskSupport(available=True)
 _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
-_LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}", re.ASCII)
 
 # Machines have much in common: a text that was checked before is neither checked nor kept twice.
 _MAX_KNOWN_TEXTS = 2048
@@ -86,7 +86,7 @@ def decode_registration(message: pb.Register) -> Registration:
     check_incarnation_id(message.incarnation_id)
     _check_most("labels", len(message.labels), MAX_LABELS, "entries")
     for name, value in message.labels.items():
-        if not _LABEL_NAME.fullmatch(name):
+        if not is_label_name(name):
             raise InvalidMessage(f"label name {_shown(name)} is refused: letters, digits and '_./-', 64 at most")
         _text("label value", value)
     capacity = message.capacity

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetpulse.proto.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, check_image
+from fleetpulse.proto.image import IMAGE_PATTERN, MAX_REPOSITORY_LENGTH, parse_image
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 
@@ -68,14 +68,14 @@ BAD = [
 
 @pytest.mark.parametrize("reference", GOOD)
 def test_well_formed(reference: str) -> None:
-    check_image(reference)
+    parse_image(reference)
     assert re.fullmatch(IMAGE_PATTERN, reference)
 
 
 @pytest.mark.parametrize(("reference", "why"), BAD)
 def test_malformed(reference: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        check_image(reference)
+        parse_image(reference)
 
 
 @given(st.text(st.sampled_from("aA0./:@-_[]\x00ä "), max_size=40) | st.text(max_size=600))
@@ -87,7 +87,7 @@ def test_anything_else_is_taken_or_refused_in_words(reference: str) -> None:
 
 def refusal_of(reference: str) -> str:
     try:
-        check_image(reference)
+        parse_image(reference)
     except ValueError as error:
         return str(error)
     return ""
@@ -95,4 +95,4 @@ def refusal_of(reference: str) -> str:
 
 @given(st.from_regex(IMAGE_PATTERN, fullmatch=True).filter(lambda image: len(image) <= MAX_REPOSITORY_LENGTH))
 def test_what_the_schema_allows_is_well_formed(image: str) -> None:
-    check_image(image)
+    parse_image(image)

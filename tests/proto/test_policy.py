@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.proto.image import normalised
+from fleetpulse.proto.image import parse_image
 from fleetpulse.proto.policy import PolicyInput, SecurityContext, TaskPolicy, apply_defaults, check_policy, matches
 from fleetpulse.proto.policy_file import PolicyError, parse_policy, read_policy
 
@@ -36,7 +36,7 @@ def rules_broken(policy: TaskPolicy, **changes: Any) -> list[str]:
     ],
 )
 def test_references_in_full(reference: str, full: str) -> None:
-    assert str(normalised(reference)) == full
+    assert str(parse_image(reference)) == full
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_references_in_full(reference: str, full: str) -> None:
     ],
 )
 def test_patterns(pattern: str, reference: str, does: bool) -> None:
-    assert matches(pattern, normalised(reference)) is does
+    assert matches(pattern, parse_image(reference)) is does
 
 
 @pytest.mark.parametrize(

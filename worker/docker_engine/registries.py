@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fleetpulse.proto.image import DOCKER_HUB, normalised
+from fleetpulse.proto.image import DOCKER_HUB, parse_image
 from fleetpulse.worker.tasks.engine import EngineRefused
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -46,7 +46,7 @@ class RegistryLogins:
             logins = self._read()
         except RegistryConfigError as error:
             raise EngineRefused(str(error), "image_pull_failed") from error
-        return logins.get(normalised(image).registry, {})
+        return logins.get(parse_image(image).registry, {})
 
     def _read(self) -> Mapping[str, dict[str, str]]:
         try:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fleetpulse.proto.image import normalised
+from fleetpulse.proto.image import parse_image
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from fleetpulse.worker.tasks.engine import (
     ContainerInfo,
@@ -270,4 +270,4 @@ class SimulatedEngine:
 
 
 def _is_missing(image: str) -> bool:
-    return normalised(image).path.startswith("missing/")
+    return parse_image(image).path.startswith("missing/")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import rules
-from fleetpulse.proto.image import check_image, normalised
+from fleetpulse.proto.image import parse_image
 from fleetpulse.proto.policy import PolicyInput, TaskPolicy, apply_defaults, check_policy
 
 _NETWORKS: dict[int, str | None] = {pb.NETWORK_UNSPECIFIED: None, pb.NETWORK_NONE: "none", pb.NETWORK_BRIDGE: "bridge"}
@@ -96,7 +96,7 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     return ContainerSpec(
         key=AttemptKey.of(request.id),
         # The full name: Docker could take a short one for the id of a local image.
-        image=str(normalised(request.docker_image)),
+        image=str(parse_image(request.docker_image)),
         command=tuple(request.command),
         env=dict(request.env),
         cpu_cores=request.cpu_cores,
@@ -116,7 +116,7 @@ def _validate(request: pb.StartTask) -> None:
     if not rules.is_task_id(request.id.task_id) or request.id.attempt < 1:
         raise RequestRefused("id", "the attempt must have a proper id and number")
     try:
-        check_image(request.docker_image)
+        parse_image(request.docker_image)
     except ValueError as error:
         raise RequestRefused("docker_image", f"the reference {error}", "image_invalid") from error
     if not all(map(rules.is_env_name, request.env)):

@@ -12,7 +12,10 @@ FIELDS = ("user", "network", "read_only")
 
 
 def test_fields_without_a_column_are_stored_unless_they_have_their_default() -> None:
-    assert options_of(a_request("busybox", user="1000", read_only=False), FIELDS) == {"user": "1000", "read_only": False}
+    assert options_of(a_request("busybox", user="1000", read_only=False), FIELDS) == {
+        "user": "1000",
+        "read_only": False,
+    }
     assert options_of(a_request("busybox"), FIELDS) is None
 
 
