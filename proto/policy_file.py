@@ -55,7 +55,8 @@ def parse_policy(text: str) -> TaskPolicy:
         accepts, expected = _KEYS[key]
         if not accepts(value):
             raise PolicyError(f"{_line(text, key)}{key}: expected {expected}")
-    policy = TaskPolicy(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    policy = TaskPolicy(**values)
     # Rules that leave nothing to run are a mistake.
     if policy.default_network is not None and policy.default_network not in policy.networks:
         raise PolicyError(f"{_line(text, 'default_network')}default_network: expected one of networks")
