@@ -28,7 +28,6 @@ from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.api.telemetry_stream import create_telemetry_stream
-from fleetpulse.master.api.validation import BodyReader
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.api.workers import HealthResource, worker_resources
 from fleetpulse.master.audit.files import FILE_NAME
@@ -251,7 +250,7 @@ def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
         "/telemetry/{worker_id}/history": WorkerHistory(history),
         "/telemetry/stream": create_telemetry_stream(telemetry, views, instruments.stream, subscribers),
         **task_resources(tasks, subscribers),
-        "/api/session": SessionResource(access.sessions, BodyReader()),
+        "/api/session": SessionResource(access.sessions),
         "/metrics": MetricsResource(exposition, instruments),
         **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
     }

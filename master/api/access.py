@@ -6,7 +6,7 @@
 import base64
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from fleetpulse.master.access.tokens import ANYBODY, Identity, Role
 from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.queries import NoQuery
-from fleetpulse.master.api.validation import BodyReader, RequestBody, query_of, validated
+from fleetpulse.master.api.validation import RequestBody, query_of, read_json, validated
 
 CHALLENGE = 'Bearer realm="FleetPulse"'
 SESSION_COOKIE = "fleetpulse_session"
@@ -29,9 +29,6 @@ _BASIC_ROLE = Role.READ
 """The most that a password gives: a browser sends one by itself, with whatever a foreign page requests."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-_Authenticate = Callable[[], Identity | None]
-"""Looks up the identity behind a request's credentials, as of now; ``None`` when there is none, or none any more."""
 
 
 class SignIn(RequestBody):
@@ -67,18 +64,17 @@ class AccessMiddleware:
         }
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Set ``req.context.identity``. Runs before the route is known."""
+        """Sets ``req.context.identity``. Runs before the route is known."""
         req.context.identity = None
         self._refuse_foreign_pages(req)
-        req.context.authenticate = authenticate = self._authenticator(req)
-        req.context.identity = identity = authenticate()
+        req.context.identity = identity = self._identify(req)
         if identity is None and req.auth:
             raise unauthorized("this token is unknown, expired or revoked")
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: Any, _params: Any) -> None:
-        """Check the role. Runs when the route is known.
+        """Checks the role. Runs when the route is known.
 
-        Sets ``req.context.is_still_allowed``, which an answer without an end calls now and then.
+        Sets ``req.context.is_still_allowed``, which an answer without an end calls with the request now and then.
         """
         method = "GET" if req.method == "HEAD" else req.method
         required = self._roles.get((req.uri_template or "", method), Role.READ)
@@ -92,7 +88,7 @@ class AccessMiddleware:
                 description=f"this takes the role {required.name.lower()}, and {identity.name} has "
                 f"{identity.role.name.lower()}"
             )
-        req.context.is_still_allowed = partial(_has_role, req.context.authenticate, required)
+        req.context.is_still_allowed = partial(self._has_role, required)
 
     def _refuse_foreign_pages(self, req: falcon.Request) -> None:
         """A page of another site can make a browser on this machine send requests, but cannot hide that it does."""
@@ -111,28 +107,26 @@ class AccessMiddleware:
         if is_foreign:
             raise falcon.HTTPForbidden(description="a page of another site asks this; the master serves only its own")
 
-    def _authenticator(self, req: falcon.Request) -> _Authenticate:
-        header = req.auth
-        if header:
-            secret = _secret_in(header)
-            if secret is None:
-                return _nobody
-            return partial(self._by_password if header[:6].lower() == "basic " else self._tokens.identify, secret)
+    def _has_role(self, required: Role, req: falcon.Request) -> bool:
+        identity = self._identify(req)
+        return identity is not None and identity.role >= required
+
+    def _identify(self, req: falcon.Request) -> Identity | None:
+        """Returns the identity behind a request's credentials, as of now; ``None`` when there is none."""
+        if req.auth:
+            secret = _secret_in(req.auth)
+            identity = None if secret is None else self._tokens.identify(secret)
+            if identity is not None and req.auth[:6].lower() == "basic ":
+                return identity._replace(role=min(identity.role, _BASIC_ROLE))
+            return identity
         if not self._tokens.auth_required:
-            return self._anybody
+            return ANYBODY
         cookie = req.cookies.get(SESSION_COOKIE)
         if cookie is None:
-            return _nobody
+            return None
         if req.method not in _SAFE_METHODS and req.get_header("Origin") is None:
             raise falcon.HTTPForbidden(description="a page's request must say its Origin; a program sends a token")
-        return partial(self._sessions.identity, cookie)
-
-    def _by_password(self, secret: str) -> Identity | None:
-        identity = self._tokens.identify(secret)
-        return None if identity is None else identity._replace(role=min(identity.role, _BASIC_ROLE))
-
-    def _anybody(self) -> Identity | None:
-        return None if self._tokens.auth_required else ANYBODY
+        return self._sessions.identity(cookie)
 
     def _is_own_name(self, req: falcon.Request) -> bool:
         try:
@@ -151,8 +145,8 @@ class AccessMiddleware:
 class SessionResource:
     """``/api/session``."""
 
-    def __init__(self, sessions: Sessions, body: BodyReader) -> None:
-        self._sessions, self._body = sessions, body
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         identity: Identity | None = req.context.identity
@@ -164,7 +158,7 @@ class SessionResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         query_of(req, NoQuery)
-        session = self._sessions.begin(validated(SignIn, self._body.json(req)).token.strip())
+        session = self._sessions.begin(validated(SignIn, read_json(req)).token.strip())
         if session is None:
             raise unauthorized("this token is unknown, expired or revoked")
         session_id, identity = session
@@ -184,7 +178,7 @@ class SessionResource:
 
 
 def unauthorized(detail: str) -> falcon.HTTPUnauthorized:
-    """Return a 401 that asks for a token."""
+    """Returns a 401 that asks for a token."""
     return falcon.HTTPUnauthorized(description=detail, challenges=[CHALLENGE])
 
 
@@ -194,17 +188,8 @@ def _send_info(resp: falcon.Response, identity: Identity) -> None:
     send_json(resp, SessionInfo(identity.name, role, method), cache_control="no-store")
 
 
-def _nobody() -> Identity | None:
-    return None
-
-
-def _has_role(authenticate: _Authenticate, required: Role) -> bool:
-    identity = authenticate()
-    return identity is not None and identity.role >= required
-
-
 def _secret_in(header: str) -> str | None:
-    """Return the bearer token; of Basic, the password."""
+    """Returns the bearer token; of Basic, the password."""
     scheme, _, given = header.strip().partition(" ")
     if scheme.lower() == "bearer":
         return given.strip()

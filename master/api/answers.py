@@ -31,7 +31,7 @@ def encoded(body: object) -> bytes:
 
 
 def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:
-    """Set a weak ``ETag``: with and without compression the answer is the same. Answer 304 if the client has it."""
+    """Sets a weak ``ETag``: with and without compression the answer is the same. Answers 304 if the client has it."""
     etag = falcon.ETag(tag)
     etag.is_weak = True
     resp.set_header("ETag", etag.dumps())
@@ -45,7 +45,7 @@ def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:
 def send_json(
     resp: falcon.Response, body: object, *, status: int = HTTPStatus.OK, cache_control: str = "no-cache"
 ) -> None:
-    """Answer with JSON. ``body`` as for ``encoded``, or bytes that are JSON already."""
+    """Answers with JSON. ``body`` as for ``encoded``, or bytes that are JSON already."""
     resp.status = status
     resp.cache_control = (cache_control,)
     resp.content_type = falcon.MEDIA_JSON

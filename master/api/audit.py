@@ -135,7 +135,7 @@ def _page(query: AuditListQuery, since: float | None, **place: str) -> str:
 
 
 def _target(req: falcon.Request, resp: falcon.Response) -> str:
-    """Return the path of what the request made, or its own path."""
+    """Returns the path of what the request made, or its own path."""
     made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
     return made or req.path
 
@@ -147,7 +147,7 @@ def _outcome(status: int) -> AuditOutcome:
 
 
 def _problem_detail(resp: falcon.Response) -> str:
-    """Return the detail of a refusal's problem, which never repeats what was sent."""
+    """Returns the detail of a refusal's problem, which never repeats what was sent."""
     try:
         return msgspec.json.decode(resp.data or b"", type=Problem).detail
     except msgspec.DecodeError:

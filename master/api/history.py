@@ -89,7 +89,7 @@ class WorkerHistory:
 
 
 def _span(query: HistoryQuery, now: float) -> tuple[float, float]:
-    """Return from when to when, in Unix seconds, not after now. Raises ``InvalidRequest``."""
+    """Returns from when to when, in Unix seconds, not after now. Raises ``InvalidRequest``."""
     start, stop = moment(query.start, now), moment(query.to, now)
     errors = []
     if stop > now + _SKEW_SECONDS:
@@ -105,7 +105,7 @@ def _span(query: HistoryQuery, now: float) -> tuple[float, float]:
 
 
 def _check_step(step: int | None, seconds: float) -> None:
-    """Raise ``InvalidRequest`` for a step that makes too many points of so many seconds."""
+    """Raises ``InvalidRequest`` for a step that makes too many points of so many seconds."""
     if step is not None and seconds / step > MAX_POINTS:
         least = seconds / MAX_POINTS
         rule = f"must be at least {least:.0f} for that time: there are {MAX_POINTS} points at most"

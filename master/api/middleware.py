@@ -93,7 +93,7 @@ def _gzip(parts: list[bytes]) -> bytes:
 
 
 def _pieces(parts: list[bytes]) -> Iterator[bytes]:
-    """Join small parts: ISA-L compresses badly all that follows a small one."""
+    """Joins small parts: ISA-L compresses badly all that follows a small one."""
     piece: list[bytes] = []
     size = 0
     for part in parts:

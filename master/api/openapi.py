@@ -47,7 +47,7 @@ _TAGS = {
 
 
 def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
-    """Return the whole document. Takes some tens of milliseconds."""
+    """Returns the whole document. Takes some tens of milliseconds."""
     schemas = Schemas(routes)
     used = {route.tag for route in routes}
     return {
@@ -91,18 +91,18 @@ class Schemas:
         self.components: Schema = {name: _tidy(schema) for name, schema in sorted(components.items())}
 
     def content(self, types: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the content of an answer, by media type."""
+        """Returns the content of an answer, by media type."""
         return {media_type: {"schema": _tidy(self._answers[kind])} for media_type, kind in types.items()}
 
     def parameters(self, query: type[BaseModel] | None) -> Iterator[dict[str, Any]]:
-        """Yield the parameters of a query."""
+        """Yields the parameters of a query."""
         query_schema = {} if query is None else self._queries[query]
         for name, schema in query_schema.get("properties", {}).items():
             yield _parameter(name, "query", _parameter_schema(schema), name in query_schema.get("required", ()))
 
 
 def _request(model: type[BaseModel], components: Schema) -> Schema:
-    """Return the schema of a request, and add what it refers to to the components."""
+    """Returns the schema of a request, and adds what it refers to to the components."""
     schema = model.model_json_schema(ref_template=_SCHEMA.format("{model}"))
     components |= schema.pop("$defs", {})
     return schema
@@ -117,7 +117,7 @@ def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
-    """Add what the schema of a struct lacks: which fields an answer always has, and what each field means."""
+    """Adds what the schema of a struct lacks: which fields an answer always has, and what each field means."""
     schema["additionalProperties"] = False
     names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
     if not struct.__struct_config__.omit_defaults:
@@ -131,7 +131,7 @@ def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
 
 @cache
 def _field_texts(source: str) -> dict[str, dict[str, str]]:
-    """Return, by class and field of a source file, the docstring below the field."""
+    """Returns, by class and field of a source file, the docstring below the field."""
     classes = [node for node in ast.parse(Path(source).read_bytes()).body if isinstance(node, ast.ClassDef)]
     texts: dict[str, dict[str, str]] = {cls.name: {} for cls in classes}
     for cls in classes:
@@ -152,7 +152,7 @@ def _parameter_schema(schema: Schema) -> Schema:
 
 
 def _tidy(schema: Any) -> Any:
-    """Return the schema without titles, which are made of names, and with descriptions as one line of Markdown."""
+    """Returns the schema without titles, which are made of names, and with descriptions as one line of Markdown."""
     if isinstance(schema, list):
         return [_tidy(each) for each in schema]
     if not isinstance(schema, dict):

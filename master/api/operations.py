@@ -115,7 +115,7 @@ def answer(kind: Any, text: str, status: int = HTTPStatus.OK, **headers: str) ->
 
 
 def add_routes(app: "falcon.App[Any, Any]", routes: Sequence[Route], resources: Mapping[str, object]) -> None:
-    """Add every route of the table to the app. ``resources`` are by path.
+    """Adds every route of the table to the app. ``resources`` are by path.
 
     Raises ``ValueError`` for a resource without a route, a route without a resource, and a resource whose methods are
     not those of its route.

@@ -52,19 +52,19 @@ class Assets:
         self.digest = digest.hexdigest()[:_DIGEST_CHARACTERS]
 
     def path(self, name: str) -> str:
-        """Return where the file is served. Raises ``KeyError``."""
+        """Returns where the file is served. Raises ``KeyError``."""
         self.files[name]
         return f"/static/{self.digest}/{name}"
 
 
 def load_assets() -> Assets:
-    """Read the files of ``master/page/static``."""
+    """Reads the files of ``master/page/static``."""
     files = (_FOLDER / "static").iterdir()
     return Assets({f.name: StaticFile(f.read_bytes(), kind) for f in files if (kind := _MEDIA_TYPES.get(f.suffix))})
 
 
 def render_page(assets: Assets, **values: object) -> bytes:
-    """Return ``/`` as HTML; every value is escaped. ``static`` in the template gives the address of a file."""
+    """Returns ``/`` as HTML; every value is escaped. ``static`` in the template gives the address of a file."""
     import jinja2  # noqa: PLC0415 - heavy, and not needed before somebody wants a page
 
     environment = jinja2.Environment(
@@ -155,7 +155,7 @@ class OverviewResource:
 def page_resources(
     telemetry: TelemetryManager, instruments: Instruments, version: str, grafana_url: str | None
 ) -> dict[str, object]:
-    """Return the resources by path. ``grafana_url`` has no ``/`` at its end."""
+    """Returns the resources by path. ``grafana_url`` has no ``/`` at its end."""
     assets = load_assets()
     html = partial(render_page, assets, version=version, grafana_url=grafana_url or "")
     return {

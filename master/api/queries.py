@@ -36,7 +36,7 @@ _MOMENT_RULE = "must be Unix seconds, RFC 3339 with a time zone, or before now a
 
 
 def moment(text: str, now: float) -> float:
-    """Parse a moment; return its Unix seconds. Raises ``ValueError``."""
+    """Parses a moment; returns its Unix seconds. Raises ``ValueError``."""
     if text == "now":
         return now
     if (match := _BEFORE_NOW.fullmatch(text)) is not None:
@@ -138,7 +138,7 @@ class TaskListQuery(Query):
     """From the `Link` header of the page before."""
 
     def task_query(self) -> TaskQuery:
-        """Return the query for the store."""
+        """Returns the query for the store."""
         return TaskQuery(self.status, self.worker_id, self.name, self.limit, self.cursor)
 
 
@@ -180,7 +180,7 @@ class NoQuery(Query):
 
 
 def log_query_of(req: falcon.Request) -> LogQuery:
-    """Return the checked query for a log, where some parameters exclude others. Raises ``InvalidRequest``."""
+    """Returns the checked query for a log, where some parameters exclude others. Raises ``InvalidRequest``."""
     query = query_of(req, LogQuery)
     errors = []
     if query.tail is not None and query.offset is not None:
@@ -195,7 +195,7 @@ def log_query_of(req: falcon.Request) -> LogQuery:
 
 
 def last_event_id(req: falcon.Request) -> tuple[int, int] | None:
-    """Return attempt and offset of ``Last-Event-ID``, ``None`` without one. Raises ``InvalidRequest``."""
+    """Returns attempt and offset of ``Last-Event-ID``, ``None`` without one. Raises ``InvalidRequest``."""
     header = req.get_header("Last-Event-ID")
     if not header:
         return None
@@ -206,12 +206,12 @@ def last_event_id(req: falcon.Request) -> tuple[int, int] | None:
 
 
 def check_task_id(task_id: str) -> None:
-    """Raise ``UnknownTask`` for a malformed id, so that the store need not look for it."""
+    """Raises ``UnknownTask`` for a malformed id, so that the store need not look for it."""
     if not is_task_id(task_id):
         raise UnknownTask(task_id)
 
 
 def check_worker_id(worker_id: str) -> None:
-    """Raise ``UnknownWorker`` for a malformed id."""
+    """Raises ``UnknownWorker`` for a malformed id."""
     if not is_worker_id(worker_id):
         raise UnknownWorker(worker_id)

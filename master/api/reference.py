@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
 
 def reference_resources(routes: Sequence[Route], version: str) -> dict[str, object]:
-    """Return the resources by path. Reads a file."""
+    """Returns the resources by path. Reads a file."""
 
     @cache
     def openapi() -> dict[str, Any]:
@@ -90,7 +90,7 @@ def reference_resources(routes: Sequence[Route], version: str) -> dict[str, obje
 
 
 def rendered(openapi: dict[str, Any], css: str) -> str:
-    """Return an OpenAPI document as a page with that style."""
+    """Returns an OpenAPI document as a page with that style."""
     import jinja2  # noqa: PLC0415 - heavy, and not needed before somebody wants a page
 
     # Members that the document need not have are undefined, which is false here.
@@ -109,13 +109,13 @@ def rendered(openapi: dict[str, Any], css: str) -> str:
 
 
 def prose(text: str) -> Markup:
-    """Return text with code between backticks as HTML."""
+    """Returns text with code between backticks as HTML."""
     marked = _CODE.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(marked)  # nosec B704 # escaped above
 
 
 def limits(schema: Schema) -> str:
-    """Return what a schema asks of a value beyond its type, in a few words."""
+    """Returns what a schema asks of a value beyond its type, in a few words."""
     if "anyOf" in schema:
         alternatives = [*schema["anyOf"], {"default": schema.get("default")}]
         return "; ".join(filter(None, dict.fromkeys(map(limits, alternatives))))

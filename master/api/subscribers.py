@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 import falcon
@@ -52,7 +53,7 @@ class Revocable(Protocol):
     """An answer without an end of its own."""
 
     def revoke(self, reason: FleetPulseError) -> None:
-        """End the answer soon, with the reason as its last event. Does not wait; the first call counts."""
+        """Ends the answer soon, with the reason as its last event. Does not wait; the first call counts."""
 
 
 class ClientGone(Exception):
@@ -94,13 +95,13 @@ class Subscribers:
         return len(self._entries)
 
     def group(self, limit: int, doing: str) -> "Subscribers":
-        """Return others, with a limit of their own, that are closed with these."""
+        """Returns others, with a limit of their own, that are closed with these."""
         group = Subscribers(limit, doing, self._clients, self._limit_per_client, self._check_seconds)
         self._groups.append(group)
         return group
 
     def add(self, subscriber: Revocable, address: str, is_still_allowed: Callable[[], bool]) -> None:
-        """Add the subscriber of a client; ``is_still_allowed`` is called on the hub, so it must be quick.
+        """Adds the subscriber of a client; ``is_still_allowed`` is called on the hub, so it must be quick.
 
         Raises ``MasterStopping`` once closed, and ``Rejection`` past the limit of all or of one client.
         """
@@ -134,7 +135,7 @@ class Subscribers:
             self._checking = None
 
     def close(self) -> None:
-        """Add nobody any more, and revoke all. Does not wait."""
+        """Revokes all, and refuses new ones from now on. Does not wait."""
         self._is_closed = True
         for subscriber in list(self._entries):
             subscriber.revoke(MasterStopping(STOPPING))
@@ -171,11 +172,11 @@ class EventStream(ABC):
         self._waiting: Any = None
         self._revoked: FleetPulseError | None = None
         self._iterator = self._all_events()
-        subscribers.add(self, req.remote_addr, req.context.get("is_still_allowed") or _always)
+        subscribers.add(self, req.remote_addr, partial(req.context.get("is_still_allowed") or _always, req))
 
     @abstractmethod
     def _events(self) -> Iterator[bytes]:
-        """Yield the events from first to last. Calls ``_wait`` between them."""
+        """Yields the events from first to last. Calls ``_wait`` between them."""
 
     def __iter__(self) -> Self:
         return self
@@ -189,7 +190,7 @@ class EventStream(ABC):
         self._subscribers.remove(self)
 
     def revoke(self, reason: FleetPulseError) -> None:
-        """End the events soon, with a last one that says why. Does not wait; the first call counts."""
+        """Ends the events soon, with a last one that says why. Does not wait; the first call counts."""
         if self._revoked is None:
             self._revoked = reason
             gevent.get_hub().loop.run_callback(self._interrupt, reason)
@@ -203,7 +204,7 @@ class EventStream(ABC):
             raise self._revoked
 
     def _wait(self, wait: Callable[[float], bool]) -> Iterator[bytes]:
-        """Call ``wait`` with a timeout in seconds; yield a keepalive if it returns false. Raises when revoked."""
+        """Calls ``wait`` with a timeout in seconds; yields a keepalive if it returns false. Raises when revoked."""
         self._raise_if_revoked()
         self._waiting = gevent.getcurrent()
         try:
@@ -231,19 +232,19 @@ class EventStream(ABC):
             yield event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
 
 
-def _always() -> bool:
+def _always(_req: falcon.Request) -> bool:
     return True
 
 
 def begin_events(resp: falcon.Response) -> None:
-    """Set the headers of an answer of events."""
+    """Sets the headers of an answer of events."""
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.cache_control = ("no-store",)
     resp.set_header("X-Accel-Buffering", "no")  # proxies would hold events back otherwise
 
 
 def event_bytes(kind: str | None, body: object, event_id: str | None = None) -> bytes:
-    """Return one event. ``body``: as for ``answers.encoded``, or bytes that are JSON already."""
+    """Returns one event. ``body``: as for ``answers.encoded``, or bytes that are JSON already."""
     # JSON holds no line break, so it is one line of data.
     data = body if isinstance(body, bytes) else encoded(body)
     kind_line = b"" if kind is None else b"event: %b\n" % kind.encode()

@@ -45,9 +45,10 @@ class TaskLogs:
         check_task_id(task_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.append_header("Vary", "Accept")
+        preferred = req.client_prefers((falcon.MEDIA_JSON, falcon.MEDIA_TEXT))
         if query.follow:
             self._follow(req, resp, task_id, query)
-        elif query.format == "text" or (query.format is None and _prefers_text(req)):
+        elif query.format == "text" or (query.format is None and preferred == falcon.MEDIA_TEXT):
             self._text(resp, task_id, query)
         else:
             self._json(resp, task_id, query)
@@ -94,7 +95,7 @@ class TaskLogs:
             resp.stream = self._slices(task_id, part, end)
 
     def _slices(self, task_id: str, first: _Part, end: int) -> Iterator[bytes]:
-        """Yield the log in pieces, so that a long one is never in memory as a whole."""
+        """Yields the log in pieces, so that a long one is never in memory as a whole."""
         yield first.data
         offset = first.next_offset
         while offset < end:
@@ -135,7 +136,7 @@ class TaskLogs:
         )
 
     def _position(self, req: falcon.Request, task_id: str, query: LogQuery) -> Position:
-        """Return where to begin. Reads the log, so that a missing one is a 404 or a 410 before any event."""
+        """Returns where to begin. Reads the log, so that a missing one is a 404 or a 410 before any event."""
         details = self._tasks.details(task_id)
         number, offset = details.task.attempt if query.attempt is None else query.attempt, query.offset or 0
         seen = last_event_id(req)
@@ -158,18 +159,12 @@ def _attempt_of(details: TaskDetails, query: LogQuery) -> int:
 
 
 def _has_ended(details: TaskDetails, number: int) -> bool:
-    for attempt in details.attempts:
-        if attempt.attempt == number:
-            return attempt.status.is_terminal
-    return details.task.status.is_terminal
-
-
-def _prefers_text(req: falcon.Request) -> bool:
-    return req.client_prefers((falcon.MEDIA_JSON, falcon.MEDIA_TEXT)) == falcon.MEDIA_TEXT
+    statuses = (attempt.status for attempt in details.attempts if attempt.attempt == number)
+    return next(statuses, details.task.status).is_terminal
 
 
 def torn_bytes(data: bytes) -> int:
-    """Return how many bytes at the start belong to a character that began before."""
+    """Returns how many bytes at the start belong to a character that began before."""
     torn = 0
     while torn < min(3, len(data)) and data[torn] & 0b1100_0000 == 0b1000_0000:
         torn += 1
@@ -177,7 +172,7 @@ def torn_bytes(data: bytes) -> int:
 
 
 def last_lines(data: bytes, lines: int) -> int:
-    """Return where the last so many lines begin. The last one need not have ended."""
+    """Returns where the last so many lines begin. The last one need not have ended."""
     start = len(data) - 1 if data.endswith(b"\n") else len(data)
     for _ in range(lines):
         start = data.rfind(b"\n", 0, start)

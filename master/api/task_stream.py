@@ -65,7 +65,7 @@ class TaskStream(EventStream):
                 yield from self._wait(watch.wait)
 
     def _changes(self, details: TaskDetails) -> Iterator[bytes]:
-        """Yield what has changed since the last call, up to what was durable when the details were read."""
+        """Yields what has changed since the last call, up to what was durable when the details were read."""
         yield from self._status_change(details)
         attempts = {attempt.attempt: attempt for attempt in details.attempts}
         if self._attempt == 0 and attempts:
@@ -123,12 +123,12 @@ class TaskStream(EventStream):
 
 
 def whole_characters(data: bytes) -> int:
-    """Return how many of the bytes are whole UTF-8 characters, without one that goes on after the end."""
+    """Returns how many of the bytes are whole UTF-8 characters, without one that goes on after the end."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data[-4:])  # no character is longer
     return len(data) - len(decoder.getstate()[0])
 
 
 def decoded(data: bytes) -> str:
-    """Return the text; what is not UTF-8 becomes U+FFFD."""
+    """Returns the text; what is not UTF-8 becomes U+FFFD."""
     return data.decode("utf-8", "replace")

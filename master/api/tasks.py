@@ -19,7 +19,7 @@ from fleetpulse.master.api.queries import (
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.task_answers import Assignment, DrainState, Task, TaskDetails
 from fleetpulse.master.api.task_logs import TaskLogs
-from fleetpulse.master.api.validation import BodyReader, RequestBody, query_of, validated
+from fleetpulse.master.api.validation import RequestBody, query_of, read_json, validated
 from fleetpulse.master.tasks.records import Idempotency
 from fleetpulse.master.tasks.request import SECRETS, Line, TaskRequest
 from fleetpulse.master.tasks.service import TaskService
@@ -43,9 +43,8 @@ class UndrainRequest(RequestBody):
 
 
 class _Resource:
-    def __init__(self, tasks: TaskService, body: BodyReader) -> None:
+    def __init__(self, tasks: TaskService) -> None:
         self._tasks = tasks
-        self._body = body
 
     def _send_details(self, resp: falcon.Response, task_id: str, status: int = HTTPStatus.OK) -> None:
         details = self._tasks.details(task_id)
@@ -57,7 +56,7 @@ class Tasks(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         query_of(req, NoQuery)
-        request, idempotency = parse_request(self._body.json(req), req.get_header("Idempotency-Key"))
+        request, idempotency = parse_request(read_json(req), req.get_header("Idempotency-Key"))
         task, is_new = self._tasks.submit(request, idempotency)
         if is_new:
             send_json(resp, Task.of(task, None, self._tasks.queue_reason(task)), status=HTTPStatus.CREATED)
@@ -114,7 +113,7 @@ class DrainWorker(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         query_of(req, NoQuery)
-        body = self._body.optional_json(req)
+        body = read_json(req, is_optional=True)
         reason = "" if body is None else validated(DrainRequest, body).reason
         check_worker_id(worker_id)
         self._tasks.drain(worker_id, reason)
@@ -126,7 +125,7 @@ class UndrainWorker(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
         query_of(req, NoQuery)
-        if (body := self._body.optional_json(req)) is not None:
+        if (body := read_json(req, is_optional=True)) is not None:
             validated(UndrainRequest, body)
         check_worker_id(worker_id)
         self._tasks.undrain(worker_id)
@@ -138,14 +137,13 @@ def task_resources(tasks: TaskService, subscribers: Subscribers) -> dict[str, ob
 
     ``subscribers`` must be closed before the web server stops, or it would wait for them.
     """
-    body = BodyReader()
     return {
-        "/api/tasks": Tasks(tasks, body),
-        "/api/tasks/{task_id}": OneTask(tasks, body),
+        "/api/tasks": Tasks(tasks),
+        "/api/tasks/{task_id}": OneTask(tasks),
         "/api/tasks/{task_id}/logs": TaskLogs(tasks, subscribers),
-        "/api/workers/{worker_id}/tasks": WorkerTasks(tasks, body),
-        "/api/workers/{worker_id}/drain": DrainWorker(tasks, body),
-        "/api/workers/{worker_id}/undrain": UndrainWorker(tasks, body),
+        "/api/workers/{worker_id}/tasks": WorkerTasks(tasks),
+        "/api/workers/{worker_id}/drain": DrainWorker(tasks),
+        "/api/workers/{worker_id}/undrain": UndrainWorker(tasks),
     }
 
 

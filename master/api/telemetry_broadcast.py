@@ -45,11 +45,11 @@ class EventEncoder:
         self._cache: OrderedDict[tuple[int, int], tuple[ChangeWindow, Chunk]] = OrderedDict()
 
     def clear(self) -> None:
-        """Encode everything anew from now on."""
+        """Encodes everything anew from now on."""
         self._cache.clear()
 
     def chunk(self, window: ChangeWindow, start: int) -> Chunk:
-        """Return the workers of the window from number ``start`` on, as they are now or in the cache."""
+        """Returns the workers of the window from number ``start`` on, as they are now or in the cache."""
         key = id(window), start
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -62,7 +62,7 @@ class EventEncoder:
         return chunk
 
     def removed(self, window: ChangeWindow) -> list[bytes]:
-        """Return the events for workers that left. The last has the window's id, unless changes follow."""
+        """Returns the events for workers that left. The last has the window's id, unless changes follow."""
         starts = range(0, len(window.removed), REMOVALS_PER_EVENT)
         rows = [window.removed[start : start + REMOVALS_PER_EVENT] for start in starts]
         return [self._removal(row, window, is_last=row is rows[-1] and not window.worker_ids) for row in rows]
@@ -123,10 +123,10 @@ class Reader(Protocol):
         """The revision was reached by changes of these workers; ``None``: of any."""
 
     def stalled_seconds(self, now: float) -> float:
-        """Return for how long it has not taken an event."""
+        """Returns for how long it has not taken an event."""
 
     def disconnect(self) -> None:
-        """End its connection."""
+        """Ends its connection."""
 
 
 class Broadcaster:
@@ -154,7 +154,7 @@ class Broadcaster:
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def add(self, reader: Reader) -> None:
-        """Notify this reader from now on."""
+        """Notifies this reader from now on."""
         self._readers[reader] = None
         if self._greenlet is None:
             self._notified = self._changes.revision
@@ -170,7 +170,7 @@ class Broadcaster:
             self._clear()
 
     def since(self, revision: int, worker_ids: frozenset[str] | None = None) -> ChangeWindow:
-        """Return the changes since a revision, which the log must reach; those of all workers are shared."""
+        """Returns the changes since a revision, which the log must reach; those of all workers are shared."""
         if worker_ids is not None:
             return self._changes.since(revision, worker_ids)
         window = self._windows.get(revision)
@@ -179,7 +179,7 @@ class Broadcaster:
         return window
 
     def snapshot(self, worker_ids: frozenset[str] | None = None) -> ChangeWindow:
-        """Return these workers as of now; all workers are shared until something changes."""
+        """Returns these workers as of now; all workers are shared until something changes."""
         if worker_ids is not None:
             return self._changes.all_workers(worker_ids)
         if self._snapshot is None or self._snapshot.revision != self._changes.revision:
@@ -211,7 +211,7 @@ class Broadcaster:
                 gevent.sleep(0)
 
     def _changed_workers(self) -> frozenset[str] | None:
-        """Return who changed or left since the last broadcast; ``None`` when no reader needs it, or it is not known."""
+        """Returns who changed or left since the last broadcast; ``None`` when it is not known, or not needed."""
         is_needed = any(reader.is_filtered for reader in self._readers)
         if not is_needed or not self._changes.covers(self._notified):
             return None
@@ -227,7 +227,7 @@ class Broadcaster:
                 reader.disconnect()
 
     def _clear(self) -> None:
-        """Drop what the last broadcast shared. A reader that is not done yet goes on with the latest."""
+        """Drops what the last broadcast shared. A reader that is not done yet goes on with the latest."""
         self._windows.clear()
         self._snapshot = None
         for encoder in self._encoders:

@@ -123,7 +123,7 @@ class TelemetryStream(EventStream):
         self._broadcaster.remove(self)
 
     def revoke(self, reason: FleetPulseError) -> None:
-        """End the events soon, with a last one that says why. A reader that does not take it is disconnected."""
+        """Ends the events soon, with a last one that says why. A reader that does not take it is disconnected."""
         must_check = self._revoked is None and self._sending_since is not None
         super().revoke(reason)
         if must_check:
@@ -149,11 +149,11 @@ class TelemetryStream(EventStream):
             self._revision = max(self._revision, revision)
 
     def stalled_seconds(self, now: float) -> float:
-        """Return for how long the reader has not taken an event."""
+        """Returns for how long the reader has not taken an event."""
         return 0.0 if self._sending_since is None else now - self._sending_since
 
     def disconnect(self) -> None:
-        """End the connection, and drop what the system still holds for it."""
+        """Ends the connection, and drops what the system still holds for it."""
         self._sending_since = None
         if self._connection is not None:
             with suppress(OSError), plain_socket(self._connection) as plain:  # the client may have gone meanwhile
@@ -191,7 +191,7 @@ class TelemetryStream(EventStream):
         self._revision = window.revision
 
     def _chunks(self, window: ChangeWindow) -> Iterator[bytes]:
-        """Yield at least one. Other greenlets have their turn between two."""
+        """Yields at least one. Other greenlets have their turn between two."""
         start, is_done = 0, False
         while not is_done:
             self._raise_if_revoked()
@@ -206,7 +206,7 @@ class TelemetryStream(EventStream):
 def create_telemetry_stream(
     telemetry: TelemetryManager, views: FleetViews, instruments: StreamInstruments, subscribers: Subscribers
 ) -> TelemetryStreamResource:
-    """Build the resource, which observes the table from now on: to be called before there is any worker.
+    """Builds the resource, which observes the table from now on: to be called before there is any worker.
 
     Its readers are a group of the ``subscribers``.
     """

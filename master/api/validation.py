@@ -42,52 +42,45 @@ class _TooSlow(Exception):
     """No ``BaseException``, so that gunicorn sees that the body failed, and ends the connection after the answer."""
 
 
-class BodyReader:
-    """Reads JSON bodies. Falcon bounds none, and gunicorn would wait for ever for one that trickles in."""
+def read_json(
+    req: falcon.Request, *, is_optional: bool = False, deadline_seconds: float = BODY_DEADLINE_SECONDS
+) -> Any:
+    """Waits for the body; returns ``None`` for an optional one that is absent. Raises 400, 408, 411, 413 or 415.
 
-    def __init__(self, max_bytes: int = MAX_BODY_BYTES, deadline_seconds: float = BODY_DEADLINE_SECONDS) -> None:
-        self._max_bytes = max_bytes
-        self._deadline_seconds = deadline_seconds
+    Falcon bounds no body, and gunicorn would wait for ever for one that trickles in.
+    """
+    is_chunked = req.get_header("Transfer-Encoding") is not None
+    if is_optional and not req.content_length and not is_chunked:
+        return None
+    if req.content_length is None and not is_chunked:
+        raise falcon.HTTPLengthRequired(description="the request needs a body, and a Content-Length")
+    _check_content_type(req)
+    return parse(_read(req, deadline_seconds))
 
-    def json(self, req: falcon.Request) -> Any:
-        """Wait for the body. Raises 400, 408, 411, 413 or 415."""
-        if req.content_length is None and not _is_chunked(req):
-            raise falcon.HTTPLengthRequired(description="the request needs a body, and a Content-Length")
-        _check_content_type(req)
-        return parse(self._read(req))
 
-    def optional_json(self, req: falcon.Request) -> Any:
-        """The same, but ``None`` for a request without a body."""
-        if not req.content_length and not _is_chunked(req):
-            return None
-        return self.json(req)
-
-    def _read(self, req: falcon.Request) -> bytes:
-        length = req.content_length
-        if length is not None and length > self._max_bytes:
-            raise self._too_large()
-        # Falcon's own bounded stream is empty where there is no Content-Length.
-        stream = req.env["wsgi.input"]
-        try:
-            with gevent.Timeout(self._deadline_seconds, _TooSlow):
-                body: bytes = stream.read(self._max_bytes + 1 if length is None else length)
-        except _TooSlow:
-            detail = f"the body was not complete after {self._deadline_seconds:g} s"
-            raise Rejection(408, "slow_body", detail) from None
-        except (OSError, ParseException) as error:
-            raise falcon.HTTPBadRequest(description="the body broke off, or its chunks are malformed") from error
-        if len(body) > self._max_bytes:
-            raise self._too_large()
-        if length is not None and len(body) < length:
-            raise falcon.HTTPBadRequest(description=f"the body ended after {len(body)} of {length} bytes")
-        return body
-
-    def _too_large(self) -> Rejection:
-        return Rejection(413, "body_too_large", f"a body may have {self._max_bytes} bytes at most")
+def _read(req: falcon.Request, deadline_seconds: float) -> bytes:
+    length = req.content_length
+    too_large = Rejection(413, "body_too_large", f"a body may have {MAX_BODY_BYTES} bytes at most")
+    if length is not None and length > MAX_BODY_BYTES:
+        raise too_large
+    # Falcon's own bounded stream is empty where there is no Content-Length.
+    stream = req.env["wsgi.input"]
+    try:
+        with gevent.Timeout(deadline_seconds, _TooSlow):
+            body: bytes = stream.read(MAX_BODY_BYTES + 1 if length is None else length)
+    except _TooSlow:
+        raise Rejection(408, "slow_body", f"the body was not complete after {deadline_seconds:g} s") from None
+    except (OSError, ParseException) as error:
+        raise falcon.HTTPBadRequest(description="the body broke off, or its chunks are malformed") from error
+    if len(body) > MAX_BODY_BYTES:
+        raise too_large
+    if length is not None and len(body) < length:
+        raise falcon.HTTPBadRequest(description=f"the body ended after {len(body)} of {length} bytes")
+    return body
 
 
 def parse(body: bytes) -> Any:
-    """Parse JSON. Raises a 400 that says where it is malformed.
+    """Parses JSON. Raises a 400 that says where it is malformed.
 
     NaN, infinities and lone surrogates are not JSON but common, so they pass here; the field that holds one is refused
     by its name, together with everything else that is wrong.
@@ -107,7 +100,7 @@ def parse(body: bytes) -> Any:
 def validated(
     model: type[Model], value: object, errors: Sequence[FieldProblem] = (), secrets: frozenset[str] = frozenset()
 ) -> Model:
-    """Return the value as the model. Raises ``InvalidRequest`` with the ``errors`` found before, and all of its own.
+    """Returns the value as the model. Raises ``InvalidRequest`` with the ``errors`` found before, and all of its own.
 
     The values of the fields in ``secrets`` are never repeated.
     """
@@ -122,12 +115,8 @@ def validated(
 
 
 def query_of(req: falcon.Request, model: type[Model]) -> Model:
-    """Return the checked query of a request. Raises ``InvalidRequest``."""
+    """Returns the checked query of a request. Raises ``InvalidRequest``."""
     return validated(model, req.params)
-
-
-def _is_chunked(req: falcon.Request) -> bool:
-    return req.get_header("Transfer-Encoding") is not None
 
 
 def _check_content_type(req: falcon.Request) -> None:

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from fleetpulse.master.api import problems
-from fleetpulse.master.api.validation import MAX_BODY_BYTES, BodyReader
+from fleetpulse.master.api.validation import MAX_BODY_BYTES, read_json
 from tests.master.api.desk import JSON, TaskWeb
 from tests.master.api.served import Client, Served, served
 
@@ -21,13 +21,13 @@ class Echo:
     """Answers with what was read."""
 
     def __init__(self, deadline_seconds: float) -> None:
-        self._body = BodyReader(deadline_seconds=deadline_seconds)
+        self._deadline_seconds = deadline_seconds
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        resp.text = json.dumps(self._body.json(req))
+        resp.text = json.dumps(read_json(req, deadline_seconds=self._deadline_seconds))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:
-        resp.text = json.dumps(self._body.optional_json(req))
+        resp.text = json.dumps(read_json(req, is_optional=True))
 
 
 def echo_app(deadline_seconds: float = 10.0) -> "falcon.App[Any, Any]":
