@@ -1,7 +1,7 @@
 """Checks the lock files: every package has hashes, and no version has a known vulnerability.
 
-pip-audit asks the advisory service of PyPI, or one that speaks as OSV does. Where none can be reached, that is one line
-and no failure, so that a machine without a network can still lint.
+pip-audit asks the advisory service of PyPI, or one with the API of OSV. Without an answer the check prints one line and
+succeeds, so that a machine without a network can still lint.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from typing import Any
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 
 ACCEPTED: dict[str, str] = {}
-"""Vulnerabilities that do not touch us, by their id, each with why."""
+"""Vulnerabilities that do not affect FleetPulse: the reason by id."""
 
 CONNECT_SECONDS = 5
 FIRST_SECONDS = 12
-"""For the shortest file, which finds out whether there is a service."""
+"""For the shortest file, which shows whether there is a service."""
 
 ALL_SECONDS = 180
 
@@ -32,14 +32,14 @@ class NoService(Exception):
 
 
 def unpinned(lock: Path) -> list[str]:
-    """The requirements of a lock file that do not name one version and its hashes."""
+    """Requirements without exactly one version and its hashes."""
     text = lock.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return [line for line in lines if not re.match(r"[A-Za-z0-9][\w.\[\],-]*==\S+ .*--hash=sha256:[0-9a-f]{64}", line)]
 
 
 def vulnerabilities(locks: Sequence[Path], service: Sequence[str], limit_seconds: float) -> list[str]:
-    """One line for each. Raises ``NoService``; ``SystemExit`` when pip-audit fails for another reason."""
+    """One line each. Raises ``NoService``, or ``SystemExit`` when pip-audit fails otherwise."""
     command = [
         *(sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"),
         *("--format", "json", "--timeout", str(CONNECT_SECONDS), *service),
@@ -59,27 +59,27 @@ def vulnerabilities(locks: Sequence[Path], service: Sequence[str], limit_seconds
         raise SystemExit(f"pip-audit: {result.stderr.strip() or last}") from None
     unknown = [one["name"] for one in dependencies if "skip_reason" in one]
     if len(unknown) == len(dependencies):
-        raise NoService("what answers knows none of the packages")
+        raise NoService("the service knows none of the packages")
     if unknown:
         print(f"Not checked for known vulnerabilities, unknown to the advisory service: {', '.join(unknown)}")
-    return sorted({_told(one, vulnerability) for one in dependencies for vulnerability in one.get("vulns", ())})
+    return sorted({_describe(one, vulnerability) for one in dependencies for vulnerability in one.get("vulns", ())})
 
 
-def _told(dependency: dict[str, Any], vulnerability: dict[str, Any]) -> str:
+def _describe(dependency: dict[str, Any], vulnerability: dict[str, Any]) -> str:
     fixed = ", ".join(vulnerability.get("fix_versions", ())) or "no version"
     return f"{dependency['name']} {dependency['version']}: {vulnerability['id']}, fixed in {fixed}"
 
 
 def main() -> int:
-    """The exit status: 1 for a package without hashes and for a vulnerability."""
+    """Returns the exit status: 1 for a package without hashes and for a vulnerability."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--osv-url", help="ask this service, which speaks as OSV does, and not PyPI's")
+    parser.add_argument("--osv-url", help="ask this service, with the API of OSV, in place of PyPI's")
     parser.add_argument("--folder", type=Path, default=REQUIREMENTS, help="where the lock files are")
     arguments = parser.parse_args()
     locks = sorted(arguments.folder.glob("*.txt"), key=lambda lock: (lock.stat().st_size, lock.name))
-    bare = [f"{lock.name}: {line[:80]}" for lock in locks for line in unpinned(lock)]
-    if bare or not locks:
-        print("\n".join(["Not pinned with hashes:", *bare]), file=sys.stderr)
+    unpinned_lines = [f"{lock.name}: {line[:80]}" for lock in locks for line in unpinned(lock)]
+    if unpinned_lines or not locks:
+        print("\n".join(["Not pinned with hashes:", *unpinned_lines]), file=sys.stderr)
         return 1
     service = [] if arguments.osv_url is None else ["--vulnerability-service", "osv", "--osv-url", arguments.osv_url]
     try:

@@ -1,4 +1,4 @@
-"""Generates the Python code of the wire contract; with ``--check``, only tells whether doing so would change it."""
+"""Generates the Python code of the wire contract; with ``--check`` only reports whether that would change it."""
 
 import argparse
 import filecmp
@@ -16,9 +16,9 @@ GENERATED = [f"proto/fleetpulse_pb2{ending}" for ending in (".py", ".pyi", "_grp
 def generate(folder: Path) -> None:
     """Writes the generated files into ``folder``/fleetpulse/proto. Raises CalledProcessError when the compiler refuses.
 
-    The compiler sees the contract by the name that it is imported by, ``proto``.
+    The compiler reads the contract under its import path.
     """
-    # protoc looks for its plugins (protoc-gen-mypy) on PATH; they lie beside the interpreter that runs this.
+    # protoc finds its plugins (protoc-gen-mypy) on PATH, beside this interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     kinds = ["python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:"]
     outputs = [f"--{kind}{folder}" for kind in kinds]
@@ -27,7 +27,7 @@ def generate(folder: Path) -> None:
 
 
 def stale_files() -> list[str]:
-    """The generated files that differ from what the contract and the locked compiler give."""
+    """Generated files that differ from the contract."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         _, different, absent = filecmp.cmpfiles(Path(folder) / "fleetpulse", ROOT, GENERATED, shallow=False)
@@ -35,7 +35,7 @@ def stale_files() -> list[str]:
 
 
 def main() -> int:
-    """The exit status: 1 when ``--check`` found a file that is not what would be generated."""
+    """Returns the exit status: 1 when ``--check`` found a stale file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
     if not parser.parse_args().check:

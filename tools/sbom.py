@@ -1,4 +1,4 @@
-"""Writes the bill of materials of a master and a worker: requirements/runtime.txt as CycloneDX, with its hashes."""
+"""Writes the bill of materials: requirements/runtime.txt as CycloneDX, with its hashes."""
 
 import argparse
 import subprocess
@@ -10,8 +10,8 @@ from pathlib import Path
 RUNTIME = Path(__file__).resolve().parent.parent / "requirements" / "runtime.txt"
 SPEC_VERSION = "1.6"
 
-# setup.py says what the distribution is, where cyclonedx-py does not look.
-_ITSELF = """\
+# cyclonedx-py does not read setup.py.
+_PYPROJECT = """\
 [project]
 name = "fleetpulse"
 version = "{version}"
@@ -24,19 +24,19 @@ def write(target: Path) -> None:
     """Raises ``subprocess.CalledProcessError``. The same lock gives the same file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        itself = Path(folder) / "pyproject.toml"
-        itself.write_text(_ITSELF.format(version=version("fleetpulse")), encoding="utf-8")
+        pyproject = Path(folder) / "pyproject.toml"
+        pyproject.write_text(_PYPROJECT.format(version=version("fleetpulse")), encoding="utf-8")
         command = [
-            # It warns that a lock does not say which package needs which.
+            # It warns that a lock has no dependencies between packages.
             *(sys.executable, "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
-            *("--pyproject", str(itself), "--mc-type", "application", "--output-reproducible"),
+            *("--pyproject", str(pyproject), "--mc-type", "application", "--output-reproducible"),
             *("--spec-version", SPEC_VERSION, "--output-format", "JSON", "--output-file", str(target)),
         ]
         subprocess.run(command, check=True)
 
 
 def main() -> int:
-    """The exit status."""
+    """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", type=Path, help="the file to write")
     target: Path = parser.parse_args().target

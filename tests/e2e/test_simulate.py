@@ -1,4 +1,4 @@
-"""``fleetpulse simulate``: what its options say, seen from the master."""
+"""``fleetpulse simulate`` with its options, seen from the master."""
 
 import json
 import signal
@@ -13,8 +13,8 @@ from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
 
-SOON = ("--trouble-after", "0.5")
-LONG = ("--trouble-for", "600")
+FAIL_SOON = ("--trouble-after", "0.5")
+FAIL_LONG = ("--trouble-for", "600")
 
 
 def states(fleet: Started) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def test_fleet_that_leaves_without_a_goodbye_becomes_inactive(processes: Process
 
 
 def test_stalling_workers_keep_their_stream_and_recover(processes: Processes, master: Master) -> None:
-    processes.simulate(master.target, 4, "--stall", "2", *SOON, "--trouble-for", "4")
+    processes.simulate(master.target, 4, "--stall", "2", *FAIL_SOON, "--trouble-for", "4")
     eventually(lambda: master.active() == 4)
     eventually(lambda: master.workers() == {"sim-1": False, "sim-2": False, "sim-3": True, "sim-4": True})
     assert sessions(master) == 4
@@ -76,7 +76,7 @@ def test_stalling_workers_keep_their_stream_and_recover(processes: Processes, ma
 
 
 def test_vanished_workers_stay_away(processes: Processes, master: Master) -> None:
-    fleet = processes.simulate(master.target, 4, "--vanish", "2", *SOON, "--trouble-for", "0.1")
+    fleet = processes.simulate(master.target, 4, "--vanish", "2", *FAIL_SOON, "--trouble-for", "0.1")
     eventually(lambda: sessions(master) == 4)
     eventually(lambda: sessions(master) == 2)
     eventually(lambda: master.workers() == {"sim-1": False, "sim-2": False, "sim-3": True, "sim-4": True})
@@ -85,7 +85,7 @@ def test_vanished_workers_stay_away(processes: Processes, master: Master) -> Non
 
 
 def test_flapping_workers_return_as_new_incarnations(processes: Processes, master: Master) -> None:
-    processes.simulate(master.target, 3, "--flap", "1", *SOON, "--trouble-for", "0.5")
+    processes.simulate(master.target, 3, "--flap", "1", *FAIL_SOON, "--trouble-for", "0.5")
     eventually(lambda: len(master.log_lines("sim-1: a new incarnation took over")) >= 2)
     assert not master.log_lines("sim-[23]: a new incarnation|is taken|said goodbye")
 
@@ -94,13 +94,15 @@ def test_flapping_workers_return_as_new_incarnations(processes: Processes, maste
 def test_connected_workers_say_goodbye_on_a_signal(
     number: signal.Signals, processes: Processes, master: Master
 ) -> None:
-    fleet = processes.simulate(master.target, 10, "--stall", "3", "--vanish", "2", "--flap", "2", *SOON, *LONG)
+    fleet = processes.simulate(
+        master.target, 10, "--stall", "3", "--vanish", "2", "--flap", "2", *FAIL_SOON, *FAIL_LONG
+    )
     eventually(lambda: master.active() == 10)
     eventually(lambda: master.active() == 3 and sessions(master) == 6)
     fleet.send(number)
     assert fleet.wait() == 0
     assert goodbyes(master) == 6
-    # The vanished and the cut off had no stream to say it on, and nobody came back in the meantime.
+    # The vanished and flapping workers had no stream for a goodbye, and did not return meanwhile.
     assert master.workers() == {f"sim-{number:02d}": False for number in range(4, 8)}
 
 

@@ -1,4 +1,4 @@
-"""Tasks survive what befalls the processes around them: kill -9 of the master and of the worker, stalls, stops."""
+"""Tasks survive crashes, stalls and restarts of the master and of the worker."""
 
 import signal
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from tests.e2e.waiting import eventually
 pytestmark = pytest.mark.e2e
 
 
-# Longer than any process here takes to start on a busy machine, or it would be lost before it is back.
-TERMS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "8s")
+# Longer than a process takes to start on a busy machine.
+LEASE_FLAGS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "8s")
 
 
 @pytest.fixture
 def site(processes: Processes, docker_engine: Engine) -> Iterator[Site]:
-    master = started_master(processes, *TERMS)
+    master = started_master(processes, *LEASE_FLAGS)
     site = Site(processes, master, docker_engine)
     yield site
     site.close()

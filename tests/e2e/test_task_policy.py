@@ -1,4 +1,4 @@
-"""Policies for tasks: a master that refuses, a worker that refuses what its master took, and files that are none."""
+"""Task policies of the master and of the worker, and invalid policy files."""
 
 import sys
 from collections.abc import Iterator

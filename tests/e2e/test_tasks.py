@@ -1,4 +1,4 @@
-"""Tasks from the submit to the exit code: a real master, real workers, a real Docker Engine."""
+"""Tasks from submit to exit code, with a real master, real workers and a real Docker Engine."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What Grafana is told at its start agrees with the folders, the dashboards and Prometheus."""
+"""The provisioning of Grafana matches the folders, the dashboards and Prometheus."""
 
 from typing import Any
 

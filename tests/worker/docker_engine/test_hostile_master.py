@@ -1,4 +1,4 @@
-"""A real worker, on the real wire and on a real Docker Engine, whose master wants the machine."""
+"""A real worker with a hostile master, on real gRPC and a real Docker Engine."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 SOCKET = "/var/run/docker.sock"
 
-# Whatever is tried, one of these two becomes of it: nothing is made, or a container that is as tame as any.
+# Attacks are refused; the others run in a container without privileges.
 ATTACKS: dict[str, dict[str, Any]] = {
     "privileged image": {"docker_image": "--privileged"},
     "mount by image": {"docker_image": f"-v{SOCKET}:{SOCKET}"},
@@ -31,9 +31,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "variables in a name": {"env": {"A=1\nPATH": "/evil"}},
     "another image": {"docker_image": "docker.io/evil/miner:1"},
     "escape by id": {"id": pb.AttemptId(task_id="../../escape", attempt=1)},
-    "a user of its own": {"user": "root;id"},
+    "a user with a command": {"user": "root;id"},
 }
-TAME: dict[str, dict[str, Any]] = {
+HARMLESS: dict[str, dict[str, Any]] = {
     "path": {"env": {"PATH": f"/evil:{SOCKET}", "LD_PRELOAD": "/evil.so", "DOCKER_HOST": f"unix://{SOCKET}"}},
     "privileged by environment": {"env": {"PRIVILEGED": "true", "SECURITY_OPT": "seccomp=unconfined"}},
     "privileged by command": {"command": ["sleep", "1000", "--privileged", "-v", f"{SOCKET}:{SOCKET}"]},
@@ -45,7 +45,7 @@ UNKNOWN_FIELDS = bytes.fromhex("a2060a70726976696c65676564") + b"\xa8\x06\x01"
 """Field 100 is the string ``privileged``, field 101 is true."""
 
 
-def hostile(task_id: str, image: str, changes: dict[str, Any]) -> pb.StartTask:
+def hostile_request(task_id: str, image: str, changes: dict[str, Any]) -> pb.StartTask:
     request = start_request(task_id, image, "/bin/busybox", "sleep", "1000")
     for name, value in changes.items():
         request.ClearField(name)  # type: ignore[arg-type]  # any field's name
@@ -65,7 +65,7 @@ def test_refused_request_creates_no_container(name: str, docker_engine: Engine, 
     async def test() -> None:
         policy = policy_file(tmp_path, docker_engine.image)
         async with worker_at(docker_engine, worker_id, tmp_path, "--task-policy", str(policy)) as (master, worker):
-            request = hostile("t", docker_engine.image, ATTACKS[name])
+            request = hostile_request("t", docker_engine.image, ATTACKS[name])
             await master.send(request)
             end = await master.wait_for_end(AttemptKey.of(request.id))
             assert end.phase == pb.ATTEMPT_PHASE_FAILED
@@ -78,16 +78,16 @@ def test_refused_request_creates_no_container(name: str, docker_engine: Engine, 
     run(test())
 
 
-@pytest.mark.parametrize("name", sorted(TAME))
+@pytest.mark.parametrize("name", sorted(HARMLESS))
 def test_container_has_no_privileges(name: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
         policy = policy_file(tmp_path, docker_engine.image)
         async with worker_at(docker_engine, worker_id, tmp_path, "--task-policy", str(policy)) as (master, _):
-            request = hostile("t", docker_engine.image, TAME[name])
+            request = hostile_request("t", docker_engine.image, HARMLESS[name])
             await master.send(request)
             await until(lambda: master.phases(AttemptKey.of(request.id))[-1:] in (["running"], ["failed"]))
             (container,) = docker_engine.containers(worker_id)
-            assert_tame(container.attrs)
+            assert_unprivileged(container.attrs)
             assert container.labels["fleetpulse.worker_id"] == worker_id
 
     run(test())
@@ -100,22 +100,22 @@ def test_requested_confinement_is_applied(docker_engine: Engine, worker_id: str,
                 "read_only": True, "user": "4321:1234", "network": pb.NETWORK_NONE,
                 "command": ["sh", "-c", "id; ls /sys/class/net; touch /here; cat /proc/self/status; sleep 1000"],
             }  # fmt: skip
-            request = hostile("t", docker_engine.image, changes)
+            request = hostile_request("t", docker_engine.image, changes)
             key = AttemptKey.of(request.id)
             await master.send(request)
             await until(lambda: b"Seccomp:" in master.logs.get(key, b""))
             (container,) = docker_engine.containers(worker_id)
-            assert_tame(container.attrs)
+            assert_unprivileged(container.attrs)
             host = container.attrs["HostConfig"]
             assert (host["ReadonlyRootfs"], container.attrs["Config"]["User"]) == (True, "4321:1234")
             assert host["NetworkMode"] == "none"
-            said = master.logs[key].decode()
-            assert "uid=4321 gid=1234" in said
-            assert "Read-only file system" in said
-            lines = said.splitlines()
+            log = master.logs[key].decode()
+            assert "uid=4321 gid=1234" in log
+            assert "Read-only file system" in log
+            lines = log.splitlines()
             assert "lo" in lines
             assert not [line for line in lines if line.startswith("eth")]
-            # As the kernel has it: nothing in any set of capabilities, no new privileges, a filter of system calls.
+            # From the kernel: no capabilities, no new privileges, a filter of system calls.
             status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
             assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
             assert status["NoNewPrivs"] == "1"
@@ -138,16 +138,16 @@ def has_seccomp(engine: Engine) -> bool:
         return any("seccomp" in option for option in client.info()["SecurityOptions"])
 
 
-def assert_tame(details: dict[str, Any]) -> None:
-    """As ``docker inspect`` has it."""
+def assert_unprivileged(details: dict[str, Any]) -> None:
+    """``details`` from ``docker inspect``."""
     host = details["HostConfig"]
     assert host["Privileged"] is False
     assert host["CapAdd"] in (None, [])
     assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]  # so seccomp is Docker's own profile
+    assert host["SecurityOpt"] == ["no-new-privileges"]  # and Docker's default seccomp profile
     assert not details["Mounts"]
-    for nothing in ("Binds", "Mounts", "Devices", "DeviceCgroupRules", "VolumesFrom", "Links", "Tmpfs", "GroupAdd"):
-        assert not host.get(nothing), nothing
+    for field in ("Binds", "Mounts", "Devices", "DeviceCgroupRules", "VolumesFrom", "Links", "Tmpfs", "GroupAdd"):
+        assert not host.get(field), field
     assert not host.get("DeviceRequests")
     assert host["NetworkMode"] in {"default", "bridge", "none"}
     assert host["IpcMode"] in {"", "private", "shareable"}

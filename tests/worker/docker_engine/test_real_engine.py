@@ -1,4 +1,4 @@
-"""worker.docker_engine on a real Docker Engine, driven by the executor as in a real worker."""
+"""worker.docker_engine.engine on a real Docker Engine, driven by the executor as in a real worker."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 @contextlib.asynccontextmanager
 async def docker_master(engine: Engine, worker_id: str) -> AsyncIterator[FakeMaster]:
-    """A master whose worker runs tasks on the engine."""
+    """A master with an executor on the engine."""
     async with running_executor(DockerEngine(worker_id, engine.env)) as master:
         yield master
 
@@ -135,17 +135,17 @@ def test_stop_terminates_then_kills(docker_engine: Engine, worker_id: str) -> No
     async def test() -> None:
         async with docker_master(docker_engine, worker_id) as master:
             script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.05; done"
-            heeds = master.start("heeds", docker_engine.image, "sh", "-c", script)
+            obeys = master.start("obeys", docker_engine.image, "sh", "-c", script)
             ignores = master.start(
                 "ignores", docker_engine.image, "sh", "-c", script.replace("'echo bye; exit 0'", "''")
             )
-            await until(lambda: all(master.logs.get(key) == b"ready\n" for key in (heeds, ignores)))
-            master.stop(heeds, 30.0)
+            await until(lambda: all(master.logs.get(key) == b"ready\n" for key in (obeys, ignores)))
+            master.stop(obeys, 30.0)
             master.stop(ignores, 0.5)
-            first, second = await master.wait_for_end(heeds), await master.wait_for_end(ignores)
+            first, second = await master.wait_for_end(obeys), await master.wait_for_end(ignores)
             assert (first.phase, first.exit_code) == (pb.ATTEMPT_PHASE_STOPPED, 0)
             assert (second.phase, second.exit_code) == (pb.ATTEMPT_PHASE_STOPPED, 137)
-            assert master.logs[heeds] == b"ready\nbye\n"
+            assert master.logs[obeys] == b"ready\nbye\n"
 
     run(test())
 
@@ -175,18 +175,18 @@ def test_out_of_memory_is_reported(docker_engine: Engine, worker_id: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("command", "code", "text"),
     [(("no-such-program",), 127, "No such file or directory"), (("/etc",), 126, "Permission denied")],
 )
 def test_command_that_cannot_be_run(
-    docker_engine: Engine, worker_id: str, command: tuple[str, ...], code: int, said: str
+    docker_engine: Engine, worker_id: str, command: tuple[str, ...], code: int, text: str
 ) -> None:
     async def test() -> None:
         async with docker_master(docker_engine, worker_id) as master:
             end = await master.wait_for_end(master.start("cannot", docker_engine.image, *command))
             assert (end.reason, end.exit_code) == ("command_not_found", code)
-            assert said in end.message
-            # What a shell does not find is a matter between it and its script.
+            assert text in end.message
+            # A command that a shell does not find is a failure of its script.
             end = await master.wait_for_end(
                 master.start("shell", docker_engine.image, "sh", "-c", "no-such-program; exit $?")
             )
@@ -218,7 +218,7 @@ def test_image_for_another_processor(docker_engine: Engine, worker_id: str) -> N
     image = "fleetpulse-malformed:test"
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        for name in ("program", "bin/sh"):  # what cannot be executed, a shell is tried on
+        for name in ("program", "bin/sh"):  # Docker tries a shell for what it cannot execute
             program = tarfile.TarInfo(name)
             program.size, program.mode = 4, 0o755
             tar.addfile(program, io.BytesIO(b"\x7fELF"))

@@ -76,9 +76,9 @@ def test_invalid_file_is_refused(content: bytes, error: str, tmp_path: Path) -> 
     path = tmp_path / "config.json"
     path.touch(mode=0o600)
     path.write_bytes(content)
-    with pytest.raises(RegistryConfigError, match=error) as told:
+    with pytest.raises(RegistryConfigError, match=error) as caught:
         RegistryLogins(path)
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(caught.value)
     path.unlink()
     with pytest.raises(RegistryConfigError, match="No such file"):
         RegistryLogins(path)
@@ -99,7 +99,7 @@ def registry(docker_engine: Engine, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def image(registry: Registry, docker_engine: Engine) -> Iterator[str]:
-    """One that the registry alone has."""
+    """An image that only the registry has."""
     reference = registry.push(docker_engine, "private/app")
     yield reference
     with docker_engine.client() as client:
@@ -123,9 +123,9 @@ def test_pull_with_login(
             login_file(path, registry.address)  # a new token, while the worker runs
             right = await master.wait_for_end(master.start("right", image, "true"), 60.0)
             assert right.phase == pb.ATTEMPT_PHASE_COMPLETED, right
-            said = caplog.text + repr(master.updates)
+            output = caplog.text + repr(master.updates)
             for secret in ("wrong password", PASSWORD, AUTH):
-                assert secret not in said
+                assert secret not in output
 
     run(test())
 

@@ -1,4 +1,4 @@
-"""Real worker processes on a real Docker Engine: what becomes of containers when a worker, or the engine, goes."""
+"""Real worker processes on a real Docker Engine: containers after the end of a worker or of the engine."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ from tests.worker.tasks.grpc_master import GrpcMaster, grpc_master
 pytestmark = pytest.mark.e2e
 
 
-# The SDK leaves a socket that could not be connected to the garbage collector; here the engine goes at any moment.
-engine_goes = pytest.mark.filterwarnings(
+# The SDK leaves a socket that could not be connected to the garbage collector; here the engine may end at any moment.
+ignore_leaked_socket = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
 
@@ -43,13 +43,13 @@ class Worker:
         self.log = folder / "worker.log"
         self.process = self._started()
 
-    def start_again(self) -> None:
-        """The next incarnation."""
+    def restart(self) -> None:
+        """Starts the next incarnation."""
         assert self.process.poll() is not None
         self.process = self._started()
 
     def end(self, number: signal.Signals) -> None:
-        """Send it a signal that ends it."""
+        """Sends a signal that ends it."""
         self.process.send_signal(number)
         self.process.wait(20.0)
 
@@ -62,7 +62,7 @@ class Worker:
 async def worker_at(
     engine: Engine, worker_id: str, folder: Path, *flags: str
 ) -> AsyncIterator[tuple[GrpcMaster, Worker]]:
-    """A worker process that is registered."""
+    """A registered worker process."""
     async with grpc_master() as master:
         worker = Worker(master, engine, worker_id, folder, *flags)
         try:
@@ -82,7 +82,7 @@ def test_killed_worker_adopts_its_container(docker_engine: Engine, worker_id: st
             await until(lambda: master.logs.get(key) == b"one\n")
             container_id = master.updates[-1].container_id
             worker.end(signal.SIGKILL)
-            worker.start_again()
+            worker.restart()
             register = await master.wait_for_registration(2)
             assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
             assert register.incarnation_id != master.registers[0].incarnation_id
@@ -103,7 +103,7 @@ def test_exit_while_the_worker_was_down_is_reported(docker_engine: Engine, worke
             await until(lambda: master.logs.get(key) == b"one\n")
             worker.end(signal.SIGKILL)
             await until(lambda: [container.status for container in docker_engine.containers(worker_id)] == ["exited"])
-            worker.start_again()
+            worker.restart()
             end = await master.wait_for_end(key)
             assert (end.exit_code, end.oom_killed) == (9, False)
             assert master.logs[key] == b"one\ntwo\n"
@@ -121,7 +121,7 @@ def test_stopped_worker_leaves_its_container_running(docker_engine: Engine, work
             (container,) = docker_engine.containers(worker_id)
             assert container.status == "running"
             assert master.phases(key) == ["preparing", "running"]
-            worker.start_again()
+            worker.restart()
             assert len((await master.wait_for_registration(2)).attempts_held) == 1
             await until(lambda: len(master.updates_of(key)) == 3)
             assert master.updates_of(key)[-1].container_id == container.id
@@ -135,20 +135,20 @@ def test_containers_not_kept_are_removed(docker_engine: Engine, worker_id: str, 
             runs = await master.start(docker_engine.image, "sleep", "1000", task_id="runs")
             await master.wait_for_phase(runs, "running")
             worker.end(signal.SIGKILL)
-            with docker_engine.client() as client:  # one that never ran, and one that has ended
+            with docker_engine.client() as client:  # one never started, one ended
                 labels = {"fleetpulse.worker_id": worker_id, "fleetpulse.attempt": "1"}
                 for name in ("created", "ended"):
                     labels["fleetpulse.task_id"] = name
                     container = client.containers.create(docker_engine.image, ["true"], labels=labels)
                     if name == "ended":
                         container.start()
-            told = len(master.updates)
+            updates = len(master.updates)
             master.keeps.clear()
-            worker.start_again()
+            worker.restart()
             register = await master.wait_for_registration(2)
             assert {held.task_id for held in register.attempts_held} == {"runs", "created", "ended"}
             await until(lambda: not docker_engine.containers(worker_id))
-            assert len(master.updates) == told
+            assert len(master.updates) == updates
 
     run(test())
 
@@ -162,11 +162,11 @@ def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Pa
                 pid = int((engine.folder / "pid").read_text())
                 os.kill(pid, signal.SIGSTOP)
                 try:
-                    beats = len(master.heartbeats)
-                    await until(lambda: len(master.heartbeats) >= beats + 10)
+                    heartbeats = len(master.heartbeats)
+                    await until(lambda: len(master.heartbeats) >= heartbeats + 10)
                     late = await master.start(engine.image, "true", task_id="late")
-                    beats = len(master.heartbeats)
-                    await until(lambda: len(master.heartbeats) >= beats + 5)
+                    heartbeats = len(master.heartbeats)
+                    await until(lambda: len(master.heartbeats) >= heartbeats + 5)
                 finally:
                     os.kill(pid, signal.SIGCONT)
                 assert (await master.wait_for_end(key)).exit_code == 3
@@ -175,7 +175,7 @@ def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Pa
     run(test())
 
 
-@engine_goes
+@ignore_leaked_socket
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
     async def test() -> None:
@@ -186,10 +186,10 @@ def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
                 await until(lambda: master.logs.get(key) == b"one\n")
                 container_id = master.updates[-1].container_id
                 await asyncio.to_thread(getattr(engine, end))
-                await until(lambda: not support_of(master.executor).available)
-                assert str(engine.folder) in support_of(master.executor).reason
+                await until(lambda: not task_support(master.executor).available)
+                assert str(engine.folder) in task_support(master.executor).reason
                 await asyncio.to_thread(engine.start)
-                await until(lambda: support_of(master.executor).available)
+                await until(lambda: task_support(master.executor).available)
                 with engine.client() as client:
                     client.containers.get(container_id).exec_run(["touch", "/tmp/go"])
                 assert (await master.wait_for_end(key)).exit_code == 5
@@ -199,13 +199,13 @@ def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
     run(test())
 
 
-def support_of(executor: Executor) -> pb.TaskSupport:
+def task_support(executor: Executor) -> pb.TaskSupport:
     heartbeat = pb.Heartbeat()
     executor.report(heartbeat)
     return heartbeat.task_support
 
 
-@engine_goes
+@ignore_leaked_socket
 def test_containers_ended_by_the_engine_are_failures(worker_id: str) -> None:
     async def test() -> None:
         with own_engine() as engine:

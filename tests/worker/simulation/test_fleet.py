@@ -15,9 +15,9 @@ from tests.worker.tasks.grpc_master import grpc_master
 
 
 @contextlib.asynccontextmanager
-async def fleet_at(master: ScriptedMaster, workers: int, **plan: Any) -> AsyncIterator[SimulatedFleet]:
-    """A fleet that is alive, and is cut off at the end."""
-    fleet = SimulatedFleet(SimulationConfig(master.target, workers, ramp_seconds=0.0, **plan), "1.0")
+async def fleet_at(master: ScriptedMaster, workers: int, **settings: Any) -> AsyncIterator[SimulatedFleet]:
+    """A running fleet, which is cut off at the end."""
+    fleet = SimulatedFleet(SimulationConfig(master.target, workers, ramp_seconds=0.0, **settings), "1.0")
     fleet.start()
     try:
         yield fleet
@@ -26,7 +26,7 @@ async def fleet_at(master: ScriptedMaster, workers: int, **plan: Any) -> AsyncIt
 
 
 def incarnations(master: ScriptedMaster, worker_id: str) -> list[str]:
-    """Of each stream that this worker opened."""
+    """The incarnation of each stream of this worker."""
     return [
         stream.messages[0].register.incarnation_id
         for stream in master.streams
@@ -35,8 +35,8 @@ def incarnations(master: ScriptedMaster, worker_id: str) -> list[str]:
 
 
 def test_failing_workers_come_first() -> None:
-    failure_modes = list(SimulationConfig("m", 7, stall=1, vanish=2, flap=3).failure_modes())
-    assert failure_modes == [
+    modes = list(SimulationConfig("m", 7, stall=1, vanish=2, flap=3).failure_modes())
+    assert modes == [
         FailureMode.STALL, FailureMode.VANISH, FailureMode.VANISH, FailureMode.FLAP, FailureMode.FLAP, FailureMode.FLAP,
         FailureMode.NONE,
     ]  # fmt: skip
@@ -78,8 +78,8 @@ def test_status_counts_connections_and_heartbeats() -> None:
 
 def test_flapping_worker_returns_as_a_new_incarnation() -> None:
     async def test() -> None:
-        trouble = {"flap": 1, "trouble_after_seconds": 0.1, "trouble_seconds": 0.02}
-        async with scripted_master(serve) as master, fleet_at(master, 1, **trouble) as fleet:
+        failures = {"flap": 1, "trouble_after_seconds": 0.1, "trouble_seconds": 0.02}
+        async with scripted_master(serve) as master, fleet_at(master, 1, **failures) as fleet:
             await eventually(lambda: len(incarnations(master, "sim-1")) >= 4)
             assert len(set(incarnations(master, "sim-1"))) == len(incarnations(master, "sim-1"))
             assert fleet.status().heartbeats_sent >= sum(len(stream.heartbeats) for stream in master.streams[:3])
@@ -90,8 +90,8 @@ def test_flapping_worker_returns_as_a_new_incarnation() -> None:
 
 def test_vanished_worker_stays_away() -> None:
     async def test() -> None:
-        trouble = {"vanish": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.01}
-        async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
+        failures = {"vanish": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.01}
+        async with scripted_master(serve) as master, fleet_at(master, 2, **failures) as fleet:
             await eventually(lambda: incarnations(master, "sim-1") and fleet.status().connected == 1)
             sent = fleet.status().heartbeats_sent
             await eventually(lambda: fleet.status().heartbeats_sent > sent + 20)
@@ -102,8 +102,8 @@ def test_vanished_worker_stays_away() -> None:
 
 def test_stalling_worker_keeps_its_stream() -> None:
     async def test() -> None:
-        trouble = {"stall": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.3}
-        async with scripted_master(serve) as master, fleet_at(master, 1, **trouble):
+        failures = {"stall": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.3}
+        async with scripted_master(serve) as master, fleet_at(master, 1, **failures):
             await eventually(lambda: master.streams and len(master.streams[0].heartbeats) > 8)
             times = [heartbeat.sent_time_unix_seconds for heartbeat in master.streams[0].heartbeats]
             assert max(later - earlier for earlier, later in itertools.pairwise(times)) > 0.25
@@ -112,17 +112,17 @@ def test_stalling_worker_keeps_its_stream() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("behaviour", ["stall", "vanish", "flap"])
-def test_stop_does_not_wait_for_failures_to_end(behaviour: str) -> None:
+@pytest.mark.parametrize("mode", ["stall", "vanish", "flap"])
+def test_stop_does_not_wait_for_failures_to_end(mode: str) -> None:
     async def test() -> None:
-        trouble = {behaviour: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
-        async with scripted_master(serve) as master, fleet_at(master, 2, **trouble) as fleet:
+        failures = {mode: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
+        async with scripted_master(serve) as master, fleet_at(master, 2, **failures) as fleet:
             await eventually(lambda: len(master.streams) == 2 and all(stream.messages for stream in master.streams))
             await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0.3))})
             async with asyncio.timeout(30.0):
                 await fleet.stop(60.0)
             goodbyes = [stream.messages[-1].HasField("goodbye") for stream in master.streams]
-            assert goodbyes == ([True, True] if behaviour == "stall" else [False, False])
+            assert goodbyes == ([True, True] if mode == "stall" else [False, False])
             assert len(master.streams) == 2
 
     run(test())
@@ -144,10 +144,10 @@ def test_stop_during_ramp_up() -> None:
 def test_flapping_worker_adopts_its_containers() -> None:
     async def test() -> None:
         async with grpc_master() as master:
-            plan = SimulationConfig(
+            config = SimulationConfig(
                 master.target, 1, ramp_seconds=0.0, flap=1, trouble_after_seconds=0.3, trouble_seconds=0.02
             )
-            fleet = SimulatedFleet(plan, "1.0")
+            fleet = SimulatedFleet(config, "1.0")
             fleet.start()
             await master.wait_for_registration()
             key = await master.start("busybox", "sh", "-c", "echo one; sleep 0.8; echo two; exit 4")

@@ -111,13 +111,14 @@ def test_custom_metrics_have_the_requested_samples(samples: int) -> None:
         CustomMetricsBudget().add(heartbeat.custom)
     for earlier, later in itertools.pairwise(heartbeats):
         counters = [
-            [s.value for m in beat.custom if m.name.endswith("_total") for s in m.samples] for beat in (earlier, later)
+            [s.value for m in heartbeat.custom if m.name.endswith("_total") for s in m.samples]
+            for heartbeat in (earlier, later)
         ]
         assert all(after >= before for before, after in zip(*counters, strict=True))
 
 
 def test_custom_metrics_do_not_change_other_readings() -> None:
-    beats = readings(SimulatedMachine("sim-1", 2, 1, NOON, custom_samples=4), 5)
-    for beat in beats:
-        beat.ClearField("custom")
-    assert beats == readings(machine(), 5)
+    heartbeats = readings(SimulatedMachine("sim-1", 2, 1, NOON, custom_samples=4), 5)
+    for heartbeat in heartbeats:
+        heartbeat.ClearField("custom")
+    assert heartbeats == readings(machine(), 5)

@@ -13,7 +13,7 @@ INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
 
 
 @pytest.mark.parametrize(
-    ("container", "cause", "output", "phase", "reason", "says"),
+    ("container", "cause", "output", "phase", "reason", "text"),
     [
         (ENDED, None, b"", pb.ATTEMPT_PHASE_COMPLETED, "", ""),
         (ENDED._replace(oom_killed=True), None, b"", pb.ATTEMPT_PHASE_COMPLETED, "", ""),
@@ -39,10 +39,10 @@ INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
     ],
 )  # fmt: skip
 def test_exit_update_has_phase_reason_and_message(
-    container: ContainerInfo, cause: StopCause | None, output: bytes, phase: int, reason: str, says: str
+    container: ContainerInfo, cause: StopCause | None, output: bytes, phase: int, reason: str, text: str
 ) -> None:
-    ending = exit_update(container, cause, output)
-    assert (ending.phase, ending.reason) == (phase, reason)
-    assert says in ending.message
-    assert ending.reason in ATTEMPT_REASONS | {""}
-    assert (ending.exit_code, ending.oom_killed) == (container.exit_code, container.oom_killed)
+    update = exit_update(container, cause, output)
+    assert (update.phase, update.reason) == (phase, reason)
+    assert text in update.message
+    assert update.reason in ATTEMPT_REASONS | {""}
+    assert (update.exit_code, update.oom_killed) == (container.exit_code, container.oom_killed)

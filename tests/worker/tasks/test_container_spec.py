@@ -1,4 +1,4 @@
-"""worker.tasks.container_spec: a master that says anything at all."""
+"""worker.tasks.container_spec: requests of a hostile master, and defaults of the policy."""
 
 import math
 from typing import Any
@@ -58,10 +58,10 @@ def request_with(**changes: Any) -> pb.StartTask:
 )
 def test_invalid_request_is_refused(changes: dict[str, Any], rule: str) -> None:
     request = request_with(**{"env": {"TOKEN": SECRET}, **changes})
-    with pytest.raises(RequestRefused, match=f"by its rule {rule}: ") as told:
+    with pytest.raises(RequestRefused, match=f"by its rule {rule}: ") as caught:
         container_spec(request, TaskPolicy())
-    assert told.value.reason == ("image_invalid" if rule == "docker_image" else "policy_refused")
-    assert SECRET not in str(told.value)
+    assert caught.value.reason == ("image_invalid" if rule == "docker_image" else "policy_refused")
+    assert SECRET not in str(caught.value)
 
 
 def test_missing_fields_get_the_policy_defaults() -> None:

@@ -1,4 +1,4 @@
-"""worker.tasks.engine"""
+"""worker.tasks.engine: the health of an engine."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from tests.worker.scripted import run
 
 
 class Engine:
-    """Gives what it is told to, one answer a call."""
+    """Gives the next answer at each call."""
 
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
@@ -24,12 +24,12 @@ class Engine:
         return answer
 
 
-AWAY = EngineUnavailable("nobody answers")
+UNAVAILABLE = EngineUnavailable("nobody answers")
 
 
 def test_call_is_retried_until_the_engine_answers() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(), Engine(AWAY, AWAY, "here")
+        health, engine = EngineHealth(), Engine(UNAVAILABLE, UNAVAILABLE, "here")
         assert health.task_support.reason == "the Docker Engine has not been asked yet"
         assert await health.retry(engine.call) == "here"
         assert (engine.calls, health.failures) == (3, 2)
@@ -41,7 +41,7 @@ def test_call_is_retried_until_the_engine_answers() -> None:
 
 def test_retry_gives_up_after_the_timeout() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(timeout_seconds=0.3), Engine(AWAY)
+        health, engine = EngineHealth(timeout_seconds=0.3), Engine(UNAVAILABLE)
         with pytest.raises(EngineUnavailable):
             await health.retry(engine.call)
         assert engine.calls >= 2
@@ -66,7 +66,7 @@ def test_refused_call_is_not_retried() -> None:
 
 def test_success_wakes_waiting_retries() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(), Engine(AWAY, AWAY, AWAY, AWAY, "here")
+        health, engine = EngineHealth(), Engine(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, "here")
         waiting = asyncio.ensure_future(health.retry(engine.call))
         while engine.calls < 3:  # by now it waits for a second  # noqa: ASYNC110 - counts calls
             await asyncio.sleep(0.01)
@@ -94,7 +94,7 @@ def test_outage_is_logged_once_and_without_an_engine_as_info(
             if event is None:
                 health.record_success()
             else:
-                event(AWAY)
+                event(UNAVAILABLE)
 
     with caplog.at_level(logging.INFO):
         run(test())

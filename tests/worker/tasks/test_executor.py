@@ -24,11 +24,11 @@ async def containers_of(engine: SimulatedEngine) -> set[AttemptKey]:
     return {container.key for container in await engine.containers()}
 
 
-async def nothing_is_left_of(engine: SimulatedEngine) -> None:
-    await until_engine(engine, lambda containers: not containers)
+async def wait_until_empty(engine: SimulatedEngine) -> None:
+    await wait_for_containers(engine, lambda containers: not containers)
 
 
-async def until_engine(engine: SimulatedEngine, condition: Callable[[Sequence[ContainerInfo]], bool]) -> None:
+async def wait_for_containers(engine: SimulatedEngine, condition: Callable[[Sequence[ContainerInfo]], bool]) -> None:
     async with asyncio.timeout(10.0):
         while not condition(await engine.containers()):  # noqa: ASYNC110 - an engine sets no event
             await asyncio.sleep(0.002)
@@ -45,7 +45,7 @@ def test_attempt_runs_from_request_to_completion() -> None:
             assert master.logs[key] == b"one\ntwo\n"
             (running,) = [update for update in master.updates if update.phase == pb.ATTEMPT_PHASE_RUNNING]
             assert running.container_id == end.container_id != ""
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
         numbers = [update.update_number for update in master.updates]
         assert numbers == sorted(set(numbers))
         assert numbers[0] == 1
@@ -70,7 +70,7 @@ def test_repeated_start_request_starts_one_container() -> None:
             key = master.start("t", "busybox", "sleep", "0.05")
             master.start("t", "busybox", "sleep", "0.05")
             await master.wait_for_end(key)
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
             master.start("t", "busybox", "sleep", "0.05")
             await master.wait_for_end(master.start("u", "busybox", "true"))
             assert [start.task_id for start in engine.starts] == ["t", "u"]
@@ -87,7 +87,7 @@ def test_container_stays_until_its_end_is_acknowledged() -> None:
             await master.wait_for_end(key)
             assert await containers_of(engine) == {key}
             master.acknowledge_all()
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
 
     run(test())
 
@@ -106,7 +106,7 @@ def test_unacknowledged_messages_are_sent_again_on_the_next_stream() -> None:
             assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
             assert await master.wait_for_end(key) == first
             assert master.logs[key] == b"one\n"
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
 
     run(test())
 
@@ -133,7 +133,7 @@ def test_containers_go_on_without_a_master() -> None:
             key = master.start("t", "busybox", "sh", "-c", "sleep 0.05; echo done; exit 4")
             await master.wait_for_phase(key, "running")
             master.disconnect()
-            await until_engine(engine, lambda containers: containers[0].exit_code == 4)
+            await wait_for_containers(engine, lambda containers: containers[0].exit_code == 4)
             await master.connect(key)
             assert (await master.wait_for_end(key)).exit_code == 4
             assert master.logs[key] == b"done\n"
@@ -155,7 +155,7 @@ def test_attempts_not_kept_are_removed_before_anything_starts() -> None:
             old, kept = (master.start(name, "busybox", "sleep", "1000") for name in ("old", "kept"))
             await master.wait_for_phase(old, "running")
             await master.wait_for_phase(kept, "running")
-            told = len(master.updates_of(old))
+            updates = len(master.updates_of(old))
             await master.connect(kept)
             new = master.start("new", "busybox", "true")
             await master.wait_for_phase(new, "preparing")
@@ -165,7 +165,7 @@ def test_attempts_not_kept_are_removed_before_anything_starts() -> None:
             await master.wait_for_end(new)
             assert old not in await containers_of(engine)
             assert kept in await containers_of(engine)
-            assert len(master.updates_of(old)) == told
+            assert len(master.updates_of(old)) == updates
 
     run(test())
 
@@ -182,7 +182,7 @@ def test_stop_ends_the_container(script: str) -> None:
             assert end.phase == pb.ATTEMPT_PHASE_STOPPED
             assert end.exit_code == (137 if "trap" in script else 143)
             assert end.reason == "stopped"
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
 
     run(test())
 
@@ -237,7 +237,7 @@ def test_forgotten_attempt_ends_without_an_update(how: str) -> None:
         async with running_executor(engine) as master:
             key = master.start("t", "busybox", "sleep", "1000")
             await master.wait_for_phase(key, "running")
-            told = len(master.updates)
+            updates = len(master.updates)
             if how == "stop_task":
                 master.stop(key, forget=True)
             elif how == "stale_update":
@@ -246,9 +246,9 @@ def test_forgotten_attempt_ends_without_an_update(how: str) -> None:
             else:
                 ack = pb.Ack(log=pb.LogReceived(received_bytes=0), stale=True, id=key.message())
                 master.executor.receive(pb.MasterMessage(ack=ack))
-            await nothing_is_left_of(engine)
+            await wait_until_empty(engine)
             await master.wait_for_end(master.start("u", "busybox", "true"))
-            assert len(master.updates_of(key)) == told
+            assert len(master.updates_of(key)) == updates
 
     run(test())
 
@@ -273,18 +273,18 @@ def test_attempt_forgotten_during_create_leaves_no_container() -> None:
     run(test())
 
 
-@pytest.mark.parametrize(("looks", "reason"), [(2, "out_of_memory"), (10_000, "exit_code")])
-def test_oom_flag_may_arrive_after_the_exit(looks: int, reason: str) -> None:
-    class Forgetful(SimulatedEngine):
+@pytest.mark.parametrize(("inspections", "reason"), [(2, "out_of_memory"), (10_000, "exit_code")])
+def test_oom_flag_may_arrive_after_the_exit(inspections: int, reason: str) -> None:
+    class SlowOomEngine(SimulatedEngine):
         ended = 0
 
         async def inspect(self, container_id: str) -> ContainerInfo:
             container = await super().inspect(container_id)
             self.ended += container.status is ContainerStatus.ENDED
-            return container._replace(oom_killed=self.ended > looks)
+            return container._replace(oom_killed=self.ended > inspections)
 
     async def test() -> None:
-        async with running_executor(Forgetful(random.Random(1))) as master:
+        async with running_executor(SlowOomEngine(random.Random(1))) as master:
             end = await master.wait_for_end(master.start("t", "busybox", "sh", "-c", "exit 137"))
             assert (end.exit_code, end.reason) == (137, reason)
 
@@ -308,8 +308,8 @@ def test_engine_outage_does_not_end_containers() -> None:
             key = master.start("t", "busybox", "sh", "-c", "echo one; sleep 0.3; echo two; exit 2")
             await master.wait_for_phase(key, "running")
             engine.is_unavailable = True
-            await until(lambda: not support(master).available)
-            assert support(master).reason == "the simulated engine is away"
+            await until(lambda: not task_support(master).available)
+            assert task_support(master).reason == "the simulated engine is away"
             late = master.start("late", "busybox", "true")
             await asyncio.sleep(0.5)
             assert master.phases(key) == ["preparing", "running"]
@@ -318,12 +318,12 @@ def test_engine_outage_does_not_end_containers() -> None:
             assert (await master.wait_for_end(key)).exit_code == 2
             assert master.logs[key] == b"one\ntwo\n"
             assert (await master.wait_for_end(late)).exit_code == 0
-            assert support(master).available
+            assert task_support(master).available
 
     run(test())
 
 
-def support(master: FakeMaster) -> pb.TaskSupport:
+def task_support(master: FakeMaster) -> pb.TaskSupport:
     heartbeat = pb.Heartbeat()
     master.executor.report(heartbeat)
     return heartbeat.task_support
@@ -354,7 +354,7 @@ def test_orphans_are_removed_only_after_registration() -> None:
         master = FakeMaster(executor)
         register = await master.connect()
         assert [AttemptKey.of(held) for held in register.attempts_held] == [key]
-        await nothing_is_left_of(engine)
+        await wait_until_empty(engine)
         master.disconnect()
         await executor.close()
 
@@ -370,7 +370,7 @@ def test_next_incarnation_adopts_the_container(finished_while_away: bool) -> Non
             await until(lambda: first.logs.get(key) == b"one\n")
             container_id = first.updates[-1].container_id
         if finished_while_away:
-            await until_engine(engine, lambda containers: containers[0].exit_code == 6)
+            await wait_for_containers(engine, lambda containers: containers[0].exit_code == 6)
         executor = Executor(engine)
         executor.start()
         master = FakeMaster(executor)
@@ -458,25 +458,25 @@ def test_every_reason_is_in_the_contract() -> None:
     run(test())
 
 
-THOUGHT = "never thought of"
-"""Here, so that no traceback quotes it with its line."""
+SECRET_TEXT = "do not show this"
+"""A constant, so that no traceback shows it with its line."""
 
 
 def test_defect_fails_the_attempt_without_leaking_its_text(caplog: pytest.LogCaptureFixture) -> None:
     class BrokenEngine(SimulatedEngine):
         async def start(self, container_id: str) -> None:
-            raise RuntimeError(THOUGHT)
+            raise RuntimeError(SECRET_TEXT)
 
     async def test() -> None:
         async with running_executor(BrokenEngine(random.Random(1))) as master:
             end = await master.wait_for_end(master.start("t", "busybox", "true"))
             assert end.reason == "container_failed"
             assert end.message == "a defect of the worker: RuntimeError"
-            assert "never thought of" not in repr(master.updates)  # it may quote the environment
+            assert "do not show this" not in repr(master.updates)  # it may quote the environment
 
     run(test())
     assert "in start" in caplog.text
-    assert "never thought of" not in caplog.text
+    assert "do not show this" not in caplog.text
 
 
 def test_disabled_executor_reports_why_and_fails_attempts() -> None:

@@ -29,10 +29,10 @@ def test_concurrent_requests_share_one_pull() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.05)
         images = puller_on(engine)
-        said: list[str] = []
-        await asyncio.gather(*(images.ensure("busybox", said.append) for _ in range(5)))
+        progress: list[str] = []
+        await asyncio.gather(*(images.ensure("busybox", progress.append) for _ in range(5)))
         assert engine.pulls == ["busybox"]
-        assert said.count("pulling busybox: 0 of 1 layers") == 5
+        assert progress.count("pulling busybox: 0 of 1 layers") == 5
 
     run(test())
 
@@ -41,13 +41,13 @@ def test_parallel_pulls_are_limited() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
         images = puller_on(engine)
-        said: list[str] = []
-        wanted = [
-            asyncio.ensure_future(images.ensure(f"image-{n}", said.append)) for n in range(MAX_PARALLEL_PULLS + 2)
+        progress: list[str] = []
+        pulls = [
+            asyncio.ensure_future(images.ensure(f"image-{n}", progress.append)) for n in range(MAX_PARALLEL_PULLS + 2)
         ]
         await until(lambda: len(engine.pulls) == MAX_PARALLEL_PULLS)
-        assert sum("waiting to pull" in text for text in said) == 2
-        await asyncio.gather(*wanted)
+        assert sum("waiting to pull" in text for text in progress) == 2
+        await asyncio.gather(*pulls)
         assert len(engine.pulls) == MAX_PARALLEL_PULLS + 2
 
     run(test())
@@ -99,7 +99,7 @@ def test_pull_progress_is_rate_limited() -> None:
         async with running_executor(engine) as master:
             key = master.start("t", "busybox", "true")
             await master.wait_for_end(key)
-            told = [update.message for update in master.updates_of(key) if update.message]
-            assert told == ["pulling docker.io/library/busybox:latest"]
+            messages = [update.message for update in master.updates_of(key) if update.message]
+            assert messages == ["pulling docker.io/library/busybox:latest"]
 
     run(test())

@@ -16,8 +16,8 @@ def update(phase: "pb.AttemptPhase.ValueType", key: AttemptKey = KEY, message: s
     return pb.TaskUpdate(id=key.message(), phase=phase, message=message)
 
 
-async def all_of(outbox: Outbox) -> list[pb.WorkerMessage]:
-    """What is sent now."""
+async def sent_messages(outbox: Outbox) -> list[pb.WorkerMessage]:
+    """The messages that are sent now."""
     messages = []
     while True:
         try:
@@ -27,8 +27,8 @@ async def all_of(outbox: Outbox) -> list[pb.WorkerMessage]:
             return messages
 
 
-def shorthand(messages: list[pb.WorkerMessage]) -> list[object]:
-    """An update by its number, a piece of a log by where it begins and how long it is."""
+def summary(messages: list[pb.WorkerMessage]) -> list[object]:
+    """An update as its number, a piece of a log as its offset and length."""
     return [
         message.task_update.update_number
         if message.HasField("task_update")
@@ -46,7 +46,7 @@ def test_terminal_update_is_sent_after_the_log() -> None:
         outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
         outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
         outbox.add_update(update(pb.ATTEMPT_PHASE_FAILED, OTHER))
-        assert shorthand(await all_of(outbox)) == [
+        assert summary(await sent_messages(outbox)) == [
             1, 3, 4, (0, MAX_LOG_CHUNK_BYTES), (MAX_LOG_CHUNK_BYTES, 5), 2,
         ]  # fmt: skip
 
@@ -57,20 +57,20 @@ def test_new_stream_resends_what_is_not_acknowledged() -> None:
     async def test() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 100)
-        heard = outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING))
+        acknowledged = outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING))
         await outbox.add_log(KEY, b"0123456789")
         outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
-        assert shorthand(await all_of(outbox)) == [1, (100, 10), 2]
+        assert summary(await sent_messages(outbox)) == [1, (100, 10), 2]
         outbox.acknowledge_update(1)
-        assert heard.is_set()
+        assert acknowledged.is_set()
         outbox.acknowledge_log(KEY, 104)
-        assert await all_of(outbox) == []
+        assert await sent_messages(outbox) == []
         outbox.resend()
-        assert shorthand(await all_of(outbox)) == [(104, 6), 2]
+        assert summary(await sent_messages(outbox)) == [(104, 6), 2]
         outbox.acknowledge_log(KEY, 110)
         outbox.acknowledge_update(2)
         outbox.resend()
-        assert await all_of(outbox) == []
+        assert await sent_messages(outbox) == []
 
     run(test())
 
@@ -85,7 +85,7 @@ def test_impossible_acknowledgements_are_ignored() -> None:
         outbox.acknowledge_log(OTHER, 3)
         outbox.acknowledge_update(99)
         outbox.resend()
-        assert shorthand(await all_of(outbox)) == [(10, 5)]
+        assert summary(await sent_messages(outbox)) == [(10, 5)]
 
     run(test())
 
@@ -96,14 +96,14 @@ def test_add_log_waits_while_too_much_is_unacknowledged() -> None:
         outbox.open_log(KEY, 0)
         outbox.open_log(OTHER, 0)
         writing = asyncio.ensure_future(outbox.add_log(KEY, b"x" * (3 * MAX_UNACKNOWLEDGED_LOG_BYTES)))
-        sent = sum(len(message.log_chunk.data) for message in await all_of(outbox))
+        sent = sum(len(message.log_chunk.data) for message in await sent_messages(outbox))
         assert sent == MAX_UNACKNOWLEDGED_LOG_BYTES
         assert not writing.done()
         await outbox.add_log(OTHER, b"others go on")
-        assert len(await all_of(outbox)) == 1
+        assert len(await sent_messages(outbox)) == 1
         while not writing.done():
             outbox.acknowledge_log(KEY, sent)
-            sent += sum(len(message.log_chunk.data) for message in await all_of(outbox))
+            sent += sum(len(message.log_chunk.data) for message in await sent_messages(outbox))
         assert sent == 3 * MAX_UNACKNOWLEDGED_LOG_BYTES
 
     run(test())
@@ -128,7 +128,7 @@ def test_small_pieces_of_a_log_are_joined() -> None:
         outbox.open_log(KEY, 0)
         for _ in range(1000):
             await outbox.add_log(KEY, b"x")
-        assert shorthand(await all_of(outbox)) == [(0, 1000)]
+        assert summary(await sent_messages(outbox)) == [(0, 1000)]
 
     run(test())
 
@@ -140,7 +140,7 @@ def test_only_the_last_pull_progress_is_kept() -> None:
         for number in range(3):
             outbox.add_update(update(pb.ATTEMPT_PHASE_PREPARING, message=f"{number} of 3 layers"))
         outbox.add_update(update(pb.ATTEMPT_PHASE_PREPARING, OTHER, "1 of 1 layers"))
-        assert shorthand(await all_of(outbox)) == [1, 4, 5]
+        assert summary(await sent_messages(outbox)) == [1, 4, 5]
 
     run(test())
 
@@ -150,12 +150,12 @@ def test_nothing_is_sent_for_a_forgotten_attempt() -> None:
         outbox = Outbox()
         outbox.open_log(KEY, 0)
         writing = asyncio.ensure_future(outbox.add_log(KEY, b"x" * (2 * MAX_UNACKNOWLEDGED_LOG_BYTES)))
-        heard = outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
+        acknowledged = outbox.add_update(update(pb.ATTEMPT_PHASE_COMPLETED))
         outbox.add_update(update(pb.ATTEMPT_PHASE_RUNNING, OTHER))
         await asyncio.sleep(0)
         outbox.forget(KEY)
-        assert shorthand(await all_of(outbox)) == [2]
+        assert summary(await sent_messages(outbox)) == [2]
         await writing
-        assert heard.is_set()
+        assert acknowledged.is_set()
 
     run(test())
