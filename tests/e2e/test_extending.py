@@ -99,11 +99,11 @@ def test_a_policy_that_is_not_installed_is_one_clear_line(processes: Processes) 
     assert ended.the_error() == "FLEETPULSE_PLACEMENT='nobody': no such policy is installed; there is best-fit"
 
 
-def test_the_own_master_stores_what_it_hears(processes: Processes, tmp_path: Path) -> None:
+def test_custom_master_stores_readings(processes: Processes, tmp_path: Path) -> None:
     http_port, grpc_port = free_port(), free_port()
     readings = tmp_path / "readings.jsonl"
-    own = processes.start(
-        "own", sys.executable, str(EXAMPLES / "own_master.py"),
+    master = processes.start(
+        "custom", sys.executable, str(EXAMPLES / "custom_master.py"),
         HTTP_PORT=str(http_port), GRPC_PORT=str(grpc_port), READINGS=str(readings), PYTHONPATH=str(ROOT),
     )  # fmt: skip
     door = Door(http_port)
@@ -111,15 +111,15 @@ def test_the_own_master_stores_what_it_hears(processes: Processes, tmp_path: Pat
     processes.simulate(f"{LOCALHOST}:{grpc_port}", 3, "--no-tasks")
     eventually(lambda: readings.exists() and readings.read_text().count("\n") >= 3)
     door.close()
-    own.send(signal.SIGTERM)
-    assert own.wait() == 0
+    master.send(signal.SIGTERM)
+    assert master.wait() == 0
     lines = [json.loads(line) for line in readings.read_text().splitlines()]
     assert {line["worker_id"] for line in lines} == {"sim-1", "sim-2", "sim-3"}
     assert all(0.0 <= line["cpu_usage"] <= 100.0 for line in lines)
-    assert "Traceback" not in own.err
+    assert "Traceback" not in master.err
 
 
-def test_the_page_shows_the_examples_as_they_are() -> None:
+def test_page_shows_the_examples_unchanged() -> None:
     text = PAGE.read_text()
     shown = re.findall(r"\]\((examples/[^)]*)\)[^`]*?:\n\n```\w+\n(.*?)```", text, re.DOTALL)
     assert len(shown) >= 6

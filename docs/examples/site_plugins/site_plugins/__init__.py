@@ -1,1 +1,1 @@
-"""What this site adds to FleetPulse."""
+"""Extensions of FleetPulse for a site."""
