@@ -1,6 +1,6 @@
 """A custom master: FleetPulse's, with a callback that appends a line of JSON to a file for every heartbeat.
 
-    HTTP_PORT=:8080 GRPC_PORT=:50051 READINGS=/var/lib/site/readings.jsonl python custom_master.py
+HTTP_PORT=:8080 GRPC_PORT=:50051 READINGS=/var/lib/site/readings.jsonl python custom_master.py
 """
 
 import json
