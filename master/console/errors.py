@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 1, "the master refused, or the output could not be written"
     WRONG_USAGE = 2, "wrong usage"
     UNREACHABLE = 3, "the master cannot be reached"
-    UNKNOWN_ID = 4, "no worker or task has this id"
+    UNKNOWN_ID = 4, "no worker, task or token has this id"
     TASK_CANCELLED = 123, "with --wait: the task was cancelled"
     TASK_FAILED = 125, "with --wait: the task failed without an exit code"
     INTERRUPTED = 130, "Ctrl-C"
