@@ -1,4 +1,4 @@
-"""The ``fleetpulse`` command: what it offers, how it refuses, and which of two settings counts."""
+"""The ``fleetpulse`` command: help, refusals, and the order of flags, environment and file."""
 
 import os
 import re
@@ -54,32 +54,32 @@ def test_each_command_has_help(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["fleetpulse.master", "fleetpulse.worker"])
-def test_the_packages_are_commands_too(module: str, tmp_path: Path) -> None:
+def test_packages_run_as_commands(module: str, tmp_path: Path) -> None:
     result = run(tmp_path, sys.executable, "-m", module, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"Usage: python -m {module} ")
 
 
-def test_the_version_is_the_distributions(tmp_path: Path) -> None:
+def test_version_is_the_version_of_the_distribution(tmp_path: Path) -> None:
     result = run(tmp_path, FLEETPULSE, "--version")
     assert (result.returncode, result.stdout) == (0, f"fleetpulse, version {version('fleetpulse')}\n")
 
 
-def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+def test_unknown_command_is_refused(tmp_path: Path) -> None:
     assert error_of(run(tmp_path, FLEETPULSE, "wroker")).startswith("No such command 'wroker'")
 
 
-def test_an_unknown_flag_is_refused(tmp_path: Path) -> None:
+def test_unknown_flag_is_refused(tmp_path: Path) -> None:
     assert error_of(run(tmp_path, FLEETPULSE, "worker", "--mster", "x")).startswith("No such option")
 
 
-def test_without_a_command_it_shows_its_help(tmp_path: Path) -> None:
+def test_no_command_shows_the_help(tmp_path: Path) -> None:
     result = run(tmp_path, FLEETPULSE)
     assert result.returncode == 2
     assert "Usage: fleetpulse" in result.stdout + result.stderr
 
 
-def test_a_worker_does_not_load_the_master(tmp_path: Path) -> None:
+def test_worker_does_not_load_the_master(tmp_path: Path) -> None:
     code = (
         "import sys; from importlib.metadata import entry_points;"
         "(entry,) = entry_points(group='fleetpulse.commands', name='worker'); entry.load();"
@@ -89,7 +89,7 @@ def test_a_worker_does_not_load_the_master(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, "[]\n")
 
 
-# Which setting counts. Each is one that is refused by name, so that the refusal tells which was read.
+# Each bad setting is refused by name, which shows where it was read.
 
 FROM_FILE = "HTTP_PORT=from-file\n"
 
@@ -97,7 +97,7 @@ FROM_FILE = "HTTP_PORT=from-file\n"
 @pytest.mark.parametrize(
     "command", [(FLEETPULSE, "master"), (FLEETPULSE, "up"), (sys.executable, "-m", "fleetpulse.master")]
 )
-def test_a_flag_goes_before_the_environment_and_that_before_the_file(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_flag_overrides_environment_and_environment_overrides_file(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(FROM_FILE)
     assert error_of(run(tmp_path, *command)).startswith("HTTP_PORT='from-file':")
     in_environment = error_of(run(tmp_path, *command, HTTP_PORT="from-environment"))
@@ -109,7 +109,9 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(command: tu
 @pytest.mark.parametrize(
     "command", [(FLEETPULSE, "worker"), (FLEETPULSE, "simulate"), (sys.executable, "-m", "fleetpulse.worker")]
 )
-def test_the_same_for_a_worker(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_worker_flag_overrides_environment_and_environment_overrides_file(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / ".env").write_text("FLEETPULSE_MASTER=from-file\n")
     assert error_of(run(tmp_path, *command)).startswith("FLEETPULSE_MASTER='from-file':")
     in_environment = error_of(run(tmp_path, *command, FLEETPULSE_MASTER="from-environment"))
@@ -118,13 +120,13 @@ def test_the_same_for_a_worker(command: tuple[str, ...], tmp_path: Path) -> None
     assert by_flag.startswith("FLEETPULSE_MASTER='from-flag':")
 
 
-def test_only_the_file_in_this_folder_is_read(tmp_path: Path) -> None:
+def test_only_the_env_file_in_this_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HTTP_PORT=from-above\n")
     folder = tmp_path / "folder"
     folder.mkdir()
     assert error_of(run(folder, FLEETPULSE, "master", GRPC_PORT="abc")).startswith("GRPC_PORT='abc':")
 
 
-def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+def test_empty_variable_is_ignored(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GRPC_PORT=abc\n")
     assert error_of(run(tmp_path, FLEETPULSE, "master", HTTP_PORT="")).startswith("GRPC_PORT='abc':")

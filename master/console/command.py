@@ -23,7 +23,7 @@ Option = Callable[[Function], Function]
 
 _COMMANDS_GROUP = "fleetpulse.commands"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _MEBIBYTES = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
@@ -85,22 +85,18 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # not generic before cl
             self.fail(f"expected {self._expected}, not {value!r}", param, ctx)
 
 
-def _seconds(text: str) -> float:
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError
-    return float(match[1]) * _SECONDS[match[2]]
+def _quantity(pattern: re.Pattern[str], factors: dict[str, float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        match = pattern.fullmatch(text.strip())
+        if match is None:
+            raise ValueError
+        return float(match[1]) * factors[(match[2] or "").lower()]
+
+    return parse
 
 
-def _mebibytes(text: str) -> float:
-    match = _MEMORY.fullmatch(text.strip())
-    if match is None:
-        raise ValueError
-    return float(match[1]) * _MEBIBYTES[match[2].lower()]
-
-
-DURATION = Parsed("duration", _seconds, "a duration such as 90s, 15m or 2h")
-MEMORY = Parsed("size", _mebibytes, "MiB, or a size such as 512M or 2G")
+DURATION = Parsed("duration", _quantity(_DURATION, _SECONDS), "a duration such as 90s, 15m or 2h")
+MEMORY = Parsed("size", _quantity(_MEMORY, _MEBIBYTES), "MiB, or a size such as 512M or 2G")
 
 
 def pairs(option: str, given: Iterable[str]) -> dict[str, str]:

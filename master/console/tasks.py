@@ -57,11 +57,7 @@ def _columns(now: float) -> tuple[Column, ...]:
 
 @console_command("tasks")
 @click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice((*LIVE, *TERMINAL)),
-    help="Only with this status; repeatable.",
+    "--status", "statuses", multiple=True, type=click.Choice((*LIVE, *TERMINAL)), help="Only these; repeatable."
 )
 @click.option("--active/--inactive", "is_live", default=None, help="Only tasks that have not ended, or that have.")
 @click.option("--worker", "worker_id", type=WORKER_ID, help="Only tasks that are or were on this worker.")

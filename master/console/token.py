@@ -74,20 +74,13 @@ def _record(context: LocalContext, action: str, token: Token) -> None:
 @_token_command("create")
 @click.argument("name")
 @click.option(
-    "--role",
-    type=click.Choice(list(GRANTED)),
-    default="read",
-    show_default=True,
+    "--role", type=click.Choice(list(GRANTED)), default="read", show_default=True,
     help="read: look; submit: also submit and cancel tasks; admin: also drain and forget workers.",
-)
+)  # fmt: skip
 @click.option(
-    "--expires",
-    "lifetime",
-    type=DURATION,
-    default=90 * _DAY_SECONDS,
-    show_default="90d",
+    "--expires", "lifetime", type=DURATION, default=90 * _DAY_SECONDS, show_default="90d",
     help="How long it is valid, as 12h or 90d.",
-)
+)  # fmt: skip
 @click.option("--no-expiry", is_flag=True, help="Valid until it is revoked.")
 def create_command(
     context: LocalContext, tokens_file: Path | None, name: str, role: str, lifetime: float, no_expiry: bool

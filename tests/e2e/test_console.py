@@ -1,4 +1,4 @@
-"""The command line for people: a real master, a simulated fleet, a real terminal."""
+"""The console commands with a real master, a simulated fleet and a real terminal."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_commands_into_a_pipe(run: Callable[..., Ended], fleet: Master) -> None:
     assert "did you mean 'worker-1'?" in unknown.the_error()
 
 
-def test_drain_is_an_event(run: Callable[..., Ended], fleet: Master, processes: Processes) -> None:
+def test_drain_appears_in_events(run: Callable[..., Ended], fleet: Master, processes: Processes) -> None:
     events = processes.start("events", FLEETPULSE, "events", "--json", FLEETPULSE_URL=fleet.url)
 
     def drained_and_seen() -> bool:
@@ -82,7 +82,7 @@ def test_drain_is_an_event(run: Callable[..., Ended], fleet: Master, processes: 
     assert {(one["subject"], one["id"]) for one in changes} == {("worker", "worker-3")}
 
 
-def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(fleet: Master, processes: Processes) -> None:
+def test_closed_pipe_exits_with_141_without_a_traceback(fleet: Master, processes: Processes) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with subprocess.Popen(
@@ -94,7 +94,7 @@ def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(fleet: Master, proc
     assert (process.returncode, err) == (141, b"")
 
 
-def test_the_prompt(fleet: Master, open_terminal: Open) -> None:
+def test_shell_prompt_history_and_completion(fleet: Master, open_terminal: Open) -> None:
     terminal = open_terminal(FLEETPULSE, "shell", FLEETPULSE_URL=fleet.url)
     terminal.prompts("master> ")
     terminal.type("workers" + ENTER)
@@ -131,7 +131,7 @@ def test_the_prompt(fleet: Master, open_terminal: Open) -> None:
 
 
 @pytest.mark.parametrize(("columns", "key", "code"), [(100, "q", 0), (40, CTRL_C, 130)])
-def test_top(fleet: Master, open_terminal: Open, columns: int, key: str, code: int) -> None:
+def test_top_sorts_filters_and_quits(fleet: Master, open_terminal: Open, columns: int, key: str, code: int) -> None:
     terminal = open_terminal(FLEETPULSE, "top", columns=columns, FLEETPULSE_URL=fleet.url)
     for worker_id in WORKERS:
         terminal.shows(worker_id)
@@ -153,7 +153,7 @@ def test_top(fleet: Master, open_terminal: Open, columns: int, key: str, code: i
     assert b"Traceback" not in terminal.raw
 
 
-def test_forty_columns_are_enough(fleet: Master, open_terminal: Open) -> None:
+def test_tables_fit_forty_columns(fleet: Master, open_terminal: Open) -> None:
     workers, status = (
         open_terminal(FLEETPULSE, *words, columns=40, FLEETPULSE_URL=fleet.url)
         for words in (["workers"], ["status", "worker-1"])
@@ -163,7 +163,7 @@ def test_forty_columns_are_enough(fleet: Master, open_terminal: Open) -> None:
     assert "worker-1.simulated" in status.text
 
 
-def test_no_color(fleet: Master, open_terminal: Open) -> None:
+def test_no_color_flag_and_variable(fleet: Master, open_terminal: Open) -> None:
     coloured = open_terminal(FLEETPULSE, "workers", FLEETPULSE_URL=fleet.url)
     assert coloured.ends() == 0
     assert b"\x1b[32mactive" in coloured.raw
@@ -174,7 +174,7 @@ def test_no_color(fleet: Master, open_terminal: Open) -> None:
         assert b"active" in plain.raw
 
 
-class Prompted(Door):
+class PromptSession(Door):
     """A command that opens a prompt beside what it starts."""
 
     def __init__(self, open_terminal: Open, *command: str) -> None:
@@ -184,13 +184,13 @@ class Prompted(Door):
         self.terminal = open_terminal(*command, *flags)
         self.terminal.prompts("master> ")
 
-    def assert_nothing_is_left(self) -> None:
+    def assert_all_stopped(self) -> None:
         eventually(lambda: nobody_listens(*self.ports))
         self.close()
 
 
-def test_up_offers_the_prompt_and_its_log_does_not_garble_it(open_terminal: Open, processes: Processes) -> None:
-    up = Prompted(open_terminal, FLEETPULSE, "up", "--worker-id", "worker-1")
+def test_up_shell_logs_to_a_file(open_terminal: Open, processes: Processes) -> None:
+    up = PromptSession(open_terminal, FLEETPULSE, "up", "--worker-id", "worker-1")
     assert f"log in {processes.folder}/data/up.log" in up.terminal.text.replace("\n", "")
     eventually(lambda: up.workers().get("worker-1"))
     up.terminal.type("workers" + ENTER)
@@ -199,25 +199,25 @@ def test_up_offers_the_prompt_and_its_log_does_not_garble_it(open_terminal: Open
     assert "INFO" not in up.terminal.text
     up.terminal.type("exit" + ENTER)
     assert up.terminal.ends() == 0
-    up.assert_nothing_is_left()
+    up.assert_all_stopped()
     log = (processes.folder / "data" / "up.log").read_text()
     assert "worker-1: said goodbye" in log
     assert "Traceback" not in log
 
 
-def test_what_dies_beside_the_prompt_ends_it(open_terminal: Open) -> None:
-    up = Prompted(open_terminal, FLEETPULSE, "up", "--worker-id", "worker-1")
+def test_death_of_a_child_ends_the_prompt(open_terminal: Open) -> None:
+    up = PromptSession(open_terminal, FLEETPULSE, "up", "--worker-id", "worker-1")
     (worker,) = (one for one in psutil.Process(up.terminal.pid).children() if "fleetpulse.worker" in one.cmdline())
     worker.kill()
     assert up.terminal.ends() == 1
     assert "The worker ended by itself" in up.terminal.text
-    up.assert_nothing_is_left()
+    up.assert_all_stopped()
 
 
-def test_a_master_offers_the_prompt_too(open_terminal: Open) -> None:
-    master = Prompted(open_terminal, sys.executable, "-m", "fleetpulse.master")
+def test_master_shell(open_terminal: Open) -> None:
+    master = PromptSession(open_terminal, sys.executable, "-m", "fleetpulse.master")
     master.terminal.type("status" + ENTER)
     master.terminal.shows("healthy")
     master.terminal.send(signal.SIGTERM)
     assert master.terminal.ends() == 0
-    master.assert_nothing_is_left()
+    master.assert_all_stopped()

@@ -59,7 +59,7 @@ def up(processes: Processes) -> Iterator[Up]:
     up.close()
 
 
-def test_it_says_where_to_look(up: Up) -> None:
+def test_welcome_shows_the_urls(up: Up) -> None:
     for path in ("/telemetry", "/metrics", "/health"):
         assert f"curl -s {up.url}{path}\n" in up.process.out
         assert up.get(path).status_code == 200
@@ -74,7 +74,7 @@ def meminfo_bytes(name: str) -> int:
     raise AssertionError(f"/proc/meminfo has no {name}")
 
 
-def test_the_readings_agree_with_the_kernels(up: Up) -> None:
+def test_readings_agree_with_the_kernel(up: Up) -> None:
     record = up.json("/telemetry")[WORKER_ID]
     assert record["is_active"]
     assert abs(time.time() - record["last_update"]) < 60.0
@@ -101,7 +101,7 @@ def test_the_readings_agree_with_the_kernels(up: Up) -> None:
 
 
 def assert_counters_agree(record: Any) -> None:
-    """What the master shows was read a moment ago, so the kernel's counters are there or a little further."""
+    """The record was read a moment ago, so the counters of the kernel are equal or a little higher."""
     received = {}
     for line in Path("/proc/net/dev").read_text().splitlines()[2:]:
         name, _, numbers = line.partition(":")
@@ -114,7 +114,7 @@ def assert_counters_agree(record: Any) -> None:
         assert 0 <= read[item["device"]] - item["read_bytes"] < 1e9
 
 
-def test_work_on_one_core_is_seen(up: Up) -> None:
+def test_load_on_one_core_is_measured(up: Up) -> None:
     share = 100.0 / (os.cpu_count() or 1)
     burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
@@ -134,12 +134,12 @@ def test_ctrl_c_stops_both(up: Up) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_service_manager_or_a_closed_terminal_stops_both(number: signal.Signals, up: Up) -> None:
+def test_sigterm_and_sighup_stop_both(number: signal.Signals, up: Up) -> None:
     up.process.send(number)
     up.assert_ended(0)
 
 
-def test_ctrl_c_before_it_is_ready(processes: Processes) -> None:
+def test_ctrl_c_before_the_master_is_ready(processes: Processes) -> None:
     up = Up(processes)
     eventually(up.process.children, READY_SECONDS)
     up.process.press_ctrl_c()
@@ -148,20 +148,20 @@ def test_ctrl_c_before_it_is_ready(processes: Processes) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "master"])
-def test_a_child_that_dies_ends_the_other(name: str, up: Up) -> None:
+def test_death_of_one_child_stops_the_other(name: str, up: Up) -> None:
     up.child(name).kill()
     up.assert_ended(1)
     assert f"The {name} ended by itself" in up.process.out
 
 
-def test_the_web_process_may_die(up: Up) -> None:
+def test_web_process_is_restarted_after_its_death(up: Up) -> None:
     (web,) = (process for process in up.process.children() if process.ppid() == up.child("master").pid)
     web.kill()
     eventually(lambda: web.is_running() is False and up.is_reporting(), READY_SECONDS)
     assert up.process.is_running
 
 
-def test_a_port_in_use_is_said_before_anything_starts(processes: Processes, up: Up) -> None:
+def test_port_in_use_is_refused_before_anything_starts(processes: Processes, up: Up) -> None:
     ports = ("--http-port", str(up.ports[0]), "--grpc-port", str(free_port()))
     ended = processes.run(FLEETPULSE, "up", *ports)
     assert ended.code == 2

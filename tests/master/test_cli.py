@@ -1,4 +1,4 @@
-"""master.cli: how settings reach the master; what runs then is tested with real processes"""
+"""master.cli: parsing of settings. tests/e2e runs real processes."""
 
 import socket
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("port", ["abc", "99999", "-1", "", "host:"])
 @pytest.mark.parametrize(("flag", "variable"), [("--http-port", "HTTP_PORT"), ("--grpc-port", "GRPC_PORT")])
-def test_a_bad_port_is_one_clear_line(flag: str, variable: str, port: str) -> None:
+def test_bad_port_is_one_clear_line(flag: str, variable: str, port: str) -> None:
     good = {"HTTP_PORT": "0", "GRPC_PORT": "0"}
     for result in (refused(f"{flag}={port}", **good), refused(**{**good, variable: port or ":"})):
         assert f"Error: {variable}=" in result.output
@@ -34,12 +34,12 @@ def test_a_bad_port_is_one_clear_line(flag: str, variable: str, port: str) -> No
         assert "Traceback" not in result.output
 
 
-def test_a_port_in_use_is_said_before_anything_starts(taken_port: int) -> None:
+def test_port_in_use_is_refused_before_anything_starts(taken_port: int) -> None:
     result = refused(HTTP_PORT="0", GRPC_PORT=f":{taken_port}")
     assert f"GRPC_PORT: cannot listen on 127.0.0.1:{taken_port}: Address already in use" in result.output
 
 
-def test_a_flag_goes_before_the_environment(taken_port: int) -> None:
+def test_flag_overrides_the_environment(taken_port: int) -> None:
     result = refused(f"--http-port={taken_port}", HTTP_PORT="0", GRPC_PORT="0")
     assert f"HTTP_PORT: cannot listen on 127.0.0.1:{taken_port}" in result.output
 
@@ -58,18 +58,18 @@ def test_a_flag_goes_before_the_environment(taken_port: int) -> None:
         ("WEB_CONCURRENCY", "2", "exactly one web process"),
     ],
 )
-def test_a_bad_setting_is_named(variable: str, value: str, named: str) -> None:
+def test_bad_setting_is_named(variable: str, value: str, named: str) -> None:
     assert named in refused(**{"HTTP_PORT": "0", "GRPC_PORT": "0", variable: value}).output
 
 
-def test_the_help_names_every_variable() -> None:
+def test_help_names_the_variables() -> None:
     for command in (master_command, up_command):
         output = CliRunner().invoke(command, ["--help"]).output
         for variable in ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "FLEETPULSE_RETENTION"):
             assert variable in output
 
 
-def test_the_group_finds_its_commands() -> None:
+def test_group_finds_its_commands() -> None:
     output = CliRunner().invoke(fleetpulse, ["--help"]).output
     assert all(f"  {command} " in output for command in ("master", "simulate", "up", "worker"))
     unknown = CliRunner().invoke(fleetpulse, ["nonsense"])

@@ -1,4 +1,4 @@
-"""Fixtures: a fake master, and commands that speak to it."""
+"""Fixtures: a fake master, and commands that run against it."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,14 +14,14 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def master() -> Iterator[FakeMaster]:
-    """A master that knows nothing yet."""
+    """A master without answers."""
     with fake_master() as master:
         yield master
 
 
 @pytest.fixture
 def client(master: FakeMaster) -> Iterator[MasterClient]:
-    """A client of it."""
+    """A client of the fake master."""
     client = MasterClient(master.url)
     yield client
     client.close()
@@ -29,12 +29,12 @@ def client(master: FakeMaster) -> Iterator[MasterClient]:
 
 @pytest.fixture
 def run(master: FakeMaster) -> Run:
-    """Runs a command against it, into a pipe."""
+    """Runs a command against the fake master, into a pipe."""
 
     def run(*words: str, **env: str) -> Result:
         environment = {"FLEETPULSE_URL": master.url, "FLEETPULSE_TOKEN": None, **env}
         result = CliRunner().invoke(fleetpulse, list(words), env=environment)
-        # A bug, and no end that a command may have.
+        # Any other exception is a bug.
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 

@@ -1,4 +1,4 @@
-"""A master that answers what it was told to, over real HTTP, and remembers what it was asked."""
+"""A master with fixed answers over real HTTP. It records the requests."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ PROBLEM = "application/problem+json"
 
 
 class Request(NamedTuple):
-    """What somebody asked."""
+    """A request that was received."""
 
     method: str
     path: str
@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered: JSON, or bytes as they are, or pieces that are sent one by one."""
+    """An answer: JSON, or bytes, or chunks that are sent one by one."""
 
     body: Any = None
     status: int = 200
@@ -30,14 +30,14 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
     pieces: Sequence[bytes] | None = None
     is_broken: bool = False
-    """The connection ends without an answer."""
+    """The connection closes without an answer."""
 
 
 Handler = Callable[[Request], Answer]
 
 
 def problem(status: int, detail: str, **headers: str) -> Answer:
-    """An error as a master tells it."""
+    """An error of a master, as a problem document."""
     return Answer({"status": status, "detail": detail}, status, PROBLEM, headers)
 
 
@@ -48,12 +48,12 @@ def event(data: Any, kind: str | None = None, event_id: str | None = None) -> by
 
 
 def events(*pieces: bytes) -> Answer:
-    """A stream of them, which ends."""
+    """A stream of events, which ends."""
     return Answer(content_type="text/event-stream", pieces=pieces)
 
 
 class FakeMaster:
-    """Answers by method and path; a list of answers is given one after the other, the last for ever."""
+    """Answers by method and path. Of several answers each is used once, the last one for ever."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -61,15 +61,15 @@ class FakeMaster:
         self._answers: dict[tuple[str, str], list[Handler]] = {}
 
     def on(self, method: str, path: str, *answers: Answer | Handler) -> None:
-        """What to say to that."""
+        """Sets the answers for a method and a path."""
         self._answers[method, path] = [one if callable(one) else _always(one) for one in answers]
 
     def get(self, path: str, body: Any) -> None:
-        """JSON for a GET."""
+        """Sets the JSON for a GET."""
         self.on("GET", path, Answer(body))
 
     def asked(self, method: str, path: str) -> list[Request]:
-        """The requests for it, in order."""
+        """The requests for a method and a path, in order."""
         return [one for one in self.requests if (one.method, one.path) == (method, path)]
 
     def answer(self, request: Request) -> Answer:
@@ -86,7 +86,7 @@ def _always(answer: Answer) -> Handler:
 
 @contextmanager
 def fake_master() -> Iterator[FakeMaster]:
-    """One that listens."""
+    """Runs a fake master."""
 
     class Web(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -122,11 +122,11 @@ def fake_master() -> Iterator[FakeMaster]:
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Logs nothing."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """A client that goes is no error."""
+            """A client that closes its connection is no error."""
 
     with Server(("127.0.0.1", 0), Web) as server:
         master = FakeMaster(f"http://127.0.0.1:{server.server_port}")

@@ -19,7 +19,7 @@ def entry(**fields: Any) -> dict[str, Any]:
 ENTRIES = [entry(), entry(actor="anonymous", role=None, outcome="refused", status="401", detail="no", repeated=41)]
 
 
-def test_the_trail(run: Run, master: FakeMaster) -> None:
+def test_entries_are_listed(run: Run, master: FakeMaster) -> None:
     master.get("/api/audit", ENTRIES)
     head, first, second = run("audit").stdout.splitlines()
     assert head.split()[:3] == ["TIME", "ACTOR", "ROLE"]
@@ -30,14 +30,14 @@ def test_the_trail(run: Run, master: FakeMaster) -> None:
     assert json.loads(run("audit", "--json").stdout) == ENTRIES
 
 
-def test_what_a_trail_says_cannot_harm_a_terminal(run: Run, master: FakeMaster) -> None:
+def test_entries_are_safe_for_a_terminal(run: Run, master: FakeMaster) -> None:
     master.get("/api/audit", [entry(target="/\x1b[2J\u202e\n", actor="\x9b31m")])
     text = run("audit").stdout
     assert len(text.splitlines()) == 2
     assert all(line.isprintable() for line in text.splitlines())
 
 
-def test_filters_are_asked_for(run: Run, master: FakeMaster) -> None:
+def test_filters_are_sent_to_the_master(run: Run, master: FakeMaster) -> None:
     master.get("/api/audit", ENTRIES)
     run("audit", "--since", "2h", "--actor", "ci", "--action", "register", "--outcome", "refused", "--limit", "7")
     assert master.requests[-1].query == {
@@ -45,13 +45,13 @@ def test_filters_are_asked_for(run: Run, master: FakeMaster) -> None:
     }  # fmt: skip
 
 
-def test_an_empty_page_is_not_the_end(run: Run, master: FakeMaster) -> None:
+def test_pages_after_an_empty_page_are_read(run: Run, master: FakeMaster) -> None:
     more = {"Link": '</api/audit?cursor=x>; rel="next"'}
     master.on("GET", "/api/audit", Answer([], headers=more), Answer(ENTRIES, headers=more), Answer(ENTRIES))
     assert len(json.loads(run("audit", "--all", "--json").stdout)) == 4
 
 
-def test_who_may_not_is_told(run: Run, master: FakeMaster) -> None:
+def test_missing_permission_is_an_error(run: Run, master: FakeMaster) -> None:
     master.on("GET", "/api/audit", problem(403, "no"))
     result = run("audit")
     assert result.exit_code == 1

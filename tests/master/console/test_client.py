@@ -1,4 +1,4 @@
-"""master.console.client and answers: what every way of not answering becomes"""
+"""master.console.client: the error for each bad answer"""
 
 import socket
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.master.console.fake_master import Answer, FakeMaster, Request, proble
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "told"),
+    ("answer", "kind", "message"),
     [
         (problem(404, "no worker has the id 'x'"), UnknownId, "no worker has the id 'x'"),
         (problem(409, "it has ended"), ConsoleError, "it has ended"),
@@ -30,22 +30,22 @@ from tests.master.console.fake_master import Answer, FakeMaster, Request, proble
     ],
 )
 def test_each_bad_answer_has_its_error(
-    master: FakeMaster, client: MasterClient, answer: Answer, kind: type[ConsoleError], told: str
+    master: FakeMaster, client: MasterClient, answer: Answer, kind: type[ConsoleError], message: str
 ) -> None:
     master.on("GET", "/x", answer)
-    with pytest.raises(ConsoleError, match=told) as caught:
+    with pytest.raises(ConsoleError, match=message) as caught:
         client.get_dict("/x")
     assert type(caught.value) is kind
 
 
-def test_an_error_is_one_clean_line(master: FakeMaster, client: MasterClient) -> None:
+def test_error_is_one_safe_line(master: FakeMaster, client: MasterClient) -> None:
     master.on("GET", "/x", problem(409, "evil\x1b]0;title\x07\nsecond line"))
     with pytest.raises(ConsoleError) as caught:
         client.get("/x")
     assert caught.value.message == "evil second line"
 
 
-def test_nobody_listens() -> None:
+def test_refused_connection_was_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     client = MasterClient(f"http://127.0.0.1:{port}")
@@ -56,14 +56,14 @@ def test_nobody_listens() -> None:
     assert not caught.value.was_sent
 
 
-def test_a_request_that_is_answered_by_silence_was_sent(master: FakeMaster, client: MasterClient) -> None:
+def test_request_without_an_answer_was_sent(master: FakeMaster, client: MasterClient) -> None:
     master.on("POST", "/x", Answer(is_broken=True))
     with pytest.raises(Unreachable) as caught:
         client.post("/x")
     assert caught.value.was_sent
 
 
-def test_the_token_goes_along_and_netrc_does_not(master: FakeMaster, tmp_path: Path) -> None:
+def test_token_is_sent_and_netrc_is_ignored(master: FakeMaster, tmp_path: Path) -> None:
     master.get("/x", {})
     tokens = iter(("secret", None))
     client = MasterClient(master.url, lambda: next(tokens))
@@ -89,17 +89,17 @@ def test_items_of_all_pages_are_fetched(master: FakeMaster, client: MasterClient
     assert master.requests[-1].query == {"limit": "1"}
 
 
-def test_the_masters_clock_counts(master: FakeMaster, client: MasterClient) -> None:
+def test_now_follows_the_clock_of_the_master(master: FakeMaster, client: MasterClient) -> None:
     master.on("GET", "/x", Answer({}, headers={"Date": "Thu, 01 Jan 2099 00:00:00 GMT"}))
     client.get("/x")
     assert client.now() > 4_000_000_000
 
 
 @pytest.mark.parametrize("given", ["", ".", "..", "a\nb"])
-def test_what_can_be_no_id_is_not_asked_for(given: str) -> None:
+def test_impossible_ids_are_unknown(given: str) -> None:
     with pytest.raises(UnknownId):
         path_segment(given, "worker")
 
 
-def test_an_id_is_one_part_of_a_path() -> None:
+def test_id_is_quoted_as_one_segment() -> None:
     assert path_segment("a/../b?c", "task") == "a%2F..%2Fb%3Fc"

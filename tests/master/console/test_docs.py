@@ -1,4 +1,4 @@
-"""docs/cli.md says what there is"""
+"""docs/cli.md is complete"""
 
 import re
 from importlib.metadata import entry_points
@@ -9,7 +9,7 @@ from fleetpulse.master.console import errors
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 
-def test_the_page_lists_every_command() -> None:
+def test_page_lists_every_command() -> None:
     listed = set(re.findall(r"^\| `(\w+)[ `]", PAGE.read_text(), re.MULTILINE))
     ours = {
         one.name
@@ -19,7 +19,7 @@ def test_the_page_lists_every_command() -> None:
     assert ours <= listed
 
 
-def test_the_page_and_the_help_list_every_exit_code() -> None:
+def test_page_and_help_list_every_exit_code() -> None:
     on_page = {int(code) for code in re.findall(r"^\| `(\d+)` \|", PAGE.read_text(), re.MULTILINE)}
     in_help = {int(code) for code in re.findall(r"^  (\d+) ", errors.EXIT_CODES_HELP, re.MULTILINE)}
     assert on_page == in_help == set(errors.ExitCode)

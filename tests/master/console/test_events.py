@@ -7,7 +7,7 @@ from fleetpulse.master.console.events import Change, fetch_tasks, task_changes, 
 from fleetpulse.master.console.stream import FleetSnapshot
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events
-from tests.master.console.given import task
+from tests.master.console.records import task
 
 
 def test_changes_between_two_fleets() -> None:

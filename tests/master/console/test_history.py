@@ -7,7 +7,7 @@ import pytest
 from fleetpulse.master.console.history import Series, plot, runs, scale
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
-from tests.master.console.given import worker
+from tests.master.console.records import worker
 
 MEAN = [31.5, None, 47.0, 50.0]
 ANSWER = {
@@ -19,19 +19,19 @@ ANSWER = {
 }  # fmt: skip
 
 
-def test_a_line_has_gaps_where_nothing_was_read() -> None:
+def test_plotted_line_has_gaps() -> None:
     assert runs(MEAN) == [[(0, 31.5)], [(2, 47.0), (3, 50.0)]]
     assert runs([None]) == []
 
 
-def test_bytes_have_the_unit_that_fits() -> None:
+def test_bytes_are_scaled() -> None:
     assert scale(Series("disk", "bytes/second", 0, 15, [3 * 2**20, None])) == (2**20, "MiB/s")
     assert scale(Series("memory", "bytes", 0, 15, [10.0])) == (1, "B")
     assert scale(Series("cpu", "percent", 0, 15, [10.0])) == (1, "percent")
 
 
 @pytest.mark.parametrize("width", [40, 100])
-def test_a_plot_keeps_to_its_width(width: int) -> None:
+def test_plot_fits_its_width(width: int) -> None:
     text = plot(Series("cpu_usage", "percent", 1.7e9, 15, [float(n % 100) for n in range(240)]), width, 10)
     lines = text.splitlines()
     assert len(lines) == 10
@@ -41,11 +41,11 @@ def test_a_plot_keeps_to_its_width(width: int) -> None:
     assert any("\u2801" <= char <= "\u28ff" for char in text)
 
 
-def test_nothing_but_zeros_has_a_plot() -> None:
+def test_zeros_can_be_plotted() -> None:
     assert "load1, processes" in plot(Series("load1", "processes", 0, 15, [0.0, 0.0]), 60, 8)
 
 
-def test_into_a_pipe_it_is_numbers(run: Run, master: FakeMaster) -> None:
+def test_pipe_gets_numbers(run: Run, master: FakeMaster) -> None:
     master.get("/telemetry/w/history", ANSWER)
     lines = run("history", "w", "--since", "2h", "--step", "15").stdout.splitlines()
     assert master.requests[-1].query == {"from": "-2h", "step": "15", "fields": "cpu_usage,memory_usage,gpu_usage"}
@@ -53,7 +53,7 @@ def test_into_a_pipe_it_is_numbers(run: Run, master: FakeMaster) -> None:
     assert json.loads(run("history", "w", "--json").stdout) == ANSWER
 
 
-def test_plots_where_they_are_asked_for(run: Run, master: FakeMaster) -> None:
+def test_plot_option_prints_plots(run: Run, master: FakeMaster) -> None:
     master.get("/telemetry/w/history", {**ANSWER, "warning": "Prometheus does not answer"})
     result = run("history", "w", "--plot", "--field", "all")
     assert "cpu_usage, percent" in result.stdout
@@ -62,7 +62,7 @@ def test_plots_where_they_are_asked_for(run: Run, master: FakeMaster) -> None:
     assert "fields" not in master.requests[-1].query
 
 
-def test_what_there_is_no_history_of(run: Run, master: FakeMaster) -> None:
+def test_missing_history_and_unknown_worker_are_told_apart(run: Run, master: FakeMaster) -> None:
     for worker_id in ("w", "x"):
         master.on("GET", f"/telemetry/{worker_id}/history", problem(404, f"no worker has the id '{worker_id}'"))
     master.get("/api/workers/w", worker("w"))
@@ -73,16 +73,16 @@ def test_what_there_is_no_history_of(run: Run, master: FakeMaster) -> None:
     assert run("history", "w", "--since", "1h", "--from", "2").exit_code == 2
 
 
-def test_history_of_somebody_else(run: Run, master: FakeMaster) -> None:
+def test_history_of_another_server_is_an_error(run: Run, master: FakeMaster) -> None:
     master.get("/telemetry/w/history", {"fields": []})
     assert run("history", "w").exit_code == 3
 
 
 @pytest.mark.parametrize("form", ["--plot", "--numbers"])
-def test_what_fields_are_called_does_nothing_to_a_terminal(run: Run, master: FakeMaster, form: str) -> None:
+def test_field_names_are_safe_for_a_terminal(run: Run, master: FakeMaster, form: str) -> None:
     evil = "\x1b]0;evil\x07\x9b2Jcpu\u202e"
     field = {"unit": evil, "mean": MEAN, "min": MEAN, "max": MEAN}
     master.get("/telemetry/w/history", {**ANSWER, "fields": {evil: field}})
-    told = run("history", "w", form).stdout
-    assert "cpu" in told.lower()
-    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(told)
+    output = run("history", "w", form).stdout
+    assert "cpu" in output.lower()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(output)

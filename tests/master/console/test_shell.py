@@ -10,7 +10,7 @@ from fleetpulse.master.cli import fleetpulse
 from fleetpulse.master.console.shell import ExitShell, Interpreter, open_history, run_lines
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
-from tests.master.console.given import task, worker
+from tests.master.console.records import task, worker
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_lines_run_as_commands(interpreter: Interpreter, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "told"),
+    ("line", "code", "message"),
     [
         ("wrokers", 2, "did you mean 'workers'?"),
         ("zzz", 2, "`help` lists them"),
@@ -45,11 +45,11 @@ def test_lines_run_as_commands(interpreter: Interpreter, capsys: pytest.CaptureF
     ],
 )
 def test_errors_are_shown_and_the_prompt_goes_on(
-    interpreter: Interpreter, master: FakeMaster, capsys: pytest.CaptureFixture[str], line: str, code: int, told: str
+    interpreter: Interpreter, master: FakeMaster, capsys: pytest.CaptureFixture[str], line: str, code: int, message: str
 ) -> None:
     master.on("GET", "/api/workers/worker-3", problem(404, "no worker has the id 'worker-3'"))
     assert interpreter.run(line) == code
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_help_lists_the_commands(interpreter: Interpreter, capsys: pytest.CaptureFixture[str]) -> None:

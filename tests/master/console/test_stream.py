@@ -22,7 +22,7 @@ from fleetpulse.master.console.stream import (
     parse_events,
 )
 from tests.master.console.fake_master import Answer, FakeMaster, Request, event, events, problem
-from tests.master.console.given import worker
+from tests.master.console.records import worker
 
 STREAM = (
     b"retry: 2000\n\n: still here\n\n"
@@ -75,7 +75,7 @@ def test_problem_event_is_retried_unless_it_is_permanent(master: FakeMaster, cli
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (problem(404, "no task"), "no task"),
         (problem(503, "too many readers follow"), "too many"),
@@ -84,9 +84,9 @@ def test_problem_event_is_retried_unless_it_is_permanent(master: FakeMaster, cli
         (Answer(is_broken=True), "cannot reach"),
     ],
 )
-def test_bad_first_answer_fails_at_once(master: FakeMaster, client: MasterClient, answer: Any, told: str) -> None:
+def test_bad_first_answer_fails_at_once(master: FakeMaster, client: MasterClient, answer: Any, message: str) -> None:
     master.on("GET", "/log", answer)
-    with pytest.raises(ConsoleError, match=told):
+    with pytest.raises(ConsoleError, match=message):
         followed(client, [])
     assert len(master.requests) == 1
 

@@ -10,7 +10,7 @@ from fleetpulse.master.console.submit import exit_code, submit_command
 from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
-from tests.master.console.given import task
+from tests.master.console.records import task
 
 CREATED = Answer(task("task-1", "queued"), 201)
 
@@ -20,17 +20,17 @@ def submit(master: FakeMaster) -> None:
     master.on("POST", "/api/tasks", CREATED)
 
 
-def test_every_field_of_a_submit_has_a_flag_or_an_argument() -> None:
+def test_every_field_of_a_task_has_a_flag_or_an_argument() -> None:
     assert TaskRequest.model_fields.keys() <= {parameter.name for parameter in submit_command.params}
 
 
-def test_what_is_not_said_is_not_sent(run: Run, master: FakeMaster) -> None:
+def test_only_given_fields_are_sent(run: Run, master: FakeMaster) -> None:
     result = run("submit", "busybox")
     assert (result.exit_code, result.stdout) == (0, "task-1\n")
     assert master.requests[-1].body == {"docker_image": "busybox"}
 
 
-def test_all_that_can_be_said(run: Run, master: FakeMaster, tmp_path: Path) -> None:
+def test_all_flags_are_sent(run: Run, master: FakeMaster, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("A=from-file\nB='two words'\n")
     words = [
         *("--name", "n", "--cpu", "0.5", "--memory", "2G", "--gpu", "1", "--priority", "9", "--max-retries", "2"),
@@ -48,7 +48,7 @@ def test_all_that_can_be_said(run: Run, master: FakeMaster, tmp_path: Path) -> N
     assert TaskRequest.model_validate(body).command == ("sh", "-c", "exit 3")
 
 
-def test_each_submit_has_a_key_of_its_own_unless_one_is_given(run: Run, master: FakeMaster) -> None:
+def test_idempotency_key_is_new_unless_given(run: Run, master: FakeMaster) -> None:
     for words in ([], [], ["--idempotency-key", "nightly"]):
         run("submit", *words, "busybox")
     first, second, third = (one.headers["Idempotency-Key"] for one in master.requests)
@@ -56,7 +56,7 @@ def test_each_submit_has_a_key_of_its_own_unless_one_is_given(run: Run, master: 
     assert third == "nightly"
 
 
-def test_a_lost_answer_is_asked_for_again_with_the_same_key(run: Run, master: FakeMaster) -> None:
+def test_lost_answer_is_retried_with_the_same_key(run: Run, master: FakeMaster) -> None:
     master.on("POST", "/api/tasks", Answer(is_broken=True), CREATED)
     result = run("submit", "busybox")
     assert (result.exit_code, result.stdout) == (0, "task-1\n")
@@ -65,7 +65,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(run: Run, master: Fa
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["busybox", "sh", "-c", "x"], 2, "put -- before"),
         (["--memory", "much", "busybox"], 2, "expected MiB"),
@@ -73,13 +73,13 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(run: Run, master: Fa
         ([], 2, "Missing argument 'IMAGE'"),
     ],
 )
-def test_wrong_usage(run: Run, words: list[str], code: int, told: str) -> None:
+def test_wrong_usage(run: Run, words: list[str], code: int, message: str) -> None:
     result = run("submit", *words)
     assert result.exit_code == code
-    assert told in result.stderr
+    assert message in result.stderr
 
 
-def test_the_master_says_what_is_wrong(run: Run, master: FakeMaster) -> None:
+def test_errors_of_the_master_are_shown(run: Run, master: FakeMaster) -> None:
     master.on("POST", "/api/tasks", problem(422, "docker_image must not be empty; cpu_required must be at least 0.01"))
     result = run("submit", "--cpu", "0", "")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -91,9 +91,12 @@ def end(status: str, **fields: Any) -> bytes:
     return event({"attempt": 1, "status": status, "exit_code": None, "reason": None, "error": None, **fields}, "end")
 
 
-def test_waiting_shows_the_log_and_tells_the_rest_on_stderr(run: Run, master: FakeMaster) -> None:
-    story = [{"kind": "submitted", "message": ""}, {"kind": "preparing", "message": "pulling 5 of 9", "attempt": 1}]
-    master.get("/api/tasks/task-1", task("task-1", events=story))
+def test_wait_prints_the_log_and_shows_progress_on_stderr(run: Run, master: FakeMaster) -> None:
+    task_events = [
+        {"kind": "submitted", "message": ""},
+        {"kind": "preparing", "message": "pulling 5 of 9", "attempt": 1},
+    ]
+    master.get("/api/tasks/task-1", task("task-1", events=task_events))
     master.on("GET", "/api/tasks/task-1/logs", events(
         event({"status": "queued", "queue_reason": "no worker is there"}, "status"),
         event({"status": "running", "queue_reason": None}, "status"),
@@ -101,7 +104,7 @@ def test_waiting_shows_the_log_and_tells_the_rest_on_stderr(run: Run, master: Fa
     ))  # fmt: skip
     result = run("submit", "--wait", "busybox")
     assert (result.exit_code, result.stdout) == (3, "hi\n")
-    told = result.stderr.splitlines()
+    notes = result.stderr.splitlines()
     assert told[0] == "task-1 submitted"
     assert "task-1 waits: no worker is there" in told
     assert told[-1] == "task-1 failed with exit code 3: exit code 3"
@@ -114,7 +117,7 @@ def test_waiting_shows_the_log_and_tells_the_rest_on_stderr(run: Run, master: Fa
         ("failed", 0, 125), ("failed", 256, 125), ("cancelled", 143, 123), ("cancelled", None, 123),
     ],
 )  # fmt: skip
-def test_the_exit_code_of_each_end(status: str, code: int | None, ends_with: int) -> None:
+def test_exit_code_of_each_end(status: str, code: int | None, ends_with: int) -> None:
     assert exit_code({"status": status, "exit_code": code}) == ends_with
 
 

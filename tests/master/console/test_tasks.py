@@ -6,7 +6,7 @@ import pytest
 
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
-from tests.master.console.given import task
+from tests.master.console.records import task
 
 TASKS = [
     task("task-3", "queued", queue_reason="needs 100 CPU cores; the largest has 8", worker_id=None),
@@ -20,7 +20,7 @@ def tasks(master: FakeMaster) -> None:
     master.get("/api/tasks", TASKS)
 
 
-def test_the_tasks(run: Run) -> None:
+def test_tasks_are_listed(run: Run) -> None:
     lines = run("tasks").stdout.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
         ["task-3", "queued", "-"], ["task-2", "failed", "worker-1"], ["task-1", "completed", "worker-1"],
@@ -29,7 +29,7 @@ def test_the_tasks(run: Run) -> None:
     assert json.loads(run("tasks", "--json").stdout) == TASKS
 
 
-def test_filters_are_asked_for(run: Run, master: FakeMaster) -> None:
+def test_filters_are_sent_to_the_master(run: Run, master: FakeMaster) -> None:
     run("tasks", "--status", "failed", "--status", "queued", "--worker", "w", "--name", "n", "--limit", "7")
     assert master.requests[-1].query == {"status": "failed,queued", "worker_id": "w", "name": "n", "limit": "7"}
     run("tasks", "--active")
@@ -40,7 +40,7 @@ def test_filters_are_asked_for(run: Run, master: FakeMaster) -> None:
     assert json.loads(run("tasks", "--active", "--status", "failed", "--json").stdout) == []
 
 
-def test_all_pages_or_as_many_as_asked_for(run: Run, master: FakeMaster) -> None:
+def test_all_reads_every_page_and_limit_stops(run: Run, master: FakeMaster) -> None:
     more = Answer(TASKS, headers={"Link": '</api/tasks?cursor=x>; rel="next"'})
     master.on("GET", "/api/tasks", more, more, Answer(TASKS[:1]))
     assert len(json.loads(run("tasks", "--all", "--json").stdout)) == 7
@@ -48,16 +48,16 @@ def test_all_pages_or_as_many_as_asked_for(run: Run, master: FakeMaster) -> None
     assert len(json.loads(run("tasks", "--limit", "2", "--json").stdout)) == 2
 
 
-def test_one_task_with_its_story(run: Run, master: FakeMaster) -> None:
-    story = [{"time": 1.7e9, "kind": "cancel_requested", "message": "by hand", "attempt": 2}]
-    master.get("/api/tasks/task-2", {**TASKS[1], "attempts": [], "events": story})
+def test_task_is_shown_with_its_events(run: Run, master: FakeMaster) -> None:
+    task_events = [{"time": 1.7e9, "kind": "cancel_requested", "message": "by hand", "attempt": 2}]
+    master.get("/api/tasks/task-2", {**TASKS[1], "attempts": [], "events": task_events})
     text = run("task", "task-2").stdout
-    for told in ("failed", "exit code 3", "1 cores, 512 MiB, 0 GPUs", "cancel requested (attempt 2): by hand"):
-        assert told in text
+    for message in ("failed", "exit code 3", "1 cores, 512 MiB, 0 GPUs", "cancel requested (attempt 2): by hand"):
+        assert message in text
 
 
 @pytest.mark.parametrize("words", [["task"], ["cancel"], ["logs"], ["logs", "-f"]])
-def test_an_unknown_id_is_answered_with_the_nearest(run: Run, master: FakeMaster, words: list[str]) -> None:
+def test_unknown_id_suggests_a_similar_one(run: Run, master: FakeMaster, words: list[str]) -> None:
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs")):
         master.on(method, f"/api/tasks/task-22{path}", problem(404, "no task has the id 'task-22'"))
     result = run(*words, "task-22")
@@ -73,14 +73,14 @@ def test_cancel(run: Run, master: FakeMaster) -> None:
     assert (result.exit_code, result.stderr) == (1, "Error: task-2 has ended: failed\n")
 
 
-def test_a_log_into_a_pipe_is_the_bytes_as_they_are(run: Run, master: FakeMaster) -> None:
+def test_pipe_gets_the_unchanged_bytes_of_a_log(run: Run, master: FakeMaster) -> None:
     log = b"\x1b[31mred\xff\n\x00"
     master.on("GET", "/api/tasks/t/logs", Answer(log, content_type="text/plain"))
     assert run("logs", "t", "--tail", "5").stdout_bytes == log
     assert master.requests[-1].query == {"tail": "5", "format": "text"}
 
 
-def test_following_a_log(run: Run, master: FakeMaster) -> None:
+def test_log_is_followed_to_its_end(run: Run, master: FakeMaster) -> None:
     pieces = (
         event({"attempt": 1, "worker_id": "w"}, "attempt"), event({"logs": "one\n"}),
         event({"attempt": 2, "worker_id": "v"}, "attempt"), event({"logs": "two\n"}),

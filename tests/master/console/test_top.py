@@ -22,7 +22,7 @@ from fleetpulse.master.console.top import (
 from fleetpulse.master.console.top_app import TopApp
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster
-from tests.master.console.given import worker
+from tests.master.console.records import worker
 
 
 def short(worker_id: str, cpu: float | None, **fields: Any) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def test_columns_fit_the_width(width: int, count: int) -> None:
 
 
 def test_headline() -> None:
-    told = headline(FLEET, View("cpu", is_reversed=True, filter="x"), 1, 3)
-    assert told == "2 active, 1 draining, 1 inactive; by cpu reversed, filter 'x': 3, the first 1"
+    message = headline(FLEET, View("cpu", is_reversed=True, filter="x"), 1, 3)
+    assert message == "2 active, 1 draining, 1 inactive; by cpu reversed, filter 'x': 3, the first 1"
 
 
 Script = Callable[[TopApp, Any], Awaitable[None]]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, problem
-from tests.master.console.given import worker
+from tests.master.console.records import worker
 
 FLEET = [
     worker("worker-10", labels={"zone": "b"}),
@@ -27,7 +27,7 @@ def ids(text: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines()[1:]]
 
 
-def test_the_workers_in_an_order_that_people_have(run: Run) -> None:
+def test_workers_are_listed_in_natural_order(run: Run) -> None:
     result = run("workers")
     assert (result.exit_code, result.stderr) == (0, "")
     assert ids(result.stdout) == ["worker-1", "worker-2", "worker-10"]
@@ -48,24 +48,24 @@ def test_the_workers_in_an_order_that_people_have(run: Run) -> None:
         (["--name", "nobody"], []),
     ],
 )
-def test_filters(run: Run, flags: list[str], found: list[str]) -> None:
+def test_workers_are_filtered(run: Run, flags: list[str], found: list[str]) -> None:
     assert ids(run("workers", *flags).stdout) == found
 
 
-def test_json_is_what_rest_answers(run: Run) -> None:
+def test_json_is_the_rest_answer(run: Run) -> None:
     assert json.loads(run("workers", "--json").stdout) == FLEET
     assert json.loads(run("workers", "-o", "json", "--inactive").stdout) == [FLEET[1]]
 
 
-def test_wide_has_everything(run: Run) -> None:
+def test_wide_shows_all_columns(run: Run) -> None:
     assert {"HOST", "CORES", "LABELS", "VERSION"} <= set(run("workers", "-o", "wide").stdout.splitlines()[0].split())
 
 
-def test_status_of_one(run: Run, master: FakeMaster) -> None:
+def test_status_of_one_worker(run: Run, master: FakeMaster) -> None:
     master.get("/api/workers/worker-1", FLEET[2])
     text = run("status", "worker-1").stdout
-    for told in ("draining: new disk", "12.3%", "4 of 8 free", "25.0%"):
-        assert told in text
+    for message in ("draining: new disk", "12.3%", "4 of 8 free", "25.0%"):
+        assert message in text
     assert json.loads(run("status", "worker-1", "--json").stdout) == FLEET[2]
 
 
@@ -76,16 +76,14 @@ def test_status_of_the_fleet(run: Run) -> None:
     assert json.loads(run("status", "--json").stdout)["workers"] == {"total": 3, "active": 2, "inactive": 1}
 
 
-def test_an_inactive_worker_is_inactive_and_no_more(run: Run, master: FakeMaster) -> None:
+def test_inactive_worker_shows_no_refusal(run: Run, master: FakeMaster) -> None:
     master.get("/api/workers/w", worker("w", is_active=False, tasks={"accepted": False, "refusal": "it is inactive"}))
     assert "state:       inactive\n" in run("status", "w").stdout
 
 
 @pytest.mark.parametrize(("given", "hint"), [("worker-11", "did you mean 'worker-1"), ("zzz", "`fleetpulse workers`")])
 @pytest.mark.parametrize("command", ["status", "drain", "undrain"])
-def test_an_unknown_id_is_answered_with_the_nearest(
-    run: Run, master: FakeMaster, command: str, given: str, hint: str
-) -> None:
+def test_unknown_id_suggests_a_similar_one(run: Run, master: FakeMaster, command: str, given: str, hint: str) -> None:
     for method, path in (("GET", ""), ("POST", "/drain"), ("POST", "/undrain")):
         master.on(method, f"/api/workers/{given}{path}", problem(404, f"no worker has the id '{given}'"))
     result = run(command, given)
@@ -107,19 +105,19 @@ def test_drain_and_undrain(run: Run, master: FakeMaster) -> None:
 @pytest.mark.parametrize(
     "command", [["workers"], ["status"], ["tasks"], ["top", "--once"], ["events"], ["cancel", "x"], ["submit", "x"]]
 )
-def test_nobody_there(run: Run, command: list[str]) -> None:
+def test_unreachable_master_exits_with_3(run: Run, command: list[str]) -> None:
     result = run(*command, FLEETPULSE_URL="127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("Error: cannot reach the master at http://127.0.0.1:1: Connection refused.")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_flag_goes_before_the_environment(run: Run, master: FakeMaster) -> None:
+def test_url_flag_overrides_the_environment(run: Run, master: FakeMaster) -> None:
     assert run("workers", "--url", master.url, FLEETPULSE_URL="127.0.0.1:1").exit_code == 0
     assert run("workers", FLEETPULSE_URL="ftp://x").exit_code == 2
 
 
-def test_what_is_missing_is_a_dash(run: Run, master: FakeMaster) -> None:
+def test_missing_values_are_dashes(run: Run, master: FakeMaster) -> None:
     bare = {"worker_id": "bare", "is_active": True, "telemetry": None, "capacity": None}
     master.get("/api/workers", [bare])
     master.get("/api/workers/bare", bare)

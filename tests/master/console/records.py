@@ -1,10 +1,10 @@
-"""Workers and tasks as a master shows them."""
+"""Workers and tasks as the REST API returns them."""
 
 from typing import Any
 
 
 def worker(worker_id: str, **fields: Any) -> dict[str, Any]:
-    """An element of ``/api/workers``. ``cpu`` is its load; all else is laid over it."""
+    """An element of ``/api/workers``. ``cpu`` is its CPU usage; other fields replace the defaults."""
     record = {
         "worker_id": worker_id,
         "cpu_usage": fields.pop("cpu", 12.34),
