@@ -39,13 +39,13 @@ def run(start: Callable[..., Started]) -> Callable[..., Ended]:
     return run
 
 
-def test_the_exit_code_of_a_task_is_the_commands_own(site: Site, run: Callable[..., Ended]) -> None:
+def test_wait_exits_with_the_exit_code_of_the_task(site: Site, run: Callable[..., Ended]) -> None:
     ended = run("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo hi; exit 3")
     assert (ended.code, ended.out) == (3, "hi\n")
     assert "with exit code 3" in ended.err
 
 
-def test_the_life_of_a_task(site: Site, run: Callable[..., Ended]) -> None:
+def test_submit_logs_tasks_task_and_cancel(site: Site, run: Callable[..., Ended]) -> None:
     submitted = run(
         "submit", *SMALL, "--name", "nightly", site.engine.image, "--", "sh", "-c", "echo out; echo err >&2"
     )
@@ -60,7 +60,7 @@ def test_the_life_of_a_task(site: Site, run: Callable[..., Ended]) -> None:
     assert task_id in again.the_error()
 
 
-def test_ctrl_c_leaves_the_task_and_cancel_ends_it(
+def test_ctrl_c_leaves_the_task_running_and_cancel_ends_it(
     site: Site, start: Callable[..., Started], run: Callable[..., Ended]
 ) -> None:
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo on; exec sleep 1000")
@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_the_task_and_cancel_ends_it(
     assert "cancelled" in followed.err
 
 
-def test_waiting_outlives_a_master_that_is_killed(site: Site, start: Callable[..., Started]) -> None:
+def test_wait_continues_after_the_master_is_killed(site: Site, start: Callable[..., Started]) -> None:
     command = "for i in 1 2 3 4 5; do echo $i; sleep 1; done; exit 5"
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", command)
     eventually(lambda: waiting.out.startswith("1\n"), PATIENCE_SECONDS)

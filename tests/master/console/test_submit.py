@@ -105,9 +105,9 @@ def test_wait_prints_the_log_and_shows_progress_on_stderr(run: Run, master: Fake
     result = run("submit", "--wait", "busybox")
     assert (result.exit_code, result.stdout) == (3, "hi\n")
     notes = result.stderr.splitlines()
-    assert told[0] == "task-1 submitted"
-    assert "task-1 waits: no worker is there" in told
-    assert told[-1] == "task-1 failed with exit code 3: exit code 3"
+    assert notes[0] == "task-1 submitted"
+    assert "task-1 waits: no worker is there" in notes
+    assert notes[-1] == "task-1 failed with exit code 3: exit code 3"
 
 
 @pytest.mark.parametrize(
