@@ -106,6 +106,8 @@ class TopApp(App[int]):
 
     def tick(self) -> None:
         """Shows the latest fleet and error."""
+        if not self.query(Static):
+            return  # at the end the widgets go before the timer
         error = self.query_one("#error", Static)
         error.display = bool(self._error)
         error.update(self._error)
