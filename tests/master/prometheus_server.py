@@ -1,4 +1,4 @@
-"""Something at a port that answers as a Prometheus would, or not."""
+"""An HTTP server that answers as a test tells it, in place of a Prometheus."""
 
 import http.server
 import threading

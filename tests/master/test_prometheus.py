@@ -1,4 +1,4 @@
-"""A Prometheus as a source of history: what it is asked, how its answer is laid out, and when it is let alone."""
+"""master.prometheus: queries, the layout of answers, and failures."""
 
 import socket
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from fleetpulse.master.errors import PrometheusUnavailable
 from fleetpulse.master.history.fields import FIELDS
 from fleetpulse.master.history.points import Window
 from fleetpulse.master.prometheus import RETRY_SECONDS, PrometheusClient, PrometheusHistory, query_for
-from tests.master.history.given import NOW
+from tests.master.history.builders import NOW
 from tests.master.prometheus_server import Server, running_server, success
 
 WINDOW = Window(NOW, NOW + 45, 15)
 FIELD = ["cpu_usage"]
 
 
-class Asking:
+class ClockedHistory:
     """A history over a server, on a clock that the test moves."""
 
     def __init__(self, url: str, seconds: float = 10.0) -> None:
@@ -36,23 +36,23 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def asking(server: Server) -> Iterator[Asking]:
-    asking = Asking(server.url + "/")
-    yield asking
-    asking.history.close()
+def clocked(server: Server) -> Iterator[ClockedHistory]:
+    clocked = ClockedHistory(server.url + "/")
+    yield clocked
+    clocked.history.close()
 
 
 def series(stat: str, *values: tuple[float, str], field: str = "cpu_usage") -> dict[str, object]:
     return {"metric": {"field": field, "stat": stat}, "values": [list(value) for value in values]}
 
 
-def test_a_point_is_of_the_time_before_it_was_looked_at(server: Server, asking: Asking) -> None:
+def test_point_is_of_the_step_before_its_evaluation(server: Server, clocked: ClockedHistory) -> None:
     server.respond = lambda _: success(
         series("mean", (NOW + 15, "12.3456"), (NOW + 45, "NaN")),
         series("max", (NOW + 30, "+Inf"), (NOW + 45, "3")),
         series("mean", (NOW + 15, "1"), field="unasked"),
     )
-    found = asking.history.read("rack-7", WINDOW, FIELD)
+    found = clocked.history.read("rack-7", WINDOW, FIELD)
     assert found.keys() == {"cpu_usage"}
     assert found["cpu_usage"] == ([12.346, None, None], [None, None, None], [None, None, 3.0])
     ((path, form),) = server.asked
@@ -61,7 +61,7 @@ def test_a_point_is_of_the_time_before_it_was_looked_at(server: Server, asking: 
     assert form["query"] == query_for("rack-7", FIELD, 15)
 
 
-def test_every_field_can_be_asked_for() -> None:
+def test_every_field_has_a_query() -> None:
     names = [field.name for field in FIELDS]
     query = query_for("rack-7", names, 15)
     assert all(f'"field", "{name}"' in query for name in names)
@@ -79,53 +79,55 @@ def test_every_field_can_be_asked_for() -> None:
         (503, b'{"status": "error"}', "refused"),
     ],
 )
-def test_what_is_no_answer_is_told(server: Server, asking: Asking, status: int, body: bytes, why: str) -> None:
+def test_invalid_answer_is_unavailable(
+    server: Server, clocked: ClockedHistory, status: int, body: bytes, why: str
+) -> None:
     server.status, server.respond = status, lambda _: body
     with pytest.raises(PrometheusUnavailable, match=why):
-        asking.read()
+        clocked.read()
 
 
-def test_one_that_is_away_is_let_alone_for_a_while(server: Server, asking: Asking) -> None:
+def test_prometheus_is_not_asked_again_soon_after_a_failure(server: Server, clocked: ClockedHistory) -> None:
     server.status, server.respond = 503, lambda _: b"away"
     for _ in range(3):
         with pytest.raises(PrometheusUnavailable):
-            asking.read()
+            clocked.read()
     assert len(server.asked) == 1
     server.status, server.respond = 200, lambda _: success(series("mean", (NOW + 15, "1")))
-    asking.now += RETRY_SECONDS
-    assert asking.read() == [1.0, None, None]
-    assert asking.read() == [1.0, None, None]
+    clocked.now += RETRY_SECONDS
+    assert clocked.read() == [1.0, None, None]
+    assert clocked.read() == [1.0, None, None]
     assert len(server.asked) == 3
 
 
-def test_nobody_at_the_port() -> None:
+def test_refused_connection_is_unavailable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        asking = Asking(f"http://user:secret@127.0.0.1:{closed.getsockname()[1]}")
+        clocked = ClockedHistory(f"http://user:secret@127.0.0.1:{closed.getsockname()[1]}")
         with pytest.raises(PrometheusUnavailable, match="no connection") as raised:
-            asking.read()
+            clocked.read()
         assert "secret" not in str(raised.value)
-        asking.history.close()
+        clocked.history.close()
 
 
-def test_an_answer_that_trickles_is_over_at_the_deadline(server: Server) -> None:
+def test_slow_answer_ends_at_the_deadline(server: Server) -> None:
     server.trickle, server.respond = 0.05, lambda _: success(series("mean", *[(NOW, "1")] * 100))
-    asking = Asking(server.url, seconds=0.3)
+    clocked = ClockedHistory(server.url, seconds=0.3)
     with pytest.raises(PrometheusUnavailable, match="answer"):
-        asking.read()
-    asking.history.close()
+        clocked.read()
+    clocked.history.close()
 
 
-def test_an_answer_without_an_end_is_cut(server: Server) -> None:
+def test_endless_answer_is_cut(server: Server) -> None:
     server.respond = lambda _: b"x" * (module.MAX_ANSWER_BYTES + 1)
-    asking = Asking(server.url, seconds=30.0)
+    clocked = ClockedHistory(server.url, seconds=30.0)
     with pytest.raises(PrometheusUnavailable, match="more than"):
-        asking.read()
-    asking.history.close()
+        clocked.read()
+    clocked.history.close()
 
 
-def test_what_is_not_over_is_not_asked_for(server: Server, asking: Asking) -> None:
-    assert asking.history.read("rack-7", Window(NOW, NOW + 90, 15), FIELD)["cpu_usage"].mean == [None] * 6
+def test_incomplete_step_is_not_queried(server: Server, clocked: ClockedHistory) -> None:
+    assert clocked.history.read("rack-7", Window(NOW, NOW + 90, 15), FIELD)["cpu_usage"].mean == [None] * 6
     assert server.asked[0][1]["end"] == str(NOW + 45)
-    assert asking.history.read("rack-7", Window(NOW + 45, NOW + 60, 15), FIELD)["cpu_usage"].mean == [None]
+    assert clocked.history.read("rack-7", Window(NOW + 45, NOW + 60, 15), FIELD)["cpu_usage"].mean == [None]
     assert len(server.asked) == 1

@@ -16,7 +16,7 @@ from fleetpulse.master.tasks.service import TaskService
 from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import Fleet, running_fleet
 from tests.master.guards import open_access
-from tests.master.history.memory import history_of
+from tests.master.history.memory_store import history_of
 from tests.master.tasks.running import running_tasks
 
 

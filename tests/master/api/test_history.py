@@ -14,7 +14,7 @@ from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, StoreUna
 from fleetpulse.master.history.fields import FIELDS
 from fleetpulse.master.history.points import Series, Window
 from fleetpulse.master.history.service import HistoryAnswer, HistoryRequest, HistoryService
-from tests.master.history.given import NOW
+from tests.master.history.builders import NOW
 
 PATH = "/telemetry/rack-7/history"
 

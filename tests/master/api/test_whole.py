@@ -21,7 +21,7 @@ from tests.master.api.test_task_stream import Reader
 from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.guards import open_access
-from tests.master.history.memory import history_of
+from tests.master.history.memory_store import history_of
 from tests.master.tasks.party import Desk, Party, new_party
 
 EXITED = pb.ATTEMPT_PHASE_FAILED

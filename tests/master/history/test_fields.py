@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.history.fields import RATES, Sampler
 from fleetpulse.master.telemetry.records import DiskDevice, WorkerTelemetry
-from tests.master.history.given import NOW, disk, network, telemetry
+from tests.master.history.builders import NOW, disk, network, telemetry
 
 COUNTS = st.lists(st.integers(min_value=0, max_value=2**63), min_size=1, max_size=20)
 

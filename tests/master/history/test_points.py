@@ -27,7 +27,7 @@ from fleetpulse.master.history.points import (
     unpack,
 )
 from fleetpulse.master.history.service import align
-from tests.master.history.given import NOW, point, points, sample, values_of
+from tests.master.history.builders import NOW, point, points, sample, values_of
 
 CPU = INDEX_BY_NAME["cpu_usage"]
 READ = INDEX_BY_NAME["disk_read_bytes_per_second"]
@@ -45,7 +45,7 @@ def bucket_of(samples: list[tuple[Sample, float]]) -> Point:
 
 @settings(deadline=None, max_examples=40)
 @given(SAMPLES)
-def test_a_point_is_mean_minimum_and_maximum_of_what_there_was(samples: list[tuple[Sample, float]]) -> None:
+def test_point_is_mean_minimum_and_maximum_of_the_samples(samples: list[tuple[Sample, float]]) -> None:
     found = bucket_of(samples)
     for index in range(WIDTH):
         known = [(value, seconds) for values, seconds in samples if (value := values[index]) is not None]
@@ -62,7 +62,7 @@ def test_a_point_is_mean_minimum_and_maximum_of_what_there_was(samples: list[tup
 
 @settings(deadline=None, max_examples=40)
 @given(SAMPLES)
-def test_a_longer_bucket_holds_the_points_of_shorter_ones(samples: list[tuple[Sample, float]]) -> None:
+def test_longer_bucket_aggregates_shorter_points(samples: list[tuple[Sample, float]]) -> None:
     shorter = [bucket_of([one]) for one in samples]
     longer = Bucket(0)
     for one in shorter:
@@ -77,24 +77,24 @@ def test_a_longer_bucket_holds_the_points_of_shorter_ones(samples: list[tuple[Sa
             assert math.isnan(found[index])
 
 
-def test_the_mean_of_a_rate_is_what_was_moved_in_the_whole_time() -> None:
+def test_mean_of_a_rate_is_weighted_by_time() -> None:
     bucket = Bucket(0)
     bucket.add(sample(disk_read_bytes_per_second=100.0), 1.0)
     bucket.add(sample(disk_read_bytes_per_second=10.0), 9.0)
     assert bucket.point()[READ] == pytest.approx(19.0)
 
 
-def test_nothing_is_never_zero() -> None:
+def test_missing_reading_is_not_zero() -> None:
     assert all(math.isnan(value) for value in Bucket(0).point())
     assert point(cpu_usage=0.0)[CPU] == 0.0
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300])
-def test_a_reading_too_large_for_what_is_stored_becomes_the_largest_that_is(value: float) -> None:
+def test_reading_beyond_the_stored_range_is_clamped(value: float) -> None:
     assert abs(unpack(pack(point(load1=value)))[INDEX_BY_NAME["load1"]]) == pytest.approx(3e38)
 
 
-def test_every_field_has_one_name() -> None:
+def test_field_names_are_unique() -> None:
     names: Any = [field.name for field in FIELDS]
     assert len(set(names)) == len(names) == WIDTH
 
@@ -106,7 +106,7 @@ OFFSETS = st.lists(st.integers(min_value=1, max_value=900), min_size=1, max_size
 
 @settings(deadline=None, max_examples=20)
 @given(st.data(), OFFSETS, st.sampled_from([15, 300]))
-def test_a_chunk_keeps_times_gaps_and_five_digits(data: st.DataObject, offsets: list[int], step: int) -> None:
+def test_chunk_keeps_times_gaps_and_five_digits(data: st.DataObject, offsets: list[int], step: int) -> None:
     start, whole = NOW, Points([], bytearray())
     for offset in offsets:
         start += offset * step
@@ -118,13 +118,13 @@ def test_a_chunk_keeps_times_gaps_and_five_digits(data: st.DataObject, offsets: 
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 31.5, 100.0, 32768.0, 2.0**40])
-def test_round_numbers_come_back_as_they_were(value: float) -> None:
+def test_round_numbers_are_stored_exactly(value: float) -> None:
     found = decode_chunk(encode_chunk(points((NOW, value)), 15))
     assert values_of(bytes(found.data), "cpu_usage") == [value]
     assert values_of(bytes(found.data), "load1") == [None]
 
 
-def test_what_is_alike_takes_little_room() -> None:
+def test_similar_points_compress_well() -> None:
     steady = points(*[(NOW + 15 * number, 40.0) for number in range(60)])
     assert len(encode_chunk(steady, 15)) < 250
 
@@ -134,12 +134,12 @@ def test_what_is_alike_takes_little_room() -> None:
     [b"", b"\0" * 40, encode_chunk(points((NOW, 1.0)), 15)[:-3], b"\2" + encode_chunk(points((NOW, 1.0)), 15)[1:]],
     ids=["nothing", "zeros", "cut", "another version"],
 )
-def test_what_is_no_chunk_is_refused(data: bytes) -> None:
+def test_invalid_chunk_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="chunk of history"):
         decode_chunk(data)
 
 
-def test_a_journal_comes_back_in_order() -> None:
+def test_journal_is_decoded_in_order() -> None:
     written = [
         JournalPoint("rack-7", NOW, pack(point(cpu_usage=1.0))),
         JournalPoint("a" * 128, NOW + 15, pack(point(load1=2.0))),
@@ -148,7 +148,7 @@ def test_a_journal_comes_back_in_order() -> None:
     assert list(decode_journal(encode_journal(written))) == written
 
 
-def test_two_halves_of_a_bucket_are_one_point() -> None:
+def test_two_halves_of_a_bucket_merge_into_one_point() -> None:
     whole = unpack(merge(pack(point(cpu_usage=10.0, load1=3.0)), pack(point(cpu_usage=20.0))))
     assert (whole[0], whole[WIDTH], whole[2 * WIDTH]) == (15.0, 10.0, 20.0)
     assert struct.unpack("<f", struct.pack("<f", whole[5])) == (3.0,)
@@ -157,20 +157,20 @@ def test_two_halves_of_a_bucket_are_one_point() -> None:
 TIMES = st.lists(st.integers(min_value=0, max_value=300), max_size=80, unique=True)
 
 
-def test_points_stand_at_their_times_with_gaps_between() -> None:
+def test_resampled_points_keep_their_times_and_gaps() -> None:
     (series,) = resample(Window(NOW, NOW + 75, 15), [points((NOW - 15, 1.0), (NOW, 2.0), (NOW + 60, 3.0))], [0])
     assert series.mean == [2.0, None, None, None, 3.0]
     assert series.low == series.high == series.mean
 
 
-def test_a_field_that_was_never_there_is_nothing_but_gaps() -> None:
+def test_missing_field_is_all_gaps() -> None:
     (series,) = resample(Window(NOW, NOW + 30, 15), [points((NOW, 2.0))], [3])
     assert series.mean == series.low == series.high == [None, None]
 
 
 @settings(deadline=None, max_examples=60)
 @given(TIMES, st.sampled_from([15, 30, 60, 300]), st.integers(min_value=0, max_value=20))
-def test_longer_steps_hold_mean_minimum_and_maximum(indexes: list[int], step: int, start: int) -> None:
+def test_longer_steps_aggregate_mean_minimum_and_maximum(indexes: list[int], step: int, start: int) -> None:
     window = align(NOW + 15 * start, NOW + 15 * 300, step)
     timed = [(NOW + 15 * index, float(index % 50)) for index in indexes]
     (series,) = resample(window, [points(one) for one in timed], [0])
@@ -185,7 +185,7 @@ def test_longer_steps_hold_mean_minimum_and_maximum(indexes: list[int], step: in
             assert series.mean[place] is series.low[place] is series.high[place] is None
 
 
-def test_what_is_stored_and_still_in_memory_counts_once() -> None:
+def test_point_that_is_stored_and_in_memory_counts_once() -> None:
     twice = points((NOW, 2.0), (NOW + 15, 4.0))
     (series,) = resample(Window(NOW, NOW + 30, 15), [twice, twice], [0])
     assert series.mean == [2.0, 4.0]

@@ -1,4 +1,4 @@
-"""The update callback, from a live table to a store in memory."""
+"""master.history.recorder: from updates to a store in memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +9,8 @@ from fleetpulse.master.history.points import Points, Window, decode_chunk
 from fleetpulse.master.history.recorder import FINISHED_IN_A_ROUND, Recorder
 from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
-from tests.master.history.given import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
-from tests.master.history.memory import MemoryStore
+from tests.master.history.builders import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
+from tests.master.history.memory_store import MemoryStore
 
 
 class Recording:
@@ -63,7 +63,7 @@ def test_updates_become_points_in_the_journal(recording: Recording, store: Memor
     assert recording.metric("written_rows_total") == 1.0
 
 
-def test_a_clean_stop_loses_nothing(store: MemoryStore) -> None:
+def test_clean_stop_loses_nothing(store: MemoryStore) -> None:
     recording = Recording(store)
     recording.recorder.start()
     settle()
@@ -73,7 +73,7 @@ def test_a_clean_stop_loses_nothing(store: MemoryStore) -> None:
     assert cpu_of(store.of("rack-7", 15)) == [(NOW, 1.0), (NOW + 15, 2.0)]
 
 
-def test_the_next_master_goes_on_where_the_last_one_was(recording: Recording, store: MemoryStore) -> None:
+def test_next_master_continues_the_series(recording: Recording, store: MemoryStore) -> None:
     for number in range(30):
         recording.record(NOW + 15 * number, cpu_usage_percent=float(number))
     wait_until(lambda: len(store.of("rack-7", 15).times) == 29)
@@ -88,7 +88,7 @@ def test_the_next_master_goes_on_where_the_last_one_was(recording: Recording, st
     after.recorder.stop()
 
 
-def test_a_journal_that_cannot_be_read_yet_is_read_later_and_nothing_is_missing(store: MemoryStore) -> None:
+def test_journal_is_recovered_later_when_the_store_is_unavailable(store: MemoryStore) -> None:
     store.of("rack-7", 15).append(NOW, bytes(4 * 36))
     store.trouble = "the database is starting"
     recording = Recording(store)
@@ -103,9 +103,7 @@ def test_a_journal_that_cannot_be_read_yet_is_read_later_and_nothing_is_missing(
     recording.recorder.stop()
 
 
-def test_while_the_store_is_away_memory_is_bounded_and_what_is_given_up_is_counted(
-    recording: Recording, store: MemoryStore
-) -> None:
+def test_buffer_is_bounded_during_an_outage_and_drops_are_counted(recording: Recording, store: MemoryStore) -> None:
     recording.recorder._buffer._max_chunk_bytes = 800
     store.trouble = "the disk is full"
     for number in range(600):
@@ -118,7 +116,7 @@ def test_while_the_store_is_away_memory_is_bounded_and_what_is_given_up_is_count
     assert recording.recorder.health_error() is None
 
 
-def test_one_batch_at_a_time_and_what_is_under_way_can_be_read(recording: Recording, store: MemoryStore) -> None:
+def test_one_batch_is_written_at_a_time_and_can_be_read_meanwhile(recording: Recording, store: MemoryStore) -> None:
     store.answers = False
     for number in range(150):
         recording.record(NOW + 15 * number, cpu_usage_percent=1.0)
@@ -133,7 +131,7 @@ def test_one_batch_at_a_time_and_what_is_under_way_can_be_read(recording: Record
     assert sum(len(points.times) for points in again) == 149
 
 
-def test_the_journal_is_kept_for_what_is_in_no_chunk_and_no_longer(recording: Recording, store: MemoryStore) -> None:
+def test_journal_is_kept_for_points_that_are_in_no_chunk(recording: Recording, store: MemoryStore) -> None:
     for number in range(300):
         recording.record(NOW + 15 * number, cpu_usage_percent=1.0)
         settle()
@@ -144,7 +142,7 @@ def test_the_journal_is_kept_for_what_is_in_no_chunk_and_no_longer(recording: Re
     assert store.batches[-1].chunks_before[15] == pytest.approx(recording.now - DAY_SECONDS)
 
 
-def test_a_worker_that_is_silent_for_long_is_not_kept_in_memory(recording: Recording, store: MemoryStore) -> None:
+def test_silent_worker_is_dropped_from_memory(recording: Recording, store: MemoryStore) -> None:
     recording.record(NOW, cpu_usage_percent=1.0)
     settle()
     assert recording.recorder.knows_worker("rack-7")
@@ -153,9 +151,7 @@ def test_a_worker_that_is_silent_for_long_is_not_kept_in_memory(recording: Recor
     wait_until(lambda: {chunk.step for chunk in store.chunks} == {15, 300})
 
 
-def test_a_worker_that_has_left_is_written_soon_and_not_kept_in_memory(
-    recording: Recording, store: MemoryStore
-) -> None:
+def test_worker_that_has_left_is_written_and_dropped_from_memory(recording: Recording, store: MemoryStore) -> None:
     for second in range(0, 60, 5):
         recording.record(NOW + second, cpu_usage_percent=float(second))
         recording.record(NOW + second, "silent", cpu_usage_percent=1.0)
@@ -170,7 +166,7 @@ def test_a_worker_that_has_left_is_written_soon_and_not_kept_in_memory(
     assert recording.recorder.knows_worker("silent")
 
 
-def test_a_worker_that_comes_back_within_a_point_of_the_longer_step_makes_no_second_chunk_of_it(
+def test_worker_that_returns_soon_makes_no_second_chunk_of_a_longer_point(
     recording: Recording, store: MemoryStore
 ) -> None:
     recording.record(NOW, cpu_usage_percent=10.0)
@@ -189,7 +185,7 @@ def test_a_worker_that_comes_back_within_a_point_of_the_longer_step_makes_no_sec
     assert mean == pytest.approx(30.0, rel=1e-3)
 
 
-def test_when_a_whole_fleet_leaves_its_chunks_come_a_few_at_a_time(store: MemoryStore) -> None:
+def test_chunks_of_a_leaving_fleet_are_closed_in_rounds(store: MemoryStore) -> None:
     recording = Recording(store)
     recording.recorder._recover()
     for number in range(500):

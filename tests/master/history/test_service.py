@@ -1,4 +1,4 @@
-"""Which source answers, with which points."""
+"""master.history.service: the choice of source, step and tier."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,8 +21,8 @@ from fleetpulse.master.history.service import (
 )
 from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
-from tests.master.history.given import DAY_SECONDS, NOW, TIERS, points, telemetry
-from tests.master.history.memory import MemoryStore
+from tests.master.history.builders import DAY_SECONDS, NOW, TIERS, points, telemetry
+from tests.master.history.memory_store import MemoryStore
 
 CPU = ["cpu_usage"]
 
@@ -69,7 +69,7 @@ def reading() -> Iterator[Reading]:
     reading.recorder.stop()
 
 
-def test_an_hour_is_of_15_second_points(reading: Reading) -> None:
+def test_an_hour_has_15_second_points(reading: Reading) -> None:
     reading.keep(15, (NOW - 3600, 1.0), (NOW - 15, 2.0))
     window, source, warning, values = reading.read(3600)
     assert (window, source, warning) == (Window(NOW - 3600, NOW, 15), "store", None)
@@ -80,31 +80,31 @@ def test_an_hour_is_of_15_second_points(reading: Reading) -> None:
     ("seconds", "step"),
     [(3600, 15), (4 * 3600, 15), (6 * 3600, 30), (DAY_SECONDS, 120), (DAY_SECONDS + 60, 300), (30 * DAY_SECONDS, 3600)],
 )
-def test_the_step_suits_the_length_and_what_is_kept(reading: Reading, seconds: float, step: int) -> None:
+def test_automatic_step_depends_on_length_and_retention(reading: Reading, seconds: float, step: int) -> None:
     reading.known.add("rack-7")
     assert reading.read(seconds)[0].step == step
 
 
-def test_a_week_is_of_5_minute_points(reading: Reading) -> None:
+def test_a_week_has_5_minute_points(reading: Reading) -> None:
     reading.keep(300, (NOW - 7 * 86_400, 1.0), (NOW - 7 * 86_400 + 300, 3.0))
     reading.keep(15, (NOW - 7 * 86_400, 99.0))
     window, _, _, values = reading.read(7 * DAY_SECONDS)
     assert (window.step, values[0]) == (900, 2.0)
 
 
-def test_longer_steps_of_the_last_hours_are_made_of_the_newest_short_points(reading: Reading) -> None:
+def test_longer_steps_of_recent_hours_use_short_points(reading: Reading) -> None:
     reading.keep(15, (NOW - 30, 1.0), (NOW - 15, 3.0))
     assert reading.read(600, step=300)[3] == [None, 2.0]
 
 
-def test_without_5_minute_points_a_week_shows_what_there_is() -> None:
+def test_a_week_without_the_long_tier_uses_short_points() -> None:
     reading = Reading(TIERS[:1])
     reading.keep(15, (NOW - 15, 3.0))
     window, _, _, values = reading.read(7 * DAY_SECONDS)
     assert (window.step, values[-1]) == (900, 3.0)
 
 
-def test_what_is_not_stored_yet_is_answered_too(reading: Reading) -> None:
+def test_answer_has_points_that_are_not_stored_yet(reading: Reading) -> None:
     reading.recorder.start()
     settle()
     reading.recorder.record("rack-7", telemetry(NOW - 40, cpu_usage_percent=1.0))
@@ -113,7 +113,7 @@ def test_what_is_not_stored_yet_is_answered_too(reading: Reading) -> None:
     wait_until(lambda: reading.read(45)[3] == [1.0, 2.0, None])
 
 
-def test_a_worker_that_is_gone_keeps_its_history_and_one_that_never_was_has_none(reading: Reading) -> None:
+def test_removed_worker_has_history_and_unknown_worker_is_an_error(reading: Reading) -> None:
     with pytest.raises(UnknownWorker):
         reading.read(3600)
     reading.keep(15, (NOW - 7200, 1.0))
@@ -121,12 +121,12 @@ def test_a_worker_that_is_gone_keeps_its_history_and_one_that_never_was_has_none
     assert 1.0 in reading.read(7200)[3]
 
 
-def test_a_worker_without_a_single_point_yet_is_all_gaps(reading: Reading) -> None:
+def test_worker_without_points_is_all_gaps(reading: Reading) -> None:
     reading.known.add("rack-7")
     assert set(reading.read(3600)[3]) == {None}
 
 
-def test_a_master_that_keeps_none_says_so() -> None:
+def test_history_off_is_an_error() -> None:
     reading = Reading(())
     reading.recorder.start()
     assert reading.recorder.health_error() is None
@@ -134,7 +134,7 @@ def test_a_master_that_keeps_none_says_so() -> None:
         reading.read(3600)
 
 
-def test_prometheus_is_asked_first_and_the_store_says_when_it_is_away() -> None:
+def test_prometheus_is_preferred_and_the_store_is_the_fallback() -> None:
     prometheus = Prometheus()
     reading = Reading(prometheus=prometheus)
     reading.keep(15, (NOW - 15, 2.0))
@@ -147,7 +147,7 @@ def test_prometheus_is_asked_first_and_the_store_says_when_it_is_away() -> None:
     assert reading.instruments.registry.get_sample_value(failures) == 1.0
 
 
-def test_where_only_prometheus_has_any_its_trouble_is_the_answer() -> None:
+def test_prometheus_error_is_raised_without_a_store() -> None:
     prometheus = Prometheus()
     reading = Reading((), prometheus)
     assert reading.read(60)[1] == "prometheus"
@@ -157,11 +157,11 @@ def test_where_only_prometheus_has_any_its_trouble_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize(("tiers", "expected"), [(TIERS, 600), (TIERS[:1], 315), ((), 600)])
-def test_steps_are_rounded_to_what_is_kept(tiers: tuple[Tier, ...], expected: int) -> None:
+def test_requested_step_is_rounded_to_the_tiers(tiers: tuple[Tier, ...], expected: int) -> None:
     assert Reading(tiers).service.rounded_step(301) == expected
 
 
-def test_a_window_is_widened_to_whole_steps() -> None:
+def test_window_is_aligned_to_whole_steps() -> None:
     assert align(NOW + 1.5, NOW + 61.0, 15) == (NOW, NOW + 75, 15)
     assert align(NOW, NOW + 60, 15) == Window(NOW, NOW + 60, 15)
     assert align(NOW, NOW, 300).length == 1
@@ -169,7 +169,7 @@ def test_a_window_is_widened_to_whole_steps() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(min_value=1.0, max_value=1e9), st.sampled_from([15, 300]))
-def test_the_step_is_the_shortest_with_few_enough_points(seconds: float, at_least: int) -> None:
+def test_automatic_step_is_the_shortest_with_few_enough_points(seconds: float, at_least: int) -> None:
     step = automatic_step(seconds, at_least)
     assert step >= at_least
     assert step % at_least == 0
@@ -181,5 +181,5 @@ def test_the_step_is_the_shortest_with_few_enough_points(seconds: float, at_leas
 @pytest.mark.parametrize(
     ("asked", "given"), [(15, 15), (16, 30), (60, 60), (299, 300), (300, 300), (301, 600), (3601, 3900)]
 )
-def test_a_step_is_rounded_up_to_what_is_stored(asked: int, given: int) -> None:
+def test_step_is_rounded_up_to_a_stored_length(asked: int, given: int) -> None:
     assert round_step(asked, (15, 300)) == given

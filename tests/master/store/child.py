@@ -11,7 +11,7 @@ from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.records import Changes, LogChunk
-from tests.master.store.given import open_store, submit
+from tests.master.store.builders import open_store, submit
 
 
 def submit_for_ever(store: SqlTaskStore, _url: str) -> None:

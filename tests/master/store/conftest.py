@@ -1,4 +1,4 @@
-"""Every test that asks for a store runs on SQLite and on PostgreSQL."""
+"""Fixtures: a database and a store, on SQLite and on PostgreSQL."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
-from tests.master.store.given import open_store
+from tests.master.store.builders import open_store
 from tests.postgres import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that nobody has opened yet."""
+    """A database without tables."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path)
     server = request.getfixturevalue("postgres")

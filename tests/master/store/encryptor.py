@@ -1,4 +1,4 @@
-"""What seals in tests, in every process alike."""
+"""The key of the tests, the same in every process."""
 
 from fleetpulse.master.store.encryption import Encryptor
 

@@ -1,4 +1,4 @@
-"""A database with its tables, for tests that are not about how it gets them: without the process that makes them."""
+"""Creates the tables in this process, for tests that are not about migrations."""
 
 from fleetpulse.master.store.database import create_private_file, open_engines, parse_database_url
 from fleetpulse.master.store.schema import migrate

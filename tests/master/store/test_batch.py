@@ -1,4 +1,4 @@
-"""master.store.pruning: what is old enough goes, little by little, and a reader is told so."""
+"""master.store.batch: pruning of logs and tasks, in small steps."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ from fleetpulse.master.store.tables import attempts, events, log_chunks, metadat
 from fleetpulse.master.tasks.records import LogSlice, Task, TaskQuery, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.requests import a_request
+from tests.master.store.builders import NOW, append, finish, open_store, place, submit
 from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import NOW, append, finish, open_store, place, submit
 
 RETENTION = Retention(log_seconds=7 * DAY_SECONDS, task_seconds=90 * DAY_SECONDS)
 
@@ -41,7 +41,7 @@ def fill(store: SqlTaskStore) -> None:
     append(store, place(store, submit(store, "live"))[1], 0, b"hello")
 
 
-def test_logs_expire_and_their_tasks_stay(database_url: str, clock: Clock) -> None:
+def test_logs_expire_before_their_tasks(database_url: str, clock: Clock) -> None:
     with open_store(database_url) as store:
         fill(store)
     clock.now = NOW + 7 * DAY_SECONDS + 1
@@ -54,7 +54,7 @@ def test_logs_expire_and_their_tasks_stay(database_url: str, clock: Clock) -> No
         assert len(store.find(TaskQuery()).tasks) == 4
 
 
-def test_tasks_go_with_all_that_is_about_them(database_url: str, clock: Clock) -> None:
+def test_expired_tasks_are_deleted_with_attempts_events_and_logs(database_url: str, clock: Clock) -> None:
     with open_store(database_url) as store:
         fill(store)
     clock.now = NOW + 90 * DAY_SECONDS + 1
@@ -70,7 +70,7 @@ def test_tasks_go_with_all_that_is_about_them(database_url: str, clock: Clock) -
         assert [event.kind for event in store.details("old").events] == ["submitted"]
 
 
-def test_a_task_that_runs_again_has_nothing_removed(database_url: str, clock: Clock) -> None:
+def test_live_task_is_not_pruned_even_when_its_first_attempt_is_old(database_url: str, clock: Clock) -> None:
     """Its first attempt is older than any limit; the task itself has not ended."""
     with open_store(database_url) as store:
         append(store, place(store, submit(store, "live", now=NOW))[1], 0, b"hello")
@@ -109,7 +109,7 @@ def left(connection: Connection) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def test_a_step_is_small_however_much_there_is(connection: Connection) -> None:
+def test_prune_step_is_bounded_by_rows(connection: Connection) -> None:
     later = NOW + 10 * DAY_SECONDS
     ended_tasks(connection, count=1, chunks=2 * STEP_ROWS + 1, chunk_bytes=10)
     assert prune_step(connection, RETENTION, later)
@@ -118,13 +118,13 @@ def test_a_step_is_small_however_much_there_is(connection: Connection) -> None:
     assert left(connection) == (1, 0)
 
 
-def test_a_step_of_large_chunks_is_small_too(connection: Connection) -> None:
+def test_prune_step_is_bounded_by_bytes(connection: Connection) -> None:
     ended_tasks(connection, count=1, chunks=20, chunk_bytes=STEP_BYTES // 4)
     assert prune_step(connection, RETENTION, NOW + 10 * DAY_SECONDS)
     assert left(connection) == (1, 16)
 
 
-def test_many_tasks_go_by_the_hundred(connection: Connection) -> None:
+def test_tasks_are_pruned_a_hundred_at_a_time(connection: Connection) -> None:
     ended_tasks(connection, count=2 * STEP_TASKS + 1, chunks=1, chunk_bytes=10)
     later = NOW + 100 * DAY_SECONDS
     steps = 0
@@ -136,7 +136,7 @@ def test_many_tasks_go_by_the_hundred(connection: Connection) -> None:
     assert connection.scalar(select(func.count()).select_from(events)) == 0
 
 
-def test_logs_go_with_their_task_at_the_latest(connection: Connection) -> None:
+def test_logs_are_pruned_with_their_task_at_the_latest(connection: Connection) -> None:
     ended_tasks(connection, count=1, chunks=1, chunk_bytes=10)
     while prune_step(
         connection, Retention(log_seconds=1000 * DAY_SECONDS, task_seconds=DAY_SECONDS), NOW + 2 * DAY_SECONDS

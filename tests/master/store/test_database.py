@@ -27,14 +27,14 @@ from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import events, tasks
 from fleetpulse.master.tasks.records import TaskQuery
 from tests.master.fleet import wait_until
+from tests.master.store.builders import open_store, submit
 from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import open_store, submit
 from tests.master.store.test_durability import child
 from tests.postgres import PostgresServer
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_postgresql_goes_by_psycopg(scheme: str) -> None:
+def test_postgresql_url_uses_psycopg(scheme: str) -> None:
     database = parse_database_url(f" {scheme}://user:secret@host:5433/fleet?sslmode=require\n")
     assert database.path is None
     assert database.url.drivername == "postgresql+psycopg"
@@ -43,12 +43,12 @@ def test_postgresql_goes_by_psycopg(scheme: str) -> None:
     assert str(database) == "postgresql+psycopg://user:***@host:5433/fleet"
 
 
-def test_a_password_in_the_parameters_is_not_shown_either() -> None:
+def test_password_in_url_parameters_is_not_shown() -> None:
     assert "secret" not in str(parse_database_url("postgresql://host/fleet?user=u&password=secret"))
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
-def test_a_sqlite_file_is_named_by_its_path(scheme: str) -> None:
+def test_sqlite_url_is_shown_as_its_path(scheme: str) -> None:
     database = parse_database_url(f"{scheme}:////srv/fleet/f.db")
     assert database.path == Path("/srv/fleet/f.db")
     assert str(database) == "/srv/fleet/f.db"
@@ -60,7 +60,7 @@ def test_a_sqlite_file_is_named_by_its_path(scheme: str) -> None:
         lambda name: name not in {".", ".."}
     )
 )
-def test_any_folder_can_hold_the_default_database(name: str) -> None:
+def test_default_url_works_for_any_folder_name(name: str) -> None:
     assert parse_database_url(default_url(Path("/srv") / name)).path == Path("/srv") / name / "fleetpulse.db"
 
 
@@ -86,7 +86,7 @@ def test_any_folder_can_hold_the_default_database(name: str) -> None:
         "://user:secret@host",
     ],
 )
-def test_anything_else_is_refused_without_a_password(text: str) -> None:
+def test_invalid_url_is_refused_without_showing_a_password(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^DATABASE_URL") as refused:
         parse_database_url(text)
     assert "secret" not in str(refused.value)
@@ -130,20 +130,20 @@ BAD_ROWS: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("row", BAD_ROWS, ids=["null", "too large", "no type of the database", "another type"])
-def test_a_row_that_no_table_takes_is_its_own_fault(database_url: str, row: dict[str, object]) -> None:
+def test_invalid_value_is_a_row_error(database_url: str, row: dict[str, object]) -> None:
     with writing(database_url) as engine:
         error = error_of(engine, lambda connection: connection.execute(events.insert(), [row]))
         assert is_row_error(error), repr(error)
         assert error_kind(error) == "row"
 
 
-def test_a_row_that_is_there_is_its_own_fault(database_url: str) -> None:
+def test_duplicate_key_is_a_row_error(database_url: str) -> None:
     with writing(database_url) as engine:
         error = error_of(engine, lambda connection: connection.execute(events.insert(), [event(), event()]))
         assert is_row_error(error)
 
 
-def test_a_name_that_no_index_of_postgresql_takes_is_its_own_fault(postgres: PostgresServer) -> None:
+def test_name_too_long_for_an_index_of_postgresql_is_a_row_error(postgres: PostgresServer) -> None:
     with writing(postgres.create_schema()) as engine:
         name = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(3000))  # hardly to be compressed
         row = {column.name: "0" for column in tasks.c} | {
@@ -158,7 +158,7 @@ def test_a_name_that_no_index_of_postgresql_takes_is_its_own_fault(postgres: Pos
         assert is_row_error(error)
 
 
-def test_a_table_that_is_missing_is_nobodys_fault_here(database_url: str) -> None:
+def test_missing_table_is_an_outage(database_url: str) -> None:
     with writing(database_url, migrated=False) as engine:
         error = error_of(engine, lambda connection: connection.execute(events.insert(), [event()]))
         assert not is_row_error(error)
@@ -166,7 +166,7 @@ def test_a_table_that_is_missing_is_nobodys_fault_here(database_url: str) -> Non
         assert "\n" not in error_message(error)
 
 
-def test_a_full_file_is_told_as_a_full_disk(tmp_path: Path) -> None:
+def test_full_database_is_reported_as_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "f.db"
     engines = open_engines(parse_database_url(f"sqlite:///{path}"), 1)
 
@@ -182,7 +182,7 @@ def test_a_full_file_is_told_as_a_full_disk(tmp_path: Path) -> None:
     engines.close()
 
 
-def test_a_statement_that_takes_too_long_and_a_lost_connection_are_outages(postgres: PostgresServer) -> None:
+def test_statement_timeout_and_lost_connection_are_outages(postgres: PostgresServer) -> None:
     engines = open_engines(parse_database_url(postgres.create_schema()), 1)
 
     def take_long(connection: Connection) -> None:
@@ -203,7 +203,7 @@ def test_a_statement_that_takes_too_long_and_a_lost_connection_are_outages(postg
     engines.close()
 
 
-def test_what_is_said_of_an_error_shows_no_value_of_a_row(database_url: str) -> None:
+def test_error_message_shows_no_value_of_a_row(database_url: str) -> None:
     with writing(database_url) as engine:
         row = event(kind=None, message="a secret")
         error = error_of(engine, lambda connection: connection.execute(events.insert(), [row]))
@@ -211,68 +211,68 @@ def test_what_is_said_of_an_error_shows_no_value_of_a_row(database_url: str) -> 
 
 
 SECOND = r"another master \(fleetpulse \S+:{}, process \d+ of the server\) uses it: give each master its own"
-TAKEN_OVER = r"the store is closed: another master \(fleetpulse \S+:\d+\) has opened the database"
+REPLACED = r"the store is closed: another master \(fleetpulse \S+:\d+\) has opened the database"
 HOLDERS = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 4201703 AND granted"
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer) -> str:
+def postgres_url(postgres: PostgresServer) -> str:
     return postgres.create_database()
 
 
 @pytest.fixture
-def other(database_url: str) -> Iterator[psycopg.Connection]:
-    """Somebody beside the stores."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+def other(postgres_url: str) -> Iterator[psycopg.Connection]:
+    """A session beside the stores."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         yield connection
 
 
-def cut(other: psycopg.Connection) -> None:
-    """End the connection that writes, and its lock."""
+def end_writer(other: psycopg.Connection) -> None:
+    """Ends the session that writes, and its lock."""
     (holder,) = other.execute(HOLDERS).fetchall()
     other.execute("SELECT pg_terminate_backend(%s)", holder)
     wait_until(lambda: other.execute(HOLDERS).fetchall() == [])
 
 
-def test_a_second_master_is_refused_and_told_by_whom(
-    database_url: str, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+def test_second_master_is_refused_with_the_name_of_the_first(
+    postgres_url: str, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with child("hold", database_url) as process:
+    with child("hold", postgres_url) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         with pytest.raises(StoreUnavailable, match=SECOND.format(process.pid)):
-            SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.6).start()
+            SqlTaskStore(postgres_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.6).start()
         assert caplog.text.count("waiting for the database") == 1
         with open_store(postgres.create_database(), open_timeout_seconds=0.0) as elsewhere:
             submit(elsewhere, "t1")
         process.send_signal(signal.SIGKILL)
-        with open_store(database_url) as next_one:
+        with open_store(postgres_url) as next_one:
             submit(next_one, "t1")
 
 
-def test_each_schema_is_a_store_of_its_own(postgres: PostgresServer) -> None:
+def test_each_schema_has_its_own_master_lock(postgres: PostgresServer) -> None:
     with open_store(postgres.create_schema()) as one, open_store(postgres.create_schema()) as another:
         submit(one, "t1")
         submit(another, "t1")
 
 
-def test_a_master_whose_connection_was_cut_takes_the_lock_again(database_url: str, other: psycopg.Connection) -> None:
+def test_master_takes_the_lock_again_after_a_lost_connection(postgres_url: str, other: psycopg.Connection) -> None:
     replaced: list[bool] = []
-    with open_store(database_url, on_replaced=lambda: replaced.append(True)) as store:
+    with open_store(postgres_url, on_replaced=lambda: replaced.append(True)) as store:
         submit(store, "before")
         for number in range(3):
-            cut(other)
+            end_writer(other)
             submit(store, f"after-{number}")
         assert store.health_error() is None
         with pytest.raises(StoreUnavailable, match=r"another master \(fleetpulse "):
-            SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.0).start()
+            SqlTaskStore(postgres_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.0).start()
     assert replaced == []
 
 
-def test_while_somebody_else_has_the_lock_nothing_is_written(database_url: str, other: psycopg.Connection) -> None:
-    with open_store(database_url, write_timeout_seconds=0.5) as store:
+def test_nothing_is_written_while_another_session_has_the_lock(postgres_url: str, other: psycopg.Connection) -> None:
+    with open_store(postgres_url, write_timeout_seconds=0.5) as store:
         submit(store, "before")
-        cut(other)
+        end_writer(other)
         other.execute("SELECT pg_advisory_lock(4201703, hashtext('public'))")
         with pytest.raises(StoreUnavailable, match=r"another master \(without a name, process"):
             submit(store, "during")
@@ -284,19 +284,19 @@ def test_while_somebody_else_has_the_lock_nothing_is_written(database_url: str, 
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["after", "before"]
 
 
-def test_a_master_that_another_one_has_followed_never_writes_again(
-    database_url: str, other: psycopg.Connection, caplog: pytest.LogCaptureFixture
+def test_replaced_master_never_writes_again(
+    postgres_url: str, other: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     replaced: list[bool] = []
-    with open_store(database_url, write_timeout_seconds=60.0, on_replaced=lambda: replaced.append(True)) as store:
+    with open_store(postgres_url, write_timeout_seconds=60.0, on_replaced=lambda: replaced.append(True)) as store:
         submit(store, "of-the-first")
-        cut(other)
-        with open_store(database_url) as follower:
-            with pytest.raises(StoreUnavailable, match=TAKEN_OVER):
+        end_writer(other)
+        with open_store(postgres_url) as follower:
+            with pytest.raises(StoreUnavailable, match=REPLACED):
                 submit(store, "late")
             submit(follower, "of-the-second")
         # The lock is free again.
-        with pytest.raises(StoreUnavailable, match=TAKEN_OVER):
+        with pytest.raises(StoreUnavailable, match=REPLACED):
             submit(store, "later")
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["of-the-second", "of-the-first"]
     assert replaced == [True]

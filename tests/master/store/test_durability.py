@@ -1,4 +1,4 @@
-"""What was acknowledged outlives the process, and the database belongs to one process at a time."""
+"""Durability of commits, and one master at a time on a SQLite file."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.records import TaskQuery
+from tests.master.store.builders import open_store, submit
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import open_store, submit
 from tests.postgres import PostgresServer
 from tests.tools import ROOT
 
@@ -33,7 +33,7 @@ def child(what: str, database_url: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(database_url: str) -> None:
+def test_acknowledged_tasks_survive_a_kill(database_url: str) -> None:
     acknowledged: set[str] = set()
     for _ in range(3):
         with child("submit", database_url) as process:
@@ -50,7 +50,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(database_url: str) -> None:
     assert len(acknowledged) >= 600
 
 
-def test_a_full_disk_is_an_outage_and_nothing_else(tmp_path: Path) -> None:
+def test_full_disk_is_an_outage_that_loses_nothing(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
     with child("fill", database_url) as process:
         said, _ = process.communicate(timeout=90)
@@ -66,18 +66,18 @@ def test_a_full_disk_is_an_outage_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pragma", "value"), [("synchronous", 2), ("journal_mode", "wal")])
-def test_every_commit_of_sqlite_is_on_the_disk_before_it_counts(tmp_path: Path, pragma: str, value: object) -> None:
+def test_sqlite_commits_are_durable(tmp_path: Path, pragma: str, value: object) -> None:
     # On the very connection that writes.
     with open_store(sqlite_url(tmp_path)) as store, store._writer._engine.connect() as connection:
         assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
 
 
-def test_every_commit_of_postgresql_is_on_the_disk_before_it_counts(postgres: PostgresServer) -> None:
+def test_postgresql_commits_are_durable(postgres: PostgresServer) -> None:
     with open_store(postgres.create_schema()) as store, store._writer._engine.connect() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
 
 
-def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
+def test_second_master_on_a_sqlite_file_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
     with child("hold", database_url) as process:
         assert process.stdout is not None
@@ -90,7 +90,7 @@ def test_a_second_master_is_refused_by_name(tmp_path: Path) -> None:
         submit(store, "t1")
 
 
-def test_a_store_that_was_refused_or_stopped_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
+def test_stopped_and_refused_stores_leave_no_file_open(tmp_path: Path) -> None:
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -108,7 +108,7 @@ def test_a_store_that_was_refused_or_stopped_leaves_no_thread_and_no_file_open(t
     assert open_files() == before
 
 
-def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
+def test_database_files_are_private(tmp_path: Path) -> None:
     mask = os.umask(0)
     try:
         with open_store(default_url(tmp_path / "data")) as store:
@@ -123,7 +123,7 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
         os.umask(mask)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="cannot be opened: Not a directory"):
         SqlTaskStore(default_url(tmp_path / "file" / "data"), ENCRYPTOR, Instruments().store).start()

@@ -1,4 +1,4 @@
-"""master.store.sealing, key_file, resealing: what is secret in the database."""
+"""master.store.encryption: environments, digests and the key file."""
 
 import json
 import stat
@@ -21,8 +21,8 @@ from fleetpulse.master.store.encryption import (
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Idempotency
 from tests.master.requests import a_request
+from tests.master.store.builders import NOW, of, open_store, submit
 from tests.master.store.encryptor import ENCRYPTOR, KEY
-from tests.master.store.given import NOW, of, open_store, submit
 from tests.postgres import PostgresServer
 
 SECRET = "hunter2-never-in-the-clear"
@@ -30,7 +30,7 @@ ENV = {"TOKEN": SECRET, "EMPTY": "", "HALF": "\ud800"}
 OTHER = Encryptor([new_key()])
 
 
-def test_what_is_sealed_is_opened_again() -> None:
+def test_encrypted_environment_is_decrypted() -> None:
     encrypted = ENCRYPTOR.encrypt(ENV)
     assert SECRET not in encrypted
     assert ENCRYPTOR.decrypt(encrypted) == ENV
@@ -43,7 +43,7 @@ def test_what_is_sealed_is_opened_again() -> None:
     assert KEY not in repr(ENCRYPTOR)
 
 
-def test_a_key_can_be_replaced() -> None:
+def test_key_can_be_replaced() -> None:
     fresh = new_key()
     both = Encryptor([fresh, KEY])
     assert both.decrypt(ENCRYPTOR.encrypt(ENV)) == ENV
@@ -53,14 +53,14 @@ def test_a_key_can_be_replaced() -> None:
     assert not both.matches_digest(both.digest("d"), "e")
 
 
-def test_a_digest_cannot_be_tried_without_the_key() -> None:
+def test_digest_depends_on_the_key() -> None:
     assert ENCRYPTOR.digest("d").startswith(KEYED_PREFIX)
     assert ENCRYPTOR.digest("d") != OTHER.digest("d")
     assert ENCRYPTOR.matches_digest(ENCRYPTOR.digest("d"), "d")
     assert not OTHER.matches_digest(ENCRYPTOR.digest("d"), "d")
 
 
-def test_the_file_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
+def test_key_file_is_created_once_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     encrypted = read_or_create_key_file(folder).encrypt(ENV)
     path = folder / KEY_NAME
@@ -71,7 +71,7 @@ def test_the_file_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644])
-def test_a_key_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+def test_key_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
     read_or_create_key_file(tmp_path)
     (tmp_path / KEY_NAME).chmod(mode)
     with pytest.raises(ConfigError, match=rf"others may read it \(mode {mode:04o}\); run: chmod 600"):
@@ -79,22 +79,22 @@ def test_a_key_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "short", "A" * 44, KEY + "\nnonsense", "\xe9"], ids=ascii)
-def test_what_is_no_key(content: str, tmp_path: Path) -> None:
+def test_invalid_key_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch(mode=0o600)
     path.write_text(content)
-    with pytest.raises(ConfigError, match="expected one key a line") as told:
+    with pytest.raises(ConfigError, match="expected one key a line") as refused:
         read_key_file(path)
-    assert "nonsense" not in str(told.value)
-    assert KEY not in str(told.value)
+    assert "nonsense" not in str(refused.value)
+    assert KEY not in str(refused.value)
 
 
-def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+def test_configured_key_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not there; openssl rand"):
         read_key_file(tmp_path / "none")
 
 
-def test_only_who_is_to_run_a_task_gets_the_values(database_url: str) -> None:
+def test_only_load_live_returns_values_of_environments(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1", a_request("busybox", env=ENV))
         assert store.details("t1").task.request.env == dict.fromkeys(ENV, "***")
@@ -106,7 +106,7 @@ def test_only_who_is_to_run_a_task_gets_the_values(database_url: str) -> None:
         assert list(store.details("t1").task.request.env) == list(ENV)
 
 
-def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
+def test_idempotency_key_works_after_a_change_of_the_encryption_key(database_url: str) -> None:
     change = transitions.submitted("t1", a_request("busybox", env=ENV), NOW)
     again = of(transitions.submitted("t2", a_request("busybox", env=ENV), NOW))
     with open_store(database_url) as store:
@@ -118,7 +118,7 @@ def test_a_key_stands_for_one_request_whatever_seals(database_url: str) -> None:
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
 
 
-def test_nothing_of_an_environment_is_in_the_file(tmp_path: Path) -> None:
+def test_sqlite_file_holds_no_value_of_an_environment(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/db") as store:
         submit(store, "t1", a_request("busybox", env=ENV))
         assert "TOKEN" in content_of(tmp_path)  # names are no secret; and so this test can find something
@@ -141,7 +141,7 @@ def make_old(database_url: str) -> None:
     engines.close()
 
 
-def test_what_is_there_in_the_clear_is_sealed(database_url: str) -> None:
+def test_rows_of_an_older_version_are_encrypted_at_start(database_url: str) -> None:
     with open_store(database_url) as store:
         for number in range(4):
             change = of(transitions.submitted(f"t{number}", a_request("busybox", env={"A": "b"}), NOW))
@@ -158,7 +158,7 @@ def test_what_is_there_in_the_clear_is_sealed(database_url: str) -> None:
         assert SECRET not in content_of(path.parent)
 
 
-def test_no_column_of_postgresql_has_it(postgres: PostgresServer) -> None:
+def test_no_column_of_postgresql_holds_a_value_of_an_environment(postgres: PostgresServer) -> None:
     database_url = postgres.create_schema()
     with open_store(database_url) as store:
         submit(store, "t1", a_request("busybox", env=ENV))

@@ -1,4 +1,4 @@
-"""The history of telemetry in both databases."""
+"""master.store.history: chunks and the journal in both databases."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import history_chunks, history_journal
 from fleetpulse.master.tasks.records import LogChunk
 from tests.master.fleet import wait_until
-from tests.master.history.given import NOW, point, points
-from tests.master.store.given import nothing_can_be_written, open_store, submit
+from tests.master.history.builders import NOW, point, points
+from tests.master.store.builders import nothing_can_be_written, open_store, submit
 
 NOTHING_BEFORE = {15: 0.0, 300: 0.0}
 
@@ -59,7 +59,7 @@ def rows(database_url: str) -> tuple[int, int]:
     return counted[0] or 0, counted[1] or 0
 
 
-def test_what_is_saved_is_read_with_what_is_recent(store: SqlTaskStore) -> None:
+def test_read_returns_stored_and_recent_points(store: SqlTaskStore) -> None:
     other = chunk_of((NOW, 99.0), worker_id="rack-8")
     longer = chunk_of((NOW, 77.0), step=300)
     written = saved(store, batch(chunk_of((NOW, 1.0), (NOW + 15, 2.0)), chunk_of((NOW + 45, 4.0)), other, longer))
@@ -72,13 +72,13 @@ def test_what_is_saved_is_read_with_what_is_recent(store: SqlTaskStore) -> None:
     assert not store.history.has_worker("rack-9")
 
 
-def test_a_batch_that_comes_twice_changes_nothing(store: SqlTaskStore) -> None:
+def test_batch_written_twice_changes_nothing(store: SqlTaskStore) -> None:
     for _ in range(2):
         assert saved(store, batch(chunk_of((NOW, 1.0)), journal=journal_of((NOW, 1.0)))).error is None
     assert cpu(store, NOW, NOW + 15) == [1.0]
 
 
-def test_the_journal_is_found_again_after_a_start(database_url: str) -> None:
+def test_journal_is_recovered_after_a_restart(database_url: str) -> None:
     with open_store(database_url) as store:
         saved(store, batch(journal=[*journal_of((NOW, 1.0)), *journal_of((NOW, 9.0), worker_id="rack-8")]))
         saved(store, batch(chunk_of((NOW, 1.0)), journal=journal_of((NOW + 15, 2.0))))
@@ -90,7 +90,7 @@ def test_the_journal_is_found_again_after_a_start(database_url: str) -> None:
     assert (list(remains["rack-7"][300].points.times), remains["rack-7"][300].saved) == ([], None)
 
 
-def test_what_is_too_old_goes_in_slices(store: SqlTaskStore, database_url: str) -> None:
+def test_old_chunks_are_pruned_in_slices(store: SqlTaskStore, database_url: str) -> None:
     many = [chunk_of((NOW + 15 * number, 1.0)) for number in range(module.PRUNED_AT_ONCE + 5)]
     saved(store, batch(*many, journal=journal_of((NOW, 1.0))))
     saved(store, batch(journal=journal_of((NOW, 1.0), (NOW + 15, 2.0))))
@@ -102,9 +102,7 @@ def test_what_is_too_old_goes_in_slices(store: SqlTaskStore, database_url: str) 
     assert cpu(store, int(before), int(before) + 45) == [1.0, 1.0, None]
 
 
-def test_a_database_that_cannot_be_written_is_told_and_tasks_do_not_wait_for_it(
-    store: SqlTaskStore, database_url: str
-) -> None:
+def test_failed_batch_is_reported_and_does_not_hold_up_tasks(store: SqlTaskStore, database_url: str) -> None:
     with nothing_can_be_written(database_url):
         done: list[WriteResult] = []
         store.history.save(batch(chunk_of((NOW, 1.0))), done.append)
@@ -117,7 +115,7 @@ def test_a_database_that_cannot_be_written_is_told_and_tasks_do_not_wait_for_it(
     assert cpu(store, NOW, NOW + 15) == [1.0]
 
 
-def test_history_waits_for_what_is_more_urgent(store: SqlTaskStore) -> None:
+def test_history_is_written_after_other_writes(store: SqlTaskStore) -> None:
     order: list[str] = []
     with store._writer.queue._changed:  # the writer sees all of it at once
         store.history.save(batch(chunk_of((NOW, 1.0))), lambda _: order.append("history"))
@@ -126,7 +124,7 @@ def test_history_waits_for_what_is_more_urgent(store: SqlTaskStore) -> None:
     assert order == ["log", "history"]
 
 
-def test_a_stored_chunk_is_what_was_given(store: SqlTaskStore, database_url: str) -> None:
+def test_chunk_is_stored_as_it_was_given(store: SqlTaskStore, database_url: str) -> None:
     one = chunk_of((NOW, 1.5), (NOW + 885, 2.5))
     saved(store, batch(one))
     engine = create_engine(parse_database_url(database_url).url)

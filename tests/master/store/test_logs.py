@@ -11,7 +11,7 @@ from fleetpulse.master.store.logs import ROW_BYTES, LogWriter, read_slice
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import metadata
 from fleetpulse.master.tasks.records import Attempt, LogChunk, LogSlice
-from tests.master.store.given import append, place, submit
+from tests.master.store.builders import append, place, submit
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def attempt(store: SqlTaskStore) -> Attempt:
     return place(store, submit(store, "t1"))[1]
 
 
-def test_an_empty_log_is_no_error(store: SqlTaskStore, attempt: Attempt) -> None:
+def test_empty_log_is_read_as_empty(store: SqlTaskStore, attempt: Attempt) -> None:
     assert store.read_log("t1", 1, 0, 10) == LogSlice(0, b"", 0)
     assert store.read_log("t1", 1, -5, 10) == LogSlice(0, b"", 0)
     assert store.read_log("t1", 2, 0, 10) == LogSlice(0, b"", 0)
@@ -40,7 +40,7 @@ def test_an_empty_log_is_no_error(store: SqlTaskStore, attempt: Attempt) -> None
         (-99, 100, LogSlice(0, b"0123456789", 10)),
     ],
 )
-def test_any_part_can_be_read(
+def test_any_part_of_a_log_can_be_read(
     store: SqlTaskStore, attempt: Attempt, offset: int, limit: int, expected: LogSlice
 ) -> None:
     for start in (0, 4, 7):
@@ -48,20 +48,20 @@ def test_any_part_can_be_read(
     assert store.read_log("t1", 1, offset, limit) == expected
 
 
-def test_each_attempt_has_a_log_of_its_own(store: SqlTaskStore, attempt: Attempt) -> None:
+def test_each_attempt_has_its_own_log(store: SqlTaskStore, attempt: Attempt) -> None:
     append(store, attempt, 0, b"first")
     append(store, attempt._replace(attempt=2), 0, b"second")
     assert store.read_log("t1", 1, 0, 100).data == b"first"
     assert store.read_log("t1", 2, 0, 100).data == b"second"
 
 
-def test_any_bytes_may_be_in_a_log(store: SqlTaskStore, attempt: Attempt) -> None:
+def test_log_may_hold_any_bytes(store: SqlTaskStore, attempt: Attempt) -> None:
     data = bytes(range(256)) * 1024
     append(store, attempt, 0, data)
     assert store.read_log("t1", 1, 0, len(data)).data == data
 
 
-def test_what_is_there_is_not_changed_and_only_the_rest_is_added(store: SqlTaskStore, attempt: Attempt) -> None:
+def test_stored_bytes_never_change_and_only_new_ones_are_added(store: SqlTaskStore, attempt: Attempt) -> None:
     append(store, attempt, 0, b"0123")
     append(store, attempt, 0, b"0123")
     append(store, attempt, 1, b"XX")
@@ -69,7 +69,9 @@ def test_what_is_there_is_not_changed_and_only_the_rest_is_added(store: SqlTaskS
     assert store.read_log("t1", 1, 0, 100) == LogSlice(0, b"012345", 6)
 
 
-def test_a_hole_stays_and_is_skipped(store: SqlTaskStore, attempt: Attempt, caplog: pytest.LogCaptureFixture) -> None:
+def test_hole_in_a_log_stays_and_is_skipped(
+    store: SqlTaskStore, attempt: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
     append(store, attempt, 0, b"01")
     append(store, attempt, 5, b"56")
     append(store, attempt, 2, b"234")
@@ -80,7 +82,7 @@ def test_a_hole_stays_and_is_skipped(store: SqlTaskStore, attempt: Attempt, capl
     assert store.read_log("t1", 1, -1, 100) == LogSlice(6, b"6", 7)
 
 
-def test_small_pieces_that_come_together_are_joined() -> None:
+def test_consecutive_chunks_of_a_batch_are_joined() -> None:
     with create_engine("sqlite://").begin() as connection:
         metadata.create_all(connection)
         logs = LogWriter()
@@ -127,9 +129,7 @@ chunks = st.tuples(st.integers(0, 40), st.binary(max_size=12))
 
 @settings(max_examples=150)
 @given(st.lists(st.lists(chunks, max_size=4), max_size=5), st.integers(-60, 60), st.integers(1, 60))
-def test_whatever_is_appended_is_read_as_the_bytes_that_came_first(
-    batches: list[list[tuple[int, bytes]]], offset: int, limit: int
-) -> None:
+def test_log_is_read_as_a_model_of_it(batches: list[list[tuple[int, bytes]]], offset: int, limit: int) -> None:
     engine = create_engine("sqlite://")
     with engine.begin() as connection:
         metadata.create_all(connection)

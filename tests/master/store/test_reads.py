@@ -1,4 +1,4 @@
-"""master.store.paging: every task is on one page, newest first, and a page costs what a page costs."""
+"""master.store.reads: pages of tasks, and the indexes that they are read from."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Task, TaskQuery, TaskStatus
 from tests.master.fleet import wait_until
 from tests.master.requests import a_request
-from tests.master.store.given import NOW, place, submit
+from tests.master.store.builders import NOW, place, submit
 
 NAMES = ("", "a", "ab", "abc", "Ab", "b", "a_", "a%", "ä", "a\U0010ffff", "é\ud7ff")
 WORKERS = ("rack-7", "rack-8")
@@ -62,7 +62,7 @@ def matches(query: TaskQuery, task: Task, attempt: Attempt | None) -> bool:
     )
 
 
-def test_the_pages_together_are_all_tasks_that_were_asked_for(store: SqlTaskStore) -> None:
+def test_pages_together_are_all_matching_tasks_newest_first(store: SqlTaskStore) -> None:
     made = many(store, 150)
     for filters in FILTERS:
         query = TaskQuery(limit=7, **filters)
@@ -77,7 +77,7 @@ def test_the_pages_together_are_all_tasks_that_were_asked_for(store: SqlTaskStor
         assert found == [(task, attempt) for task, attempt in reversed(made) if matches(query, task, attempt)], filters
 
 
-def test_both_ways_to_look_for_a_name_find_the_same(store: SqlTaskStore, database_url: str) -> None:
+def test_sorted_and_walked_pages_are_equal(store: SqlTaskStore, database_url: str) -> None:
     many(store, 100)
     engines = open_engines(parse_database_url(database_url), 1)
     with engines.reader.connect() as connection:
@@ -90,7 +90,7 @@ def test_both_ways_to_look_for_a_name_find_the_same(store: SqlTaskStore, databas
     engines.close()
 
 
-def test_a_page_is_followed_by_the_next_whatever_was_added_meanwhile(store: SqlTaskStore) -> None:
+def test_next_page_is_not_changed_by_new_tasks(store: SqlTaskStore) -> None:
     for number in range(4):
         submit(store, f"t{number}")
     first = store.find(TaskQuery(limit=2))
@@ -100,7 +100,7 @@ def test_a_page_is_followed_by_the_next_whatever_was_added_meanwhile(store: SqlT
     assert second.next_cursor is None
 
 
-def test_a_task_is_found_by_the_worker_of_its_newest_attempt(store: SqlTaskStore) -> None:
+def test_worker_filter_uses_the_newest_attempt(store: SqlTaskStore) -> None:
     task, attempt = place(store, submit(store, "t1"), "rack-7")
     lost = transitions.lost(task, attempt, "it is gone", NOW + 2)
     place(store, lost.task, "rack-8")
@@ -109,13 +109,13 @@ def test_a_task_is_found_by_the_worker_of_its_newest_attempt(store: SqlTaskStore
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "next", "AAAAAAAAAAAAAAAA", "é", "=" * 16, "\0", "A" * 4000])
-def test_a_cursor_that_no_page_gave_is_refused(store: SqlTaskStore, cursor: str) -> None:
+def test_invalid_cursor_is_refused(store: SqlTaskStore, cursor: str) -> None:
     with pytest.raises(InvalidCursor):
         store.find(TaskQuery(cursor=cursor))
 
 
 @given(st.text(min_size=1), st.text())
-def test_a_name_is_in_the_range_of_a_prefix_when_it_begins_with_it(prefix: str, name: str) -> None:
+def test_name_range_holds_exactly_the_names_with_the_prefix(prefix: str, name: str) -> None:
     first, after = name_range(prefix)
     for candidate in (name, prefix + name):
         as_bytes = candidate.encode()
@@ -127,28 +127,30 @@ def test_a_name_is_in_the_range_of_a_prefix_when_it_begins_with_it(prefix: str, 
 def plans() -> Iterator[tuple[Connection, list[str]]]:
     """An empty database, and how SQLite answers each statement, as it says itself."""
     engine = create_engine("sqlite://")
-    told: list[str] = []
+    steps: list[str] = []
 
     @event.listens_for(engine, "before_cursor_execute")
     def explain(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if statement.startswith("SELECT"):
-            told.extend(row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+            steps.extend(row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
 
     with engine.begin() as connection:
         metadata.create_all(connection)
-        yield connection, told
+        yield connection, steps
     engine.dispose()
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=lambda filters: "+".join(filters) or "all")
 @pytest.mark.parametrize("few_names", [0, 10])
-def test_no_page_reads_the_table(plans: tuple[Connection, list[str]], filters: dict[str, Any], few_names: int) -> None:
-    connection, told = plans
+def test_pages_are_read_from_covering_indexes(
+    plans: tuple[Connection, list[str]], filters: dict[str, Any], few_names: int
+) -> None:
+    connection, steps = plans
     page = TaskQuery(cursor="AAAAAAAAAGOxme-L", **filters)
     for query in (TaskQuery(**filters), page):
         find_page(connection, query, few_names)
-    reads = [step for step in told if "tasks" in step and not step.startswith("SCAN (")]
+    reads = [step for step in steps if "tasks" in step and not step.startswith("SCAN (")]
     assert reads
     newest_first = {"SCAN tasks", "SEARCH tasks USING INTEGER PRIMARY KEY (rowid<?)"}
     for step in reads:
-        assert "COVERING INDEX" in step or (not filters and step in newest_first), told
+        assert "COVERING INDEX" in step or (not filters and step in newest_first), steps

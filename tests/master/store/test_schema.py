@@ -1,4 +1,4 @@
-"""master.store.schema: the migrations make the tables that the code speaks of."""
+"""master.store.schema: migrations, and opening of databases."""
 
 import subprocess
 import sys
@@ -17,15 +17,15 @@ from fleetpulse.master.store.database import Engines, default_url, open_engines,
 from fleetpulse.master.store.schema import VERSIONS, migrate
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import metadata
+from tests.master.store.builders import open_store, submit
 from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import open_store, submit
 
 
 def engines_of(database_url: str) -> Engines:
     return open_engines(parse_database_url(database_url), 1)
 
 
-def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> None:
+def test_migrations_create_the_tables_of_the_code(database_url: str) -> None:
     store = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store)
     store.start()
     store.stop()
@@ -38,7 +38,7 @@ def test_the_migrations_make_the_very_tables_of_the_code(database_url: str) -> N
     engines.close()
 
 
-def test_migrating_again_changes_nothing(database_url: str) -> None:
+def test_opening_a_current_database_changes_nothing(database_url: str) -> None:
     with open_store(database_url) as store:
         submit(store, "t1")
     with open_store(database_url) as store:
@@ -57,7 +57,7 @@ def test_tasks_of_a_database_without_the_column_for_options_are_kept(database_ur
         assert store.details("t1").task == task
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
+def test_database_of_a_newer_version_is_refused_unchanged(database_url: str) -> None:
     with open_store(database_url):
         pass
     engines = engines_of(database_url)
@@ -70,7 +70,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database_url: s
     engines.close()
 
 
-def test_the_code_knows_every_version_and_loads_alembic_for_none_of_them() -> None:
+def test_code_knows_every_version_without_loading_alembic() -> None:
     config = Config()
     config.set_main_option("script_location", "master:store/migrations")
     scripts = ScriptDirectory.from_config(config)
@@ -81,7 +81,7 @@ def test_the_code_knows_every_version_and_loads_alembic_for_none_of_them() -> No
     )
 
 
-def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None:
+def test_failed_migration_makes_the_store_unavailable(database_url: str) -> None:
     engines = engines_of(database_url)
     if (path := parse_database_url(database_url).path) is not None:
         path.parent.mkdir()
@@ -92,7 +92,7 @@ def test_tables_that_cannot_be_made_are_said_to_be_so(database_url: str) -> None
     engines.close()
 
 
-def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
+def test_rolled_back_migration_leaves_nothing(database_url: str) -> None:
     if (path := parse_database_url(database_url).path) is not None:
         path.parent.mkdir()
     engines = engines_of(database_url)
@@ -105,25 +105,25 @@ def test_a_migration_that_breaks_off_leaves_nothing(database_url: str) -> None:
     engines.close()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "fleetpulse.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match=r"fleetpulse\.db is not usable: file is not a database"):
         SqlTaskStore(default_url(tmp_path), ENCRYPTOR, Instruments().store).start()
 
 
-def test_a_server_that_does_not_come_is_unavailable_and_no_password_is_told(
+def test_unreachable_server_is_unavailable_and_no_password_is_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database_url = f"postgresql://somebody:secret@/fleetpulse?host={tmp_path}"
     with pytest.raises(
         StoreUnavailable, match=r"^the database postgresql\+psycopg://somebody:\*\*\*@/fleetpulse: "
-    ) as told:
+    ) as refused:
         SqlTaskStore(database_url, ENCRYPTOR, Instruments().store, open_timeout_seconds=0.5).start()
-    assert "secret" not in str(told.value) + caplog.text
+    assert "secret" not in str(refused.value) + caplog.text
     assert caplog.text.count("waiting for the database") == 1
 
 
-def test_a_parameter_that_is_wrong_is_no_reason_to_wait(tmp_path: Path) -> None:
+def test_wrong_url_parameter_is_a_config_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_parameter"):
         SqlTaskStore(
             f"postgresql://u:secret@/db?host={tmp_path}&no_such_parameter=1", ENCRYPTOR, Instruments().store

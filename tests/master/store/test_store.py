@@ -1,4 +1,4 @@
-"""master.store.store: what the task service may rely on."""
+"""master.store.store: the contract of ``TaskStore``."""
 
 import gevent
 import pytest
@@ -19,8 +19,7 @@ from fleetpulse.master.tasks.records import (
 )
 from tests.master.fleet import wait_until
 from tests.master.requests import a_request
-from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import (
+from tests.master.store.builders import (
     FULL_SPEC,
     NOW,
     append,
@@ -33,9 +32,10 @@ from tests.master.store.given import (
     save,
     submit,
 )
+from tests.master.store.encryptor import ENCRYPTOR
 
 
-def test_a_submitted_task_is_read_back_as_it_was(store: SqlTaskStore) -> None:
+def test_submitted_task_is_read_back(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
     details = store.details("t1")
     assert details.task == as_read(task)
@@ -43,7 +43,7 @@ def test_a_submitted_task_is_read_back_as_it_was(store: SqlTaskStore) -> None:
     assert details.events == [TaskEvent("t1", NOW, "submitted", "registry.example/train:1")]
 
 
-def test_a_task_with_every_field_set_is_read_back(store: SqlTaskStore) -> None:
+def test_task_with_every_field_is_read_back(store: SqlTaskStore) -> None:
     task, attempt = place(store, submit(store, "t1", FULL_SPEC))
     task = task._replace(cancel_requested_at=NOW + 2)
     task, attempt = finish(store, task, attempt, AttemptStatus.FAILED)
@@ -54,7 +54,7 @@ def test_a_task_with_every_field_set_is_read_back(store: SqlTaskStore) -> None:
     assert [event.kind for event in details.events] == ["submitted", "assigned", "failed", "cancelled"]
 
 
-def test_it_is_all_there_for_the_next_process(database_url: str) -> None:
+def test_everything_is_read_back_after_a_restart(database_url: str) -> None:
     with open_store(database_url) as store:
         task, attempt = place(store, submit(store, "t1", FULL_SPEC))
         append(store, attempt, 0, b"hello")
@@ -68,7 +68,7 @@ def test_it_is_all_there_for_the_next_process(database_url: str) -> None:
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["t2", "t1"]
 
 
-def test_the_story_of_a_task_goes_on_in_the_next_process(database_url: str) -> None:
+def test_events_of_a_task_go_on_after_a_restart(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1")
     with open_store(database_url) as store:
@@ -76,7 +76,7 @@ def test_the_story_of_a_task_goes_on_in_the_next_process(database_url: str) -> N
         assert [event.kind for event in store.details("t1").events] == ["submitted", "assigned"]
 
 
-def test_what_waits_is_written_before_the_stop(database_url: str) -> None:
+def test_stop_writes_what_waits(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1")
         store.save(of(transitions.placed(task, "rack-7", (), NOW)))
@@ -84,7 +84,7 @@ def test_what_waits_is_written_before_the_stop(database_url: str) -> None:
         assert store.details("t1").task.status is TaskStatus.PENDING
 
 
-def test_a_key_stands_for_one_task(store: SqlTaskStore) -> None:
+def test_idempotency_key_returns_the_first_task(store: SqlTaskStore) -> None:
     first, second = (of(transitions.submitted(task_id, a_request("busybox"), NOW)) for task_id in ("t1", "t2"))
     key = Idempotency("k", "digest")
     assert store.submit(first, key) == "t1"
@@ -93,7 +93,7 @@ def test_a_key_stands_for_one_task(store: SqlTaskStore) -> None:
         store.details("t2")
 
 
-def test_a_key_with_another_digest_is_a_conflict_and_changes_nothing(store: SqlTaskStore) -> None:
+def test_idempotency_key_with_another_digest_is_a_conflict(store: SqlTaskStore) -> None:
     store.submit(of(transitions.submitted("t1", a_request("busybox"), NOW)), Idempotency("k", "one"))
     with pytest.raises(IdempotencyConflict, match="'k'"):
         store.submit(of(transitions.submitted("t2", a_request("busybox"), NOW)), Idempotency("k", "two"))
@@ -101,7 +101,7 @@ def test_a_key_with_another_digest_is_a_conflict_and_changes_nothing(store: SqlT
     assert store.health_error() is None
 
 
-def test_of_many_that_use_one_key_at_once_one_is_accepted(store: SqlTaskStore) -> None:
+def test_concurrent_submits_with_one_key_create_one_task(store: SqlTaskStore) -> None:
     def try_it(number: int) -> str:
         change = transitions.submitted(f"t{number}", a_request("busybox"), NOW)
         return store.submit(of(change), Idempotency("k", "digest"))
@@ -112,7 +112,7 @@ def test_of_many_that_use_one_key_at_once_one_is_accepted(store: SqlTaskStore) -
     assert sum(store.count_by_status().values()) == 1
 
 
-def test_every_status_is_counted(store: SqlTaskStore) -> None:
+def test_count_by_status_names_every_status(store: SqlTaskStore) -> None:
     assert store.count_by_status() == dict.fromkeys(TaskStatus, 0)
     for number in range(3):
         submit(store, f"q{number}")
@@ -120,7 +120,7 @@ def test_every_status_is_counted(store: SqlTaskStore) -> None:
     assert store.count_by_status() == dict.fromkeys(TaskStatus, 0) | {TaskStatus.QUEUED: 3, TaskStatus.COMPLETED: 1}
 
 
-def test_live_tasks_come_oldest_first_with_their_attempt_and_the_length_of_its_log(store: SqlTaskStore) -> None:
+def test_load_live_returns_tasks_oldest_first_with_attempt_and_log_size(store: SqlTaskStore) -> None:
     queued = submit(store, "queued")
     running = place(store, submit(store, "running"))
     append(store, running[1], 0, b"x" * 1000)
@@ -128,7 +128,7 @@ def test_live_tasks_come_oldest_first_with_their_attempt_and_the_length_of_its_l
     assert store.load_live() == [LiveTask(queued, None, 0), LiveTask(*running, 1000)]
 
 
-def test_a_live_task_that_waits_to_be_tried_again_has_no_attempt(store: SqlTaskStore) -> None:
+def test_load_live_returns_no_attempt_for_a_task_between_attempts(store: SqlTaskStore) -> None:
     task, attempt = place(store, submit(store, "t1", a_request("busybox", max_retries=1)))
     append(store, attempt, 0, b"of the first attempt")
     task, _ = finish(store, task, attempt, AttemptStatus.FAILED)
@@ -138,17 +138,17 @@ def test_a_live_task_that_waits_to_be_tried_again_has_no_attempt(store: SqlTaskS
 
 
 def test_writes_keep_their_order(store: SqlTaskStore) -> None:
-    told: list[int] = []
+    saved: list[int] = []
     for number in range(1200):  # more than one batch
         change = transitions.submitted("t1", a_request("busybox", name="first"), NOW)
         changed = change._replace(task=change.task._replace(retries_used=number), events=())
-        store.save(of(changed), lambda number=number: told.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
-    wait_until(lambda: len(told) == 1200)
-    assert told == sorted(told)
+        store.save(of(changed), lambda number=number: saved.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
+    wait_until(lambda: len(saved) == 1200)
+    assert saved == sorted(saved)
     assert store.details("t1").task.retries_used == 1199
 
 
-def test_saying_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
+def test_saving_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
     change = transitions.placed(submit(store, "t1"), "rack-7", (), NOW)
     save(store, change._replace(events=()))
     before = store.details("t1")
@@ -156,19 +156,19 @@ def test_saying_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
     assert store.details("t1") == before
 
 
-def test_what_was_asked_for_stays_as_it_was_accepted(store: SqlTaskStore) -> None:
+def test_request_of_a_task_never_changes(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
     save(store, transitions.Change(task._replace(request=a_request("other"), retries_used=1), None))
     assert store.details("t1").task == as_read(task._replace(retries_used=1))
 
 
-def test_of_an_unknown_task_there_is_nothing(store: SqlTaskStore) -> None:
+def test_unknown_task_is_an_error(store: SqlTaskStore) -> None:
     for ask in (lambda: store.details("t1"), lambda: store.read_log("t1", 1, 0, 10)):
         with pytest.raises(UnknownTask):
             ask()
 
 
-def test_a_worker_is_drained_until_the_drain_is_ended(store: SqlTaskStore) -> None:
+def test_drain_is_kept_until_it_is_ended(store: SqlTaskStore) -> None:
     store.save_worker("rack-7", "host", {"zone": "a"}, NOW)
     store.save_drain("rack-7", Drain("rack-7", "a \0 reason", NOW))
     store.save_drain("never-seen", Drain("never-seen", "", NOW + 1))
@@ -180,7 +180,7 @@ def test_a_worker_is_drained_until_the_drain_is_ended(store: SqlTaskStore) -> No
     assert not store.knows_worker("rack-8")
 
 
-def test_the_attempts_of_a_worker_come_newest_first(store: SqlTaskStore) -> None:
+def test_worker_attempts_are_newest_first(store: SqlTaskStore) -> None:
     tasks = [submit(store, f"t{number}") for number in range(4)]
     here = [place(store, task, "rack-7", NOW + number) for number, task in enumerate(tasks[:3])]
     place(store, tasks[3], "rack-8")
@@ -191,18 +191,16 @@ def test_the_attempts_of_a_worker_come_newest_first(store: SqlTaskStore) -> None
     assert store.assigned_to("t0", 2**32 - 1) is None
 
 
-def test_what_follows_a_write_may_fail_and_the_store_goes_on(
-    store: SqlTaskStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failing_callback_does_not_stop_the_store(store: SqlTaskStore, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
-        raise RuntimeError("nobody expected this")
+        raise RuntimeError("unexpected")
 
     store.save(Changes(), fail)
     submit(store, "t1")
-    assert "nobody expected this" in caplog.text
+    assert "unexpected" in caplog.text
 
 
-def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
+def test_stopped_store_is_unavailable(database_url: str) -> None:
     with open_store(database_url) as store:
         assert store.health_error() is None
     assert store.health_error() == "the store is closed"
@@ -213,7 +211,7 @@ def test_a_store_that_is_stopped_says_so(database_url: str) -> None:
     store.stop()
 
 
-def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
+def test_stop_is_bounded_by_its_timeout(database_url: str) -> None:
     store = SqlTaskStore(database_url, ENCRYPTOR, Instruments().store)
     store.start()
     task = submit(store, "t1")
@@ -227,6 +225,6 @@ def test_a_stop_waits_no_longer_than_it_was_told(database_url: str) -> None:
     assert waiting.successful() or isinstance(waiting.exception, StoreUnavailable)
 
 
-def test_a_url_that_is_not_usable_is_refused_at_once() -> None:
+def test_invalid_url_is_refused_by_the_constructor() -> None:
     with pytest.raises(ConfigError):
         SqlTaskStore("mysql://user:secret@host/database", ENCRYPTOR, Instruments().store)

@@ -1,4 +1,4 @@
-"""master.store.writer: a database that cannot be written for a while loses nothing, and nobody waits for ever."""
+"""master.store.writer: outages, row errors and restarts lose nothing."""
 
 import logging
 import sqlite3
@@ -19,9 +19,9 @@ from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LogChunk, TaskQuery
 from tests.master.fleet import wait_until
 from tests.master.requests import a_request
+from tests.master.store.builders import NOW, nothing_can_be_written, of, open_store, place, save, submit
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.encryptor import ENCRYPTOR
-from tests.master.store.given import NOW, nothing_can_be_written, of, open_store, place, save, submit
 from tests.postgres import PostgresServer
 
 TIMEOUT_SECONDS = 0.2
@@ -36,7 +36,7 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def hasty_store(database_url: str) -> Iterator[SqlTaskStore]:
+def impatient_store(database_url: str) -> Iterator[SqlTaskStore]:
     """One in which a submit waits for a short time only."""
     with open_store(database_url, write_timeout_seconds=TIMEOUT_SECONDS) as store:
         yield store
@@ -54,7 +54,7 @@ def another_process_writes(database_url: str) -> Iterator[None]:
         process.communicate()
 
 
-def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) -> None:
+def test_hub_goes_on_while_another_process_locks_the_database(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
     with open_store(database_url, write_timeout_seconds=30.0) as store:
         submit(store, "before")
@@ -74,7 +74,7 @@ def test_while_another_process_holds_the_lock_the_hub_goes_on(tmp_path: Path) ->
         assert store.details("during").task.task_id == "during"
 
 
-def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_outage_and_its_end_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     instruments = Instruments()
     value = instruments.registry.get_sample_value
@@ -90,50 +90,50 @@ def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: pytest
         submit(store, "after")
         assert store.health_error() is None
         assert store.knows_worker("rack-7")
-    told = [record.getMessage() for record in caplog.records if record.name == "fleetpulse.master.store.writer"]
-    assert [message.split(":")[0].split(",")[0] for message in told] == [
+    messages = [record.getMessage() for record in caplog.records if record.name == "fleetpulse.master.store.writer"]
+    assert [message.split(":")[0].split(",")[0] for message in messages] == [
         "the database cannot be written",
         "the database can be written again",
     ]
     assert (value("fleetpulse_store_commit_seconds_count") or 0) >= 2
 
 
-def test_what_came_during_an_outage_is_written_in_order_after_it(database_url: str) -> None:
+def test_writes_during_an_outage_are_written_in_order_after_it(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1")
-        told: list[str] = []
+        saved: list[str] = []
         with nothing_can_be_written(database_url):
             placed = transitions.placed(task, "rack-7", (), NOW)
             assert placed.attempt is not None
-            store.save(of(placed), lambda: told.append("placed"))
+            store.save(of(placed), lambda: saved.append("placed"))
             for number in range(100):
-                store.append_log(LogChunk("t1", 1, number, b"%d" % (number % 10)), lambda: told.append("log"))
+                store.append_log(LogChunk("t1", 1, number, b"%d" % (number % 10)), lambda: saved.append("log"))
             lost = transitions.lost(placed.task, placed.attempt, "it is gone", NOW + 1)
-            store.save(of(lost), lambda: told.append("lost"))
+            store.save(of(lost), lambda: saved.append("lost"))
             gevent.sleep(0.1)
-            assert told == []
-        wait_until(lambda: len(told) == 102)
-        assert told == ["placed", *["log"] * 100, "lost"]
+            assert saved == []
+        wait_until(lambda: len(saved) == 102)
+        assert saved == ["placed", *["log"] * 100, "lost"]
         assert store.details("t1").task == lost.task
         assert store.read_log("t1", 1, 0, 1000).data == b"0123456789" * 10
 
 
-def test_a_submit_that_was_given_up_is_never_written(hasty_store: SqlTaskStore, database_url: str) -> None:
+def test_submit_that_timed_out_is_never_written(impatient_store: SqlTaskStore, database_url: str) -> None:
     key = Idempotency("k", "digest")
     with nothing_can_be_written(database_url):
         for task_id in ("in-flight", "waiting"):
             with pytest.raises(StoreUnavailable):
-                hasty_store.submit(of(transitions.submitted(task_id, a_request("busybox"), NOW)), key)
-    save(hasty_store)  # behind all that was there
-    assert [task.task_id for task in hasty_store.find(TaskQuery()).tasks] == []
+                impatient_store.submit(of(transitions.submitted(task_id, a_request("busybox"), NOW)), key)
+    save(impatient_store)  # behind all that was there
+    assert [task.task_id for task in impatient_store.find(TaskQuery()).tasks] == []
     for task_id in ("in-flight", "waiting"):
         with pytest.raises(UnknownTask):
-            hasty_store.details(task_id)
+            impatient_store.details(task_id)
     # Its key is free again.
-    assert hasty_store.submit(of(transitions.submitted("again", a_request("busybox"), NOW)), key) == "again"
+    assert impatient_store.submit(of(transitions.submitted("again", a_request("busybox"), NOW)), key) == "again"
 
 
-def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> None:
+def test_outage_ends_without_waiting_writes(tmp_path: Path) -> None:
     database_url = sqlite_url(tmp_path)
     with open_store(database_url, write_timeout_seconds=TIMEOUT_SECONDS) as store:
         with nothing_can_be_written(database_url):
@@ -143,18 +143,18 @@ def test_an_outage_ends_though_nothing_waits_to_be_written(tmp_path: Path) -> No
         wait_until(lambda: store.health_error() is None)
 
 
-def test_a_drain_that_was_given_up_leaves_the_one_before(hasty_store: SqlTaskStore, database_url: str) -> None:
+def test_drain_that_timed_out_leaves_the_one_before(impatient_store: SqlTaskStore, database_url: str) -> None:
     before = Drain("rack-7", "new memory", NOW)
-    hasty_store.save_drain("rack-7", before)
+    impatient_store.save_drain("rack-7", before)
     with nothing_can_be_written(database_url):
         for drain in (None, Drain("rack-7", "another reason", NOW + 1)):
             with pytest.raises(StoreUnavailable):
-                hasty_store.save_drain("rack-7", drain)
-    save(hasty_store)
-    assert hasty_store.drains() == [before]
+                impatient_store.save_drain("rack-7", drain)
+    save(impatient_store)
+    assert impatient_store.drains() == [before]
 
 
-def test_a_submit_whose_greenlet_is_killed_is_never_written(store: SqlTaskStore, database_url: str) -> None:
+def test_submit_of_a_killed_greenlet_is_never_written(store: SqlTaskStore, database_url: str) -> None:
     with nothing_can_be_written(database_url):
         waiting = gevent.spawn(submit, store, "t1")
         gevent.sleep(0.05)
@@ -163,10 +163,10 @@ def test_a_submit_whose_greenlet_is_killed_is_never_written(store: SqlTaskStore,
     assert sum(store.count_by_status().values()) == 0
 
 
-def test_a_row_that_cannot_be_written_does_not_stop_the_others(
+def test_row_error_does_not_stop_other_writes(
     store: SqlTaskStore, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
+    saved: list[str] = []
     failed: list[RuntimeError] = []
 
     def try_it() -> None:
@@ -177,15 +177,15 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
             failed.append(error)
 
     with nothing_can_be_written(database_url):  # so that all of it is one batch
-        store.save(Changes(), lambda: told.append("first"))
+        store.save(Changes(), lambda: saved.append("first"))
         gevent.sleep(0.05)
         for name, priority in (("good", 1), ("bad", 2**70), ("late", 2)):
             change = transitions.submitted(name, a_request("busybox", priority=priority), NOW)
-            store.save(of(change), lambda name=name: told.append(name))  # type: ignore[misc]  # mypy knows no lambda with a default
+            store.save(of(change), lambda name=name: saved.append(name))  # type: ignore[misc]  # mypy knows no lambda with a default
         waiting = gevent.spawn(try_it)
         gevent.sleep(0.05)
     waiting.join(timeout=20.0)
-    assert told == ["first", "good", "late"]
+    assert saved == ["first", "good", "late"]
     assert len(failed) == 1
     assert {task.task_id for task in store.find(TaskQuery()).tasks} == {"good", "late"}
     assert caplog.text.count("a Save cannot be written and is lost: a bug") == 1
@@ -193,7 +193,7 @@ def test_a_row_that_cannot_be_written_does_not_stop_the_others(
     assert store.health_error() is None
 
 
-def test_what_waits_is_committed_together(database_url: str) -> None:
+def test_waiting_writes_share_one_commit(database_url: str) -> None:
     instruments = Instruments()
     with open_store(database_url, instruments=instruments) as store:
         with nothing_can_be_written(database_url):
@@ -227,27 +227,27 @@ def test_no_database_call_is_made_on_the_hub(tmp_path: Path) -> None:
     assert made == []
 
 
-def test_the_server_is_restarted_in_the_middle(postgres: PostgresServer) -> None:
+def test_store_survives_a_restart_of_the_server(postgres: PostgresServer) -> None:
     with open_store(postgres.create_schema(), write_timeout_seconds=TIMEOUT_SECONDS) as store:
         task = submit(store, "before")
-        told: list[str] = []
+        saved: list[str] = []
         postgres.kill()
-        store.save(of(transitions.placed(task, "rack-7", (), NOW)), lambda: told.append("placed"))
+        store.save(of(transitions.placed(task, "rack-7", (), NOW)), lambda: saved.append("placed"))
         with pytest.raises(StoreUnavailable):
             submit(store, "during")
         with pytest.raises(StoreUnavailable):
             store.details("before")
         assert store.health_error() is not None
-        assert told == []
+        assert saved == []
         postgres.start()
-        wait_until(lambda: bool(told))
+        wait_until(lambda: bool(saved))
         assert store.health_error() is None
         submit(store, "after")
         assert [task.task_id for task in store.find(TaskQuery()).tasks] == ["after", "before"]
         assert [attempt.worker_id for attempt in store.details("before").attempts] == ["rack-7"]
 
 
-def test_a_connection_that_is_cut_is_no_outage_for_a_reader(postgres: PostgresServer) -> None:
+def test_reader_survives_a_lost_connection(postgres: PostgresServer) -> None:
     with open_store(postgres.create_schema()) as store:
         submit(store, "t1")
         store.details("t1")

@@ -1,4 +1,4 @@
-"""master.store.queue: the order of writes, and what becomes of one that nobody waits for any longer."""
+"""master.store.writes: the order of writes, and undo when a caller is gone."""
 
 import time
 from collections.abc import Sequence
@@ -60,14 +60,14 @@ def next_of(queue: WriteQueue) -> list[Write]:
     return list(taken)
 
 
-def test_what_waits_is_taken_together_and_in_order(queue: WriteQueue) -> None:
+def test_waiting_writes_are_taken_together_in_order(queue: WriteQueue) -> None:
     writes = [note(str(number)) for number in range(10)]
     filled(queue, *writes)
     assert next_of(queue) == writes
     assert queue.clear() == ()
 
 
-def test_a_batch_is_bounded_by_number_and_by_bytes(queue: WriteQueue) -> None:
+def test_batch_is_bounded_by_number_and_bytes(queue: WriteQueue) -> None:
     filled(queue, *(note() for _ in range(BATCH_LENGTH + 1)))
     assert [len(next_of(queue)), len(next_of(queue))] == [BATCH_LENGTH, 1]
     chunk = LogChunk("t1", 1, 0, b"x" * (BATCH_BYTES // 4))
@@ -75,11 +75,11 @@ def test_a_batch_is_bounded_by_number_and_by_bytes(queue: WriteQueue) -> None:
     assert [len(next_of(queue)), len(next_of(queue))] == [4, 2]
 
 
-def test_without_anything_to_do_the_writer_is_let_go_after_a_while(queue: WriteQueue) -> None:
+def test_take_returns_nothing_when_idle(queue: WriteQueue) -> None:
     assert queue.take(0.01) == ()
 
 
-def test_what_could_not_be_written_is_next_again_and_before_what_came_later(queue: WriteQueue) -> None:
+def test_postponed_writes_come_before_later_ones(queue: WriteQueue) -> None:
     first, second = note("first"), note("second")
     filled(queue, first)
     queue.take(1.0)
@@ -88,7 +88,7 @@ def test_what_could_not_be_written_is_next_again_and_before_what_came_later(queu
     assert next_of(queue) == [first, second]
 
 
-def test_a_pause_is_kept_whatever_comes(queue: WriteQueue) -> None:
+def test_new_writes_do_not_shorten_the_pause(queue: WriteQueue) -> None:
     filled(queue, note())
     queue.take(1.0)
     queue.postpone(3600.0)
@@ -96,7 +96,7 @@ def test_a_pause_is_kept_whatever_comes(queue: WriteQueue) -> None:
     assert queue.take(0.01) == ()
 
 
-def test_a_batch_with_a_bad_row_is_taken_one_by_one(queue: WriteQueue) -> None:
+def test_batch_with_a_row_error_is_retried_one_by_one(queue: WriteQueue) -> None:
     writes = [note(str(number)) for number in range(3)]
     filled(queue, *writes)
     queue.take(1.0)
@@ -105,14 +105,14 @@ def test_a_batch_with_a_bad_row_is_taken_one_by_one(queue: WriteQueue) -> None:
     assert [next_of(queue) for _ in range(3)] == [[write] for write in writes]
 
 
-def test_what_waits_can_be_withdrawn(queue: WriteQueue) -> None:
+def test_waiting_write_can_be_withdrawn(queue: WriteQueue) -> None:
     first, second = submit("t1"), submit("t2")
     filled(queue, first, second)
     assert queue.cancel_retries(first)
     assert next_of(queue) == [second]
 
 
-def test_the_last_try_may_still_succeed(queue: WriteQueue) -> None:
+def test_last_try_may_succeed(queue: WriteQueue) -> None:
     write = submit("t1")
     filled(queue, write)
     tried(queue.take(1.0))
@@ -121,7 +121,7 @@ def test_the_last_try_may_still_succeed(queue: WriteQueue) -> None:
     assert queue.clear() == ()
 
 
-def test_after_the_last_try_there_is_no_other(queue: WriteQueue) -> None:
+def test_no_retry_after_the_last_try(queue: WriteQueue) -> None:
     write, other = submit("t1"), note()
     filled(queue, write, other)
     queue.take(1.0)  # and no commit was tried
@@ -130,7 +130,7 @@ def test_after_the_last_try_there_is_no_other(queue: WriteQueue) -> None:
     assert next_of(queue) == [other]
 
 
-def test_after_a_commit_that_may_have_worked_the_task_is_erased(queue: WriteQueue) -> None:
+def test_submit_is_undone_when_its_commit_may_have_worked(queue: WriteQueue) -> None:
     write, other = submit("t1"), note()
     filled(queue, write, other)
     tried(queue.take(1.0))
@@ -141,7 +141,7 @@ def test_after_a_commit_that_may_have_worked_the_task_is_erased(queue: WriteQueu
     assert (erase.task_id, after) == ("t1", other)
 
 
-def test_one_that_may_be_written_is_erased_when_it_is_withdrawn_from_the_pause(queue: WriteQueue) -> None:
+def test_submit_withdrawn_during_the_pause_is_undone(queue: WriteQueue) -> None:
     first, write, last = note("first"), submit("t1"), note("last")
     filled(queue, first, write, last)
     tried(queue.take(1.0))
@@ -152,7 +152,7 @@ def test_one_that_may_be_written_is_erased_when_it_is_withdrawn_from_the_pause(q
     assert [taken[0], taken[2]] == [first, last]
 
 
-def test_one_whose_caller_is_gone_is_erased_once_it_is_written(queue: WriteQueue) -> None:
+def test_durable_submit_is_undone_when_its_caller_is_gone(queue: WriteQueue) -> None:
     write, other = submit("t1"), note()
     filled(queue, write, other)
     tried(queue.take(1.0))
@@ -162,7 +162,7 @@ def test_one_whose_caller_is_gone_is_erased_once_it_is_written(queue: WriteQueue
     assert isinstance(erase, DeleteTask)
 
 
-def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue) -> None:
+def test_task_that_another_caller_relies_on_is_kept(queue: WriteQueue) -> None:
     write, other = submit("t1"), submit("t2")
     filled(queue, write, other)
     other.outcome = "t1"  # for the same idempotency key
@@ -172,7 +172,7 @@ def test_a_task_that_another_caller_was_told_of_is_not_erased(queue: WriteQueue)
     assert queue.clear() == ()
 
 
-def test_one_that_is_durable_is_not_abandoned(queue: WriteQueue) -> None:
+def test_durable_write_cannot_be_abandoned(queue: WriteQueue) -> None:
     write = submit("t1")
     filled(queue, write)
     tried(queue.take(1.0))
@@ -187,7 +187,7 @@ def drain(worker_id: str, reason: str, previous: str) -> SaveDrain:
     return write
 
 
-def test_drains_are_taken_back_from_the_last_to_the_first(queue: WriteQueue) -> None:
+def test_drains_are_undone_last_first(queue: WriteQueue) -> None:
     first, second = drain("rack-7", "two", "one"), drain("rack-7", "three", "two")
     for give_up in (queue.abandon, queue.cancel_retries):
         filled(queue, first, second)
@@ -202,7 +202,7 @@ def test_drains_are_taken_back_from_the_last_to_the_first(queue: WriteQueue) -> 
         ]
 
 
-def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) -> None:
+def test_drain_replaced_by_a_later_one_is_not_undone(queue: WriteQueue) -> None:
     first, second = drain("rack-7", "two", "one"), drain("rack-7", "three", "two")
     filled(queue, first, second)
     tried(queue.take(1.0))
@@ -211,7 +211,7 @@ def test_a_drain_that_a_later_one_replaced_is_not_put_back(queue: WriteQueue) ->
     assert queue.clear() == ()
 
 
-def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
+def test_closed_queue_refuses_writes_and_is_emptied(queue: WriteQueue) -> None:
     write = note()
     filled(queue, write)
     queue.close(time.monotonic() + 3600.0)
@@ -221,7 +221,7 @@ def test_a_closed_queue_takes_nothing_and_is_emptied(queue: WriteQueue) -> None:
     assert queue.clear() == ()
 
 
-def test_what_is_not_written_in_time_is_left(queue: WriteQueue) -> None:
+def test_writes_are_left_after_the_deadline(queue: WriteQueue) -> None:
     write = note()
     filled(queue, write)
     queue.take(1.0)

@@ -1,4 +1,4 @@
-"""A history that is kept in memory."""
+"""A ``HistoryStore`` in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from fleetpulse.master.history.recorder import Recorder, WriteResult
 from fleetpulse.master.history.series_writer import Chunk, HistoryBatch, RecoveredState
 from fleetpulse.master.history.service import HistoryService
 from tests.master.fleet import Fleet
-from tests.master.history.given import TIERS
+from tests.master.history.builders import TIERS
 
 
 class MemoryStore:
@@ -30,8 +30,8 @@ class MemoryStore:
             on_done(WriteResult(self.trouble))
         else:
             self.batches.append(batch)
-            for step, told in batch.journal.items():
-                for worker_id, time, data in told:
+            for step, points in batch.journal.items():
+                for worker_id, time, data in points:
                     self.of(worker_id, step).append(time, data)
             self.chunks += batch.chunks
             on_done(WriteResult(None, len(batch.journal) + len(batch.chunks), 100, 0.001))

@@ -1,4 +1,4 @@
-"""Stores to test, and what is put into them."""
+"""Open stores, and durable tasks, attempts and logs in them."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Updates of workers, and points of the history, to test with."""
+"""Updates of workers, samples and points."""
 
 import math
 from typing import Any
