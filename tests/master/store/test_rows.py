@@ -6,7 +6,7 @@ from fleetpulse.master.store.database import open_engines, parse_database_url
 from fleetpulse.master.store.rows import known_options, options_of
 from fleetpulse.master.store.tables import tasks
 from tests.master.requests import a_request
-from tests.master.store.given import open_store, submit
+from tests.master.store.builders import open_store, submit
 
 FIELDS = ("user", "network", "read_only")
 
