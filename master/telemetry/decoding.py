@@ -8,7 +8,6 @@ value and the rule.
 import re
 import sys
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from math import isfinite
 from operator import attrgetter
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 from msgspec.inspect import FloatType, IntType, Metadata, NoneType, StrType, StructType, Type, UnionType, VarTupleType
+from msgspec.structs import replace
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
 from fleetpulse.master.telemetry.records import (
@@ -62,7 +62,6 @@ _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 # Machines have much in common: a text that was checked before is neither checked nor kept twice.
 _MAX_KNOWN_TEXTS = 2048
 _known_texts: dict[str, str] = {}
-_known_names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
 # Identity
@@ -89,18 +88,12 @@ def decode_registration(message: pb.Register) -> Registration:
         if not is_label_name(name):
             raise InvalidMessage(f"label name {_shown(name)} is refused: letters, digits and '_./-', 64 at most")
         _text("label value", value)
-    capacity = message.capacity
     return Registration(
         incarnation_id=message.incarnation_id,
         hostname=_text("hostname", message.hostname),
         version=_text("version", message.version),
-        boot_time=_unix_time("boot_time_unix_seconds", _given(message, "boot_time_unix_seconds")),
-        capacity=Resources(
-            cpu_cores=_amount("capacity.cpu_cores", _given(capacity, "cpu_cores")),
-            memory_bytes=_given(capacity, "memory_bytes"),
-            gpu_count=_given(capacity, "gpu_count"),
-            gpu_uuids=_gpu_uuids(capacity.gpu_uuids),
-        ),
+        boot_time=_unix_time(message, "boot_time_unix_seconds"),
+        capacity=replace(_CAPACITY.one(message.capacity), gpu_uuids=_gpu_uuids(message.capacity.gpu_uuids)),
         labels=MappingProxyType(dict(message.labels)),
         task_support=_task_support(message),
     )
@@ -124,7 +117,7 @@ def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
 
 def decode_heartbeat(message: pb.Heartbeat) -> Reading:
     """Decode and check a ``Heartbeat``, but for its worker_id and incarnation_id."""
-    _unix_time("sent_time_unix_seconds", message.sent_time_unix_seconds)
+    _unix_time(message, "sent_time_unix_seconds")
     fields: dict[str, Any] = dict(zip(_SCALARS.names, _SCALARS.values(message), strict=True))
     for name, decode in _PARTS:
         if part := getattr(message, name):
@@ -135,25 +128,26 @@ def decode_heartbeat(message: pb.Heartbeat) -> Reading:
 
 
 class _RecordDecoder(Generic[R]):
-    """Decodes the scalar fields of a message type as its record declares them; ``path`` is its place in a heartbeat.
+    """Decodes the numbers and texts of a message type as its record declares them.
 
-    The first field of a record that there are many of tells them apart.
+    ``path`` is the place of the message in a heartbeat. A repeated message is told apart by the first field.
     """
 
     def __init__(self, record: Callable[..., R], declared: dict[str, Type], path: str = "") -> None:
         self._record, self._path = record, path
         self.names = tuple(declared)
-        self._get = attrgetter(*self.names)
+        get = attrgetter(*self.names)
+        self._get = get if len(self.names) > 1 else lambda message: (get(message),)
+        self._key = attrgetter(self.names[0])
         self._optional: list[tuple[int, str]] = []
         self._ranges: list[tuple[int, str, float, float]] = []
-        self._texts: list[tuple[int, str, bool]] = []
-        self._most = MAX_RUNNING_TASKS if path == "running_tasks" else MAX_DEVICES
+        self._texts: list[tuple[int, str, str | None]] = []
+        self._limit = MAX_RUNNING_TASKS if path == "running_tasks" else MAX_DEVICES
         for position, (name, kind) in enumerate(declared.items()):
             plain, is_optional = _plain(kind)
             where = f"{path}.{name}".removeprefix(".")
             if isinstance(plain, StrType):
-                if position > 0:
-                    self._texts.append((position, where, is_optional))
+                self._texts.append((position, where, None if is_optional else ""))
             elif is_optional:
                 self._optional.append((position, name))
             if isinstance(plain, FloatType):
@@ -161,62 +155,38 @@ class _RecordDecoder(Generic[R]):
                 high = sys.float_info.max if plain.le is None else float(plain.le)
                 self._ranges.append((position, where, low, high))
 
-    def values(self, message: Any) -> Sequence[Any]:
-        """The fields of a message that has no texts."""
-        values: Sequence[Any] = self._get(message)
+    def values(self, message: Any) -> Any:
+        """The fields in the order of the record."""
+        values: Any = self._get(message)
         for position, where, low, high in self._ranges:
             # A NaN fails every comparison, so it is refused here too.
             if not low <= values[position] <= high:
                 _refuse_number(where, values[position], low, high)
         # Only a 0 may be one that nobody sent, and to ask costs more than the value.
-        if 0 in values:
+        may_lack_numbers = self._optional and 0 in values
+        if self._texts or may_lack_numbers:
             values = list(values)
+        for position, where, empty in self._texts:
+            text = values[position]
+            values[position] = (_known_texts.get(text) or _text(where, text)) if text else empty
+        if may_lack_numbers:
             for position, name in self._optional:
                 if not values[position] and not message.HasField(name):
                     values[position] = None
         return values
 
     def one(self, message: Any) -> R:
-        """The record of a message that has no texts."""
         return self._record(*self.values(message))
 
     def many(self, items: Sequence[Any]) -> tuple[R, ...]:
-        """The records of a repeated field that is not empty. Goes column by column, as a heartbeat has dozens."""
+        """The records of a repeated field."""
+        _check_most(self._path, len(items), self._limit, "entries")
         # A slice is a list, which is walked much faster than protobuf's own sequence.
-        items = items[:]
-        columns: list[Any] = list(zip(*map(self._get, items), strict=True))
-        # The same names were mostly checked before, all of them together.
-        columns[0] = _known_names.get(columns[0]) or self._check_names(columns[0])
-        for position, where, low, high in self._ranges:
-            for value in columns[position]:
-                if not low <= value <= high:
-                    _refuse_number(where, value, low, high)
-        for position, where, is_optional in self._texts:
-            column = columns[position]
-            if any(column):
-                columns[position] = [_text(where, text) or (None if is_optional else "") for text in column]
-            elif is_optional:
-                columns[position] = repeat(None, len(column))
-        for position, name in self._optional:
-            column = columns[position]
-            if 0 in column:
-                columns[position] = [
-                    value if value or item.HasField(name) else None for value, item in zip(column, items, strict=True)
-                ]
-        return tuple(map(self._record, *columns))
-
-    def _check_names(self, names: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Check the first fields of the records, and remember texts."""
-        _check_most(self._path, len(names), self._most, "entries")
-        if len(set(names)) < len(names):
+        records = tuple([self._record(*self.values(item)) for item in items[:]])
+        if len(records) > 1 and len(set(map(self._key, records))) < len(records):
             # It would be one series with two values on /metrics.
             raise InvalidMessage(f"{self._path} has two entries for one {self.names[0]}")
-        if not isinstance(names[0], str):
-            return names
-        checked = tuple([_text(f"{self._path}.{self.names[0]}", name) for name in names])
-        if self._most == MAX_DEVICES and len(_known_names) < _MAX_KNOWN_TEXTS:
-            _known_names[names] = checked
-        return checked
+        return records
 
 
 def _plain(kind: Type) -> tuple[Type, bool]:
@@ -235,6 +205,10 @@ def _declared(record: type) -> dict[str, Type]:
     return {field.name: field.type for field in info.fields}
 
 
+def _numbers(record: type) -> dict[str, Type]:
+    return {name: kind for name, kind in _declared(record).items() if isinstance(_plain(kind)[0], IntType | FloatType)}
+
+
 def _part_decoders() -> list[tuple[str, Callable[[Any], Any]]]:
     """Of each field of a reading that is a record, or a tuple of records."""
     decoders: list[tuple[str, Callable[[Any], Any]]] = []
@@ -248,10 +222,8 @@ def _part_decoders() -> list[tuple[str, Callable[[Any], Any]]]:
 
 
 _PARTS = _part_decoders()
-_SCALARS = _RecordDecoder(
-    Reading,
-    {name: kind for name, kind in _declared(Reading).items() if isinstance(_plain(kind)[0], IntType | FloatType)},
-)
+_SCALARS = _RecordDecoder(Reading, _numbers(Reading))
+_CAPACITY = _RecordDecoder(Resources, _numbers(Resources), "capacity")
 
 
 # Custom metrics. Nothing about them is trusted: on ``/metrics`` they stand beside those of all other workers.
@@ -345,21 +317,12 @@ def _check_families(metrics: Sequence[CustomMetric]) -> None:
 # Values
 
 
-def _given(message: Any, field: str) -> Any:
+def _unix_time(message: Any, field: str) -> float | None:
     """The field's value, or ``None`` when the sender left it out."""
-    return getattr(message, field) if message.HasField(field) else None
-
-
-def _amount(field: str, value: float | None) -> float | None:
-    if value is not None and not 0.0 <= value <= sys.float_info.max:
-        _refuse_number(field, value, 0.0, sys.float_info.max)
-    return value
-
-
-def _unix_time(field: str, value: float | None) -> float | None:
-    if value is not None and not 0.0 <= value <= MAX_UNIX_SECONDS:
+    value: float = getattr(message, field)
+    if not 0.0 <= value <= MAX_UNIX_SECONDS:
         raise InvalidReading(f"{field} is {value}; it must be a Unix time in seconds, from 0 to {MAX_UNIX_SECONDS:.0f}")
-    return value
+    return value if value or message.HasField(field) else None
 
 
 def _text(field: str, value: str) -> str:

@@ -177,7 +177,7 @@ class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
 class Resources(Struct, frozen=True, gc=False):
     """An amount of resources: what a worker has, has given to tasks, or has left."""
 
-    cpu_cores: float | None = None
+    cpu_cores: Amount | None = None
     memory_bytes: Count | None = None
     gpu_count: Count | None = None
     gpu_uuids: tuple[str, ...] = ()
