@@ -67,14 +67,14 @@ def test_custom_metrics_by_plugin_command_and_file(
 
 
 @pytest.mark.parametrize("flags", [["--no-plugins"], ["--skip-plugin", "file-handles"]])
-def test_a_plugin_is_switched_off(processes: Processes, master: Master, site: Path, flags: list[str]) -> None:
+def test_plugin_can_be_switched_off(processes: Processes, master: Master, site: Path, flags: list[str]) -> None:
     processes.worker(master.target, "--worker-id", "without", "--no-tasks", *flags, PYTHONPATH=str(site))
     eventually(lambda: master.get("/telemetry/without").ok)
     record = eventually(lambda: [record for record in [master.json("/telemetry/without")] if record["collectors"]])[0]
     assert not [report for report in record["collectors"] if report["collector"].startswith("plugin:")]
 
 
-def test_the_own_policy_places_tasks(shared_processes: Processes, master: Master) -> None:
+def test_custom_placement_policy_places_tasks(shared_processes: Processes, master: Master) -> None:
     shared_processes.simulate(master.target, 4, "--prefix", "sim", "--gpu-share", "0")
     machines = eventually(
         lambda: [worker for worker in master.json("/api/workers") if worker["tasks"]["accepted"]][3:] and [
@@ -91,7 +91,7 @@ def test_the_own_policy_places_tasks(shared_processes: Processes, master: Master
     assert placed_on == widest
 
 
-def test_a_policy_that_is_not_installed_is_one_clear_line(processes: Processes) -> None:
+def test_missing_placement_policy_ends_the_master_with_one_line(processes: Processes) -> None:
     ended = processes.run(
         sys.executable, "-m", "fleetpulse.master", "--placement", "nobody", "--http-port", "0", "--grpc-port", "0"
     )

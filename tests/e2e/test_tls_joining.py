@@ -1,4 +1,4 @@
-"""Mutual TLS with real processes: how a worker gets its first certificate."""
+"""Mutual TLS with real processes: joining."""
 
 import signal
 from functools import partial
@@ -20,7 +20,7 @@ from tests.ports import LOCALHOST, free_port
 pytestmark = pytest.mark.e2e
 
 
-def test_a_worker_joins_and_needs_no_token_when_it_comes_back(tls: TlsMaster) -> None:
+def test_worker_joins_once_and_restarts_without_a_token(tls: TlsMaster) -> None:
     worker = tls.worker("rack-7", tls.token())
     eventually(lambda: tls.is_active("rack-7"))
     kept = tls.folder("rack-7") / "tls.pem"
@@ -38,7 +38,7 @@ def test_a_worker_joins_and_needs_no_token_when_it_comes_back(tls: TlsMaster) ->
     eventually(lambda: tls.master.workers() == {})
 
 
-def test_a_token_that_was_used_before_is_not_asked_for_again_and_a_new_one_is(tls: TlsMaster) -> None:
+def test_used_token_is_not_sent_again_and_a_new_token_joins_again(tls: TlsMaster) -> None:
     token = tls.token("rack-7")
     for given in (token, token, tls.token("rack-7")):
         worker = tls.worker("rack-7", given)
@@ -59,7 +59,7 @@ def test_a_token_that_was_used_before_is_not_asked_for_again_and_a_new_one_is(tl
         ("wrong", "does not know the join token", "token_unknown"),
     ],
 )
-def test_a_token_that_is_not_good_ends_the_worker_with_one_line(
+def test_refused_token_ends_the_worker_with_one_line(
     shared_tls: TlsMaster, tmp_path: Path, kind: str, says: str, reason: str | None
 ) -> None:
     before = shared_tls.refused("certificates_refused", reason) if reason else 0.0
@@ -86,7 +86,7 @@ def test_a_token_that_is_not_good_ends_the_worker_with_one_line(
     assert "refused-1" not in shared_tls.master.workers()
 
 
-def test_a_join_waits_for_its_master(tls: TlsMaster) -> None:
+def test_join_waits_for_an_unreachable_master(tls: TlsMaster) -> None:
     tls.master.process.send(signal.SIGTERM)
     tls.master.process.wait()
     worker = tls.worker("rack-7", tls.token())
@@ -95,7 +95,7 @@ def test_a_join_waits_for_its_master(tls: TlsMaster) -> None:
     eventually(lambda: tls.is_active("rack-7"))
 
 
-def test_a_master_is_reached_by_the_names_that_it_was_given(processes: Processes) -> None:
+def test_join_needs_a_name_of_the_master_certificate(processes: Processes) -> None:
     tls = TlsMaster(processes, "--grpc-port", f"0.0.0.0:{(port := free_port())}", host="0.0.0.0")
     elsewhere = "127.0.0.2"
     address = ("--join-address", f"{elsewhere}:{tls.join_port}", "--master", f"{elsewhere}:{port}")
@@ -109,7 +109,7 @@ def test_a_master_is_reached_by_the_names_that_it_was_given(processes: Processes
     tls.close()
 
 
-def test_the_join_port_stops_listening_to_who_guesses(tls: TlsMaster) -> None:
+def test_join_port_limits_guesses_of_a_token(tls: TlsMaster) -> None:
     root = grpc.ssl_channel_credentials(tls.authority.certificate_pem)
     codes = []
     with grpc.secure_channel(f"{LOCALHOST}:{tls.join_port}", root) as channel:
