@@ -7,6 +7,7 @@ goes to the audit trail. Only the store knows; so it is looked up after the refu
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import gevent
@@ -35,9 +36,6 @@ from fleetpulse.proto.rules import LOG_LIMIT_BYTES
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_OWNERSHIP_CHECKS = 10_000
-"""That may wait to be looked up."""
-
 _LOG_SLACK_BYTES = 64 * 1024
 """For the mark that says where a log was cut."""
 
@@ -54,7 +52,7 @@ class ForeignReport(NamedTuple):
 class ForeignReports:
     """Checks who owned the attempts of refused reports: one greenlet, ``task-ownership``, one after the other."""
 
-    def __init__(self, store: TaskStore, instruments: TaskInstruments, max_waiting: int = MAX_OWNERSHIP_CHECKS) -> None:
+    def __init__(self, store: TaskStore, instruments: TaskInstruments, max_waiting: int = 10_000) -> None:
         self._store, self._instruments = store, instruments
         self._waiting: Queue[ForeignReport] = Queue(max_waiting)
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -82,23 +80,15 @@ class ForeignReports:
         while True:
             report = self._waiting.get()
             try:
-                reason = self._violation(report)
+                owner = self._store.assigned_to(*report.key)
+                reason = "there is no such attempt" if owner is None else f"it is of worker {owner}"
+            except StoreUnavailable:
+                owner, reason = None, "the store does not answer, so it could not be looked up"
             except Exception:
                 _LOGGER.exception("the owner of an attempt could not be looked up")
-                reason = "it could not be looked up"
-            if reason is not None:
+                owner, reason = None, "it could not be looked up"
+            if owner != report.worker_id:
                 self._report_violation(report, reason)
-
-    def _violation(self, report: ForeignReport) -> str | None:
-        """Why the attempt was never the worker's; ``None`` when it was."""
-        task_id, number = report.key
-        try:
-            owner = self._store.assigned_to(task_id, number)
-        except StoreUnavailable:
-            return "the store does not answer, so it could not be looked up"
-        if owner is None:
-            return "there is no such attempt"
-        return None if owner == report.worker_id else f"it is of worker {owner}"
 
     def _report_violation(self, report: ForeignReport, reason: str) -> None:
         self._instruments.reports_foreign.inc()
@@ -147,8 +137,8 @@ class AttemptReportHandler:
         kept = {key: own[key].log_durable_bytes for key in held if key in own}
         for key in held:
             # Not to be forgotten before its end is durable; the worker reports it again.
-            if (pending_bytes := registry.pending_end_log_bytes(worker_id, key)) is not None:
-                kept[key] = pending_bytes
+            if (pending := registry.pending_end(worker_id, key)) is not None:
+                kept[key] = pending.log_bytes
         if others := held - kept.keys():
             _LOGGER.info("worker %s: ends %d attempts that are not its own", worker_id, len(others))
             for key in sorted(others):
@@ -174,18 +164,17 @@ class AttemptReportHandler:
         """Takes in an attempt's new status. Raises ``InvalidMessage``."""
         report = report_from(update)
         key = report.task_id, report.attempt
-        acknowledge = lambda: link.send(update_ack(update))  # noqa: E731 - it is one line, and used three times
+        acknowledge = partial(link.send, update_ack(update))
+        if (pending := self._registry.pending_end(worker_id, key)) is not None:
+            pending.callbacks.append(acknowledge)
+            return
         entry = self._registry.live.get(report.task_id)
-        if self._registry.after_pending_end(worker_id, key, acknowledge):
-            return
-        refused, answer = ForeignReport(worker_id, key, "report", link), update_ack(update, stale=True)
-        if entry is None:
-            self._refuse(refused, f"task {report.task_id} is not live", answer)
-            return
         try:
+            if entry is None:
+                raise StaleReport(f"task {report.task_id} is not live")  # noqa: TRY301 - refused like the others
             change = reported(entry.task, entry.attempt, worker_id, report, self._clock.wall())
         except StaleReport as error:
-            self._refuse(refused, str(error), answer)
+            self._refuse(ForeignReport(worker_id, key, "report", link), str(error), update_ack(update, stale=True))
             return
         if change is None:
             self._registry.after_pending_saves(acknowledge)
@@ -196,10 +185,10 @@ class AttemptReportHandler:
         """Takes in a piece of a log. A known piece is acknowledged again; a gap is not. Raises ``InvalidMessage``."""
         chunk = log_chunk_from(message)
         key = chunk.task_id, chunk.attempt
-        entry = self._registry.live.get(chunk.task_id)
-        end = chunk.offset + len(chunk.data)
-        if self._registry.after_pending_end(worker_id, key, lambda: link.send(log_ack(key, end))):
+        if (pending := self._registry.pending_end(worker_id, key)) is not None:
+            pending.callbacks.append(partial(link.send, log_ack(key, chunk.offset + len(chunk.data))))
             return
+        entry = self._registry.live.get(chunk.task_id)
         if entry is None or not _is_own(entry, worker_id, chunk.attempt):
             what = f"a log of attempt {chunk.attempt} of {chunk.task_id}"
             self._refuse(ForeignReport(worker_id, key, "log", link), what, log_ack(key, 0, stale=True))
@@ -211,11 +200,11 @@ class AttemptReportHandler:
             )
             return
         new = chunk._replace(offset=taken, data=chunk.data[taken - chunk.offset :])
-        new_end = taken + len(new.data)
-        if not new.data or new_end > LOG_LIMIT_BYTES + _LOG_SLACK_BYTES:
-            self._registry.after_pending_saves(lambda: link.send(log_ack(key, taken)))
+        end = taken + len(new.data)
+        if not new.data or end > LOG_LIMIT_BYTES + _LOG_SLACK_BYTES:
+            self._registry.after_pending_saves(partial(link.send, log_ack(key, taken)))
         else:
-            self._registry.append_log(entry, new, lambda: link.send(log_ack(key, new_end)))
+            self._registry.append_log(entry, new, partial(link.send, log_ack(key, end)))
 
     # From telemetry
 

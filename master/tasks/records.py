@@ -48,10 +48,8 @@ class AttemptStatus(StrEnum):
         return self in _TERMINAL_ATTEMPTS
 
 
-_TERMINAL_TASKS = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
-_TERMINAL_ATTEMPTS = frozenset(
-    {AttemptStatus.COMPLETED, AttemptStatus.FAILED, AttemptStatus.STOPPED, AttemptStatus.LOST}
-)
+_TERMINAL_TASKS = {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}
+_TERMINAL_ATTEMPTS = {AttemptStatus.COMPLETED, AttemptStatus.FAILED, AttemptStatus.STOPPED, AttemptStatus.LOST}
 
 
 class Outcome(NamedTuple):
@@ -210,56 +208,42 @@ class TaskStore(Protocol):
     def submit(self, changes: Changes, idempotency: Idempotency | None) -> str:
         """Waits until one new task is durable. Returns its id, or that of the task that has the same idempotency key
         and digest already. Raises ``IdempotencyConflict`` for the same key with another digest."""
-        ...
 
     def save(self, changes: Changes, on_saved: OnSaved | None = None) -> None:
         """Hands changes over without waiting; the store retries until they are written."""
-        ...
 
     def append_log(self, chunk: LogChunk, on_saved: OnSaved) -> None:
         """Hands a piece of a log over without waiting. One that is there already changes nothing."""
-        ...
 
     def load_live(self) -> Sequence[LiveTask]:
         """Waits for every task that has not ended, oldest first."""
-        ...
 
     def count_by_status(self) -> Mapping[TaskStatus, int]:
         """Waits for the number of tasks of every status."""
-        ...
 
     def find(self, query: TaskQuery) -> TaskPage:
         """Waits for a page. Raises ``InvalidCursor``."""
-        ...
 
     def details(self, task_id: str) -> TaskDetails:
         """Waits for everything about one task. Raises ``UnknownTask``."""
-        ...
 
     def worker_attempts(self, worker_id: str, limit: int) -> Sequence[tuple[Attempt, Task]]:
         """Waits for the attempts that were assigned to a worker and their tasks, newest first."""
-        ...
 
     def assigned_to(self, task_id: str, attempt: int) -> str | None:
         """Waits for the worker that an attempt was assigned to; ``None``: there is no such attempt."""
-        ...
 
     def read_log(self, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:
         """Waits for a part of a log. A negative offset counts from the end. Raises ``UnknownTask``."""
-        ...
 
     def drains(self) -> Sequence[Drain]:
         """Waits for the workers that are drained."""
-        ...
 
     def save_drain(self, worker_id: str, drain: Drain | None) -> None:
         """Waits until it is durable; ``None`` ends the drain."""
-        ...
 
     def save_worker(self, worker_id: str, hostname: str, labels: Mapping[str, str], seen_at: float) -> None:
         """Notes who a worker is, without waiting."""
-        ...
 
     def health_error(self) -> str | None:
         """Returns why nothing can be written now, or ``None``."""
-        ...

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
+from typing import NamedTuple
 
 from gevent.event import Event
 
@@ -37,14 +38,10 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 
 
 class Start(Enum):
-    """Whether a live attempt's worker was told to run it."""
+    """Whether a live attempt was sent to its worker: not yet durable, not connected, sent."""
 
     UNSAVED = auto()
-    """Not yet, because it is not durable."""
-
     DUE = auto()
-    """Not yet, because the worker was not connected."""
-
     SENT = auto()
 
 
@@ -56,13 +53,9 @@ class LiveEntry:
     def __init__(self, task: Task, attempt: Attempt | None, log_bytes: int = 0) -> None:
         self.task = task
         self.attempt = attempt
-        self.begin_log(log_bytes)
+        self.log_taken_bytes = self.log_durable_bytes = log_bytes
         # An attempt that is found at the start may have been sent to its worker before.
         self.start = Start.UNSAVED if attempt is None else Start.SENT
-
-    def begin_log(self, log_bytes: int = 0) -> None:
-        """The attempt is new, or found at the start with so much of its log."""
-        self.log_taken_bytes = self.log_durable_bytes = log_bytes
 
 
 class LiveTasks:
@@ -88,7 +81,7 @@ class LiveTasks:
         else:
             self._leave_worker(entry)
             if attempt is not None and (entry.attempt is None or entry.attempt.attempt != attempt.attempt):
-                entry.begin_log()
+                entry.log_taken_bytes = entry.log_durable_bytes = 0
                 entry.start = Start.UNSAVED
             entry.task, entry.attempt = task, attempt
         if attempt is not None:
@@ -114,7 +107,7 @@ class LiveTasks:
         return [(entry, entry.attempt) for entry in entries if entry.attempt is not None]
 
     def workers(self) -> Sequence[str]:
-        """Returns those that have live attempts."""
+        """Returns the workers that have live attempts."""
         return list(self._by_worker)
 
     def queue(self, wall: float) -> Sequence[QueuedTask]:
@@ -196,15 +189,12 @@ class TaskWatchers:
             watch.notify()
 
 
-class _PendingEnd:
-    """A worker's attempt whose end is known but not durable yet."""
+class PendingEnd(NamedTuple):
+    """The end of a worker's attempt that is known but not durable yet."""
 
-    __slots__ = ("callbacks", "log_bytes", "worker_id")
-
-    def __init__(self, worker_id: str, log_bytes: int) -> None:
-        self.worker_id = worker_id
-        self.log_bytes = log_bytes
-        self.callbacks: list[OnSaved] = []
+    log_bytes: int
+    callbacks: list[OnSaved]
+    """Called when it is durable."""
 
 
 class TaskRegistry:
@@ -226,7 +216,7 @@ class TaskRegistry:
         self._store = store
         self._telemetry = telemetry
         self._links: dict[str, WorkerLink] = {}
-        self._pending_ends: dict[AttemptKey, _PendingEnd] = {}
+        self._pending_ends: dict[tuple[str, AttemptKey], PendingEnd] = {}
         self._counts = dict.fromkeys(TaskStatus, 0)
         for status in TaskStatus:
             self.instruments.tasks.labels(status).set_function(partial(self._counts.__getitem__, status))
@@ -256,10 +246,15 @@ class TaskRegistry:
             self.live.drop(task.task_id)
         else:
             self.live.put(task, None if ends else attempt)
-        if attempt is not None:
-            self._account(task, attempt, is_new=attempt.attempt != before.attempt, ends=ends)
+        if attempt is not None and attempt.attempt != before.attempt:
+            self.capacity.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
+            self.publish_allocation(attempt.worker_id)
+        elif attempt is not None and ends:
+            self.capacity.release(attempt.worker_id, attempt.key)
+            self.on_capacity_freed()
+            self.publish_allocation(attempt.worker_id)
         if attempt is not None and ends and attempt.status is not AttemptStatus.LOST:
-            self._pending_ends[attempt.key] = _PendingEnd(attempt.worker_id, entry.log_taken_bytes)
+            self._pending_ends[attempt.worker_id, attempt.key] = PendingEnd(entry.log_taken_bytes, [])
         self._store.save(
             Changes((task,), (attempt,) if attempt is not None else (), tuple(change.events)),
             lambda: self._saved(entry, change, on_saved),
@@ -269,18 +264,9 @@ class TaskRegistry:
         """Calls back when everything that was applied until now is durable."""
         self._store.save(Changes(), on_saved)
 
-    def pending_end_log_bytes(self, worker_id: str, key: AttemptKey) -> int | None:
-        """Returns the size of the log of the worker's attempt if its end is known but not durable yet."""
-        pending = self._pending_ends.get(key)
-        return None if pending is None or pending.worker_id != worker_id else pending.log_bytes
-
-    def after_pending_end(self, worker_id: str, key: AttemptKey, on_saved: OnSaved) -> bool:
-        """Calls back when the end of the worker's attempt is durable; returns whether one is pending."""
-        pending = self._pending_ends.get(key)
-        if pending is None or pending.worker_id != worker_id:
-            return False
-        pending.callbacks.append(on_saved)
-        return True
+    def pending_end(self, worker_id: str, key: AttemptKey) -> PendingEnd | None:
+        """Returns the end of the worker's attempt, unless it is unknown, or durable already."""
+        return self._pending_ends.get((worker_id, key))
 
     def append_log(self, entry: LiveEntry, chunk: LogChunk, on_saved: OnSaved) -> None:
         """Keeps a piece of the live attempt's log that follows what was taken before."""
@@ -328,16 +314,6 @@ class TaskRegistry:
         """Has telemetry show what the worker's tasks take of it."""
         self._telemetry.set_allocation(worker_id, self.capacity.allocation(worker_id))
 
-    def _account(self, task: Task, attempt: Attempt, *, is_new: bool, ends: bool) -> None:
-        if is_new:
-            self.capacity.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
-        elif ends:
-            self.capacity.release(attempt.worker_id, attempt.key)
-            self.on_capacity_freed()
-        else:
-            return
-        self.publish_allocation(attempt.worker_id)
-
     def _measure(self, before: Task, task: Task, old: Attempt | None, attempt: Attempt | None) -> None:
         instruments = self.instruments
         if attempt is not None and attempt.status.is_terminal:
@@ -363,6 +339,6 @@ class TaskRegistry:
         if on_saved is not None:
             on_saved()
         if attempt is not None and attempt.status.is_terminal:
-            pending = self._pending_ends.pop(attempt.key, None)
-            for callback in pending.callbacks if pending is not None else ():
+            pending = self._pending_ends.pop((attempt.worker_id, attempt.key), None)
+            for callback in pending.callbacks if pending else ():
                 callback()

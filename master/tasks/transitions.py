@@ -7,7 +7,7 @@
                                                ├── no retries left ──> failed
       cancel (at once when queued) ────────────┴── cancel was asked ──> cancelled
 
-An illegal move raises and says from where to where. ``StaleReport`` is for what a worker says about the past.
+An illegal move raises and says from where to where. ``StaleReport`` is for a report about an earlier attempt.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from fleetpulse.master.tasks.request import TaskRequest
 RETRY_INITIAL_SECONDS = 1.0
 RETRY_CAP_SECONDS = 60.0
 FREE_LOSSES = 10
-"""Attempts that may be lost before they ran; later ones use up retries, or a task that kills its worker came back for
-ever."""
+"""Attempts that may be lost before they ran; later ones use up retries, or a task that kills its worker would come back
+for ever."""
 
 _SECRETS_LOST = Outcome(
     reason="secrets_lost",
@@ -31,13 +31,10 @@ _SECRETS_LOST = Outcome(
 
 
 class Instruction(Enum):
-    """What is to be done once a change is durable."""
+    """What to tell the attempt's worker once a change is durable."""
 
     START = auto()
-    """Send the attempt to its worker."""
-
     STOP = auto()
-    """Have the worker end the attempt, with grace."""
 
 
 class Change(NamedTuple):
@@ -50,7 +47,7 @@ class Change(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a worker says of one attempt, checked. ``message`` of a ``PREPARING`` one is the progress of a pull."""
+    """A worker's report of one attempt, checked. ``message`` of a ``PREPARING`` one is the progress of a pull."""
 
     task_id: str
     attempt: int
@@ -67,21 +64,20 @@ def submitted(task_id: str, request: TaskRequest, now: float) -> Change:
 
 
 def placed(task: Task, worker_id: str, gpu_uuids: tuple[str, ...], now: float) -> Change:
-    """A worker was found: the next attempt begins."""
+    """The next attempt begins on this worker."""
     if task.status is not TaskStatus.QUEUED:
         raise IllegalTransition(task.task_id, task.status, TaskStatus.PENDING)
     number = task.attempt + 1
     attempt = Attempt(task.task_id, number, worker_id, AttemptStatus.ASSIGNED, assigned_at=now, gpu_uuids=gpu_uuids)
     task = task._replace(status=TaskStatus.PENDING, attempt=number, pending_at=now, running_at=None, not_before=None)
-    return Change(
-        task, attempt, (TaskEvent(task.task_id, now, "assigned", f"to worker {worker_id}", number),), Instruction.START
-    )
+    event = TaskEvent(task.task_id, now, "assigned", f"to worker {worker_id}", number)
+    return Change(task, attempt, (event,), Instruction.START)
 
 
 def reported(task: Task, attempt: Attempt | None, worker_id: str, report: Report, now: float) -> Change | None:
-    """The worker says how far the attempt has come; ``None`` when that was known.
+    """The worker reports the attempt's status; ``None`` when that was known.
 
-    Raises ``StaleReport`` unless it speaks of the task's current attempt, and that is its own and live.
+    Raises ``StaleReport`` unless the attempt is the task's current one, the worker's own, and live.
     """
     if attempt is None or report.attempt != attempt.attempt or worker_id != attempt.worker_id:
         raise StaleReport(f"attempt {report.attempt} of {report.task_id} is not the current one of {worker_id}")
@@ -95,33 +91,32 @@ def reported(task: Task, attempt: Attempt | None, worker_id: str, report: Report
 
 
 def cancelled(task: Task, attempt: Attempt | None, now: float) -> Change | None:
-    """Somebody wants the task to end; ``None`` when that was known. Raises ``TaskAlreadyFinished``."""
+    """Somebody cancels the task; ``None`` when that was known. Raises ``TaskAlreadyFinished``."""
     if task.status.is_terminal:
         raise TaskAlreadyFinished(f"task {task.task_id} has ended already: it is {task.status}")
     if task.cancel_requested_at is not None:
         return None
     task = task._replace(cancel_requested_at=now)
-    if attempt is None or attempt.status.is_terminal:  # between two attempts the last one may be brought
-        asked = TaskEvent(task.task_id, now, "cancel_requested")
-        change = _finished(task, None, TaskStatus.CANCELLED, Outcome(reason="cancelled"), now)
-        return change._replace(events=(asked, *change.events))
-    asked = TaskEvent(task.task_id, now, "cancel_requested", attempt=attempt.attempt)
-    return Change(task, attempt, (asked,), Instruction.STOP)
+    if attempt is None or attempt.status.is_terminal:  # between two attempts the caller may have the last one
+        event = TaskEvent(task.task_id, now, "cancel_requested")
+        return _finished(task, None, TaskStatus.CANCELLED, Outcome(reason="cancelled"), now, event)
+    event = TaskEvent(task.task_id, now, "cancel_requested", attempt=attempt.attempt)
+    return Change(task, attempt, (event,), Instruction.STOP)
 
 
-def lost(task: Task, attempt: Attempt, why: str, now: float) -> Change:
-    """Nobody will ever report the attempt's end. One that had not begun to run uses up no retry."""
+def lost(task: Task, attempt: Attempt, reason: str, now: float) -> Change:
+    """Nobody will report the attempt's end. One that had not begun to run uses up no retry."""
     if attempt.status.is_terminal:
         raise IllegalTransition(f"{attempt.task_id}/{attempt.attempt}", attempt.status, AttemptStatus.LOST)
     had_run = attempt.status is AttemptStatus.RUNNING or task.attempt - task.retries_used > FREE_LOSSES
-    outcome = Outcome(reason="worker_lost", error=why)
+    outcome = Outcome(reason="worker_lost", error=reason)
     ended = attempt._replace(status=AttemptStatus.LOST, finished_at=now, outcome=outcome)
-    event = TaskEvent(task.task_id, now, "lost", why, attempt.attempt)
+    event = TaskEvent(task.task_id, now, "lost", reason, attempt.attempt)
     return _after(task, ended, event, TaskStatus.FAILED, now, uses_retry=had_run)
 
 
 def secrets_lost(task: Task, now: float) -> Change:
-    """A queued task whose environment cannot be read any more."""
+    """The environment of a queued task cannot be decrypted any more."""
     if task.status is not TaskStatus.QUEUED:
         raise IllegalTransition(task.task_id, task.status, TaskStatus.FAILED)
     return _finished(task, None, TaskStatus.FAILED, _SECRETS_LOST, now)
@@ -134,14 +129,13 @@ def retry_delay_seconds(retries_used: int) -> float:
 
 def _preparing(task: Task, attempt: Attempt, report: Report, now: float) -> Change | None:
     if attempt.status is AttemptStatus.RUNNING:
-        return None  # said late, or again
+        return None  # late, or repeated
     if attempt.status is AttemptStatus.PREPARING and not report.message:
         return None
     kind = "progress" if attempt.status is AttemptStatus.PREPARING else "preparing"
     event = TaskEvent(task.task_id, now, kind, report.message, attempt.attempt)
-    return Change(
-        task, attempt._replace(status=AttemptStatus.PREPARING, preparing_at=attempt.preparing_at or now), (event,)
-    )
+    attempt = attempt._replace(status=AttemptStatus.PREPARING, preparing_at=attempt.preparing_at or now)
+    return Change(task, attempt, (event,))
 
 
 def _running(task: Task, attempt: Attempt, report: Report, now: float) -> Change | None:
@@ -165,7 +159,7 @@ def _ended(task: Task, attempt: Attempt, report: Report, now: float) -> Change:
 
 
 def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: float, *, uses_retry: bool) -> Change:
-    """What becomes of the task when an attempt has ended."""
+    """Finishes the task of an attempt that has ended, or queues it again."""
     if end is TaskStatus.COMPLETED:
         return _finished(task, ended, end, ended.outcome, now, event)
     if task.cancel_requested_at is not None:
@@ -175,31 +169,21 @@ def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: f
         return _finished(task, ended, end, ended.outcome, now, event)
     if task.env_is_lost:
         return _finished(task, ended, end, _SECRETS_LOST, now, event)
-    delay = retry_delay_seconds(retries_used) if uses_retry else 0.0
-    requeued = TaskEvent(task.task_id, now, "requeued", _retry_message(task, retries_used, uses_retry=uses_retry))
+    delay, message = 0.0, "the attempt had not begun to run, so it uses up no retry"
+    if uses_retry:
+        delay, message = retry_delay_seconds(retries_used), f"retry {retries_used} of {task.request.max_retries}"
+    requeued = TaskEvent(task.task_id, now, "requeued", message)
     task = task._replace(
         status=TaskStatus.QUEUED, retries_used=retries_used, not_before=now + delay, outcome=ended.outcome
     )
     return Change(task, ended, (event, requeued))
 
 
-def _retry_message(task: Task, retries_used: int, *, uses_retry: bool) -> str:
-    if not uses_retry:
-        return "the attempt had not begun to run, so it uses up no retry"
-    return f"retry {retries_used} of {task.request.max_retries}"
-
-
 def _finished(
-    task: Task,
-    attempt: Attempt | None,
-    end: TaskStatus,
-    outcome: Outcome,
-    now: float,
-    *before: TaskEvent,
+    task: Task, attempt: Attempt | None, end: TaskStatus, outcome: Outcome, now: float, *events: TaskEvent
 ) -> Change:
     task = task._replace(status=end, finished_at=now, outcome=outcome, not_before=None)
-    events = before
-    # An attempt that ended as the task did has told the story already.
-    if not before or str(end) != before[-1].kind:
-        events = (*before, TaskEvent(task.task_id, now, str(end), outcome.error or ""))
+    # An attempt that ended as the task does has an event of that kind already.
+    if not events or str(end) != events[-1].kind:
+        events = (*events, TaskEvent(task.task_id, now, str(end), outcome.error or ""))
     return Change(task, attempt, events)
