@@ -173,7 +173,7 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
     stranger = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path / "elsewhere")}
     refused = cli(processes, "workers", **stranger)
     assert refused.code == 1
-    assert "wants a token" in refused.the_error()
+    assert "requires a valid token" in refused.the_error()
     assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN=secret).code == 0
     (tmp_path / "token").write_text(secret + "\n")
     assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN_FILE=str(tmp_path / "token")).code == 0
@@ -189,7 +189,7 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
     [
         (("create", "a b"), 2, "NAME must be"),
         (("create", "ci", "--role", "root"), 2, "'root'"),
-        (("create", "owner"), 2, "none of anonymous, master, owner"),
+        (("create", "owner"), 2, "must not be one of anonymous, master, owner"),
         (("create", "ci", "--expires", "soon"), 2, "'soon'"),
         (("create", "ci", "--expires", "999999999999d"), 2, "at most 36500d"),
         (("create", "ci", "--expires", "99999999999999999999d"), 2, "at most 36500d"),
