@@ -82,7 +82,7 @@ class Targets:
 
 
 def _address(telemetry: WorkerTelemetry) -> str:
-    """The host name; the worker's id where it has told none, or one that Prometheus would not take."""
+    """The hostname, or the worker's id where Prometheus would not accept the hostname."""
     hostname = telemetry.registration.hostname
     return hostname if _ADDRESS.fullmatch(hostname) else telemetry.worker_id
 

@@ -22,7 +22,7 @@ WORKERS_IN_A_ROW = 256
 """Joined, after which other greenlets have their turn."""
 
 Pieces = list[bytes]
-"""A large answer. Not joined as a whole: that would copy it once more, and let nobody else run meanwhile."""
+"""A large answer, not joined: that would copy it once more, and block the hub meanwhile."""
 
 _HOLE = b"\xff"
 """In details that are kept, where the heartbeat counts and the record go. UTF-8 has no such byte."""
@@ -31,8 +31,8 @@ _HOLE = b"\xff"
 class FleetViews(LazyView):
     """What REST shows of the live table. The views of one worker raise ``UnknownWorker``.
 
-    A worker's record and its summary are kept as members of the objects that hold all of them. The rarer views are made
-    when they are asked for; of the details all is kept but what changes with every heartbeat.
+    A worker's record and summary are kept as members of the objects that hold all of them. The metrics of a worker are
+    encoded on request; of its details, all is kept but the parts that change with every heartbeat.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class FleetViews(LazyView):
             view.pop(worker_id, None)
 
     def record(self, worker_id: str) -> bytes:
-        """Everything that is known of one worker's state."""
+        """One worker's record."""
         self._worker(worker_id)
         return bytes(self._record(worker_id))
 
@@ -99,7 +99,7 @@ class FleetViews(LazyView):
             yield b"".join(details[1:])
 
     def _details_in_parts(self, telemetry: WorkerTelemetry) -> tuple[bytes | memoryview, ...]:
-        # Mostly the very objects of last time, which are told to be equal by their identity.
+        # Mostly the same objects as last time, and then equal by identity.
         key = telemetry.registration, telemetry.allocation, telemetry.task_support, telemetry.is_active
         known, parts = self._details.get(telemetry.worker_id, ((), []))
         if known != key:
@@ -122,7 +122,7 @@ class FleetViews(LazyView):
 
 
 class StreamSummaries(LazyView):
-    """The summary of each worker that the stream sends. Nothing is rendered but what is asked for."""
+    """The summary of each worker for the stream. Rendered on request only."""
 
     def __init__(self) -> None:
         super().__init__()

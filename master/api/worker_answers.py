@@ -1,4 +1,4 @@
-"""What is answered about the master and its workers. The readings are those of ``telemetry.records``, as they are."""
+"""The answers about the master and its workers. The readings are those of ``telemetry.records``, as they are."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -23,7 +23,7 @@ _readings_of = attrgetter(*ResourceReadings.__struct_fields__)
 
 
 class Health(ResponseModel):
-    """How the master is."""
+    """The health of the master."""
 
     status: Literal["healthy", "unhealthy"]
     time: UnixSeconds
@@ -47,7 +47,7 @@ class WorkerSummary(ResponseModel):
 
 
 class StreamSummary(ResponseModel):
-    """What a table or a grid shows of a worker; the stream sends it. Rounded, to send no bytes that say nothing."""
+    """A worker as a table or a grid shows it; sent by the stream. Rounded, to save bytes."""
 
     worker_id: str
     hostname: str | None
@@ -165,7 +165,7 @@ class WorkerTasks(ResponseModel):
 
 
 class WorkerDetails(ResponseModel):
-    """Who a worker is, what it has, and its record."""
+    """A worker's identity, resources, tasks and record."""
 
     worker_id: str
     hostname: str | None
@@ -211,7 +211,7 @@ def _readings(reading: Reading) -> dict[str, Any]:
 
 
 def _custom_samples(metrics: Sequence[CustomMetric]) -> list[CustomSample]:
-    """One object a sample, each complete, so that one line of jq finds it."""
+    """One complete object for each sample, so that one line of jq finds it."""
     return [
         CustomSample(layout.name, layout.kind, dict(series), value)
         for layout, values in metrics

@@ -1,9 +1,8 @@
 """The text of the workers' custom metrics, whose families come and go with what operators measure.
 
-Beside ``families``, not in it: nothing here is known before a worker says it, and a fleet without custom metrics has no
-part in it. A family belongs to the fleet, so its type and description are those of the worker that brought it first.
-Samples of another type are dropped, and so are those over the limits; both are counted for as long as it is so. Series
-end with their worker, and a family with its last series.
+A family belongs to the fleet: its type and description are those of the worker that sent it first. Samples of another
+type are dropped, and so are those over the limits; a gauge shows how many are dropped at present. Series end with their
+worker, and a family with its last series.
 """
 
 from collections import Counter
@@ -32,7 +31,7 @@ _BYTES_IN_A_ROW = 512 * 1024
 
 
 class _Family:
-    """One family of the fleet: the headers of the worker that brought it first, and the lines of each worker."""
+    """One family of the fleet: the headers of the worker that sent it first, and the lines of each worker."""
 
     __slots__ = ("headers", "kind", "lines", "name")
 

@@ -1,6 +1,6 @@
-"""Decodes and checks messages of workers: every rule about what a message may say is enforced here, for all transports.
+"""Decodes and checks the messages of workers. Every rule about their content is enforced here, for all transports.
 
-Readings are decoded by what their records declare: a field of the message and of the record have one name, and the
+Readings are decoded as their records declare them: a field has the same name in the message and in the record, and its
 annotation is the rule. Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the field's name, its
 value and the rule.
 """
@@ -59,7 +59,7 @@ R = TypeVar("R")
 _CAN_RUN_TASKS = TaskSupport(available=True)
 _INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 
-# Machines have much in common: a text that was checked before is neither checked nor kept twice.
+# Machines have much in common: a known text is neither checked nor stored again.
 _MAX_KNOWN_TEXTS = 2048
 _known_texts: dict[str, str] = {}
 
@@ -130,7 +130,7 @@ def decode_heartbeat(message: pb.Heartbeat) -> Reading:
 class _RecordDecoder(Generic[R]):
     """Decodes the numbers and texts of a message type as its record declares them.
 
-    ``path`` is the place of the message in a heartbeat. A repeated message is told apart by the first field.
+    ``path`` is the place of the message in a heartbeat. The first field identifies one of a repeated message.
     """
 
     def __init__(self, record: Callable[..., R], declared: dict[str, Type], path: str = "") -> None:
@@ -162,7 +162,7 @@ class _RecordDecoder(Generic[R]):
             # A NaN fails every comparison, so it is refused here too.
             if not low <= values[position] <= high:
                 _refuse_number(where, values[position], low, high)
-        # Only a 0 may be one that nobody sent, and to ask costs more than the value.
+        # Only a 0 may be absent in truth, and HasField costs more than the value.
         may_lack_numbers = self._optional and 0 in values
         if self._texts or may_lack_numbers:
             values = list(values)
@@ -238,10 +238,10 @@ _LayoutKey = tuple[str, int, str, tuple[str, ...], tuple[tuple[str, ...], ...]]
 
 _MAX_KNOWN_LAYOUTS = 2048
 _MAX_KNOWN_BYTES = 4096
-"""Of one layout: together with the number a bound of the memory that anybody can make the master use."""
+"""Of one layout. With the number of layouts it bounds the memory that workers can make the master use."""
 
 _known_layouts: dict[_LayoutKey, CustomLayout] = {}
-"""All but the numbers changes seldom, so it is checked once and remembered."""
+"""Everything but the numbers changes seldom, so it is checked once and remembered."""
 
 
 def _decode_custom(items: Sequence[pb.CustomMetric]) -> tuple[CustomMetric, ...]:

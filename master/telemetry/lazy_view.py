@@ -19,13 +19,13 @@ _LOGGER = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
 DEMAND_SECONDS = 90.0
-"""How long a read keeps a view in demand: longer than a scraper or a person who watches waits between two."""
+"""How long a read keeps a view in demand: longer than the interval of a scraper or of a person who watches."""
 
 LEAD_SECONDS = 1.0
-"""Before a read is expected: time to render a whole fleet, and for a reader who comes early."""
+"""Before an expected read: time to render a whole fleet, and to allow for an early reader."""
 
 _INTERVALS = 3
-"""The shortest of so many is expected again, so up to that many readers may share a view."""
+"""The shortest of the last ones is expected again, so up to that many readers may share a view."""
 
 _LOOK_AGAIN_SECONDS = 1.0
 """While no read is expected: a new reader may read more often."""
@@ -34,7 +34,7 @@ _RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
 
 _PAUSE_SECONDS = 0.001
-"""Such a turn, where nobody waits for the view: requests that come meanwhile find the hub idle every other time."""
+"""The length of such a turn in the background, so that requests find the hub idle every other time."""
 
 
 class ReadRhythm:

@@ -2,9 +2,9 @@
 
     rpc --process_heartbeat--> [check, renew lease, queue] --> worker's greenlet --> record --> observers --> callback
 
-``process_heartbeat`` only checks and hands over. What costs time (a callback that stores history) happens in the
-worker's own greenlet, so one slow consumer of one worker's data delays nobody else. Everything here runs on the gevent
-hub of one process; nothing needs a lock, because nothing switches in mid-change.
+``process_heartbeat`` only checks and queues. The callback, which may store history, runs in the worker's own greenlet,
+so a slow one delays no other worker. Everything here runs on the gevent hub of one process; nothing needs a lock,
+because nothing switches in mid-change.
 """
 
 import logging
@@ -55,10 +55,10 @@ class _PendingReading(NamedTuple):
 
 
 class _WorkerRow:
-    """The latest of a worker, and the queue of what is not processed yet.
+    """The latest of a worker, and the queue of its unprocessed heartbeats.
 
-    ``held`` says that the incarnation still has its connection, as far as is known; ``closed`` that the row left the
-    table and its greenlet shall end.
+    ``held``: the incarnation still has its connection, as far as is known. ``closed``: the row left the table, and its
+    greenlet ends.
     """
 
     __slots__ = (
@@ -94,10 +94,10 @@ class _WorkerRow:
         return overflows
 
     def is_next(self, sequence: int) -> bool:
-        """Whether the sequence number is new; a gap is added to what the worker missed.
+        """Whether the sequence number is new; a gap is added to ``missed``.
 
-        0 is a sender that does not count. Without an incarnation id a restart cannot be told from a repetition, so then
-        every number is new.
+        0 comes from a sender that does not count. Without an incarnation id a restart looks like a repetition, so every
+        number is new.
         """
         if sequence == 0 or not self.incarnation_id:
             return True
@@ -109,14 +109,12 @@ class _WorkerRow:
         return True
 
     def restart(self) -> None:
-        """Another incarnation begins: neither the queue nor the sequence of the last one counts."""
+        """Drop the queue and the sequence of the last incarnation."""
         self.pending.clear()
         self._sequence = 0
 
-    def close(self, *, drop_pending: bool) -> None:
-        """Let the greenlet end, after what is queued unless that is dropped."""
-        if drop_pending:
-            self.pending.clear()
+    def close(self) -> None:
+        """Let the greenlet end, after the queue."""
         self.closed = True
         self.wake.set()
 
@@ -146,13 +144,11 @@ class TelemetryManager:
         instruments.telemetry.workers.labels("inactive").set_function(lambda: len(self._workers) - len(self._leases))
 
     def add_observer(self, observer: TelemetryObserver) -> None:
-        """Tell this one, too, from now on; for those that are built with the manager at hand."""
+        """Add an observer that is built after the manager."""
         self._observers += (observer,)
 
-    # Registration
-
     def register_worker(self, worker_id: str, registration: Registration = Registration()) -> None:  # noqa: B008 - immutable
-        """Take the worker into the table, or note that it is back; either way it is active now.
+        """Add the worker to the table, or note its return; either way it is active now.
 
         Raises ``InvalidMessage`` for an id against the rule, ``WorkerIdTaken`` while another incarnation with this id
         beats, ``FleetFull`` past ``max_workers``.
@@ -177,7 +173,8 @@ class TelemetryManager:
             raise UnknownWorker(worker_id)
         self._leases.drop(worker_id)
         self._remembered.drop(worker_id)
-        worker.close(drop_pending=True)
+        worker.pending.clear()
+        worker.close()
         self._revision += 1
         for observer in self._observers:
             try:
@@ -192,26 +189,23 @@ class TelemetryManager:
         self.unregister_worker(worker_id)
 
     def set_allocation(self, worker_id: str, allocation: Allocation) -> None:
-        """Show what the worker's tasks take of it. A worker that is not in the table is fine."""
+        """Publish what the worker's tasks take of it, if it is in the table."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.telemetry.allocation != allocation:
             self._publish(worker, allocation=allocation)
 
     def release_worker(self, worker_id: str, incarnation_id: str) -> None:
-        """The incarnation's connection ended: another one need not wait until this one counts as silent."""
+        """The incarnation's connection ended: another one may take the id at once."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.incarnation_id == incarnation_id:
             worker.held = False
 
-    # Processing
-
     def process_heartbeat(self, heartbeat: pb.Heartbeat, received_at: float | None = None) -> None:
         """Check the heartbeat and queue it for its worker's greenlet. Never blocks.
 
-        ``received_at`` is when it arrived on the monotonic clock; now, unless a transport knows better. An unknown
-        worker is registered. A full queue drops its oldest heartbeat and counts it. A sequence number that was seen
-        before is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``, ``WorkerIdTaken``,
-        ``FleetFull``; then nothing has changed.
+        ``received_at``, on the monotonic clock, is now by default. Registers an unknown worker. A full queue drops and
+        counts its oldest heartbeat. A repeated sequence number is counted and otherwise ignored. Raises
+        ``InvalidMessage``, ``InvalidReading``, ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
         """
         received_monotonic = self._clock.monotonic() if received_at is None else received_at
         try:
@@ -232,7 +226,7 @@ class TelemetryManager:
 
     @property
     def update_callback(self) -> UpdateCallback | None:
-        """The present one. Who sets another calls this one from it."""
+        """The present callback, for one that wraps it."""
         return self._callback
 
     def set_update_callback(self, callback: UpdateCallback | None) -> None:
@@ -241,8 +235,6 @@ class TelemetryManager:
         It may block cooperatively: only its worker waits. An exception out of it is logged and counted.
         """
         self._callback = callback
-
-    # Queries
 
     @property
     def revision(self) -> int:
@@ -270,26 +262,24 @@ class TelemetryManager:
             return "nobody watches for silent workers"
         return None
 
-    # Lifecycle
-
     def start(self) -> None:
         """Begin to watch for silent workers."""
         self._checker = gevent.spawn(self._watch_liveness)
         self._checker.name = "telemetry-liveness"
 
     def shutdown(self, timeout_seconds: float = 2.0) -> None:
-        """End every greenlet: queued heartbeats are processed first, what takes longer than the timeout is killed."""
+        """Process what is queued and end every greenlet; those that take longer than the timeout are killed."""
         self._stopping.set()
         greenlets = [worker.greenlet for worker in self._workers.values() if worker.greenlet is not None]
         if self._checker is not None:
             greenlets.append(self._checker)
         for worker in self._workers.values():
-            worker.close(drop_pending=False)
+            worker.close()
         gevent.joinall(greenlets, timeout=timeout_seconds)
         gevent.killall([greenlet for greenlet in greenlets if not greenlet.dead], timeout=timeout_seconds)
 
     def check_liveness(self) -> None:
-        """Mark the workers whose lease ran out, and forget those that were gone for the retention time."""
+        """Mark workers with expired leases inactive, and forget those that were so for the retention time."""
         now, config = self._clock.monotonic(), self.lease_config
         for worker_id in self._leases.expire(now):
             timeout_seconds = config.inactivity_timeout_seconds
@@ -299,8 +289,6 @@ class TelemetryManager:
         for worker_id in self._remembered.expire(now):
             _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, config.retention_seconds)
             self.unregister_worker(worker_id)
-
-    # Internals
 
     def _admit(self, worker_id: str, registration: Registration) -> _WorkerRow:
         config = self.lease_config
@@ -325,7 +313,7 @@ class TelemetryManager:
         return worker
 
     def _worker_for(self, heartbeat: pb.Heartbeat) -> _WorkerRow:
-        """The row that this heartbeat belongs to, registered or taken over if need be."""
+        """The row of the heartbeat's worker, registered or taken over if need be."""
         worker_id, incarnation_id = heartbeat.worker_id, heartbeat.incarnation_id
         worker = self._workers.get(worker_id)
         if worker is not None and worker.incarnation_id == incarnation_id:
@@ -340,7 +328,7 @@ class TelemetryManager:
         self._remembered.drop(worker_id)
 
     def _refuse_if_beating(self, worker: _WorkerRow, now: float) -> None:
-        """A holder that lost its connection, or missed two heartbeats, gives way to another incarnation."""
+        """Raise ``WorkerIdTaken`` unless the holder lost its connection or missed two heartbeats."""
         worker_id = worker.telemetry.worker_id
         silent = self._leases.silent_seconds(worker_id, now)
         grace_seconds = 2.0 * self.lease_config.heartbeat_interval_seconds

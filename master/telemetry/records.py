@@ -1,7 +1,7 @@
-"""What the master knows of a worker, as immutable snapshots.
+"""The master's knowledge of a worker, as immutable snapshots.
 
-The readings are also what REST answers: ``msgspec`` encodes them as they are, OpenAPI has their schema from the
-annotations, and ``decoding`` checks heartbeats by the same annotations. So a field is declared here and nowhere else.
+The readings are also the answers of REST: ``msgspec`` encodes them as they are, the annotations give their OpenAPI
+schema, and ``decoding`` checks heartbeats by the same annotations. So a field is declared here and nowhere else.
 
 ``None`` always means "the machine did not give this reading"; it is never replaced by 0. Percentages run from 0 to 100,
 times are Unix seconds, counters run since the machine's boot.
@@ -162,7 +162,7 @@ class TaskSupport(Struct, frozen=True, gc=False):
 
 
 class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
-    """All that one heartbeat says, checked against the contract."""
+    """The content of one heartbeat, checked against the contract."""
 
     running_tasks: tuple[RunningTask, ...] = ()
     task_support: TaskSupport | None = None
@@ -175,7 +175,7 @@ class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
 
 
 class Resources(Struct, frozen=True, gc=False):
-    """An amount of resources: what a worker has, has given to tasks, or has left."""
+    """An amount of resources: the capacity of a worker, or its allocated or available part."""
 
     cpu_cores: Amount | None = None
     memory_bytes: Count | None = None
@@ -184,7 +184,7 @@ class Resources(Struct, frozen=True, gc=False):
 
 
 class Allocation(Struct, frozen=True, gc=False):
-    """What a worker's live attempts take of its capacity; set by the task service."""
+    """The part of a worker's capacity that its live attempts take; set by the task service."""
 
     cpu_cores: float = 0.0
     memory_bytes: int = 0
@@ -198,7 +198,7 @@ class Allocation(Struct, frozen=True, gc=False):
 
 
 class Registration(Struct, frozen=True, gc=False):
-    """What a worker says of itself once a connection. A worker known by heartbeats alone has an empty one."""
+    """Sent by a worker once a connection. A worker known by heartbeats alone has an empty one."""
 
     incarnation_id: str = ""
     hostname: str = ""
@@ -210,7 +210,7 @@ class Registration(Struct, frozen=True, gc=False):
 
 
 class HeartbeatCounts(Struct, frozen=True, gc=False):
-    """What became of the worker's heartbeats since it was registered."""
+    """The worker's heartbeats since it was registered."""
 
     received: Count = 0
     dropped: Count = 0
