@@ -51,7 +51,6 @@ class Answer(NamedTuple):
     text: str
     content: Mapping[str, Any] = MappingProxyType({})
     """By media type, the type of the answer; empty: it has no body."""
-
     headers: Mapping[str, str] = _NONE
     """The meaning of each header of the answer."""
 
@@ -78,19 +77,15 @@ class Operation(NamedTuple):
     method: Method
     name: str
     """Unique; client libraries call their functions so."""
-
     summary: str
     role: Role
     """The least that may call it."""
-
     answers: tuple[Answer, ...]
     problems: tuple[int, ...] = ()
     """Statuses of its problems, without those of ``EVERYWHERE``."""
-
     text: str = ""
     query: type[BaseModel] | None = None
     """``None``: the query is ignored."""
-
     body: Body | None = None
     headers: tuple[Header, ...] = ()
 

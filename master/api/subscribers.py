@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import falcon
 import gevent
@@ -60,11 +60,6 @@ class ClientGone(Exception):
     """The client has closed the connection."""
 
 
-class _Entry(NamedTuple):
-    client: str | None
-    is_still_allowed: Callable[[], bool]
-
-
 class Subscribers:
     """The open answers of one kind; ``doing`` is what their readers do, in words. Lives on the hub.
 
@@ -85,7 +80,8 @@ class Subscribers:
         self._clients = clients
         self._limit_per_client = limit_per_client
         self._check_seconds = check_seconds
-        self._entries: dict[Revocable, _Entry] = {}
+        self._entries: dict[Revocable, tuple[str | None, Callable[[], bool]]] = {}
+        """By subscriber, the name of its client, ``None`` of one without a limit; and whether it is still allowed."""
         self._by_client: Counter[str] = Counter()
         self._groups: list[Subscribers] = []
         self._checking: gevent.Greenlet[..., None] | None = None
@@ -113,23 +109,22 @@ class Subscribers:
         name = self._clients.name(address)
         if name is not None:
             if self._by_client[name] >= self._limit_per_client:
-                detail = (
-                    f"{self._limit_per_client} readers of this client {self._doing} already, as many as one may have"
-                )
+                most = self._limit_per_client
+                detail = f"{most} readers of this client {self._doing} already, as many as one may have"
                 raise Rejection(429, "client_readers", detail, RETRY_AFTER_SECONDS)
             self._by_client[name] += 1
-        self._entries[subscriber] = _Entry(name, is_still_allowed)
+        self._entries[subscriber] = name, is_still_allowed
         if self._checking is None:
             self._checking = gevent.spawn(self._check_access)
             self._checking.name = "subscribers-access"
 
     def remove(self, subscriber: Revocable) -> None:
         """Does nothing for one that is not there."""
-        entry = self._entries.pop(subscriber, None)
-        if entry is not None and entry.client is not None:
-            self._by_client[entry.client] -= 1
-            if not self._by_client[entry.client]:
-                del self._by_client[entry.client]
+        name, _ = self._entries.pop(subscriber, (None, None))
+        if name is not None:
+            self._by_client[name] -= 1
+            if not self._by_client[name]:
+                del self._by_client[name]
         if not self._entries and self._checking is not None:
             self._checking.kill(block=False)
             self._checking = None
@@ -146,9 +141,9 @@ class Subscribers:
         """Body of the greenlet."""
         while True:
             gevent.sleep(self._check_seconds)
-            for number, (subscriber, entry) in enumerate(list(self._entries.items()), start=1):
+            for number, (subscriber, (_, is_still_allowed)) in enumerate(list(self._entries.items()), start=1):
                 try:
-                    if not entry.is_still_allowed():
+                    if not is_still_allowed():
                         subscriber.revoke(AccessEnded(ENDED))
                 except Exception:
                     _LOGGER.exception("whether one may still %s could not be checked", self._doing)
@@ -172,7 +167,8 @@ class EventStream(ABC):
         self._waiting: Any = None
         self._revoked: FleetPulseError | None = None
         self._iterator = self._all_events()
-        subscribers.add(self, req.remote_addr, partial(req.context.get("is_still_allowed") or _always, req))
+        check: Callable[[falcon.Request], bool] = req.context.get("is_still_allowed") or (lambda _req: True)
+        subscribers.add(self, req.remote_addr, partial(check, req))
 
     @abstractmethod
     def _events(self) -> Iterator[bytes]:
@@ -230,10 +226,6 @@ class EventStream(ABC):
         except Exception:
             _LOGGER.exception("%s failed", self._name)
             yield event_bytes("problem", {"status": 500, "detail": "the master failed on this; its log says why"})
-
-
-def _always(_req: falcon.Request) -> bool:
-    return True
 
 
 def begin_events(resp: falcon.Response) -> None:

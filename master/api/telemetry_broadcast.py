@@ -104,10 +104,8 @@ class Timing(NamedTuple):
 
     pause: float = 0.5
     """Between two broadcasts."""
-
     keepalive: float = 15.0
     """A reader that got nothing for so long gets a comment."""
-
     stall_timeout: float = 60.0
     """For a reader to take one event."""
 
