@@ -55,7 +55,7 @@ def statuses(master: Master, headers: dict[str, str]) -> list[int]:
     ]
 
 
-def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: Processes) -> None:
+def test_first_token_closes_the_api(master: Master, processes: Processes) -> None:
     (told,) = master.log_lines("may use all of this master")
     assert "fleetpulse token create" in told
     assert statuses(master, {}) == [200, 201, 404]
@@ -84,7 +84,7 @@ def test_from_the_first_token_on_everybody_shows_one(master: Master, processes: 
     assert not [secret for secret in (submit, read, admin) if secret in shown or secret[12:] in shown]
 
 
-def test_what_a_client_says_of_itself_is_not_believed(master: Master) -> None:
+def test_forwarded_headers_are_ignored(master: Master) -> None:
     lines = ("SCRIPT_NAME: /x", "PATH_INFO: /x", "REMOTE_USER: root", "X-Forwarded-Proto: https")
     for line in lines:
         with Raw(master.http_port) as raw:
@@ -93,7 +93,7 @@ def test_what_a_client_says_of_itself_is_not_believed(master: Master) -> None:
             assert raw.get("/workers", line, "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").status == 200
 
 
-def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, processes: Processes) -> None:
+def test_malformed_credentials_and_hosts_are_refused(master: Master, processes: Processes) -> None:
     for host in ("localhost:evil.example", "localhost:", ":"):
         assert master.get("/workers", headers={"Host": host}).status_code == 421
     make_token(processes, "ci")
@@ -105,7 +105,7 @@ def test_odd_credentials_and_hosts_are_refused_as_wrong_ones(master: Master, pro
     assert master.session.post(f"{master.url}/api/session", body, headers=json_headers, timeout=10).status_code == 401
 
 
-def test_a_session_of_a_browser_that_speaks_tls_with_a_proxy(master: Master, processes: Processes) -> None:
+def test_session_behind_a_tls_proxy_has_a_secure_cookie(master: Master, processes: Processes) -> None:
     secret = make_token(processes, "ci")
     eventually(lambda: master.get("/workers").status_code == 401)
     host = master.url.removeprefix("http://")
@@ -119,7 +119,7 @@ def test_a_session_of_a_browser_that_speaks_tls_with_a_proxy(master: Master, pro
     assert "Secure" not in cookie("http")
 
 
-def test_what_is_open_ends_with_that_by_which_it_was_opened(master: Master, processes: Processes) -> None:
+def test_open_streams_end_with_their_token(master: Master, processes: Processes) -> None:
     token, other = make_token(processes, "ci", "--role", "submit"), make_token(processes, "grafana")
     eventually(lambda: statuses(master, bearer(other)) == [200, 403, 403])
     submitted = master.session.post(f"{master.url}/api/tasks", json=TASK, headers=bearer(token), timeout=10).json()
@@ -155,7 +155,7 @@ def told_last(lines: Iterator[str]) -> tuple[str, int]:
     return kind, json.loads(data.removeprefix("data: "))["status"]
 
 
-def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
+def test_new_web_process_knows_the_tokens(master: Master, processes: Processes) -> None:
     secret = make_token(processes, "ci")
     web = master.web_process()
     web.kill()
@@ -164,7 +164,7 @@ def test_a_new_web_process_knows_the_tokens(master: Master, processes: Processes
     assert statuses(master, bearer(secret))[0] == 200
 
 
-def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: Processes, tmp_path: Path) -> None:
+def test_cli_of_the_owner_needs_no_token(master: Master, processes: Processes, tmp_path: Path) -> None:
     secret = make_token(processes, "ci")
     eventually(lambda: master.get("/workers").status_code == 401)
     assert cli(processes, "workers", FLEETPULSE_URL=master.url).code == 0
@@ -196,20 +196,22 @@ def test_the_command_line_of_its_owner_needs_nothing(master: Master, processes: 
         (("revoke", "nobody"), 4, "there are: none"),
     ],
 )
-def test_what_token_refuses(processes: Processes, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_token_command_refuses_invalid_arguments(
+    processes: Processes, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     ended = cli(processes, "token", *arguments)
     assert ended.code == code
     assert says in ended.the_error()
 
 
-def test_two_good_tokens_of_one_name_are_refused(processes: Processes) -> None:
+def test_second_active_token_of_one_name_is_refused(processes: Processes) -> None:
     make_token(processes, "ci")
     assert "revoke it first" in cli(processes, "token", "create", "ci").the_error()
     assert cli(processes, "token", "revoke", "ci").code == 0
     make_token(processes, "ci")
 
 
-def test_a_file_that_is_none_stops_the_start(processes: Processes) -> None:
+def test_invalid_token_file_prevents_the_start(processes: Processes) -> None:
     (processes.folder / "data").mkdir()
     (processes.folder / "data" / "tokens.json").write_text("{")
     ended = cli(processes, "master", HTTP_PORT="0", GRPC_PORT="0")
@@ -228,7 +230,7 @@ def test_a_file_that_is_none_stops_the_start(processes: Processes) -> None:
         ({"HTTP_PORT": "0", "GRPC_PORT": "0.0.0.0:0"}, "no TLS for workers"),
     ],
 )
-def test_nothing_listens_beyond_this_machine_unguarded(processes: Processes, env: dict[str, str], says: str) -> None:
+def test_non_loopback_listen_needs_tokens_and_tls(processes: Processes, env: dict[str, str], says: str) -> None:
     ended = cli(processes, "master", **env)
     assert ended.code == 2
     error = ended.the_error()
@@ -236,14 +238,14 @@ def test_nothing_listens_beyond_this_machine_unguarded(processes: Processes, env
     assert says.removeprefix("no ") in error
 
 
-def test_tokens_alone_are_not_enough_beyond_this_machine(processes: Processes) -> None:
+def test_tokens_without_tls_are_not_enough_beyond_loopback(processes: Processes) -> None:
     make_token(processes, "ci")
     error = cli(processes, "master", HTTP_PORT="0.0.0.0:0", GRPC_PORT="0").the_error()
     assert "TLS (--tls-certificate" in error
     assert "a token (" not in error
 
 
-def test_whoever_trusts_the_network_says_so(processes: Processes) -> None:
+def test_trusted_network_flag_allows_plain_http(processes: Processes) -> None:
     _, port = started_everywhere(processes, "--insecure-network", GRPC_PORT="0.0.0.0:0")
     url = f"http://{LOCALHOST}:{port}"
     assert _status(f"{url}/workers") == 200
@@ -262,7 +264,7 @@ def started_everywhere(processes: Processes, *flags: str, **env: str) -> tuple[S
     return master, port
 
 
-def test_tls(processes: Processes, tmp_path: Path) -> None:
+def test_rest_over_tls(processes: Processes, tmp_path: Path) -> None:
     ca = trustme.CA()
     certificate, key, root = (tmp_path / name for name in ("chain.pem", "key.pem", "root.pem"))
     issued = ca.issue_cert(LOCALHOST)
@@ -292,7 +294,7 @@ def test_tls(processes: Processes, tmp_path: Path) -> None:
     assert "Traceback" not in master.err
 
 
-def test_sighup_takes_a_new_certificate_and_no_bad_one(processes: Processes, tmp_path: Path) -> None:
+def test_sighup_loads_a_valid_certificate_and_ignores_an_invalid_one(processes: Processes, tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
     certificate, key, old_root, new_root = (tmp_path / name for name in ("chain.pem", "key.pem", "old.pem", "new.pem"))
     old.cert_pem.write_to_path(str(old_root))
@@ -328,7 +330,7 @@ def test_sighup_takes_a_new_certificate_and_no_bad_one(processes: Processes, tmp
     assert "Traceback" not in master.err
 
 
-def test_files_that_are_no_certificate_stop_the_start(processes: Processes, tmp_path: Path) -> None:
+def test_invalid_certificate_files_prevent_the_start(processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("nothing")
     file = str(tmp_path / "a")
     env = {"HTTP_PORT": "0", "GRPC_PORT": "0"}

@@ -36,7 +36,7 @@ def submitted(path: Path) -> list[str]:
     return [one["target"].rpartition("/")[2] for one in entries_of(path) if one["action"] == "submit_task"]
 
 
-def test_who_did_what_is_in_the_file_and_at_every_door(processes: Processes, master: Master) -> None:
+def test_entries_are_in_the_file_the_api_and_the_cli(processes: Processes, master: Master) -> None:
     jobs = Jobs(master, "busybox")
     task_id = jobs.submit("true")
     assert jobs.cancel(task_id).status_code == 202
@@ -70,7 +70,7 @@ def test_who_did_what_is_in_the_file_and_at_every_door(processes: Processes, mas
     assert master.sample("fleetpulse_audit_entries_total") == 5
 
 
-def test_whose_token_did_what_and_that_a_guess_failed(processes: Processes, master: Master) -> None:
+def test_token_use_and_failed_guess_are_recorded(processes: Processes, master: Master) -> None:
     path = trail_of(processes)
     made = processes.run(FLEETPULSE, "token", "create", "ci", "--role", "submit", "--json")
     secret = json.loads(made.out)["token"]
@@ -94,7 +94,7 @@ def test_whose_token_did_what_and_that_a_guess_failed(processes: Processes, mast
     assert "hunter2" not in path.read_text()
 
 
-def test_what_was_recorded_outlives_a_kill(processes: Processes, master: Master) -> None:
+def test_entries_survive_a_kill(processes: Processes, master: Master) -> None:
     jobs, path = Jobs(master, "busybox"), trail_of(processes)
     task_ids = [jobs.submit("true") for _ in range(20)]
     eventually(lambda: submitted(path) == task_ids)
@@ -109,7 +109,7 @@ def test_what_was_recorded_outlives_a_kill(processes: Processes, master: Master)
     eventually(lambda: submitted(path) == [*survived, later])
 
 
-def test_who_follows_gets_every_entry_once_whatever_becomes_of_the_master(processes: Processes) -> None:
+def test_follow_gets_every_entry_once_across_restarts(processes: Processes) -> None:
     flags = (*FAST_TERMS, "--audit-file-size", "64KiB")
     master = started_master(processes, *flags)
     jobs, path = Jobs(master, "busybox"), trail_of(processes)
@@ -145,7 +145,7 @@ def test_who_follows_gets_every_entry_once_whatever_becomes_of_the_master(proces
     master.close()
 
 
-def test_after_a_line_that_was_torn_it_goes_on(processes: Processes) -> None:
+def test_trail_continues_after_a_torn_line(processes: Processes) -> None:
     path = trail_of(processes)
     path.parent.mkdir()
     path.write_bytes(b'{"time":1.0,"actor":"ci","ro')
@@ -156,7 +156,7 @@ def test_after_a_line_that_was_torn_it_goes_on(processes: Processes) -> None:
     master.close()
 
 
-def test_full_files_are_turned_over_and_read_through(processes: Processes) -> None:
+def test_full_files_are_rotated_and_read(processes: Processes) -> None:
     master = started_master(processes, *FAST_TERMS, "--audit-file-size", "4KiB")
     jobs = Jobs(master, "busybox")
     task_ids = [jobs.submit("true") for _ in range(50)]
@@ -169,7 +169,7 @@ def test_full_files_are_turned_over_and_read_through(processes: Processes) -> No
     master.close()
 
 
-def test_who_guesses_does_not_fill_it(processes: Processes, master: Master) -> None:
+def test_repeated_guesses_are_summed_up(processes: Processes, master: Master) -> None:
     jobs = Jobs(master, "busybox")
     for number in range(200):
         jobs.cancel(f"task-{number}")
@@ -178,7 +178,7 @@ def test_who_guesses_does_not_fill_it(processes: Processes, master: Master) -> N
     assert len(entries_of(path)) < 50
 
 
-def test_a_trail_that_cannot_be_written_stops_nobody(processes: Processes) -> None:
+def test_unwritable_trail_blocks_no_request(processes: Processes) -> None:
     path = trail_of(processes)
     path.mkdir(parents=True)
     master = started_master(processes, *FAST_TERMS)

@@ -16,9 +16,7 @@ STALLED = 3
 WORKERS = 100
 
 
-def test_a_fleet_comes_beats_falls_silent_and_leaves_before_a_readers_eyes(
-    processes: Processes, master: Master
-) -> None:
+def test_stream_shows_workers_that_join_beat_turn_inactive_and_leave(processes: Processes, master: Master) -> None:
     with LiveReader(master.http_port) as reader, LiveReader(master.http_port, "?fields=summary") as short:
         staying = processes.simulate(master.target, 6, "--prefix", "stay")
         vanishing = processes.simulate(master.target, 4, "--prefix", "gone", "--no-goodbye")
@@ -38,7 +36,7 @@ def test_a_fleet_comes_beats_falls_silent_and_leaves_before_a_readers_eyes(
         assert master.sample("fleetpulse_stream_readers") == 2
 
 
-def test_who_comes_back_goes_on_but_not_after_a_restart_of_the_master(processes: Processes, master: Master) -> None:
+def test_reconnect_continues_but_not_after_a_restart_of_the_master(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 5)
     with LiveReader(master.http_port) as first:
         first.learn_until_active_are(5)
@@ -57,7 +55,7 @@ def test_who_comes_back_goes_on_but_not_after_a_restart_of_the_master(processes:
         assert third.resets == ["unknown_id"]
 
 
-def test_a_master_that_stops_says_so_and_waits_for_no_reader(processes: Processes) -> None:
+def test_stopping_master_ends_streams_and_waits_for_no_reader(processes: Processes) -> None:
     master = started_master(processes, *FAST_TERMS)
     processes.simulate(master.target, WORKERS)
     eventually(lambda: master.active() == WORKERS)
@@ -73,7 +71,7 @@ def test_a_master_that_stops_says_so_and_waits_for_no_reader(processes: Processe
     master.assert_nothing_went_wrong()
 
 
-def test_many_readers_some_of_them_stalled_cost_no_heartbeat(processes: Processes, master: Master) -> None:
+def test_many_and_stalled_readers_cost_no_heartbeat(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, WORKERS)
     eventually(lambda: master.active() == WORKERS)
     queries = ["", "?fields=summary", "?worker_id=sim-001,sim-050"]

@@ -128,7 +128,7 @@ REFUSING = [(path, operation) for path, operation in OPERATIONS if operation.que
 
 
 @pytest.mark.parametrize(("path", "operation"), OPERATIONS, ids=lambda value: getattr(value, "name", None))
-def test_what_is_in_order_is_taken(path: str, operation: Operation, api: Any, known: Known) -> None:
+def test_valid_requests_are_accepted(path: str, operation: Operation, api: Any, known: Known) -> None:
     @BOUNDED
     @given(case=api[path][operation.method].as_strategy(GenerationMode.POSITIVE))
     def ask(case: Case) -> None:
@@ -139,7 +139,7 @@ def test_what_is_in_order_is_taken(path: str, operation: Operation, api: Any, kn
 
 
 @pytest.mark.parametrize(("path", "operation"), REFUSING, ids=lambda value: getattr(value, "name", None))
-def test_what_is_not_is_refused(path: str, operation: Operation, api: Any, known: Known) -> None:
+def test_invalid_requests_are_refused(path: str, operation: Operation, api: Any, known: Known) -> None:
     @BOUNDED
     @given(case=api[path][operation.method].as_strategy(GenerationMode.NEGATIVE))
     def ask(case: Case) -> None:

@@ -50,9 +50,7 @@ def cell(page: Page, worker_id: str) -> Any:
 # The fleet
 
 
-def test_a_worker_is_seen_to_turn_inactive_and_back_without_a_reload(
-    visit: Visit, fleet: Master, shared_processes: Processes
-) -> None:
+def test_worker_state_changes_without_a_reload(visit: Visit, fleet: Master, shared_processes: Processes) -> None:
     page = visit.open()
     expect(page.locator("#connection")).to_have_text("live")
     page.evaluate("window.isTheSame = true")
@@ -70,7 +68,7 @@ def test_a_worker_is_seen_to_turn_inactive_and_back_without_a_reload(
     assert page.evaluate("window.isTheSame")
 
 
-def test_cards_show_the_readings_and_a_missing_one_as_missing(visit: Visit) -> None:
+def test_cards_show_readings_and_mark_missing_ones(visit: Visit) -> None:
     page = visit.open()
     expect(page.locator(".card")).to_have_count(3)
     values = page.locator(".bar-value").all_inner_texts()
@@ -79,7 +77,7 @@ def test_cards_show_the_readings_and_a_missing_one_as_missing(visit: Visit) -> N
     expect(page.locator(".bar.missing")).to_have_count(values.count("–"))
 
 
-def test_workers_are_found_sorted_and_filtered_by_state(visit: Visit) -> None:
+def test_search_sort_and_filter_workers(visit: Visit) -> None:
     page = visit.open()
     expect(page.locator(".cell")).to_have_count(3)
     page.keyboard.press("/")
@@ -101,7 +99,7 @@ def test_workers_are_found_sorted_and_filtered_by_state(visit: Visit) -> None:
     expect(page.locator(".cell")).to_have_count(3)
 
 
-def test_the_keyboard_leads_everywhere(visit: Visit) -> None:
+def test_keyboard_navigation(visit: Visit) -> None:
     page = visit.open()
     expect(page.locator(".cell")).to_have_count(3)
     page.keyboard.press("?")
@@ -124,7 +122,7 @@ def test_the_keyboard_leads_everywhere(visit: Visit) -> None:
     expect(page.get_by_role("heading", name="sim-3", level=1)).to_be_visible()
 
 
-def test_without_a_stream_it_says_so_and_asks_again_and_again(visit: Visit) -> None:
+def test_page_reconnects_when_the_stream_fails(visit: Visit) -> None:
     visit.page.route("**/telemetry/stream*", lambda route: route.fulfill(status=404, body="{}"))
     page = visit.open()
     expect(page.locator("#connection")).to_contain_text("reconnecting")
@@ -135,7 +133,7 @@ def test_without_a_stream_it_says_so_and_asks_again_and_again(visit: Visit) -> N
 # One worker
 
 
-def test_a_worker_is_drained_and_undrained(visit: Visit, fleet: Master) -> None:
+def test_drain_and_undrain_a_worker(visit: Visit, fleet: Master) -> None:
     page = visit.open("/workers/sim-1")
     page.get_by_role("button", name="Drain").click()
     page.get_by_label("Reason").fill("new <b>disk</b>")
@@ -151,7 +149,7 @@ def test_a_worker_is_drained_and_undrained(visit: Visit, fleet: Master) -> None:
     expect(page.locator(".title-line .state")).to_have_text("active")
 
 
-def test_a_worker_tells_who_it_is_what_it_has_and_leads_to_grafana(visit: Visit) -> None:
+def test_worker_view_shows_details_and_links_to_grafana(visit: Visit) -> None:
     page = visit.open("/workers/sim-2")
     expect(page.locator(".facts")).to_contain_text("sim-2.simulated")
     expect(page.get_by_role("table", name="Resources for tasks")).to_contain_text("GiB")
@@ -160,7 +158,7 @@ def test_a_worker_tells_who_it_is_what_it_has_and_leads_to_grafana(visit: Visit)
     expect(link).to_have_attribute("href", f"{GRAFANA}/d/fleetpulse-worker?var-worker=sim-2")
 
 
-def test_a_worker_that_nobody_knows_is_told_to_be_unknown(visit: Visit) -> None:
+def test_unknown_worker_is_reported(visit: Visit) -> None:
     page = visit.open("/workers/nobody")
     expect(page.locator(".detail-head .note")).to_contain_text("no worker has the id 'nobody'")
 
@@ -208,7 +206,7 @@ def stream_of(count: int) -> str:
     return f"{reset}event: snapshot\nid: a-1\ndata: {json.dumps({'workers': workers, 'complete': True})}\n\n"
 
 
-def test_three_thousand_are_one_element_each_and_can_be_found(visit: Visit) -> None:
+def test_grid_of_three_thousand_workers(visit: Visit) -> None:
     def answer(route: Route) -> None:
         route.fulfill(content_type="text/event-stream", body=stream_of(3000))
 
@@ -239,7 +237,7 @@ VIEWS = ["/", "/tasks", "/workers/sim-1", "/tasks/task-0000000000000000"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_can_be_heard_and_read(browser: Browser, fleet: Master, scheme: str) -> None:
+def test_every_view_is_accessible(browser: Browser, fleet: Master, scheme: str) -> None:
     with visit_to(browser, fleet.url, scheme=scheme) as visit:
         for view in VIEWS:
             page = visit.open(view)
@@ -250,7 +248,7 @@ def test_every_view_can_be_heard_and_read(browser: Browser, fleet: Master, schem
         assert complaints(visit.page) == []
 
 
-def test_a_narrow_screen_shows_all_without_scrolling_aside(browser: Browser, fleet: Master) -> None:
+def test_narrow_screen_needs_no_horizontal_scrolling(browser: Browser, fleet: Master) -> None:
     with visit_to(browser, fleet.url, width=320) as visit:
         for view in VIEWS:
             page = visit.open(view)

@@ -47,7 +47,7 @@ def sign_in(visit: Visit, secret: str) -> None:
     visit.page.keyboard.press("Enter")
 
 
-def test_nothing_is_seen_before_one_signs_in(visit: Visit, secrets: dict[str, str]) -> None:
+def test_nothing_is_shown_before_sign_in(visit: Visit, secrets: dict[str, str]) -> None:
     page = visit.open()
     dialog = page.get_by_role("dialog", name="Sign in")
     expect(dialog).to_be_visible()
@@ -66,7 +66,7 @@ def test_nothing_is_seen_before_one_signs_in(visit: Visit, secrets: dict[str, st
     expect(dialog).to_be_visible()
 
 
-def test_the_page_may_what_its_token_may(visit: Visit, secrets: dict[str, str], fleet: Master) -> None:
+def test_page_offers_what_the_role_allows(visit: Visit, secrets: dict[str, str], fleet: Master) -> None:
     page = visit.open("/workers/sim-1")
     sign_in(visit, secrets["read"])
     page.get_by_role("button", name="Drain").click()
@@ -80,7 +80,7 @@ def test_the_page_may_what_its_token_may(visit: Visit, secrets: dict[str, str], 
     eventually(lambda: fleet.json("/api/workers/sim-1")["tasks"]["draining"] is True)
 
 
-def test_no_script_sees_the_cookie_and_another_site_cannot_use_it(
+def test_cookie_is_hidden_from_scripts_and_other_sites(
     browser: Browser, fleet: Master, secrets: dict[str, str]
 ) -> None:
     with visit_to(browser, fleet.url) as visit:

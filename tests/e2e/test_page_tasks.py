@@ -48,7 +48,7 @@ def send(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Submit").click()
 
 
-def test_a_task_is_submitted_followed_and_its_exit_code_seen(visit: Visit, site: Site) -> None:
+def test_submit_a_task_and_follow_it_to_its_exit_code(visit: Visit, site: Site) -> None:
     page = visit.open()
     command = "sh -c 'echo one; sleep 1; echo two; exit 3'"
     fill(page, docker_image=site.engine.image, command=command, name="counts", cpu_required="0.1", memory_required="32")
@@ -71,7 +71,7 @@ def test_a_task_is_submitted_followed_and_its_exit_code_seen(visit: Visit, site:
     assert complaints(page) == []
 
 
-def test_what_is_wrong_is_said_at_its_field(visit: Visit, site: Site) -> None:
+def test_errors_are_shown_at_their_fields(visit: Visit, site: Site) -> None:
     page = visit.open()
     fill(page, docker_image="http://nowhere/x", cpu_required="0", memory_required="much", priority="7", env="9=1")
     send(page)
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said_at_its_field(visit: Visit, site: Site) -> None:
     expect(page.get_by_role("heading", name="right at last", level=1)).to_be_visible()
 
 
-def test_what_few_tasks_need_is_in_a_fold_that_opens_where_something_is_wrong(visit: Visit, site: Site) -> None:
+def test_advanced_fields_open_when_one_has_an_error(visit: Visit, site: Site) -> None:
     page = visit.open()
     fill(page, docker_image=site.engine.image, command="id -u", cpu_required="0.1", memory_required="32", name="fold")
     rare = {name: page.locator(f"dialog [name={name}]") for name in ("read_only", "network", "user")}
@@ -115,7 +115,7 @@ def test_what_few_tasks_need_is_in_a_fold_that_opens_where_something_is_wrong(vi
     assert (task["read_only"], task["user"], task["network"]) == (True, "65534", "none")
 
 
-def test_what_is_left_to_the_policies_is_not_said(visit: Visit, site: Site) -> None:
+def test_unset_policy_fields_are_not_sent(visit: Visit, site: Site) -> None:
     page = visit.open()
     fill(page, docker_image=site.engine.image, command="true", cpu_required="0.1", memory_required="32", name="left")
     page.get_by_text("Advanced").click()
@@ -127,7 +127,7 @@ def test_what_is_left_to_the_policies_is_not_said(visit: Visit, site: Site) -> N
     assert (task["read_only"], task["user"], task["network"]) == (None, None, None)
 
 
-def test_a_task_is_cancelled_from_the_list(visit: Visit, site: Site) -> None:
+def test_cancel_a_task_from_the_list(visit: Visit, site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done", name="endless")
     site.jobs.when(task_id, "running")
     page = visit.open("/tasks?status=running")
@@ -139,7 +139,7 @@ def test_a_task_is_cancelled_from_the_list(visit: Visit, site: Site) -> None:
     expect(page.locator("tbody tr", has_text=task_id).locator(".status")).to_have_text("cancelled")
 
 
-def test_a_task_that_waits_says_why(visit: Visit, site: Site) -> None:
+def test_queued_task_shows_its_queue_reason(visit: Visit, site: Site) -> None:
     task_id = site.jobs.submit(name="too large", memory_required=16_777_216)
     page = visit.open("/tasks?status=queued")
     row = page.locator("tbody tr", has_text=task_id)
@@ -151,7 +151,7 @@ def test_a_task_that_waits_says_why(visit: Visit, site: Site) -> None:
     expect(page.locator(".title-line .status")).to_have_text("cancelled")
 
 
-def test_markup_in_names_and_logs_stays_text(visit: Visit, site: Site) -> None:
+def test_markup_in_names_and_logs_is_escaped(visit: Visit, site: Site) -> None:
     script = f"echo '{MARKUP}<script>window.isBroken=1</script>'"
     task_id = site.jobs.submit("sh", "-c", script, name=MARKUP, labels={"a": MARKUP}, env={"A": MARKUP})
     site.jobs.ended(task_id)
@@ -166,7 +166,7 @@ def test_markup_in_names_and_logs_stays_text(visit: Visit, site: Site) -> None:
     assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
 
 
-def test_a_long_log_is_cut_where_it_begins_and_stays_where_one_reads(visit: Visit, site: Site) -> None:
+def test_long_log_is_trimmed_at_its_start_and_keeps_the_scroll_position(visit: Visit, site: Site) -> None:
     script = "seq 20000; while [ ! -e /tmp/on ]; do sleep 0.1; done; seq 20001 20050"
     task_id = site.jobs.submit("sh", "-c", script, name="long")
     page = visit.open(f"/tasks/{task_id}")
@@ -190,7 +190,7 @@ def test_a_long_log_is_cut_where_it_begins_and_stays_where_one_reads(visit: Visi
     assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 30
 
 
-def test_counts_of_tasks_lead_to_the_tasks(visit: Visit, site: Site) -> None:
+def test_task_counts_link_to_the_tasks(visit: Visit, site: Site) -> None:
     task_id = site.jobs.submit("true", name="counted")
     site.jobs.ended(task_id)
     page = visit.open()
@@ -203,7 +203,7 @@ def test_counts_of_tasks_lead_to_the_tasks(visit: Visit, site: Site) -> None:
 # A log that cannot be had
 
 
-def test_a_log_without_room_for_a_reader_comes_when_there_is_some(visit: Visit, site: Site) -> None:
+def test_log_is_retried_while_there_are_too_many_readers(visit: Visit, site: Site) -> None:
     task_id = site.jobs.submit("sh", "-c", "echo here; while :; do sleep 0.1; done", name="crowded")
     site.jobs.when(task_id, "running")
     with contextlib.ExitStack() as crowd:
@@ -222,7 +222,7 @@ def test_a_log_without_room_for_a_reader_comes_when_there_is_some(visit: Visit, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_a_log_goes_on_where_it_was_when_the_master_is_back(visit: Visit, site: Site, number: signal.Signals) -> None:
+def test_log_continues_after_a_restart_of_the_master(visit: Visit, site: Site, number: signal.Signals) -> None:
     # The separator breaks lines of a script, and none of the stream's.
     loop = "n=0; while [ $n -lt 400 ]; do n=$((n+1)); echo line $n; sleep 0.02; done; sleep 2"
     script = f"printf 'a\\342\\200\\250b\\n'; {loop}"
@@ -237,9 +237,7 @@ def test_a_log_goes_on_where_it_was_when_the_master_is_back(visit: Visit, site: 
     visit.errors[:] = [error for error in visit.errors if "net::ERR" not in error]
 
 
-def test_a_log_that_was_deleted_with_its_time_is_told_to_be_gone(
-    browser: Browser, processes: Processes, docker_engine: Engine
-) -> None:
+def test_expired_log_is_reported(browser: Browser, processes: Processes, docker_engine: Engine) -> None:
     master = started_master(processes, *FAST_TERMS, FLEETPULSE_LOG_RETENTION="0.001s")
     site = Site(processes, master, docker_engine)
     site.worker("dock-short")

@@ -69,7 +69,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("segment", HOSTILE)
 @pytest.mark.parametrize("prefix", ["/telemetry/", "/api/workers/"])
-def test_an_id_that_no_worker_has(prefix: str, segment: str, master: Master) -> None:
+def test_unknown_worker_is_a_404(prefix: str, segment: str, master: Master) -> None:
     status, headers, body = answer(master, "GET", prefix + segment)
     assert_is_problem(status, headers, body, 404)
     assert headers["X-Injected"] is None
@@ -77,11 +77,11 @@ def test_an_id_that_no_worker_has(prefix: str, segment: str, master: Master) -> 
 
 
 @pytest.mark.parametrize("path", ["/page", "/telemetry/", "/telemetry/x/y", "/nope", "/TELEMETRY", "/metrics/"])
-def test_a_path_at_which_nothing_is_served(path: str, master: Master) -> None:
+def test_unknown_path_is_a_404(path: str, master: Master) -> None:
     assert_is_problem(*answer(master, "GET", path), 404)
 
 
-def test_a_path_longer_than_a_request_line(master: Master) -> None:
+def test_too_long_request_line_is_a_414(master: Master) -> None:
     status, headers, body = answer(master, "GET", "/telemetry/" + "a" * 10_000)
     assert status == 414
     assert headers["Connection"] == "close"
@@ -99,20 +99,20 @@ def test_hostile_paths_add_no_series(master: Master) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("path", ["/telemetry", "/workers", "/metrics", "/health"])
-def test_a_method_that_a_path_does_not_take(method: str, path: str, master: Master) -> None:
+def test_unsupported_method_is_a_405(method: str, path: str, master: Master) -> None:
     status, headers, body = answer(master, method, path, b"{}")
     assert_is_problem(status, headers, body, 405)
     assert set(headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 @pytest.mark.parametrize("method", ["BREW", "TRACE", "CONNECT"])
-def test_a_method_that_nothing_takes(method: str, master: Master) -> None:
+def test_unknown_method_is_a_400(method: str, master: Master) -> None:
     status, _, _ = answer(master, method, "/telemetry")
     assert 400 <= status < 500
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/health", "/metrics"])
-def test_head_is_get_without_its_body(path: str, master: Master) -> None:
+def test_head_is_get_without_body(path: str, master: Master) -> None:
     status, headers, body = answer(master, "HEAD", path)
     assert (status, body) == (200, b"")
     got_status, got_headers, got = answer(master, "GET", path)
@@ -123,7 +123,7 @@ def test_head_is_get_without_its_body(path: str, master: Master) -> None:
 
 
 @pytest.mark.parametrize("path", ["/telemetry", "/api/workers", "/metrics"])
-def test_gzip_when_asked(path: str, master: Master) -> None:
+def test_gzip_on_request(path: str, master: Master) -> None:
     _, plain_headers, plain = answer(master, "GET", path)
     assert plain_headers["Content-Encoding"] is None
     assert "Accept-Encoding" in plain_headers["Vary"]
@@ -137,7 +137,7 @@ def test_gzip_when_asked(path: str, master: Master) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_answer_that_the_client_has(path: str, master: Master) -> None:
+def test_unchanged_answer_is_a_304(path: str, master: Master) -> None:
     def unchanged() -> bool:
         _, headers, _ = answer(master, "GET", path)
         etag = headers["ETag"]
@@ -152,7 +152,7 @@ def test_an_answer_that_the_client_has(path: str, master: Master) -> None:
     assert body
 
 
-def test_the_answers_agree_with_each_other(master: Master) -> None:
+def test_views_of_a_worker_agree(master: Master) -> None:
     ids = {f"sim-{number:02d}" for number in range(1, FLEET + 1)}
     assert set(master.json("/telemetry")) == set(master.json("/workers")) == ids
     assert {worker["worker_id"] for worker in master.json("/api/workers")} == ids
@@ -167,7 +167,7 @@ def test_the_answers_agree_with_each_other(master: Master) -> None:
         }  # fmt: skip
 
 
-def test_a_body_sent_to_get_is_ignored(master: Master) -> None:
+def test_body_of_a_get_is_ignored(master: Master) -> None:
     door = Door(master.http_port)
     for size in (10, 100_000):
         first = door.get("/workers", data=b"GET /nope HTTP/1.1\r\n\r\n" + b"x" * size)
@@ -176,7 +176,7 @@ def test_a_body_sent_to_get_is_ignored(master: Master) -> None:
     door.close()
 
 
-def test_a_request_that_is_none(master: Master) -> None:
+def test_malformed_request_is_a_400(master: Master) -> None:
     for nonsense in (
         b"\x00\x01\x02\r\n\r\n",
         b"GET\r\n\r\n",
@@ -189,13 +189,13 @@ def test_a_request_that_is_none(master: Master) -> None:
     assert master.is_healthy()
 
 
-def test_an_active_worker_cannot_be_forgotten(master: Master) -> None:
+def test_active_worker_cannot_be_forgotten(master: Master) -> None:
     assert_is_problem(*answer(master, "DELETE", f"/api/workers/{WORKER_ID}"), 409)
     assert_is_problem(*answer(master, "DELETE", "/api/workers/nobody"), 404)
     assert master.workers()[WORKER_ID]
 
 
-def test_many_clients_at_once(master: Master) -> None:
+def test_many_concurrent_clients(master: Master) -> None:
     """Each answer is whole and its own."""
     failures: list[object] = []
 

@@ -125,13 +125,13 @@ def open_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("open"), is_open=True)
 
 
-def test_the_kinds_are_all_that_are_shown(site: Site) -> None:
+def test_table_covers_every_kind_of_credential(site: Site) -> None:
     assert site.shown.keys() == ROLE_OF.keys()
 
 
 @pytest.mark.parametrize("who", ROLE_OF)
 @pytest.mark.parametrize(("path", "method", "role"), ASKED)
-def test_who_may_do_what(site: Site, path: str, method: str, role: Role, who: str) -> None:
+def test_role_decides_access_to_every_operation(site: Site, path: str, method: str, role: Role, who: str) -> None:
     given = ROLE_OF[who]
     # What is shown must be good even where nothing needs to be.
     shows_something_bad = given is None and "Authorization" in site.shown[who]
@@ -146,21 +146,21 @@ def test_who_may_do_what(site: Site, path: str, method: str, role: Role, who: st
 
 
 @pytest.mark.parametrize(("path", "method", "role"), ASKED)
-def test_without_any_token_the_whole_table_is_open(open_site: Site, path: str, method: str, role: Role) -> None:
+def test_every_path_is_open_while_no_token_exists(open_site: Site, path: str, method: str, role: Role) -> None:
     assert open_site.status(method, path) == 200, role
 
 
 @pytest.mark.parametrize("who", ["wrong", "malformed", "wrong password", "no scheme"])
-def test_a_wrong_token_is_told_even_where_none_is_needed(open_site: Site, who: str) -> None:
+def test_wrong_token_is_refused_on_open_paths_too(open_site: Site, who: str) -> None:
     assert open_site.status("GET", "/workers", **open_site.shown[who]) == 401
 
 
-def test_the_answer_says_which_role_is_missing(site: Site) -> None:
+def test_forbidden_answer_names_the_missing_role(site: Site) -> None:
     answer = site.ask("POST", "/api/tasks", **site.shown["read"]).json
     assert answer["detail"] == "this takes the role submit, and read has read"
 
 
-def test_a_session_must_say_its_origin_to_change_something(site: Site) -> None:
+def test_session_needs_an_origin_to_change_something(site: Site) -> None:
     cookie = {"Cookie": site.shown["session admin"]["Cookie"]}
     assert site.status("GET", "/workers", **cookie) == 200
     assert site.status("POST", "/api/tasks", **cookie) == 403
@@ -174,23 +174,23 @@ FOREIGN = ["http://evil.example", "https://falconframework.org.evil.example", "n
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("is_open", [True, False])
-def test_a_foreign_origin_is_refused(site: Site, open_site: Site, origin: str, method: str, *, is_open: bool) -> None:
+def test_foreign_origin_is_refused(site: Site, open_site: Site, origin: str, method: str, *, is_open: bool) -> None:
     asked, headers = (open_site, {}) if is_open else (site, site.shown["admin"])
     assert asked.status(method, "/api/tasks", Origin=origin, **headers) == 403
 
 
 @pytest.mark.parametrize("origin", [f"http://{ASKED_FOR}", f"http://{ASKED_FOR.upper()}", f"http://{ASKED_FOR}:80"])
-def test_its_own_pages_may_ask(open_site: Site, origin: str) -> None:
+def test_own_origin_is_allowed(open_site: Site, origin: str) -> None:
     assert open_site.status("POST", "/api/tasks", Origin=origin) == 200
 
 
-def test_another_port_is_another_site(open_site: Site) -> None:
+def test_origin_with_another_port_is_foreign(open_site: Site) -> None:
     assert open_site.status("GET", "/workers", Host="localhost:8080", Origin="http://localhost:8080") == 200
     assert open_site.status("GET", "/workers", Host="localhost:8080", Origin="http://localhost:3000") == 403
 
 
 @pytest.mark.parametrize("site_said", ["cross-site", "same-site"])
-def test_what_a_browser_says_of_its_page_counts(open_site: Site, site_said: str) -> None:
+def test_sec_fetch_site_is_checked(open_site: Site, site_said: str) -> None:
     said = {"Sec_Fetch_Site": site_said}
     assert open_site.status("GET", "/telemetry", **said, Sec_Fetch_Mode="no-cors") == 403
     assert open_site.status("POST", "/api/workers/{worker_id}/undrain", **said, Sec_Fetch_Mode="navigate") == 403
@@ -204,7 +204,7 @@ FOREIGN_HOSTS = [
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_a_foreign_name_is_refused_while_no_token_guards(open_site: Site, host: str) -> None:
+def test_foreign_host_is_refused_while_no_token_exists(open_site: Site, host: str) -> None:
     assert open_site.status("GET", "/telemetry", Host=host) == 421
 
 
@@ -212,9 +212,9 @@ def test_a_foreign_name_is_refused_while_no_token_guards(open_site: Site, host: 
     "host",
     ["localhost", "LOCALHOST:8080", "localhost.", "a.localhost", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", ASKED_FOR],
 )
-def test_its_own_names_and_addresses_are_served(open_site: Site, host: str) -> None:
+def test_own_host_names_and_addresses_are_allowed(open_site: Site, host: str) -> None:
     assert open_site.status("GET", "/telemetry", Host=host) == 200
 
 
-def test_with_tokens_the_name_does_not_matter(site: Site) -> None:
+def test_host_is_not_checked_once_a_token_exists(site: Site) -> None:
     assert site.status("GET", "/telemetry", Host="fleet.example", **site.shown["read"]) == 200

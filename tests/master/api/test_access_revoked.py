@@ -20,7 +20,7 @@ from tests.master.fleet import wait_until
 from tests.master.guards import access_of
 
 
-class Door:
+class Credentials:
     """Tokens over a clock, and the guard that asks for them. The file is looked at every time."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,10 +45,12 @@ class Door:
 
 
 class Site:
-    """A path that has no end, behind the door."""
+    """A stream that needs credentials."""
 
-    def __init__(self, door: Door, address: tuple[str, int], path: str, tell: Callable[[], object]) -> None:
-        self.door, self.address, self.path, self.tell = door, address, path, tell
+    def __init__(
+        self, credentials: Credentials, address: tuple[str, int], path: str, tell: Callable[[], object]
+    ) -> None:
+        self.credentials, self.address, self.path, self.tell = credentials, address, path, tell
 
     def reader(self, *lines: str) -> EventReader:
         """One who has read what there is."""
@@ -64,58 +66,60 @@ def bearer(secret: str) -> str:
 
 @pytest.fixture(params=["the live stream", "a log"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    door = Door(tmp_path)
-    guard = door.access.guard
+    credentials = Credentials(tmp_path)
+    guard = credentials.access.guard
     if request.param == "a log":
         with running_task_web(guard) as tasks, served(tasks.app) as server:
             task_id = tasks.submit()
             yield Site(
-                door, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.desk.place(task_id)
+                credentials, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.desk.place(task_id)
             )
             wait_until(lambda: len(tasks.subscribers) == 0)
     else:
         with running_stream(guards=[guard]) as web, served(web.app) as server:
-            yield Site(door, server.address, PATH, lambda: web.fleet.beat("a"))
+            yield Site(credentials, server.address, PATH, lambda: web.fleet.beat("a"))
             wait_until(lambda: web.readers() == 0)
 
 
-def password_revoked(door: Door) -> tuple[str, Callable[[], object]]:
-    return f"Authorization: Basic {base64.b64encode(f'x:{door.make()}'.encode()).decode()}", door.revoke
+def password_revoked(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    return f"Authorization: Basic {base64.b64encode(f'x:{credentials.make()}'.encode()).decode()}", credentials.revoke
 
 
-def revoked(door: Door) -> tuple[str, Callable[[], object]]:
-    return bearer(door.make()), door.revoke
+def revoked(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    return bearer(credentials.make()), credentials.revoke
 
 
-def expired(door: Door) -> tuple[str, Callable[[], object]]:
-    return bearer(door.make()), door.expire
+def expired(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    return bearer(credentials.make()), credentials.expire
 
 
-def signed_out(door: Door) -> tuple[str, Callable[[], object]]:
-    session_id = begun(door)
-    return f"Cookie: {SESSION_COOKIE}={session_id}", lambda: door.access.sessions.end(session_id)
+def signed_out(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    session_id = session_of(credentials)
+    return f"Cookie: {SESSION_COOKIE}={session_id}", lambda: credentials.access.sessions.end(session_id)
 
 
-def token_of_session_revoked(door: Door) -> tuple[str, Callable[[], object]]:
-    return f"Cookie: {SESSION_COOKIE}={begun(door)}", door.revoke
+def token_of_session_revoked(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    return f"Cookie: {SESSION_COOKIE}={session_of(credentials)}", credentials.revoke
 
 
-def closed(door: Door) -> tuple[str, Callable[[], object]]:
-    return "X-Shown: nothing", door.make
+def first_token_created(credentials: Credentials) -> tuple[str, Callable[[], object]]:
+    return "X-Shown: nothing", credentials.make
 
 
-def begun(door: Door) -> str:
-    session = door.access.sessions.begin(door.make())
+def session_of(credentials: Credentials) -> str:
+    session = credentials.access.sessions.begin(credentials.make())
     assert session is not None
     return session[0]
 
 
-@pytest.mark.parametrize("way", [revoked, expired, password_revoked, signed_out, token_of_session_revoked, closed])
-def test_who_may_not_ask_any_more_hears_so_and_nobody_else(
-    site: Site, way: Callable[[Door], tuple[str, Callable[[], object]]]
+@pytest.mark.parametrize(
+    "way", [revoked, expired, password_revoked, signed_out, token_of_session_revoked, first_token_created]
+)
+def test_stream_ends_when_its_credentials_end_and_no_other_stream_does(
+    site: Site, way: Callable[[Credentials], tuple[str, Callable[[], object]]]
 ) -> None:
-    line, end = way(site.door)
-    with site.reader(line) as reader, site.reader(site.door.owner) as other:
+    line, end = way(site.credentials)
+    with site.reader(line) as reader, site.reader(site.credentials.owner) as other:
         end()
         assert list(reader)[-1] == Event("problem", {"status": 401, "detail": ENDED})
         # The connection can be used again, and comes to nothing.
@@ -125,10 +129,10 @@ def test_who_may_not_ask_any_more_hears_so_and_nobody_else(
         assert {event.kind for event in other.take(2)} & {"update", "status"}
 
 
-def test_who_still_may_is_left_alone(site: Site) -> None:
-    line, _ = revoked(site.door)
+def test_stream_with_valid_credentials_goes_on(site: Site) -> None:
+    line, _ = revoked(site.credentials)
     with site.reader(line) as reader:
-        site.door.time += 59.0
+        site.credentials.time += 59.0
         for _ in range(5):
             gevent.sleep(0.02)
         site.tell()

@@ -30,7 +30,7 @@ class Identity(NamedTuple):
     auth_method: str
 
 
-class Gate:
+class FakeAccess:
     """Lets through who brings a token, as another part of the master does."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
@@ -66,7 +66,7 @@ class Answering:
     on_head = on_post = on_delete = on_put = on_get
 
 
-class Door:
+class RecordedApi:
     """REST that records."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Door:
                 AuditMiddleware(self.entries.append, ROUTES),
                 middleware.Fairness(),
                 middleware.Compression(),
-                Gate(),
+                FakeAccess(),
             ]
         )
         problems.install(self.app)
@@ -98,79 +98,79 @@ class Door:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def api() -> RecordedApi:
+    return RecordedApi()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_reading_is_not_recorded(door: Door, method: str) -> None:
-    door.serve("/api/tasks")
+def test_successful_reads_are_not_recorded(api: RecordedApi, method: str) -> None:
+    api.serve("/api/tasks")
     for path in ("/api/tasks", "/nothing"):
-        door.ask(method, path)
-    assert door.entries == []
+        api.ask(method, path)
+    assert api.entries == []
 
 
-def test_who_changed_what_from_where_with_which_outcome(door: Door) -> None:
-    door.serve("/api/tasks", Answering(location="/api/tasks/task-7"))
-    door.ask("POST", "/api/tasks", "ci", remote_addr="192.0.2.7", json={"env": {"A": SECRET}}, params={"a": SECRET})
-    assert door.entry() == AuditEntry(
+def test_change_is_recorded_with_actor_client_and_outcome(api: RecordedApi) -> None:
+    api.serve("/api/tasks", Answering(location="/api/tasks/task-7"))
+    api.ask("POST", "/api/tasks", "ci", remote_addr="192.0.2.7", json={"env": {"A": SECRET}}, params={"a": SECRET})
+    assert api.entry() == AuditEntry(
         "ci", "submit", "http", "192.0.2.7", "submit_task", "/api/tasks/task-7", AuditOutcome.OK, "200", ""
     )
-    assert SECRET not in str(door.entries)
+    assert SECRET not in str(api.entries)
 
 
-def test_request_of_the_page_has_its_own_source(door: Door) -> None:
-    door.serve("/api/workers/{worker_id}/drain")
-    door.ask("POST", "/api/workers/rack-7/drain", "page")
-    one = door.entry()
+def test_request_of_the_page_has_its_own_source(api: RecordedApi) -> None:
+    api.serve("/api/workers/{worker_id}/drain")
+    api.ask("POST", "/api/workers/rack-7/drain", "page")
+    one = api.entry()
     assert (one.actor, one.role, one.source, one.action) == ("ops", "admin", "page", "drain_worker")
 
 
-def test_nobody_in_particular(door: Door) -> None:
-    door.serve("/api/tasks/{task_id}")
-    door.ask("DELETE", "/api/tasks/task-7")
-    assert (door.entry().actor, door.entry().role, door.entry().action) == ("anonymous", None, "cancel_task")
+def test_change_without_identity_is_recorded_as_anonymous(api: RecordedApi) -> None:
+    api.serve("/api/tasks/{task_id}")
+    api.ask("DELETE", "/api/tasks/task-7")
+    assert (api.entry().actor, api.entry().role, api.entry().action) == ("anonymous", None, "cancel_task")
 
 
-def test_an_address_that_a_client_claims_is_not_believed(door: Door) -> None:
-    door.serve("/api/tasks")
-    door.ask("POST", "/api/tasks", headers={"X-Forwarded-For": "203.0.113.1", "Forwarded": "for=203.0.113.1"})
-    assert door.entry().client == "127.0.0.1"
+def test_forwarded_headers_are_ignored(api: RecordedApi) -> None:
+    api.serve("/api/tasks")
+    api.ask("POST", "/api/tasks", headers={"X-Forwarded-For": "203.0.113.1", "Forwarded": "for=203.0.113.1"})
+    assert api.entry().client == "127.0.0.1"
 
 
 @pytest.mark.parametrize("method", ["DELETE", "GET", "HEAD", "POST"])
-def test_a_refusal_is_recorded_whatever_was_asked(door: Door, method: str) -> None:
-    door.serve("/api/tasks")
-    door.ask(method, "/api/tasks", SECRET)
-    one = door.entry()
+def test_refused_request_is_recorded_for_any_method(api: RecordedApi, method: str) -> None:
+    api.serve("/api/tasks")
+    api.ask(method, "/api/tasks", SECRET)
+    one = api.entry()
     assert (one.outcome, one.status, one.detail) == (AuditOutcome.REFUSED, "401", "this token is not known")
     assert one.action == {"GET": "list_tasks", "HEAD": "list_tasks", "POST": "submit_task"}.get(method, "(none)")
-    assert SECRET not in str(door.entries)
+    assert SECRET not in str(api.entries)
 
 
 @pytest.mark.parametrize("status", [403, 421, 429])
-def test_every_kind_of_refusal_is_recorded(door: Door, status: int) -> None:
-    door.serve("/telemetry/{worker_id}", Answering(falcon.HTTPError(status, description="so it is")))
-    door.ask("GET", "/telemetry/rack-7", "ci")
-    assert door.entry() == AuditEntry(
+def test_every_refusal_status_is_recorded(api: RecordedApi, status: int) -> None:
+    api.serve("/telemetry/{worker_id}", Answering(falcon.HTTPError(status, description="so it is")))
+    api.ask("GET", "/telemetry/rack-7", "ci")
+    assert api.entry() == AuditEntry(
         "ci", "submit", "http", "127.0.0.1", "get_worker_telemetry", "/telemetry/rack-7", AuditOutcome.REFUSED,
         str(status), "so it is",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "reason"), [(503, "readers"), (413, "body_too_large")])
-def test_what_is_past_a_limit_is_a_refusal_whatever_was_asked(door: Door, status: int, reason: str) -> None:
-    door.serve("/telemetry/stream", Answering(problems.Rejection(status, reason, "so it is")))
-    door.ask("GET", "/telemetry/stream", "ci")
-    one = door.entry()
+def test_rejection_by_a_limit_is_recorded_as_refused(api: RecordedApi, status: int, reason: str) -> None:
+    api.serve("/telemetry/stream", Answering(problems.Rejection(status, reason, "so it is")))
+    api.ask("GET", "/telemetry/stream", "ci")
+    one = api.entry()
     assert (one.action, one.outcome, one.status) == ("stream_telemetry", AuditOutcome.REFUSED, str(status))
     assert one.detail == f"{reason}: so it is"
 
 
-def test_who_may_not_is_told_from_who_is_not_known(door: Door) -> None:
-    door.serve("/api/workers/{worker_id}", Answering(role=Role.ADMIN))
-    door.ask("DELETE", "/api/workers/rack-7", "ci")
-    assert (door.entry().actor, door.entry().action, door.entry().status) == ("ci", "forget_worker", "403")
+def test_forbidden_request_is_recorded_with_its_actor(api: RecordedApi) -> None:
+    api.serve("/api/workers/{worker_id}", Answering(role=Role.ADMIN))
+    api.ask("DELETE", "/api/workers/rack-7", "ci")
+    assert (api.entry().actor, api.entry().action, api.entry().status) == ("ci", "forget_worker", "403")
 
 
 @pytest.mark.parametrize(
@@ -181,39 +181,39 @@ def test_who_may_not_is_told_from_who_is_not_known(door: Door) -> None:
         (RuntimeError(SECRET), "failed", "500", "Internal Server Error"),
     ],
 )
-def test_what_went_wrong_is_recorded_without_what_was_sent(
-    door: Door, error: Exception, outcome: str, status: str, detail: str
+def test_failure_is_recorded_without_the_request_content(
+    api: RecordedApi, error: Exception, outcome: str, status: str, detail: str
 ) -> None:
-    door.serve("/api/tasks", Answering(error))
-    door.ask("POST", "/api/tasks")
-    one = door.entry()
+    api.serve("/api/tasks", Answering(error))
+    api.ask("POST", "/api/tasks")
+    one = api.entry()
     assert (one.outcome, one.status, one.detail) == (outcome, status, detail)
     assert SECRET not in str(one)
 
 
-def test_what_is_not_there_has_no_name(door: Door) -> None:
-    door.ask("POST", "/admin\x1b[2J\n")
-    assert (door.entry().action, door.entry().status) == ("(none)", "404")
+def test_unknown_path_has_no_action(api: RecordedApi) -> None:
+    api.ask("POST", "/admin\x1b[2J\n")
+    assert (api.entry().action, api.entry().status) == ("(none)", "404")
 
 
-def test_a_path_without_fields_goes_before_one_with_them(door: Door) -> None:
-    door.ask("GET", "/telemetry/stream", SECRET)
-    assert door.entry().action == "stream_telemetry"
+def test_literal_path_is_matched_before_a_template(api: RecordedApi) -> None:
+    api.ask("GET", "/telemetry/stream", SECRET)
+    assert api.entry().action == "stream_telemetry"
 
 
-def test_every_operation_that_changes_something_has_its_name(door: Door) -> None:
+def test_every_changing_operation_is_recorded_by_its_name(api: RecordedApi) -> None:
     operations = [(route.path, one) for route in ROUTES for one in route.operations if one.method != "GET"]
     assert len(operations) > 4
     for path, one in operations:
-        door.entries.clear()
-        door.ask(one.method, path.replace("{", "").replace("}", ""))
-        assert door.entry().action == one.name
+        api.entries.clear()
+        api.ask(one.method, path.replace("{", "").replace("}", ""))
+        assert api.entry().action == one.name
 
 
 # /api/audit
 
 
-class Trail:
+class FakeTrail:
     """A trail that answers what it is told, and keeps what it was asked."""
 
     def __init__(self) -> None:
@@ -228,11 +228,11 @@ class Trail:
         return self.page
 
 
-class Reading:
+class AuditApi:
     """``/api/audit`` at a fixed time."""
 
     def __init__(self) -> None:
-        self.trail = Trail()
+        self.trail = FakeTrail()
         app: falcon.App[Any, Any] = falcon.App()
         problems.install(app)
         app.add_route("/api/audit", AuditResource(self.trail.read, lambda: NOW))
@@ -244,18 +244,18 @@ class Reading:
 
 
 @pytest.fixture
-def reading() -> Reading:
-    return Reading()
+def reading() -> AuditApi:
+    return AuditApi()
 
 
-def test_without_a_query_it_is_the_newest_hundred(reading: Reading) -> None:
+def test_default_page_is_the_newest_100_entries(reading: AuditApi) -> None:
     result = reading.get()
     assert msgspec.json.decode(result.content, type=list[AuditRecord]) == reading.trail.page.entries
     assert reading.trail.asked == [AuditQuery(100)]
     assert "Link" not in result.headers
 
 
-def test_filters_are_handed_on_and_kept_for_the_next_page(reading: Reading) -> None:
+def test_link_to_the_next_page_keeps_the_filters(reading: AuditApi) -> None:
     reading.trail.page = reading.trail.page._replace(next_cursor="0a0b0c0d-12")
     result = reading.get("since=-1h&actor=worker:a b&action=register&outcome=refused&limit=7&cursor=0a0b0c0d-99")
     query = AuditQuery(7, NOW - 3600, "worker:a b", "register", AuditOutcome.REFUSED, "0a0b0c0d-99")
@@ -265,7 +265,7 @@ def test_filters_are_handed_on_and_kept_for_the_next_page(reading: Reading) -> N
     assert reading.trail.asked[-1] == query._replace(cursor="0a0b0c0d-12")
 
 
-def test_who_follows_is_told_where_to_go_on(reading: Reading) -> None:
+def test_link_to_newer_entries_keeps_the_filters(reading: AuditApi) -> None:
     reading.trail.page = reading.trail.page._replace(newest="0a0b0c0d-12")
     result = reading.get("since=-1h&actor=ci&limit=7")
     address, _, relation = result.headers["Link"].partition(">")
@@ -288,12 +288,12 @@ def test_who_follows_is_told_where_to_go_on(reading: Reading) -> None:
         "who=me",
     ],
 )
-def test_a_query_that_says_something_wrong_is_refused(reading: Reading, query: str) -> None:
+def test_invalid_query_is_a_422(reading: AuditApi, query: str) -> None:
     assert reading.get(query).status_code == 422
     assert reading.trail.asked == []
 
 
 @pytest.mark.parametrize(("error", "status"), [(InvalidCursor("no"), 422), (AuditUnavailable("no"), 503)])
-def test_a_trail_that_does_not_answer(reading: Reading, error: Exception, status: int) -> None:
+def test_error_of_the_trail_becomes_a_problem(reading: AuditApi, error: Exception, status: int) -> None:
     reading.trail.error = error
     assert reading.get().status_code == status

@@ -19,7 +19,7 @@ from tests.master.history.builders import NOW
 PATH = "/telemetry/rack-7/history"
 
 
-class Reader:
+class FakeHistory:
     """A history that says what it was asked for."""
 
     def __init__(self) -> None:
@@ -37,11 +37,11 @@ class Reader:
         return self.answer
 
 
-class Door:
+class HistoryApi:
     """REST with nothing but a history, at a fixed time."""
 
     def __init__(self) -> None:
-        self.reader = Reader()
+        self.reader = FakeHistory()
         app: falcon.App[Any, Any] = falcon.App()
         problems.install(app)
         app.add_route(
@@ -67,13 +67,13 @@ class Door:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def api() -> HistoryApi:
+    return HistoryApi()
 
 
-def test_without_a_query_it_is_the_last_hour_of_everything(door: Door) -> None:
-    assert door.asked("") == (NOW - 3600.0, NOW, None, [field.name for field in FIELDS])
-    assert door.reader.asked[0][0] == "rack-7"
+def test_default_is_the_last_hour_of_all_fields(api: HistoryApi) -> None:
+    assert api.asked("") == (NOW - 3600.0, NOW, None, [field.name for field in FIELDS])
+    assert api.reader.asked[0][0] == "rack-7"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_without_a_query_it_is_the_last_hour_of_everything(door: Door) -> None:
         ("now", float(NOW)),
     ],
 )
-def test_a_moment_may_be_said_in_many_ways(text: str, expected: float) -> None:
+def test_moment_formats(text: str, expected: float) -> None:
     assert moment(text, float(NOW)) == expected
 
 
@@ -102,10 +102,10 @@ def test_a_moment_may_be_said_in_many_ways(text: str, expected: float) -> None:
     ["", "yesterday", "-1w", "--1h", "1e9", "nan", "-", "2023-11-14", "2023-11-14T22:13:20", "2023-13-45T99:00:00Z",
      "9" * 400, "٣", "-9999999999h", "now "],
 )  # fmt: skip
-def test_what_is_no_moment_is_refused_with_the_rule(door: Door, text: str) -> None:
+def test_invalid_moment_is_refused_with_the_rule(api: HistoryApi, text: str) -> None:
     with pytest.raises(ValueError, match="Unix seconds"):
         moment(text, float(NOW))
-    assert "Unix seconds" in door.refused(f"from={text}").get("from", "Unix seconds")
+    assert "Unix seconds" in api.refused(f"from={text}").get("from", "Unix seconds")
 
 
 @pytest.mark.parametrize(
@@ -129,24 +129,24 @@ def test_what_is_no_moment_is_refused_with_the_rule(door: Door, text: str) -> No
         ("start=-1h", "start", "is not known"),
     ],
 )
-def test_nonsense_is_refused_with_what_is_possible(door: Door, query: str, field: str, said: str) -> None:
-    errors = door.refused(query) if query != "fields=" else {"fields": "one of"}
+def test_invalid_query_is_a_422(api: HistoryApi, query: str, field: str, said: str) -> None:
+    errors = api.refused(query) if query != "fields=" else {"fields": "one of"}
     assert said in errors[field]
 
 
-def test_steps_are_rounded_and_fields_keep_their_order(door: Door) -> None:
-    request = door.asked("from=-24h&to=now&step=100&fields=load1,cpu_usage&fields=load1")
+def test_step_is_rounded_and_fields_keep_their_order(api: HistoryApi) -> None:
+    request = api.asked("from=-24h&to=now&step=100&fields=load1,cpu_usage&fields=load1")
     assert request == (NOW - 86_400.0, float(NOW), 105, ["load1", "cpu_usage"])
 
 
-def test_a_client_whose_clock_is_a_little_ahead_is_served(door: Door) -> None:
-    assert door.asked(f"from={NOW - 60}&to={NOW + 30}").stop == NOW
+def test_small_clock_skew_of_the_client_is_accepted(api: HistoryApi) -> None:
+    assert api.asked(f"from={NOW - 60}&to={NOW + 30}").stop == NOW
 
 
-def test_the_answer_has_a_value_a_step_and_null_for_gaps(door: Door) -> None:
+def test_answer_has_one_value_per_step_and_null_for_gaps(api: HistoryApi) -> None:
     series = {"cpu_usage": Series([1.5, None], [1.0, None], [2.0, None])}
-    door.reader.answer = HistoryAnswer(Window(NOW, NOW + 30, 15), "store", "Prometheus does not answer", series)
-    result = door.get("fields=cpu_usage")
+    api.reader.answer = HistoryAnswer(Window(NOW, NOW + 30, 15), "store", "Prometheus does not answer", series)
+    result = api.get("fields=cpu_usage")
     assert result.json == {
         "worker_id": "rack-7", "from": NOW, "to": NOW + 30, "step": 15, "source": "store",
         "warning": "Prometheus does not answer",
@@ -165,12 +165,12 @@ def test_the_answer_has_a_value_a_step_and_null_for_gaps(door: Door) -> None:
         (PrometheusUnavailable("no connection"), 503),
     ],
 )
-def test_what_goes_wrong_is_a_problem(door: Door, error: Exception, status: int) -> None:
-    door.reader.error = error
-    result = door.get()
+def test_error_of_the_service_becomes_a_problem(api: HistoryApi, error: Exception, status: int) -> None:
+    api.reader.error = error
+    result = api.get()
     assert (result.status_code, result.json["detail"]) == (status, str(error))
 
 
-def test_what_cannot_be_a_worker_is_not_looked_for(door: Door) -> None:
-    assert door.get(path="/telemetry/-x-/history").status_code == 404
-    assert door.reader.asked == []
+def test_malformed_worker_id_is_a_404_without_a_read(api: HistoryApi) -> None:
+    assert api.get(path="/telemetry/-x-/history").status_code == 404
+    assert api.reader.asked == []

@@ -34,7 +34,7 @@ class Body:
 
 
 @pytest.mark.parametrize("pieces", [[b"a" * 5000], [b"a" * 4000, b"", b"b" * 4000]])
-def test_a_long_answer_is_compressed_for_who_asks(web: Web, pieces: list[bytes]) -> None:
+def test_long_answer_is_compressed_on_request(web: Web, pieces: list[bytes]) -> None:
     web.app.add_route("/body", Body(*pieces))
     plain = web.client.simulate_get("/body")
     assert plain.content == b"".join(pieces)
@@ -50,20 +50,20 @@ def test_a_long_answer_is_compressed_for_who_asks(web: Web, pieces: list[bytes])
 
 
 @pytest.mark.parametrize("length", [0, 1, MIN_COMPRESSED_BYTES - 1])
-def test_a_short_answer_is_not_worth_it(web: Web, length: int) -> None:
+def test_short_answer_is_not_compressed(web: Web, length: int) -> None:
     web.app.add_route("/body", Body(b"a" * length))
     result = web.client.simulate_get("/body", headers=GZIP)
     assert result.content == b"a" * length
     assert "Content-Encoding" not in result.headers
 
 
-def test_the_shortest_answer_that_is_worth_it(web: Web) -> None:
+def test_compression_threshold(web: Web) -> None:
     web.app.add_route("/body", Body(b"a" * MIN_COMPRESSED_BYTES))
     assert web.client.simulate_get("/body", headers=GZIP).headers["Content-Encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("path", ["/telemetry", "/api/workers", "/metrics"])
-def test_answers_about_a_fleet_are_compressed(web: Web, path: str) -> None:
+def test_answer_in_pieces_is_compressed(web: Web, path: str) -> None:
     for number in range(5):
         web.fleet.manager.process_heartbeat(full_heartbeat(f"rack-{number}"))
     settle()
@@ -72,7 +72,7 @@ def test_answers_about_a_fleet_are_compressed(web: Web, path: str) -> None:
     assert "Accept-Encoding" in result.headers["Vary"]
 
 
-def test_what_was_not_changed_needs_no_compression(web: Web) -> None:
+def test_304_is_not_compressed(web: Web) -> None:
     for number in range(5):
         web.fleet.beat(f"rack-{number}")
     etag = web.client.simulate_get("/telemetry", headers=GZIP).headers["ETag"]
@@ -81,7 +81,7 @@ def test_what_was_not_changed_needs_no_compression(web: Web) -> None:
     assert "Content-Encoding" not in result.headers
 
 
-def test_while_an_answer_is_compressed_others_have_their_turn(web: Web) -> None:
+def test_compression_does_not_block_the_hub(web: Web) -> None:
     turns = []
 
     def other() -> None:
@@ -121,14 +121,14 @@ def test_while_an_answer_is_compressed_others_have_their_turn(web: Web) -> None:
         (",,;;", False),
     ],
 )
-def test_who_accepts_gzip(header: str, expected: bool) -> None:
+def test_accept_encoding_is_parsed(header: str, expected: bool) -> None:
     assert accepts_gzip(header) is expected
 
 
 # Observation
 
 
-def test_every_answer_is_counted_and_timed_by_its_route(web: Web) -> None:
+def test_answers_are_counted_and_timed_by_route(web: Web) -> None:
     web.fleet.beat("rack-7")
     for path in ("/telemetry/rack-7", "/telemetry/stranger", "/telemetry/other", "/telemetry"):
         web.client.simulate_get(path)
@@ -142,7 +142,7 @@ def test_every_answer_is_counted_and_timed_by_its_route(web: Web) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # from falcon's test client
-def test_a_scan_of_random_paths_and_methods_adds_one_series_each(web: Web) -> None:
+def test_random_paths_and_methods_share_one_series(web: Web) -> None:
     for number in range(50):
         web.client.simulate_get(f"/admin/{number}")
         web.client.simulate_request(f"BREW{number}", "/telemetry")
@@ -158,7 +158,7 @@ def test_a_scan_of_random_paths_and_methods_adds_one_series_each(web: Web) -> No
 # Fairness
 
 
-def test_a_request_that_is_there_at_once_lets_others_have_their_turn(web: Web) -> None:
+def test_pipelined_request_yields_to_other_connections(web: Web) -> None:
     turns = []
     web.client.simulate_get("/health")
     greenlet = gevent.spawn(lambda: turns.append(1))
@@ -167,7 +167,7 @@ def test_a_request_that_is_there_at_once_lets_others_have_their_turn(web: Web) -
     greenlet.join()
 
 
-def test_a_request_that_was_waited_for_is_served_at_once(web: Web) -> None:
+def test_request_after_a_wait_does_not_yield(web: Web) -> None:
     turns = []
     web.client.simulate_get("/health")
     gevent.sleep(0.001)

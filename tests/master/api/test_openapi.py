@@ -24,25 +24,25 @@ WORKER = "/api/workers/{worker_id}"
 # The document
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_resolves() -> None:
     components = described()["components"]
     for reference in references_in(described()):
         kind, name = reference.removeprefix("#/components/").split("/")
         assert name in components[kind], reference
 
 
-def test_every_component_is_referred_to() -> None:
+def test_every_schema_is_referenced() -> None:
     told = references_in(described())
     for name in described()["components"]["schemas"]:
         assert f"#/components/schemas/{name}" in told
 
 
-def test_the_schemas_are_schemas() -> None:
+def test_schemas_are_valid_json_schema() -> None:
     for schema in described()["components"]["schemas"].values():
         jsonschema_rs.meta.validate({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"})
 
 
-def test_everything_is_told_in_words() -> None:
+def test_operations_and_parameters_have_descriptions() -> None:
     for path, item in described()["paths"].items():
         for method, operation in item.items():
             if method != "parameters":
@@ -51,7 +51,7 @@ def test_everything_is_told_in_words() -> None:
                     assert parameter.get("description"), (path, parameter["name"])
 
 
-def test_an_example_of_a_body_is_taken() -> None:
+def test_example_body_is_accepted() -> None:
     content = described()["paths"][TASKS]["post"]["requestBody"]["content"][JSON]
     spec, _ = parse_request(content["example"], None)
     assert list(spec.command) == content["example"]["command"]
@@ -60,7 +60,7 @@ def test_an_example_of_a_body_is_taken() -> None:
 # Real answers
 
 
-class Asked(Whole):
+class CheckedApi(Whole):
     """Asks, and holds every answer to the document."""
 
     def __init__(self, party: Party) -> None:
@@ -76,10 +76,10 @@ class Asked(Whole):
 
 
 @pytest.fixture
-def asked() -> Iterator[Asked]:
+def asked() -> Iterator[CheckedApi]:
     """A master with a worker that gives every reading, one that gives none, and one that is gone."""
     with new_party() as party:
-        asked = Asked(party)
+        asked = CheckedApi(party)
         party.fleet.beat("gone")
         party.fleet.pass_time(60.0)
         for beat in (full_heartbeat("rack-7"), heartbeat("bare")):
@@ -88,7 +88,7 @@ def asked() -> Iterator[Asked]:
         yield asked
 
 
-def test_answers_about_workers(asked: Asked) -> None:
+def test_answers_about_workers_match_the_document(asked: CheckedApi) -> None:
     for template in ("/telemetry", "/workers", "/api/workers"):
         assert len(asked.ask("GET", template, 200).json) == 3
     for template in ("/telemetry/{worker_id}", WORKER, f"{WORKER}/metrics"):
@@ -110,7 +110,7 @@ def test_answers_about_workers(asked: Asked) -> None:
         asked.ask("GET", template, 200)
 
 
-def test_answers_about_tasks_at_every_stage(asked: Asked) -> None:
+def test_answers_about_tasks_match_the_document_at_every_stage(asked: CheckedApi) -> None:
     desk = asked.desk
     body = {
         "docker_image": "busybox", "name": "n", "command": "sh -c 'exit 3'", "env": {"A": "b"}, "gpu_required": 1,
@@ -137,7 +137,7 @@ def test_answers_about_tasks_at_every_stage(asked: Asked) -> None:
     asked.ask("GET", TASKS, 422, "limit=0&statsu=queued")
 
 
-def look(asked: Asked, task_id: str) -> None:
+def look(asked: CheckedApi, task_id: str) -> None:
     """See a task by every path that shows it."""
     asked.ask("GET", TASK, 200, task_id=task_id)
     assert len(asked.ask("GET", TASKS, 200).json) == 2
@@ -146,7 +146,7 @@ def look(asked: Asked, task_id: str) -> None:
     asked.ask("GET", f"{WORKER}/tasks", 200)
 
 
-def test_an_answer_that_is_not_described_is_noticed(asked: Asked) -> None:
+def test_undocumented_answer_is_detected(asked: CheckedApi) -> None:
     result = asked.ask("GET", "/telemetry/{worker_id}", 200)
     record = result.json
     assert errors_of(result, "GET", "/workers") != []

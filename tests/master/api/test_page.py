@@ -11,7 +11,7 @@ from tests.master.web import Web
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_the_page_is_html_under_a_strict_policy(web: Web, method: str) -> None:
+def test_page_has_a_strict_content_security_policy(web: Web, method: str) -> None:
     result = web.client.simulate_request(method, "/")
     assert (result.status_code, result.headers["content-type"]) == (200, "text/html; charset=utf-8")
     policy = dict(rule.split(" ", 1) for rule in result.headers["content-security-policy"].split("; "))
@@ -22,13 +22,13 @@ def test_the_page_is_html_under_a_strict_policy(web: Web, method: str) -> None:
     assert result.headers["referrer-policy"] == "no-referrer"
 
 
-def test_a_page_that_has_not_changed_is_not_sent_again(web: Web) -> None:
+def test_unchanged_page_is_a_304(web: Web) -> None:
     etag = web.client.simulate_get("/").headers["etag"]
     again = web.client.simulate_get("/", headers={"If-None-Match": etag})
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_files_may_be_kept_for_ever_and_are_compressed(web: Web) -> None:
+def test_static_files_are_immutable_and_compressed(web: Web) -> None:
     path = re.findall(r'src="(/static/[^"]+/app\.js)"', web.client.simulate_get("/").text)[0]
     result = web.client.simulate_get(path, headers={"Accept-Encoding": "gzip"})
     assert (result.status_code, result.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
@@ -37,13 +37,13 @@ def test_files_may_be_kept_for_ever_and_are_compressed(web: Web) -> None:
 
 
 @pytest.mark.parametrize("change", [("app.js", "nothing.js"), ("app.js", "..%2fassets.py"), ("/static/", "/static/f")])
-def test_a_file_that_is_not_there_and_one_of_another_version_are_a_404(web: Web, change: tuple[str, str]) -> None:
+def test_missing_file_and_file_of_another_version_are_a_404(web: Web, change: tuple[str, str]) -> None:
     path = re.findall(r'src="(/static/[^"]+/app\.js)"', web.client.simulate_get("/").text)[0]
     result = web.client.simulate_get(path.replace(*change))
     assert (result.status_code, result.headers["content-type"]) == (404, "application/problem+json")
 
 
-def test_the_overview_counts_workers_by_state_and_tasks_by_status(web: Web) -> None:
+def test_overview_counts_workers_by_state_and_tasks_by_status(web: Web) -> None:
     for worker_id in ("rack-1", "rack-2", "rack-3"):
         web.fleet.beat(worker_id)
     web.fleet.pass_time(web.fleet.manager.lease_config.inactivity_timeout_seconds + 1)
@@ -61,13 +61,13 @@ def render(**values: object) -> str:
     return render_page(load_assets(), **{"version": "1.2.3", "grafana_url": "", **values}).decode()
 
 
-def test_every_file_that_the_page_names_is_there_and_every_file_is_named() -> None:
+def test_page_references_every_static_file() -> None:
     assets = load_assets()
     named = set(re.findall(r'(?:src|href)="/static/[0-9a-f]{12}/([^"]+)"', render()))
     assert named == assets.files.keys()
 
 
-def test_every_import_of_a_module_leads_to_one() -> None:
+def test_every_javascript_import_resolves() -> None:
     assets = load_assets()
     modules = {name: file.content.decode() for name, file in assets.files.items() if name.endswith(".js")}
     assert len(modules) > 10
@@ -77,34 +77,34 @@ def test_every_import_of_a_module_leads_to_one() -> None:
         assert len(re.findall(r"^import ", source, re.MULTILINE)) == len(re.findall(r"from '\./", source)), name
 
 
-def test_nothing_is_asked_for_outside_of_one_module() -> None:
+def test_only_one_module_sends_requests() -> None:
     for name, file in load_assets().files.items():
         if name.endswith(".js") and name != "api.js":
             assert not re.search(r"\bfetch\(|new EventSource|XMLHttpRequest|WebSocket", file.content.decode()), name
 
 
-def test_nothing_becomes_markup_and_no_address_leads_elsewhere() -> None:
+def test_no_raw_markup_and_no_external_addresses() -> None:
     for name, file in load_assets().files.items():
         text = file.content.decode().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
         assert not re.search(r"https?://|url\(|@import", text), name
 
 
-def test_the_page_has_neither_inline_script_nor_inline_style() -> None:
+def test_page_has_no_inline_script_or_style() -> None:
     html = render()
     assert re.findall(r"<script(?![^>]* src=)[^>]*>|<style|\son\w+=|\sstyle=", html) == []
 
 
-def test_values_are_escaped() -> None:
+def test_template_values_are_escaped() -> None:
     assert '<script>"' not in render(grafana_url='"><script>"')
 
 
-def test_another_content_has_another_address() -> None:
+def test_changed_content_changes_the_address() -> None:
     one, other = (Assets({"a.js": StaticFile(content, "text/javascript")}) for content in (b"1", b"2"))
     assert one.path("a.js") != other.path("a.js")
     assert Assets(dict(one.files)).path("a.js") == one.path("a.js")
 
 
-def test_a_file_of_another_name_changes_the_address_too() -> None:
+def test_renamed_file_changes_the_address() -> None:
     file = StaticFile(b"1", "text/javascript")
     assert Assets({"a.js": file}).digest != Assets({"b.js": file}).digest

@@ -22,14 +22,14 @@ def problem(result: Any, status: int) -> Any:
     return result.json
 
 
-def test_an_unknown_path(web: Web) -> None:
+def test_unknown_path_is_a_404(web: Web) -> None:
     body = problem(web.client.simulate_get("/nothing/here"), 404)
     assert body["instance"] == "/nothing/here"
     assert "docs/rest.md" in body["detail"]
 
 
 @pytest.mark.parametrize("path", ["/telemetry/stranger", "/api/workers/stranger", "/api/workers/stranger/metrics"])
-def test_an_unknown_worker(web: Web, path: str) -> None:
+def test_unknown_worker_is_a_404(web: Web, path: str) -> None:
     body = problem(web.client.simulate_get(path), 404)
     assert body["detail"] == "no worker has the id 'stranger'"
     assert body["instance"] == path
@@ -39,26 +39,26 @@ def test_an_unknown_worker(web: Web, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/telemetry", "/telemetry/rack-7", "/workers", "/api/workers", "/metrics"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_a_method_that_a_path_does_not_take(web: Web, method: str, path: str) -> None:
+def test_unsupported_method_is_a_405(web: Web, method: str, path: str) -> None:
     result = web.client.simulate_request(method, path)
     assert "Allow" in problem(result, 405)["detail"]
     assert {"GET", "HEAD"} <= set(result.headers["Allow"].split(", "))
 
 
-def test_what_a_path_takes_can_be_asked(web: Web) -> None:
+def test_options_lists_the_methods(web: Web) -> None:
     result = web.client.simulate_options("/api/workers/rack-7")
     assert result.status_code == 200
     assert {"GET", "HEAD", "DELETE"} <= set(result.headers["Allow"].split(", "))
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # from falcon's test client
-def test_a_method_that_nobody_knows(web: Web) -> None:
+def test_unknown_method_is_a_400(web: Web) -> None:
     problem(web.client.simulate_request("BREW", "/telemetry"), 400)
 
 
 @pytest.mark.parametrize("prefix", ["/telemetry/", "/api/workers/"])
 @pytest.mark.parametrize("worker_id", [*BAD_WORKER_IDS, "../../etc", "\udcff"], ids=lambda text: ascii(text[:20]))
-def test_whatever_stands_where_a_worker_id_should_is_not_found(web: Web, prefix: str, worker_id: str) -> None:
+def test_malformed_worker_id_is_a_404(web: Web, prefix: str, worker_id: str) -> None:
     web.fleet.beat("rack-7")
     path = prefix + worker_id
     environ_path = path.encode("utf-8", "surrogateescape").decode("latin-1")  # as a server gives it
@@ -68,7 +68,7 @@ def test_whatever_stands_where_a_worker_id_should_is_not_found(web: Web, prefix:
     assert web.json("/telemetry").keys() == {"rack-7"}
 
 
-def test_a_trailing_slash_is_another_path(web: Web) -> None:
+def test_trailing_slash_is_a_404(web: Web) -> None:
     problem(web.client.simulate_get("/telemetry/rack-7/"), 404)
 
 
@@ -103,16 +103,16 @@ class Raising:
         (errors.FleetPulseError("something else"), 500),
     ],
 )
-def test_the_status_of_an_error(web: Web, error: errors.FleetPulseError, status: int) -> None:
+def test_error_is_mapped_to_its_status(web: Web, error: errors.FleetPulseError, status: int) -> None:
     web.app.add_route("/raising", Raising(error))
     assert problem(web.client.simulate_get("/raising"), status)["detail"] == str(error)
 
 
-def test_the_table_holds_the_statuses_of_errors_only() -> None:
+def test_mapped_statuses_are_error_statuses() -> None:
     assert set(STATUS_BY_ERROR.values()) <= set(range(400, 600))
 
 
-def test_a_bug_is_a_500_that_tells_the_log_and_not_the_client(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_a_logged_500_without_details(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     web.app.add_route("/raising", Raising(RuntimeError("secret detail")))
     result = web.client.simulate_get("/raising")
     assert "its log says why" in problem(result, 500)["detail"]
@@ -123,6 +123,6 @@ def test_a_bug_is_a_500_that_tells_the_log_and_not_the_client(web: Web, caplog: 
     assert web.json("/telemetry") == {}
 
 
-def test_an_error_of_falcon_keeps_its_own_words(web: Web) -> None:
+def test_falcon_error_keeps_its_description(web: Web) -> None:
     web.app.add_route("/raising", Raising(falcon.HTTPUnprocessableEntity(description="no such status")))
     assert problem(web.client.simulate_get("/raising"), 422)["detail"] == "no such status"

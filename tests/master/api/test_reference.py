@@ -24,7 +24,7 @@ def page_of(web: Web) -> Result:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_answer_that_the_client_has(path: str, web: Web) -> None:
+def test_unchanged_document_is_a_304(path: str, web: Web) -> None:
     first = web.client.simulate_get(path)
     again = web.client.simulate_get(path, headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
@@ -32,7 +32,7 @@ def test_an_answer_that_the_client_has(path: str, web: Web) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_is_compressed_for_who_asks(path: str, web: Web) -> None:
+def test_document_is_compressed_on_request(path: str, web: Web) -> None:
     plain = web.client.simulate_get(path)
     short = web.client.simulate_get(path, headers={"Accept-Encoding": "gzip"})
     assert short.headers["Content-Encoding"] == "gzip"
@@ -41,17 +41,17 @@ def test_it_is_compressed_for_who_asks(path: str, web: Web) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_is_get_without_its_body(path: str, web: Web) -> None:
+def test_head_is_get_without_body(path: str, web: Web) -> None:
     head, got = web.client.simulate_head(path), web.client.simulate_get(path)
     assert head.content == b""
     assert head.headers["Content-Length"] == got.headers["Content-Length"] == str(len(got.content))
 
 
-def test_the_document_is_of_the_table(web: Web) -> None:
+def test_document_describes_the_table_of_routes(web: Web) -> None:
     assert web.json("/openapi.json")["paths"] == document(ROUTES, "any")["paths"]
 
 
-def test_the_page_runs_nothing_and_loads_nothing(web: Web) -> None:
+def test_page_runs_no_script_and_loads_nothing(web: Web) -> None:
     page = page_of(web)
     assert "<script" not in page.text
     assert re.findall(r"\bon[a-z]+=", page.text) == []
@@ -61,7 +61,7 @@ def test_the_page_runs_nothing_and_loads_nothing(web: Web) -> None:
     assert re.findall(r"url\(|@import|//", page.text.partition("</style>")[0]) == []
 
 
-def test_the_policy_allows_the_style_and_nothing_else(web: Web) -> None:
+def test_policy_allows_only_the_page_style(web: Web) -> None:
     page = page_of(web)
     style = re.findall(r"<style>(.*?)</style>", page.text, re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -69,7 +69,7 @@ def test_the_policy_allows_the_style_and_nothing_else(web: Web) -> None:
     assert policy[:3] == ["default-src 'none'", f"style-src 'sha256-{digest}'", "img-src data:"]
 
 
-def test_every_link_within_the_page_leads_somewhere(web: Web) -> None:
+def test_every_internal_link_resolves(web: Web) -> None:
     page = page_of(web).text
     ids = re.findall(r' id="([^"]+)"', page)
     assert sorted(set(ids)) == sorted(ids)
@@ -77,7 +77,7 @@ def test_every_link_within_the_page_leads_somewhere(web: Web) -> None:
     assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
 
 
-def test_every_operation_and_every_type_is_on_the_page(web: Web) -> None:
+def test_page_lists_every_operation_and_type(web: Web) -> None:
     page = page_of(web).text
     for route in ROUTES:
         for operation in route.operations:
@@ -86,7 +86,7 @@ def test_every_operation_and_every_type_is_on_the_page(web: Web) -> None:
         assert f'<h3 id="type-{name}">' in page
 
 
-def test_what_looks_like_html_is_shown_as_it_is() -> None:
+def test_html_in_the_document_is_escaped() -> None:
     made = document(ROUTES, "<b>1</b>")
     made["paths"]["/health"]["get"]["summary"] = "<script>`<i>`</script>"
     page = rendered(made, "")
@@ -95,7 +95,7 @@ def test_what_looks_like_html_is_shown_as_it_is() -> None:
     assert "<b>1" not in page
 
 
-def test_prose() -> None:
+def test_prose_marks_code() -> None:
     assert prose("a `b` & c") == "a <code>b</code> &amp; c"
 
 
@@ -113,5 +113,5 @@ def test_prose() -> None:
         ({"minItems": 1, "maxItems": 32}, "1 at least; 32 at most"),
     ],
 )
-def test_limits(schema: Schema, told: str) -> None:
+def test_limits_of_a_schema(schema: Schema, told: str) -> None:
     assert limits(schema) == told

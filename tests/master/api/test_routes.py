@@ -22,18 +22,18 @@ def paths_told(page: str) -> list[tuple[str, str]]:
     return [(row[1], row[2]) for row in re.finditer(r"^\| `([A-Z]+) (/[^`]*)` \|", table, re.MULTILINE)]
 
 
-def test_the_rest_page_lists_the_table_and_nothing_else() -> None:
+def test_rest_md_lists_exactly_the_table() -> None:
     told = paths_told(PAGE.read_text(encoding="utf-8"))
     served = [(operation.method, route.path) for route in ROUTES for operation in route.operations]
     assert sorted(told) == sorted(served)
 
 
-def test_every_field_of_a_path_is_told_and_used() -> None:
+def test_path_fields_are_described_and_used() -> None:
     used = {name for route in ROUTES for name in re.findall(r"\{(\w+)\}", route.path)}
     assert used == set(PATH_FIELDS)
 
 
-def test_no_path_is_there_twice() -> None:
+def test_paths_are_unique() -> None:
     paths = [route.path for route in ROUTES]
     assert sorted(set(paths)) == sorted(paths)
 
@@ -56,13 +56,13 @@ def served_by(app: "falcon.App[Any, Any]") -> dict[str, set[str]]:
     }
 
 
-def test_the_app_serves_the_table_and_nothing_else(web: Web) -> None:
+def test_app_serves_exactly_the_table(web: Web) -> None:
     assert served_by(web.app) == {route.path: route.methods for route in ROUTES}
     everything = inspect_app(web.app)
     assert (list(everything.static_routes or ()), list(everything.sinks or ())) == ([], [])
 
 
-def test_no_two_operations_have_one_name() -> None:
+def test_operation_names_are_unique() -> None:
     names = [operation.name for route in ROUTES for operation in route.operations]
     assert sorted(set(names)) == sorted(names)
 
@@ -71,29 +71,29 @@ OPEN = {"get_health", "get_page", "get_page_file", "get_session", "sign_in", "si
 """What anybody may do: said twice, so that nothing becomes open by a slip of the pen."""
 
 
-def test_what_anybody_may_do() -> None:
+def test_open_operations_are_listed_here() -> None:
     operations = [operation for route in ROUTES for operation in route.operations]
     assert {operation.name for operation in operations if operation.role is Role.OPEN} == OPEN
 
 
-def test_what_changes_something_is_for_more_than_reading() -> None:
+def test_changing_operations_need_more_than_the_read_role() -> None:
     for row in ROUTES:
         for operation in row.operations:
             may_read_only = operation.role <= Role.READ and operation.name not in OPEN
             assert not (may_read_only and operation.method != "GET"), operation.name
 
 
-def test_a_path_without_a_row_is_refused() -> None:
+def test_resource_without_a_route_is_refused() -> None:
     with pytest.raises(ValueError, match="/secret"):
         add_routes(falcon.App(), [route("/look")], {"/look": Looked(), "/secret": Looked()})
 
 
-def test_a_row_without_a_resource_is_refused() -> None:
+def test_route_without_a_resource_is_refused() -> None:
     with pytest.raises(ValueError, match="/gone"):
         add_routes(falcon.App(), [route("/look"), route("/gone")], {"/look": Looked()})
 
 
-def test_a_method_without_a_row_is_refused() -> None:
+def test_method_without_an_operation_is_refused() -> None:
     class Both(Looked):
         def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None: ...
 
@@ -101,7 +101,7 @@ def test_a_method_without_a_row_is_refused() -> None:
         add_routes(falcon.App(), [route("/look")], {"/look": Both()})
 
 
-def test_a_get_without_a_head_is_refused() -> None:
+def test_get_without_head_is_refused() -> None:
     class Blind:
         def on_get(self, req: falcon.Request, resp: falcon.Response) -> None: ...
 

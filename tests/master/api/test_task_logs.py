@@ -31,7 +31,7 @@ def logs(tasks: TaskWeb, query: str = "") -> Any:
 # JSON
 
 
-def test_before_the_first_attempt(tasks: TaskWeb) -> None:
+def test_log_is_empty_before_the_first_attempt(tasks: TaskWeb) -> None:
     tasks.submit()
     nothing = {
         "task_id": "task-1",
@@ -48,7 +48,7 @@ def test_before_the_first_attempt(tasks: TaskWeb) -> None:
     assert logs(tasks) == {**nothing, "complete": True}
 
 
-def test_a_log_as_it_grows(running: TaskWeb) -> None:
+def test_growing_log_is_read_from_the_next_offset(running: TaskWeb) -> None:
     running.desk.say("task-1", b"one\n")
     first = logs(running)
     assert first == {
@@ -69,14 +69,14 @@ def test_a_log_as_it_grows(running: TaskWeb) -> None:
     assert logs(running, "offset=8").items() >= {"logs": "", "offset": 8, "complete": True}.items()
 
 
-def test_offsets_from_the_end(running: TaskWeb) -> None:
+def test_negative_offset_counts_from_the_end(running: TaskWeb) -> None:
     running.desk.say("task-1", b"0123456789")
     assert logs(running, "offset=-3").items() >= {"logs": "789", "offset": 7, "next_offset": 10}.items()
     assert logs(running, "offset=-3&limit=1")["logs"] == "7"
     assert logs(running, "offset=-99").items() >= {"logs": "0123456789", "offset": 0}.items()
 
 
-def test_tail_is_in_lines(running: TaskWeb) -> None:
+def test_tail_counts_lines(running: TaskWeb) -> None:
     running.desk.say("task-1", b"one\ntwo\nthree\n")
     assert logs(running, "tail=1").items() >= {"logs": "three\n", "offset": 8}.items()
     assert logs(running, "tail=2")["logs"] == "two\nthree\n"
@@ -84,7 +84,7 @@ def test_tail_is_in_lines(running: TaskWeb) -> None:
     assert logs(running, "tail=2&limit=8")["logs"] == "o\nthree\n"
 
 
-def test_characters_are_not_torn_between_pages(running: TaskWeb) -> None:
+def test_pages_do_not_split_characters(running: TaskWeb) -> None:
     text = "aé€😀" * 50
     running.desk.say("task-1", text.encode())
     running.desk.end("task-1")
@@ -98,7 +98,7 @@ def test_characters_are_not_torn_between_pages(running: TaskWeb) -> None:
     assert logs(running, "offset=-5")["logs"] == "😀"
 
 
-def test_a_character_that_came_in_part_is_awaited(running: TaskWeb) -> None:
+def test_incomplete_character_is_held_back_while_the_task_runs(running: TaskWeb) -> None:
     running.desk.say("task-1", b"a\xe2\x82")
     assert logs(running).items() >= {"logs": "a", "next_offset": 1, "size": 3}.items()
     assert logs(running, "offset=1").items() >= {"logs": "", "next_offset": 1}.items()
@@ -106,17 +106,17 @@ def test_a_character_that_came_in_part_is_awaited(running: TaskWeb) -> None:
     assert logs(running).items() >= {"logs": "a\ufffd", "next_offset": 3, "complete": True}.items()
 
 
-def test_a_limit_of_less_than_a_character_gets_on_all_the_same(running: TaskWeb) -> None:
+def test_limit_below_one_character_still_makes_progress(running: TaskWeb) -> None:
     running.desk.say("task-1", "😀".encode())
     assert logs(running, "limit=1").items() >= {"logs": "\ufffd", "next_offset": 1}.items()
 
 
-def test_what_is_not_text_is_shown_as_such(running: TaskWeb) -> None:
+def test_invalid_utf8_becomes_replacement_characters(running: TaskWeb) -> None:
     running.desk.say("task-1", b"\xff\x00\x1b[31m\n")
     assert logs(running)["logs"] == "\ufffd\x00\x1b[31m\n"
 
 
-def test_each_attempt_has_its_log(running: TaskWeb) -> None:
+def test_each_attempt_has_its_own_log(running: TaskWeb) -> None:
     running.desk.say("task-1", b"first")
     running.desk.end("task-1", 1)
     assert logs(running).items() >= {"attempt": 1, "logs": "first", "complete": True}.items()
@@ -129,7 +129,7 @@ def test_each_attempt_has_its_log(running: TaskWeb) -> None:
     assert told == "task task-1 has had 2 attempts, and no attempt 3"
 
 
-def test_a_log_that_has_expired(running: TaskWeb) -> None:
+def test_expired_log_is_a_410(running: TaskWeb) -> None:
     running.desk.expired.add("task-1")
     for query in ("", "format=text", "tail=1", "follow=true", "follow=true&tail=1"):
         problem(running.client.simulate_get(PATH, query_string=query), 410)
@@ -139,7 +139,7 @@ def test_a_log_that_has_expired(running: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize(("query", "headers"), [("format=text", {}), ("", TEXT), ("", {"Accept": "text/*, */*;q=0.1"})])
-def test_raw_bytes(running: TaskWeb, query: str, headers: dict[str, str]) -> None:
+def test_text_format_returns_raw_bytes(running: TaskWeb, query: str, headers: dict[str, str]) -> None:
     running.desk.say("task-1", b"one\n\xff\xe2\x82")
     result = running.client.simulate_get(PATH, query_string=query, headers=headers)
     assert result.content == b"one\n\xff\xe2\x82"
@@ -158,7 +158,7 @@ def test_raw_bytes(running: TaskWeb, query: str, headers: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/json", "application/json, text/plain;q=0.5", "image/png", "", "x"]
 )
-def test_json_is_what_one_gets_otherwise(running: TaskWeb, accept: str) -> None:
+def test_json_is_the_default_format(running: TaskWeb, accept: str) -> None:
     result = running.client.simulate_get(PATH, headers={"Accept": accept})
     assert result.headers["Content-Type"] == "application/json"
     assert "Accept" in result.headers["Vary"]
@@ -166,7 +166,7 @@ def test_json_is_what_one_gets_otherwise(running: TaskWeb, accept: str) -> None:
     assert asked.headers["Content-Type"] == "application/json"
 
 
-def test_a_part_of_the_raw_bytes(running: TaskWeb) -> None:
+def test_text_format_with_offset_and_limit(running: TaskWeb) -> None:
     running.desk.say("task-1", b"one\ntwo\nthree")
     running.desk.end("task-1")
 
@@ -179,7 +179,7 @@ def test_a_part_of_the_raw_bytes(running: TaskWeb) -> None:
     assert text("offset=-5") == (b"three", "13", "true")
 
 
-def test_a_long_log_comes_whole_unless_there_is_a_limit(running: TaskWeb) -> None:
+def test_text_format_streams_a_long_log_without_a_limit(running: TaskWeb) -> None:
     log = bytes(range(256)) * (5 * SLICE_BYTES // 256) + b"end"
     log += log
     running.desk.say("task-1", log)
@@ -194,7 +194,7 @@ def test_a_long_log_comes_whole_unless_there_is_a_limit(running: TaskWeb) -> Non
     assert logs(running)["next_offset"] in range(1024 * 1024 - 3, 1024 * 1024 + 1)
 
 
-def test_a_log_is_compressed_for_who_asks(running: TaskWeb) -> None:
+def test_log_is_compressed_on_request(running: TaskWeb) -> None:
     running.desk.say("task-1", b"the same line\n" * 1000)
     result = running.client.simulate_get(PATH, headers={**TEXT, "Accept-Encoding": "gzip"})
     assert gzip.decompress(result.content) == b"the same line\n" * 1000
@@ -228,7 +228,7 @@ def test_a_log_is_compressed_for_who_asks(running: TaskWeb) -> None:
         ("follow=true&format=text", "format", "together with follow"),
     ],
 )
-def test_a_bad_query(running: TaskWeb, query: str, field: str, why: str) -> None:
+def test_invalid_query_is_a_422(running: TaskWeb, query: str, field: str, why: str) -> None:
     result = running.client.simulate_get(PATH, query_string=query)
     assert result.status_code == 422, result.text
     (error,) = result.json["errors"]
@@ -237,7 +237,7 @@ def test_a_bad_query(running: TaskWeb, query: str, field: str, why: str) -> None
 
 
 @given(st.text(), st.data())
-def test_a_text_is_cut_between_characters_wherever_it_ends(text: str, data: st.DataObject) -> None:
+def test_text_is_cut_only_between_characters(text: str, data: st.DataObject) -> None:
     log = text.encode()
     cut = data.draw(st.integers(0, len(log)))
     kept = whole_characters(log[:cut])
@@ -248,13 +248,13 @@ def test_a_text_is_cut_between_characters_wherever_it_ends(text: str, data: st.D
 
 
 @given(st.binary())
-def test_any_bytes_are_cut_somewhere(data: bytes) -> None:
+def test_at_most_three_bytes_are_cut(data: bytes) -> None:
     assert 0 <= len(data) - whole_characters(data) <= 3
     assert 0 <= torn_bytes(data) <= 3
 
 
 @pytest.mark.parametrize("data", [b"", b"a", "é".encode(), "€".encode(), "😀".encode(), b"\x80", b"\x80" * 9])
-def test_what_is_whole_is_kept(data: bytes) -> None:
+def test_complete_data_is_kept(data: bytes) -> None:
     assert whole_characters(data) == len(data)
 
 
@@ -273,5 +273,5 @@ def test_what_is_whole_is_kept(data: bytes) -> None:
         (b"\n\n\n", 2, b"\n\n"),
     ],
 )
-def test_the_last_lines(data: bytes, lines: int, expected: bytes) -> None:
+def test_last_lines(data: bytes, lines: int, expected: bytes) -> None:
     assert data[last_lines(data, lines) :] == expected

@@ -43,7 +43,7 @@ def server(tasks: TaskWeb) -> Iterator[Served]:
 # From before the start to the end
 
 
-def test_a_task_from_before_its_container_to_its_end(tasks: TaskWeb, server: Served) -> None:
+def test_events_of_a_task_from_queue_to_end(tasks: TaskWeb, server: Served) -> None:
     desk = tasks.desk
     with Reader(server.address) as reader:
         assert reader.answered.status == 200
@@ -88,7 +88,7 @@ def test_a_task_from_before_its_container_to_its_end(tasks: TaskWeb, server: Ser
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_a_task_that_ended_before(tasks: TaskWeb, server: Served) -> None:
+def test_events_of_a_finished_task(tasks: TaskWeb, server: Served) -> None:
     desk = tasks.desk
     desk.place("task-1")
     desk.run("task-1")
@@ -108,7 +108,7 @@ def test_a_task_that_ended_before(tasks: TaskWeb, server: Served) -> None:
         assert events[-1].data.items() >= {"attempt": 1, "status": "failed", "exit_code": 3}.items()
 
 
-def test_a_cancelled_task_that_never_ran(tasks: TaskWeb, server: Served) -> None:
+def test_events_of_a_task_cancelled_in_the_queue(tasks: TaskWeb, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
         tasks.client.simulate_delete("/api/tasks/task-1")
@@ -117,7 +117,7 @@ def test_a_cancelled_task_that_never_ran(tasks: TaskWeb, server: Served) -> None
         assert end.data["exit_code"] is None
 
 
-def test_the_next_attempt_is_followed_as_well(tasks: TaskWeb, server: Served) -> None:
+def test_stream_continues_with_the_next_attempt(tasks: TaskWeb, server: Served) -> None:
     desk = tasks.desk
     with Reader(server.address) as reader, Reader(server.address, f"{PATH}&attempt=1") as only_first:
         for exit_code in (1, 0):
@@ -141,7 +141,7 @@ def test_the_next_attempt_is_followed_as_well(tasks: TaskWeb, server: Served) ->
 # Characters, offsets, coming back
 
 
-def test_a_character_that_comes_in_pieces_comes_whole(tasks: TaskWeb, server: Served) -> None:
+def test_split_character_is_sent_whole(tasks: TaskWeb, server: Served) -> None:
     desk = tasks.desk
     desk.place("task-1")
     desk.run("task-1")
@@ -154,7 +154,7 @@ def test_a_character_that_comes_in_pieces_comes_whole(tasks: TaskWeb, server: Se
         assert [event.data["logs"] for event in reader if event.kind == "message"] == ["\ufffd"]
 
 
-def test_who_comes_back_misses_nothing_and_gets_nothing_twice(tasks: TaskWeb, server: Served) -> None:
+def test_reconnects_lose_and_repeat_nothing(tasks: TaskWeb, server: Served) -> None:
     desk = tasks.desk
     desk.place("task-1")
     desk.run("task-1")
@@ -193,7 +193,7 @@ def test_who_comes_back_misses_nothing_and_gets_nothing_twice(tasks: TaskWeb, se
         ("", ("Last-Event-ID: 7-3",), ""),
     ],
 )
-def test_where_to_begin(tasks: TaskWeb, server: Served, query: str, lines: tuple[str, ...], expected: str) -> None:
+def test_start_position(tasks: TaskWeb, server: Served, query: str, lines: tuple[str, ...], expected: str) -> None:
     tasks.desk.place("task-1")
     tasks.desk.run("task-1")
     tasks.desk.say("task-1", b"one\ntwo\n")
@@ -205,14 +205,14 @@ def test_where_to_begin(tasks: TaskWeb, server: Served, query: str, lines: tuple
 
 
 @pytest.mark.parametrize("event_id", ["x", "1", "1-", "-1-5", "1-5-6", "1-99999999999999999", "\xe9"])
-def test_a_malformed_last_event(tasks: TaskWeb, server: Served, event_id: str) -> None:
+def test_malformed_last_event_id_is_a_422(tasks: TaskWeb, server: Served, event_id: str) -> None:
     with Client(server.address) as client:
         client.request("GET", PATH, f"Last-Event-ID: {event_id}")
         status, problem = client.answer()
         assert (status, problem["errors"][0]["field"]) == (422, "Last-Event-ID")
 
 
-def test_an_attempt_that_is_yet_to_come_is_awaited(tasks: TaskWeb, server: Served) -> None:
+def test_stream_waits_for_a_future_attempt(tasks: TaskWeb, server: Served) -> None:
     with Reader(server.address, f"{PATH}&attempt=1&tail=5") as reader:
         tasks.desk.place("task-1")
         tasks.desk.run("task-1")
@@ -223,7 +223,7 @@ def test_an_attempt_that_is_yet_to_come_is_awaited(tasks: TaskWeb, server: Serve
 # Readers that leave, that are slow, that are many
 
 
-def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> None:
+def test_closed_connection_is_noticed_at_once(tasks: TaskWeb, server: Served) -> None:
     readers = [Reader(server.address) for _ in range(10)]
     for reader in readers:
         reader.take(1)
@@ -237,7 +237,7 @@ def test_who_goes_away_is_forgotten_at_once(tasks: TaskWeb, server: Served) -> N
     assert len(tasks.desk.watchers) == 0
 
 
-def test_who_asks_the_next_thing_already_is_still_there(tasks: TaskWeb, server: Served) -> None:
+def test_pipelined_request_does_not_end_the_stream(tasks: TaskWeb, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
         reader.request("GET", "/api/tasks/task-1")
@@ -260,7 +260,7 @@ class Connection:
 
 
 @pytest.mark.parametrize("sent", [b"", b"the next request"])
-def test_a_connection_is_not_looked_at_all_the_time(sent: bytes) -> None:
+def test_connection_is_not_polled(sent: bytes) -> None:
     here, there = socket.socketpair()
     with here, there:
         here.sendall(sent)
@@ -276,7 +276,7 @@ def test_a_connection_is_not_looked_at_all_the_time(sent: bytes) -> None:
             gevent.sleep(20.0)
 
 
-def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Served) -> None:
+def test_stalled_reader_delays_nobody(tasks: TaskWeb, server: Served) -> None:
     tasks.desk.place("task-1")
     tasks.desk.run("task-1")
     stalled = Reader(server.address)
@@ -291,7 +291,7 @@ def test_a_reader_that_reads_nothing_delays_nobody(tasks: TaskWeb, server: Serve
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
+def test_number_of_readers_is_limited(tasks: TaskWeb) -> None:
     tasks.submit()
     tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.service, Subscribers(2)))
     path = "/few/task-1/logs?follow=true"
@@ -313,20 +313,20 @@ def test_only_so_many_may_follow(tasks: TaskWeb) -> None:
         wait_until(lambda: len(tasks.desk.watchers) == 0)
 
 
-def test_a_head_follows_nothing(tasks: TaskWeb, server: Served) -> None:
+def test_head_opens_no_stream(tasks: TaskWeb, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
         assert len(tasks.subscribers) == 0
 
 
-def test_events_are_never_compressed(tasks: TaskWeb, server: Served) -> None:
+def test_events_are_not_compressed(tasks: TaskWeb, server: Served) -> None:
     with Reader(server.address, PATH, "Accept-Encoding: gzip") as reader:
         assert "content-encoding" not in reader.answered.headers
         assert reader.take(1)[0].kind == "status"
 
 
-def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
+def test_idle_stream_sends_keepalives(tasks: TaskWeb) -> None:
     tasks.submit()
     tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.service, Subscribers(), keepalive_seconds=0.05))
     with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
@@ -336,7 +336,7 @@ def test_a_silent_stream_shows_that_it_lives(tasks: TaskWeb) -> None:
     wait_until(lambda: len(tasks.desk.watchers) == 0)
 
 
-def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served) -> None:
+def test_stopping_master_ends_streams_with_a_problem(tasks: TaskWeb, server: Served) -> None:
     tasks.desk.place("task-1")
     tasks.desk.run("task-1")
     stalled = Reader(server.address)
@@ -358,7 +358,7 @@ def test_when_the_master_stops_everybody_is_told(tasks: TaskWeb, server: Served)
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_a_long_log_is_not_sent_to_its_end_to_one_who_has_to_end(tasks: TaskWeb, server: Served) -> None:
+def test_revoked_stream_does_not_finish_a_long_log(tasks: TaskWeb, server: Served) -> None:
     tasks.desk.place("task-1")
     tasks.desk.run("task-1")
     tasks.desk.say("task-1", b"x" * 40_000_000)
@@ -372,7 +372,7 @@ def test_a_long_log_is_not_sent_to_its_end_to_one_who_has_to_end(tasks: TaskWeb,
     assert sum(len(event.data["logs"]) for event in events[:-1]) < 30_000_000
 
 
-def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
+def test_stopping_server_removes_all_readers(tasks: TaskWeb) -> None:
     tasks.submit()
     with served(tasks.app) as server:
         reader = Reader(server.address)
@@ -385,7 +385,7 @@ def test_when_the_server_stops_nobody_follows_any_more(tasks: TaskWeb) -> None:
 # What goes wrong on the way
 
 
-def test_a_store_that_stops_answering_ends_the_events_with_a_word(tasks: TaskWeb, server: Served) -> None:
+def test_unavailable_store_ends_the_stream_with_a_problem(tasks: TaskWeb, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
         tasks.desk.failing = StoreUnavailable("the disk is full")
@@ -393,7 +393,7 @@ def test_a_store_that_stops_answering_ends_the_events_with_a_word(tasks: TaskWeb
         assert list(reader) == [Event("problem", {"status": 503, "detail": "the disk is full"})]
 
 
-def test_a_bug_ends_the_events_with_a_word_and_a_traceback(
+def test_unexpected_error_ends_the_stream_with_a_problem_and_is_logged(
     tasks: TaskWeb, server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Reader(server.address) as reader:
@@ -405,7 +405,7 @@ def test_a_bug_ends_the_events_with_a_word_and_a_traceback(
         assert "the stream of task-1 failed" in caplog.text
 
 
-def test_an_unknown_task_is_a_404_and_no_stream(tasks: TaskWeb, server: Served) -> None:
+def test_unknown_task_is_a_404(tasks: TaskWeb, server: Served) -> None:
     with Client(server.address) as client:
         client.request("GET", "/api/tasks/task-9/logs?follow=true")
         assert client.answer()[0] == 404

@@ -51,7 +51,7 @@ def parsed(event: bytes | None) -> tuple[str, str | None, dict[str, object]]:
     return fields["event"], fields.get("id"), json.loads(fields["data"])
 
 
-def test_a_piece_is_made_once_for_all_who_get_it() -> None:
+def test_chunk_is_encoded_once_for_all_readers() -> None:
     records = Records()
     encoder, window = EventEncoder("boot", records.member), update(10)
     first = encoder.chunk(window, 0)
@@ -64,7 +64,7 @@ def test_a_piece_is_made_once_for_all_who_get_it() -> None:
     assert set(records.made.values()) == {3}
 
 
-def test_pieces_are_bounded_and_each_says_how_far_it_reaches() -> None:
+def test_chunks_are_bounded_and_have_the_revision_they_reach() -> None:
     encoder, window = EventEncoder("boot", Records().member), update(200)
     start, ids, workers = 0, [], []
     while start < 200:
@@ -83,7 +83,7 @@ def test_pieces_are_bounded_and_each_says_how_far_it_reaches() -> None:
     assert ids[-1] == (200, "boot-9999")
 
 
-def test_a_snapshot_has_an_id_at_its_end_only() -> None:
+def test_only_the_last_chunk_of_a_snapshot_has_an_id() -> None:
     encoder, window = EventEncoder("boot", Records().member), ChangeWindow(names(100), None, (), 9999)
     first = encoder.chunk(window, 0)
     kind, event_id, data = parsed(first.event)
@@ -93,7 +93,7 @@ def test_a_snapshot_has_an_id_at_its_end_only() -> None:
     assert (kind, event_id, data["complete"], last.stop) == ("snapshot", "boot-9999", True, 100)
 
 
-def test_of_nobody_there_is_a_snapshot_but_no_update() -> None:
+def test_empty_window_makes_a_snapshot_but_no_update() -> None:
     records = Records()
     records.gone = {"worker-0", "worker-1"}
     encoder = EventEncoder("boot", records.member)
@@ -102,7 +102,7 @@ def test_of_nobody_there_is_a_snapshot_but_no_update() -> None:
         assert parsed(encoder.chunk(window, 0).event) == ("snapshot", "boot-7", {"workers": {}, "complete": True})
 
 
-def test_who_left_comes_in_rows_with_an_id_when_nothing_follows() -> None:
+def test_removals_are_split_and_only_the_last_has_an_id() -> None:
     encoder = EventEncoder("boot", Records().member)
     left = names(REMOVALS_PER_EVENT + 1)
     events = [parsed(event) for event in encoder.removed(ChangeWindow((), (), left, 9))]
@@ -114,7 +114,7 @@ def test_who_left_comes_in_rows_with_an_id_when_nothing_follows() -> None:
     assert encoder.removed(update(3)) == []
 
 
-def test_only_so_many_pieces_are_kept() -> None:
+def test_chunk_cache_is_bounded() -> None:
     records = Records()
     encoder, windows = EventEncoder("boot", records.member), [update(1) for _ in range(CACHED_CHUNKS + 1)]
     for window in windows:
@@ -127,7 +127,7 @@ def test_only_so_many_pieces_are_kept() -> None:
 PAUSE_SECONDS = 0.02
 
 
-class Listener:
+class FakeReader:
     """A ``Reader`` that keeps what it is told."""
 
     def __init__(self, *, is_filtered: bool = False) -> None:
@@ -168,8 +168,8 @@ def given(fleet: Fleet) -> Given:
     )
 
 
-def test_without_news_nobody_is_woken(given: Given) -> None:
-    listener = Listener()
+def test_readers_are_notified_only_of_changes(given: Given) -> None:
+    listener = FakeReader()
     given.broadcaster.add(listener)
     gevent.sleep(10 * PAUSE_SECONDS)
     assert listener.notified == []
@@ -184,8 +184,8 @@ def test_without_news_nobody_is_woken(given: Given) -> None:
     given.broadcaster.remove(listener)
 
 
-def test_who_changed_is_told_where_somebody_is_choosy(given: Given) -> None:
-    everything, filtered = Listener(), Listener(is_filtered=True)
+def test_changed_workers_are_named_for_filtered_readers(given: Given) -> None:
+    everything, filtered = FakeReader(), FakeReader(is_filtered=True)
     given.fleet.beat("before")
     given.broadcaster.add(everything)
     given.fleet.beat("a")
@@ -199,8 +199,8 @@ def test_who_changed_is_told_where_somebody_is_choosy(given: Given) -> None:
         given.broadcaster.remove(listener)
 
 
-def test_all_who_are_as_far_share_a_window(given: Given) -> None:
-    listener = Listener()
+def test_readers_at_one_revision_share_a_window(given: Given) -> None:
+    listener = FakeReader()
     given.fleet.beat("a")
     revision = given.changes.revision
     given.fleet.beat("b")
@@ -216,8 +216,8 @@ def test_all_who_are_as_far_share_a_window(given: Given) -> None:
     given.broadcaster.remove(listener)
 
 
-def test_who_stalls_for_too_long_is_cut_and_counted(given: Given) -> None:
-    slow, stalled = Listener(), Listener()
+def test_stalled_reader_is_disconnected_and_counted(given: Given) -> None:
+    slow, stalled = FakeReader(), FakeReader()
     slow.stalled, stalled.stalled = 0.3, 0.5
     for listener in (slow, stalled):
         given.broadcaster.add(listener)
@@ -228,8 +228,8 @@ def test_who_stalls_for_too_long_is_cut_and_counted(given: Given) -> None:
         given.broadcaster.remove(listener)
 
 
-def test_the_greenlet_is_there_while_there_are_readers(given: Given) -> None:
-    one, other = Listener(), Listener()
+def test_greenlet_runs_while_there_are_readers(given: Given) -> None:
+    one, other = FakeReader(), FakeReader()
     given.broadcaster.remove(one)
     for listener in (one, other):
         given.broadcaster.add(listener)
@@ -247,12 +247,12 @@ def test_the_greenlet_is_there_while_there_are_readers(given: Given) -> None:
     given.broadcaster.remove(one)
 
 
-def test_a_reader_that_fails_is_logged_and_the_rounds_go_on(given: Given, caplog: pytest.LogCaptureFixture) -> None:
-    class Failing(Listener):
+def test_failing_reader_is_logged_and_broadcasts_go_on(given: Given, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeReader):
         def notify(self, revision: int, changed: frozenset[str] | None) -> None:
             raise RuntimeError("no")
 
-    failing, listener = Failing(), Listener()
+    failing, listener = Failing(), FakeReader()
     given.broadcaster.add(failing)
     given.fleet.beat("a")
     wait_until(lambda: "a broadcast of the telemetry stream failed" in caplog.text)

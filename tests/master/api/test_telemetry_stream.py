@@ -35,7 +35,7 @@ def beat(web: StreamWeb, worker_id: str, cpu: float = 12.5) -> None:
 # From the present state on
 
 
-def test_the_state_then_what_changes_then_who_leaves(web: StreamWeb, server: Served) -> None:
+def test_snapshot_then_updates_then_removals(web: StreamWeb, server: Served) -> None:
     for worker_id in ("a", "b"):
         beat(web, worker_id)
     with Mirror(server.address) as mirror:
@@ -59,7 +59,7 @@ def test_the_state_then_what_changes_then_who_leaves(web: StreamWeb, server: Ser
         assert mirror.workers.keys() == {"b", "c"}
 
 
-def test_an_empty_fleet_has_a_snapshot_too(web: StreamWeb, server: Served) -> None:
+def test_empty_fleet_has_a_snapshot(web: StreamWeb, server: Served) -> None:
     with Mirror(server.address) as mirror:
         assert mirror.learn() == Event("reset", {"reason": "start", "workers": 0})
         assert mirror.learn() == Event("snapshot", {"workers": {}, "complete": True}, web.event_id(0))
@@ -67,7 +67,7 @@ def test_an_empty_fleet_has_a_snapshot_too(web: StreamWeb, server: Served) -> No
         assert mirror.reach(web.changes.revision).keys() == {"a"}
 
 
-def test_the_short_form(web: StreamWeb, server: Served) -> None:
+def test_summary_form(web: StreamWeb, server: Served) -> None:
     beat(web, "a", 12.3456)
     with Mirror(server.address, "?fields=summary") as mirror:
         assert mirror.begin()["a"]["cpu_usage"] == 12.3
@@ -77,7 +77,7 @@ def test_the_short_form(web: StreamWeb, server: Served) -> None:
 
 
 @pytest.mark.parametrize("query", ["?worker_id=a,c,late", "?worker_id=a&worker_id=c&worker_id=late"])
-def test_some_workers_only(web: StreamWeb, server: Served, query: str) -> None:
+def test_stream_of_some_workers(web: StreamWeb, server: Served, query: str) -> None:
     for worker_id in ("a", "b", "c"):
         beat(web, worker_id)
     with Mirror(server.address, query) as mirror:
@@ -93,7 +93,7 @@ def test_some_workers_only(web: StreamWeb, server: Served, query: str) -> None:
         assert mirror.workers.keys() == {"a", "late"}
 
 
-def test_pieces_are_bounded_and_a_snapshot_has_its_id_at_its_end(web: StreamWeb, server: Served) -> None:
+def test_chunks_are_bounded_and_only_the_last_has_an_id(web: StreamWeb, server: Served) -> None:
     for number in range(300):
         beat(web, f"worker-{number:03d}")
     with Mirror(server.address) as mirror:
@@ -116,7 +116,7 @@ def test_pieces_are_bounded_and_a_snapshot_has_its_id_at_its_end(web: StreamWeb,
 # Coming back
 
 
-def test_who_comes_back_gets_what_changed_meanwhile(web: StreamWeb, server: Served) -> None:
+def test_reconnect_with_an_event_id_continues(web: StreamWeb, server: Served) -> None:
     for worker_id in ("a", "b", "c", "d"):
         beat(web, worker_id)
     with Mirror(server.address) as mirror:
@@ -136,14 +136,14 @@ def test_who_comes_back_gets_what_changed_meanwhile(web: StreamWeb, server: Serv
 @pytest.mark.parametrize(
     "last_id", ["5f2c9e01ab34-99", "0f2c9e01ab34-1", "1-1", "x", "5f2c9e01ab34", "5f2c9e01ab34--1", "\xe9"]
 )
-def test_an_id_of_another_start_or_none_at_all_begins_anew(web: StreamWeb, server: Served, last_id: str) -> None:
+def test_unknown_event_id_starts_with_a_snapshot(web: StreamWeb, server: Served, last_id: str) -> None:
     beat(web, "a")
     with Mirror(server.address, last_id=last_id) as mirror:
         assert mirror.learn().data == {"reason": "unknown_id", "workers": 1}
         assert mirror.begin().keys() == {"a"}
 
 
-def test_who_was_away_for_too_long_begins_anew() -> None:
+def test_too_old_event_id_starts_with_a_snapshot() -> None:
     with running_stream(max_removals=2) as web, served(web.app) as server:
         for worker_id in ("a", "b", "c", "d"):
             beat(web, worker_id)
@@ -156,7 +156,7 @@ def test_who_was_away_for_too_long_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_every_reader_holds_the_table_in_the_end(seed: int) -> None:
+def test_every_reader_converges_to_the_live_table(seed: int) -> None:
     """Workers come, beat, turn inactive and leave; readers come, go, and come back with the last id that they saw."""
     chance = random.Random(seed)
     names = [f"worker-{number}" for number in range(60)]
@@ -208,7 +208,7 @@ def test_whatever_happens_every_reader_holds_the_table_in_the_end(seed: int) -> 
 # Readers that leave, that are slow, that are many
 
 
-def test_who_goes_away_is_forgotten_at_once(web: StreamWeb, server: Served) -> None:
+def test_closed_connection_is_noticed_at_once(web: StreamWeb, server: Served) -> None:
     mirrors = [Mirror(server.address) for _ in range(10)]
     for mirror in mirrors:
         mirror.begin()
@@ -220,7 +220,7 @@ def test_who_goes_away_is_forgotten_at_once(web: StreamWeb, server: Served) -> N
     assert web.readers() == 0
 
 
-def test_a_reader_that_reads_nothing_delays_nobody_and_gets_the_latest(web: StreamWeb, server: Served) -> None:
+def test_slow_reader_delays_nobody_and_gets_the_latest(web: StreamWeb, server: Served) -> None:
     names = [f"worker-{number}" for number in range(100)]
     for name in names:
         beat(web, name)
@@ -238,7 +238,7 @@ def test_a_reader_that_reads_nothing_delays_nobody_and_gets_the_latest(web: Stre
         assert len(stalled.kinds) < len(mirror.kinds) / 2
 
 
-def test_a_reader_that_takes_nothing_is_cut_off_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_stalled_reader_is_disconnected_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     with running_stream(Timing(pause=0.01, stall_timeout=0.3)) as web, served(web.app) as server:
         with Mirror(server.address) as stalled, Mirror(server.address) as mirror:
             while web.fleet.metric("stream_readers_cut_total") == 0:
@@ -257,7 +257,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_counted(caplog: pytest.LogCa
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_only_so_many_may_read() -> None:
+def test_number_of_readers_is_limited() -> None:
     with running_stream(max_readers=2) as web, served(web.app) as server:
         mirrors = [Mirror(server.address) for _ in range(2)]
         with Client(server.address) as client:
@@ -272,7 +272,7 @@ def test_only_so_many_may_read() -> None:
         wait_until(lambda: web.readers() == 0)
 
 
-def test_a_silent_stream_shows_that_it_lives() -> None:
+def test_idle_stream_sends_keepalives() -> None:
     with running_stream(Timing(pause=0.01, keepalive=0.05)) as web, served(web.app) as server:
         beat(web, "a")
         with Mirror(server.address) as mirror:
@@ -282,14 +282,14 @@ def test_a_silent_stream_shows_that_it_lives() -> None:
             mirror.reach(web.changes.revision)
 
 
-def test_a_head_reads_nothing(web: StreamWeb, server: Served) -> None:
+def test_head_opens_no_stream(web: StreamWeb, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
         assert web.readers() == 0
 
 
-def test_events_are_never_compressed_and_are_counted(web: StreamWeb, server: Served) -> None:
+def test_events_are_counted_and_not_compressed(web: StreamWeb, server: Served) -> None:
     for worker_id in ("a", "b"):
         beat(web, worker_id)
     with Mirror(server.address) as mirror:
@@ -316,7 +316,7 @@ def test_events_are_never_compressed_and_are_counted(web: StreamWeb, server: Ser
         ("?worker_id=" + ",".join(map(str, range(1001))), "worker_id"),
     ],
 )
-def test_a_query_that_is_wrong(web: StreamWeb, server: Served, query: str, field: str) -> None:
+def test_invalid_query_is_a_422(web: StreamWeb, server: Served, query: str, field: str) -> None:
     with Client(server.address) as client:
         client.request("GET", PATH + query)
         status, problem = client.answer()
@@ -324,7 +324,7 @@ def test_a_query_that_is_wrong(web: StreamWeb, server: Served, query: str, field
         assert web.readers() == 0
 
 
-def test_when_the_master_stops_everybody_is_told(web: StreamWeb, server: Served) -> None:
+def test_stopping_master_ends_streams_with_a_problem(web: StreamWeb, server: Served) -> None:
     beat(web, "a")
     with Mirror(server.address) as mirror:
         mirror.begin()
@@ -340,7 +340,7 @@ def test_when_the_master_stops_everybody_is_told(web: StreamWeb, server: Served)
     assert web.readers() == 0
 
 
-def test_when_the_master_stops_nobody_waits_for_a_stalled_reader(web: StreamWeb, server: Served) -> None:
+def test_stopping_master_does_not_wait_for_a_stalled_reader(web: StreamWeb, server: Served) -> None:
     names = [f"worker-{number}" for number in range(50)]
     with Mirror(server.address), Mirror(server.address) as mirror:
         for _ in range(60):
@@ -354,7 +354,7 @@ def test_when_the_master_stops_nobody_waits_for_a_stalled_reader(web: StreamWeb,
     assert web.fleet.metric("stream_readers_cut_total") == 0
 
 
-def test_a_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: pytest.LogCaptureFixture) -> None:
     def member(worker_id: str) -> bytes | None:
         if worker_id == "bad":
             raise RuntimeError("nobody can render this")
@@ -368,7 +368,7 @@ def test_a_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: py
     assert "worker bad: its telemetry could not be rendered" in caplog.text
 
 
-def test_a_bug_ends_the_stream_with_a_word_and_a_traceback(
+def test_unexpected_error_ends_the_stream_with_a_problem_and_is_logged(
     web: StreamWeb, server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Mirror(server.address) as mirror:

@@ -50,7 +50,7 @@ def chunked(*pieces: bytes) -> bytes:
 # Size
 
 
-def test_the_largest_body(echo: Served) -> None:
+def test_body_of_the_maximum_size_is_accepted(echo: Served) -> None:
     body = json.dumps("a" * (MAX_BODY_BYTES - 2)).encode()
     assert len(body) == MAX_BODY_BYTES
     with Client(echo.address) as client:
@@ -60,20 +60,20 @@ def test_the_largest_body(echo: Served) -> None:
         assert client.answer()[0] == 200
 
 
-def test_a_body_that_says_that_it_is_larger_is_refused_unread(echo: Served) -> None:
+def test_too_large_content_length_is_refused_before_reading(echo: Served) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE, f"Content-Length: {MAX_BODY_BYTES + 1}")
         status, problem = client.answer()
         assert (status, problem["detail"]) == (413, "a body may have 1048576 bytes at most")
 
 
-def test_a_chunked_body_that_becomes_larger_is_refused(echo: Served) -> None:
+def test_too_large_chunked_body_is_refused(echo: Served) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE, CHUNKED, body=b"%x\r\n" % (1 << 40) + b"1" * (MAX_BODY_BYTES + 2048))
         assert client.answer()[0] == 413
 
 
-def test_what_follows_a_body_is_the_next_request(echo: Served) -> None:
+def test_next_request_on_the_connection_is_served(echo: Served) -> None:
     with Client(echo.address) as client:
         for body in (b"1", b"22"):
             client.request("POST", "/echo", TYPE, f"Content-Length: {len(body)}", body=body)
@@ -83,7 +83,7 @@ def test_what_follows_a_body_is_the_next_request(echo: Served) -> None:
 # Time
 
 
-def test_a_body_that_trickles_in_is_cut_and_the_connection_with_it() -> None:
+def test_trickling_body_ends_the_connection_at_the_deadline() -> None:
     with served(echo_app(deadline_seconds=0.3)) as server, Client(server.address) as client:
         client.request("POST", "/echo", TYPE, "Content-Length: 100000")
         trickle = gevent.spawn(trickle_into, client)
@@ -94,7 +94,7 @@ def test_a_body_that_trickles_in_is_cut_and_the_connection_with_it() -> None:
             trickle.join()  # what it sends is refused now
 
 
-def test_a_body_that_does_not_come_is_told_so() -> None:
+def test_missing_body_is_a_408_after_the_deadline() -> None:
     with served(echo_app(deadline_seconds=0.2)) as server, Client(server.address) as client:
         client.request("POST", "/echo", TYPE, "Content-Length: 100000", body=b"[1, ")
         status, problem = client.answer()
@@ -103,7 +103,7 @@ def test_a_body_that_does_not_come_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"5\r\n12", b"5\r\n12345\r\n"])
-def test_chunks_that_do_not_come_are_cut_as_well(first: bytes) -> None:
+def test_missing_chunks_are_a_408_after_the_deadline(first: bytes) -> None:
     with served(echo_app(deadline_seconds=0.2)) as server, Client(server.address) as client:
         client.request("POST", "/echo", TYPE, CHUNKED, body=first)
         assert client.answer()[0] == 408
@@ -122,7 +122,7 @@ def trickle_into(client: Client) -> None:
 # Bodies that are not whole
 
 
-def test_a_body_that_breaks_off_harms_nothing(echo: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_aborted_body_does_not_disturb_the_server(echo: Served, caplog: pytest.LogCaptureFixture) -> None:
     for lines, body in ((f"Content-Length: {1000}", b"[1,"), (CHUNKED, b"5\r\n12")):
         client = Client(echo.address)
         client.request("POST", "/echo", TYPE, lines, body=body)
@@ -135,7 +135,7 @@ def test_a_body_that_breaks_off_harms_nothing(echo: Served, caplog: pytest.LogCa
         assert client.answer() == (200, 1)
 
 
-def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(echo: Served) -> None:
+def test_short_body_is_refused(echo: Served) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE, "Content-Length: 5", body=b"1")
         client.end()
@@ -143,7 +143,7 @@ def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(echo: Served) -
 
 
 @pytest.mark.parametrize("body", [b"xyz\r\n", b"-1\r\n", b"2\r\n123\r\n0\r\n\r\n", b"\r\n\r\n"])
-def test_malformed_chunks(echo: Served, body: bytes) -> None:
+def test_malformed_chunks_are_refused(echo: Served, body: bytes) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE, CHUNKED, body=body)
         status, problem = client.answer()
@@ -154,7 +154,7 @@ def test_malformed_chunks(echo: Served, body: bytes) -> None:
 # No body
 
 
-def test_a_body_is_needed(echo: Served) -> None:
+def test_missing_length_is_a_411(echo: Served) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE)
         assert client.answer()[0] == 411
@@ -164,7 +164,7 @@ def test_a_body_is_needed(echo: Served) -> None:
         assert "the body is not JSON" in problem["detail"]
 
 
-def test_a_body_that_may_be_missing(echo: Served) -> None:
+def test_optional_body_may_be_missing(echo: Served) -> None:
     with Client(echo.address) as client:
         for lines in ((), ("Content-Length: 0",), (TYPE, "Content-Length: 0")):
             client.request("PUT", "/echo", *lines)
@@ -175,7 +175,7 @@ def test_a_body_that_may_be_missing(echo: Served) -> None:
         assert client.answer()[0] == 415
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to(echo: Served) -> None:
+def test_expect_100_continue_is_answered(echo: Served) -> None:
     with Client(echo.address) as client:
         client.request("POST", "/echo", TYPE, "Content-Length: 1", "Expect: 100-continue")
         assert client.head().status == 100
@@ -190,7 +190,7 @@ def test_a_client_that_asks_before_it_sends_is_told_to(echo: Served) -> None:
     "content_type",
     ["application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'],
 )
-def test_json_by_its_names(tasks: TaskWeb, content_type: str) -> None:
+def test_json_content_types_are_accepted(tasks: TaskWeb, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     result = tasks.client.simulate_post("/api/tasks", body=b'{"docker_image":"busybox"}', headers=headers)
     assert result.status_code == 201
@@ -203,7 +203,7 @@ def test_json_by_its_names(tasks: TaskWeb, content_type: str) -> None:
         "application/json; charset=latin-1", "application/merge-patch+json", "json", "*/*",
     ],
 )  # fmt: skip
-def test_another_content_type(tasks: TaskWeb, content_type: str | None) -> None:
+def test_other_content_type_is_a_415(tasks: TaskWeb, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     result = tasks.client.simulate_post("/api/tasks", body=b'{"docker_image":"busybox"}', headers=headers)
     assert result.status_code == 415
@@ -231,7 +231,7 @@ def test_another_content_type(tasks: TaskWeb, content_type: str | None) -> None:
         (b"\x00", "line 1"),
     ],
 )
-def test_a_body_that_is_not_json_is_told_where(tasks: TaskWeb, body: bytes, where: str) -> None:
+def test_invalid_json_is_a_400_with_its_position(tasks: TaskWeb, body: bytes, where: str) -> None:
     result = tasks.client.simulate_post("/api/tasks", body=body, headers=JSON)
     assert result.status_code == 400
     assert result.json["detail"].startswith("the body is not JSON: ")

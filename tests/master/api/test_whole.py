@@ -69,7 +69,7 @@ def whole() -> Iterator[Whole]:
         yield Whole(party)
 
 
-def test_a_task_is_followed_from_before_there_is_a_worker(whole: Whole) -> None:
+def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
     with served(whole.app) as server, Client(server.address) as client:
         body = json.dumps({"docker_image": "busybox", "command": "sh -c 'echo hi; exit 3'"}).encode()
         client.request(
@@ -100,7 +100,7 @@ def test_a_task_is_followed_from_before_there_is_a_worker(whole: Whole) -> None:
         assert [event["kind"] for event in details["events"]] == ["submitted", "assigned", "running", "failed"]
 
 
-def test_cancelling(whole: Whole) -> None:
+def test_cancel_a_queued_and_a_running_task(whole: Whole) -> None:
     desk = whole.party.worker()
     task_id = whole.running(desk)
     path = f"/api/tasks/{task_id}"
@@ -112,7 +112,7 @@ def test_cancelling(whole: Whole) -> None:
     assert whole.client.simulate_delete(path).status_code == 409
 
 
-def test_a_worker_shows_what_is_taken_and_what_is_left(whole: Whole) -> None:
+def test_worker_shows_allocated_and_available_resources(whole: Whole) -> None:
     desk = whole.party.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
     task_id = whole.running(desk, cpu_required=1.5, memory_required=1024, gpu_required=1)
     details = whole.get("/api/workers/rack-7")
@@ -125,7 +125,7 @@ def test_a_worker_shows_what_is_taken_and_what_is_left(whole: Whole) -> None:
     assert whole.client.simulate_get("/api/workers/stranger/tasks").status_code == 404
 
 
-def test_a_drained_worker_gets_no_tasks(whole: Whole) -> None:
+def test_drained_worker_gets_no_tasks(whole: Whole) -> None:
     desk = whole.party.worker()
     path = "/api/workers/rack-7"
     drained = whole.client.simulate_post(f"{path}/drain", json={"reason": "new disk"})
@@ -145,7 +145,7 @@ def test_a_drained_worker_gets_no_tasks(whole: Whole) -> None:
     assert whole.client.simulate_post("/api/workers/stranger/drain").status_code == 404
 
 
-def test_a_task_that_no_worker_can_fit_is_accepted_and_says_so(whole: Whole) -> None:
+def test_task_too_large_for_every_worker_is_accepted_with_a_queue_reason(whole: Whole) -> None:
     whole.party.worker(cores=4.0)
     task_id = whole.submit(cpu_required=64)
     reason = whole.get(f"/api/tasks/{task_id}")["queue_reason"]
@@ -153,7 +153,7 @@ def test_a_task_that_no_worker_can_fit_is_accepted_and_says_so(whole: Whole) -> 
     assert whole.get("/api/tasks?status=queued")[0]["queue_reason"] == reason
 
 
-def test_pages(whole: Whole) -> None:
+def test_tasks_are_listed_in_pages(whole: Whole) -> None:
     submitted = [whole.submit(name=f"n-{number}") for number in range(5)]
     found: list[str] = []
     path = "/api/tasks?limit=2&name=n-"
@@ -165,7 +165,7 @@ def test_pages(whole: Whole) -> None:
     assert whole.client.simulate_get("/api/tasks?cursor=made-up").status_code == 422
 
 
-def test_the_idempotency_key(whole: Whole) -> None:
+def test_idempotency_key(whole: Whole) -> None:
     def post(**fields: Any) -> Any:
         body = {"docker_image": "busybox", **fields}
         return whole.client.simulate_post("/api/tasks", json=body, headers={"Idempotency-Key": "k"})
@@ -204,7 +204,7 @@ QUERIES = st.dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(SUBMISSIONS)
-def test_what_was_asked_for_is_what_is_shown(whole: Whole, body: dict[str, Any]) -> None:
+def test_task_shows_what_was_submitted(whole: Whole, body: dict[str, Any]) -> None:
     shown = whole.get(f"/api/tasks/{whole.submit(**body)}")
     expected = {**body, "env": dict.fromkeys(body.get("env", {}))}
     assert {name: shown[name] for name in expected} == expected
@@ -212,6 +212,6 @@ def test_what_was_asked_for_is_what_is_shown(whole: Whole, body: dict[str, Any])
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(QUERIES)
-def test_no_query_is_too_much_for_the_store(whole: Whole, query: dict[str, str]) -> None:
+def test_large_queries_reach_the_store(whole: Whole, query: dict[str, str]) -> None:
     encoded = urlencode(query, errors="surrogatepass")
     assert whole.client.simulate_get("/api/tasks", query_string=encoded).status_code in {200, 422}
