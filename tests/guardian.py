@@ -1,8 +1,9 @@
 """A process that cleans up after a test run, also after one that was killed.
 
 ``Guardian`` starts this file as a program in a session of its own. The program waits until its standard input closes,
-which the kernel does when the test run ends, however it ends. Then it kills what lives in its namespaces, and removes
-its cgroups and its folder. It uses the standard library alone, because it is run by path.
+which the kernel does when the test run ends, however it ends. Then it kills what lives in its namespaces and what has
+its folder's name as ``TEST_RUN`` in the environment, and removes its cgroups and its folder. It uses the standard
+library alone, because it is run by path.
 
 With ``isolated``, it makes network, mount and process namespaces. In them the loopback device is up, /run is empty,
 /etc is a copy, and the root filesystem is read-only except for the folder. So a program that is run there with
@@ -19,12 +20,34 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+RUN_VARIABLE = "TEST_RUN"
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _REMOVE_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def guarded_run(prefix: str) -> Iterator[Path]:
+    """A folder for the temporary files of this process and its children; with it, all of these end."""
+    previous = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o711)  # PostgreSQL, which does not run as root, has a folder in it
+    guardian = Guardian(folder)
+    tempfile.tempdir = str(folder)
+    os.environ |= {"TMPDIR": str(folder), RUN_VARIABLE: folder.name}
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = previous
+        os.environ["TMPDIR"] = previous
+        del os.environ[RUN_VARIABLE]
+        guardian.close()
 
 
 class GuardianError(Exception):
@@ -42,6 +65,7 @@ class Guardian:
         self._process = subprocess.Popen(
             [sys.executable, "-I", __file__, str(folder), *(["--isolated"] if isolated else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != RUN_VARIABLE},
         )  # fmt: skip
         assert self._process.stdout is not None
         ready = self._process.stdout.readline().split()
@@ -79,6 +103,7 @@ def main(folder: Path, *, isolated: bool) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_child_of(init.pid), signal.SIGKILL)
         init.wait()
+    _kill_marked_processes(folder.name)
     _remove_cgroups(folder.name)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -130,6 +155,24 @@ def _raise_loopback() -> None:
         request = struct.pack("16sh14x", b"lo", 0)
         (flags,) = struct.unpack("16xh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _kill_marked_processes(run: str) -> None:
+    """Again until there is none, because one may start another meanwhile."""
+    entry = f"{RUN_VARIABLE}={run}".encode()
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    while time.monotonic() < deadline:
+        marked = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if entry in (folder / "environ").read_bytes().split(b"\0"):
+                    marked.append(int(folder.name))
+        if not marked:
+            return
+        for pid in marked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _remove_cgroups(name: str) -> None:

@@ -1,5 +1,7 @@
 """tests.docker_engine: the engine that other tests rely on."""
 
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -49,3 +51,18 @@ def test_containers_survive_a_restart_with_live_restore(end: str) -> None:
         folder = engine.folder
     assert not folder.exists()
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_own_engine_sees_no_link_of_the_machine() -> None:
+    with own_engine() as engine, engine.client() as client:
+        said = client.containers.run(engine.image, ["ls", "/sys/class/net"], network_mode="host", remove=True)
+    assert said.split() == [b"lo"]
+
+
+def test_own_engine_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    with own_engine() as engine, engine.client() as client:
+        said = client.containers.run(
+            engine.image, ["sh", "-c", "touch /host/file 2>&1 || true"],
+            volumes={str(tmp_path.parent): {"bind": "/host"}}, remove=True,
+        )  # fmt: skip
+    assert b"Read-only file system" in said

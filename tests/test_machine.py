@@ -1,4 +1,4 @@
-"""The tests leave the machine as they found it: a Docker Engine of their own, PostgreSQL, also after ``kill -9``."""
+"""The Docker Engine, PostgreSQL, masters and workers of tests leave nothing on the machine, also after ``kill -9``."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.machine import machine_state, marked_processes
 from tests.postgres import running_postgres
 from tests.tools import ROOT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("end", ["close", "kill"])]
 
 ENGINE = """
 import sys
@@ -24,31 +24,58 @@ with own_engine() as engine:
     with engine.client() as client:
         client.networks.create("outside", driver="bridge")
         client.containers.run(engine.image, ["sleep", "1000"], detach=True, network="outside", mem_limit=64 * 2**20)
-    print(engine.folder, flush=True)
+    print("folder:", engine.folder, flush=True)
     sys.stdin.read()
 """
 POSTGRES = """
 import sys
 from tests.postgres import running_postgres
 with running_postgres() as server:
-    print(server.folder, flush=True)
+    print("folder:", server.folder, flush=True)
     sys.stdin.read()
+"""
+PROCESSES = """
+import sys
+from tests.e2e.masters import started_master
+from tests.e2e.processes import Processes
+from tests.guardian import guarded_run
+with guarded_run("fleetpulse-tests-") as folder:
+    processes = Processes(folder)
+    processes.worker(started_master(processes).target)
+    print("folder:", folder, flush=True)
+    sys.stdin.read()
+    processes.close()
+"""
+IN_PYTEST = """
+import sys, tempfile
+from tests.e2e.masters import started_master
+from tests.e2e.processes import Processes
+
+def test_something(tmp_path):
+    processes = Processes(tmp_path)
+    processes.worker(started_master(processes).target)
+    print()
+    print("folder:", tempfile.gettempdir(), flush=True)
+    sys.stdin.read()
+    processes.close()
 """
 
 
-def leaves_nothing(script: str, end: str) -> None:
-    """Run a script until it has printed its folder, end it, and compare the machine before and after."""
+def leaves_nothing(end: str, *command: str | Path) -> None:
+    """Run a program until it has printed its folder, end it, and compare the machine before and after."""
     before = machine_state()
-    marker = f"FLEETPULSE_TEST_RUN={uuid.uuid4()}"
+    marker = f"MARKER={uuid.uuid4()}"
     name, _, value = marker.partition("=")
     with subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, *command],
         cwd=ROOT, env=os.environ | {name: value}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as runner:  # fmt: skip
         assert runner.stdout is not None
-        folder = Path(runner.stdout.readline().strip())
+        lines = iter(runner.stdout.readline, "")
+        folder = Path(next(line.removeprefix("folder:").strip() for line in lines if line.startswith("folder:")))
         assert folder.is_dir()
-        assert len(marked_processes(marker)) > 1
+        running = {*marked_processes(marker), *marked_processes(folder.name)}
+        assert len(running) > 2  # the program, its guardian, and what they started
         if end == "kill":
             runner.send_signal(signal.SIGKILL)
         else:
@@ -60,30 +87,24 @@ def leaves_nothing(script: str, end: str) -> None:
     assert machine_state() == before
 
 
-@pytest.mark.parametrize("end", ["close", "kill"])
 def test_own_docker_engine_leaves_nothing(end: str) -> None:
     with own_engine():  # skips where there can be none
         pass
-    leaves_nothing(ENGINE, end)
+    leaves_nothing(end, "-c", ENGINE)
 
 
-@pytest.mark.parametrize("end", ["close", "kill"])
 def test_postgres_leaves_nothing(end: str) -> None:
     with running_postgres():  # skips where there can be none
         pass
-    leaves_nothing(POSTGRES, end)
+    leaves_nothing(end, "-c", POSTGRES)
 
 
-def test_own_docker_engine_sees_no_link_of_the_machine() -> None:
-    with own_engine() as engine, engine.client() as client:
-        said = client.containers.run(engine.image, ["ls", "/sys/class/net"], network_mode="host", remove=True)
-    assert said.split() == [b"lo"]
+def test_master_and_worker_of_a_benchmark_leave_nothing(end: str) -> None:
+    leaves_nothing(end, "-c", PROCESSES)
 
 
-def test_own_docker_engine_cannot_write_outside_its_folder(tmp_path: Path) -> None:
-    with own_engine() as engine, engine.client() as client:
-        said = client.containers.run(
-            engine.image, ["sh", "-c", "touch /host/file 2>&1 || true"],
-            volumes={str(tmp_path.parent): {"bind": "/host"}}, remove=True,
-        )  # fmt: skip
-    assert b"Read-only file system" in said
+def test_master_and_worker_of_a_test_leave_nothing(end: str, tmp_path: Path) -> None:
+    (test := tmp_path / "test_something.py").write_text(IN_PYTEST)
+    project = ("--rootdir", ROOT, "-c", ROOT / "pyproject.toml", "-p", "tests.conftest")
+    flags = ("-p", "no:cacheprovider", "--capture=no", "--basetemp", tmp_path / "base")
+    leaves_nothing(end, "-m", "pytest", *project, *flags, test)

@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -26,6 +25,7 @@ from tests.bench.report import Run, print_table, write_docs
 from tests.bench.rest import measure_metrics, measure_rest
 from tests.bench.tasks import TaskPlan, measure_burst, measure_containers, measure_placing, measure_submits
 from tests.bench.window import measure_window, whole_run
+from tests.guardian import guarded_run
 
 _RESULTS = ROOT / "bench-results"
 _DOCS = ROOT / "docs" / "performance.md"
@@ -100,8 +100,8 @@ def _new_run(options: Mapping[str, Any]) -> Run:
     path = options["json_path"] or _RESULTS / f"{began:%Y-%m-%d-%H%M}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     run = Run(f"{began:%Y-%m-%d %H:%M}", _command(options), plan.window_seconds, describe_host(), {})
-    with tempfile.TemporaryDirectory(prefix="fleetpulse-bench-") as folder:
-        for results in measure(plan, Path(folder)):
+    with guarded_run("fleetpulse-bench-") as folder:
+        for results in measure(plan, folder):
             # Kept after each step: should a later one fail, this much is known.
             run = run._replace(results=results)
             path.write_text(json.dumps(run.to_json(), indent=2) + "\n")
@@ -111,8 +111,8 @@ def _new_run(options: Mapping[str, Any]) -> Run:
 
 def _measure_hostile(seconds: float) -> None:
     results = []
-    with tempfile.TemporaryDirectory(prefix="fleetpulse-bench-") as folder:
-        for result in measure_hostile(Path(folder), seconds):
+    with guarded_run("fleetpulse-bench-") as folder:
+        for result in measure_hostile(folder, seconds):
             _say(f"{result.attack}: p99 {1000.0 * result.neighbour['p99_seconds']:.1f} ms")
             results.append(result)
     print_hostile(results, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))

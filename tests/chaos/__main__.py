@@ -3,7 +3,6 @@
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.chaos.plan import Kind
 from tests.chaos.rules import Violation
 from tests.chaos.summary import Summary, summary
 from tests.docker_engine import Engine
+from tests.guardian import guarded_run
 from tests.tools import ROOT
 
 _RESULTS = ROOT / "chaos-results"
@@ -60,8 +60,8 @@ def main(number_of_rounds: int, kinds: Sequence[str], seed: int | None, results:
 
 def _campaign(campaign: Campaign, engine: Engine, results: Path) -> tuple[list[Violation], Summary]:
     path = results / f"{campaign.seed}-{campaign.name}.jsonl"
-    with tempfile.TemporaryDirectory(prefix="fleetpulse-chaos-") as folder:
-        run_campaign(campaign, engine, Path(folder), path, lambda words: _say(f"{campaign.name}: {words}"))
+    with guarded_run("fleetpulse-chaos-") as folder:
+        run_campaign(campaign, engine, folder, path, lambda words: _say(f"{campaign.name}: {words}"))
     records = history.load(path)
     violations = check(records)
     for violation in violations[:_SHOWN]:
