@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 import gevent
@@ -75,21 +76,13 @@ class HistoryStore(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
 class _Recording:
     """The state of one worker."""
 
-    __slots__ = ("sampler", "series", "silent_rounds")
-
-    def __init__(self, sampler: Sampler, series: SeriesWriter) -> None:
-        self.sampler, self.series = sampler, series
-        self.silent_rounds = 0
-
-
-class _EarlySample(NamedTuple):
-    worker_id: str
-    time: float
-    sample: Sample
-    seconds: float
+    sampler: Sampler
+    series: SeriesWriter
+    silent_rounds: int = 0
 
 
 class Recorder:
@@ -114,7 +107,9 @@ class Recorder:
         self._in_table = in_table
         self._buffer = WriteBuffer()
         self._recordings: dict[str, _Recording] = {}
-        self._early: deque[_EarlySample] | None = deque()
+        self._early: deque[tuple[str, float, Sample, float]] | None = deque()
+        """Worker, time, sample and seconds of its rates; ``None`` once the journal is recovered."""
+
         self._stopping, self._idle = Event(), Event()
         self._idle.set()
         self._failing = False
@@ -161,7 +156,7 @@ class Recorder:
         if self._early is None:
             recording.series.bucket_at(telemetry.last_update).add(sample, seconds)
         elif len(self._early) < MAX_EARLY_SAMPLES:
-            self._early.append(_EarlySample(worker_id, telemetry.last_update, sample, seconds))
+            self._early.append((worker_id, telemetry.last_update, sample, seconds))
 
     def recent(self, worker_id: str, step: int) -> list[Points]:
         """Returns the points that may not be stored in chunks. Call it before reading the store, so that none is
@@ -207,8 +202,8 @@ class Recorder:
         early = self._early or ()
         # Nothing switches from here on, so no sample comes between.
         self._early = None
-        for one in early:
-            self._recording(one.worker_id).series.bucket_at(one.time).add(one.sample, one.seconds)
+        for worker_id, when, sample, seconds in early:
+            self._recording(worker_id).series.bucket_at(when).add(sample, seconds)
 
     def _close_complete(self, now: float) -> None:
         oldest = [now - self._tiers[-1].step_seconds - _JOURNAL_MARGIN_SECONDS] * len(self._tiers)

@@ -30,7 +30,7 @@ from sqlalchemy.engine import Dialect
 Rows = Sequence[Mapping[str, Any]]
 
 
-class Words(TypeDecorator[str]):
+class SafeText(TypeDecorator[str]):
     """Any text. What a database refuses, NUL and half a surrogate pair, becomes a replacement character."""
 
     impl = Text().with_variant(Text(collation="C"), "postgresql")
@@ -67,60 +67,51 @@ metadata = MetaData(
     }
 )
 
+
+def _key(**types: Any) -> list["Column[Any]"]:
+    return [Column(name, kind, primary_key=True, autoincrement=False) for name, kind in types.items()]
+
+
+def _required(**types: Any) -> list["Column[Any]"]:
+    return [Column(name, kind, nullable=False) for name, kind in types.items()]
+
+
+def _optional(**types: Any) -> list["Column[Any]"]:
+    return [Column(name, kind, nullable=True) for name, kind in types.items()]
+
+
 workers = Table(
     "workers",
     metadata,
-    Column("worker_id", Words, primary_key=True),
-    Column("hostname", Words, nullable=False),
-    Column("labels", Json, nullable=False),
-    Column("seen_at", Double, nullable=True),
-    Column("drain_reason", Words, nullable=True),
-    Column("drained_since", Double, nullable=True),
+    *_key(worker_id=SafeText),
+    *_required(hostname=SafeText, labels=Json),
+    *_optional(seen_at=Double, drain_reason=SafeText, drained_since=Double),
 )
 
 tasks = Table(
     "tasks",
     metadata,
-    # The order in which tasks were accepted; given by the database, never again to another task.
+    # The order in which tasks were accepted. Never given to another task.
     Column("sequence", RowNumber, primary_key=True, autoincrement=True),
-    Column("task_id", Words, nullable=False, unique=True),
-    Column("idempotency_key", Words, nullable=True, unique=True),
-    Column("idempotency_digest", Words, nullable=True),
-    Column("docker_image", Words, nullable=False),
-    Column("name", Words, nullable=False),
-    Column("command", Json, nullable=False),
-    # As ``Encryptor`` has it; in the clear, as JSON, in a row of an older version, which has no ``env_names`` yet.
-    Column("env", Text, nullable=False),
-    Column("env_names", Json, nullable=True),
-    Column("cpu_required", Double, nullable=False),
-    Column("memory_required", BigInteger, nullable=False),
-    Column("gpu_required", Integer, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("max_retries", Integer, nullable=False),
-    Column("timeout_seconds", Double, nullable=True),
-    Column("labels", Json, nullable=False),
-    Column("constraints", Json, nullable=False),
-    Column("read_only", Boolean, nullable=True),
-    Column("user", Words, nullable=True),
-    Column("network", Words, nullable=True),
-    # Fields of the request that have no column of their own, by name.
-    Column("options", Json, nullable=True),
-    Column("status", Words, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("retries_used", Integer, nullable=False),
-    Column("not_before", Double, nullable=True),
-    Column("cancel_requested_at", Double, nullable=True),
-    Column("pending_at", Double, nullable=True),
-    Column("running_at", Double, nullable=True),
-    Column("finished_at", Double, nullable=True),
-    Column("exit_code", Integer, nullable=True),
-    Column("oom_killed", Boolean, nullable=True),
-    Column("reason", Words, nullable=True),
-    Column("error", Words, nullable=True),
-    # Of the newest attempt, kept here too so that a page of a worker's tasks is one range of an index.
-    Column("worker_id", Words, nullable=True),
-    Column("logs_pruned", Boolean, nullable=False),
+    Column("task_id", SafeText, nullable=False, unique=True),
+    Column("idempotency_key", SafeText, nullable=True, unique=True),
+    *_optional(idempotency_digest=SafeText),
+    # The request. ``env`` is encrypted by ``Encryptor``; a row of an older version has it as JSON, without its names.
+    # ``options`` are the fields that have no column of their own, by name.
+    *_required(docker_image=SafeText, name=SafeText, command=Json, env=Text),
+    *_optional(env_names=Json),
+    *_required(cpu_required=Double, memory_required=BigInteger, gpu_required=Integer),
+    *_required(priority=Integer, max_retries=Integer),
+    *_optional(timeout_seconds=Double),
+    *_required(labels=Json, constraints=Json),
+    *_optional(read_only=Boolean, user=SafeText, network=SafeText, options=Json),
+    # The state.
+    *_required(status=SafeText, created_at=Double, attempt=Integer, retries_used=Integer),
+    *_optional(not_before=Double, cancel_requested_at=Double, pending_at=Double, running_at=Double, finished_at=Double),
+    *_optional(exit_code=Integer, oom_killed=Boolean, reason=SafeText, error=SafeText),
+    # Of the newest attempt; here too, so that a page of a worker's tasks is one range of an index.
+    *_optional(worker_id=SafeText),
+    *_required(logs_pruned=Boolean),
     sqlite_autoincrement=True,
 )
 # Migration 0003 has one more, ix_tasks_in_the_clear: naming its condition here would load the dialect of PostgreSQL.
@@ -133,75 +124,45 @@ Index("ix_tasks_finished_at", tasks.c.logs_pruned, tasks.c.finished_at)
 attempts = Table(
     "attempts",
     metadata,
-    Column("task_id", Words, primary_key=True),
-    Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("worker_id", Words, nullable=False),
-    Column("status", Words, nullable=False),
-    Column("assigned_at", Double, nullable=False),
-    Column("gpu_uuids", Json, nullable=False),
-    Column("preparing_at", Double, nullable=True),
-    Column("running_at", Double, nullable=True),
-    Column("finished_at", Double, nullable=True),
-    Column("container_id", Words, nullable=True),
-    Column("exit_code", Integer, nullable=True),
-    Column("oom_killed", Boolean, nullable=True),
-    Column("reason", Words, nullable=True),
-    Column("error", Words, nullable=True),
+    *_key(task_id=SafeText, attempt=Integer),
+    *_required(worker_id=SafeText, status=SafeText, assigned_at=Double, gpu_uuids=Json),
+    *_optional(preparing_at=Double, running_at=Double, finished_at=Double, container_id=SafeText),
+    *_optional(exit_code=Integer, oom_killed=Boolean, reason=SafeText, error=SafeText),
     # The length of a log that has been pruned; NULL while it is there, or when there never was one.
-    Column("log_expired_bytes", BigInteger, nullable=True),
+    *_optional(log_expired_bytes=BigInteger),
 )
 Index("ix_attempts_worker_id", attempts.c.worker_id, attempts.c.assigned_at)
 
 events = Table(
     "events",
     metadata,
-    # Growing; given by the store before the first try to write.
-    Column("event_id", RowNumber, primary_key=True, autoincrement=False),
-    Column("task_id", Words, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("time", Double, nullable=False),
-    Column("kind", Words, nullable=False),
-    Column("message", Words, nullable=False),
+    *_key(event_id=RowNumber),  # growing; given by the store before the first try to write
+    *_required(task_id=SafeText, attempt=Integer, time=Double, kind=SafeText, message=SafeText),
 )
 Index("ix_events_task_id", events.c.task_id, events.c.event_id)
 
 log_chunks = Table(
     "log_chunks",
     metadata,
-    Column("task_id", Words, primary_key=True),
-    Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("start_offset", BigInteger, primary_key=True, autoincrement=False),
-    Column("end_offset", BigInteger, nullable=False),
-    Column("data", LargeBinary, nullable=False),
+    *_key(task_id=SafeText, attempt=Integer, start_offset=BigInteger),
+    *_required(end_offset=BigInteger, data=LargeBinary),
 )
 
 # One row on PostgreSQL: the fencing token of the master that opened the database last.
-mastership = Table(
-    "mastership",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("master", Words, nullable=False),
-)
+mastership = Table("mastership", metadata, *_key(number=Integer), *_required(master=SafeText))
 
 # Both hold points as ``master.history.points`` packs them; times are whole Unix seconds.
 history_journal = Table(
     "history_journal",
     metadata,
-    # In the order of writing.
-    Column("number", RowNumber, primary_key=True, autoincrement=True),
-    Column("step", Integer, nullable=False),
-    Column("newest", BigInteger, nullable=False),
-    Column("data", LargeBinary, nullable=False),
+    Column("number", RowNumber, primary_key=True, autoincrement=True),  # the order of writing
+    *_required(step=Integer, newest=BigInteger, data=LargeBinary),
 )
-
 history_chunks = Table(
     "history_chunks",
     metadata,
-    Column("worker_id", Words, primary_key=True),
-    Column("step", Integer, primary_key=True, autoincrement=False),
-    Column("first", BigInteger, primary_key=True, autoincrement=False),
-    Column("last", BigInteger, nullable=False),
-    Column("data", LargeBinary, nullable=False),
+    *_key(worker_id=SafeText, step=Integer, first=BigInteger),
+    *_required(last=BigInteger, data=LargeBinary),
 )
 Index("ix_history_chunks_last", history_chunks.c.step, history_chunks.c.last)
 
