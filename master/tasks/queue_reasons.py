@@ -60,14 +60,26 @@ def explain(task: QueuedTask, offers: Sequence[Offer], reservations: Mapping[str
     matching = [offer for offer in offers if satisfies(offer, constraints)] if constraints else offers
     if not matching:
         return _no_match(constraints, offers)
+    worker = "worker" if len(matching) == len(offers) else "worker that satisfies the constraints"
     able = [offer for offer in matching if demand.fits_into(offer.total)]
     if not able:
-        return _never(demand, matching, _worker(matching, offers))
-    return _may_fit(task.task_id, demand, able, reservations, _worker(matching, offers))
+        return _never(demand, matching, worker)
+    return _may_fit(task, able, reservations, worker)
 
 
-def _worker(matching: Sequence[Offer], offers: Sequence[Offer]) -> str:
-    return "worker" if len(matching) == len(offers) else "worker that satisfies the constraints"
+def _may_fit(task: QueuedTask, able: Sequence[Offer], reservations: Mapping[str, str], worker: str) -> str:
+    """Some worker could hold it, if it were idle and took tasks."""
+    demand = task.demand
+    taking = [offer for offer in able if offer.refusal is None]
+    if not taking:
+        return _refused(able)
+    for offer in taking:
+        if reservations.get(offer.worker_id) == task.task_id:
+            return _reserved(demand, offer)
+    fitting = [offer.worker_id for offer in taking if demand.fits_into(offer.free)]
+    if not fitting:
+        return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
+    return _others_first(fitting, reservations)
 
 
 def _no_match(constraints: Mapping[str, tuple[str, ...]], offers: Sequence[Offer]) -> str:
@@ -81,36 +93,12 @@ def _no_match(constraints: Mapping[str, tuple[str, ...]], offers: Sequence[Offer
 
 def _never(demand: ResourceAmounts, matching: Sequence[Offer], worker: str) -> str:
     """No worker could hold it, however idle."""
-    sizes = [(offer.total, offer.worker_id) for offer in matching]
-    too_large = [
+    sizes = {offer.worker_id: offer.total for offer in matching}
+    too_large = "; ".join(
         f"needs {_amount(kind, wanted)}, and the largest {worker}, {worker_id}, has {_bare(kind, most)}"
-        for kind, wanted, most, worker_id in _largest(demand, sizes)
-        if most < wanted
-    ]
-    if too_large:
-        return "; ".join(too_large)
-    size, worker_id = min(sizes, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
-    lack = _amounts(demand.missing_from(size))
-    return (
-        f"no {worker} is large enough for {_amounts(demand)} together: the closest, {worker_id}, has {lack} too little"
+        for kind, wanted, most, worker_id in _shortages(demand, sizes)
     )
-
-
-def _may_fit(
-    task_id: str, demand: ResourceAmounts, able: Sequence[Offer], reservations: Mapping[str, str], worker: str
-) -> str:
-    """Some worker could hold it, if it were idle and took tasks."""
-    taking = [offer for offer in able if offer.refusal is None]
-    if not taking:
-        return _refused(able)
-    if task_id in reservations.values():
-        for offer in taking:
-            if reservations.get(offer.worker_id) == task_id:
-                return _reserved(demand, offer)
-    fitting = [offer for offer in taking if demand.fits_into(offer.free)]
-    if not fitting:
-        return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
-    return _others_first(fitting, reservations)
+    return too_large or f"no {worker} is large enough for {_amounts(demand)} together: {_closest(demand, sizes)}"
 
 
 def _refused(able: Sequence[Offer]) -> str:
@@ -119,9 +107,8 @@ def _refused(able: Sequence[Offer]) -> str:
     reasons = Counter(offer.refusal for offer in able).most_common()
     named = "; ".join(f"{count} because {reason}" for reason, count in reasons[:_REASONS_NAMED])
     rest = sum(count for _, count in reasons[_REASONS_NAMED:])
-    return f"the {len(able)} workers that could hold it take no tasks: {named}" + (
-        f"; {rest} for other reasons" if rest else ""
-    )
+    others = f"; {rest} for other reasons" if rest else ""
+    return f"the {len(able)} workers that could hold it take no tasks: {named}{others}"
 
 
 def _reserved(demand: ResourceAmounts, offer: Offer) -> str:
@@ -133,29 +120,22 @@ def _reserved(demand: ResourceAmounts, offer: Offer) -> str:
 
 def _short(demand: ResourceAmounts, taking: Sequence[Offer], worker: str) -> str:
     """Some worker could hold it, but none can now."""
-    sizes = [(offer.free, offer.worker_id) for offer in taking]
-    by_id = {offer.worker_id: offer for offer in taking}
-    short = [
+    free = {offer.worker_id: offer.free for offer in taking}
+    totals = {offer.worker_id: offer.total for offer in taking}
+    short = "; nor ".join(
         f"{_amount(kind, wanted)} free: the most is {_bare(kind, most)} on {worker_id},"
-        f" of {_bare(kind, by_id[worker_id].total[kind])}"
-        for kind, wanted, most, worker_id in _largest(demand, sizes)
-        if most < wanted
-    ]
-    if short:
-        return f"no {worker} has {'; nor '.join(short)}"
-    size, worker_id = min(sizes, key=lambda sized: (demand.share_missing_from(sized[0]), sized[1]))
-    lack = _amounts(demand.missing_from(size))
-    return f"no {worker} has {_amounts(demand)} free together: the closest, {worker_id}, has {lack} too little"
+        f" of {_bare(kind, totals[worker_id][kind])}"
+        for kind, wanted, most, worker_id in _shortages(demand, free)
+    )
+    return f"no {worker} has {short or f'{_amounts(demand)} free together: {_closest(demand, free)}'}"
 
 
 def _others_refuse(count: int) -> str:
-    if not count:
-        return ""
-    return f"; {count} more could hold it, but {'takes' if count == 1 else 'take'} no tasks now"
+    return f"; {count} more could hold it, but {'takes' if count == 1 else 'take'} no tasks now" if count else ""
 
 
-def _others_first(fitting: Sequence[Offer], reservations: Mapping[str, str]) -> str:
-    kept = [offer.worker_id for offer in fitting if offer.worker_id in reservations]
+def _others_first(fitting: Sequence[str], reservations: Mapping[str, str]) -> str:
+    kept = [worker_id for worker_id in fitting if worker_id in reservations]
     if len(kept) < len(fitting):
         return "waits for its turn: there is room for it, and tasks with higher priority or age are placed first"
     worker_id = min(kept)
@@ -163,19 +143,22 @@ def _others_first(fitting: Sequence[Offer], reservations: Mapping[str, str]) -> 
     return f"there is room for it only on {where}, kept for a task that waits for longer ({reservations[worker_id]})"
 
 
-def _largest(
-    demand: ResourceAmounts, sizes: Sequence[tuple[ResourceAmounts, str]]
-) -> Iterable[tuple[int, int, int, str]]:
-    """For each demanded resource: its index in ``ResourceAmounts``, the demand, the most that there is, and where."""
+def _shortages(demand: ResourceAmounts, sizes: Mapping[str, ResourceAmounts]) -> Iterable[tuple[int, int, int, str]]:
+    """For each resource of which no worker has enough: its index, the demand, the most that there is, and where."""
     for kind, wanted in enumerate(demand):
-        if wanted:
-            most = max(size[kind] for size, _ in sizes)
-            yield kind, wanted, max(most, 0), min(worker_id for size, worker_id in sizes if size[kind] == most)
+        most = max(size[kind] for size in sizes.values())
+        if most < wanted:
+            yield kind, wanted, max(most, 0), min(worker for worker, size in sizes.items() if size[kind] == most)
+
+
+def _closest(demand: ResourceAmounts, sizes: Mapping[str, ResourceAmounts]) -> str:
+    worker_id = min(sizes, key=lambda worker_id: (demand.share_missing_from(sizes[worker_id]), worker_id))
+    return f"the closest, {worker_id}, has {_amounts(demand.missing_from(sizes[worker_id]))} too little"
 
 
 def _amounts(amounts: ResourceAmounts) -> str:
-    parts = [_amount(kind, amount) for kind, amount in enumerate(amounts) if amount]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    *parts, last = [_amount(kind, amount) for kind, amount in enumerate(amounts) if amount]
+    return f"{', '.join(parts)} and {last}" if parts else last
 
 
 def _amount(kind: int, amount: int) -> str:
@@ -187,7 +170,6 @@ def _amount(kind: int, amount: int) -> str:
 
 
 def _bare(kind: int, amount: int) -> str:
-    """Exact: different amounts never read the same."""
     if kind == 0:
         return f"{amount / 1000:.3f}".rstrip("0").rstrip(".")
     if kind == 1:
