@@ -4,7 +4,9 @@ Capacity comes with registrations, readiness with heartbeats, drains from people
 scheduler sees all of it as offers.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from fleetpulse.master.tasks.placement import Offer, ResourceAmounts
@@ -20,13 +22,6 @@ class _Readiness(NamedTuple):
     support: TaskSupport | None
 
 
-class _Held(NamedTuple):
-    """What one live attempt takes."""
-
-    demand: ResourceAmounts
-    gpu_uuids: tuple[str, ...]
-
-
 class FleetCapacity:
     """Changes as it is told; ``offers`` returns a snapshot."""
 
@@ -34,7 +29,7 @@ class FleetCapacity:
         self._readiness: dict[str, _Readiness] = {}
         self._connected: set[str] = set()
         self._drains: dict[str, Drain] = {}
-        self._held: dict[str, dict[AttemptKey, _Held]] = {}
+        self._held: defaultdict[str, dict[AttemptKey, tuple[ResourceAmounts, Sequence[str]]]] = defaultdict(dict)
         self._offers: dict[str, Offer] = {}
         self.revision = 0
         """Grows with every change of an offer."""
@@ -57,15 +52,14 @@ class FleetCapacity:
 
     def allocate(self, worker_id: str, key: AttemptKey, demand: ResourceAmounts, gpu_uuids: tuple[str, ...]) -> None:
         """The attempt holds this until it is released."""
-        self._held.setdefault(worker_id, {})[key] = _Held(demand, gpu_uuids)
+        self._held[worker_id][key] = demand, gpu_uuids
         self._update_offer(worker_id)
 
     def release(self, worker_id: str, key: AttemptKey) -> None:
         """The attempt holds nothing any more."""
-        held = self._held.get(worker_id, {})
-        held.pop(key, None)
-        if not held:
-            self._held.pop(worker_id, None)
+        self._held[worker_id].pop(key, None)
+        if not self._held[worker_id]:
+            del self._held[worker_id]
         self._update_offer(worker_id)
 
     def set_connected(self, worker_id: str, *, is_connected: bool) -> None:
@@ -96,30 +90,30 @@ class FleetCapacity:
 
     def allocation(self, worker_id: str) -> Allocation:
         """Returns what the worker's live attempts hold, and why it gets no more."""
-        taken = self._taken(worker_id)
+        taken, gpu_uuids = self._taken(worker_id)
         offer, drain = self._offers.get(worker_id), self._drains.get(worker_id)
         return Allocation(
             cpu_cores=taken.cpu_millicores / 1000,
             memory_bytes=taken.memory_bytes,
-            gpu_uuids=self._taken_gpus(worker_id),
+            gpu_uuids=gpu_uuids,
             tasks=len(self._held.get(worker_id, ())),
             refusal=None if offer is None else offer.refusal,
             drain_reason=None if drain is None else drain.reason,
         )
 
-    def _taken(self, worker_id: str) -> ResourceAmounts:
-        demands = [held.demand for held in self._held.get(worker_id, {}).values()]
-        return ResourceAmounts(*map(sum, zip(*demands, strict=True))) if demands else ResourceAmounts(0, 0, 0)
-
-    def _taken_gpus(self, worker_id: str) -> tuple[str, ...]:
-        return tuple(sorted(uuid for held in self._held.get(worker_id, {}).values() for uuid in held.gpu_uuids))
+    def _taken(self, worker_id: str) -> tuple[ResourceAmounts, tuple[str, ...]]:
+        held = self._held.get(worker_id)
+        if not held:
+            return ResourceAmounts(0, 0, 0), ()
+        demands, gpu_uuids = zip(*held.values(), strict=True)
+        return ResourceAmounts(*map(sum, zip(*demands, strict=True))), tuple(sorted(chain.from_iterable(gpu_uuids)))
 
     def _update_offer(self, worker_id: str) -> None:
         self.revision += 1
         readiness = self._readiness.get(worker_id)
         if readiness is None:
             return
-        capacity, taken_gpus = readiness.registration.capacity, self._taken_gpus(worker_id)
+        capacity, (taken, taken_gpus) = readiness.registration.capacity, self._taken(worker_id)
         free_gpu_uuids = tuple(uuid for uuid in capacity.gpu_uuids if uuid not in taken_gpus)
         total = ResourceAmounts(
             round((capacity.cpu_cores or 0.0) * 1000), capacity.memory_bytes or 0, len(capacity.gpu_uuids)
@@ -128,7 +122,7 @@ class FleetCapacity:
             worker_id=worker_id,
             labels=readiness.registration.labels,
             total=total,
-            free=total.minus(self._taken(worker_id))._replace(gpus=len(free_gpu_uuids)),
+            free=total.minus(taken)._replace(gpus=len(free_gpu_uuids)),
             gpu_uuids=capacity.gpu_uuids,
             free_gpu_uuids=free_gpu_uuids,
             refusal=self._refusal(worker_id, readiness),

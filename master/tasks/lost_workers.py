@@ -5,20 +5,7 @@ attempts are lost. While more than half of the fleet is away at once, nothing is
 the likelier cause, the workers most likely run on, and what they run would be run twice.
 """
 
-from typing import NamedTuple
-
 STALL_SECONDS = 1.0
-
-
-class MassLoss(NamedTuple):
-    """A hold that is on."""
-
-    since: float
-    lost: int
-    """Workers that are still away."""
-
-    of: int
-    """The size of the fleet before the loss."""
 
 
 class EvictionLimiter:
@@ -46,16 +33,12 @@ class EvictionLimiter:
         self._min_fleet = min_fleet
         self._present: set[str] = set()
         self._lost_at: dict[str, float] = {}
-        """Of those lost within the window, the longest ago first."""
+        """Of the workers lost within the window, the longest ago first."""
 
         self._since: float | None = None
         self._away: set[str] = set()
-        """The part of the loss that is still away."""
-
         self._returned: set[str] = set()
-        """The part of the loss that is back."""
-
-        self._fleet_size = 0
+        """Of the loss that is held: the workers that are still away, and those that are back."""
 
     def worker_back(self, worker_id: str, now: float) -> None:
         """The worker is there: new, or back again."""
@@ -85,23 +68,18 @@ class EvictionLimiter:
         self._returned.discard(worker_id)
         self._update(now)
 
-    def hold(self, now: float) -> MassLoss | None:
-        """Returns the hold that is on, or ``None``."""
-        self._update(now)
-        if self._since is None:
-            return None
-        return MassLoss(self._since, len(self._away), max(self._fleet_size, len(self._away)))
-
     def is_holding(self, now: float) -> bool:
-        return self.hold(now) is not None
+        self._update(now)
+        return self._since is not None
 
     def _update(self, now: float) -> None:
-        self._forget_before(now - self._window_seconds)
+        while self._lost_at and next(iter(self._lost_at.values())) <= now - self._window_seconds:
+            del self._lost_at[next(iter(self._lost_at))]
         if self._since is None:
-            # Whoever was lost within the window was there before it.
+            # A worker that was lost within the window was there before it.
             fleet_size = len(self._present) + len(self._lost_at)
             if fleet_size >= self._min_fleet and len(self._lost_at) > fleet_size * self._lost_ratio:
-                self._since, self._fleet_size = now, fleet_size
+                self._since = now
                 self._away, self._returned = set(self._lost_at), set()
         elif now - self._since >= self._hold_seconds or self._enough_are_back():
             self._since = None
@@ -109,13 +87,6 @@ class EvictionLimiter:
 
     def _enough_are_back(self) -> bool:
         return len(self._returned) >= (len(self._away) + len(self._returned)) * self._back_ratio
-
-    def _forget_before(self, time: float) -> None:
-        while self._lost_at:
-            worker_id = next(iter(self._lost_at))
-            if self._lost_at[worker_id] > time:
-                return
-            del self._lost_at[worker_id]
 
 
 class LostWorkerTracker:

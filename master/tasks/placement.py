@@ -38,16 +38,10 @@ class ResourceAmounts(NamedTuple):
     gpus: int
 
     def fits_into(self, free: "ResourceAmounts") -> bool:
-        return (
-            self.cpu_millicores <= free.cpu_millicores
-            and self.memory_bytes <= free.memory_bytes
-            and self.gpus <= free.gpus
-        )
+        return self[0] <= free[0] and self[1] <= free[1] and self[2] <= free[2]
 
     def minus(self, other: "ResourceAmounts") -> "ResourceAmounts":
-        return ResourceAmounts(
-            self.cpu_millicores - other.cpu_millicores, self.memory_bytes - other.memory_bytes, self.gpus - other.gpus
-        )
+        return ResourceAmounts(self[0] - other[0], self[1] - other[1], self[2] - other[2])
 
     def missing_from(self, free: "ResourceAmounts") -> "ResourceAmounts":
         """Returns what ``free`` lacks to hold this; nothing below 0."""
@@ -56,14 +50,13 @@ class ResourceAmounts(NamedTuple):
     def share_missing_from(self, free: "ResourceAmounts") -> float:
         """Returns the sum of the missing shares of each resource; 0 when this fits."""
         # Written out: it is called for every worker and each reservation.
+        cpu_millicores, memory_bytes, gpus = self
         share = 0.0
-        if self.cpu_millicores > free.cpu_millicores:
-            share += (self.cpu_millicores - free.cpu_millicores) / self.cpu_millicores
-        if self.memory_bytes > free.memory_bytes:
-            share += (self.memory_bytes - free.memory_bytes) / self.memory_bytes
-        if self.gpus > free.gpus:
-            share += (self.gpus - free.gpus) / self.gpus
-        return share
+        if cpu_millicores > free[0]:
+            share += (cpu_millicores - free[0]) / cpu_millicores
+        if memory_bytes > free[1]:
+            share += (memory_bytes - free[1]) / memory_bytes
+        return share + (gpus - free[2]) / gpus if gpus > free[2] else share
 
 
 def millicores(cores: float) -> int:
