@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.chaos import history
 from tests.chaos.campaign import Campaign, run_campaign
 from tests.chaos.checker import check
-from tests.chaos.engine import NoEngine, an_engine
+from tests.chaos.engine import EngineUnavailable, docker_engine
 from tests.chaos.plan import Kind
 from tests.chaos.rules import Violation
 from tests.chaos.summary import Summary, summary
@@ -46,12 +46,12 @@ def main(number_of_rounds: int, kinds: Sequence[str], seed: int | None, results:
     found: list[Violation] = []
     rows: list[tuple[str, Summary, int]] = []
     try:
-        with an_engine() as engine:
+        with docker_engine() as engine:
             for kind in kinds:
                 violations, figures = _campaign(Campaign(kind, seed, [Kind(kind)], number_of_rounds), engine, results)
                 found += violations
                 rows.append((kind, figures, len(violations)))
-    except NoEngine as error:
+    except EngineUnavailable as error:
         raise click.ClickException(str(error)) from error
     _print_table(rows)
     print(f"seed {seed}: {len(found)} violations")
@@ -61,12 +61,12 @@ def main(number_of_rounds: int, kinds: Sequence[str], seed: int | None, results:
 def _campaign(campaign: Campaign, engine: Engine, results: Path) -> tuple[list[Violation], Summary]:
     path = results / f"{campaign.seed}-{campaign.name}.jsonl"
     with guarded_run("fleetpulse-chaos-") as folder:
-        run_campaign(campaign, engine, folder, path, lambda words: _say(f"{campaign.name}: {words}"))
+        run_campaign(campaign, engine, folder, path, lambda words: _log(f"{campaign.name}: {words}"))
     records = history.load(path)
     violations = check(records)
     for violation in violations[:_SHOWN]:
         print(violation, flush=True)
-    _say(f"{campaign.name}: {len(violations)} violations; history in {path}")
+    _log(f"{campaign.name}: {len(violations)} violations; history in {path}")
     return violations, summary(records)
 
 
@@ -84,7 +84,7 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A campaign: a fresh fleet, rounds of faults under a stream of submits, rest, and the last look."""
+"""A campaign: a new fleet, rounds of faults under a stream of submits, then the final state."""
 
 import secrets
 import time
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.chaos import history
-from tests.chaos.door import Door
 from tests.chaos.fleet import ChaosFleet, ChaosWorker
 from tests.chaos.history import Recorder, now
 from tests.chaos.load import Load
-from tests.chaos.observer import DockerObserver, RestObserver, clear_away
+from tests.chaos.observer import DockerObserver, RestObserver, remove_containers
 from tests.chaos.plan import TIMEOUT_SECONDS, WORKERS, Kind, Round, rounds, submissions
 from tests.chaos.proxy import Network
+from tests.chaos.rest import RestClient
 from tests.chaos.waiting import within
 from tests.docker_engine import Engine
 from tests.e2e.processes import Processes
@@ -24,11 +24,11 @@ SETTLE_SECONDS = 90.0
 ORPHAN_SECONDS = 60.0
 _LIVE = "queued,pending,running"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Campaign(NamedTuple):
-    """What is to be run."""
+    """A campaign to run."""
 
     name: str
     seed: int
@@ -39,52 +39,52 @@ class Campaign(NamedTuple):
 
 
 class _Run:
-    """One campaign under way."""
+    """A running campaign."""
 
     def __init__(
-        self, fleet: ChaosFleet, load: Load, docker: DockerObserver, rest: RestObserver, recorder: Recorder, say: Say
+        self, fleet: ChaosFleet, load: Load, docker: DockerObserver, rest: RestObserver, recorder: Recorder, log: Log
     ) -> None:
         self._fleet = fleet
         self._load = load
         self._docker = docker
         self._rest = rest
         self._recorder = recorder
-        self._say = say
+        self._log = log
 
-    def play(self, planned: Sequence[Round], calm_after_seconds: float) -> None:
-        """All rounds, one after the other."""
+    def run_rounds(self, planned: Sequence[Round], calm_after_seconds: float) -> None:
+        """Runs all rounds."""
         for plan in planned:
-            began = time.monotonic()
+            started_at = time.monotonic()
             self._rest.round = plan.number
-            self._recorder.add(history.RoundBegan(now(), plan.number))
-            time.sleep(plan.calm)
+            self._recorder.add(history.RoundStarted(now(), plan.number))
+            time.sleep(plan.calm_seconds)
             victim = self._fleet.workers[plan.victim]
             running = list(self._docker.running.values())
-            self._break_and_mend(plan, victim)
-            self._wait_until_back(plan)
+            self._inject_fault(plan, victim)
+            self._wait_for_recovery(plan)
             time.sleep(calm_after_seconds)
             ran = (
                 f"{len(running)} containers ran, {running.count(victim.worker_id)} of them on worker {plan.victim + 1}"
             )
-            took = f"{self._load.acknowledged} tasks so far, {time.monotonic() - began:.1f} s"
-            self._say(f"round {plan.number}/{len(planned)} {words_of(plan)}: {ran}; {took}")
+            took = f"{self._load.acknowledged} tasks so far, {time.monotonic() - started_at:.1f} s"
+            self._log(f"round {plan.number}/{len(planned)} {describe(plan)}: {ran}; {took}")
 
-    def _break_and_mend(self, plan: Round, victim: ChaosWorker) -> None:
+    def _inject_fault(self, plan: Round, victim: ChaosWorker) -> None:
         fleet, number = self._fleet, plan.number
         match plan.kind:
             case Kind.MASTER:
                 fleet.kill_master(number)
             case Kind.WORKER:
                 fleet.kill_worker(number, victim)
-                time.sleep(plan.absence)
+                time.sleep(plan.outage_seconds)
                 fleet.start_worker(number, victim)
             case Kind.BOTH:
                 self._kill_both(plan, victim)
-                time.sleep(plan.absence)
+                time.sleep(plan.outage_seconds)
                 fleet.start_worker(number, victim)
             case Kind.CUT:
                 fleet.break_link(number, victim, stalls=plan.stalls)
-                time.sleep(plan.absence)
+                time.sleep(plan.outage_seconds)
                 fleet.heal_link(number, victim)
 
     def _kill_both(self, plan: Round, victim: ChaosWorker) -> None:
@@ -98,68 +98,68 @@ class _Run:
         time.sleep(abs(plan.gap))
         kills[1]()
 
-    def _wait_until_back(self, plan: Round) -> None:
-        if not self._fleet.is_back_in_time():
-            self._recorder.add(history.Trouble(now(), f"the fleet did not recover from round {plan.number}"))
+    def _wait_for_recovery(self, plan: Round) -> None:
+        if not self._fleet.wait_for_recovery():
+            self._recorder.add(history.Anomaly(now(), f"the fleet did not recover from round {plan.number}"))
 
     def settle(self) -> None:
-        """No more faults and no more submits: wait until everything has ended, or for so long that it never will."""
+        """Stops the load and waits until every task and container has ended, or until the time is up."""
         self._load.stop()
-        self._recorder.add(history.Settled(now()))
-        self._say("settling")
-        within(SETTLE_SECONDS, lambda: not self._fleet.door.json("/api/tasks", status=_LIVE, limit=1))
-        within(ORPHAN_SECONDS, lambda: not self._docker.look())
-        within(5.0, self._docker.has_seen_the_end)
+        self._recorder.add(history.LoadStopped(now()))
+        self._log("settling")
+        within(SETTLE_SECONDS, lambda: not self._fleet.client.json("/api/tasks", status=_LIVE, limit=1))
+        within(ORPHAN_SECONDS, lambda: not self._docker.list_containers())
+        within(5.0, self._docker.has_seen_all_ends)
 
-    def look_at_everything(self, acknowledged: set[str]) -> None:
-        """Every task with its attempts, its events and its logs."""
-        door = self._fleet.door
-        for task_id in sorted(acknowledged | {task["task_id"] for task in door.all_tasks()}):
-            answer = door.ask("GET", f"/api/tasks/{task_id}")
+    def record_final_state(self, acknowledged: set[str]) -> None:
+        """Records every task with its attempts, events and logs."""
+        client = self._fleet.client
+        for task_id in sorted(acknowledged | {task["task_id"] for task in client.all_tasks()}):
+            answer = client.ask("GET", f"/api/tasks/{task_id}")
             if answer.status_code == 404:
-                self._recorder.add(history.TaskFound(now(), task_id, None))
+                self._recorder.add(history.FinalTask(now(), task_id, None))
                 continue
             answer.raise_for_status()
             task = answer.json()
-            self._recorder.add(history.TaskFound(now(), task_id, task))
+            self._recorder.add(history.FinalTask(now(), task_id, task))
             for attempt in task["attempts"]:
-                if (data := door.log(task_id, attempt["attempt"])) is not None:
-                    self._recorder.add(history.log_found(now(), task_id, attempt["attempt"], data))
-        for what, looks in (("Docker", self._docker.is_looking), ("REST", self._rest.is_looking)):
-            if not looks:
-                self._recorder.add(history.Trouble(now(), f"the observer of {what} has ended"))
-        for trouble in self._fleet.troubles():
-            self._recorder.add(history.Trouble(now(), trouble))
+                if (data := client.log(task_id, attempt["attempt"])) is not None:
+                    self._recorder.add(history.final_log(now(), task_id, attempt["attempt"], data))
+        for what, alive in (("Docker", self._docker.is_alive), ("REST", self._rest.is_alive)):
+            if not alive:
+                self._recorder.add(history.Anomaly(now(), f"the observer of {what} has ended"))
+        for anomaly in self._fleet.anomalies():
+            self._recorder.add(history.Anomaly(now(), anomaly))
 
 
-def run_campaign(campaign: Campaign, engine: Engine, folder: Path, path: Path, say: Say) -> None:
-    """Run it to its end, and record it in ``path``. What processes write goes to ``folder``."""
+def run_campaign(campaign: Campaign, engine: Engine, folder: Path, path: Path, log: Log) -> None:
+    """Runs a campaign and records it in ``path``. The processes write to ``folder``."""
     prefix = f"chaos-{secrets.token_hex(3)}"
     worker_ids = [f"{prefix}-{number}" for number in range(1, WORKERS + 1)]
     planned = rounds(campaign.seed, campaign.kinds, campaign.rounds_of_each)
     processes = Processes(folder)
     with Recorder(path) as recorder, Network() as network:
-        recorder.add(history.Began(now(), campaign.name, campaign.seed, TIMEOUT_SECONDS, worker_ids))
+        recorder.add(history.RunStarted(now(), campaign.name, campaign.seed, TIMEOUT_SECONDS, worker_ids))
         try:
             fleet = ChaosFleet(processes, network, recorder, engine.env)
             with DockerObserver(engine.host, worker_ids, recorder) as docker:
                 fleet.start_workers(worker_ids)
                 with (
-                    RestObserver(fleet, Door(fleet.master.url), recorder) as rest,
-                    Load(fleet.door, engine.image, submissions(campaign.seed), recorder) as load,
+                    RestObserver(fleet, RestClient(fleet.master.url), recorder) as rest,
+                    Load(fleet.client, engine.image, submissions(campaign.seed), recorder) as load,
                 ):
-                    run = _Run(fleet, load, docker, rest, recorder, say)
-                    run.play(planned, campaign.calm_after_seconds)
+                    run = _Run(fleet, load, docker, rest, recorder, log)
+                    run.run_rounds(planned, campaign.calm_after_seconds)
                     run.settle()
-                    run.look_at_everything(_acknowledged(path))
-            recorder.add(history.Ended(now()))
+                    run.record_final_state(_acknowledged(path))
+            recorder.add(history.RunEnded(now()))
         finally:
             processes.close()
-            clear_away(engine.host, worker_ids)
+            remove_containers(engine.host, worker_ids)
 
 
-def words_of(plan: Round) -> str:
-    """What is broken in a round, for people."""
+def describe(plan: Round) -> str:
+    """The fault of a round in words."""
     match plan.kind:
         case Kind.MASTER:
             return "kill -9 the master"
@@ -168,7 +168,7 @@ def words_of(plan: Round) -> str:
         case Kind.BOTH:
             return f"kill -9 the master and worker {plan.victim + 1}"
         case Kind.CUT:
-            return f"{'stall' if plan.stalls else 'cut'} worker {plan.victim + 1} for {plan.absence:.1f} s"
+            return f"{'stall' if plan.stalls else 'cut'} worker {plan.victim + 1} for {plan.outage_seconds:.1f} s"
 
 
 def _acknowledged(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The Docker Engine of a run outside pytest: the one that answers, or one of its own."""
+"""The Docker Engine of a run outside pytest: a running one, or one that is started for the run."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ import pytest
 from tests.docker_engine import Engine, own_engine
 
 
-class NoEngine(Exception):
-    """Why there is no Docker Engine to be had."""
+class EngineUnavailable(Exception):
+    """There is no Docker Engine, and none can be started."""
 
 
 @contextlib.contextmanager
-def an_engine() -> Iterator[Engine]:
-    """With the image of the tests. Raises ``NoEngine``."""
+def docker_engine() -> Iterator[Engine]:
+    """Yields an engine that has the image of the tests. Raises ``EngineUnavailable``."""
     engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if engine.answers():
         engine.load_image()
@@ -25,4 +25,4 @@ def an_engine() -> Iterator[Engine]:
         with own_engine() as own:
             yield own
     except (pytest.skip.Exception, pytest.fail.Exception) as why:
-        raise NoEngine(str(why)) from None
+        raise EngineUnavailable(str(why)) from None

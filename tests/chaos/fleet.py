@@ -1,4 +1,4 @@
-"""A master, its workers, the network between them, and what is done to them."""
+"""A master, its workers and the network between them, with the faults to inject."""
 
 import contextlib
 import os
@@ -9,23 +9,23 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from tests.chaos import history
-from tests.chaos.door import Door
 from tests.chaos.history import Recorder, now
 from tests.chaos.plan import HEARTBEAT_SECONDS, TIMEOUT_SECONDS
 from tests.chaos.proxy import Link, Network
+from tests.chaos.rest import RestClient
 from tests.chaos.waiting import within
 from tests.e2e.masters import started_master
 from tests.e2e.processes import Processes, Started
 from tests.ports import LOCALHOST
 
-TERMS = ("--heartbeat-interval", f"{HEARTBEAT_SECONDS}s", "--inactivity-timeout", f"{TIMEOUT_SECONDS}s")
+LEASE_FLAGS = ("--heartbeat-interval", f"{HEARTBEAT_SECONDS}s", "--inactivity-timeout", f"{TIMEOUT_SECONDS}s")
 RECOVERY_SECONDS = 30.0
-_GOES_WRONG = re.compile("Traceback|never retrieved|Exception ignored")
+_ERROR_PATTERN = re.compile("Traceback|never retrieved|Exception ignored")
 _CONTEXT_LINES = 12
 
 
 class ChaosWorker:
-    """One worker: its id, its data and its link stay, its processes come and go."""
+    """A worker. Its id, data and link stay the same over all of its processes."""
 
     def __init__(self, worker_id: str, link: Link) -> None:
         self.worker_id = worker_id
@@ -34,24 +34,24 @@ class ChaosWorker:
 
     @property
     def process(self) -> Started:
-        """The newest."""
+        """The newest process."""
         return self.processes[-1]
 
 
 class ChaosFleet:
-    """Real processes. Faults are recorded before they are made, and mends after."""
+    """Real processes. A fault is recorded before it is injected, a repair after it."""
 
     def __init__(self, processes: Processes, network: Network, recorder: Recorder, engine_env: dict[str, str]) -> None:
         self._processes = processes
         self._network = network
         self._recorder = recorder
         self._env = engine_env
-        self.master = started_master(processes, *TERMS)
-        self.door = Door(self.master.url)
+        self.master = started_master(processes, *LEASE_FLAGS)
+        self.client = RestClient(self.master.url)
         self.workers: list[ChaosWorker] = []
 
     def start_workers(self, worker_ids: Sequence[str]) -> None:
-        """Return when the master calls all of them active."""
+        """Starts workers and waits until all of them are active."""
         for worker_id in worker_ids:
             worker = ChaosWorker(worker_id, self._network.link(self.master.grpc_port))
             self.workers.append(worker)
@@ -74,7 +74,7 @@ class ChaosFleet:
         worker.process.wait()
 
     def start_worker(self, round_number: int, worker: ChaosWorker) -> None:
-        """Again, with the same id and the same data."""
+        """Starts a killed worker again, with the same id and data."""
         self._start(worker)
         self._record(round_number, "start worker", worker)
 
@@ -86,18 +86,18 @@ class ChaosFleet:
         self._network.do(worker.link.heal)
         self._record(round_number, "heal", worker)
 
-    # Looking
+    # Observation
 
     def heartbeats(self) -> dict[str, int]:
-        """How many the master has got of each worker that it calls active."""
+        """The number of heartbeats of each active worker."""
         return {
             worker["worker_id"]: worker["heartbeats"]["received"]
-            for worker in self.door.json("/api/workers")
+            for worker in self.client.json("/api/workers")
             if worker["is_active"]
         }
 
-    def is_back_in_time(self) -> bool:
-        """Wait until the master has heard every worker anew; whether it has, within a time that is more than enough."""
+    def wait_for_recovery(self) -> bool:
+        """Waits for a new heartbeat of every worker. Returns whether all came in time."""
         before: dict[str, int] = {}
 
         def all_beat() -> bool:
@@ -108,16 +108,16 @@ class ChaosFleet:
 
         return within(RECOVERY_SECONDS, all_beat)
 
-    def handles(self) -> Iterator[tuple[str, psutil.Process]]:
-        """The processes whose open files are watched."""
+    def watched_processes(self) -> Iterator[tuple[str, psutil.Process]]:
+        """The processes whose open files are counted."""
         for web in self.master.process.children()[:1]:
             yield "master", web
         for worker in self.workers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield worker.worker_id, psutil.Process(worker.process.pid)
 
-    def troubles(self) -> Iterator[str]:
-        """What went wrong in the processes, by their logs."""
+    def anomalies(self) -> Iterator[str]:
+        """Ended processes, and tracebacks in their logs."""
         if not self.master.process.is_running:
             yield f"the master ended:\n{self.master.process.err[-2000:]}"
         for worker in self.workers:
@@ -126,7 +126,7 @@ class ChaosFleet:
         for process in (self.master.process, *(process for worker in self.workers for process in worker.processes)):
             lines = process.err.splitlines()
             for number, line in enumerate(lines):
-                if _GOES_WRONG.search(line):
+                if _ERROR_PATTERN.search(line):
                     context = "\n".join(lines[max(number - 1, 0) : number + _CONTEXT_LINES])
                     yield f"in the log of {process.name}:\n{context}"
 

@@ -1,6 +1,6 @@
-"""The history of a chaos run: everything that was done and seen, one JSON object a line, in the order of recording.
+"""The history of a chaos run: everything that was done and observed, one JSON object a line, in the order of recording.
 
-Times are Unix seconds by the wall clock of the one machine on which all of it runs, dockerd and the master included.
+Times are Unix seconds. dockerd, the master and the workers run on the same machine, so one clock is enough.
 """
 
 import base64
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO, TypeAlias
 
 
-class Began(NamedTuple):
-    """The terms of the run."""
+class RunStarted(NamedTuple):
+    """The parameters of the run."""
 
     time: float
     kind: str
@@ -22,13 +22,13 @@ class Began(NamedTuple):
     worker_ids: list[str]
 
 
-class RoundBegan(NamedTuple):
+class RoundStarted(NamedTuple):
     time: float
     number: int
 
 
 class Fault(NamedTuple):
-    """Something was broken or mended: one of ``BREAKS`` or ``MENDS``. ``worker_id`` is empty for the master."""
+    """Something was broken or repaired: one of ``BREAKING`` or ``MENDING``. ``worker_id`` is empty for the master."""
 
     time: float
     round: int
@@ -36,39 +36,39 @@ class Fault(NamedTuple):
     worker_id: str = ""
 
 
-BREAKS = frozenset({"kill master", "kill worker", "cut", "stall"})
-MENDS = frozenset({"start worker", "heal"})
+BREAKING = frozenset({"kill master", "kill worker", "cut", "stall"})
+MENDING = frozenset({"start worker", "heal"})
 
 
-class Asked(NamedTuple):
-    """A task is submitted for the first time; ``job`` is a ``Job`` as a mapping."""
+class SubmitSent(NamedTuple):
+    """A task is submitted for the first time. ``job`` is a ``Job`` as a mapping."""
 
     time: float
     job: dict[str, Any]
 
 
 class Acknowledged(NamedTuple):
-    """The master said that it has the task. Once for every such answer."""
+    """The master confirmed the task. One record for each answer."""
 
     time: float
     key: str
     task_id: str
 
 
-class CancelAsked(NamedTuple):
+class CancelSent(NamedTuple):
     time: float
     task_id: str
 
 
 class CancelAccepted(NamedTuple):
-    """The master said that it will end the task."""
+    """The master accepted the cancel."""
 
     time: float
     task_id: str
 
 
 class ContainerEvent(NamedTuple):
-    """dockerd did this: ``create``, ``start``, ``die``, ``destroy``. A start has the ``pid`` if it was seen in time."""
+    """An event of dockerd: ``create``, ``start``, ``die`` or ``destroy``. A start may have a ``pid``."""
 
     time: float
     container_id: str
@@ -80,37 +80,37 @@ class ContainerEvent(NamedTuple):
     pid: int | None = None
 
 
-class Containers(NamedTuple):
-    """All containers of the fleet at one moment, by id: state, as ``docker ps -a`` has it."""
+class ContainerListing(NamedTuple):
+    """The states of all containers of the fleet, by id, as in ``docker ps -a``."""
 
     time: float
     states: dict[str, str]
 
 
-class WorkersSeen(NamedTuple):
-    """Which workers the master calls active. Absent while it does not answer."""
+class WorkerListing(NamedTuple):
+    """Which workers are active, according to the master. No record while it does not answer."""
 
     time: float
     active: dict[str, bool]
 
 
-class TaskSeen(NamedTuple):
-    """A task as a listing showed it while the run went on; recorded when it differs from the last one."""
+class TaskObserved(NamedTuple):
+    """A task in a listing during the run. Recorded when it changed."""
 
     time: float
     task: dict[str, Any]
 
 
-class TaskFound(NamedTuple):
-    """A task as REST shows it at the end, with attempts and events. ``task`` is ``None`` where the answer was 404."""
+class FinalTask(NamedTuple):
+    """A task at the end of the run, with attempts and events. ``task`` is ``None`` for a 404."""
 
     time: float
     task_id: str
     task: dict[str, Any] | None
 
 
-class LogFound(NamedTuple):
-    """The log of one attempt at the end, in base64."""
+class FinalLog(NamedTuple):
+    """The log of one attempt at the end of the run, in base64."""
 
     time: float
     task_id: str
@@ -123,7 +123,7 @@ class LogFound(NamedTuple):
 
 
 class OpenFiles(NamedTuple):
-    """How many files a process has open."""
+    """The number of open files of a process."""
 
     time: float
     round: int
@@ -132,35 +132,36 @@ class OpenFiles(NamedTuple):
     files: int
 
 
-class Trouble(NamedTuple):
-    """Something that must not happen was seen at once: a traceback in a log, a fleet that did not recover."""
+class Anomaly(NamedTuple):
+    """Something that must not happen: a traceback in a log, a fleet that did not recover."""
 
     time: float
     what: str
 
 
-class Settled(NamedTuple):
-    """No fault since, and no submit: from here on everything comes to rest."""
+class LoadStopped(NamedTuple):
+    """There are no more faults and submits."""
 
     time: float
 
 
-class Ended(NamedTuple):
-    """The last look was taken."""
+class RunEnded(NamedTuple):
+    """The final state is recorded."""
 
     time: float
 
 
 Record: TypeAlias = (
-    Began | RoundBegan | Fault | Asked | Acknowledged | CancelAsked | CancelAccepted | ContainerEvent | Containers
-    | WorkersSeen | TaskSeen | TaskFound | LogFound | OpenFiles | Trouble | Settled | Ended
+    RunStarted | RoundStarted | Fault | SubmitSent | Acknowledged | CancelSent | CancelAccepted | ContainerEvent
+    | ContainerListing | WorkerListing | TaskObserved | FinalTask | FinalLog | OpenFiles | Anomaly | LoadStopped
+    | RunEnded
 )  # fmt: skip
 
 _TYPES: Mapping[str, type[Record]] = {
     kind.__name__: kind
     for kind in (
-        Began, RoundBegan, Fault, Asked, Acknowledged, CancelAsked, CancelAccepted, ContainerEvent, Containers,
-        WorkersSeen, TaskSeen, TaskFound, LogFound, OpenFiles, Trouble, Settled, Ended,
+        RunStarted, RoundStarted, Fault, SubmitSent, Acknowledged, CancelSent, CancelAccepted, ContainerEvent,
+        ContainerListing, WorkerListing, TaskObserved, FinalTask, FinalLog, OpenFiles, Anomaly, LoadStopped, RunEnded,
     )
 }  # fmt: skip
 
@@ -171,7 +172,7 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: str) -> Record:
-    """The record of a line. Raises ``ValueError`` for what is none."""
+    """Parses a line. Raises ``ValueError`` for anything but a record."""
     fields = json.loads(line)
     try:
         return _TYPES[fields.pop("record")](**fields)
@@ -180,20 +181,20 @@ def from_line(line: str) -> Record:
 
 
 def load(path: Path) -> list[Record]:
-    """A whole history."""
+    """Reads a history."""
     with path.open() as file:
         return [from_line(line) for line in file]
 
 
 def save(path: Path, records: Iterable[Record]) -> None:
-    """Write a whole history."""
+    """Writes a history."""
     with Recorder(path) as recorder:
         for record in records:
             recorder.add(record)
 
 
 class Recorder:
-    """Adds to a history, from any thread; what was added is in the file even when the run is killed."""
+    """Appends to a history, from any thread. Each record is flushed, so a killed run keeps its history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,13 +219,13 @@ class Recorder:
 
 
 def now() -> float:
-    """The time of a record."""
+    """The time for a record."""
     return time.time()
 
 
-def log_found(at: float, task_id: str, attempt: int, data: bytes) -> LogFound:
-    """A log as it is recorded."""
-    return LogFound(at, task_id, attempt, base64.b64encode(data).decode())
+def final_log(at: float, task_id: str, attempt: int, data: bytes) -> FinalLog:
+    """Makes the record of a log."""
+    return FinalLog(at, task_id, attempt, base64.b64encode(data).decode())
 
 
 def of_type(records: Iterable[Record], kind: type[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""A steady stream of submits and cancels, by clients that ask again with the same key when the connection broke."""
+"""A steady stream of submits and cancels. Clients retry with the same key after a broken connection."""
 
 import os
 import threading
@@ -9,24 +9,24 @@ from typing import Self
 import requests
 
 from tests.chaos import history
-from tests.chaos.door import Door
 from tests.chaos.history import Recorder, now
 from tests.chaos.jobs import Job, request
 from tests.chaos.plan import Submission
+from tests.chaos.rest import RestClient
 
 _CLIENTS = 16
 _CPU_SHARE = 0.3
-"""Of a worker: three tasks fill it, and the next ones go to the others or wait."""
+"""CPU share of a task. Three tasks fill a worker."""
 
-_AGAIN_SECONDS = 0.15
+_RETRY_SECONDS = 0.15
 _LAST_ANSWER_SECONDS = 30.0
 
 
 class Load:
-    """Begins with the block. ``stop`` ends the stream and waits for the answers that are due."""
+    """Submits in the background, as a context manager. ``stop`` ends the stream and waits for open answers."""
 
-    def __init__(self, door: Door, image: str, stream: Iterator[Submission], recorder: Recorder) -> None:
-        self._door = door
+    def __init__(self, client: RestClient, image: str, stream: Iterator[Submission], recorder: Recorder) -> None:
+        self._client = client
         self._image = image
         self._stream = stream
         self._recorder = recorder
@@ -47,7 +47,7 @@ class Load:
         self._clients.shutdown()
 
     def stop(self) -> None:
-        """Raises what a client did not expect."""
+        """Raises the unexpected errors of the clients."""
         self._stopping.set()
         self._thread.join()
         for work in self._work:
@@ -60,21 +60,21 @@ class Load:
             self._work.append(self._clients.submit(self._submit, job))
 
     def _submit(self, job: Job) -> None:
-        self._recorder.add(history.Asked(now(), job._asdict()))
-        task_id = self._asked_until_answered(job)
+        self._recorder.add(history.SubmitSent(now(), job._asdict()))
+        task_id = self._submit_until_answered(job)
         if task_id is None:
             return
-        if job.asks_twice:
-            self._asked_until_answered(job)
+        if job.submits_twice:
+            self._submit_until_answered(job)
         if job.cancel_after_seconds is not None:
             self._stopping.wait(job.cancel_after_seconds)
             self._cancel(task_id)
 
-    def _asked_until_answered(self, job: Job) -> str | None:
+    def _submit_until_answered(self, job: Job) -> str | None:
         body, headers = request(job, self._image, self._cpu_cores), {"Idempotency-Key": job.key}
         while True:
             try:
-                answer = self._door.ask("POST", "/api/tasks", json=body, headers=headers)
+                answer = self._client.ask("POST", "/api/tasks", json=body, headers=headers)
             except requests.RequestException:
                 if job.gives_up:
                     return None
@@ -85,28 +85,28 @@ class Load:
                     self.acknowledged += answer.status_code == 201
                     return task_id
                 if answer.status_code != 503:
-                    self._complain("a submit", answer)
+                    self._record_unexpected("a submit", answer)
                     return None
-            # Not the event of stopping: what was asked is asked until there is an answer.
-            threading.Event().wait(_AGAIN_SECONDS)
+            # Not the stop event: a submit is repeated until there is an answer.
+            threading.Event().wait(_RETRY_SECONDS)
 
     def _cancel(self, task_id: str) -> None:
-        self._recorder.add(history.CancelAsked(now(), task_id))
+        self._recorder.add(history.CancelSent(now(), task_id))
         while True:
             try:
-                answer = self._door.ask("DELETE", f"/api/tasks/{task_id}")
+                answer = self._client.ask("DELETE", f"/api/tasks/{task_id}")
             except requests.RequestException:
                 pass
             else:
                 if answer.status_code == 202:
                     self._recorder.add(history.CancelAccepted(now(), task_id))
                 elif answer.status_code not in {409, 503}:
-                    self._complain("a cancel", answer)
+                    self._record_unexpected("a cancel", answer)
                 if answer.status_code != 503:
                     return
-            threading.Event().wait(_AGAIN_SECONDS)
+            threading.Event().wait(_RETRY_SECONDS)
 
-    def _complain(self, what: str, answer: requests.Response) -> None:
+    def _record_unexpected(self, what: str, answer: requests.Response) -> None:
         self._recorder.add(
-            history.Trouble(now(), f"{what} was answered with {answer.status_code}: {answer.text[:500]}")
+            history.Anomaly(now(), f"{what} was answered with {answer.status_code}: {answer.text[:500]}")
         )

@@ -1,4 +1,4 @@
-"""Eyes on a run: what dockerd tells of containers, what REST tells of tasks and workers, what processes have open."""
+"""Observers of a run: events of dockerd, tasks and workers from REST, open files of the processes."""
 
 import threading
 from collections.abc import Iterable
@@ -10,19 +10,19 @@ import requests
 from docker.errors import DockerException, NotFound
 
 from tests.chaos import history
-from tests.chaos.door import Door
 from tests.chaos.fleet import ChaosFleet
 from tests.chaos.history import Recorder, now
+from tests.chaos.rest import RestClient
 
 LABEL = "fleetpulse."
 _ACTIONS = ("create", "start", "die", "destroy")
-_LOOK_SECONDS = 0.4
+_POLL_SECONDS = 0.4
 _RECENT = 80
 _SEEN = ("task_id", "status", "attempt", "worker_id", "exit_code")
 
 
 class DockerObserver:
-    """Follows dockerd's events from the beginning of the block to its end. Knows the fleet by its worker ids."""
+    """Records the events of dockerd for the containers of these workers, as a context manager."""
 
     def __init__(self, host: str, worker_ids: Iterable[str], recorder: Recorder) -> None:
         self._worker_ids = frozenset(worker_ids)
@@ -33,7 +33,7 @@ class DockerObserver:
         self._thread = threading.Thread(target=self._follow, name="docker-events")
         self._present: set[str] = set()
         self.running: dict[str, str] = {}
-        """The containers that run now, as far as the events tell, and their workers."""
+        """The running containers according to the events, with their workers."""
 
     def __enter__(self) -> Self:
         filters = {"type": "container", "event": list(_ACTIONS)}
@@ -48,23 +48,23 @@ class DockerObserver:
         self._inspector.close()
 
     @property
-    def is_looking(self) -> bool:
+    def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def look(self) -> dict[str, str]:
-        """All containers of the fleet now, and their states; recorded."""
+    def list_containers(self) -> dict[str, str]:
+        """Records and returns the states of all containers of the fleet."""
         found = self._inspector.api.containers(all=True, filters={"label": f"{LABEL}worker_id"})
         states = {
             container["Id"]: container["State"]
             for container in found
             if container["Labels"].get(f"{LABEL}worker_id") in self._worker_ids
         }
-        self._recorder.add(history.Containers(now(), states))
+        self._recorder.add(history.ContainerListing(now(), states))
         return states
 
-    def has_seen_the_end(self) -> bool:
-        """Whether the events have told of the end of everything that is not there any more."""
-        return self._present <= self.look().keys()
+    def has_seen_all_ends(self) -> bool:
+        """Whether the events include the end of every container that is gone."""
+        return self._present <= self.list_containers().keys()
 
     def _follow(self) -> None:
         for event in self._events:
@@ -94,11 +94,11 @@ class DockerObserver:
 
 
 class RestObserver:
-    """Looks at REST and at the processes again and again, while the block lasts."""
+    """Polls REST and counts open files, as a context manager."""
 
-    def __init__(self, fleet: ChaosFleet, door: Door, recorder: Recorder) -> None:
+    def __init__(self, fleet: ChaosFleet, client: RestClient, recorder: Recorder) -> None:
         self._fleet = fleet
-        self._door = door
+        self._client = client
         self._recorder = recorder
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rest-observer")
@@ -114,30 +114,30 @@ class RestObserver:
         self._thread.join()
 
     @property
-    def is_looking(self) -> bool:
+    def is_alive(self) -> bool:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while not self._stopping.wait(_POLL_SECONDS):
             self._count_files()
             try:
-                workers = self._door.json("/workers")
+                workers = self._client.json("/workers")
                 self._recorder.add(
-                    history.WorkersSeen(now(), {name: worker["is_active"] for name, worker in workers.items()})
+                    history.WorkerListing(now(), {name: worker["is_active"] for name, worker in workers.items()})
                 )
-                self._see(self._door.json("/api/tasks", limit=_RECENT))
+                self._see(self._client.json("/api/tasks", limit=_RECENT))
             except requests.RequestException:
-                continue  # a master that is away is what the run is about
+                continue  # the master is down, as it is meant to be
 
     def _see(self, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
             seen = {name: task[name] for name in _SEEN}
             if self._seen.get(task["task_id"]) != seen:
                 self._seen[task["task_id"]] = seen
-                self._recorder.add(history.TaskSeen(now(), seen))
+                self._recorder.add(history.TaskObserved(now(), seen))
 
     def _count_files(self) -> None:
-        for name, process in self._fleet.handles():
+        for name, process in self._fleet.watched_processes():
             try:
                 count = process.num_fds()
             except psutil.Error:
@@ -145,8 +145,8 @@ class RestObserver:
             self._recorder.add(history.OpenFiles(now(), self.round, name, process.pid, count))
 
 
-def clear_away(host: str, worker_ids: Iterable[str]) -> None:
-    """Remove the containers that a run left, so that nothing of it stays on an engine that is not its own."""
+def remove_containers(host: str, worker_ids: Iterable[str]) -> None:
+    """Removes the containers that a run left on a shared engine."""
     client = docker.DockerClient(host, timeout=30)
     try:
         for worker_id in worker_ids:
@@ -155,6 +155,6 @@ def clear_away(host: str, worker_ids: Iterable[str]) -> None:
                 try:
                     container.remove(force=True)
                 except DockerException:
-                    continue  # it is being removed already
+                    continue  # it is already being removed
     finally:
         client.close()

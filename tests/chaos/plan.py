@@ -1,4 +1,4 @@
-"""What is submitted and what is broken, when: all of it drawn from the seed. Pure; the same seed is the same plan."""
+"""The plan of submits and faults, drawn from a seed. Pure; the same seed gives the same plan."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ from tests.chaos.jobs import Job, wide
 HEARTBEAT_SECONDS = 0.5
 TIMEOUT_SECONDS = 3.0
 WORKERS = 3
-"""A fleet so small that the loss of one is never taken for the loss of the network."""
+"""So few that the loss of one worker never counts as a mass loss."""
 
 
 class Kind(StrEnum):
-    """What is broken in a round."""
+    """The kind of fault of a round."""
 
     MASTER = "master"
     """``kill -9`` of the master's web process."""
 
     WORKER = "worker"
-    """``kill -9`` of a worker, which is started again."""
+    """``kill -9`` of a worker, and a restart."""
 
     BOTH = "both"
 
@@ -34,31 +34,31 @@ class Round(NamedTuple):
 
     number: int
     kind: Kind
-    calm: float
-    """Before the fault."""
+    calm_seconds: float
+    """Seconds before the fault."""
 
     victim: int
-    """Which of the workers it is."""
+    """The index of the worker."""
 
     stalls: bool
-    """The connection does not break, but carries nothing any more."""
+    """The connection stays open but carries no bytes."""
 
-    absence: float
-    """Until the worker is started again, or the connection healed."""
+    outage_seconds: float
+    """Seconds until the worker or the connection is back."""
 
     gap: float
-    """Between the two kills of ``BOTH``; below 0: the worker first."""
+    """Seconds between the two kills of ``BOTH``; below 0: the worker first."""
 
 
 class Submission(NamedTuple):
-    """A task, and how long after the one before it is submitted."""
+    """A task, and the pause before it is submitted."""
 
     pause_seconds: float
     job: Job
 
 
 def rounds(seed: int, kinds: Sequence[Kind], number_of_rounds: int) -> list[Round]:
-    """So many rounds of each kind, in an order that is drawn as well."""
+    """``number_of_rounds`` rounds of each kind, in random order."""
     rng = random.Random(f"rounds {seed} {' '.join(kinds)}")
     order = [kind for kind in kinds for _ in range(number_of_rounds)]
     rng.shuffle(order)
@@ -66,19 +66,19 @@ def rounds(seed: int, kinds: Sequence[Kind], number_of_rounds: int) -> list[Roun
 
 
 def submissions(seed: int) -> Iterator[Submission]:
-    """Tasks without end."""
+    """An endless stream of tasks."""
     rng = random.Random(f"jobs {seed}")
     for number in count(1):
         yield Submission(rng.uniform(0.4, 1.3), _job(rng, f"chaos-{seed}-{number}"))
 
 
 def _round(rng: random.Random, number: int, kind: Kind) -> Round:
-    # Every draw is made whatever the kind, so that the rounds that follow do not depend on it.
-    calm, victim, stalls = rng.uniform(1.0, 4.0), rng.randrange(WORKERS), rng.random() < 0.5
+    # Every draw is made for every kind, so that later rounds do not depend on this one.
+    calm_seconds, victim, stalls = rng.uniform(1.0, 4.0), rng.randrange(WORKERS), rng.random() < 0.5
     share, gap = rng.random(), rng.uniform(-0.6, 0.6)
-    # A worker that is killed shall mostly be back in time, on a busy machine as well.
-    absence = TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS + 1.5 * share if kind is Kind.CUT else 0.5 * share
-    return Round(number, kind, calm, victim, stalls, absence, gap)
+    # A killed worker shall mostly be back in time, even on a busy machine.
+    outage_seconds = TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS + 1.5 * share if kind is Kind.CUT else 0.5 * share
+    return Round(number, kind, calm_seconds, victim, stalls, outage_seconds, gap)
 
 
 def _job(rng: random.Random, key: str) -> Job:
@@ -87,8 +87,8 @@ def _job(rng: random.Random, key: str) -> Job:
         job = job._replace(cancel_after_seconds=rng.uniform(0.0, 4.0))
     return job._replace(
         max_retries=rng.choice((0, 1, 1, 2)),
-        obedient=rng.random() < 0.9,
-        asks_twice=rng.random() < 0.2,
+        stops_on_sigterm=rng.random() < 0.9,
+        submits_twice=rng.random() < 0.2,
         gives_up=rng.random() < 0.1,
     )
 
@@ -103,7 +103,7 @@ def _steady(rng: random.Random, key: str) -> Job:
 
 
 def _long(rng: random.Random, key: str) -> Job:
-    """Outlives every fault, so that it still runs when its worker is back."""
+    """Longer than every fault, so that it still runs when its worker is back."""
     seconds = rng.uniform(8.0, 14.0)
     return Job(key, beats=round(seconds), seconds=seconds)
 

@@ -12,11 +12,11 @@ from tests.ports import LOCALHOST
 
 _CHUNK_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
-"""Of ``SO_LINGER``: a close sends RST."""
+"""``SO_LINGER`` with 0 seconds: close sends RST."""
 
 
 class Link:
-    """One way to the master. All of it but ``port`` belongs to the loop of its network."""
+    """A TCP proxy to the master. Everything except ``port`` belongs to the loop of its network."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
@@ -28,28 +28,28 @@ class Link:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen, on a free port."""
+        """Listens on a free port."""
         self._server = await asyncio.start_server(self._serve, LOCALHOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Break everything, and listen no more."""
+        """Breaks all connections and stops listening."""
         assert self._server is not None
         self._server.close()
         self.cut()
 
     def cut(self) -> None:
-        """Break every connection, and every new one."""
+        """Resets every connection, also new ones."""
         self._is_cut = True
         for writer in list(self._writers):
             _reset(writer)
 
     def stall(self) -> None:
-        """Carry nothing any more, and break nothing; new connections are taken and carry nothing."""
+        """Stops all bytes without closing. New connections are accepted and carry nothing."""
         self._flows.clear()
 
     def heal(self) -> None:
-        """Carry everything again, first what was held up."""
+        """Carries all bytes again, those held back first."""
         self._is_cut = False
         self._flows.set()
 
@@ -66,7 +66,7 @@ class Link:
                     _reset(writer)
                     return
                 with self._kept(master_writer):
-                    self._reset_if_cut(master_writer)  # since it began to connect
+                    self._reset_if_cut(master_writer)  # while it connected
                     await asyncio.gather(self._pump(reader, master_writer), self._pump(master_reader, writer))
         finally:
             writer.close()
@@ -94,12 +94,12 @@ class Link:
             if writer.can_write_eof():
                 writer.write_eof()
         except OSError:
-            # One side broke: so does the other.
+            # One side broke, so break the other.
             _reset(writer)
 
 
 class Network:
-    """Links, and the thread that carries their bytes."""
+    """The links and their thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -113,20 +113,20 @@ class Network:
     def __exit__(self, *_: object) -> None:
         for link in self._links:
             self._wait_for(link.close())
-        self._wait_for(_rest())
+        self._wait_for(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def link(self, target_port: int) -> Link:
-        """A new link to a port of 127.0.0.1, which need not be open yet."""
+        """Makes a link to a port of 127.0.0.1, which need not be open yet."""
         link = Link(target_port)
         self._wait_for(link.open())
         self._links.append(link)
         return link
 
     def do(self, action: Callable[[], None]) -> None:
-        """Cut, stall or heal a link; done when this returns."""
+        """Runs ``cut``, ``stall`` or ``heal`` of a link in the loop and waits for it."""
 
         async def act() -> None:
             action()
@@ -137,8 +137,8 @@ class Network:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10.0)
 
 
-async def _rest() -> None:
-    """Let every connection end."""
+async def _cancel_all() -> None:
+    """Cancels all connections."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -17,7 +17,7 @@ ROUNDS_OF_EACH = 2
 
 @pytest.mark.e2e
 @pytest.mark.timeout(300)
-def test_nothing_is_lost_doubled_or_left_behind(docker_engine: Engine, tmp_path: Path) -> None:
+def test_short_campaign_has_no_violations(docker_engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     campaign = Campaign("all", SEED, list(Kind), ROUNDS_OF_EACH, calm_after_seconds=0.2)
     run_campaign(campaign, docker_engine, tmp_path, path, print)

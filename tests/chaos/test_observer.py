@@ -9,7 +9,7 @@ from docker.models.containers import Container
 
 from tests.chaos import history
 from tests.chaos.history import Recorder
-from tests.chaos.observer import DockerObserver, clear_away
+from tests.chaos.observer import DockerObserver, remove_containers
 from tests.docker_engine import Engine
 from tests.e2e.waiting import eventually
 
@@ -22,7 +22,7 @@ WORKER_ID = "observed-1"
 def client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
     with docker_engine.client() as client:
         yield client
-    clear_away(docker_engine.host, [WORKER_ID, "somebody-else"])
+    remove_containers(docker_engine.host, [WORKER_ID, "somebody-else"])
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def events(path: Path) -> list[history.ContainerEvent]:
     return list(history.of_type(history.load(path), history.ContainerEvent))
 
 
-def test_it_sees_a_container_from_its_beginning_to_its_end(
+def test_container_events_are_recorded_from_create_to_destroy(
     client: docker.DockerClient, observer: DockerObserver, path: Path
 ) -> None:
     container = run(client, "exit 7")
@@ -61,21 +61,23 @@ def test_it_sees_a_container_from_its_beginning_to_its_end(
     assert [event.time for event in seen] == sorted(event.time for event in seen)
 
 
-def test_it_knows_what_runs_and_what_is_left(client: docker.DockerClient, observer: DockerObserver, path: Path) -> None:
+def test_running_and_remaining_containers_are_known(
+    client: docker.DockerClient, observer: DockerObserver, path: Path
+) -> None:
     container = run(client, "sleep 60")
     eventually(lambda: observer.running == {container.id: WORKER_ID})
-    assert observer.look() == {container.id: "running"}
+    assert observer.list_containers() == {container.id: "running"}
     eventually(lambda: events(path)[-1].pid is not None)
     container.remove(force=True)
-    eventually(lambda: observer.look() == {} and observer.has_seen_the_end())
+    eventually(lambda: observer.list_containers() == {} and observer.has_seen_all_ends())
     assert observer.running == {}
-    assert observer.is_looking
+    assert observer.is_alive
 
 
-def test_the_containers_of_others_are_none_of_its_business(
+def test_containers_of_other_workers_are_ignored(
     client: docker.DockerClient, observer: DockerObserver, path: Path
 ) -> None:
     other, own = run(client, "sleep 60", "somebody-else"), run(client, "sleep 60")
     eventually(lambda: observer.running == {own.id: WORKER_ID})
-    assert observer.look() == {own.id: "running"}
+    assert observer.list_containers() == {own.id: "running"}
     assert str(other.id) not in path.read_text()

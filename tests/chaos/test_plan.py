@@ -11,18 +11,18 @@ from tests.chaos.jobs import Job, output, request, script, wide
 from tests.chaos.plan import TIMEOUT_SECONDS, WORKERS, Kind, rounds, submissions
 
 
-def test_the_same_seed_is_the_same_plan() -> None:
+def test_same_seed_gives_the_same_plan() -> None:
     assert rounds(7, list(Kind), 5) == rounds(7, list(Kind), 5)
     assert list(islice(submissions(7), 50)) == list(islice(submissions(7), 50))
 
 
-def test_another_seed_is_another_plan() -> None:
+def test_other_seed_gives_another_plan() -> None:
     assert rounds(7, [Kind.CUT], 5) != rounds(8, [Kind.CUT], 5)
     assert list(islice(submissions(7), 5)) != list(islice(submissions(8), 5))
 
 
 @given(st.integers(), st.integers(1, 20))
-def test_every_kind_gets_its_rounds(seed: int, number: int) -> None:
+def test_every_kind_has_the_same_number_of_rounds(seed: int, number: int) -> None:
     planned = rounds(seed, list(Kind), number)
     assert [plan.number for plan in planned] == list(range(1, 4 * number + 1))
     for kind in Kind:
@@ -31,11 +31,11 @@ def test_every_kind_gets_its_rounds(seed: int, number: int) -> None:
 
 
 @given(st.integers())
-def test_a_cut_is_longer_than_the_timeout(seed: int) -> None:
-    assert all(plan.absence > TIMEOUT_SECONDS for plan in rounds(seed, [Kind.CUT], 10))
+def test_cut_is_longer_than_the_timeout(seed: int) -> None:
+    assert all(plan.outage_seconds > TIMEOUT_SECONDS for plan in rounds(seed, [Kind.CUT], 10))
 
 
-def test_there_is_some_of_everything_in_the_stream() -> None:
+def test_stream_contains_every_kind_of_job() -> None:
     jobs = [submission.job for submission in islice(submissions(1), 200)]
     assert len({job.key for job in jobs}) == 200
     for has in (
@@ -43,8 +43,8 @@ def test_there_is_some_of_everything_in_the_stream() -> None:
         lambda job: job.cancel_after_seconds is not None,
         lambda job: job.max_retries and job.exit_code,
         lambda job: job.gives_up,
-        lambda job: job.asks_twice,
-        lambda job: not job.obedient,
+        lambda job: job.submits_twice,
+        lambda job: not job.stops_on_sigterm,
         lambda job: job.width > 16_384,
         lambda job: job.seconds > TIMEOUT_SECONDS,
     ):
@@ -56,15 +56,15 @@ def test_there_is_some_of_everything_in_the_stream() -> None:
     [
         Job("k", seconds=0.0),
         Job("k", beats=3, lines=4, width=7, seconds=0.01, exit_code=9),
-        Job("k", lines=0, obedient=False),
+        Job("k", lines=0, stops_on_sigterm=False),
         wide(Job("k", lines=2, seconds=0.0)),
     ],
 )
-def test_a_job_prints_what_it_is_said_to_print(job: Job) -> None:
+def test_script_prints_the_expected_output(job: Job) -> None:
     run = subprocess.run(["sh", "-c", script(job)], capture_output=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (job.exit_code, output(job), b"")
 
 
-def test_a_request_names_its_job() -> None:
+def test_request_has_the_name_of_the_job() -> None:
     body = request(Job("k", max_retries=2), "busybox", 0.5)
     assert (body["name"], body["docker_image"], body["max_retries"]) == ("k", "busybox", 2)

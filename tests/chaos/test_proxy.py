@@ -54,18 +54,18 @@ def pair(link: Link, listener: socket.socket) -> Iterator[Pair]:
         yield Pair(client, server)
 
 
-def test_it_carries_bytes_both_ways(pair: Pair) -> None:
+def test_bytes_are_forwarded_both_ways(pair: Pair) -> None:
     assert pair.carries()
 
 
-def test_it_carries_an_end(pair: Pair) -> None:
+def test_end_of_stream_is_forwarded(pair: Pair) -> None:
     pair.client.shutdown(socket.SHUT_WR)
     assert pair.server.recv(1) == b""
     pair.server.sendall(b"last")
     assert pair.client.recv(4) == b"last"
 
 
-def test_a_cut_resets_both_ends(network: Network, link: Link, pair: Pair) -> None:
+def test_cut_resets_both_ends(network: Network, link: Link, pair: Pair) -> None:
     network.do(link.cut)
     with pytest.raises(ConnectionResetError):
         pair.client.recv(1)
@@ -73,9 +73,7 @@ def test_a_cut_resets_both_ends(network: Network, link: Link, pair: Pair) -> Non
         pair.server.recv(1)
 
 
-def test_while_it_is_cut_new_connections_break_and_once_healed_they_hold(
-    network: Network, link: Link, listener: socket.socket
-) -> None:
+def test_new_connections_break_until_the_cut_is_healed(network: Network, link: Link, listener: socket.socket) -> None:
     network.do(link.cut)
     with pytest.raises(ConnectionResetError), connected(link) as refused:
         refused.recv(1)
@@ -84,9 +82,7 @@ def test_while_it_is_cut_new_connections_break_and_once_healed_they_hold(
         assert Pair(client, server).carries()
 
 
-def test_a_stall_breaks_nothing_and_carries_nothing_until_it_is_healed(
-    network: Network, link: Link, pair: Pair
-) -> None:
+def test_stall_holds_bytes_until_it_is_healed(network: Network, link: Link, pair: Pair) -> None:
     network.do(link.stall)
     pair.client.sendall(b"late")
     pair.server.settimeout(SILENCE_SECONDS)
@@ -98,7 +94,7 @@ def test_a_stall_breaks_nothing_and_carries_nothing_until_it_is_healed(
     assert pair.carries()
 
 
-def test_while_it_is_stalled_a_new_connection_is_taken_and_reaches_nobody(
+def test_new_connection_during_a_stall_is_accepted_but_not_forwarded(
     network: Network, link: Link, listener: socket.socket
 ) -> None:
     network.do(link.stall)
@@ -113,7 +109,7 @@ def test_while_it_is_stalled_a_new_connection_is_taken_and_reaches_nobody(
             assert server.recv(5) == b"hello"
 
 
-def test_a_master_that_is_away_resets(network: Network) -> None:
+def test_connection_to_a_stopped_master_is_reset(network: Network) -> None:
     link = network.link(free_port())
     with pytest.raises(ConnectionResetError), connected(link) as client:
         client.recv(1)

@@ -1,4 +1,4 @@
-"""Waiting for a fleet that is being broken, without keeping it busy by asking."""
+"""Waiting for conditions while the master may be down."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,13 @@ _POLL_SECONDS = 0.15
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition came true in time. A master that does not answer is an answer that is not true yet."""
+    """Returns whether the condition became true in time. A master that does not answer counts as false."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             if condition():
                 return True
         except requests.RequestException:
-            pass  # it is being started again
+            pass  # it is restarting
         time.sleep(_POLL_SECONDS)
     return False

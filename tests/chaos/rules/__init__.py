@@ -1,13 +1,13 @@
-"""The rules that a history must keep: about tasks, about containers, about the fleet. Pure."""
+"""The rules for a history: about tasks, containers and the fleet. Pure."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.chaos.story import Story
+from tests.chaos.index import HistoryIndex
 
 
 class Violation(NamedTuple):
-    """``rule`` is the name of the function that found it; ``what`` says where, and what was expected."""
+    """``rule`` is the name of the rule; ``what`` says where it was broken and what was expected."""
 
     rule: str
     what: str
@@ -16,5 +16,5 @@ class Violation(NamedTuple):
         return f"{self.rule}: {self.what}"
 
 
-Rule = Callable[[Story], Iterator[str]]
-"""Yields a sentence for every time that the rule was broken."""
+Rule = Callable[[HistoryIndex], Iterator[str]]
+"""Yields a sentence for each violation."""

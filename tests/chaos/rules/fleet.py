@@ -1,4 +1,4 @@
-"""What became of workers and processes: who was given up, what was left open, what went wrong aloud."""
+"""Rules about workers and processes: lost attempts, open files, anomalies."""
 
 import statistics
 from collections import defaultdict
@@ -6,42 +6,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from tests.chaos.history import Fault
-from tests.chaos.story import AttemptStory, Story
+from tests.chaos.index import Attempt, HistoryIndex
 
 SILENCE_SLACK_SECONDS = 1.0
-"""The last heartbeat may have come so long before the fault."""
+"""The last heartbeat may be this much older than the fault."""
 
 AFTERMATH_SECONDS = 20.0
-"""For how long after a fault a worker may still be given up for it."""
+"""The time after a fault in which a worker may be lost because of it."""
 
 WARM_UP_ROUNDS = 5
-FEWEST_ROUNDS = 10
-"""A process that lived through fewer, after the warm-up, says nothing about a slope."""
+MIN_ROUNDS = 10
+"""Rounds after the warm-up that are needed for a slope."""
 
-FILES_AT_WILL = 8
-"""How much the lowest level of a round may rise over all rounds: about one connection of everybody's."""
+ALLOWED_GROWTH_FILES = 8
+"""The allowed growth over all rounds: about one connection of every client."""
 
 
-def nothing_went_wrong_aloud(story: Story) -> Iterator[str]:
-    """No traceback, no fleet that did not recover."""
-    for trouble in story.troubles:
-        yield trouble.what
+def no_anomaly_was_recorded(index: HistoryIndex) -> Iterator[str]:
+    """There is no traceback, and the fleet recovered from every round."""
+    for anomaly in index.anomalies:
+        yield anomaly.what
 
 
 _SILENT = "nothing was heard of it"
 _FORGOTTEN = "came back without it"
-"""What the master says of a lost attempt."""
+"""Errors of lost attempts."""
 
 
-def no_attempt_is_lost_needlessly(story: Story) -> Iterator[str]:
-    """A container is given up only when its worker was silent for the inactivity timeout, because of a fault. One that
-    ran when the fault came is still known to its worker afterwards."""
-    timeout = story.began.inactivity_timeout_seconds
-    for container in story.containers:
-        attempt = story.attempts.get(container.key)
+def attempts_are_lost_only_after_a_fault(index: HistoryIndex) -> Iterator[str]:
+    """An attempt is lost only after a fault that silenced its worker for the inactivity timeout. A worker that comes
+    back still knows the containers that ran before the fault."""
+    timeout = index.run.inactivity_timeout_seconds
+    for container in index.containers:
+        attempt = index.attempts.get(container.key)
         if attempt is None or attempt.status != "lost" or attempt.finished_at is None or not container.started:
             continue
-        fault = first_fault_of_the_round(story, attempt)
+        fault = first_fault_of_the_round(index, attempt)
         if fault is None:
             yield f"{container} was lost, and nothing had happened to its worker"
             continue
@@ -56,12 +56,12 @@ def no_attempt_is_lost_needlessly(story: Story) -> Iterator[str]:
             yield f"{container} was lost {silent_seconds:.1f} s after '{fault.what}', and the timeout is {timeout:g} s"
 
 
-def first_fault_of_the_round(story: Story, attempt: AttemptStory) -> Fault | None:
-    """Where the silence began in which the attempt was lost."""
+def first_fault_of_the_round(index: HistoryIndex, attempt: Attempt) -> Fault | None:
+    """The fault with which the silence began in which the attempt was lost."""
     assert attempt.finished_at is not None
     before = [
         fault
-        for fault in story.breaks_of(attempt.worker_id)
+        for fault in index.faults_of(attempt.worker_id)
         if attempt.finished_at - AFTERMATH_SECONDS <= fault.time <= attempt.finished_at
     ]
     if not before:
@@ -70,26 +70,26 @@ def first_fault_of_the_round(story: Story, attempt: AttemptStory) -> Fault | Non
     return min((fault for fault in before if fault.round == newest), key=lambda fault: fault.time)
 
 
-def open_files_are_flat(story: Story) -> Iterator[str]:
-    """A process that lives through the rounds does not gather open files."""
-    for process, levels in _levels(story).items():
-        if len(levels) < FEWEST_ROUNDS:
+def open_files_do_not_grow(index: HistoryIndex) -> Iterator[str]:
+    """The open files of a process do not grow over the rounds."""
+    for process, levels in _levels(index).items():
+        if len(levels) < MIN_ROUNDS:
             continue
         growth = slope(levels) * len(levels)
-        if growth > FILES_AT_WILL:
+        if growth > ALLOWED_GROWTH_FILES:
             yield f"{process} gathered about {growth:.0f} open files over {len(levels)} rounds: {list(levels.values())}"
 
 
 def slope(levels: Mapping[int, int]) -> float:
-    """The median of the slopes between any two rounds (Theil and Sen): some odd rounds do not move it."""
+    """The median of the slopes between any two rounds (Theil-Sen estimator), which ignores outliers."""
     slopes = [(levels[later] - levels[sooner]) / (later - sooner) for sooner, later in combinations(sorted(levels), 2)]
     return statistics.median(slopes) if slopes else 0.0
 
 
-def _levels(story: Story) -> Mapping[str, Mapping[int, int]]:
-    """For every process, the lowest number of open files in each round after the warm-up."""
+def _levels(index: HistoryIndex) -> Mapping[str, Mapping[int, int]]:
+    """For each process, the lowest number of open files in each round after the warm-up."""
     counts: defaultdict[str, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for sample in story.open_files:
+    for sample in index.open_files:
         counts[f"{sample.process} (pid {sample.pid})"][sample.round].append(sample.files)
     return {process: _after_warm_up(rounds) for process, rounds in counts.items()}
 

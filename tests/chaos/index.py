@@ -1,4 +1,4 @@
-"""A history arranged for the rules: by task, by attempt, by container, by worker. Pure."""
+"""A history indexed for the rules: by task, attempt, container and worker. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ TERMINAL_ATTEMPTS = frozenset({"completed", "failed", "stopped", "lost"})
 AttemptKey = tuple[str, int]
 
 
-class AttemptStory(NamedTuple):
-    """An attempt as REST shows it."""
+class Attempt(NamedTuple):
+    """An attempt in the final state."""
 
     attempt: int
     worker_id: str
@@ -29,27 +29,27 @@ class AttemptStory(NamedTuple):
     error: str | None = None
 
 
-class EventStory(NamedTuple):
-    """A line of a task's events; ``attempt`` is 0 where it is about the task as a whole."""
+class TaskEvent(NamedTuple):
+    """An event of a task. ``attempt`` is 0 for an event of the whole task."""
 
     time: float
     kind: str
     attempt: int
 
 
-class TaskStory(NamedTuple):
-    """A task as REST shows it at the end. ``attempts`` are in the order in which they were shown."""
+class Task(NamedTuple):
+    """A task in the final state. ``attempts`` are in the order of the answer."""
 
     task_id: str
     name: str
     status: str
     exit_code: int | None
-    attempts: Sequence[AttemptStory]
-    events: Sequence[EventStory]
+    attempts: Sequence[Attempt]
+    events: Sequence[TaskEvent]
 
 
-class Glimpse(NamedTuple):
-    """What a listing showed of a task at some time of the run."""
+class TaskObservation(NamedTuple):
+    """A task in a listing during the run."""
 
     time: float
     status: str
@@ -60,13 +60,13 @@ class Glimpse(NamedTuple):
 
 
 class Container:
-    """What dockerd did with one container."""
+    """A container and its events."""
 
     def __init__(self, container_id: str, task_id: str, attempt: int, worker_id: str) -> None:
         self.container_id, self.task_id, self.attempt, self.worker_id = container_id, task_id, attempt, worker_id
         self.started: list[float] = []
         self.died_at: float | None = None
-        """The last time; ``None`` while it runs, and when it never ran."""
+        """``None`` while it runs, and if it never ran."""
         self.exit_code: int | None = None
 
     @property
@@ -74,7 +74,7 @@ class Container:
         return self.task_id, self.attempt
 
     def ran_at(self, time: float) -> bool:
-        """Whether it ran then."""
+        """Whether it ran at that time."""
         return bool(self.started) and self.started[0] <= time and (self.died_at is None or time < self.died_at)
 
     def __str__(self) -> str:
@@ -82,8 +82,8 @@ class Container:
             f"container {self.container_id[:12]} of attempt {self.attempt} of task {self.task_id} on {self.worker_id}"
         )
 
-    def take(self, event: history.ContainerEvent) -> None:
-        """The next event, in the order of time."""
+    def apply(self, event: history.ContainerEvent) -> None:
+        """Applies the next event, in order of time."""
         if event.action == "start":
             self.started.append(event.time)
             self.died_at = None
@@ -91,83 +91,83 @@ class Container:
             self.died_at, self.exit_code = event.time, event.exit_code
 
 
-class Story:
-    """Everything that the rules ask of a history."""
+class HistoryIndex:
+    """What the rules ask of a history."""
 
     def __init__(self, records: Sequence[history.Record]) -> None:
-        began = list(history.of_type(records, history.Began))
-        if len(began) != 1:
-            raise ValueError(f"a history has one beginning, this one {len(began)}")
-        self.began: history.Began = began[0]
-        asked = list(history.of_type(records, history.Asked))
-        self.jobs: Mapping[str, Job] = {record.job["key"]: Job(**record.job) for record in asked}
+        starts = list(history.of_type(records, history.RunStarted))
+        if len(starts) != 1:
+            raise ValueError(f"a history has one RunStarted, this one {len(starts)}")
+        self.run: history.RunStarted = starts[0]
+        submits = list(history.of_type(records, history.SubmitSent))
+        self.jobs: Mapping[str, Job] = {record.job["key"]: Job(**record.job) for record in submits}
         self.acknowledged: Mapping[str, list[str]] = _grouped(
             (record.key, record.task_id) for record in history.of_type(records, history.Acknowledged)
         )
-        self.cancels_asked = {record.task_id for record in history.of_type(records, history.CancelAsked)}
+        self.cancels_sent = {record.task_id for record in history.of_type(records, history.CancelSent)}
         self.cancels_accepted = _first(
             (record.task_id, record.time) for record in history.of_type(records, history.CancelAccepted)
         )
-        found = list(history.of_type(records, history.TaskFound))
+        found = list(history.of_type(records, history.FinalTask))
         self.missing = {record.task_id for record in found if record.task is None}
-        self.tasks: Mapping[str, TaskStory] = {
-            record.task_id: task_story(record.task) for record in found if record.task is not None
+        self.tasks: Mapping[str, Task] = {
+            record.task_id: parse_task(record.task) for record in found if record.task is not None
         }
-        self.attempts: Mapping[AttemptKey, AttemptStory] = {
+        self.attempts: Mapping[AttemptKey, Attempt] = {
             (task.task_id, attempt.attempt): attempt for task in self.tasks.values() for attempt in task.attempts
         }
-        self.glimpses: Mapping[str, list[Glimpse]] = _grouped(
-            (record.task["task_id"], glimpse(record.time, record.task))
-            for record in history.of_type(records, history.TaskSeen)
+        self.observations: Mapping[str, list[TaskObservation]] = _grouped(
+            (record.task["task_id"], parse_observation(record.time, record.task))
+            for record in history.of_type(records, history.TaskObserved)
         )
         self.logs = {
-            (record.task_id, record.attempt): record.content for record in history.of_type(records, history.LogFound)
+            (record.task_id, record.attempt): record.content for record in history.of_type(records, history.FinalLog)
         }
         self.containers: Sequence[Container] = _containers(history.of_type(records, history.ContainerEvent))
-        self.last_look: history.Containers | None = _last(history.of_type(records, history.Containers))
+        self.final_listing: history.ContainerListing | None = _last(history.of_type(records, history.ContainerListing))
         self.faults: Sequence[history.Fault] = list(history.of_type(records, history.Fault))
-        self.activity: Sequence[history.WorkersSeen] = sorted(
-            history.of_type(records, history.WorkersSeen), key=lambda seen: seen.time
+        self.activity: Sequence[history.WorkerListing] = sorted(
+            history.of_type(records, history.WorkerListing), key=lambda seen: seen.time
         )
         self.open_files: Sequence[history.OpenFiles] = list(history.of_type(records, history.OpenFiles))
-        self.troubles: Sequence[history.Trouble] = list(history.of_type(records, history.Trouble))
-        self.rounds = sum(1 for _ in history.of_type(records, history.RoundBegan))
-        self.has_ended = any(history.of_type(records, history.Ended))
+        self.anomalies: Sequence[history.Anomaly] = list(history.of_type(records, history.Anomaly))
+        self.rounds = sum(1 for _ in history.of_type(records, history.RoundStarted))
+        self.has_ended = any(history.of_type(records, history.RunEnded))
 
-    def job_of(self, task: TaskStory) -> Job | None:
-        """What the task was to do."""
+    def job_of(self, task: Task) -> Job | None:
+        """The job of a task."""
         return self.jobs.get(task.name)
 
-    def breaks_of(self, worker_id: str) -> Sequence[history.Fault]:
-        """The faults after which the master may not hear this worker."""
-        return [fault for fault in self.faults if fault.what in history.BREAKS and fault.worker_id in {"", worker_id}]
+    def faults_of(self, worker_id: str) -> Sequence[history.Fault]:
+        """The faults that can disconnect this worker."""
+        return [fault for fault in self.faults if fault.what in history.BREAKING and fault.worker_id in {"", worker_id}]
 
-    def was_broken(self, worker_id: str, since: float, until: float) -> bool:
-        """Whether such a fault came between these times."""
-        return any(since <= fault.time <= until for fault in self.breaks_of(worker_id))
+    def had_fault(self, worker_id: str, since: float, until: float) -> bool:
+        """Whether such a fault happened between two times."""
+        return any(since <= fault.time <= until for fault in self.faults_of(worker_id))
 
 
-def task_story(task: Mapping[str, Any]) -> TaskStory:
-    """A task with attempts and events, from REST's words."""
-    return TaskStory(
+def parse_task(task: Mapping[str, Any]) -> Task:
+    """Parses a task of the REST API with attempts and events."""
+    return Task(
         task_id=task["task_id"],
         name=task["name"],
         status=task["status"],
         exit_code=task["exit_code"],
-        attempts=[_attempt_story(attempt) for attempt in task["attempts"]],
-        events=[EventStory(_seconds(event["time"]), event["kind"], event["attempt"] or 0) for event in task["events"]],
+        attempts=[_parse_attempt(attempt) for attempt in task["attempts"]],
+        events=[TaskEvent(_seconds(event["time"]), event["kind"], event["attempt"] or 0) for event in task["events"]],
     )
 
 
-def glimpse(time: float, task: Mapping[str, Any]) -> Glimpse:
-    """A task in a listing, from REST's words."""
-    return Glimpse(
+def parse_observation(time: float, task: Mapping[str, Any]) -> TaskObservation:
+    """Parses a task of a listing."""
+    return TaskObservation(
         time, task["status"], task["attempt"] or 0, task.get("worker_id"), task.get("container_id"), task["exit_code"]
     )
 
 
-def _attempt_story(attempt: Mapping[str, Any]) -> AttemptStory:
-    return AttemptStory(
+def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
+    return Attempt(
         attempt=attempt["attempt"],
         worker_id=attempt["worker_id"],
         status=attempt["status"],
@@ -195,7 +195,7 @@ def _containers(events: Iterable[history.ContainerEvent]) -> list[Container]:
         container = containers.setdefault(
             event.container_id, Container(event.container_id, event.task_id, event.attempt, event.worker_id)
         )
-        container.take(event)
+        container.apply(event)
     return list(containers.values())
 
 

@@ -1,20 +1,20 @@
-"""What is planted into a clean history, by the rule that must find it."""
+"""Mutations of a clean history, with the rule that must find each."""
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
 from tests.chaos import history
-from tests.chaos.fabricate import EPOCH, WORKERS
+from tests.chaos.synthetic import EPOCH, WORKERS
 
 Records = list[history.Record]
-Plant = Callable[[Records], None]
+Mutation = Callable[[Records], None]
 
 
 def task_named(records: Records, name: str) -> dict[str, Any]:
     """A task as REST shows it at the end; to be changed in place."""
     for record in records:
-        if isinstance(record, history.TaskFound) and record.task and record.task["name"] == name:
+        if isinstance(record, history.FinalTask) and record.task and record.task["name"] == name:
             return record.task
     raise AssertionError(name)
 
@@ -31,7 +31,7 @@ def events(records: Records, name: str, action: str) -> list[history.ContainerEv
 
 def forget_a_task(records: Records) -> None:
     task_id = task_named(records, "good")["task_id"]
-    (found,) = (r for r in history.of_type(records, history.TaskFound) if r.task_id == task_id)
+    (found,) = (r for r in history.of_type(records, history.FinalTask) if r.task_id == task_id)
     replace(records, found, task=None)
 
 
@@ -43,7 +43,7 @@ def answer_a_retry_with_another_task(records: Records) -> None:
 
 def make_two_tasks_of_one_key(records: Records) -> None:
     twin = copy.deepcopy(task_named(records, "no-answer")) | {"task_id": "twin", "attempts": [], "status": "cancelled"}
-    records.append(history.TaskFound(EPOCH, "twin", twin))
+    records.append(history.FinalTask(EPOCH, "twin", twin))
 
 
 def leave_a_task_running(records: Records) -> None:
@@ -85,22 +85,22 @@ def end_the_task_twice(records: Records) -> None:
 def revive_a_task(records: Records) -> None:
     task_id = task_named(records, "good")["task_id"]
     seen = {"task_id": task_id, "status": "running", "attempt": 1, "exit_code": None}
-    records.append(history.TaskSeen(EPOCH + 9_000, seen))
+    records.append(history.TaskObserved(EPOCH + 9_000, seen))
 
 
 def change_an_end(records: Records) -> None:
     task = task_named(records, "good")
-    records.append(history.TaskSeen(EPOCH + 9_000, task | {"status": "failed", "attempt": 1, "exit_code": 1}))
+    records.append(history.TaskObserved(EPOCH + 9_000, task | {"status": "failed", "attempt": 1, "exit_code": 1}))
 
 
 def change_an_exit_code(records: Records) -> None:
     task = task_named(records, "bad")
-    records.append(history.TaskSeen(EPOCH + 9_000, task | {"attempt": 2, "exit_code": 4}))
+    records.append(history.TaskObserved(EPOCH + 9_000, task | {"attempt": 2, "exit_code": 4}))
 
 
 def move_an_attempt(records: Records) -> None:
     task_id = task_named(records, "good")["task_id"]
-    seen = [r for r in history.of_type(records, history.TaskSeen) if r.task["task_id"] == task_id]
+    seen = [r for r in history.of_type(records, history.TaskObserved) if r.task["task_id"] == task_id]
     seen[-2].task["worker_id"] = WORKERS[1]
 
 
@@ -135,7 +135,7 @@ def forget_a_retry(records: Records) -> None:
 
 
 def retry_too_often(records: Records) -> None:
-    for record in history.of_type(records, history.Asked):
+    for record in history.of_type(records, history.SubmitSent):
         if record.job["key"] == "bad":
             record.job["max_retries"] = 0
 
@@ -152,8 +152,8 @@ def ignore_a_cancel(records: Records) -> None:
 
 def change_a_log(records: Records, name: str, change: Callable[[bytes], bytes]) -> None:
     task_id = task_named(records, name)["task_id"]
-    log = next(r for r in history.of_type(records, history.LogFound) if r.task_id == task_id)
-    records[records.index(log)] = history.log_found(EPOCH, task_id, log.attempt, change(log.content))
+    log = next(r for r in history.of_type(records, history.FinalLog) if r.task_id == task_id)
+    records[records.index(log)] = history.final_log(EPOCH, task_id, log.attempt, change(log.content))
 
 
 def lose_the_end_of_a_log(records: Records) -> None:
@@ -174,7 +174,7 @@ def add_to_a_log(records: Records) -> None:
 
 def lose_a_log(records: Records) -> None:
     task_id = task_named(records, "good")["task_id"]
-    records[:] = [r for r in records if not (isinstance(r, history.LogFound) and r.task_id == task_id)]
+    records[:] = [r for r in records if not (isinstance(r, history.FinalLog) and r.task_id == task_id)]
 
 
 def run_what_nobody_asked_for(records: Records) -> None:
@@ -242,11 +242,11 @@ def leave_a_cancelled_container_running(records: Records) -> None:
 
 def leave_a_container(records: Records) -> None:
     (started,) = events(records, "good", "start")
-    records.append(history.Containers(EPOCH + 10_000, {started.container_id: "exited"}))
+    records.append(history.ContainerListing(EPOCH + 10_000, {started.container_id: "exited"}))
 
 
 def do_not_look(records: Records) -> None:
-    records[:] = [r for r in records if not isinstance(r, history.Containers)]
+    records[:] = [r for r in records if not isinstance(r, history.ContainerListing)]
 
 
 def lose_without_a_fault(records: Records) -> None:
@@ -274,50 +274,50 @@ def leak_a_file_a_round(records: Records) -> None:
 
 
 def meet_trouble(records: Records) -> None:
-    records.append(history.Trouble(EPOCH, "a traceback in the master's log"))
+    records.append(history.Anomaly(EPOCH, "a traceback in the master's log"))
 
 
 def break_off(records: Records) -> None:
-    records[:] = [r for r in records if not isinstance(r, history.Ended)]
+    records[:] = [r for r in records if not isinstance(r, history.RunEnded)]
 
 
-PLANTS: list[tuple[str, Plant]] = [
-    ("acknowledged_tasks_are_there", forget_a_task),
-    ("a_key_is_one_task", answer_a_retry_with_another_task),
-    ("a_key_is_one_task", make_two_tasks_of_one_key),
+MUTATIONS: list[tuple[str, Mutation]] = [
+    ("acknowledged_tasks_exist", forget_a_task),
+    ("each_key_makes_one_task", answer_a_retry_with_another_task),
+    ("each_key_makes_one_task", make_two_tasks_of_one_key),
     ("every_task_has_ended", leave_a_task_running),
     ("every_task_has_ended", leave_an_attempt_running),
     ("attempts_are_numbered", skip_a_number),
     ("attempts_are_numbered", use_a_number_twice),
     ("attempts_follow_each_other", assign_too_early),
-    ("an_attempt_ends_once", end_twice),
-    ("an_attempt_ends_once", end_without_an_event),
-    ("an_attempt_ends_once", end_the_task_twice),
-    ("nothing_goes_back", revive_a_task),
-    ("nothing_goes_back", change_an_end),
-    ("nothing_goes_back", change_an_exit_code),
-    ("nothing_goes_back", move_an_attempt),
-    ("ends_are_honest", fail_what_should_complete),
-    ("ends_are_honest", complete_what_should_fail),
-    ("ends_are_honest", stop_what_nobody_cancelled),
-    ("ends_are_honest", cancel_what_nobody_cancelled),
-    ("ends_are_honest", end_otherwise_than_the_last_attempt),
+    ("each_attempt_ends_once", end_twice),
+    ("each_attempt_ends_once", end_without_an_event),
+    ("each_attempt_ends_once", end_the_task_twice),
+    ("status_never_goes_back", revive_a_task),
+    ("status_never_goes_back", change_an_end),
+    ("status_never_goes_back", change_an_exit_code),
+    ("status_never_goes_back", move_an_attempt),
+    ("ends_have_a_cause", fail_what_should_complete),
+    ("ends_have_a_cause", complete_what_should_fail),
+    ("ends_have_a_cause", stop_what_nobody_cancelled),
+    ("ends_have_a_cause", cancel_what_nobody_cancelled),
+    ("ends_have_a_cause", end_otherwise_than_the_last_attempt),
     ("retries_are_counted", forget_a_retry),
     ("retries_are_counted", retry_too_often),
-    ("cancels_hold", run_after_the_cancel),
-    ("cancels_hold", ignore_a_cancel),
-    ("logs_are_whole", lose_the_end_of_a_log),
-    ("logs_are_whole", lose_the_middle_of_a_log),
-    ("logs_are_whole", double_a_byte),
-    ("logs_are_whole", add_to_a_log),
-    ("logs_are_whole", lose_a_log),
+    ("cancelled_tasks_stay_cancelled", run_after_the_cancel),
+    ("cancelled_tasks_stay_cancelled", ignore_a_cancel),
+    ("logs_are_complete", lose_the_end_of_a_log),
+    ("logs_are_complete", lose_the_middle_of_a_log),
+    ("logs_are_complete", double_a_byte),
+    ("logs_are_complete", add_to_a_log),
+    ("logs_are_complete", lose_a_log),
     ("containers_are_known", run_what_nobody_asked_for),
     ("containers_are_known", run_on_the_wrong_worker),
-    ("an_attempt_runs_once", run_an_attempt_again),
-    ("an_attempt_runs_once", start_a_container_again),
-    ("an_attempt_runs_once", swap_a_container),
-    ("docker_was_seen", look_away),
-    ("exit_codes_are_true", report_another_exit_code),
+    ("each_attempt_runs_once", run_an_attempt_again),
+    ("each_attempt_runs_once", start_a_container_again),
+    ("each_attempt_runs_once", swap_a_container),
+    ("every_exit_code_has_a_container", look_away),
+    ("exit_codes_match_docker", report_another_exit_code),
     ("containers_end_with_their_attempts", report_an_end_too_early),
     ("containers_end_with_their_attempts", leave_a_stale_container_running),
     ("attempts_do_not_overlap", overlap),
@@ -326,11 +326,11 @@ PLANTS: list[tuple[str, Plant]] = [
     ("cancelled_containers_are_gone", leave_a_cancelled_container_running),
     ("no_container_is_left", leave_a_container),
     ("no_container_is_left", do_not_look),
-    ("no_attempt_is_lost_needlessly", lose_without_a_fault),
-    ("no_attempt_is_lost_needlessly", lose_too_soon),
-    ("no_attempt_is_lost_needlessly", come_back_without_it),
-    ("no_attempt_is_lost_needlessly", lose_for_another_reason),
-    ("open_files_are_flat", leak_a_file_a_round),
-    ("nothing_went_wrong_aloud", meet_trouble),
-    ("the_history_is_whole", break_off),
+    ("attempts_are_lost_only_after_a_fault", lose_without_a_fault),
+    ("attempts_are_lost_only_after_a_fault", lose_too_soon),
+    ("attempts_are_lost_only_after_a_fault", come_back_without_it),
+    ("attempts_are_lost_only_after_a_fault", lose_for_another_reason),
+    ("open_files_do_not_grow", leak_a_file_a_round),
+    ("no_anomaly_was_recorded", meet_trouble),
+    ("history_is_complete", break_off),
 ]

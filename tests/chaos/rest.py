@@ -1,4 +1,4 @@
-"""REST of a master that comes and goes: one connection a request, so that none outlives a web process."""
+"""A REST client with one connection for each request, so that none survives a web process."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ REQUEST_SECONDS = 10.0
 _PAGE = 500
 
 
-class Door:
-    """May be used from any thread."""
+class RestClient:
+    """Safe to use from any thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -28,7 +28,7 @@ class Door:
         return response.json()
 
     def all_tasks(self, **params: Any) -> list[dict[str, Any]]:
-        """Every page of ``/api/tasks``."""
+        """All pages of ``/api/tasks``."""
         tasks: list[dict[str, Any]] = []
         path: str | None = "/api/tasks"
         params["limit"] = _PAGE
