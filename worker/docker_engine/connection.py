@@ -206,19 +206,15 @@ class DockerLog(_StreamThread):
         while True:
             await self._readable.wait()
             with self._changed:
-                self._readable.clear()
                 data = bytes(self._buffer)
                 self._buffer.clear()
                 self._changed.notify()
-                has_ended, error = self._has_ended, self._error
-            if has_ended:
-                self._readable.set()  # for the next call
-            if data:
-                return data
-            if error is not None:
-                raise error
-            if has_ended:
-                return b""
+                if not self._has_ended:
+                    self._readable.clear()
+                elif not data and self._error is not None:
+                    raise self._error
+                if data or self._has_ended:
+                    return data
 
     def close(self) -> None:
         """See ``LogStream``."""

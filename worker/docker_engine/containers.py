@@ -50,9 +50,9 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     config: dict[str, Any] = {
         "pids_limit": spec.pids_limit,
         "privileged": False,
-        "read_only": spec.read_only,
+        "read_only": bool(spec.read_only),
         # Docker's default is its bridge, or the loopback device on an engine without one.
-        "network_mode": "default" if spec.has_network else "none",
+        "network_mode": "none" if spec.network == "none" else "default",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "init": True,

@@ -44,22 +44,17 @@ class ContainerSpec(NamedTuple):
 
     env: Mapping[str, str] = MappingProxyType({})
     cpu_cores: float = 0.0
-    """0: unlimited; the same for memory."""
-
     memory_bytes: int = 0
+    """0: unlimited; the same for ``cpu_cores``."""
+
     pids_limit: int = TaskPolicy().max_pids
-    read_only: bool = False
-    """The root filesystem."""
-
-    user: str | None = None
-    """``None``: the image's user."""
-
-    has_network: bool = True
-    """Docker's bridge; ``False``: only the loopback device."""
-
     gpu_uuids: Sequence[str] = ()
     timeout_seconds: float | None = None
     log_limit_bytes: int = rules.LOG_LIMIT_BYTES
+    read_only: bool | None = None
+    user: str | None = None
+    network: str | None = None
+    """``None`` in these three: a writable root filesystem, the image's user, Docker's bridge."""
 
     def __repr__(self) -> str:
         """Without the values of ``env``, which may be secrets."""
@@ -81,9 +76,10 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     """The container to create. Raises ``RequestRefused``."""
     _validate(request)
     wanted = PolicyInput(
-        image=request.docker_image,
-        command=request.command,
-        env=request.env,
+        # The full name: Docker could take a short one for the id of a local image.
+        image=str(parse_image(request.docker_image)),
+        command=tuple(request.command),
+        env=dict(request.env),
         cpu_cores=request.cpu_cores,
         memory_bytes=request.memory_bytes,
         read_only=request.read_only if request.HasField("read_only") else None,
@@ -92,22 +88,13 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     )
     if refusals := check_policy(policy, wanted):
         raise RequestRefused(", ".join(refusal.rule for refusal in refusals), "; ".join(map(str, refusals)))
-    resolved = apply_defaults(policy, wanted)
     return ContainerSpec(
         key=AttemptKey.of(request.id),
-        # The full name: Docker could take a short one for the id of a local image.
-        image=str(parse_image(request.docker_image)),
-        command=tuple(request.command),
-        env=dict(request.env),
-        cpu_cores=request.cpu_cores,
-        memory_bytes=request.memory_bytes,
+        pids_limit=policy.max_pids,
         gpu_uuids=tuple(request.gpu_uuids),
         timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
         log_limit_bytes=request.log_limit_bytes,
-        read_only=bool(resolved.read_only),
-        user=resolved.user,
-        has_network=resolved.network != "none",
-        pids_limit=policy.max_pids,
+        **wanted._asdict() | apply_defaults(policy, wanted)._asdict(),
     )
 
 

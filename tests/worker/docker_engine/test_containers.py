@@ -63,11 +63,18 @@ def test_containers_of_other_workers_are_ignored() -> None:
 
 def test_host_config_has_only_requested_limits() -> None:
     config = host_config(ContainerSpec(KEY, "busybox"))
+    assert (config["read_only"], config["network_mode"]) == (False, "default")
     assert not {"nano_cpus", "mem_limit", "memswap_limit", "device_requests"} & set(config)
     config = host_config(ContainerSpec(KEY, "busybox", cpu_cores=0.001, gpu_uuids=("GPU-1", "GPU-2")))
     assert config["nano_cpus"] == 10_000_000  # Docker takes no less
     (request,) = config["device_requests"]
     assert request["DeviceIDs"] == ["GPU-1", "GPU-2"]
+
+
+@pytest.mark.parametrize(("network", "mode"), [("bridge", "default"), ("none", "none")])
+def test_host_config_has_the_requested_confinement(network: str, mode: str) -> None:
+    config = host_config(ContainerSpec(KEY, "busybox", read_only=True, network=network))
+    assert (config["read_only"], config["network_mode"]) == (True, mode)
 
 
 @pytest.mark.parametrize("name", ["total_inactive_file", "inactive_file"])

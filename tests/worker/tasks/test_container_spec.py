@@ -66,15 +66,15 @@ def test_invalid_request_is_refused(changes: dict[str, Any], rule: str) -> None:
 
 def test_missing_fields_get_the_policy_defaults() -> None:
     plain = container_spec(request_with(), TaskPolicy())
-    assert (plain.read_only, plain.user, plain.has_network, plain.pids_limit) == (False, None, True, 1024)
+    assert (plain.read_only, plain.user, plain.network, plain.pids_limit) == (None, None, None, 1024)
     policy = TaskPolicy(read_only_root="default", user="7:8", networks=("none",), max_pids=9)
     strict = container_spec(request_with(), policy)
-    assert (strict.read_only, strict.user, strict.has_network, strict.pids_limit) == (True, "7:8", False, 9)
+    assert (strict.read_only, strict.user, strict.network, strict.pids_limit) == (True, "7:8", "none", 9)
 
 
 def test_requested_fields_are_kept() -> None:
     spec = container_spec(request_with(read_only=True, user="5", network=pb.NETWORK_NONE), TaskPolicy())
-    assert (spec.read_only, spec.user, spec.has_network) == (True, "5", False)
+    assert (spec.read_only, spec.user, spec.network) == (True, "5", "none")
 
 
 def test_refusal_names_every_violated_rule() -> None:
