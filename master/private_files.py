@@ -1,4 +1,4 @@
-"""Files for the eyes of their owner only, replaced as a whole, changed under a lock."""
+"""Files that only their owner may read, replaced atomically, changed under a lock."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make it, mode 0700, and those above it, if they are not there. Raises ``OSError``."""
+    """Makes the folder, mode 0700, and missing parents. Raises ``OSError``."""
     for one in (folder.parent, folder):
         one.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.parent.stat()
@@ -18,9 +18,9 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """All or nothing, mode 0600, also when the power fails. Raises ``OSError``.
+    """Replaces the file atomically and durably, mode 0600. Raises ``OSError``.
 
-    root writes for the owner of the folder: the master must be able to read what an administrator changed.
+    A file that root writes belongs to the owner of the folder, so that the master can read it.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -32,7 +32,7 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to raise
             temporary.unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
@@ -44,7 +44,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One at a time, over all processes and threads that lock this file. Raises ``OSError``."""
+    """Holds an exclusive lock over all processes and threads that lock this file. Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _give_to_owner(descriptor, path.parent)

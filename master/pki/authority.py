@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetpulse.master.errors import (
@@ -195,8 +195,8 @@ class Authority:
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the CA's certificate."""
-        return certificates.fingerprint(self._ca.certificate)
+        """SHA-256 of the CA's certificate in DER, as ``openssl x509 -fingerprint -sha256`` shows it."""
+        return self._ca.certificate.fingerprint(hashes.SHA256())
 
     def refresh(self) -> bool:
         """Reads what is revoked if the state file has changed, and returns whether it has. Raises ``OSError``."""
@@ -287,7 +287,7 @@ class Authority:
         given = certificates.described(certificate, request.worker_id)
         record = IssuedRecord(given.worker_id, given.serial, now, given.not_after)
         change.state = msgspec.structs.replace(change.state, issued=(*issued, record))
-        return [certificates.der(certificate), certificates.der(self._ca.certificate)]
+        return [one.public_bytes(serialization.Encoding.DER) for one in (certificate, self._ca.certificate)]
 
     @contextlib.contextmanager
     def _changing(self) -> "Iterator[_Change]":

@@ -5,7 +5,7 @@ replace the other.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -69,34 +69,28 @@ def new_ca(now: float) -> KeyPair:
     key = ec.generate_private_key(ec.SECP256R1())
     # A unique name, so that two CAs differ by more than their keys.
     name = _name(f"FleetPulse CA {x509.random_serial_number():x}"[:24])
-    usage = x509.KeyUsage(**(_NO_KEY_USAGE | {"key_cert_sign": True, "crl_sign": True}))
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        _builder(name, name, key.public_key(), now, now + CA_SECONDS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
+    extensions = (
+        (x509.BasicConstraints(ca=True, path_length=0), True),
+        (x509.KeyUsage(**(_NO_KEY_USAGE | {"key_cert_sign": True, "crl_sign": True})), True),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
     )
-    return KeyPair(key, certificate)
+    return KeyPair(key, _signed(name, name, key.public_key(), now, now + CA_SECONDS, extensions, key))
 
 
 def server_pair(ca: KeyPair, names: Sequence[str], now: float, lifetime_seconds: float) -> KeyPair:
     """Returns a new key and certificate for a master with these host names and addresses."""
     key = ec.generate_private_key(ec.SECP256R1())
-    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(names)])
-    builder = _leaf(ca, _name("FleetPulse master"), key.public_key(), now, lifetime_seconds, alternatives)
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    return KeyPair(key, builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256()))
+    alternatives = [_general_name(name) for name in dict.fromkeys(names)]
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    name = "FleetPulse master"
+    return KeyPair(key, _leaf(ca, name, key.public_key(), alternatives, usage, now, lifetime_seconds))
 
 
 def worker_certificate(ca: KeyPair, request: Request, now: float, lifetime_seconds: float) -> x509.Certificate:
     """Returns the requested certificate."""
-    name = _name(request.worker_id[:_COMMON_NAME_LENGTH])
-    alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(worker_uri(request.worker_id))])
-    builder = _leaf(ca, name, request.key, now, lifetime_seconds, alternatives)
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-    return builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256())
+    alternatives = [x509.UniformResourceIdentifier(worker_uri(request.worker_id))]
+    name = request.worker_id[:_COMMON_NAME_LENGTH]
+    return _leaf(ca, name, request.key, alternatives, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime_seconds)
 
 
 def request_from(der: bytes) -> Request:
@@ -137,11 +131,6 @@ def described(certificate: x509.Certificate, worker_id: str) -> WorkerCertificat
     )
 
 
-def fingerprint(certificate: x509.Certificate) -> bytes:
-    """Returns the SHA-256 over DER, as ``openssl x509 -fingerprint -sha256`` shows it."""
-    return certificate.fingerprint(hashes.SHA256())
-
-
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Returns PKCS #8, not encrypted."""
     return key.private_bytes(
@@ -154,44 +143,47 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def der(certificate: x509.Certificate) -> bytes:
-    """Returns the form that messages contain."""
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
 def _leaf(
     ca: KeyPair,
-    name: x509.Name,
+    common_name: str,
     key: ec.EllipticCurvePublicKey,
+    alternatives: Sequence[x509.GeneralName],
+    usage: x509.ObjectIdentifier,
     now: float,
     lifetime_seconds: float,
-    alternatives: x509.SubjectAlternativeName,
-) -> x509.CertificateBuilder:
-    """Returns what certificates of masters and workers share. No certificate outlives its CA."""
+) -> x509.Certificate:
+    """Returns a certificate of a master or a worker. None outlives its CA."""
     ends = min(now + lifetime_seconds, ca.certificate.not_valid_after_utc.timestamp())
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
-    return (
-        _builder(name, ca.certificate.subject, key, now, ends)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(**(_NO_KEY_USAGE | {"digital_signature": True})), critical=True)
-        .add_extension(alternatives, critical=False)
-        .add_extension(issuer, critical=False)
+    extensions = (
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.KeyUsage(**(_NO_KEY_USAGE | {"digital_signature": True})), True),
+        (x509.SubjectAlternativeName(alternatives), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), False),
+        (x509.ExtendedKeyUsage([usage]), False),
     )
+    return _signed(_name(common_name), ca.certificate.subject, key, now, ends, extensions, ca.key)
 
 
-def _builder(
-    name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, ends: float
-) -> x509.CertificateBuilder:
+def _signed(
+    name: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: float,
+    ends: float,
+    extensions: Iterable[tuple[x509.ExtensionType, bool]],
+    signer: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    """``extensions`` are given with whether they are critical."""
     slack = min(_CLOCK_SLACK_SECONDS, _CLOCK_SLACK_RATIO * (ends - now))
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer)
-        .public_key(key)
+    builder = (
+        x509.CertificateBuilder(issuer, name, key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(datetime.fromtimestamp(now - slack, UTC))
         .not_valid_after(datetime.fromtimestamp(ends, UTC))
     )
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, is_critical)
+    return builder.sign(signer, hashes.SHA256())
 
 
 def _name(common: str) -> x509.Name:

@@ -4,7 +4,6 @@ Imported only where there is a CA, because cryptography is slow to load.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -51,7 +50,6 @@ class ServerCertificate:
         self._names = names
         self._clock = clock
         self._renew_at = 0.0
-        self._lock = threading.Lock()
         self.expires_at = 0.0
         """Unix seconds."""
 
@@ -66,12 +64,11 @@ class ServerCertificate:
             return
         pair = self._authority.server_pair(self._names)
         expires_at = pair.certificate.not_valid_after_utc.timestamp()
-        with self._lock:
-            # With the CA's certificate, which a worker that only has its fingerprint looks for.
-            chain = certificates.pem(pair.certificate) + self._authority.certificate_pem
-            self._pair = certificates.key_pem(pair.key), chain
-            self._begins_at, self.expires_at = now, expires_at
-            self._renew_at = now + (expires_at - now) * _RENEW_AT
+        # With the CA's certificate, which a worker that only has its fingerprint looks for.
+        chain = certificates.pem(pair.certificate) + self._authority.certificate_pem
+        self._pair = certificates.key_pem(pair.key), chain
+        self._begins_at, self.expires_at = now, expires_at
+        self._renew_at = now + (expires_at - now) * _RENEW_AT
 
     def life_used_ratio(self) -> float:
         """Returns the share of its life that is over, 0 to 1."""
