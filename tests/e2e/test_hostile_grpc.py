@@ -1,4 +1,4 @@
-"""Hostile clients of the gRPC port: each is refused or cut, and a worker that beats does not notice."""
+"""Hostile clients of the gRPC port: each is refused or cut, and other workers are not affected."""
 
 import socket
 import struct
@@ -53,7 +53,7 @@ def connected(master: Master) -> socket.socket:
     return socket.create_connection((LOCALHOST, master.grpc_port), timeout=30.0)
 
 
-def test_a_flood_of_pings_is_told_to_calm_down(master: Master) -> None:
+def test_flood_of_pings_is_cut_off(master: Master) -> None:
     with connected(master) as connection:
         connection.sendall(PREFACE + frame(SETTINGS))
         connection.sendall(b"".join(frame(PING, bytes(8)) for _ in range(50)))
@@ -62,13 +62,13 @@ def test_a_flood_of_pings_is_told_to_calm_down(master: Master) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", PREFACE], ids=["silent", "half a handshake"])
-def test_a_connection_that_does_not_begin_is_cut(master: Master, data: bytes) -> None:
+def test_connection_without_http2_is_cut(master: Master, data: bytes) -> None:
     with connected(master) as connection:
         connection.sendall(data)
         assert [kind for kind, _ in frames(connection) if kind != SETTINGS] in ([], [GOAWAY])
 
 
-def test_headers_of_a_call_past_the_limit(master: Master) -> None:
+def test_call_with_headers_above_the_limit_is_refused(master: Master) -> None:
     with Wire(master.target) as wire:
         stub: Any = health_pb2_grpc.HealthStub(wire.channel)
         with pytest.raises(grpc.RpcError) as refused:
@@ -77,7 +77,7 @@ def test_headers_of_a_call_past_the_limit(master: Master) -> None:
         assert isinstance(wire.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
 
 
-def test_watchers_of_health_past_the_limit_are_refused_and_counted(master: Master) -> None:
+def test_health_watchers_above_the_limit_are_refused_and_counted(master: Master) -> None:
     with grpc.insecure_channel(master.target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         watching = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(MAX_WATCHERS)]
@@ -92,7 +92,7 @@ def test_watchers_of_health_past_the_limit_are_refused_and_counted(master: Maste
     eventually(lambda: master.sample("fleetpulse_grpc_requests_total", FULL.name, "Watch") == 1)
 
 
-def test_large_messages_on_many_streams_take_no_more_memory_than_the_limits_say(master: Master) -> None:
+def test_memory_is_bounded_under_large_messages_on_many_streams(master: Master) -> None:
     web = master.web_process()
     before = web.memory_info().rss
     with Wire(master.target) as wire:
@@ -104,7 +104,7 @@ def test_large_messages_on_many_streams_take_no_more_memory_than_the_limits_say(
     assert web.memory_info().rss < before + 128 * MIB
 
 
-def test_a_worker_that_sends_and_does_not_read_is_cut(master: Master) -> None:
+def test_worker_that_does_not_read_is_cut(master: Master) -> None:
     """Of what it sends everything is answered, and it takes none of the answers."""
     update = pb.WorkerMessage(
         task_update=pb.TaskUpdate(id=pb.AttemptId(task_id="nobodys", attempt=1), phase=pb.ATTEMPT_PHASE_RUNNING)
@@ -134,7 +134,7 @@ def test_a_worker_that_sends_and_does_not_read_is_cut(master: Master) -> None:
             call.cancel()
 
 
-def test_idle_connections_in_number(master: Master) -> None:
+def test_master_survives_many_idle_connections(master: Master) -> None:
     with ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(connected(master))

@@ -1,4 +1,4 @@
-"""Hostile HTTP clients, one at a time: each is answered or cut as ``docs/security.md`` says, counted, and no more."""
+"""Hostile HTTP clients, one at a time: each is answered or cut as ``docs/security.md`` says, and counted."""
 
 import itertools
 import math
@@ -63,14 +63,14 @@ def rss_is_bounded(shared_master: Master) -> Iterator[None]:
     assert web.memory_info().rss < before + TOLERANCE_BYTES
 
 
-def test_every_reason_is_there_from_the_start(shared_master: Master) -> None:
+def test_every_reject_reason_is_exposed_from_the_start(shared_master: Master) -> None:
     assert {labels[0] for labels in shared_master.samples("fleetpulse_http_rejected_total")} == set(REJECT_REASONS)
 
 
 # What is slow: one deadline for all of them
 
 
-def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
+def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
     before = rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")
     clients = [f"127.0.4.{number}" for number in range(1, 5)]
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def test_what_trickles_in_is_told_so_and_cut(shared_master: Master) -> None:
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(shared_master: Master) -> None:
+def test_declared_oversized_body_is_refused_before_it_is_sent(shared_master: Master) -> None:
     before = rejected(shared_master, "body_too_large")
     with Raw(shared_master.http_port) as raw:
         answer = raw.get("/api/tasks", JSON, f"Content-Length: {MAX_BODY_BYTES + 1}", method="POST")
@@ -122,7 +122,7 @@ def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(shared
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_a_chunked_body_of_a_gibibyte(shared_master: Master) -> None:
+def test_chunked_body_of_a_gibibyte_is_refused(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
         raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
         taken = raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB)
@@ -131,7 +131,7 @@ def test_a_chunked_body_of_a_gibibyte(shared_master: Master) -> None:
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_a_body_of_tiny_chunks(shared_master: Master) -> None:
+def test_body_of_tiny_chunks_is_refused(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
         raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
         assert raw.pour(b"1\r\n \r\n" * 10_000, GIB) < GIB // 8
@@ -140,14 +140,14 @@ def test_a_body_of_tiny_chunks(shared_master: Master) -> None:
 
 @pytest.mark.usefixtures("rss_is_bounded")
 @pytest.mark.parametrize("lines", [f"Content-Length: {GIB}", "Transfer-Encoding: chunked"])
-def test_a_body_that_nobody_wants_is_not_taken(shared_master: Master, lines: str) -> None:
+def test_large_unread_body_closes_the_connection(shared_master: Master, lines: str) -> None:
     with Raw(shared_master.http_port) as raw:
         raw.ask("/health", lines)
         assert raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB) < GIB // 8
         assert raw.answer().status == 200
 
 
-def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Master) -> None:
+def test_small_unread_body_keeps_the_connection(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
         for lines, body in (
             ("Content-Length: 100000", bytes(100_000)),
@@ -163,7 +163,7 @@ def test_a_small_body_that_nobody_wants_leaves_the_connection(shared_master: Mas
     ids=["101 headers", "one of 8 kB", "70 kB in all", "100,000 headers"],
 )
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_headers_past_the_limits(shared_master: Master, client: str, lines: str) -> None:
+def test_headers_above_the_limits_are_refused(shared_master: Master, client: str, lines: str) -> None:
     before = rejected(shared_master, "head_too_large")
     with Raw(shared_master.http_port, client) as raw:
         raw.send(f"GET /health HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
@@ -174,14 +174,14 @@ def test_headers_past_the_limits(shared_master: Master, client: str, lines: str)
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_a_header_without_end(shared_master: Master) -> None:
+def test_endless_header_is_refused(shared_master: Master) -> None:
     with Raw(shared_master.http_port) as raw:
         raw.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
         assert raw.pour(b"x" * MAX_HEAD_BYTES, GIB) < GIB // 8
         assert raw.answer().detail(431)
 
 
-def test_a_first_line_that_is_too_long(shared_master: Master, client: str) -> None:
+def test_too_long_request_line_is_refused(shared_master: Master, client: str) -> None:
     before = rejected(shared_master, "line_too_long")
     with Raw(shared_master.http_port, client) as raw:
         assert raw.get("/" + "a" * 5000).detail(414)
@@ -192,7 +192,7 @@ def test_a_first_line_that_is_too_long(shared_master: Master, client: str) -> No
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"docker_image":['])
 @pytest.mark.usefixtures("rss_is_bounded")
-def test_json_that_is_nested_too_deep(shared_master: Master, opening: bytes) -> None:
+def test_deeply_nested_json_is_refused(shared_master: Master, opening: bytes) -> None:
     before = rejected(shared_master, "json_too_deep")
     body = opening * (MAX_BODY_BYTES // len(opening))
     with Raw(shared_master.http_port) as raw:
@@ -216,7 +216,7 @@ def test_json_that_is_nested_too_deep(shared_master: Master, opening: bytes) -> 
     ],
     ids=["noise", "version", "no colon", "two hosts", "two lengths", "smuggling", "coding", "expectation"],
 )
-def test_a_request_that_is_none(shared_master: Master, client: str, request_bytes: bytes, status: int) -> None:
+def test_malformed_request_is_refused(shared_master: Master, client: str, request_bytes: bytes, status: int) -> None:
     before = rejected(shared_master, "malformed")
     with Raw(shared_master.http_port, client) as raw:
         raw.send(request_bytes)
@@ -226,7 +226,7 @@ def test_a_request_that_is_none(shared_master: Master, client: str, request_byte
     assert_refused(shared_master, client, "request", str(status), "malformed")
 
 
-def test_what_a_client_sends_makes_no_line_of_its_own_in_the_log(shared_master: Master) -> None:
+def test_client_cannot_forge_log_lines(shared_master: Master) -> None:
     for request in (b"GET /a\x1b[2Jb\nlevel=forged HTTP/1.1\r\n\r\n", b"GET /%0Alevel=forged%1b HTTP/1.1\r\n\r\n"):
         with Raw(shared_master.http_port) as raw:
             raw.send(request)
@@ -253,7 +253,7 @@ def client_of(number: int) -> str:
     return f"127.0.1.{number}"
 
 
-def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(strict: Master) -> None:
+def test_client_above_its_rate_gets_retry_after_and_others_are_served(strict: Master) -> None:
     with Raw(strict.http_port, client_of(1)) as eager, Raw(strict.http_port, client_of(2)) as patient:
         answers = [eager.get("/health") for _ in range(3 * RATE)]
         refused = [answer for answer in answers if answer.status != 200]
@@ -272,7 +272,7 @@ def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(stri
     assert refusals(strict, client_of(2)) == set()
 
 
-def test_who_connects_too_often_is_told_so_and_others_are_served(strict: Master) -> None:
+def test_client_that_connects_too_often_is_refused_and_others_are_served(strict: Master) -> None:
     before = rejected(strict, "client_requests")
     with ExitStack() as stack:
         eager = [stack.enter_context(Raw(strict.http_port, client_of(6))) for _ in range(3 * RATE)]
@@ -286,7 +286,7 @@ def test_who_connects_too_often_is_told_so_and_others_are_served(strict: Master)
     assert refusals(strict, client_of(7)) == set()
 
 
-def test_the_connection_that_waited_longest_makes_room_for_another_of_its_client(strict: Master) -> None:
+def test_longest_idle_connection_of_a_client_is_cut_for_its_next(strict: Master) -> None:
     before = rejected(strict, "idle")
     with ExitStack() as stack:
         mine = [stack.enter_context(Raw(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
@@ -301,7 +301,7 @@ def test_the_connection_that_waited_longest_makes_room_for_another_of_its_client
     assert refusals(strict, client_of(3)) == set()
 
 
-def test_a_client_whose_connections_are_all_busy_gets_no_more(strict: Master) -> None:
+def test_client_with_only_busy_connections_is_refused(strict: Master) -> None:
     before = rejected(strict, "client_connections")
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
@@ -317,7 +317,7 @@ def test_a_client_whose_connections_are_all_busy_gets_no_more(strict: Master) ->
     eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
 
 
-def test_when_all_are_busy_the_next_is_told_and_when_some_are_idle_they_make_room(strict: Master) -> None:
+def test_full_table_refuses_or_cuts_idle_connections(strict: Master) -> None:
     strict.session.close()
     with ExitStack() as stack:
         for number in range(ALL_CONNECTIONS - 4):

@@ -1,4 +1,4 @@
-"""While one client attacks, another is served as if nothing were; and the memory of the web process stays bounded.
+"""Under attack other clients are served as before, and the memory of the web process stays bounded.
 
 How fast it is served is printed and not asserted: ``python -m tests.bench --hostile`` measures that.
 """
@@ -81,7 +81,7 @@ def highest_rss(web: psutil.Process, seconds: float) -> int:
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
-def test_an_attack_harms_nobody_else(attack: str, master: Master, shared_processes: Processes) -> None:
+def test_attack_does_not_affect_other_clients(attack: str, master: Master, shared_processes: Processes) -> None:
     web = master.web_process()
     before = web.memory_info().rss
     victim = start(shared_processes, "neighbour", master, VICTIM)
@@ -101,7 +101,7 @@ def test_an_attack_harms_nobody_else(attack: str, master: Master, shared_process
     assert master.web_process().pid == web.pid
 
 
-def test_idle_connections_of_everybody_make_room_for_who_asks(processes: Processes) -> None:
+def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None:
     """Without limits for one client: the table of all connections is full, and the oldest go."""
     master = started_master(processes, *FAST_TERMS)
     attacker = start(processes, "idle", master, ATTACKERS["idle"])

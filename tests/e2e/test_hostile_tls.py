@@ -1,4 +1,4 @@
-"""Hostile clients of REST behind TLS: each is told so within TLS or cut, counted, and in the audit trail."""
+"""Hostile clients of the HTTPS port: each is refused within TLS or cut, counted and recorded."""
 
 import socket
 import ssl
@@ -66,7 +66,7 @@ def refusals(master: Master, client: str) -> list[tuple[str, str, str]]:
     return [(one["action"], one["status"], one["detail"]) for one in entries if one["client"] == client]
 
 
-def test_whoever_speaks_no_tls_is_cut_and_recorded(master: Master) -> None:
+def test_client_without_tls_is_cut_and_recorded(master: Master) -> None:
     before = rejected(master, "tls_handshake")
     with Raw(master.http_port, "127.0.1.1") as raw:
         raw.ask("/health")
@@ -75,7 +75,7 @@ def test_whoever_speaks_no_tls_is_cut_and_recorded(master: Master) -> None:
     assert rejected(master, "tls_handshake") == before + 1
 
 
-def test_whoever_is_silent_is_cut_and_recorded_and_whoever_goes_is_not(master: Master) -> None:
+def test_silent_client_is_recorded_and_leaving_client_is_not(master: Master) -> None:
     before = rejected(master, "tls_handshake")
     with Raw(master.http_port, "127.0.1.2") as silent:
         with Raw(master.http_port, "127.0.1.3"):
@@ -89,7 +89,7 @@ def test_whoever_is_silent_is_cut_and_recorded_and_whoever_goes_is_not(master: M
     assert rejected(master, "tls_handshake") == before + 1
 
 
-def test_whoever_connects_too_often_is_cut_without_a_word(master: Master, trusting: ssl.SSLContext) -> None:
+def test_client_that_connects_too_often_is_cut_without_an_answer(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "client_requests")
     with ExitStack() as stack:
         eager = [stack.enter_context(Raw(master.http_port, "127.0.1.4")) for _ in range(3 * RATE)]
@@ -102,7 +102,7 @@ def test_whoever_connects_too_often_is_cut_without_a_word(master: Master, trusti
     assert rejected(master, "client_requests") > before
 
 
-def test_whoever_has_too_many_connections_is_told_so_within_tls(master: Master, trusting: ssl.SSLContext) -> None:
+def test_client_with_too_many_connections_is_refused_within_tls(master: Master, trusting: ssl.SSLContext) -> None:
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             busy = stack.enter_context(Raw(master.http_port, "127.0.1.6"))
@@ -116,7 +116,7 @@ def test_whoever_has_too_many_connections_is_told_so_within_tls(master: Master, 
     eventually(lambda: master.sample("fleetpulse_stream_readers") == 0)
 
 
-def test_handshakes_that_do_not_go_on_make_room(master: Master, trusting: ssl.SSLContext) -> None:
+def test_stalled_handshakes_are_cut_when_the_table_is_full(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "idle")
     with ExitStack() as stack:
         silent = [stack.enter_context(Raw(master.http_port, "127.0.1.7")) for _ in range(CONNECTIONS)]
@@ -128,7 +128,7 @@ def test_handshakes_that_do_not_go_on_make_room(master: Master, trusting: ssl.SS
     assert refusals(master, "127.0.1.7") == []
 
 
-def test_what_is_no_tls_any_more_is_malformed(master: Master, trusting: ssl.SSLContext) -> None:
+def test_plain_text_within_tls_is_malformed(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "malformed")
     with Raw(master.http_port, "127.0.1.8") as raw:
         raw.begin_tls(trusting)

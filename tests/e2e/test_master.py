@@ -1,4 +1,4 @@
-"""The master as processes: its end, its deaths, and settings with which it does not start."""
+"""The master as processes: stops, crashes, and invalid settings."""
 
 import signal
 import socket
@@ -31,7 +31,7 @@ def stop(master: Master, number: signal.Signals = signal.SIGTERM) -> None:
     wait_until_gone(master.process.left(), STOP_SECONDS)
 
 
-def test_it_says_that_it_is_healthy(processes: Processes) -> None:
+def test_health(processes: Processes) -> None:
     master = started_master(processes)
     health = master.json("/health")
     assert health["status"] == "healthy"
@@ -40,13 +40,13 @@ def test_it_says_that_it_is_healthy(processes: Processes) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_master_stops(number: signal.Signals, master: Master) -> None:
+def test_idle_master_stops(number: signal.Signals, master: Master) -> None:
     """Its client keeps a connection open, as a browser and Prometheus do."""
     assert master.is_healthy()
     stop(master, number)
 
 
-def test_it_tells_the_workers_that_it_stops(master: Master) -> None:
+def test_stopping_master_tells_the_workers(master: Master) -> None:
     with Wire(master.target) as wire:
         stream = wire.stream()
         stream.register("rack-7")
@@ -55,7 +55,7 @@ def test_it_tells_the_workers_that_it_stops(master: Master) -> None:
     assert master.log_lines("the master has stopped")
 
 
-def test_ctrl_c_at_its_terminal(master: Master) -> None:
+def test_ctrl_c(master: Master) -> None:
     master.process.press_ctrl_c()
     assert master.process.wait(STOP_SECONDS) == 0
     wait_until_gone(master.process.left(), STOP_SECONDS)
@@ -88,7 +88,7 @@ def asking(master: Master, clients: int) -> Iterator[list[int]]:
             thread.join()
 
 
-def test_it_stops_under_load(processes: Processes, master: Master) -> None:
+def test_master_stops_under_load(processes: Processes, master: Master) -> None:
     fleet = processes.simulate(master.target, 200)
     with asking(master, 8) as statuses:
         eventually(lambda: master.active() == 200, 30.0)
@@ -98,7 +98,7 @@ def test_it_stops_under_load(processes: Processes, master: Master) -> None:
     assert fleet.is_running
 
 
-def test_the_fleet_comes_back_after_the_web_process_died(processes: Processes) -> None:
+def test_fleet_returns_after_the_web_process_died(processes: Processes) -> None:
     master = started_master(processes)
     processes.simulate(master.target, 50)
     eventually(lambda: master.active() == 50, 20.0)
@@ -112,7 +112,7 @@ def test_the_fleet_comes_back_after_the_web_process_died(processes: Processes) -
     master.close()
 
 
-def test_sighup_starts_the_web_process_anew_and_the_fleet_comes_back(processes: Processes, master: Master) -> None:
+def test_sighup_replaces_the_web_process_and_the_fleet_returns(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 50)
     eventually(lambda: master.active() == 50)
     for _ in range(3):
@@ -125,7 +125,7 @@ def test_sighup_starts_the_web_process_anew_and_the_fleet_comes_back(processes: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2])
-def test_a_signal_for_another_number_of_processes_is_refused(number: signal.Signals, master: Master) -> None:
+def test_signal_for_another_number_of_processes_is_refused(number: signal.Signals, master: Master) -> None:
     before = master.web_process()
     master.process.send(number)
     eventually(lambda: master.log_lines("A master is exactly one web process"))
@@ -133,7 +133,7 @@ def test_a_signal_for_another_number_of_processes_is_refused(number: signal.Sign
     assert master.web_process() == before
 
 
-def test_the_web_process_does_not_outlive_its_arbiter(master: Master) -> None:
+def test_web_process_does_not_outlive_its_arbiter(master: Master) -> None:
     web = master.web_process()
     master.process.send(signal.SIGKILL)
     assert master.process.wait() == -signal.SIGKILL
@@ -165,7 +165,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("env", "flags", "says"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_setting_that_is_no_use(env: dict[str, str], flags: tuple[str, ...], says: str, processes: Processes) -> None:
+def test_invalid_setting_is_refused(
+    env: dict[str, str], flags: tuple[str, ...], says: str, processes: Processes
+) -> None:
     ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port())}
     ended = processes.run(sys.executable, "-m", "fleetpulse.master", *flags, **(ports | env))
     assert ended.code == 2
@@ -173,7 +175,7 @@ def test_a_setting_that_is_no_use(env: dict[str, str], flags: tuple[str, ...], s
 
 
 @pytest.mark.parametrize("name", ["HTTP_PORT", "GRPC_PORT"])
-def test_a_port_in_use(name: str, processes: Processes) -> None:
+def test_port_in_use_is_refused(name: str, processes: Processes) -> None:
     with socket.create_server((LOCALHOST, 0)) as holder:
         port = holder.getsockname()[1]
         ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port()), name: str(port)}
@@ -182,7 +184,7 @@ def test_a_port_in_use(name: str, processes: Processes) -> None:
     assert ended.the_error() == f"{name}: cannot listen on {LOCALHOST}:{port}: Address already in use"
 
 
-def test_a_second_master_on_the_same_grpc_port(processes: Processes, master: Master) -> None:
+def test_second_master_on_the_same_grpc_port_is_refused(processes: Processes, master: Master) -> None:
     ports = ("--http-port", str(free_port()), "--grpc-port", str(master.grpc_port))
     ended = processes.run(sys.executable, "-m", "fleetpulse.master", *ports)
     assert ended.code == 2
@@ -190,7 +192,7 @@ def test_a_second_master_on_the_same_grpc_port(processes: Processes, master: Mas
     assert master.is_healthy()
 
 
-def test_a_port_may_be_written_in_three_ways_and_bound_elsewhere(processes: Processes) -> None:
+def test_port_settings_accept_a_host(processes: Processes) -> None:
     http_port, grpc_port = free_port(), free_port()
     processes.start(
         "master",

@@ -1,4 +1,4 @@
-"""Every RPC, and everybody who may come, at a master with a CA: what each is answered. No RPC is without a row."""
+"""Permissions of a master with a CA: every RPC, called with every kind of certificate."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,7 +138,7 @@ def test_every_rpc_has_a_row() -> None:
 
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("rpc", EXPECTED)
-def test_who_may_call_what(site: Site, rpc: str, holder: str) -> None:
+def test_permissions_of_every_rpc(site: Site, rpc: str, holder: str) -> None:
     if rpc == "Enrollment.Join":
         answer = join(site, holder)
     else:
@@ -150,6 +150,6 @@ def test_who_may_call_what(site: Site, rpc: str, holder: str) -> None:
     assert VICTIM not in {one.worker_id for one in site.authority.issued()}
 
 
-def test_what_was_refused_is_in_the_audit_trail(site: Site) -> None:
+def test_refused_calls_are_in_the_audit_trail(site: Site) -> None:
     entries = site.master.json("/api/audit?outcome=refused&limit=1000")
     assert {"join", "register", "send_heartbeat", "renew"} <= {entry["action"] for entry in entries}

@@ -1,4 +1,4 @@
-"""Mutual TLS with real processes: who speaks for whom, who is let go, and what is renewed."""
+"""Mutual TLS with real processes: identities, revocation and renewal."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ from tests.ports import LOCALHOST, free_port
 pytestmark = pytest.mark.e2e
 
 
-def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(shared_tls: TlsMaster) -> None:
+def test_metrics_show_a_certificate_that_was_not_renewed(shared_tls: TlsMaster) -> None:
     def used(holder: str) -> float:
         return shared_tls.master.samples("fleetpulse_certificate_life_used_ratio").get((holder,), 0.0)
 
@@ -33,7 +33,7 @@ def test_a_certificate_that_was_not_renewed_shows_while_its_worker_is_connected(
     eventually(lambda: used("worker") <= 0.75)
 
 
-def test_nobody_registers_as_another_worker(shared_tls: TlsMaster) -> None:
+def test_registering_as_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), next(ids)
     before = shared_tls.refused("worker_sessions_refused", "certificate_mismatch")
     answer = refusal(shared_tls.wire(own), other)
@@ -44,7 +44,7 @@ def test_nobody_registers_as_another_worker(shared_tls: TlsMaster) -> None:
     assert other not in shared_tls.master.workers()
 
 
-def test_nobody_beats_for_another_worker(shared_tls: TlsMaster) -> None:
+def test_heartbeat_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), next(ids)
     before = shared_tls.refused("heartbeats_rejected", "certificate_mismatch")
     with shared_tls.wire(own) as wire:
@@ -61,7 +61,7 @@ def test_nobody_beats_for_another_worker(shared_tls: TlsMaster) -> None:
     assert other not in shared_tls.master.workers()
 
 
-def test_nobody_renews_for_another_worker(shared_tls: TlsMaster) -> None:
+def test_renewing_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own = shared_tls.joined(next(ids))
     request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
     with shared_tls.wire(own) as wire, pytest.raises(grpc.RpcError) as caught:
@@ -79,7 +79,7 @@ def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
     return [(one["action"], one["target"], one["detail"]) for one in entries]
 
 
-def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMaster) -> None:
+def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), shared_tls.joined(next(ids))
     with shared_tls.wire(own) as wire, shared_tls.wire(other) as other_wire:
         stream = registered(wire, own.worker_id)
@@ -128,7 +128,7 @@ def test_a_report_about_somebody_elses_attempt_changes_nothing(shared_tls: TlsMa
 # Who is let go
 
 
-def test_a_revoked_worker_is_let_go_and_stays_out(tls: TlsMaster) -> None:
+def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
     worker, bystander = tls.worker("rack-7", tls.token()), tls.worker("rack-8", tls.token())
     eventually(lambda: tls.is_active("rack-7") and tls.is_active("rack-8"))
     serial = tls.authority.issued()[0].serial
@@ -152,7 +152,7 @@ def test_a_revoked_worker_is_let_go_and_stays_out(tls: TlsMaster) -> None:
     eventually(lambda: tls.is_active("rack-7"))
 
 
-def test_a_stream_ends_with_its_certificate(tls: TlsMaster) -> None:
+def test_stream_ends_when_its_certificate_expires(tls: TlsMaster) -> None:
     with tls.wire(tls.joined("rack-7", lifetime=4.0)) as wire:
         stream = registered(wire, "rack-7")
         assert stream.refusal() == Refusal(
@@ -192,7 +192,7 @@ def test_certificates_are_renewed_without_a_restart(processes: Processes) -> Non
     tls.close()
 
 
-def test_a_master_that_was_started_again_keeps_all(tls: TlsMaster) -> None:
+def test_restarted_master_keeps_certificates_and_tokens(tls: TlsMaster) -> None:
     token = tls.token()
     worker = tls.worker("rack-7", token)
     eventually(lambda: tls.is_active("rack-7"))
@@ -210,7 +210,7 @@ def test_a_master_that_was_started_again_keeps_all(tls: TlsMaster) -> None:
 # Fleets and one machine
 
 
-def test_a_simulated_fleet_joins_with_one_token(tls: TlsMaster, processes: Processes) -> None:
+def test_simulated_fleet_joins_with_one_token(tls: TlsMaster, processes: Processes) -> None:
     token = tls.token("sim-*", uses=20)
     flags = ("--join-address", f"{LOCALHOST}:{tls.join_port}", "--data-dir", str(processes.folder / "sim"))
     (processes.folder / "token").write_text(token)
@@ -223,7 +223,7 @@ def test_a_simulated_fleet_joins_with_one_token(tls: TlsMaster, processes: Proce
     assert len(tls.authority.issued()) == 20
 
 
-def test_up_lets_its_own_worker_join(processes: Processes) -> None:
+def test_up_joins_its_own_worker(processes: Processes) -> None:
     assert processes.run(FLEETPULSE, "ca", "init").code == 0
     http_port, grpc_port = free_port(), free_port()
     master = Door(http_port)
@@ -240,7 +240,7 @@ def test_up_lets_its_own_worker_join(processes: Processes) -> None:
 # The command line
 
 
-def test_the_commands_of_a_ca(processes: Processes) -> None:
+def test_ca_commands(processes: Processes) -> None:
     def run(*words: str) -> str:
         ended = processes.run(FLEETPULSE, "ca", *words)
         assert ended.code == 0, ended.err
@@ -264,6 +264,6 @@ def test_the_commands_of_a_ca(processes: Processes) -> None:
     assert "expected a duration" in processes.run(FLEETPULSE, "ca", "join-token", "--lifetime", "x").the_error()
 
 
-def test_without_a_ca_its_commands_say_so(processes: Processes) -> None:
+def test_ca_commands_without_a_ca_fail(processes: Processes) -> None:
     for words in (("join-token",), ("list",), ("revoke", "rack-7")):
         assert "fleetpulse ca init" in processes.run(FLEETPULSE, "ca", *words).the_error()

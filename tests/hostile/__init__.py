@@ -1,1 +1,1 @@
-"""Clients that a master must survive, each in a process of its own, and one that must not notice them."""
+"""Hostile clients, each in a process of its own, and a client that must not be affected by them."""

@@ -1,7 +1,7 @@
 """``python -m tests.hostile ATTACK PORT``: attack until SIGTERM, then print how the requests ended, as JSON.
 
-``neighbour`` in place of an attack is the client that must not notice: it asks in a steady rhythm, on a connection that
-it keeps and on new ones, and prints how that went.
+``neighbour`` in place of an attack is the client that must not be affected: it sends requests at a steady rate, on a
+kept connection and on new ones, and prints the results.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ from tests.hostile.attacks import ATTACKS, Target
 from tests.hostile.neighbour import Neighbour
 
 
-async def until_told(attack: str, target: Target) -> None:
-    """Attack until SIGTERM, and say how that went."""
+async def run_attack(attack: str, target: Target) -> None:
+    """Attacks until SIGTERM, then prints the results."""
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # connections are cut; that is what this is for
+    loop.set_exception_handler(lambda _loop, _context: None)  # cut connections are expected
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     attacking = asyncio.ensure_future(ATTACKS[attack](target))
     print("ready", flush=True)
     await asyncio.wait([attacking, asyncio.ensure_future(over.wait())], return_when=asyncio.FIRST_COMPLETED)
     print(json.dumps(target.ends), flush=True)
-    # Thousands of tasks need not be ended one by one.
+    # Ending thousands of tasks one by one would take long.
     os._exit(0 if over.is_set() else 1)
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """By nearest rank."""
+    """Returns the percentile by nearest rank."""
     return sorted(values)[max(math.ceil(len(values) * percent / 100.0), 1) - 1]
 
 
@@ -44,7 +44,7 @@ def main(what: str, port: int, source: str) -> None:
     """Attack a master on this machine, or be its client meanwhile."""
     if what == "neighbour":
         neighbour = Neighbour(port, source, lambda count: print(f"answers {count}", flush=True))
-        signal.signal(signal.SIGTERM, lambda _number, _frame: neighbour.leave())
+        signal.signal(signal.SIGTERM, lambda _number, _frame: neighbour.stop())
         print("ready", flush=True)
         neighbour.run()
         seconds = neighbour.seconds
@@ -54,7 +54,7 @@ def main(what: str, port: int, source: str) -> None:
             "max_seconds": max(seconds),
         }))  # fmt: skip
         return
-    asyncio.run(until_told(what, Target(port, source, Counter())))
+    asyncio.run(run_attack(what, Target(port, source, Counter())))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What hostile clients do to the HTTP port, for as long as they are let: coroutines that never end by themselves.
+"""Attacks on the HTTP port: coroutines that never end by themselves.
 
 Each counts how its requests ended: by the status of the answer, or as ``cut``.
 """
@@ -17,7 +17,7 @@ _SPARE_FILES = 64
 
 
 class Target(NamedTuple):
-    """Whom to attack, and from where: any address of 127.0.0.0/8 will do."""
+    """The port to attack, and the source address: any of 127.0.0.0/8."""
 
     port: int
     source: str
@@ -35,7 +35,7 @@ async def connected(target: Target) -> Streams:
 
 
 def over_and_over(how_many: int, one: Attack) -> Attack:
-    """So many at a time, each begun anew whenever it ends."""
+    """Runs so many at a time, and restarts each that ends."""
 
     async def attack(target: Target) -> None:
         async def again() -> None:
@@ -50,7 +50,7 @@ def over_and_over(how_many: int, one: Attack) -> Attack:
 
 
 async def told(reader: asyncio.StreamReader, target: Target) -> None:
-    """Note how a request ended."""
+    """Counts how a request ended."""
     try:
         line = await reader.readline()
     except ConnectionError:
@@ -59,7 +59,7 @@ async def told(reader: asyncio.StreamReader, target: Target) -> None:
 
 
 async def trickled(target: Target, head: str, drop: bytes) -> None:
-    """A request of which a little comes now and then."""
+    """Sends a request a few bytes at a time."""
     reader, writer = await connected(target)
     try:
         writer.write(head.encode())
@@ -73,7 +73,7 @@ async def trickled(target: Target, head: str, drop: bytes) -> None:
 
 
 async def poured(target: Target, head: str, drop: bytes) -> None:
-    """A request of which there is always more, until it is answered and then cut."""
+    """Sends an endless request until it is answered and cut."""
     reader, writer = await connected(target)
     try:
         writer.write(head.encode())
@@ -88,7 +88,7 @@ async def poured(target: Target, head: str, drop: bytes) -> None:
 
 
 async def sent(target: Target, request: bytes) -> None:
-    """A request as it is, and its answer."""
+    """Sends a request and reads its answer."""
     reader, writer = await connected(target)
     try:
         writer.write(request)
@@ -98,7 +98,7 @@ async def sent(target: Target, request: bytes) -> None:
 
 
 async def kept_idle(target: Target) -> None:
-    """A connection on which nothing is asked."""
+    """Opens an idle connection."""
     reader, writer = await connected(target)
     try:
         await told(reader, target)
@@ -107,7 +107,7 @@ async def kept_idle(target: Target) -> None:
 
 
 async def read_stream(target: Target) -> None:
-    """A reader of the stream of telemetry who takes everything."""
+    """Reads the telemetry stream."""
     reader, writer = await connected(target)
     try:
         writer.write(b"GET /telemetry/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -119,7 +119,7 @@ async def read_stream(target: Target) -> None:
 
 
 async def not_taken(target: Target) -> None:
-    """Answer after answer is asked for and none is read."""
+    """Requests answer after answer and reads none."""
     _, writer = await connected(target)
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
     try:
@@ -133,7 +133,7 @@ async def not_taken(target: Target) -> None:
 
 
 async def flooded(target: Target) -> None:
-    """As many requests as fit on a connection."""
+    """Sends as many requests as fit on a connection."""
     reader, writer = await connected(target)
     try:
         while True:
@@ -148,7 +148,7 @@ async def flooded(target: Target) -> None:
 
 
 def room_for(how_many: int) -> int:
-    """So many connections, or as many as this process may have."""
+    """Opens so many connections, or as many as this process may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, how_many + _SPARE_FILES),) * 2)
@@ -157,7 +157,7 @@ def room_for(how_many: int) -> int:
 
 
 async def stayed_idle(target: Target) -> None:
-    """As many connections as may be had, on which nothing is asked."""
+    """Opens as many idle connections as possible."""
     await over_and_over(room_for(IDLE), kept_idle)(target)
 
 
@@ -188,4 +188,4 @@ ATTACKS: dict[str, Attack] = {
     "tiny-chunks": over_and_over(4, lambda target: poured(
         target, _POST + "Transfer-Encoding: chunked\r\n\r\n", b"1\r\n0\r\n" * 8192)),
 }  # fmt: skip
-"""By name."""
+"""The attacks by name."""

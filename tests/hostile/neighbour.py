@@ -1,4 +1,4 @@
-"""The client that must not notice an attack."""
+"""The client that must not be affected by an attack."""
 
 import http.client
 import time
@@ -10,7 +10,7 @@ _PATHS = ("/health", "/telemetry", "/api/tasks?limit=10")
 
 
 class Neighbour:
-    """Asks every 20 ms, in turn on one connection that it keeps and on a new one.
+    """Sends a request every 20 ms, in turn on a kept connection and on a new one.
 
     A server may close a kept connection at any time. Like every HTTP client, this one then asks again on a new one.
     """
@@ -29,7 +29,7 @@ class Neighbour:
         """How often the kept connection was found closed."""
 
     def run(self) -> None:
-        """Until somebody calls ``leave``."""
+        """Runs until ``stop`` is called."""
         kept = self._connection()
         number = 0
         while not self._is_leaving:
@@ -42,8 +42,8 @@ class Neighbour:
             time.sleep(_PAUSE_SECONDS)
         kept.close()
 
-    def leave(self) -> None:
-        """End after this answer. May be called by a signal's handler."""
+    def stop(self) -> None:
+        """Stops after this answer. May be called by a signal handler."""
         self._is_leaving = True
 
     def _ask(self, connection: http.client.HTTPConnection, path: str) -> http.client.HTTPConnection:
