@@ -1,1 +1,1 @@
-"""The REST door: JSON for curl, errors as RFC 9457 problems."""
+"""The REST API and the page: JSON, server-sent events, and errors as RFC 9457 problems."""

@@ -71,31 +71,35 @@ class Header(NamedTuple):
     pattern: str | None = None
 
 
-class Operation(NamedTuple):
-    """One method of a path."""
+class Operation:
+    """One method of a path. ``role`` is the least that may call it."""
 
-    method: Method
-    name: str
-    """Unique; client libraries call their functions so."""
-    summary: str
-    role: Role
-    """The least that may call it."""
-    answers: tuple[Answer, ...]
-    problems: tuple[int, ...] = ()
-    """Statuses of its problems, without those of ``EVERYWHERE``."""
-    text: str = ""
-    query: type[BaseModel] | None = None
-    """``None``: the query is ignored."""
-    body: Body | None = None
-    headers: tuple[Header, ...] = ()
+    def __init__(  # noqa: PLR0913 - a row of the table says everything about an operation
+        self,
+        method: Method,
+        name: str,
+        role: Role,
+        summary: str,
+        *answers: Answer,
+        problems: tuple[int, ...] = (),
+        text: str = "",
+        query: type[BaseModel] | None = None,
+        body: Body | None = None,
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        """``name`` is unique: client libraries call their functions so. ``problems`` are the statuses of its problems,
+        without those of ``EVERYWHERE``. Without ``query`` the query is ignored.
+        """
+        self.method, self.name, self.role, self.summary, self.text = method, name, role, summary, text
+        self.answers, self.problems = answers, problems
+        self.query, self.body, self.headers = query, body, headers
 
 
-class Route(NamedTuple):
+class Route:
     """One path. ``path`` is a template as Falcon has them, with fields of ``PATH_FIELDS``."""
 
-    path: str
-    tag: Tag
-    operations: tuple[Operation, ...]
+    def __init__(self, path: str, tag: Tag, *operations: Operation) -> None:
+        self.path, self.tag, self.operations = path, tag, operations
 
     @property
     def methods(self) -> set[str]:

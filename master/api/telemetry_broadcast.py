@@ -209,7 +209,7 @@ class Broadcaster:
                 gevent.sleep(0)
 
     def _changed_workers(self) -> frozenset[str] | None:
-        """Returns who changed or left since the last broadcast; ``None`` when it is not known, or not needed."""
+        """Returns the workers that changed or left since the last broadcast; ``None``: unknown, or not needed."""
         is_needed = any(reader.is_filtered for reader in self._readers)
         if not is_needed or not self._changes.covers(self._notified):
             return None

@@ -5,16 +5,16 @@ import { h, newId } from './dom.js';
 
 /** Comes back when somebody is signed in, or need not be. `place` is where the way out is offered. */
 export async function signedIn(place) {
-  let asker;
+  let identity;
   try {
-    asker = await session();
+    identity = await session();
   } catch (problem) {
     // Where the master does not answer, the page says so by itself.
     if (problem.status !== 401) return;
-    asker = await askForToken();
+    identity = await askForToken();
   }
-  if (asker.auth_method !== 'session') return;
-  place.append(h('button', { type: 'button', class: 'quiet', title: `signed in as ${asker.name}, role ${asker.role}`, onclick: leave }, 'Sign out'));
+  if (identity.auth_method !== 'session') return;
+  place.append(h('button', { type: 'button', class: 'quiet', title: `signed in as ${identity.name}, role ${identity.role}`, onclick: leave }, 'Sign out'));
 }
 
 async function leave() {

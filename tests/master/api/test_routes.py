@@ -45,7 +45,7 @@ class Looked:
 
 
 def route(path: str) -> Route:
-    return Route(path, "Master", (Operation("GET", "look", "a look", Role.READ, (answer(str, "it"),)),))
+    return Route(path, "Master", Operation("GET", "look", Role.READ, "a look", answer(str, "it")))
 
 
 def served_by(app: "falcon.App[Any, Any]") -> dict[str, set[str]]:
