@@ -46,7 +46,7 @@ class FleetViews(LazyView):
         """Render the worker's record and its summary."""
         worker_id = telemetry.worker_id
         self._latest[worker_id] = telemetry
-        self._records[worker_id] = _member(worker_id, WorkerRecord.of_worker(telemetry))
+        self._records[worker_id] = _member(worker_id, WorkerRecord.of(telemetry))
         self._summaries[worker_id] = _member(worker_id, WorkerSummary.of(telemetry))
 
     def remove(self, worker_id: str) -> None:
@@ -67,7 +67,7 @@ class FleetViews(LazyView):
 
     def metrics(self, worker_id: str) -> bytes:
         """One worker's resource readings."""
-        return encoded(WorkerMetrics.of(self._worker(worker_id).reading))
+        return encoded(WorkerMetrics.of(self._worker(worker_id)))
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""

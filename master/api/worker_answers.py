@@ -103,10 +103,11 @@ class WorkerMetrics(ResourceReadings, frozen=True, gc=False, kw_only=True):
     custom: Sequence[CustomSample]
 
     @classmethod
-    def of(cls, reading: Reading) -> Self:
-        return cls(**_readings(reading))
+    def of(cls, telemetry: WorkerTelemetry) -> Self:
+        return cls(**_readings(telemetry.reading))
 
 
+# The readings are keyword-only, so these fields come before them in the JSON.
 class WorkerRecord(WorkerMetrics, frozen=True, gc=False):
     """The latest that is known of a worker. An inactive one keeps its last readings."""
 
@@ -122,7 +123,7 @@ class WorkerRecord(WorkerMetrics, frozen=True, gc=False):
     is_active: bool
 
     @classmethod
-    def of_worker(cls, telemetry: WorkerTelemetry) -> Self:
+    def of(cls, telemetry: WorkerTelemetry) -> Self:
         return cls(
             telemetry.worker_id,
             telemetry.cpu_usage,
