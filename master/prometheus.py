@@ -8,12 +8,11 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 import requests
 import urllib3
-from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from fleetpulse.master.errors import PrometheusUnavailable
@@ -135,28 +134,20 @@ class PrometheusHistory:
         self._running += 1
         answer = self._pool.spawn(self._run, worker_id, window, fields)
         answer.rawlink(self._on_done)
-        try:
-            found = self._wait(answer)
-        except PrometheusUnavailable as error:
-            self._unavailable_until = (self._clock() + RETRY_SECONDS, str(error))
-            raise
+        seconds = self._client.seconds + _GRACE_SECONDS
+        answer.wait(timeout=seconds)
+        # One that is not ready has its thread still, and counts for as long as it does.
+        late = PrometheusUnavailable(f"Prometheus has not answered within {seconds:g} s")
+        found = answer.get() if answer.ready() else late
+        if isinstance(found, PrometheusUnavailable):
+            self._unavailable_until = (self._clock() + RETRY_SECONDS, str(found))
+            raise found
         self._unavailable_until = None
-        return found
+        return cast("_Found", found)
 
     def close(self) -> None:
         """Ends the threads, when what they run is answered or timed out."""
         self._pool.kill()
-
-    def _wait(self, answer: "AsyncResult[_Found | PrometheusUnavailable]") -> _Found:
-        seconds = self._client.seconds + _GRACE_SECONDS
-        answer.wait(timeout=seconds)
-        if not answer.ready():  # its thread is busy with it, and counts for as long as it is
-            raise PrometheusUnavailable(f"Prometheus has not answered within {seconds:g} s")
-        found = answer.get()
-        assert found is not None  # nosec B101 # for the type checker
-        if isinstance(found, PrometheusUnavailable):
-            raise found
-        return found
 
     def _on_done(self, _: object) -> None:
         self._running -= 1

@@ -81,10 +81,10 @@ class WriteBuffer:
     """
 
     def __init__(self, max_journal_points: int = MAX_JOURNAL_POINTS, max_chunk_bytes: int = MAX_CHUNK_BYTES) -> None:
-        self._journal: deque[tuple[int, JournalPoint]] = deque()
+        self._journal: deque[tuple[int, JournalPoint]] = deque(maxlen=max_journal_points)
         self._chunks: deque[Chunk] = deque()
         self._chunk_bytes = 0
-        self._max_journal_points, self._max_chunk_bytes = max_journal_points, max_chunk_bytes
+        self._max_chunk_bytes = max_chunk_bytes
         self._taken = _NO_BATCH
         self.points_dropped = 0
         """Points of dropped chunks. Dropped points of the journal are still in memory, and not lost."""
@@ -99,8 +99,6 @@ class WriteBuffer:
 
     def add_point(self, step: int, point: JournalPoint) -> None:
         self._journal.append((step, point))
-        if len(self._journal) > self._max_journal_points:
-            self._journal.popleft()
 
     def add_chunk(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
@@ -125,10 +123,8 @@ class WriteBuffer:
     def put_back(self) -> None:
         """What was taken could not be written."""
         taken, self._taken = self._taken, _NO_BATCH
-        for step, points in taken.journal.items():
-            self._journal.extendleft((step, point) for point in reversed(points))
-        while len(self._journal) > self._max_journal_points:
-            self._journal.popleft()
+        older = [(step, point) for step, points in taken.journal.items() for point in points]
+        self._journal = deque([*older, *self._journal], maxlen=self._journal.maxlen)
         self._chunks.extendleft(reversed(taken.chunks))
         self._chunk_bytes += sum(len(chunk.data) for chunk in taken.chunks)
         self._drop_oldest()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import gevent
+from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, and_, func, literal, select, union_all
@@ -56,18 +57,20 @@ class Readers:
         self._engine = engine
         self._pool = ThreadPool(threads)
         self._free = Semaphore(threads)
-        self._is_open = False
+        self._open = Event()
 
     def start(self) -> None:
-        self._is_open = True
+        self._open.set()
 
     def run(self, query: Callable[[Connection], Found], timeout_seconds: float) -> Found:
         """Waits for the result. Raises ``StoreUnavailable`` when none comes in time."""
         timed_out = StoreUnavailable(f"the database has not answered for {timeout_seconds:g} s")
         deadline = time.monotonic() + timeout_seconds
-        if self._is_open and not self._free.acquire(timeout=timeout_seconds):
+        if not self._open.is_set():
+            raise StoreUnavailable("the store is closed")
+        if not self._free.acquire(timeout=timeout_seconds):
             raise timed_out
-        if not self._is_open:
+        if not self._open.is_set():  # stopped meanwhile
             self._free.release()
             raise StoreUnavailable("the store is closed")
         answer = self._pool.spawn(self._run, query)
@@ -82,8 +85,8 @@ class Readers:
 
     def stop(self, timeout_seconds: float) -> None:
         """Ends the threads, when they have answered what they run."""
-        if self._is_open:
-            self._is_open = False
+        if self._open.is_set():
+            self._open.clear()
             with gevent.Timeout(timeout_seconds, False):  # type: ignore[arg-type]  # False: end quietly
                 self._pool.kill()
 

@@ -1,17 +1,19 @@
 """master.store.reads: pages of tasks, and the indexes that they are read from."""
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, text
 
-from fleetpulse.master.errors import InvalidCursor
+from fleetpulse.master.errors import InvalidCursor, StoreUnavailable
 from fleetpulse.master.store.database import open_engines, parse_database_url
-from fleetpulse.master.store.reads import find_page, name_range
+from fleetpulse.master.store.reads import Readers, find_page, name_range
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import metadata
 from fleetpulse.master.tasks import transitions
@@ -154,3 +156,47 @@ def test_pages_are_read_from_covering_indexes(
     newest_first = {"SCAN tasks", "SEARCH tasks USING INTEGER PRIMARY KEY (rowid<?)"}
     for step in reads:
         assert "COVERING INDEX" in step or (not filters and step in newest_first), steps
+
+
+@pytest.fixture
+def readers() -> Iterator[Readers]:
+    """One thread."""
+    engine = create_engine("sqlite://")
+    readers = Readers(engine, 1)
+    readers.start()
+    yield readers
+    readers.stop(20.0)
+    engine.dispose()
+
+
+def test_reader_returns_the_result_or_raises_the_error(readers: Readers) -> None:
+    assert readers.run(lambda connection: connection.scalar(text("SELECT 7")), 20.0) == 7
+    with pytest.raises(KeyError, match="why"):
+        readers.run(lambda _: {"because": 1}["why"], 20.0)
+    with pytest.raises(StoreUnavailable, match="the database cannot be read: no such table"):
+        readers.run(lambda connection: connection.execute(text("SELECT * FROM missing")), 20.0)
+
+
+def test_read_times_out_while_running_and_while_waiting_for_a_thread(readers: Readers) -> None:
+    done = threading.Event()
+    for _ in range(2):  # the first one has the thread, the other waits for it
+        with pytest.raises(StoreUnavailable, match=r"the database has not answered for 0\.05 s"):
+            readers.run(lambda _: done.wait(20.0), 0.05)
+    done.set()
+    assert readers.run(lambda _: "free again", 20.0) == "free again"
+
+
+def test_read_that_waits_for_a_thread_fails_when_the_readers_are_stopped(readers: Readers) -> None:
+    done = threading.Event()
+    running = gevent.spawn(readers.run, lambda _: done.wait(20.0), 20.0)
+    gevent.sleep(0)
+    waiting = gevent.spawn(readers.run, lambda _: "never", 20.0)
+    gevent.sleep(0)
+    stopping = gevent.spawn(readers.stop, 20.0)
+    gevent.sleep(0)
+    done.set()
+    for greenlet in (running, waiting, stopping):
+        greenlet.join(timeout=20.0)
+    assert running.value is True
+    assert isinstance(waiting.exception, StoreUnavailable)
+    assert str(waiting.exception) == "the store is closed"
