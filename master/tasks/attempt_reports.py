@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import gevent
 from gevent.queue import Full, Queue
 
 from fleetpulse.master.config import LeaseConfig
@@ -50,24 +49,11 @@ class ForeignReport(NamedTuple):
 
 
 class ForeignReports:
-    """Checks who owned the attempts of refused reports: one greenlet, ``task-ownership``, one after the other."""
+    """Checks who owned the attempts of refused reports, one after the other."""
 
     def __init__(self, store: TaskStore, instruments: TaskInstruments, max_waiting: int = 10_000) -> None:
         self._store, self._instruments = store, instruments
         self._waiting: Queue[ForeignReport] = Queue(max_waiting)
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.name = "task-ownership"
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
-
-    def health_error(self) -> str | None:
-        """Returns why nothing is checked, or ``None``."""
-        return "nobody checks who owned attempts" if self._greenlet is None or self._greenlet.dead else None
 
     def check(self, report: ForeignReport) -> None:
         """Has the report checked. Does not wait; one that cannot be looked up counts as a violation."""
@@ -76,7 +62,8 @@ class ForeignReports:
         except Full:
             self._report_violation(report, "too many reports wait to be looked up")
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Checks for ever, in a greenlet of its own."""
         while True:
             report = self._waiting.get()
             try:

@@ -1,4 +1,4 @@
-"""Places queued tasks: one greenlet, notified when capacity may have come free.
+"""Places queued tasks, in rounds, when capacity may have come free.
 
 The policy runs in a native thread, on a snapshot. By the time that it returns the fleet has changed, and the policy may
 be somebody else's; so each placement is checked against the present, and what does not hold waits for the next round.
@@ -39,7 +39,7 @@ _PLACED_IN_A_ROW = 8
 
 
 class Scheduler:
-    """Owns the greenlet ``task-scheduler`` from ``start`` to ``stop``."""
+    """Places queued tasks by a policy."""
 
     def __init__(self, registry: TaskRegistry, capacity_freed: Event, clock: Clock, policy: Policy = best_fit) -> None:
         """``capacity_freed`` is set by whoever knows that a task might be placed now."""
@@ -49,28 +49,33 @@ class Scheduler:
         self._policy = policy
         self._round_began: float | None = None
         self._refused = 0
-        self._greenlet: gevent.Greenlet[..., None] | None = None
         self.reservations: Mapping[str, str] = {}
         """By worker id, the task for which the last round reserves the worker."""
 
         self.rounds = 0
 
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.name = "task-scheduler"
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
-
     def health_error(self) -> str | None:
-        """Returns why no task is placed, or ``None``."""
-        if self._greenlet is None or self._greenlet.dead:
-            return "nobody places tasks"
+        """Returns why a round does not end, or ``None``."""
         began = self._round_began
         if began is not None and (seconds := self._clock.monotonic() - began) > STUCK_AFTER_SECONDS:
             return f"the placement of tasks has been thinking for {seconds:.0f} s"
         return None
+
+    def run(self) -> None:
+        """Runs rounds for ever, in a greenlet of its own."""
+        while True:
+            self._capacity_freed.wait(self._wait_seconds())
+            self._capacity_freed.clear()
+            gevent.sleep(GATHER_SECONDS)
+            started, count = time.perf_counter(), 0
+            try:
+                count = self.run_round()
+            except Exception:
+                _LOGGER.exception("a round of the scheduler failed")
+            # A policy whose every placement is wrong would be called again at once, and for ever.
+            is_wrong = self._refused and not count
+            taken = time.perf_counter() - started
+            gevent.sleep(LONGEST_REST_SECONDS if is_wrong else min(REST_RATIO * taken, LONGEST_REST_SECONDS))
 
     def run_round(self) -> int:
         """Waits while the policy runs. Returns how many tasks were placed."""
@@ -94,21 +99,6 @@ class Scheduler:
                 gevent.sleep(0)
         self._registry.instruments.scheduling_round.observe(time.perf_counter() - started)
         return count
-
-    def _run(self) -> None:
-        while True:
-            self._capacity_freed.wait(self._wait_seconds())
-            self._capacity_freed.clear()
-            gevent.sleep(GATHER_SECONDS)
-            started, count = time.perf_counter(), 0
-            try:
-                count = self.run_round()
-            except Exception:
-                _LOGGER.exception("a round of the scheduler failed")
-            # A policy whose every placement is wrong would be called again at once, and for ever.
-            is_wrong = self._refused and not count
-            taken = time.perf_counter() - started
-            gevent.sleep(LONGEST_REST_SECONDS if is_wrong else min(REST_RATIO * taken, LONGEST_REST_SECONDS))
 
     def _wait_seconds(self) -> float | None:
         wall, live = self._clock.wall(), self._registry.live

@@ -93,17 +93,13 @@ class TaskService:
         self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set)
         self._limiter = EvictionLimiter()
         self._foreign_reports = ForeignReports(store, instruments.tasks)
+        lost_workers = LostWorkerTracker(self._limiter)
         self.reports = AttemptReportHandler(
-            self._registry,
-            store,
-            LostWorkerTracker(self._limiter),
-            self._foreign_reports.check,
-            telemetry.lease_config,
-            clock,
+            self._registry, store, lost_workers, self._foreign_reports.check, telemetry.lease_config, clock
         )
         self._scheduler = Scheduler(self._registry, capacity_freed, clock, policy)
         self._reasons = QueueReasons(self._registry.capacity, self._scheduler)
-        self._checker: gevent.Greenlet[..., None] | None = None
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._stopping = Event()
         instruments.tasks.oldest_queued.set_function(self._oldest_queued_seconds)
 
@@ -122,25 +118,27 @@ class TaskService:
             self.reports.expect(worker_id)
         if live:
             _LOGGER.info("%d tasks had not ended when the master started", len(live))
-        self._scheduler.start()
-        self._foreign_reports.start()
-        self._checker = gevent.spawn(self._watch_lost_workers)
-        self._checker.name = "task-lost-workers"
+        runs = {
+            "task-scheduler": self._scheduler.run,
+            "task-ownership": self._foreign_reports.run,
+            "task-lost-workers": self._watch_lost_workers,
+        }
+        for name, run in runs.items():
+            self._greenlets.append(gevent.spawn(run))
+            self._greenlets[-1].name = name
         self._registry.on_capacity_freed()
 
     def stop(self) -> None:
         """Places no more. What is live stays so, and is found again."""
         self._stopping.set()
-        self._scheduler.stop()
-        self._foreign_reports.stop()
-        if self._checker is not None:
-            self._checker.kill()
+        gevent.killall(self._greenlets)
 
     def health_error(self) -> str | None:
         """Returns why tasks are not taken care of, or ``None``."""
-        if self._checker is None or self._checker.dead:
-            return "nobody watches for lost workers"
-        return self._foreign_reports.health_error() or self._scheduler.health_error()
+        if not self._greenlets:
+            return "not started"
+        ended = ", ".join(greenlet.name for greenlet in self._greenlets if greenlet.dead)
+        return f"{ended} does not run" if ended else self._scheduler.health_error()
 
     # Tasks
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gevent
 from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.instruments import TaskInstruments
@@ -28,15 +29,13 @@ def test_report_that_cannot_be_looked_up_is_a_violation(tmp_path: Path) -> None:
     link = Link()
     with running_store(tmp_path) as store:
         checks = ForeignReports(store, TaskInstruments(CollectorRegistry()), max_waiting=2)
-        assert checks.health_error() is not None
         for number in (1, 2, 3):
             checks.check(ForeignReport("rack-7", ("task-1", number), "log", link))
         assert link.violations == [("log", "task-1/3", "too many reports wait to be looked up")]
-        checks.start()
-        assert checks.health_error() is None
+        greenlet = gevent.spawn(checks.run)
         wait_until(lambda: len(link.violations) == 3)
         assert link.violations[1:] == [("log", f"task-1/{number}", "there is no such attempt") for number in (1, 2)]
     checks.check(ForeignReport("rack-7", ("task-1", 4), "report", link))
     wait_until(lambda: len(link.violations) == 4)
     assert link.violations[3][2] == "the store does not answer, so it could not be looked up"
-    checks.stop()
+    greenlet.kill()

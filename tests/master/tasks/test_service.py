@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.master.errors import InvalidMessage, TaskAlreadyFinished, TaskRefused, UnknownTask, UnknownWorker
+from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.tasks.records import AttemptStatus, Idempotency, TaskQuery, TaskStatus
-from fleetpulse.master.tasks.service import apply_policy
+from fleetpulse.master.tasks.service import TaskService, apply_policy
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.policy import TaskPolicy
 from tests.master.fleet import wait_until
@@ -495,3 +496,15 @@ def test_every_rule_that_is_broken_is_told() -> None:
     assert "docker_image is docker.io/evil/app:latest, which is not allowed; allowed are: ghcr.io/**" in str(
         refused.value
     )
+
+
+# Health
+
+
+def test_service_is_unhealthy_before_its_start_and_when_a_greenlet_has_ended(party: Party) -> None:
+    assert party.tasks.health_error() is None
+    fleet = party.fleet
+    not_started = TaskService(party.store, fleet.manager, Instruments(), fleet.clock.port)
+    assert not_started.health_error() == "not started"
+    party.tasks._greenlets[1].kill()
+    assert party.tasks.health_error() == "task-ownership does not run"
