@@ -67,19 +67,19 @@ BAD = [
 
 
 @pytest.mark.parametrize("reference", GOOD)
-def test_well_formed(reference: str) -> None:
+def test_well_formed_references_are_parsed(reference: str) -> None:
     parse_image(reference)
     assert re.fullmatch(IMAGE_PATTERN, reference)
 
 
 @pytest.mark.parametrize(("reference", "why"), BAD)
-def test_malformed(reference: str, why: str) -> None:
+def test_malformed_references_are_refused_with_a_reason(reference: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_image(reference)
 
 
 @given(st.text(st.sampled_from("aA0./:@-_[]\x00ä "), max_size=40) | st.text(max_size=600))
-def test_anything_else_is_taken_or_refused_in_words(reference: str) -> None:
+def test_any_text_is_parsed_or_refused_with_a_reason(reference: str) -> None:
     problem = refusal_of(reference)
     assert len(problem) < 1000
     assert problem or (reference.isascii() and reference.isprintable() and " " not in reference)
@@ -94,5 +94,5 @@ def refusal_of(reference: str) -> str:
 
 
 @given(st.from_regex(IMAGE_PATTERN, fullmatch=True).filter(lambda image: len(image) <= MAX_REPOSITORY_LENGTH))
-def test_what_the_schema_allows_is_well_formed(image: str) -> None:
+def test_references_that_match_the_schema_are_parsed(image: str) -> None:
     parse_image(image)

@@ -35,7 +35,7 @@ def rules_broken(policy: TaskPolicy, **changes: Any) -> list[str]:
         ("[::1]:5000/app", "[::1]:5000/app:latest"),
     ],
 )
-def test_references_in_full(reference: str, full: str) -> None:
+def test_short_references_are_completed(reference: str, full: str) -> None:
     assert str(parse_image(reference)) == full
 
 
@@ -60,7 +60,7 @@ def test_references_in_full(reference: str, full: str) -> None:
         ("registry.example:5000/app:1", "registry.example:5000/app:2", False),
     ],
 )
-def test_patterns(pattern: str, reference: str, does: bool) -> None:
+def test_patterns_of_images(pattern: str, reference: str, does: bool) -> None:
     assert matches(pattern, parse_image(reference)) is does
 
 
@@ -100,7 +100,7 @@ def test_patterns(pattern: str, reference: str, does: bool) -> None:
         ({"max_cpu_cores": 0.5, "require_digest": True}, {}, ["require_digest", "max_cpu_cores"]),
     ],
 )
-def test_judgements(policy: dict[str, Any], changes: dict[str, Any], broken: list[str]) -> None:
+def test_broken_rules_are_found(policy: dict[str, Any], changes: dict[str, Any], broken: list[str]) -> None:
     assert rules_broken(TaskPolicy(**policy), **changes) == broken
 
 
@@ -118,9 +118,7 @@ def test_judgements(policy: dict[str, Any], changes: dict[str, Any], broken: lis
         ({"default_network": "none"}, {"network": "bridge"}, (None, None, "bridge")),
     ],
 )
-def test_what_is_left_open_is_decided(
-    policy: dict[str, Any], changes: dict[str, Any], settled: SecurityContext
-) -> None:
+def test_policy_fills_in_defaults(policy: dict[str, Any], changes: dict[str, Any], settled: SecurityContext) -> None:
     assert apply_defaults(TaskPolicy(**policy), WISH._replace(**changes)) == settled
 
 
@@ -171,7 +169,7 @@ def test_the_example_of_the_documentation_is_a_policy_with_every_key() -> None:
         ("max_memory_mib = 5", "line 1: max_memory_mib: expected a whole number of MiB, 6 or more"),
     ],
 )
-def test_what_is_no_policy(text: str, error: str, tmp_path: Path) -> None:
+def test_invalid_policies_are_refused(text: str, error: str, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(PolicyError, match=rf"^task policy {path}: (?:{error})") as told:
@@ -179,7 +177,7 @@ def test_what_is_no_policy(text: str, error: str, tmp_path: Path) -> None:
     assert str(told.value).isprintable()
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_policy_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="No such file"):
         read_policy(tmp_path / "none.toml")
     (tmp_path / "latin").write_bytes(b"# \xe9")

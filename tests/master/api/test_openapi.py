@@ -13,7 +13,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.api.described import described, errors_of, references_in
 from tests.master.api.test_whole import Whole
 from tests.master.fleet import full_heartbeat, heartbeat, settle, wait_until
-from tests.master.tasks.party import Party, new_party
+from tests.master.tasks.cluster import Cluster, new_cluster
 
 TASKS = "/api/tasks"
 TASK = "/api/tasks/{task_id}"
@@ -63,9 +63,9 @@ def test_example_body_is_accepted() -> None:
 class CheckedApi(Whole):
     """Asks, and holds every answer to the document."""
 
-    def __init__(self, party: Party) -> None:
-        super().__init__(party)
-        self.desk = party.worker(gpus=["GPU-aaaa", "GPU-bbbb"])
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self.desk = cluster.worker(gpus=["GPU-aaaa", "GPU-bbbb"])
 
     def ask(self, method: str, template: str, status: int, query: str = "", **kwargs: Any) -> Result:
         path = template.format(worker_id=kwargs.pop("worker_id", "rack-7"), task_id=kwargs.pop("task_id", ""))
@@ -78,12 +78,12 @@ class CheckedApi(Whole):
 @pytest.fixture
 def asked() -> Iterator[CheckedApi]:
     """A master with a worker that gives every reading, one that gives none, and one that is gone."""
-    with new_party() as party:
-        asked = CheckedApi(party)
-        party.fleet.beat("gone")
-        party.fleet.pass_time(60.0)
+    with new_cluster() as cluster:
+        asked = CheckedApi(cluster)
+        cluster.fleet.beat("gone")
+        cluster.fleet.pass_time(60.0)
         for beat in (full_heartbeat("rack-7"), heartbeat("bare")):
-            party.fleet.manager.process_heartbeat(beat)
+            cluster.fleet.manager.process_heartbeat(beat)
         settle()
         yield asked
 

@@ -35,7 +35,7 @@ GIVEN = {
 # One task
 
 
-def test_a_new_task(tasks: TaskWeb) -> None:
+def test_new_task_is_answered_with_every_field(tasks: TaskWeb) -> None:
     task_id = tasks.submit(**GIVEN)
     details = tasks.get(f"/api/tasks/{task_id}")
     assert details == {
@@ -62,7 +62,7 @@ def test_a_new_task(tasks: TaskWeb) -> None:
     }
 
 
-def test_a_task_through_all_its_steps(tasks: TaskWeb) -> None:
+def test_task_through_all_its_statuses(tasks: TaskWeb) -> None:
     task_id = tasks.submit(**GIVEN)
     path = f"/api/tasks/{task_id}"
     tasks.desk.place(task_id, "rack-7", ("GPU-a",))
@@ -110,14 +110,14 @@ def test_a_task_through_all_its_steps(tasks: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/tasks/task-123", "/api/tasks/task-123/logs"])
-def test_an_unknown_task(tasks: TaskWeb, path: str) -> None:
+def test_unknown_task_is_not_found(tasks: TaskWeb, path: str) -> None:
     assert problem(tasks.client.simulate_get(path), 404)["detail"] == "no task has the id 'task-123'"
     assert problem(tasks.client.simulate_get(f"{path}?follow=true" if "logs" in path else path), 404)
 
 
 @pytest.mark.parametrize("task_id", ["%00", "a%00b", "%ff", "..", "-", "a b", "a" * 129, "%F0%9F%92%A9", "%0a"])
 @pytest.mark.parametrize("suffix", ["", "/logs", "/logs?follow=true"])
-def test_whatever_stands_where_a_task_id_should_is_not_found(tasks: TaskWeb, task_id: str, suffix: str) -> None:
+def test_malformed_task_id_is_not_found(tasks: TaskWeb, task_id: str, suffix: str) -> None:
     path, _, query = f"/api/tasks/{task_id}{suffix}".partition("?")
     problem(tasks.client.simulate_get(path, query_string=query), 404)
     assert tasks.desk.asked_for == set()  # no store need cope with it
@@ -126,7 +126,7 @@ def test_whatever_stands_where_a_task_id_should_is_not_found(tasks: TaskWeb, tas
 # Cancelling
 
 
-def test_a_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
+def test_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
     task_id = tasks.submit()
     result = tasks.client.simulate_delete(f"/api/tasks/{task_id}")
     assert result.status_code == 202
@@ -135,7 +135,7 @@ def test_a_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
     assert "cancelled" in problem(tasks.client.simulate_delete(f"/api/tasks/{task_id}"), 409)["detail"]
 
 
-def test_a_running_task_is_asked_to_end(tasks: TaskWeb) -> None:
+def test_running_task_is_cancelled_later(tasks: TaskWeb) -> None:
     task_id = tasks.submit()
     tasks.desk.place(task_id)
     tasks.desk.run(task_id)
@@ -145,7 +145,7 @@ def test_a_running_task_is_asked_to_end(tasks: TaskWeb) -> None:
         assert result.json["cancel_requested_at"] is not None
 
 
-def test_an_unknown_task_cannot_be_cancelled(tasks: TaskWeb) -> None:
+def test_unknown_task_cannot_be_cancelled(tasks: TaskWeb) -> None:
     problem(tasks.client.simulate_delete("/api/tasks/task-123"), 404)
     problem(tasks.client.simulate_delete("/api/tasks/a%00"), 404)
 
@@ -157,7 +157,7 @@ def ids(tasks: TaskWeb, query: str = "") -> list[str]:
     return [task["task_id"] for task in tasks.get("/api/tasks", query_string=query)]
 
 
-def test_the_newest_come_first(tasks: TaskWeb) -> None:
+def test_newest_tasks_come_first(tasks: TaskWeb) -> None:
     assert ids(tasks) == []
     first, second = tasks.submit(), tasks.submit()
     assert ids(tasks) == [second, first]
@@ -165,7 +165,7 @@ def test_the_newest_come_first(tasks: TaskWeb) -> None:
     assert view.keys() == tasks.get(f"/api/tasks/{second}").keys() - {"attempts", "events"}
 
 
-def test_filters(tasks: TaskWeb) -> None:
+def test_tasks_are_filtered(tasks: TaskWeb) -> None:
     queued, running, cancelled = tasks.submit(name="a-1"), tasks.submit(name="a-2"), tasks.submit(name="b")
     tasks.desk.place(running)
     tasks.desk.run(running)
@@ -182,7 +182,7 @@ def test_filters(tasks: TaskWeb) -> None:
     assert view["worker_id"] == "rack-7"
 
 
-def test_pages_lead_to_the_end(tasks: TaskWeb) -> None:
+def test_links_lead_through_all_pages(tasks: TaskWeb) -> None:
     submitted = [tasks.submit(name="a &=?") for _ in range(7)]
     found = []
     query = "limit=3&name=a%20%26&status=queued,failed"
@@ -197,7 +197,7 @@ def test_pages_lead_to_the_end(tasks: TaskWeb) -> None:
     assert "status=queued" in query
 
 
-def test_a_page_of_many_lets_others_have_their_turn(tasks: TaskWeb) -> None:
+def test_rendering_a_large_page_yields_to_other_greenlets(tasks: TaskWeb) -> None:
     for _ in range(130):
         tasks.submit()
     assert len(tasks.get("/api/tasks")) == 100
@@ -235,7 +235,7 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize(("path", "query", "field", "why"), BAD_QUERIES)
-def test_a_bad_query(tasks: TaskWeb, path: str, query: str, field: str, why: str) -> None:
+def test_invalid_query_is_refused(tasks: TaskWeb, path: str, query: str, field: str, why: str) -> None:
     result = tasks.client.simulate_get(path, query_string=query)
     assert result.status_code == 422, result.text
     (error,) = result.json["errors"]
@@ -243,19 +243,19 @@ def test_a_bad_query(tasks: TaskWeb, path: str, query: str, field: str, why: str
     assert why in error["message"]
 
 
-def test_all_errors_of_a_query_come_at_once(tasks: TaskWeb) -> None:
+def test_all_errors_of_a_query_are_reported_at_once(tasks: TaskWeb) -> None:
     result = tasks.client.simulate_get("/api/tasks", query_string="limit=0&status=x&name=%00")
     assert [error["field"] for error in result.json["errors"]] == ["status[0]", "name", "limit"]
 
 
-def test_a_cursor_of_somebody_else(tasks: TaskWeb) -> None:
+def test_foreign_cursor_is_refused(tasks: TaskWeb) -> None:
     problem(tasks.client.simulate_get("/api/tasks", query_string="cursor=made-up"), 422)
 
 
 # Workers
 
 
-def test_what_a_worker_was_given(tasks: TaskWeb) -> None:
+def test_attempts_of_a_worker_are_listed(tasks: TaskWeb) -> None:
     assert tasks.get("/api/workers/rack-7/tasks") == []
     task_id, other = tasks.submit(**GIVEN), tasks.submit()
     tasks.desk.place(task_id, "rack-7", ("GPU-a",))

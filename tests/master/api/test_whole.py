@@ -22,7 +22,7 @@ from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.guards import open_access
 from tests.master.history.memory_store import history_of
-from tests.master.tasks.party import Desk, Party, new_party
+from tests.master.tasks.cluster import Cluster, FakeWorker, new_cluster
 
 EXITED = pb.ATTEMPT_PHASE_FAILED
 
@@ -30,16 +30,16 @@ EXITED = pb.ATTEMPT_PHASE_FAILED
 class Whole:
     """A master's tasks and REST."""
 
-    def __init__(self, party: Party) -> None:
-        self.party = party
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
         views, exposition = FleetViews(), FleetExposition()
-        party.fleet.manager.add_observer(views)
+        cluster.fleet.manager.add_observer(views)
         health = HealthResource({}, "1.2.3")
-        fleet = party.fleet
+        fleet = cluster.fleet
         self.app = create_wsgi(
             HttpServices(
-                fleet.manager, party.tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(), views,
-                exposition, fleet.instruments, health, Subscribers(),
+                fleet.manager, cluster.tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(),
+                views, exposition, fleet.instruments, health, Subscribers(),
             )
         )  # fmt: skip
         self.client = TestClient(self.app)
@@ -55,7 +55,7 @@ class Whole:
         task_id: str = result.json["task_id"]
         return task_id
 
-    def running(self, desk: Desk, **fields: Any) -> str:
+    def running(self, desk: FakeWorker, **fields: Any) -> str:
         """A new task that runs on the worker."""
         task_id = self.submit(**fields)
         wait_until(lambda: (task_id, 1) in desk.starts())
@@ -65,8 +65,8 @@ class Whole:
 
 @pytest.fixture
 def whole() -> Iterator[Whole]:
-    with new_party() as party:
-        yield Whole(party)
+    with new_cluster() as cluster:
+        yield Whole(cluster)
 
 
 def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
@@ -81,7 +81,7 @@ def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
         assert "no worker" in task["queue_reason"]
         with Reader(server.address, f"/api/tasks/{task_id}/logs?follow=true") as reader:
             assert reader.take(1)[0].data["status"] == "queued"
-            desk = whole.party.worker()
+            desk = whole.cluster.worker()
             wait_until(lambda: (task_id, 1) in desk.starts())
             desk.run(task_id)
             desk.log(task_id, 0, b"hi\n")
@@ -101,7 +101,7 @@ def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
 
 
 def test_cancel_a_queued_and_a_running_task(whole: Whole) -> None:
-    desk = whole.party.worker()
+    desk = whole.cluster.worker()
     task_id = whole.running(desk)
     path = f"/api/tasks/{task_id}"
     assert whole.client.simulate_delete(path).status_code == 202
@@ -113,7 +113,7 @@ def test_cancel_a_queued_and_a_running_task(whole: Whole) -> None:
 
 
 def test_worker_shows_allocated_and_available_resources(whole: Whole) -> None:
-    desk = whole.party.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
+    desk = whole.cluster.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
     task_id = whole.running(desk, cpu_required=1.5, memory_required=1024, gpu_required=1)
     details = whole.get("/api/workers/rack-7")
     assert details["capacity"]["gpu_uuids"] == ["GPU-a", "GPU-b"]
@@ -126,7 +126,7 @@ def test_worker_shows_allocated_and_available_resources(whole: Whole) -> None:
 
 
 def test_drained_worker_gets_no_tasks(whole: Whole) -> None:
-    desk = whole.party.worker()
+    desk = whole.cluster.worker()
     path = "/api/workers/rack-7"
     drained = whole.client.simulate_post(f"{path}/drain", json={"reason": "new disk"})
     assert drained.status_code == 200
@@ -146,7 +146,7 @@ def test_drained_worker_gets_no_tasks(whole: Whole) -> None:
 
 
 def test_task_too_large_for_every_worker_is_accepted_with_a_queue_reason(whole: Whole) -> None:
-    whole.party.worker(cores=4.0)
+    whole.cluster.worker(cores=4.0)
     task_id = whole.submit(cpu_required=64)
     reason = whole.get(f"/api/tasks/{task_id}")["queue_reason"]
     assert "64" in reason

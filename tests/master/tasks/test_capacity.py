@@ -36,14 +36,14 @@ def fleet() -> FleetCapacity:
     return fleet
 
 
-def test_an_idle_worker_offers_all_that_it_has(fleet: FleetCapacity) -> None:
+def test_idle_worker_offers_its_whole_capacity(fleet: FleetCapacity) -> None:
     (offer,) = fleet.offers()
     assert (offer.total, offer.gpu_uuids) == ((4000, 8 * GIB, 2), ("GPU-a", "GPU-b"))
     assert offer.free == offer.total
     assert (offer.free_gpu_uuids, offer.labels, offer.refusal) == (("GPU-a", "GPU-b"), {"zone": "eu"}, None)
 
 
-def test_what_is_taken_is_not_offered_until_it_is_given_back(fleet: FleetCapacity) -> None:
+def test_allocated_resources_are_not_offered_until_they_are_released(fleet: FleetCapacity) -> None:
     fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(1500, GIB, 1), ("GPU-a",))
     (offer,) = fleet.offers()
     assert (offer.free, offer.free_gpu_uuids) == ((2500, 7 * GIB, 1), ("GPU-b",))
@@ -57,7 +57,7 @@ def test_what_is_taken_is_not_offered_until_it_is_given_back(fleet: FleetCapacit
     assert (offer.free.cpu_millicores, offer.free_gpu_uuids) == (4000, ("GPU-a", "GPU-b"))
 
 
-def test_tenths_of_cores_add_up_exactly(fleet: FleetCapacity) -> None:
+def test_sums_of_tenths_of_cores_are_exact(fleet: FleetCapacity) -> None:
     for number in range(40):
         fleet.allocate("rack-7", (f"task-{number}", 1), ResourceAmounts(100, 0, 0), ())
     assert fleet.offers()[0].free.cpu_millicores == 0
@@ -66,12 +66,12 @@ def test_tenths_of_cores_add_up_exactly(fleet: FleetCapacity) -> None:
     assert fleet.offers()[0].free.cpu_millicores == 4000
 
 
-def test_less_than_a_thousandth_of_a_core_counts_as_one(fleet: FleetCapacity) -> None:
+def test_demand_is_rounded_up_to_a_millicore(fleet: FleetCapacity) -> None:
     fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(millicores(0.0101), 0, 0), ())
     assert fleet.allocation("rack-7").cpu_cores == 0.011
 
 
-def test_a_heartbeat_that_says_nothing_new_changes_nothing(fleet: FleetCapacity) -> None:
+def test_heartbeat_without_changes_keeps_the_revision(fleet: FleetCapacity) -> None:
     before = fleet.revision
     assert not fleet.observe(replace(READY, last_update=99.0, reading=Reading(load=Load(load1=1.0))))
     assert fleet.revision == before
@@ -85,19 +85,19 @@ def test_a_heartbeat_that_says_nothing_new_changes_nothing(fleet: FleetCapacity)
         (replace(READY, registration=Registration()), "it only reports telemetry"),
     ],
 )
-def test_why_a_worker_takes_nothing(fleet: FleetCapacity, change: WorkerTelemetry, why: str) -> None:
+def test_offer_says_why_a_worker_takes_no_tasks(fleet: FleetCapacity, change: WorkerTelemetry, why: str) -> None:
     assert fleet.observe(change)
     assert fleet.offers()[0].refusal == why
     assert fleet.observe(READY)
     assert fleet.offers()[0].refusal is None
 
 
-def test_a_worker_that_cannot_be_told_anything_takes_nothing(fleet: FleetCapacity) -> None:
+def test_disconnected_worker_takes_no_tasks(fleet: FleetCapacity) -> None:
     fleet.set_connected("rack-7", is_connected=False)
     assert fleet.allocation("rack-7").refusal == "its connection is broken"
 
 
-def test_a_drain_outlives_the_worker(fleet: FleetCapacity) -> None:
+def test_drain_is_kept_while_the_worker_is_away(fleet: FleetCapacity) -> None:
     fleet.set_drain("rack-7", Drain("rack-7", "new disks", since=1.0))
     assert fleet.offers()[0].refusal == "it is drained: new disks"
     assert fleet.allocation("rack-7").drain_reason == "new disks"
@@ -110,7 +110,7 @@ def test_a_drain_outlives_the_worker(fleet: FleetCapacity) -> None:
     assert fleet.allocation("rack-7").drain_reason is None
 
 
-def test_what_a_worker_that_left_holds_is_held_until_it_ends(fleet: FleetCapacity) -> None:
+def test_allocation_of_a_removed_worker_is_kept_until_it_is_released(fleet: FleetCapacity) -> None:
     fleet.allocate("rack-7", ("task-1", 1), ResourceAmounts(1000, 0, 0), ())
     fleet.forget("rack-7")
     fleet.observe(READY)

@@ -36,26 +36,26 @@ def lose(limiter: EvictionLimiter, numbers: range, now: float = START, every_sec
         *((1000, 500, False), (1000, 501, True)),
     ],
 )
-def test_it_holds_when_more_than_half_of_a_fleet_is_gone(workers: int, lost: int, holds: bool) -> None:
+def test_holds_when_more_than_half_of_the_fleet_is_lost(workers: int, lost: int, holds: bool) -> None:
     limiter = a_limiter(workers)
     lose(limiter, range(lost))
     assert held(limiter, START) == ((START, lost) if holds else None)
 
 
-def test_a_master_that_has_just_started_holds_for_nobody() -> None:
+def test_does_not_hold_for_workers_that_were_never_seen() -> None:
     limiter = EvictionLimiter()
     lose(limiter, range(100))
     assert not limiter.is_holding(START)
 
 
 @pytest.mark.parametrize(("every_seconds", "holds"), [(600.0, False), (16.0, False), (12.0, True), (1.0, True)])
-def test_only_what_is_lost_within_a_minute_counts(every_seconds: float, holds: bool) -> None:
+def test_only_losses_within_the_window_count(every_seconds: float, holds: bool) -> None:
     limiter = a_limiter(10)
     now = lose(limiter, range(6), every_seconds=every_seconds)
     assert limiter.is_holding(now) is holds
 
 
-def test_a_fleet_that_shrank_over_hours_is_as_large_as_it_is_now() -> None:
+def test_fleet_size_follows_slow_losses() -> None:
     limiter = a_limiter(20)
     now = lose(limiter, range(12), every_seconds=120.0) + 120.0
     lose(limiter, range(12, 16), now)
@@ -64,7 +64,7 @@ def test_a_fleet_that_shrank_over_hours_is_as_large_as_it_is_now() -> None:
     assert held(limiter, now) == (now, 5)
 
 
-def test_the_fleet_is_that_of_before_the_loss() -> None:
+def test_fleet_size_is_that_before_the_loss() -> None:
     """Or with each that is lost it would be smaller, and half of it less."""
     limiter = a_limiter(10)
     for number in range(5):
@@ -72,7 +72,7 @@ def test_the_fleet_is_that_of_before_the_loss() -> None:
         assert not limiter.is_holding(START + number)
 
 
-def test_it_ends_when_half_of_the_lost_are_back() -> None:
+def test_hold_ends_when_half_of_the_lost_workers_are_back() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(8))
     for number in range(3):
@@ -82,7 +82,7 @@ def test_it_ends_when_half_of_the_lost_are_back() -> None:
     assert not limiter.is_holding(START + 101.0)
 
 
-def test_it_does_not_begin_again_for_those_that_are_not_back_yet() -> None:
+def test_hold_does_not_begin_again_for_the_same_loss() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(8))
     for number in range(4):
@@ -91,7 +91,7 @@ def test_it_does_not_begin_again_for_those_that_are_not_back_yet() -> None:
     assert not limiter.is_holding(START + 2.0)
 
 
-def test_new_workers_are_none_of_the_lost_ones() -> None:
+def test_new_workers_do_not_end_the_hold() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(8))
     for number in range(100, 120):
@@ -99,7 +99,7 @@ def test_new_workers_are_none_of_the_lost_ones() -> None:
     assert limiter.is_holding(START + 1.0)
 
 
-def test_it_ends_after_ten_minutes_at_the_latest() -> None:
+def test_hold_ends_after_ten_minutes() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(8))
     assert limiter.is_holding(START + 599.9)
@@ -107,7 +107,7 @@ def test_it_ends_after_ten_minutes_at_the_latest() -> None:
     assert not limiter.is_holding(START + 601.0)
 
 
-def test_who_is_lost_during_the_hold_belongs_to_the_loss() -> None:
+def test_workers_lost_during_the_hold_count_as_lost() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(6))
     lose(limiter, range(6, 10), START + 300.0)
@@ -119,7 +119,7 @@ def test_who_is_lost_during_the_hold_belongs_to_the_loss() -> None:
     assert not limiter.is_holding(START + 301.0)
 
 
-def test_one_that_comes_back_and_is_lost_again_is_away() -> None:
+def test_worker_that_is_lost_again_during_the_hold_is_away() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(6))
     for _ in range(3):
@@ -128,7 +128,7 @@ def test_one_that_comes_back_and_is_lost_again_is_away() -> None:
     assert held(limiter, START + 2.0) == (START, 6)
 
 
-def test_those_that_came_back_for_a_moment_do_not_end_it() -> None:
+def test_workers_that_came_back_for_a_moment_do_not_end_the_hold() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(6))
     for number in range(3):
@@ -141,7 +141,7 @@ def test_those_that_came_back_for_a_moment_do_not_end_it() -> None:
     assert held(limiter, START + 4.0) == (START, 4), "2 of 6"
 
 
-def test_one_that_came_back_and_said_goodbye_is_no_part_of_the_loss_any_more() -> None:
+def test_worker_that_came_back_and_left_is_no_part_of_the_loss() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(6))
     for number in range(2):
@@ -153,7 +153,7 @@ def test_one_that_came_back_and_said_goodbye_is_no_part_of_the_loss_any_more() -
     assert not limiter.is_holding(START + 3.0), "2 of 4"
 
 
-def test_one_that_flaps_is_one_worker() -> None:
+def test_flapping_worker_counts_once() -> None:
     limiter = a_limiter(10)
     for second in range(20):
         limiter.worker_lost("w0", START + second)
@@ -162,7 +162,7 @@ def test_one_that_flaps_is_one_worker() -> None:
     assert not limiter.is_holding(START + 20.0)
 
 
-def test_a_goodbye_counts_neither_way() -> None:
+def test_worker_that_left_is_not_counted() -> None:
     limiter = a_limiter(10)
     for number in range(6):
         limiter.worker_left(f"w{number}", START)
@@ -173,7 +173,7 @@ def test_a_goodbye_counts_neither_way() -> None:
     assert held(limiter, START) == (START, 3)
 
 
-def test_one_that_was_lost_and_is_forgotten_does_not_count() -> None:
+def test_lost_worker_that_is_removed_does_not_count() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(5))
     limiter.worker_left("w0", START + 1.0)
@@ -187,7 +187,7 @@ def test_one_that_was_lost_and_is_forgotten_does_not_count() -> None:
     assert not limiter.is_holding(START + 5.0), "1 of 2"
 
 
-def test_it_ends_when_all_of_the_lost_are_forgotten() -> None:
+def test_hold_ends_when_all_lost_workers_are_removed() -> None:
     limiter = a_limiter(4)
     lose(limiter, range(3))
     for number in range(3):
@@ -195,7 +195,7 @@ def test_it_ends_when_all_of_the_lost_are_forgotten() -> None:
     assert not limiter.is_holding(START + 1.0)
 
 
-def test_a_later_loss_begins_a_new_hold() -> None:
+def test_later_loss_begins_a_new_hold() -> None:
     limiter = a_limiter(10)
     lose(limiter, range(8))
     for number in range(8):
@@ -205,7 +205,7 @@ def test_a_later_loss_begins_a_new_hold() -> None:
     assert held(limiter, later) == (later, 7)
 
 
-def test_the_limits_are_settings() -> None:
+def test_limits_can_be_set() -> None:
     limiter = a_limiter(10, lost_ratio=0.2, back_ratio=1.0, window_seconds=10.0, hold_seconds=20.0, min_fleet=10)
     lose(limiter, range(3))
     limiter.worker_back("w0", START + 1.0)

@@ -20,12 +20,12 @@ from tests.master.requests import a_request
 ID = pb.AttemptId(task_id="task-1", attempt=2)
 
 
-def test_a_report_of_a_running_container() -> None:
+def test_report_of_a_running_container() -> None:
     update = pb.TaskUpdate(id=ID, update_number=4, phase=pb.ATTEMPT_PHASE_RUNNING, container_id="c0ffee")
     assert report_from(update) == Report("task-1", 2, AttemptStatus.RUNNING, "c0ffee")
 
 
-def test_a_report_of_an_end_carries_the_outcome() -> None:
+def test_report_of_an_end_has_the_outcome() -> None:
     update = pb.TaskUpdate(
         id=ID,
         phase=pb.ATTEMPT_PHASE_FAILED,
@@ -37,7 +37,7 @@ def test_a_report_of_an_end_carries_the_outcome() -> None:
     assert report_from(update).outcome == Outcome(137, True, "out_of_memory", "too much")
 
 
-def test_what_is_not_said_of_an_end_is_unknown_and_not_zero() -> None:
+def test_missing_fields_of_an_end_are_none_and_not_zero() -> None:
     assert report_from(pb.TaskUpdate(id=ID, phase=pb.ATTEMPT_PHASE_FAILED)).outcome == Outcome()
 
 
@@ -60,20 +60,20 @@ def test_a_report_that_breaks_a_rule(fields: dict[str, object], named: str) -> N
         report_from(pb.TaskUpdate(**(good | fields)))  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_a_piece_of_a_log() -> None:
+def test_log_chunk_is_decoded_and_limited() -> None:
     assert log_chunk_from(pb.LogChunk(id=ID, offset_bytes=5, data=b"hi")) == LogChunk("task-1", 2, 5, b"hi")
     with pytest.raises(InvalidMessage, match=r"log_chunk\.data"):
         log_chunk_from(pb.LogChunk(id=ID, data=bytes(MAX_LOG_CHUNK_BYTES + 1)))
 
 
-def test_what_a_worker_holds() -> None:
+def test_held_attempts_are_decoded_and_limited() -> None:
     assert held_from(pb.Register(attempts_held=[ID, ID])) == {("task-1", 2)}
     many = [pb.AttemptId(task_id="t", attempt=number) for number in range(1, MAX_HELD_ATTEMPTS + 2)]
     with pytest.raises(InvalidMessage, match="attempts_held"):
         held_from(pb.Register(attempts_held=many))
 
 
-def test_what_a_worker_is_told() -> None:
+def test_start_and_stop_messages() -> None:
     spec = a_request("busybox:1", command=("echo", "hi"), env={"A": "b"}, memory_required=2, timeout_seconds=1.5)
     attempt = Attempt("task-1", 2, "rack-7", AttemptStatus.ASSIGNED, assigned_at=0.0, gpu_uuids=("GPU-a",))
     start = start_message(Task("task-1", spec, TaskStatus.PENDING, created_at=0.0), attempt).start_task

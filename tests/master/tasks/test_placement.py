@@ -28,7 +28,7 @@ from tests.master.tasks.offers import a_task, after, an_offer, places
 OLD = RESERVE_AFTER_SECONDS
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_plan_is_empty_without_offers_or_tasks() -> None:
     assert best_fit([], [], 0.0) == ([], {})
     assert best_fit([an_offer("a")], [], 0.0) == ([], {})
     assert best_fit([], [a_task("t")], 1000.0) == ([], {})
@@ -48,11 +48,11 @@ def test_nothing_comes_of_nothing() -> None:
     ],
     ids=["too large", "cpu", "memory", "no gpu", "gpu taken", "shrunk", "refuses", "nothing at all"],
 )
-def test_what_does_not_fit_is_not_placed(offer: Offer, task: QueuedTask) -> None:
+def test_task_that_does_not_fit_is_not_placed(offer: Offer, task: QueuedTask) -> None:
     assert places([offer], [task]) == {}
 
 
-def test_a_worker_is_filled_to_the_brim_and_no_further() -> None:
+def test_worker_is_filled_completely_and_not_beyond() -> None:
     tasks = [a_task(f"t{number}", cpu=1.0, memory=4.0) for number in range(6)]
     assert places([an_offer("a")], tasks) == {f"t{number}": "a" for number in range(4)}
     tasks = [a_task(f"t{number}", cpu=0.1, memory=0.1) for number in range(50)]
@@ -71,7 +71,7 @@ def test_sums_of_floats_do_not_drift(cores: float) -> None:
     assert places(offers, tasks[100:]) == {}
 
 
-def test_gpus_are_handed_out_whole_and_the_lowest_first() -> None:
+def test_gpus_are_allocated_whole_and_lowest_ids_first() -> None:
     offer = an_offer("a", gpus=["g3", "g1", "g4", "g2"], taken=(0.0, 0.0, ["g2"]))
     tasks = [a_task("one", gpus=1), a_task("pair", gpus=2, queued_at=1.0), a_task("late", gpus=1, queued_at=2.0)]
     assert best_fit([offer], tasks, 2.0).placements == [
@@ -104,26 +104,26 @@ def test_waiting_raises_the_priority(head_start_seconds: float, first: str) -> N
         assert places([an_offer("a", cpu=1.0)], tasks, now) == {first: "a"}
 
 
-def test_the_order_of_the_arguments_does_not_matter() -> None:
+def test_order_of_the_arguments_does_not_matter() -> None:
     offers = [an_offer(f"w{number}", cpu=2.0) for number in range(5)]
     tasks = [a_task(f"t{number}", cpu=1.5) for number in range(7)]
     assert best_fit(offers[::-1], tasks[::-1], 0.0) == best_fit(offers, tasks, 0.0)
 
 
-def test_the_best_fit_leaves_least_over() -> None:
+def test_best_fit_leaves_the_least_free() -> None:
     offers = [an_offer("large", cpu=16.0), an_offer("tight", taken=(2.0, 8.0, ())), an_offer("middle")]
     assert places(offers, [a_task("t", cpu=2.0)]) == {"t": "tight"}
     assert places(offers, [a_task("t", cpu=3.0)]) == {"t": "middle"}
     assert places(offers, [a_task("t", cpu=5.0)]) == {"t": "large"}
 
 
-def test_a_worker_that_was_given_something_is_the_best_fit_for_the_next() -> None:
+def test_tasks_are_packed_on_a_worker_that_got_one_already() -> None:
     offers = [an_offer("a"), an_offer("b")]
     tasks = [a_task("1"), a_task("2", queued_at=1.0), a_task("3", cpu=0.5, queued_at=2.0)]
     assert set(places(offers, tasks).values()) == {"a"}
 
 
-def test_gpu_machines_are_kept_for_gpu_tasks_where_possible() -> None:
+def test_gpu_workers_are_left_to_gpu_tasks_where_possible() -> None:
     offers = [an_offer("gpu", gpus=["g1"]), an_offer("plain", cpu=64.0, memory=256.0)]
     assert places(offers, [a_task("t")]) == {"t": "plain"}
     assert places([offers[0]], [a_task("t")]) == {"t": "gpu"}
@@ -131,7 +131,7 @@ def test_gpu_machines_are_kept_for_gpu_tasks_where_possible() -> None:
     assert places([offers[0], used], [a_task("t")]) == {"t": "used"}, "no GPU could be wasted there"
 
 
-def test_a_gpu_task_leaves_whole_machines_to_larger_ones() -> None:
+def test_small_gpu_task_leaves_large_gpu_workers_free() -> None:
     offers = [
         an_offer("eight", gpus=[f"e{number}" for number in range(8)]),
         an_offer("two", gpus=["t1", "t2"], taken=(0.0, 0.0, ["t1"])),
@@ -141,7 +141,7 @@ def test_a_gpu_task_leaves_whole_machines_to_larger_ones() -> None:
     assert set(places(offers, tasks).values()) == {"one", "two"}
 
 
-def test_a_gpu_task_takes_the_last_gpu_of_a_large_machine_before_it_breaks_into_another() -> None:
+def test_gpu_task_takes_the_last_free_gpu_of_a_large_worker_first() -> None:
     eight = [f"e{number}" for number in range(8)]
     offers = [an_offer("eight", gpus=eight, taken=(0.0, 0.0, eight[:7])), an_offer("four", gpus=["1", "2", "3", "4"])]
     assert places(offers, [a_task("t", gpus=1)]) == {"t": "eight"}
@@ -169,13 +169,13 @@ def test_constraints_on_labels(constraints: dict[str, tuple[str, ...]], expected
     assert places(offers, [a_task("t", constraints=constraints)]).get("t") == expected
 
 
-def test_small_tasks_fill_the_gaps_that_a_young_large_one_leaves() -> None:
+def test_small_tasks_fill_gaps_before_a_reservation_begins() -> None:
     offers = [an_offer("a", taken=(2.0, 0.0, ()))]
     tasks = [a_task("large", cpu=4.0), a_task("small", queued_at=OLD - 1)]
     assert best_fit(offers, tasks, OLD - 1) == ([Placement("small", "a", ())], {})
 
 
-def test_an_old_task_has_the_worker_reserved_where_least_is_missing() -> None:
+def test_old_task_reserves_the_worker_where_least_is_missing() -> None:
     offers = [
         an_offer("a", taken=(3.0, 0.0, ())),
         an_offer("b", taken=(1.0, 0.0, ())),
@@ -188,13 +188,13 @@ def test_an_old_task_has_the_worker_reserved_where_least_is_missing() -> None:
     assert {placement.task_id: placement.worker_id for placement in decided.placements} == {"small": "a"}
 
 
-def test_what_is_ahead_of_the_reservation_may_still_be_placed_there() -> None:
+def test_tasks_ahead_of_a_reservation_may_use_the_reserved_worker() -> None:
     offers = [an_offer("a", taken=(1.0, 0.0, ()))]
     tasks = [a_task("large", cpu=4.0), a_task("urgent", priority=5, queued_at=OLD), a_task("behind", queued_at=OLD)]
     assert best_fit(offers, tasks, OLD) == ([Placement("urgent", "a", ())], {"a": "large"})
 
 
-def test_a_task_that_no_worker_could_hold_reserves_nothing() -> None:
+def test_task_that_fits_no_worker_reserves_nothing() -> None:
     offers = [an_offer("a", taken=(1.0, 0.0, ())), an_offer("b", cpu=2.0, memory=64.0)]
     tasks = [
         a_task("huge", cpu=5.0),
@@ -209,7 +209,7 @@ def test_a_task_that_no_worker_could_hold_reserves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (100, MAX_RESERVED_WORKERS)])
-def test_never_more_than_half_of_the_workers_are_reserved(workers: int, most: int) -> None:
+def test_at_most_half_of_the_workers_are_reserved(workers: int, most: int) -> None:
     offers = [an_offer(f"w{number:03}", taken=(1.0, 0.0, ())) for number in range(workers)]
     refusing = [an_offer(f"x{number:03}", refusal="it is inactive") for number in range(workers)]
     tasks = [a_task(f"large-{number:03}", cpu=4.0, queued_at=number / 1000) for number in range(workers)]
@@ -332,7 +332,7 @@ def straightforward(offers: Sequence[Offer], waiting: Sequence[QueuedTask], kept
 
 
 @given(offers_of(), tasks_of())
-def test_the_index_changes_nothing_but_the_time(offers: list[Offer], tasks: list[QueuedTask]) -> None:
+def test_index_places_as_a_straightforward_search_does(offers: list[Offer], tasks: list[QueuedTask]) -> None:
     ordered = sorted(tasks, key=lambda task: (task.queued_at - 60 * task.priority, task.queued_at, task.task_id))
     decided = best_fit(offers, tasks, 100.0)
     assert decided.placements == straightforward(offers, ordered, decided.reservations)
@@ -342,7 +342,7 @@ def test_the_index_changes_nothing_but_the_time(offers: list[Offer], tasks: list
         assert offer.free.cpu_millicores >= 0
 
 
-def test_a_thousand_demands_on_many_workers_all_find_a_place() -> None:
+def test_thousand_different_demands_are_all_placed() -> None:
     offers = [an_offer(f"w{number:03}", cpu=16.0, memory=64.0) for number in range(200)]
     tasks = [a_task(f"t{number:04}", cpu=1 + number / 1000, memory=1 + number / 1000) for number in range(1000)]
     decided = best_fit(offers, tasks, 0.0)
@@ -359,11 +359,11 @@ def installed(value: str) -> EntryPoints:
     return EntryPoints([EntryPoint("other", value, POLICIES_GROUP), EntryPoint("another", value, "something.else")])
 
 
-def test_fleetpulses_own_needs_nothing_installed() -> None:
+def test_built_in_policy_needs_no_entry_point() -> None:
     assert policy_named("best-fit", EntryPoints()) is best_fit
 
 
-def test_an_installed_one_by_its_name() -> None:
+def test_installed_policy_is_loaded_by_name() -> None:
     assert policy_named("other", installed("fleetpulse.master.tasks.placement:best_fit")) is best_fit
 
 
@@ -376,7 +376,7 @@ def test_an_installed_one_by_its_name() -> None:
         ("other", "fleetpulse.master.tasks.placement:MAX_RESERVED_WORKERS", "is no function"),
     ],
 )
-def test_one_that_cannot_be_had(name: str, value: str, expected: str) -> None:
+def test_policy_that_cannot_be_loaded_is_a_config_error(name: str, value: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected) as caught:
         policy_named(name, installed(value))
     assert str(caught.value).startswith(f"FLEETPULSE_PLACEMENT={name!r}: ")

@@ -141,11 +141,11 @@ IN_TURN = [
 
 
 @pytest.mark.parametrize(("offers", "waiting", "sentence"), NO_MATCH + NEVER + REFUSED + SHORT + IN_TURN)
-def test_the_sentence(offers: list[Offer], waiting: QueuedTask, sentence: str) -> None:
+def test_reason_of_a_queued_task(offers: list[Offer], waiting: QueuedTask, sentence: str) -> None:
     assert explain(waiting, offers) == sentence
 
 
-def test_a_task_whose_worker_is_kept_for_it_waits_for_the_rest() -> None:
+def test_reason_of_a_task_with_a_reserved_worker() -> None:
     offers = [an_offer("a", gpus=GPUS, taken=(2.5, 0.0, GPUS[:1])), an_offer("b", taken=(4.0, 0.0, ()))]
     large, small = a_task("large", cpu=4.0, gpus=4), a_task("small", queued_at=100.0)
     decided = best_fit(offers, [large, small], 100.0)
@@ -159,14 +159,14 @@ def test_a_task_whose_worker_is_kept_for_it_waits_for_the_rest() -> None:
     assert explain(large, drained_since, decided.reservations) == "is about to be placed on a, which is kept for it"
 
 
-def test_several_workers_are_kept_for_others() -> None:
+def test_reason_when_fitting_workers_are_reserved_for_others() -> None:
     offers = [an_offer("a"), an_offer("b")]
     sentence = explain(a_task("t"), offers, {"a": "x", "b": "y"})
     assert sentence == "there is room for it only on 2 workers such as a, kept for a task that waits for longer (x)"
     assert explain(a_task("t"), offers, {"a": "x"}).startswith("waits for its turn")
 
 
-def test_whatever_is_not_placed_has_another_reason_than_its_turn() -> None:
+def test_task_that_was_not_placed_never_waits_for_its_turn() -> None:
     """After a round nothing that fits is left over, so nobody is told to wait for a turn that has passed."""
     offers = [an_offer("a", gpus=GPUS), an_offer("b", cpu=8.0), drained("c")]
     tasks = [a_task(f"t{number}", cpu=number % 5 + 1, gpus=number % 3, queued_at=number) for number in range(30)]

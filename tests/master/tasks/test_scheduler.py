@@ -13,15 +13,15 @@ import pytest
 from fleetpulse.master.tasks.placement import Offer, Placement, Plan, Policy, QueuedTask, best_fit
 from fleetpulse.master.tasks.scheduler import STUCK_AFTER_SECONDS
 from tests.master.fleet import settle, wait_until
-from tests.master.tasks.party import SMALL, Party, running_party
+from tests.master.tasks.cluster import SMALL, Cluster, running_cluster
 
 Decide = Callable[[QueuedTask], Placement]
 
 
 @contextmanager
-def party_with(policy: Policy, folder: Path) -> Iterator[Party]:
-    with running_party(folder, policy=policy) as party:
-        yield party
+def cluster_with(policy: Policy, folder: Path) -> Iterator[Cluster]:
+    with running_cluster(folder, policy=policy) as cluster:
+        yield cluster
 
 
 class Told:
@@ -40,11 +40,11 @@ def to(worker_id: str, *gpu_uuids: str) -> Decide:
     return lambda task: Placement(task.task_id, worker_id, gpu_uuids)
 
 
-def test_it_decides(tmp_path: Path) -> None:
-    with party_with(Told(to("b")), tmp_path) as party:
-        party.worker("a")
-        b = party.worker("b")
-        party.placed(b)
+def test_policy_decides_where_a_task_runs(tmp_path: Path) -> None:
+    with cluster_with(Told(to("b")), tmp_path) as cluster:
+        cluster.worker("a")
+        b = cluster.worker("b")
+        cluster.placed(b)
 
 
 WRONG: dict[str, tuple[Decide, dict[str, Any]]] = {
@@ -61,47 +61,45 @@ WRONG: dict[str, tuple[Decide, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_decision_is_not_carried_out_and_the_next_one_may_be_right(case: str, tmp_path: Path) -> None:
+def test_wrong_placement_is_not_carried_out_and_the_next_may_be_right(case: str, tmp_path: Path) -> None:
     decide, fields = WRONG[case]
     policy = Told(decide)
-    with party_with(policy, tmp_path) as party:
-        desks = [
-            party.worker("small", cores=1.0),
-            party.worker("gpus", gpus=["GPU-a", "GPU-b"]),
-            party.worker("drained"),
+    with cluster_with(policy, tmp_path) as cluster:
+        workers = [
+            cluster.worker("small", cores=1.0),
+            cluster.worker("gpus", gpus=["GPU-a", "GPU-b"]),
+            cluster.worker("drained"),
         ]
-        party.tasks.drain("drained", "")
-        task_id = party.submit(SMALL.model_copy(update=fields))
+        cluster.tasks.drain("drained", "")
+        task_id = cluster.submit(SMALL.model_copy(update=fields))
         wait_until(lambda: policy.rounds >= 2)
-        assert [desk.starts() for desk in desks] == [[], [], []]
-        policy.decide = lambda task: best_fit(party.tasks._registry.capacity.offers(), [task], 0.0).placements[0]
+        assert [worker.starts() for worker in workers] == [[], [], []]
+        policy.decide = lambda task: best_fit(cluster.tasks._registry.capacity.offers(), [task], 0.0).placements[0]
         if "memory_required" not in fields:
-            wait_until(lambda: any((task_id, 1) in desk.starts() for desk in desks))
+            wait_until(lambda: any((task_id, 1) in worker.starts() for worker in workers))
 
 
-def test_no_worker_gets_more_than_it_has(tmp_path: Path) -> None:
-    with party_with(Told(to("a")), tmp_path) as party:
-        a = party.worker("a", cores=3.0)
+def test_worker_never_gets_more_than_its_capacity(tmp_path: Path) -> None:
+    with cluster_with(Told(to("a")), tmp_path) as cluster:
+        a = cluster.worker("a", cores=3.0)
         for _ in range(5):
-            party.submit()
+            cluster.submit()
         wait_until(lambda: len(a.starts()) == 3)
         settle()
         assert len(a.starts()) == 3
 
 
-def test_a_policy_that_is_wrong_about_everything_is_not_asked_without_end(tmp_path: Path) -> None:
+def test_policy_whose_placements_are_all_wrong_is_called_rarely(tmp_path: Path) -> None:
     policy = Told(to("nobody"))
-    with party_with(policy, tmp_path) as party:
-        party.worker("a")
-        party.submit()
+    with cluster_with(policy, tmp_path) as cluster:
+        cluster.worker("a")
+        cluster.submit()
         wait_until(lambda: policy.rounds >= 1)
         gevent.sleep(1.2)
         assert policy.rounds <= 5
 
 
-def test_a_policy_that_raises_or_says_nonsense_costs_its_rounds(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_round_of_a_failing_policy_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     answers: list[Any] = [ValueError("no idea"), None, Plan([None], {})]  # type: ignore[list-item]
 
     def policy(offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float) -> Plan:
@@ -112,19 +110,19 @@ def test_a_policy_that_raises_or_says_nonsense_costs_its_rounds(
             raise answer
         return answer  # type: ignore[no-any-return]
 
-    with party_with(policy, tmp_path) as party:
-        a = party.worker("a")
-        first = party.submit()
+    with cluster_with(policy, tmp_path) as cluster:
+        a = cluster.worker("a")
+        first = cluster.submit()
         for _ in range(3):
             left = len(answers)
-            party.tasks._registry.on_capacity_freed()
+            cluster.tasks._registry.on_capacity_freed()
             wait_until(partial(lambda left: len(answers) < left, left))
-        party.tasks._registry.on_capacity_freed()
+        cluster.tasks._registry.on_capacity_freed()
         wait_until(lambda: (first, 1) in a.starts())
     assert caplog.text.count("a round of the scheduler failed") == 3
 
 
-def test_a_policy_that_hangs_is_told(tmp_path: Path) -> None:
+def test_hanging_policy_is_unhealthy(tmp_path: Path) -> None:
     entered, released = threading.Event(), threading.Event()
 
     def policy(offers: Sequence[Offer], waiting: Sequence[QueuedTask], now: float) -> Plan:
@@ -132,12 +130,12 @@ def test_a_policy_that_hangs_is_told(tmp_path: Path) -> None:
         released.wait(20.0)
         return Plan([], {})
 
-    with party_with(policy, tmp_path) as party:
-        party.worker("a")
-        party.submit()
+    with cluster_with(policy, tmp_path) as cluster:
+        cluster.worker("a")
+        cluster.submit()
         wait_until(entered.is_set)
-        assert party.tasks.health_error() is None
-        party.fleet.clock.advance(STUCK_AFTER_SECONDS + 1)
-        assert party.tasks.health_error() == "the placement of tasks has been thinking for 31 s"
+        assert cluster.tasks.health_error() is None
+        cluster.fleet.clock.advance(STUCK_AFTER_SECONDS + 1)
+        assert cluster.tasks.health_error() == "the placement of tasks has been thinking for 31 s"
         released.set()
-        wait_until(lambda: party.tasks.health_error() is None)
+        wait_until(lambda: cluster.tasks.health_error() is None)

@@ -63,7 +63,7 @@ def numbered(prefix: str) -> Iterator[str]:
     return (f"{prefix}-{number:05}" for number in count())
 
 
-def test_a_large_task_is_placed_under_a_steady_stream_of_small_ones() -> None:
+def test_large_task_is_placed_despite_a_stream_of_small_ones() -> None:
     simulation = Simulation([an_offer("a"), an_offer("b"), an_offer("c")], lambda task: 60.0)
     names = numbered("small")
     for _ in range(12):  # the fleet is full, and never falls idle by itself
@@ -76,7 +76,7 @@ def test_a_large_task_is_placed_under_a_steady_stream_of_small_ones() -> None:
     assert len(simulation.placed_at) > 20, "small ones went on elsewhere"
 
 
-def test_small_tasks_alone_would_have_kept_it_out() -> None:
+def test_large_task_would_starve_without_a_reservation() -> None:
     """What the test above rests on: before its reservation, the large task never finds room."""
     simulation = Simulation([an_offer("a"), an_offer("b"), an_offer("c")], lambda task: 60.0)
     names = numbered("small")
@@ -85,7 +85,7 @@ def test_small_tasks_alone_would_have_kept_it_out() -> None:
         assert max(offer.free.cpu_millicores for offer in simulation.offers) < 4000 or simulation.now < 60.0
 
 
-def test_a_low_priority_is_placed_under_a_stream_of_high_ones() -> None:
+def test_low_priority_task_is_placed_despite_a_stream_of_high_ones() -> None:
     simulation = Simulation([an_offer("a", cpu=2.0)], lambda task: 10.0)
     names = numbered("high")
     low = a_task("low", priority=0)
@@ -105,7 +105,7 @@ def test_high_priorities_go_first_in_the_same_queue() -> None:
     assert sorted(simulation.placed_at, key=simulation.placed_at.__getitem__) == ["p4", "p3", "p2", "p1", "p0"]
 
 
-def test_several_starving_tasks_are_helped_at_once() -> None:
+def test_several_old_tasks_get_reservations_at_once() -> None:
     simulation = Simulation([an_offer(f"w{number}") for number in range(6)], lambda task: 60.0)
     names = numbered("small")
     for _ in range(12):
@@ -117,7 +117,7 @@ def test_several_starving_tasks_are_helped_at_once() -> None:
     assert all(simulation.placed_at[f"large-{number}"] - began <= 100.0 for number in range(3))
 
 
-def test_a_worker_that_never_drains_does_not_hold_a_reservation_for_ever() -> None:
+def test_reservation_moves_on_from_a_worker_that_never_drains() -> None:
     """On ``a`` least is missing, but its one task runs on; ``b`` would drain if it were let."""
     simulation = Simulation([an_offer("a"), an_offer("b")], lambda task: LONG if task.task_id == "service" else 60.0)
     simulation.step([a_task("service", cpu=0.5, constraints={"worker_id": ("a",)})])

@@ -64,14 +64,14 @@ def kinds(change: Change | None) -> list[str]:
     return [] if change is None else [event.kind for event in change.events]
 
 
-def test_a_submitted_task_waits() -> None:
+def test_submitted_task_is_queued() -> None:
     change = submitted("t", a_request("busybox"), 100.0)
     assert (change.task.status, change.task.created_at, change.task.attempt) == (TaskStatus.QUEUED, 100.0, 0)
     assert (change.attempt, change.instruction) == (None, None)
     assert kinds(change) == ["submitted"]
 
 
-def test_a_placed_task_has_an_attempt_that_is_to_be_started() -> None:
+def test_placed_task_has_an_attempt_to_start() -> None:
     change = placed(a_task(), "rack-7", ("g1", "g2"), 110.0)
     task, attempt = both(change)
     assert (task.status, task.attempt, task.pending_at) == (TaskStatus.PENDING, 1, 110.0)
@@ -87,7 +87,7 @@ def test_only_a_queued_task_can_be_placed(status: TaskStatus) -> None:
         placed(a_task()._replace(status=status), "rack-7", (), 110.0)
 
 
-def test_an_attempt_is_prepared_with_progress_then_runs() -> None:
+def test_attempt_is_prepared_with_progress_then_runs() -> None:
     task, attempt = an_assigned()
     change = say(task, attempt, AttemptStatus.PREPARING, now=111.0, message="pulls busybox")
     task, attempt = both(change)
@@ -108,7 +108,7 @@ def test_an_attempt_is_prepared_with_progress_then_runs() -> None:
     assert kinds(change) == ["running"]
 
 
-def test_what_was_known_changes_nothing() -> None:
+def test_repeated_reports_change_nothing() -> None:
     task, attempt = both(say(*an_assigned(), AttemptStatus.PREPARING))
     assert say(task, attempt, AttemptStatus.PREPARING) is None
     running = a_running()
@@ -142,7 +142,7 @@ def test_without_retries_a_task_ends_as_its_attempt_does(
     assert change.instruction is None
 
 
-def test_a_failed_attempt_with_retries_left_puts_the_task_back_after_a_pause() -> None:
+def test_failed_attempt_with_retries_left_queues_the_task_with_a_pause() -> None:
     change = say(*a_running(max_retries=2), AttemptStatus.FAILED, EXIT_3)
     task, attempt = both(change)
     assert (task.status, task.retries_used, task.not_before, task.finished_at) == (TaskStatus.QUEUED, 1, 131.0, None)
@@ -154,7 +154,7 @@ def test_a_failed_attempt_with_retries_left_puts_the_task_back_after_a_pause() -
     assert (again.task.attempt, again.task.not_before, again.task.running_at) == (2, None, None)
 
 
-def test_a_task_fails_when_its_retries_are_used_up() -> None:
+def test_task_fails_when_its_retries_are_used_up() -> None:
     task, attempt = an_assigned(max_retries=2)
     for number in (1, 2):
         task, _ = both(say(task, attempt, AttemptStatus.FAILED, EXIT_3))
@@ -174,15 +174,13 @@ def test_pauses_double_up_to_a_cap() -> None:
     ("worker_id", "number"), [("rack-8", 1), ("rack-7", 2), ("rack-7", 0)], ids=["other worker", "future", "past"]
 )
 @pytest.mark.parametrize("status", [AttemptStatus.PREPARING, AttemptStatus.RUNNING, *ENDS])
-def test_a_report_about_an_attempt_that_is_not_ones_own_is_stale(
-    worker_id: str, number: int, status: AttemptStatus
-) -> None:
+def test_report_about_another_attempt_is_stale(worker_id: str, number: int, status: AttemptStatus) -> None:
     with pytest.raises(StaleReport):
         reported(*a_running(), worker_id, Report("t", number, status), 130.0)
 
 
 @pytest.mark.parametrize("status", [AttemptStatus.PREPARING, AttemptStatus.RUNNING, *ENDS])
-def test_a_report_after_the_end_is_stale(status: AttemptStatus) -> None:
+def test_report_after_the_end_is_stale(status: AttemptStatus) -> None:
     with pytest.raises(StaleReport):
         reported(a_task(), None, "rack-7", Report("t", 1, status), 130.0)
     for retries in (0, 1):
@@ -197,7 +195,7 @@ def test_a_report_after_the_end_is_stale(status: AttemptStatus) -> None:
 
 @pytest.mark.parametrize("bring_last_attempt", [True, False])
 @pytest.mark.parametrize("has_run", [True, False])
-def test_a_queued_task_is_cancelled_at_once(bring_last_attempt: bool, has_run: bool) -> None:
+def test_queued_task_is_cancelled_at_once(bring_last_attempt: bool, has_run: bool) -> None:
     task, attempt = a_task(max_retries=1), None
     if has_run:
         task, attempt = both(say(*a_running(max_retries=1), AttemptStatus.FAILED, EXIT_3))
@@ -210,7 +208,7 @@ def test_a_queued_task_is_cancelled_at_once(bring_last_attempt: bool, has_run: b
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "assigned"])
-def test_a_task_that_a_worker_has_is_stopped_first(runs: bool) -> None:
+def test_cancelled_task_of_a_worker_is_stopped_first(runs: bool) -> None:
     task, attempt = a_running() if runs else an_assigned()
     change = cancelled(task, attempt, 125.0)
     assert change is not None
@@ -228,7 +226,7 @@ def test_a_task_that_a_worker_has_is_stopped_first(runs: bool) -> None:
         (AttemptStatus.COMPLETED, EXIT_0, TaskStatus.COMPLETED, None),
     ],
 )
-def test_what_a_cancelled_task_ends_as(
+def test_final_status_of_a_cancelled_task(
     status: AttemptStatus, outcome: Outcome, end: TaskStatus, reason: str | None
 ) -> None:
     """One that came to its end before the stop did has that end; retries are none of its business any more."""
@@ -240,7 +238,7 @@ def test_what_a_cancelled_task_ends_as(
     assert attempt.outcome == outcome, "the attempt keeps its own story"
 
 
-def test_a_cancelled_task_whose_worker_is_lost_is_cancelled() -> None:
+def test_cancelled_task_whose_worker_is_lost_is_cancelled() -> None:
     task, attempt = a_running(max_retries=5)
     asked = cancelled(task, attempt, 125.0)
     assert asked is not None
@@ -250,12 +248,12 @@ def test_a_cancelled_task_whose_worker_is_lost_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("status", TERMINAL_TASKS)
-def test_a_task_that_has_ended_cannot_be_cancelled(status: TaskStatus) -> None:
+def test_finished_task_cannot_be_cancelled(status: TaskStatus) -> None:
     with pytest.raises(TaskAlreadyFinished, match=str(status)):
         cancelled(a_task()._replace(status=status), None, 140.0)
 
 
-def test_an_attempt_that_ran_and_is_lost_uses_a_retry() -> None:
+def test_lost_attempt_that_ran_uses_a_retry() -> None:
     change = lost(*a_running(max_retries=1), "worker rack-7 is gone", 160.0)
     task, attempt = both(change)
     assert (task.status, task.retries_used, task.not_before) == (TaskStatus.QUEUED, 1, 161.0)
@@ -264,7 +262,7 @@ def test_an_attempt_that_ran_and_is_lost_uses_a_retry() -> None:
     assert kinds(change) == ["lost", "requeued"]
 
 
-def test_without_retries_a_task_that_ran_fails_with_its_worker() -> None:
+def test_task_without_retries_fails_with_its_worker() -> None:
     change = lost(*a_running(), "worker rack-7 is gone", 160.0)
     assert change.task.status is TaskStatus.FAILED
     assert change.task.outcome == Outcome(reason="worker_lost", error="worker rack-7 is gone")
@@ -272,7 +270,7 @@ def test_without_retries_a_task_that_ran_fails_with_its_worker() -> None:
 
 
 @pytest.mark.parametrize("prepares", [True, False])
-def test_an_attempt_that_had_not_begun_to_run_is_lost_for_free(prepares: bool) -> None:
+def test_lost_attempt_that_had_not_run_uses_no_retry(prepares: bool) -> None:
     task, attempt = an_assigned()
     if prepares:
         task, attempt = both(say(task, attempt, AttemptStatus.PREPARING))
@@ -283,7 +281,7 @@ def test_an_attempt_that_had_not_begun_to_run_is_lost_for_free(prepares: bool) -
 
 
 @pytest.mark.parametrize("max_retries", [0, 2])
-def test_a_task_that_kills_workers_before_it_runs_comes_to_an_end(max_retries: int) -> None:
+def test_task_that_kills_workers_before_it_runs_fails_in_the_end(max_retries: int) -> None:
     task, losses = a_task(max_retries), 0
     while task.status is TaskStatus.QUEUED:
         task, attempt = both(placed(task, "rack-7", (), 110.0))
@@ -293,7 +291,7 @@ def test_a_task_that_kills_workers_before_it_runs_comes_to_an_end(max_retries: i
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_an_attempt_that_has_ended_cannot_be_lost(end: AttemptStatus) -> None:
+def test_finished_attempt_cannot_be_lost(end: AttemptStatus) -> None:
     task, attempt = both(say(*a_running(max_retries=1), end, EXIT_3))
     with pytest.raises(IllegalTransition, match=f"t/1 cannot go from {end} to lost"):
         lost(task, attempt, "gone", 160.0)

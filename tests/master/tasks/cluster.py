@@ -1,4 +1,4 @@
-"""A task service with a real store, and workers at its desk that a test speaks for."""
+"""A task service with a real store, and fake workers that a test controls."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,11 @@ GIB = 1024**3
 SMALL = a_request("busybox:1", cpu_required=1.0, memory_required=256)
 
 
-class Desk:
-    """One worker's end: what it was sent, and what it says."""
+class FakeWorker:
+    """A worker that keeps what it was sent, and reports what a test says."""
 
-    def __init__(self, party: "Party", worker_id: str, cores: float, gpus: Sequence[str]) -> None:
-        self._party = party
+    def __init__(self, cluster: "Cluster", worker_id: str, cores: float, gpus: Sequence[str]) -> None:
+        self._cluster = cluster
         self.worker_id = worker_id
         self.sent: list[pb.MasterMessage] = []
         self.kept: list[pb.KeptAttempt] = []
@@ -42,13 +42,13 @@ class Desk:
         )
         self._updates = 0
 
-    # The way to the worker
+    # What it was sent
 
     def send(self, message: pb.MasterMessage) -> None:
         self.sent.append(message)
 
-    def report_violation(self, action: str, target: str, why: str) -> None:
-        self.violations.append((action, target, why))
+    def report_violation(self, action: str, target: str, reason: str) -> None:
+        self.violations.append((action, target, reason))
 
     def starts(self) -> list[tuple[str, int]]:
         """The attempts that it was told to run."""
@@ -63,7 +63,7 @@ class Desk:
     def acks(self) -> list[pb.Ack]:
         return [message.ack for message in self.sent if message.WhichOneof("message") == "ack"]
 
-    # What it says
+    # What it reports
 
     def register(self, *held: tuple[str, int], attempts_unknown: bool = False) -> None:
         """Open a stream: with telemetry first, as a session does."""
@@ -72,12 +72,12 @@ class Desk:
         register.attempts_held.extend(pb.AttemptId(task_id=task_id, attempt=number) for task_id, number in held)
         register.attempts_unknown = attempts_unknown
         self.sent.clear()
-        self._party.fleet.manager.register_worker(self.worker_id, decode_registration(register))
-        self.kept = list(self._party.tasks.reports.register(register, self))
-        self._party.tasks.reports.registered(self.worker_id, self)
+        self._cluster.fleet.manager.register_worker(self.worker_id, decode_registration(register))
+        self.kept = list(self._cluster.tasks.reports.register(register, self))
+        self._cluster.tasks.reports.registered(self.worker_id, self)
 
     def hang_up(self) -> None:
-        self._party.tasks.reports.unregister(self.worker_id, self)
+        self._cluster.tasks.reports.unregister(self.worker_id, self)
 
     def report(self, task_id: str, phase: "pb.AttemptPhase.ValueType", attempt: int = 1, **fields: Any) -> int:
         """Say how far the attempt has come; the number of the update."""
@@ -85,12 +85,12 @@ class Desk:
         update = pb.TaskUpdate(
             id=pb.AttemptId(task_id=task_id, attempt=attempt), update_number=self._updates, phase=phase, **fields
         )
-        self._party.tasks.reports.update(self.worker_id, update, self)
+        self._cluster.tasks.reports.update(self.worker_id, update, self)
         return self._updates
 
     def log(self, task_id: str, offset: int, data: bytes, attempt: int = 1) -> None:
         chunk = pb.LogChunk(id=pb.AttemptId(task_id=task_id, attempt=attempt), offset_bytes=offset, data=data)
-        self._party.tasks.reports.log(self.worker_id, chunk, self)
+        self._cluster.tasks.reports.log(self.worker_id, chunk, self)
 
     def run(self, task_id: str, attempt: int = 1) -> None:
         """Have the attempt run, and that be durable."""
@@ -101,7 +101,7 @@ class Desk:
         wait_until(lambda: any(ack.update_number == number for ack in self.acks()))
 
 
-class Party:
+class Cluster:
     """The service, its fleet and its store."""
 
     def __init__(self, fleet: Fleet, store: SqlTaskStore, policy: Policy = best_fit) -> None:
@@ -110,11 +110,11 @@ class Party:
         self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port, policy=policy)
         fleet.manager.add_observer(self.tasks.reports)
 
-    def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> Desk:
+    def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> FakeWorker:
         """A worker that has registered."""
-        desk = Desk(self, worker_id, cores, gpus)
-        desk.register()
-        return desk
+        worker = FakeWorker(self, worker_id, cores, gpus)
+        worker.register()
+        return worker
 
     def submit(self, spec: TaskRequest = SMALL, **fields: Any) -> str:
         task, _ = self.tasks.submit(spec.model_copy(update=fields))
@@ -127,41 +127,41 @@ class Party:
     def attempts(self, task_id: str) -> Sequence[Attempt]:
         return self.store.details(task_id).attempts
 
-    def placed(self, desk: Desk, spec: TaskRequest = SMALL, **fields: Any) -> str:
+    def placed(self, worker: FakeWorker, spec: TaskRequest = SMALL, **fields: Any) -> str:
         """A new task that the worker was told to run."""
         task_id = self.submit(spec, **fields)
-        wait_until(lambda: (task_id, 1) in desk.starts())
+        wait_until(lambda: (task_id, 1) in worker.starts())
         return task_id
 
-    def pass_time(self, seconds: float, *beating: Desk) -> None:
-        """Let time pass in the steps in which the master checks, while these workers beat."""
+    def pass_time(self, seconds: float, *active: FakeWorker) -> None:
+        """Let time pass in steps, while these workers send heartbeats."""
         for _ in range(round(seconds / LIVENESS_CHECK_SECONDS)):
-            for desk in beating:
-                self.fleet.beat(desk.worker_id, incarnation_id="first")
+            for worker in active:
+                self.fleet.beat(worker.worker_id, incarnation_id="first")
             self.fleet.clock.advance(LIVENESS_CHECK_SECONDS)
             self.fleet.manager.check_liveness()
             self.tasks.reports.check_lost_workers()
 
 
 @contextmanager
-def running_party(
+def running_cluster(
     folder: Path,
     terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
     policy: Policy = best_fit,
     encryptor: Encryptor = ENCRYPTOR,
-) -> Iterator[Party]:
+) -> Iterator[Cluster]:
     """A master's tasks and fleet, on what is in the folder."""
     with running_fleet(terms) as fleet, running_store(folder, encryptor) as store:
-        party = Party(fleet, store, policy)
-        party.tasks.start()
+        cluster = Cluster(fleet, store, policy)
+        cluster.tasks.start()
         try:
-            yield party
+            yield cluster
         finally:
-            party.tasks.stop()
+            cluster.tasks.stop()
 
 
 @contextmanager
-def new_party() -> Iterator[Party]:
+def new_cluster() -> Iterator[Cluster]:
     """On nothing."""
-    with tempfile.TemporaryDirectory() as folder, running_party(Path(folder)) as party:
-        yield party
+    with tempfile.TemporaryDirectory() as folder, running_cluster(Path(folder)) as cluster:
+        yield cluster
