@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _OPEN_FILES = Path("/proc/self/fd")
 
 
@@ -41,7 +42,9 @@ class HubHistogram(Collector):
 
     __slots__ = ("_bounds", "_counts", "_documentation", "_name", "_sum")
 
-    def __init__(self, name: str, documentation: str, bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
+    def __init__(
+        self, name: str, documentation: str, registry: CollectorRegistry, bounds: tuple[float, ...] = FAST_SECONDS
+    ) -> None:
         self._name = name
         self._documentation = documentation
         self._bounds = bounds
