@@ -99,7 +99,7 @@ def test_master_and_worker_policies_combine(site: Site) -> None:
 def test_invalid_policy_file_prevents_the_start(command: str, processes: Processes) -> None:
     (processes.folder / "policy.toml").write_text("max_pids = 5\nnetworks = ['host']\n")
     ports = ("--http-port", "0", "--grpc-port", "0") if command == "master" else ()
-    ended = processes.run(sys.executable, "-m", command, *ports, "--task-policy", "policy.toml")
+    ended = processes.run(sys.executable, "-m", f"fleetpulse.{command}", *ports, "--task-policy", "policy.toml")
     assert ended.code == 2
     assert ended.the_error() == "task policy policy.toml: line 2: networks: expected a list of: none, bridge"
 
