@@ -98,9 +98,8 @@ class AttemptRunner:
             end = await self._run_container()
         except (EngineError, RequestRefused) as error:
             end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_FAILED, reason=error.reason, message=str(error))
-        except _StoppedBeforeStart:
-            message = "stopped before its container began to run"
-            end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_STOPPED, reason="stopped", message=message)
+        except _StoppedBeforeStart as error:
+            end = pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_STOPPED, reason="stopped", message=str(error))
         except Exception as error:  # noqa: BLE001 - a defect
             # The attempt must end all the same. The text of the error may quote the environment.
             kind, stack = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
@@ -176,7 +175,7 @@ class AttemptRunner:
             self.container_id,
             container.log_limit_bytes,
         )
-        reading = asyncio.create_task(self._read_log(reader), name=f"log of {self.key}")
+        reading = asyncio.create_task(reader.run(self._log_received), name=f"log of {self.key}")
         try:
             container = await self._wait_for_exit(container)
             self.is_running = False
@@ -203,13 +202,10 @@ class AttemptRunner:
             await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise _StoppedBeforeStart
+            raise _StoppedBeforeStart("stopped before its container began to run")
         finally:
             task.cancel()
             stop.cancel()
-
-    async def _read_log(self, reader: LogReader) -> None:
-        await reader.run(await self._log_received)
 
     async def _inspect(self) -> ContainerInfo:
         return await self._context.health.retry(lambda: self._context.engine.inspect(self.container_id))

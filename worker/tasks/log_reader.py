@@ -111,8 +111,9 @@ class LogReader:
         self._container_ended.set()
         self._close_when_idle()
 
-    async def run(self, received_bytes: int) -> None:
-        """The master has the first ``received_bytes``. Raises no ``EngineError``: what cannot be read is left out."""
+    async def run(self, received: "asyncio.Future[int]") -> None:
+        """``received``: how many bytes the master has. Raises no ``EngineError``: what cannot be read is left out."""
+        received_bytes = await received
         limiter = LogLimiter(self._limit_bytes, received_bytes)
         self._outbox.open_log(self._key, received_bytes)
         loop = asyncio.get_running_loop()
