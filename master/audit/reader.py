@@ -102,7 +102,10 @@ def _read_backward(path: Path, matches: _Matches, cursor: str | None, max_read_b
     with ExitStack() as files:
         parts = _open_all(path, files)
         newest = _end_of(parts) if cursor is None else None
-        for part in parts if cursor is None else _before(parts, cursor):
+        if cursor is not None:
+            index, offset = _find(parts, cursor)
+            parts = [parts[index]._replace(end=offset), *parts[index + 1 :]]
+        for part in parts:
             for offset, line in _lines_backward(part):
                 read_bytes += len(line) + 1
                 entry = matches.parse(line)
@@ -119,7 +122,10 @@ def _read_backward(path: Path, matches: _Matches, cursor: str | None, max_read_b
 def _read_forward(path: Path, matches: _Matches, cursor: str, max_read_bytes: int) -> AuditPage:
     read_bytes = 0
     with ExitStack() as files:
-        for part in _after(_open_all(path, files), cursor):
+        parts = _open_all(path, files)
+        index, offset = (len(parts), 0) if cursor == _EMPTY else _find(parts, cursor)
+        current = [part._replace(start=offset) for part in parts[index : index + 1]]
+        for part in [*current, *reversed(parts[:index])]:
             for offset, line in _lines_forward(part):
                 read_bytes += len(line) + 1
                 if not matches.add(matches.parse(line)):
@@ -156,21 +162,8 @@ def _open_all(path: Path, files: ExitStack) -> list[_Part]:
     return list(parts.values())
 
 
-def _before(parts: Sequence[_Part], cursor: str) -> list[_Part]:
-    """Returns what is older than the cursor, the newest first. Raises ``InvalidCursor``."""
-    index, offset = _find(parts, cursor)
-    return [parts[index]._replace(end=offset), *parts[index + 1 :]]
-
-
-def _after(parts: Sequence[_Part], cursor: str) -> list[_Part]:
-    """Returns what is newer than the cursor, the oldest first. Raises ``InvalidCursor``."""
-    if cursor == _EMPTY:
-        return [*reversed(parts)]
-    index, offset = _find(parts, cursor)
-    return [parts[index]._replace(start=offset), *reversed(parts[:index])]
-
-
 def _find(parts: Sequence[_Part], cursor: str) -> tuple[int, int]:
+    """Returns the index of the cursor's file and the offset in it. Raises ``InvalidCursor``."""
     match = _CURSOR.fullmatch(cursor)
     for index, part in enumerate(parts):
         if match is not None and part.name == match[1] and int(match[2]) <= part.end:

@@ -128,7 +128,7 @@ class RpcServer:
         self._servers: list[grpc.aio.Server] = []
         self._health = LimitedHealth(self._count_soon)
         self._open_streams = 0
-        self._open_heartbeats = 0
+        self._heartbeat_limiter = CallLimiter("SendHeartbeat", _MAX_SINGLE_HEARTBEATS, self._count_soon)
 
     # On the hub
 
@@ -278,20 +278,10 @@ class RpcServer:
             stream.hang_up()
 
     async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
-        if self._open_heartbeats >= _MAX_SINGLE_HEARTBEATS:
-            self._count_soon("SendHeartbeat", grpc.StatusCode.RESOURCE_EXHAUSTED)
-            reason = f"the master answers at most {_MAX_SINGLE_HEARTBEATS} single heartbeats at a time"
-            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
-        self._open_heartbeats += 1
-        try:
-            return await self._answer_heartbeat(data, call)
-        finally:
-            self._open_heartbeats -= 1
-
-    async def _answer_heartbeat(self, data: bytes, call: Call) -> bytes:
-        answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
-        self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
-        result = await answer
+        async with self._heartbeat_limiter.admit(call):
+            answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
+            self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
+            result = await answer
         if isinstance(result, RpcStatus):
             self._count_soon("SendHeartbeat", result.code)
             await call.abort(result.code, result.details)
