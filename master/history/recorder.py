@@ -1,4 +1,4 @@
-"""Records each update of a worker, and hands what is complete to the store every few seconds."""
+"""Records each update of a worker, and hands complete points and chunks to the store every few seconds."""
 
 import logging
 import time

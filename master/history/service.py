@@ -1,4 +1,4 @@
-"""Reads the history of a worker: from Prometheus where there is one, else from the store and what is not stored yet."""
+"""Reads the history of a worker: from Prometheus where there is one, else from the store and the recorder."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What the writer's thread executes, in its transaction: a batch of writes, and the removal of what is too old."""
+"""The statements of the writer's thread: batches of writes, and the removal of old rows."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -157,8 +157,8 @@ class Retention(NamedTuple):
 
 
 def prune_step(connection: Connection, retention: Retention, now: float) -> bool:
-    """Removes a little of what is too old: first logs, whose lengths stay with their attempts, so that readers learn
-    that they have expired; later whole tasks. Returns ``False`` when nothing was too old."""
+    """Removes some old logs, whose lengths stay with their attempts, so that readers learn that they have expired; or,
+    without old logs, some old tasks. Returns ``False`` when nothing was old enough."""
     log_seconds = min(retention.log_seconds, retention.task_seconds)
     with_logs = _ended_before(connection, now - log_seconds, logs_pruned=False)
     if with_logs:

@@ -1,7 +1,7 @@
 """Opens a database: waits for it, locks it, migrates its tables, and encrypts what older versions stored in the clear.
 
 ``python -m fleetpulse.master.store.schema``, with a database's URL on stdin, runs the migrations that are due. It is a
-process of its own because Alembic would take 9 MB of every master for ever.
+process of its own, because Alembic would take 9 MB of every master.
 """
 
 import contextlib

@@ -195,7 +195,7 @@ class Writer:
             self._trying_since = time.monotonic()
             try:
                 result = write_batch(self._engine, job.batch)
-            except Exception as error:  # noqa: BLE001 - told to the recorder
+            except Exception as error:  # noqa: BLE001 - reported to the recorder
                 self._metrics.errors.labels(error_kind(error)).inc()
                 result = WriteResult(error_message(error))
             finally:

@@ -1,7 +1,7 @@
 """The writes, one class for each kind, and the queue in which they wait for the writer.
 
-A caller that waits for a write (``WaitedWrite``) may time out or be killed while it is being committed. It was told
-that nothing was written, so a write that is durable after all is undone.
+The caller of a ``WaitedWrite`` may time out or be killed during the commit. It gets an error, so a write that turns out
+durable is undone.
 """
 
 import threading
@@ -29,7 +29,7 @@ class Caller(IntEnum):
     """The try that is under way may succeed; there must be no other."""
 
     GONE = 2
-    """It was told that nothing was written, so that must become true."""
+    """It got an error, so the write must be undone where it is durable."""
 
 
 @dataclass(slots=True, eq=False)
@@ -167,9 +167,9 @@ class WriteQueue:
             self._changed.notify()
 
     def take(self, idle_seconds: float) -> Sequence[Write] | None:
-        """Returns what is to be written next; nothing after ``idle_seconds`` or a ``wake``; ``None`` at the end.
+        """Returns the next writes; none after ``idle_seconds`` or a ``wake``; ``None`` at the end.
 
-        The writer calls it, and then says how it went: ``commit``, ``postpone``, ``retry_singly`` or ``discard``.
+        The writer calls ``commit``, ``postpone``, ``retry_singly`` or ``discard`` next.
         """
         until = time.monotonic() + idle_seconds
         with self._changed:
@@ -187,7 +187,7 @@ class WriteQueue:
                 self._changed.wait(max(min(wake_at) - now, 0.0))
 
     def commit(self) -> Sequence[Write]:
-        """What was taken is durable. Returns the writes whose callers are to be told so."""
+        """The taken writes are durable. Returns those whose callers wait for an answer."""
         with self._changed:
             done, self._taken = self._taken, ()
             kept = [write for write in done if write.caller is not Caller.GONE]
@@ -196,8 +196,8 @@ class WriteQueue:
             return kept
 
     def postpone(self, delay_seconds: float) -> Sequence[WaitedWrite]:
-        """What was taken could not be written, and is next again after a pause. Takes out the writes whose callers
-        allow no other try, and returns those whose callers still listen."""
+        """The taken writes failed, and are next again after a pause. Removes those that allow no retry, and returns the
+        ones whose callers wait for an answer."""
         with self._changed:
             taken, self._taken = self._taken, ()
             given_up = [w for w in taken if isinstance(w, WaitedWrite) and w.caller is not Caller.WAITING]
@@ -208,14 +208,14 @@ class WriteQueue:
             return [write for write in given_up if write.caller is Caller.LAST_TRY]
 
     def retry_singly(self) -> None:
-        """One of those taken cannot be written: take them again, one by one."""
+        """One of the taken writes cannot be written: ``take`` returns them again, one by one."""
         with self._changed:
             self._singly = len(self._taken)
             self._waiting.extendleft(reversed(self._taken))
             self._taken = ()
 
     def discard(self) -> None:
-        """What was taken can never be written."""
+        """The taken writes can never be written."""
         with self._changed:
             self._taken = ()
 
@@ -238,7 +238,7 @@ class WriteQueue:
             return self._withdraw(write)
 
     def clear(self) -> Sequence[Write]:
-        """The writer has ended, or is stuck. Returns what was not written."""
+        """The writer has ended, or is stuck. Returns the writes that were not made."""
         with self._changed:
             rest = (*self._taken, *self._waiting)
             self._taken = ()
@@ -268,7 +268,7 @@ class WriteQueue:
 
 
 def _undo_gone(done: Sequence[Write]) -> Sequence[Write]:
-    """Returns what undoes the durable writes whose callers were told otherwise, the last one first."""
+    """Returns the writes that undo durable ones whose callers got an error, the last one first."""
     undos: list[Write | None] = []
     # Other callers may rely on the same rows: on the task of the same idempotency key, or on a later drain.
     kept_tasks = {w.outcome for w in done if isinstance(w, Submit) and w.caller is not Caller.GONE}
