@@ -18,16 +18,7 @@ from fleetpulse.master.store.tables import (
     tasks,
     workers,
 )
-from fleetpulse.master.store.writes import (
-    AppendLog,
-    DeleteTask,
-    RestoreDrain,
-    Save,
-    SaveDrain,
-    SaveWorker,
-    Submit,
-    Write,
-)
+from fleetpulse.master.store.writes import AppendLog, Save, SaveDrain, SaveWorker, Submit, Undo, Write
 from fleetpulse.master.tasks.records import Attempt, Changes, Drain, Idempotency, Task
 
 DAY_SECONDS = 24 * 3600.0
@@ -52,8 +43,8 @@ class Batch:
     def write(self, writes: Sequence[Write]) -> None:
         """Writes all of them, and sets the outcomes of those that are waited for."""
         for write in writes:  # first: a deleted task leaves its idempotency key to those that follow
-            if isinstance(write, DeleteTask):
-                self._delete(write.task_id)
+            if isinstance(write, Undo) and isinstance(write.write, Submit):
+                self._delete(write.write.task_id)
         known = self._find_keys([w.idempotency.key for w in writes if isinstance(w, Submit) and w.idempotency])
         for write in writes:
             match write:
@@ -67,9 +58,9 @@ class Batch:
                     self._workers[write.worker_id] = write
                 case SaveDrain():
                     self._save_drain(write)
-                case RestoreDrain():
-                    self._set_drain(write.worker_id, write.drain)
-                case DeleteTask():
+                case Undo(write=SaveDrain() as undone):
+                    self._set_drain(undone.worker_id, undone.previous)
+                case Undo():
                     pass
                 case _:
                     raise TypeError(f"a {type(write).__name__} is no known write")

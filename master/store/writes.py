@@ -76,21 +76,6 @@ class SaveWorker(Write):
 
 
 @dataclass(slots=True, eq=False)
-class DeleteTask(Write):
-    """Undoes a ``Submit``."""
-
-    task_id: str
-
-
-@dataclass(slots=True, eq=False)
-class RestoreDrain(Write):
-    """Undoes a ``SaveDrain``."""
-
-    worker_id: str
-    drain: Drain | None
-
-
-@dataclass(slots=True, eq=False)
 class WaitedWrite(Write):
     """A greenlet waits for ``answer``, which is set on the hub."""
 
@@ -99,9 +84,16 @@ class WaitedWrite(Write):
     outcome: Any = field(default=None, init=False)
     """What the batch that wrote it answers: a value, or an error."""
 
-    def undo(self) -> Write | None:
-        """Returns the write that undoes this one where it may have been written, or ``None``."""
-        raise NotImplementedError
+    def undo(self) -> "Undo | None":
+        """Returns the write that undoes this one, or ``None`` when it was never tried."""
+        return Undo(self) if self.maybe_written else None
+
+
+@dataclass(slots=True, eq=False)
+class Undo(Write):
+    """Makes it as if a write had never been made."""
+
+    write: WaitedWrite
 
 
 @dataclass(slots=True, eq=False)
@@ -113,9 +105,6 @@ class Submit(WaitedWrite):
     idempotency: Idempotency | None
     task_id: str
 
-    def undo(self) -> Write | None:
-        return DeleteTask(self.task_id) if self.maybe_written else None
-
 
 @dataclass(slots=True, eq=False)
 class SaveDrain(WaitedWrite):
@@ -124,9 +113,6 @@ class SaveDrain(WaitedWrite):
     previous: Drain | None = field(default=None, init=False)
     previous_known: bool = field(default=False, init=False)
     """Set by the first batch that it was in; a later one may find what that one wrote."""
-
-    def undo(self) -> Write | None:
-        return RestoreDrain(self.worker_id, self.previous) if self.maybe_written and self.previous_known else None
 
 
 class WriteQueue:
@@ -269,7 +255,7 @@ class WriteQueue:
 
 def _undo_gone(done: Sequence[Write]) -> Sequence[Write]:
     """Returns the writes that undo durable ones whose callers got an error, the last one first."""
-    undos: list[Write | None] = []
+    undos: list[Undo | None] = []
     # Other callers may rely on the same rows: on the task of the same idempotency key, or on a later drain.
     kept_tasks = {w.outcome for w in done if isinstance(w, Submit) and w.caller is not Caller.GONE}
     drained_later: set[str] = set()

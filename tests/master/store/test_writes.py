@@ -9,11 +9,10 @@ from fleetpulse.master.store.writes import (
     BATCH_BYTES,
     BATCH_LENGTH,
     AppendLog,
-    DeleteTask,
-    RestoreDrain,
     SaveDrain,
     SaveWorker,
     Submit,
+    Undo,
     Write,
     WriteQueue,
 )
@@ -48,8 +47,6 @@ def tried(writes: Sequence[Write] | None) -> None:
         write.maybe_written = True
         if isinstance(write, Submit):
             write.outcome = write.outcome or write.task_id
-        if isinstance(write, SaveDrain):
-            write.previous_known = True
 
 
 def next_of(queue: WriteQueue) -> list[Write]:
@@ -136,9 +133,9 @@ def test_submit_is_undone_when_its_commit_may_have_worked(queue: WriteQueue) -> 
     tried(queue.take(1.0))
     queue.cancel_retries(write)
     assert queue.postpone(0.0) == [write]
-    erase, after = next_of(queue)
-    assert isinstance(erase, DeleteTask)
-    assert (erase.task_id, after) == ("t1", other)
+    undo, after = next_of(queue)
+    assert isinstance(undo, Undo)
+    assert (undo.write, after) == (write, other)
 
 
 def test_submit_withdrawn_during_the_pause_is_undone(queue: WriteQueue) -> None:
@@ -148,7 +145,7 @@ def test_submit_withdrawn_during_the_pause_is_undone(queue: WriteQueue) -> None:
     queue.postpone(0.0)
     assert queue.cancel_retries(write)
     taken = next_of(queue)
-    assert isinstance(taken[1], DeleteTask)
+    assert isinstance(taken[1], Undo)
     assert [taken[0], taken[2]] == [first, last]
 
 
@@ -158,8 +155,9 @@ def test_durable_submit_is_undone_when_its_caller_is_gone(queue: WriteQueue) -> 
     tried(queue.take(1.0))
     assert queue.abandon(write)
     assert queue.commit() == [other]
-    (erase,) = next_of(queue)
-    assert isinstance(erase, DeleteTask)
+    (undo,) = next_of(queue)
+    assert isinstance(undo, Undo)
+    assert undo.write is write
 
 
 def test_task_that_another_caller_relies_on_is_kept(queue: WriteQueue) -> None:
@@ -196,10 +194,7 @@ def test_drains_are_undone_last_first(queue: WriteQueue) -> None:
         give_up(second)
         queue.commit() if give_up == queue.abandon else queue.postpone(0.0)
         undone = next_of(queue)
-        assert [write.drain.reason for write in undone if isinstance(write, RestoreDrain) and write.drain] == [
-            "two",
-            "one",
-        ]
+        assert [undo.write for undo in undone if isinstance(undo, Undo)] == [second, first]
 
 
 def test_drain_replaced_by_a_later_one_is_not_undone(queue: WriteQueue) -> None:
