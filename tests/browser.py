@@ -71,7 +71,7 @@ class Visit:
         self.page.goto(f"{self.url}/#{view}")
         return self.page
 
-    def assert_nothing_went_wrong(self) -> None:
+    def assert_no_errors(self) -> None:
         assert self.errors == []
         assert self.foreign == []
 
@@ -94,4 +94,4 @@ def visit_to(browser: Browser, url: str, width: int = 1280, scheme: str = "light
     ) as context:
         visit = Visit(context.new_page(), url)
         yield visit
-        visit.assert_nothing_went_wrong()
+        visit.assert_no_errors()

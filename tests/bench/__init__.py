@@ -1,12 +1,14 @@
-"""The benchmark: a real master under a simulated fleet, with its peers beside it. ``python -m tests.bench --help``.
+"""The benchmark: a real master with a simulated fleet, compared with its peers. ``python -m tests.bench --help``.
 
-__main__   what is run, in which order
-processes  starting, watching and ending processes; every figure about CPU and memory comes from here
+__main__   the steps of a run, in order
+processes  starts and stops processes, and measures their CPU and memory
 fleet      a master with its workers
 window     the steady window: heartbeats, CPU, memory, time to visible
-rest       REST by wrk and /metrics, while the fleet beats
-probe      a worker of our own that looks at itself from outside
+rest       REST with wrk and /metrics, under heartbeats
+probe      a worker that measures when its own heartbeats become visible
 peers      the same samples in prometheus_client (latest) and in the Pushgateway
+tasks      submits, placement, containers, a long task history
+hostile    response times for other clients during an attack
 idle       a master with one worker
 manager    the TelemetryManager by itself
 figures    every figure of the table, with its goal

@@ -1,4 +1,4 @@
-"""``python -m tests.bench``: one command, one table."""
+"""``python -m tests.bench``: runs the benchmark and prints its table."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from tests.bench import manager
-from tests.bench.figures import IDLE, PLACING, SMALL, compared
+from tests.bench.figures import IDLE, PLACING, SMALL, peer_ratios
 from tests.bench.fleet import running_fleet
 from tests.bench.host import describe_host
 from tests.bench.hostile import ATTACK_SECONDS, QUICK_ATTACK_SECONDS, measure_hostile, print_hostile
@@ -24,7 +24,7 @@ from tests.bench.processes import ROOT, BenchError, find_tool, run_json
 from tests.bench.report import Run, print_table, write_docs
 from tests.bench.rest import measure_metrics, measure_rest
 from tests.bench.tasks import TaskPlan, measure_burst, measure_containers, measure_placing, measure_submits
-from tests.bench.window import measure_window, whole_run
+from tests.bench.window import measure_whole_run, measure_window
 from tests.guardian import guarded_run
 
 _RESULTS = ROOT / "bench-results"
@@ -37,7 +37,7 @@ Rows = dict[int, dict[str, float | None]]
 
 
 class Plan(NamedTuple):
-    """How much is measured. Times in seconds."""
+    """The extent of the measurements. Times in seconds."""
 
     workers: tuple[int, ...]
     window_seconds: float = _SECONDS
@@ -96,16 +96,16 @@ def _new_run(options: Mapping[str, Any]) -> Run:
     plan = plan._replace(peers=not options["skip_peers"], tasks=None if options["skip_tasks"] else plan.tasks)
     for tool in ("wrk", "prometheus-pushgateway") if plan.peers else ("wrk",):
         find_tool(tool)
-    began = datetime.now().astimezone()
-    path = options["json_path"] or _RESULTS / f"{began:%Y-%m-%d-%H%M}.json"
+    started_at = datetime.now().astimezone()
+    path = options["json_path"] or _RESULTS / f"{started_at:%Y-%m-%d-%H%M}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = Run(f"{began:%Y-%m-%d %H:%M}", _command(options), plan.window_seconds, describe_host(), {})
+    run = Run(f"{started_at:%Y-%m-%d %H:%M}", _command(options), plan.window_seconds, describe_host(), {})
     with guarded_run("fleetpulse-bench-") as folder:
         for results in measure(plan, folder):
-            # Kept after each step: should a later one fail, this much is known.
+            # Saved after each step, in case a later one fails.
             run = run._replace(results=results)
             path.write_text(json.dumps(run.to_json(), indent=2) + "\n")
-    _say(f"kept in {path}")
+    _log(f"kept in {path}")
     return run
 
 
@@ -113,7 +113,7 @@ def _measure_hostile(seconds: float) -> None:
     results = []
     with guarded_run("fleetpulse-bench-") as folder:
         for result in measure_hostile(folder, seconds):
-            _say(f"{result.attack}: p99 {1000.0 * result.neighbour['p99_seconds']:.1f} ms")
+            _log(f"{result.attack}: p99 {1000.0 * result.neighbour['p99_seconds']:.1f} ms")
             results.append(result)
     print_hostile(results, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))
 
@@ -127,19 +127,19 @@ def _earlier_run(options: Mapping[str, Any]) -> Run | None:
 
 
 def _report(run: Run, *, write: bool) -> None:
-    # Where there is no terminal to fit into, no figure is cut off.
+    # Without a terminal no figure is cut off.
     print_table(run, Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH))
     if write:
         write_docs(run, _DOCS)
 
 
 def measure(plan: Plan, folder: Path) -> Iterator[Rows]:
-    """Everything, the smallest first, so that what is broken shows at once. Yields all rows so far after each step."""
+    """Measures everything, the smallest first, so that errors show early. Yields all rows after each step."""
     rows: Rows = {}
-    _say(f"an idle master for {plan.idle_seconds:.0f} s")
+    _log(f"an idle master for {plan.idle_seconds:.0f} s")
     rows[IDLE] = measure_idle(folder, plan.idle_seconds, plan.idle_starts)
     yield rows
-    _say("the TelemetryManager without a network")
+    _log("the TelemetryManager without a network")
     command = [sys.executable, "-m", "tests.bench.manager", str(plan.manager_rounds)]
     rows[manager.WORKERS] = run_json("manager", command, folder, 300.0)
     yield rows
@@ -150,52 +150,52 @@ def measure(plan: Plan, folder: Path) -> Iterator[Rows]:
     for workers in plan.workers:
         row = rows.setdefault(workers, {})
         row |= _measure_fleet(plan, workers, folder)
-        row |= compared(row)
+        row |= peer_ratios(row)
         yield rows
 
 
 def _measure_tasks(plan: TaskPlan, folder: Path) -> dict[str, float | None]:
-    _say(f"submits, and pages of {plan.history:,} tasks")
+    _log(f"submits, and pages of {plan.history:,} tasks")
     row = measure_submits(folder, plan)
-    _say("tasks in real containers")
+    _log("tasks in real containers")
     return row | measure_containers(folder, plan)
 
 
 def _measure_placing(plan: TaskPlan, folder: Path) -> dict[str, float | None]:
-    _say(f"{plan.queued:,} tasks wait for {PLACING} workers")
+    _log(f"{plan.queued:,} tasks wait for {PLACING} workers")
     return measure_placing(folder, plan)
 
 
 def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | None]:
-    _say(f"{workers:,} workers: connecting")
+    _log(f"{workers:,} workers: connecting")
     with running_fleet(folder, workers) as fleet:
-        _say(f"{workers:,} workers: steady window of {plan.window_seconds:.0f} s")
+        _log(f"{workers:,} workers: steady window of {plan.window_seconds:.0f} s")
         row = measure_window(fleet, plan.window_seconds)
-        _say(f"{workers:,} workers: REST by wrk")
+        _log(f"{workers:,} workers: REST by wrk")
         row |= measure_rest(fleet, folder, plan.rest_seconds)
-        _say(f"{workers:,} workers: /metrics")
+        _log(f"{workers:,} workers: /metrics")
         figures, text = measure_metrics(fleet, plan.fetches)
         row |= figures
-        _say(f"{workers:,} workers: from outside")
+        _log(f"{workers:,} workers: from outside")
         row |= measure_probe(fleet, plan.probes)
         if plan.tasks is not None and workers <= SMALL:
-            _say(f"{workers:,} workers: {plan.tasks.burst} submits at once")
+            _log(f"{workers:,} workers: {plan.tasks.burst} submits at once")
             row |= measure_burst(fleet, plan.tasks)
-        row |= whole_run(fleet)
+        row |= measure_whole_run(fleet)
     if workers <= SMALL:
-        _say(f"{workers:,} workers: the same window without history")
+        _log(f"{workers:,} workers: the same window without history")
         row |= _measure_without_history(plan, workers, folder)
         row["history_cores"] = _difference(row["master_cores"], row["without_history_cores"])
     if plan.peers:
-        _say(f"{workers:,} workers: the same samples in prometheus_client")
+        _log(f"{workers:,} workers: the same samples in prometheus_client")
         row |= measure_latest(text, folder, plan.fetches)
-        _say(f"{workers:,} workers: the same samples in the Pushgateway")
+        _log(f"{workers:,} workers: the same samples in the Pushgateway")
         row |= measure_gateway(text, folder, plan.fetches)
     return row
 
 
 def _measure_without_history(plan: Plan, workers: int, folder: Path) -> dict[str, float | None]:
-    """What the window costs a master that keeps none."""
+    """Measures the window with a master without history."""
     off = ("--history-retention", "off", "--history-long-retention", "off")
     with running_fleet(folder, workers, off) as fleet:
         return {"without_history_cores": measure_window(fleet, plan.window_seconds)["master_cores"]}
@@ -213,7 +213,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _command(options: Mapping[str, Any]) -> str:
-    """What to type for such a run, without what does not change its figures."""
+    """The command for this run, without options that do not change its figures."""
     words = ["--quick"] if options["quick"] else []
     if options["workers"] != _WORKERS:
         words.append(f"--workers {options['workers']}")
@@ -223,7 +223,7 @@ def _command(options: Mapping[str, Any]) -> str:
     return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""The HTTP client of the benchmark: the same for the master and its peers, and as cheap as Python allows.
+"""The HTTP client of the benchmark, the same for the master and its peers.
 
-While the clock runs it only receives bytes; chunks are put together and gzip is unpacked afterwards, so that a server
-does not look slow for how it frames its answer.
+While the clock runs it only receives bytes. Chunks are joined and gzip is decompressed afterwards, so that the framing
+of a server does not count.
 """
 
 import gzip
@@ -23,28 +23,28 @@ _RECEIVE_BYTES = 1 << 20
 
 
 class Answer(NamedTuple):
-    """What came back on a connection of its own."""
+    """The response to a request on its own connection."""
 
     status: int
     body: bytes
-    """Unchunked, and unpacked if it was packed."""
+    """Without chunk headers, decompressed."""
 
     sent_bytes: int
-    """The body as it was sent: packed, if it was."""
+    """The size of the body on the wire."""
 
     seconds: float
-    """From before the connection is opened until the last byte is here."""
+    """From before connect until the last byte."""
 
 
-class Fetched(NamedTuple):
-    """The same request several times."""
+class RepeatedFetch(NamedTuple):
+    """The times of a repeated request, and its last answer."""
 
     seconds: list[float]
     last: Answer
 
 
 def fetch(port: int, path: str, *, accept: str = "*/*", packed: bool = False) -> Answer:
-    """GET. Raises ``OSError`` when nobody answers."""
+    """Sends a GET. Raises ``OSError`` when nothing answers."""
     request = (
         f"GET {path} HTTP/1.1\r\nHost: {LOCALHOST}:{port}\r\nConnection: close\r\nAccept: {accept}\r\n"
         f"Accept-Encoding: {'gzip' if packed else 'identity'}\r\n\r\n"
@@ -60,7 +60,7 @@ def fetch(port: int, path: str, *, accept: str = "*/*", packed: bool = False) ->
 
 
 def fetch_json(port: int, path: str) -> Any:
-    """GET of what must be there."""
+    """Sends a GET and parses the JSON. Raises ``BenchError`` for any status but 200."""
     answer = fetch(port, path)
     if answer.status != 200:
         raise BenchError(f"GET {path}: {answer.status} {answer.body[:200]!r}")
@@ -69,8 +69,8 @@ def fetch_json(port: int, path: str) -> Any:
 
 def fetch_repeatedly(
     port: int, path: str, at_most: int, *, packed: bool = False, budget_seconds: float = 20.0
-) -> Fetched:
-    """Fetch with pauses of 0.1 s until the budget is spent, but at least 5 times."""
+) -> RepeatedFetch:
+    """Fetches with pauses of 0.1 s until the time is up, at least 5 times."""
     deadline = time.monotonic() + budget_seconds
     seconds: list[float] = []
     while True:
@@ -79,12 +79,12 @@ def fetch_repeatedly(
             raise BenchError(f"GET {path} of port {port}: {answer.status}")
         seconds.append(answer.seconds)
         if len(seconds) >= at_most or (len(seconds) >= 5 and time.monotonic() > deadline):
-            return Fetched(seconds, answer)
+            return RepeatedFetch(seconds, answer)
         time.sleep(0.1)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """By nearest rank, so it is one of the values: the 99th of 50 is the highest."""
+    """The percentile by nearest rank, which is one of the values."""
     ranked = sorted(values)
     return ranked[max(math.ceil(len(ranked) * percent / 100.0), 1) - 1]
 

@@ -169,7 +169,7 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def compared(row: Row) -> dict[str, float | None]:
+def peer_ratios(row: Row) -> dict[str, float | None]:
     """The ratios to the peers, as far as both were measured. Both times that are compared are medians."""
     ours = row.get("metrics_p50_seconds")
     return {

@@ -1,4 +1,4 @@
-"""A real master, and a fleet or a worker that beats to it, each a process of its own on free ports."""
+"""Starts a master, and a simulated fleet or a worker, as processes on free ports."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from tests.ports import LOCALHOST, free_port
 
 INTERVAL_SECONDS = 5.0
 PREFIX = "sim"
-"""Begins the id of every simulated worker."""
+"""The prefix of the ids of simulated workers."""
 
 _ARRIVALS_PER_SECOND = 150.0
 _PATIENCE_SECONDS = 120.0
@@ -26,17 +26,17 @@ _INACTIVE_IN_LOG = " is inactive: "
 
 
 class Master(NamedTuple):
-    """A master that answers."""
+    """A healthy master."""
 
     process: Child
     http_port: int
     grpc_port: int
     up_seconds: float
-    """From before its start until the first healthy answer."""
+    """From its start to the first healthy answer."""
 
 
 class Fleet(NamedTuple):
-    """A master and N simulated workers, all of which beat."""
+    """A master and its simulated workers, all with heartbeats."""
 
     master: Master
     simulator: Child
@@ -48,13 +48,13 @@ class Fleet(NamedTuple):
         return answer
 
     def inactive_so_far(self) -> int:
-        """How many times the master has judged a worker to be silent, by its log; none of them ever is."""
+        """How often the master found a worker inactive, by its log. The expected number is 0."""
         return self.master.process.log.count(_INACTIVE_IN_LOG)
 
 
 @contextmanager
 def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Master]:
-    """A master with the settings that it has by itself, but for its ports, the folder of its tasks, and ``flags``."""
+    """Runs a master with default settings except ports, data directory and ``flags``."""
     http_port, grpc_port = free_port(), free_port()
     command: list[str | Path] = [
         sys.executable, "-m", "fleetpulse.master", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
@@ -69,7 +69,7 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
 
 @contextmanager
 def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iterator[Fleet]:
-    """A fleet of which every worker is connected and has beaten."""
+    """Runs a fleet. Every worker has sent a heartbeat."""
     ramp_seconds = max(workers / _ARRIVALS_PER_SECOND, 1.0)
     with (
         running_master(folder, flags=flags) as master,
@@ -80,14 +80,14 @@ def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iter
         needed = (master.process, simulator)
         wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
         wait_until(lambda: _have_beaten(fleet), _PATIENCE_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
-        # The answers that showed it were large; let what they delayed pass.
+        # The large answers above delay the master; let it catch up.
         time.sleep(_SETTLING_SECONDS)
         yield fleet
 
 
 @contextmanager
 def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: float) -> Iterator[Child]:
-    """Simulated workers on their way to the master."""
+    """Runs simulated workers. They may not have connected yet."""
     command: Command = [
         Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{LOCALHOST}:{master.grpc_port}",
         "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
@@ -98,7 +98,7 @@ def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: 
 
 @contextmanager
 def running_worker(folder: Path, master: Master, **env: str) -> Iterator[Child]:
-    """The worker of this machine, with its real collectors, active in the master's eyes."""
+    """Runs a real worker and waits until it is active."""
     command: Command = [
         sys.executable, "-m", "fleetpulse.worker", "--master", f"{LOCALHOST}:{master.grpc_port}", "--worker-id",
         "bench", "--data-dir", folder / "worker",

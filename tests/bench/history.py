@@ -45,20 +45,21 @@ def main() -> None:
 
 
 def _ended(number: int) -> Changes:
-    began, task_id, worker_id = _BEGAN + number, f"task-{number:08}", f"rack-{number % _WORKERS}"
+    started_at, task_id, worker_id = _BEGAN + number, f"task-{number:08}", f"rack-{number % _WORKERS}"
     has_failed = number % 10 == 0
     outcome = Outcome(exit_code=int(has_failed), oom_killed=False, reason="exit_code" if has_failed else None)
     task = Task(
         task_id, a_request("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
-        TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED, began,
-        attempt=1, pending_at=began, running_at=began + 1.0, finished_at=began + 60.0, outcome=outcome,
+        TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED, started_at,
+        attempt=1, pending_at=started_at, running_at=started_at + 1.0, finished_at=started_at + 60.0, outcome=outcome,
     )  # fmt: skip
     attempt = Attempt(
-        task_id, 1, worker_id, AttemptStatus.FAILED if has_failed else AttemptStatus.COMPLETED, began,
-        preparing_at=began, running_at=began + 1.0, finished_at=began + 60.0, container_id=task_id, outcome=outcome,
+        task_id, 1, worker_id, AttemptStatus.FAILED if has_failed else AttemptStatus.COMPLETED, started_at,
+        preparing_at=started_at, running_at=started_at + 1.0, finished_at=started_at + 60.0, container_id=task_id,
+        outcome=outcome,
     )  # fmt: skip
     kinds = ("submitted", "assigned", "preparing", "running", str(attempt.status))
-    return Changes((task,), (attempt,), tuple(TaskEvent(task_id, began, kind, attempt=1) for kind in kinds))
+    return Changes((task,), (attempt,), tuple(TaskEvent(task_id, started_at, kind, attempt=1) for kind in kinds))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast others are served while a client attacks."""
+"""Response times for other clients during an attack."""
 
 import json
 import sys
@@ -16,17 +16,17 @@ from tests.bench.processes import ROOT, Child, running, wait_until
 from tests.hostile.attacks import ATTACKS
 
 GOAL_SECONDS = 0.05
-"""For the 99th percentile of the others."""
+"""For the 99th percentile of the other client."""
 
 ATTACK_SECONDS = 15.0
 QUICK_ATTACK_SECONDS = 3.0
 _ATTACKER, _NEIGHBOUR = "127.0.2.1", "127.0.2.2"
-_NOBODY = "nobody"
+_NO_ATTACK = "nobody"
 _READY_SECONDS = 20.0
 
 
 class Result(NamedTuple):
-    """Of one attack: what the neighbour saw, how the attacker's requests ended, and what the web process took."""
+    """One attack: the figures of the other client, the ends of the attacker's requests, the cost of the web process."""
 
     attack: str
     neighbour: dict[str, Any]
@@ -38,27 +38,27 @@ class Result(NamedTuple):
 def measure_hostile(
     folder: Path, seconds: float = ATTACK_SECONDS, attacks: Sequence[str] = tuple(sorted(ATTACKS))
 ) -> Iterator[Result]:
-    """Each attack on a master of its own, which counts clients of this machine; and a time without any."""
-    for attack in (_NOBODY, *attacks):
+    """Runs each attack against a new master that limits loopback clients, and one period without an attack."""
+    for attack in (_NO_ATTACK, *attacks):
         with (
             running_master(folder, flags=("--limit-loopback",)) as master,
             _client(folder, "neighbour", master, _NEIGHBOUR) as neighbour,
         ):
-            began, before = time.monotonic(), master.process.usage().cpu_seconds
-            if attack == _NOBODY:
+            started_at, before = time.monotonic(), master.process.usage().cpu_seconds
+            if attack == _NO_ATTACK:
                 time.sleep(seconds)
                 ends: dict[str, int] = {}
             else:
                 with _client(folder, attack, master, _ATTACKER) as attacker:
                     time.sleep(seconds)
-                    ends = _told(attacker)
+                    ends = _stop_and_read(attacker)
             usage = master.process.usage()
-            cores = (usage.cpu_seconds - before) / (time.monotonic() - began)
-            yield Result(attack, _told(neighbour), ends, cores, usage.peak_rss_bytes)
+            cores = (usage.cpu_seconds - before) / (time.monotonic() - started_at)
+            yield Result(attack, _stop_and_read(neighbour), ends, cores, usage.peak_rss_bytes)
 
 
 def print_hostile(results: list[Result], console: Console) -> None:
-    """A row an attack."""
+    """Prints a row for each attack."""
     table = Table(title="Others while a client attacks", box=None, pad_edge=False)
     for title in ("attack", "answers", "failures", "p50 ms", "p99 ms", "max ms", "cores", "peak MB", "its ends"):
         table.add_column(title, justify="left" if title in {"attack", "its ends"} else "right")
@@ -77,11 +77,11 @@ def print_hostile(results: list[Result], console: Console) -> None:
 def _client(folder: Path, what: str, master: Master, source: str) -> Iterator[Child]:
     command = [sys.executable, "-m", "tests.hostile", what, str(master.http_port), "--from", source]
     with running(what, command, folder, cwd=ROOT) as child:
-        wait_until(lambda: child.last_output == "ready", _READY_SECONDS, f"{what} has not begun", child)
+        wait_until(lambda: "ready" in child.output_lines, _READY_SECONDS, f"{what} has not begun", child)
         yield child
 
 
-def _told(child: Child) -> Any:
-    """What it says at its end."""
+def _stop_and_read(child: Child) -> Any:
+    """Stops the client and returns its figures."""
     child.stop()
     return json.loads(child.last_output)

@@ -65,12 +65,12 @@ def _beat_in_pace(master: Master, machines: list[SimulatedMachine], rounds: int)
     due = list(_heartbeats(machines, range(2, rounds + 2)))
     _read(master)
     seconds = []
-    began, cpu_began = time.perf_counter(), time.process_time()
+    started_at, cpu_began = time.perf_counter(), time.process_time()
     at = 0.0
     for heartbeat in due:
         # A Poisson process, as many independent workers make it.
         at += chance.expovariate(WORKERS / _INTERVAL_SECONDS)
-        gevent.sleep(max(began + at - time.perf_counter(), 0.0))
+        gevent.sleep(max(started_at + at - time.perf_counter(), 0.0))
         seconds.append(_beat(master.telemetry, heartbeat))
     _read(master)
     return seconds, time.process_time() - cpu_began

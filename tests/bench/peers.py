@@ -1,6 +1,6 @@
-"""What others need for the same samples: prometheus_client in a process of its own, and the Pushgateway.
+"""The same samples in prometheus_client, in its own process, and in the Pushgateway.
 
-The fleet is stopped by then, so they have the whole machine to themselves, which the master had not.
+The fleet is stopped before, so the peers have the whole machine, which the master did not have.
 """
 
 import http.client
@@ -52,8 +52,8 @@ def measure_latest(text: str, folder: Path, fetches: int) -> dict[str, float | N
 def measure_gateway(text: str, folder: Path, fetches: int) -> dict[str, float | None]:
     """The Pushgateway with a group for every worker, pushed as each worker would push its own samples.
 
-    Filled by pushes that are not checked; then it is started anew on what it had written to its file, with the settings
-    that it has by itself, because to fill it like that takes time that grows with the square of the groups.
+    It is filled by pushes without consistency checks, then restarted from its file with default settings: the time of
+    checked pushes grows with the square of the number of groups.
     """
     groups = _groups(text)
     kept = folder / "pushgateway.data"

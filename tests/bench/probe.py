@@ -1,6 +1,6 @@
-"""A look from outside: a worker of the benchmark's own beats and asks REST until it sees what it sent.
+"""A worker of the benchmark sends heartbeats and polls REST until it sees its own values.
 
-Both times are taken by this process, so no clock is compared with another. What it finds is an upper bound: the call,
+Both times are taken by this process, so no two clocks are compared. What it finds is an upper bound: the call,
 the answers and their transport are part of it.
 """
 

@@ -1,4 +1,4 @@
-"""Processes that the benchmark starts: what they cost, and their end. Each is ended by its id, whatever happens."""
+"""The processes of the benchmark, with their CPU and memory. Each is stopped at the end of its block."""
 
 import json
 import os
@@ -25,20 +25,20 @@ Command = Sequence[str | Path]
 
 
 class BenchError(Exception):
-    """What was measured cannot be trusted, or nothing could be measured."""
+    """The measurement failed or is not valid."""
 
 
 class Usage(NamedTuple):
-    """What a process and its descendants have used. Memory that they share is counted once for each of them."""
+    """The resources of a process and its descendants. Shared memory counts once for each of them."""
 
     cpu_seconds: float
     rss_bytes: int
     peak_rss_bytes: int
-    """The sum of the highest that each has had: no less than the highest sum."""
+    """The sum of their peaks, which is at least the peak of the sum."""
 
 
 class Child:
-    """A process that was started here, with those that it started."""
+    """A started process and its descendants."""
 
     def __init__(
         self, name: str, command: Command, folder: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -55,22 +55,26 @@ class Child:
 
     @property
     def log(self) -> str:
-        """What it has written to stderr."""
+        """Its stderr."""
         return self.log_path.read_text(errors="replace")
 
     @property
+    def output_lines(self) -> list[str]:
+        """The complete lines of its stdout."""
+        return self.output_path.read_text().split("\n")[:-1]
+
+    @property
     def last_output(self) -> str:
-        """The last whole line that it has written to stdout, or nothing."""
-        lines = self.output_path.read_text().split("\n")
-        return lines[-2] if len(lines) > 1 else ""
+        """The last complete line of its stdout, or an empty string."""
+        return (self.output_lines or [""])[-1]
 
     def pids(self) -> tuple[int, ...]:
-        """Its id and those of its descendants."""
+        """The process ids of it and its descendants."""
         self.require_running()
         return (self._process.pid, *(p.pid for p in psutil.Process(self._process.pid).children(recursive=True)))
 
     def usage(self) -> Usage:
-        """CPU since they were started, and memory now."""
+        """CPU time since the start, and memory now."""
         pids = self.pids()
         return Usage(
             cpu_seconds=sum(_cpu_seconds(Path(f"/proc/{pid}/stat").read_text()) for pid in pids),
@@ -79,21 +83,23 @@ class Child:
         )
 
     def require_running(self) -> None:
-        """Raise ``BenchError`` when it has ended."""
+        """Raises ``BenchError`` when it has ended."""
         if self._process.poll() is not None:
-            raise BenchError(f"{self.name} ended by itself with {self._process.returncode}:\n{self.last_words()}")
+            raise BenchError(
+                f"{self.name} ended by itself with {self._process.returncode}:\n{self.last_output_lines()}"
+            )
 
     def wait(self, timeout_seconds: float) -> None:
-        """Until it ends by itself; raise ``BenchError`` when it fails, or takes longer."""
+        """Waits until it ends by itself. Raises ``BenchError`` when it fails or takes longer."""
         try:
             status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             raise BenchError(f"{self.name} has not ended after {timeout_seconds:.0f} s") from None
         if status != 0:
-            raise BenchError(f"{self.name} ended with {status}:\n{self.last_words()}")
+            raise BenchError(f"{self.name} ended with {status}:\n{self.last_output_lines()}")
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for it and its descendants when that does not help."""
+        """Sends SIGTERM, then SIGKILL to it and its descendants after 20 s."""
         if self._process.poll() is not None:
             return
         descendants = psutil.Process(self._process.pid).children(recursive=True)
@@ -108,8 +114,8 @@ class Child:
             if left.is_running():
                 left.kill()
 
-    def last_words(self) -> str:
-        """What it said last, for who must find out why it failed."""
+    def last_output_lines(self) -> str:
+        """The end of its output, for error messages."""
         return "\n".join([*self.log.splitlines()[-15:], self.last_output])
 
 
@@ -140,8 +146,8 @@ def wait_until(
     deadline = time.monotonic() + timeout_seconds
     while not is_so():
         if time.monotonic() > deadline:
-            last_words = "".join(f"\n{child.name}:\n{child.last_words()}" for child in needed)
-            raise BenchError(f"{complaint} after {timeout_seconds:.0f} s{last_words}")
+            last_output_lines = "".join(f"\n{child.name}:\n{child.last_output_lines()}" for child in needed)
+            raise BenchError(f"{complaint} after {timeout_seconds:.0f} s{last_output_lines}")
         for child in needed:
             child.require_running()
         time.sleep(poll_seconds)
@@ -156,14 +162,14 @@ def find_tool(name: str) -> Path:
 
 
 def machine_busy_seconds() -> float:
-    """CPU time that all of the machine's processes and its kernel have used since boot, with what a hypervisor took."""
+    """CPU time of all processes, the kernel and the hypervisor since boot."""
     times = psutil.cpu_times()
     # Linux counts guest time as user time already.
     return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 def _environment() -> dict[str, str]:
-    """This process's, but for what would change FleetPulse's settings."""
+    """The environment without settings of FleetPulse."""
     return {k: v for k, v in os.environ.items() if k not in _SETTINGS and not k.startswith("FLEETPULSE_")}
 
 

@@ -17,7 +17,7 @@ _HEADINGS = {"cpu": "CPU", "memory": "memory", "kernel": "kernel", "python": "Py
 
 
 class Run(NamedTuple):
-    """What a run found, and where."""
+    """The results of a run and its host."""
 
     date: str
     command: str
@@ -26,21 +26,21 @@ class Run(NamedTuple):
     results: Results
 
     def to_json(self) -> dict[str, Any]:
-        """With the goals, judged."""
+        """The run as JSON, with the goals."""
         return {
             **self._asdict(),
             "results": {str(workers): dict(row) for workers, row in self.results.items()},
-            "goals": list(self.judged()),
+            "goals": list(self.evaluated_goals()),
         }
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> "Run":
-        """What ``to_json`` made."""
+        """Reads the JSON of ``to_json``."""
         results = {int(workers): row for workers, row in kept["results"].items()}
         return cls(kept["date"], kept["command"], kept["seconds"], kept["host"], results)
 
-    def judged(self) -> Iterator[dict[str, Any]]:
-        """Every goal of a figure that was measured."""
+    def evaluated_goals(self) -> Iterator[dict[str, Any]]:
+        """Yields every goal of a measured figure."""
         for section in SECTIONS:
             for figure in section.figures:
                 for workers, goal in figure.goals.items():
@@ -131,11 +131,11 @@ def _line(figure: Figure, run: Run) -> _Line:
     for workers in _columns(run):
         found = [run.results[workers].get(key) for key in figure.keys]
         values.append(_shown(figure, found))
-        goal, judged = figure.goals.get(workers), found[-1]
-        if goal is not None and judged is not None:
+        goal, decisive = figure.goals.get(workers), found[-1]
+        if goal is not None and decisive is not None:
             limit = f"{goal.sign} {figure.unit.show(goal.limit)} {figure.unit.name}".rstrip()
             goals.append(f"{_heading(workers)}: {limit}")
-            met.append("yes" if goal.is_met(judged) else "NO")
+            met.append("yes" if goal.is_met(decisive) else "NO")
     return _Line(figure.label, tuple(values), "; ".join(goals), "; ".join(met))
 
 

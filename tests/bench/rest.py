@@ -1,4 +1,4 @@
-"""REST under wrk, and /metrics, while the fleet beats."""
+"""REST with wrk, and /metrics, under the heartbeats of the fleet."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _ROUTES = {
 
 
 class Load(NamedTuple):
-    """What wrk saw."""
+    """The figures of wrk."""
 
     requests_per_second: float
     p50_seconds: float
@@ -70,11 +70,11 @@ def run_wrk(
         "-s", _SCRIPT, f"http://{LOCALHOST}:{port}", "--", listed,
     ]  # fmt: skip
     command += [str(rate)] if rate else []
-    saw = run_json("wrk", command, folder, seconds + 30.0)
-    if saw["errors"] or not saw["requests"]:
-        raise BenchError(f"wrk of {paths[0]}: {saw['requests']} requests, {saw['errors']} of them failed")
+    output = run_json("wrk", command, folder, seconds + 30.0)
+    if output["errors"] or not output["requests"]:
+        raise BenchError(f"wrk of {paths[0]}: {output['requests']} requests, {output['errors']} of them failed")
     return Load(
-        requests_per_second=saw["requests"] / (saw["duration"] * _MICROSECONDS),
-        p50_seconds=saw["p50"] * _MICROSECONDS,
-        p99_seconds=saw["p99"] * _MICROSECONDS,
+        requests_per_second=output["requests"] / (output["duration"] * _MICROSECONDS),
+        p50_seconds=output["p50"] * _MICROSECONDS,
+        p99_seconds=output["p99"] * _MICROSECONDS,
     )

@@ -1,7 +1,6 @@
-"""What tasks cost: from the submit to the container, a queue that finds its places, a long history, a burst.
+"""The cost of tasks: submits, containers, placement of a queue, pages of a long history, a burst.
 
-Times of one task are taken from outside, or are the master's own stamps where both ends are the master's; a container
-that runs is a real one of a real Docker Engine.
+Times are measured by the client, or taken from the master's timestamps. Containers run on a real Docker Engine.
 """
 
 import http.client
@@ -34,7 +33,7 @@ Row = dict[str, float | None]
 
 
 class TaskPlan(NamedTuple):
-    """How many of each."""
+    """The number of repetitions."""
 
     submits: int = 300
     containers: int = 20
@@ -44,14 +43,14 @@ class TaskPlan(NamedTuple):
     burst: int = 500
 
 
-class Door:
-    """One kept-alive connection to a master, for tasks."""
+class TaskClient:
+    """A client of the task API with one persistent connection."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(LOCALHOST, port, timeout=60.0)
 
     def submit(self, **body: Any) -> str:
-        """The id of a new task. Raises ``BenchError``."""
+        """Submits a task and returns its id. Raises ``BenchError``."""
         answer = self._ask("POST", "/api/tasks", json.dumps(body), 201)
         return str(answer["task_id"])
 
@@ -71,13 +70,13 @@ class Door:
 
 
 def measure_submits(folder: Path, plan: TaskPlan) -> Row:
-    """Submits one after the other, durable; and pages of a long history, on a master that has nothing else to do."""
+    """Measures sequential submits, and pages of a long task history, on an idle master."""
     history = folder / "history"
     fill_history(history, plan.history)
-    with running_master(folder, data_dir=history) as master, opened(master) as door:
-        submits = [_seconds_to_submit(door) for _ in range(plan.submits)]
+    with running_master(folder, data_dir=history) as master, open_client(master) as client:
+        submits = [_seconds_to_submit(client) for _ in range(plan.submits)]
         pages = {
-            key: [_seconds_to_get(door, path) for _ in range(plan.pages)]
+            key: [_seconds_to_get(client, path) for _ in range(plan.pages)]
             for key, path in (
                 ("task_page", "/api/tasks"),
                 ("task_page_filtered", "/api/tasks?status=failed&worker_id=rack-10"),
@@ -91,7 +90,7 @@ def measure_submits(folder: Path, plan: TaskPlan) -> Row:
 
 
 def measure_containers(folder: Path, plan: TaskPlan) -> Row:
-    """Tasks one after the other until their container runs, the image present. Nothing without a Docker Engine."""
+    """Measures the time from submit to a running container, with the image present. Needs a Docker Engine."""
     try:
         with own_engine() as engine:
             return _measure_containers(folder, plan, engine)
@@ -100,21 +99,21 @@ def measure_containers(folder: Path, plan: TaskPlan) -> Row:
 
 
 def measure_placing(folder: Path, plan: TaskPlan) -> Row:
-    """A queue that waits for workers: from when the first of them is there until all tasks have a place."""
+    """Measures the time from the first worker until all queued tasks are placed."""
     with running_master(folder) as master:
         _submit_all(master, plan.queued, docker_image="busybox:1", command=["sleep", "30"], **_SMALL)
         with running_simulator(folder, master, PLACING, ramp_seconds=0.0) as simulator:
             needed = (master.process, simulator)
-            is_there = lambda: bool(fetch_json(master.http_port, "/workers"))  # noqa: E731 - asked in the next line
-            wait_until(is_there, _PATIENCE_SECONDS, "no worker came", *needed, poll_seconds=_POLL_SECONDS)
+            has_worker = lambda: bool(fetch_json(master.http_port, "/workers"))  # noqa: E731 - asked in the next line
+            wait_until(has_worker, _PATIENCE_SECONDS, "no worker connected", *needed, poll_seconds=_POLL_SECONDS)
             started = time.perf_counter()
             is_placed = lambda: not fetch_json(master.http_port, "/api/tasks?status=queued&limit=1")  # noqa: E731 - as above
-            wait_until(is_placed, _PATIENCE_SECONDS, "not all have a place", *needed, poll_seconds=_POLL_SECONDS)
+            wait_until(is_placed, _PATIENCE_SECONDS, "not all tasks are placed", *needed, poll_seconds=_POLL_SECONDS)
             return {"placing_seconds": time.perf_counter() - started, "placing_tasks": float(plan.queued)}
 
 
 def measure_burst(fleet: Fleet, plan: TaskPlan) -> Row:
-    """Heartbeats while many submit at once, and the submits themselves."""
+    """Measures heartbeats and submits during many concurrent submits."""
     before = Scrape(_scrape(fleet))
     seconds = _submit_all(fleet.master, plan.burst, docker_image="busybox:1", command=["sleep", "5"], **_SMALL)
     after = Scrape(_scrape(fleet))
@@ -129,12 +128,12 @@ def measure_burst(fleet: Fleet, plan: TaskPlan) -> Row:
 
 
 @contextmanager
-def opened(master: Master) -> Iterator[Door]:
-    door = Door(master.http_port)
+def open_client(master: Master) -> Iterator[TaskClient]:
+    client = TaskClient(master.http_port)
     try:
-        yield door
+        yield client
     finally:
-        door.close()
+        client.close()
 
 
 def _measure_containers(folder: Path, plan: TaskPlan, engine: Engine) -> Row:
@@ -142,15 +141,15 @@ def _measure_containers(folder: Path, plan: TaskPlan, engine: Engine) -> Row:
     with (
         running_master(folder) as master,
         running_worker(folder, master, **engine.env) as worker,
-        opened(master) as door,
+        open_client(master) as client,
     ):
         wait_until(
             lambda: Scrape(_text(master)).count("fleetpulse_worker_schedulable", 1.0) == 1,
             _PATIENCE_SECONDS, "the worker cannot run tasks", master.process, worker,
         )  # fmt: skip
         for _ in range(plan.containers):
-            task_id = door.submit(docker_image=engine.image, command=["sleep", "0.1"], **_SMALL)
-            task = _ended(door, task_id)
+            task_id = client.submit(docker_image=engine.image, command=["sleep", "0.1"], **_SMALL)
+            task = _ended(client, task_id)
             if task["status"] != "completed":
                 raise BenchError(f"a task failed: {task['error']}")
             seconds.append(task["running_at"] - task["created_at"])
@@ -158,9 +157,9 @@ def _measure_containers(folder: Path, plan: TaskPlan, engine: Engine) -> Row:
     return _percentiles("submit_to_running", seconds)
 
 
-def _ended(door: Door, task_id: str) -> Any:
+def _ended(client: TaskClient, task_id: str) -> Any:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (task := door.get(f"/api/tasks/{task_id}"))["finished_at"] is None:
+    while (task := client.get(f"/api/tasks/{task_id}"))["finished_at"] is None:
         if time.monotonic() > deadline:
             raise BenchError(f"{task_id} is still {task['status']}: {task['queue_reason']}")
         time.sleep(_POLL_SECONDS)
@@ -168,19 +167,19 @@ def _ended(door: Door, task_id: str) -> Any:
 
 
 def _submit_all(master: Master, count: int, **body: Any) -> list[float]:
-    """Submit over several connections, as fast as they are answered; seconds for each."""
+    """Submits over several connections as fast as possible. Returns the seconds of each submit."""
     seconds: list[float] = []
     failures: list[BaseException] = []
 
-    def client(share: int) -> None:
+    def submit_share(share: int) -> None:
         try:
-            with opened(master) as door:
-                seconds.extend(_seconds_to_submit(door, **body) for _ in range(share))
-        except BaseException as error:  # noqa: BLE001 - raised again by the one that waits
+            with open_client(master) as client:
+                seconds.extend(_seconds_to_submit(client, **body) for _ in range(share))
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failures.append(error)
 
     shares = [count // _CLIENTS + (number < count % _CLIENTS) for number in range(_CLIENTS)]
-    threads = [threading.Thread(target=client, args=(share,), name="bench-submits") for share in shares]
+    threads = [threading.Thread(target=submit_share, args=(share,), name="bench-submits") for share in shares]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -190,15 +189,15 @@ def _submit_all(master: Master, count: int, **body: Any) -> list[float]:
     return seconds
 
 
-def _seconds_to_submit(door: Door, **body: Any) -> float:
+def _seconds_to_submit(client: TaskClient, **body: Any) -> float:
     started = time.perf_counter()
-    door.submit(**(body or {"docker_image": "busybox:1", "command": ["true"], "cpu_required": 1000}))
+    client.submit(**(body or {"docker_image": "busybox:1", "command": ["true"], "cpu_required": 1000}))
     return time.perf_counter() - started
 
 
-def _seconds_to_get(door: Door, path: str) -> float:
+def _seconds_to_get(client: TaskClient, path: str) -> float:
     started = time.perf_counter()
-    door.get(path)
+    client.get(path)
     return time.perf_counter() - started
 
 

@@ -36,7 +36,7 @@ def left_behind(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
+def test_quick_run_measures_every_figure(tmp_path: Path) -> None:
     require_tool("wrk")
     require_tool("prometheus-pushgateway")
     kept = tmp_path / "kept.json"
@@ -56,7 +56,7 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_cut_short_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+def test_interrupted_run_leaves_no_processes(tmp_path: Path, number: int) -> None:
     require_tool("wrk")
     with start(tmp_path, "--skip-peers", "--json", str(tmp_path / "kept.json")) as run:
         while len(left_behind(tmp_path)) < 2:  # the arbiter and the web process of the first master

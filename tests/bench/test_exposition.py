@@ -28,7 +28,7 @@ def test_label_values_are_unescaped() -> None:
     assert sample.value == 1000.0
 
 
-def test_the_fleet_is_what_has_a_worker_id() -> None:
+def test_fleet_families_have_a_worker_id() -> None:
     assert [(family.name, family.kind, family.help, len(family.samples)) for family in fleet_families(TEXT)] == [
         ("fleetpulse_worker_up", "gauge", "1 while it beats.", 2),
         ("fleetpulse_worker_read_bytes_total", "counter", "Read.", 1),
@@ -47,19 +47,19 @@ def test_totals_and_counts_of_a_scrape() -> None:
     ("quantile", "expected"),
     [(0.25, 0.5), (0.5, 1.0), (0.75, 1.5), (1.0, 2.0)],
 )
-def test_a_quantile_is_interpolated_within_its_bucket(quantile: float, expected: float) -> None:
+def test_quantile_is_interpolated_within_its_bucket(quantile: float, expected: float) -> None:
     assert quantile_of([(1.0, 50.0), (2.0, 100.0), (math.inf, 100.0)], quantile) == pytest.approx(expected)
 
 
-def test_a_quantile_beyond_the_last_bound_is_infinite() -> None:
+def test_quantile_beyond_the_last_bound_is_infinite() -> None:
     assert quantile_of([(1.0, 50.0), (math.inf, 100.0)], 0.99) == math.inf
 
 
-def test_a_quantile_is_of_what_came_between_the_scrapes() -> None:
+def test_quantile_covers_only_the_time_between_two_scrapes() -> None:
     later = Scrape(TEXT.replace('0.1"} 10.0', '0.1"} 30.0').replace("20.0", "40.0"))
     assert quantile_between(Scrape(TEXT), later, "wait_seconds", 0.5) == pytest.approx(0.05)
     assert quantile_between(later, later, "wait_seconds", 0.5) is None
 
 
-def test_a_percentile_is_one_of_the_values() -> None:
+def test_percentile_is_one_of_the_values() -> None:
     assert [percentile([3.0, 1.0, 2.0, 4.0], percent) for percent in (50, 99, 1)] == [2.0, 4.0, 1.0]

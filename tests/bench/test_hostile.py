@@ -11,7 +11,7 @@ from tests.bench.hostile import measure_hostile, print_hostile
 pytestmark = pytest.mark.e2e
 
 
-def test_an_attack_and_a_time_without_one(tmp_path: Path) -> None:
+def test_one_attack_and_one_period_without_an_attack(tmp_path: Path) -> None:
     results = list(measure_hostile(tmp_path, 1.0, ["deep-json"]))
     quiet, attacked = results
     assert quiet.ends == {}

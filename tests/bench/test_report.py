@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.bench.figures import compared
+from tests.bench.figures import peer_ratios
 from tests.bench.processes import BenchError
 from tests.bench.report import BEGIN, END, Run, print_table, write_docs
 
@@ -27,18 +27,18 @@ RUN = Run(
 )
 
 
-def test_goals_are_judged_at_their_number_of_workers_and_by_the_p99() -> None:
-    assert [(goal["workers"], goal["figure"], goal["met"]) for goal in RUN.judged()] == [
+def test_goals_apply_to_their_fleet_size_and_to_the_p99() -> None:
+    assert [(goal["workers"], goal["figure"], goal["met"]) for goal in RUN.evaluated_goals()] == [
         (5_000, "heartbeats_dropped", False),
         (5_000, "receipt_to_visible_p99_seconds", True),
     ]
 
 
-def test_a_run_survives_being_kept() -> None:
+def test_run_is_the_same_after_json() -> None:
     assert Run.from_json(RUN.to_json()) == RUN
 
 
-def test_a_figure_that_was_not_measured_is_an_empty_cell() -> None:
+def test_unmeasured_figure_is_an_empty_cell() -> None:
     screen = io.StringIO()
     print_table(RUN, Console(file=screen, width=150))
     (line,) = (line for line in screen.getvalue().splitlines() if "from receipt" in line)
@@ -47,7 +47,7 @@ def test_a_figure_that_was_not_measured_is_an_empty_cell() -> None:
     ]  # fmt: skip
 
 
-def test_the_docs_are_rewritten_between_the_markers_only(tmp_path: Path) -> None:
+def test_docs_are_rewritten_only_between_the_markers(tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     path.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     write_docs(RUN, path)
@@ -59,7 +59,7 @@ def test_the_docs_are_rewritten_between_the_markers_only(tmp_path: Path) -> None
     assert "| dropped | 3 | 0 | 5,000: = 0 | NO |" in text
 
 
-def test_docs_without_the_markers_are_left_alone(tmp_path: Path) -> None:
+def test_docs_without_markers_are_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     path.write_text(f"{END}\n{BEGIN}\n")
     with pytest.raises(BenchError, match=r"performance\.md must hold"):
@@ -67,8 +67,8 @@ def test_docs_without_the_markers_are_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == f"{END}\n{BEGIN}\n"
 
 
-def test_a_peer_that_was_not_measured_has_no_ratio() -> None:
-    assert compared({"metrics_p50_seconds": 0.02, "gateway_get_p50_seconds": 0.3, "latest_p50_seconds": None}) == {
+def test_unmeasured_peer_has_no_ratio() -> None:
+    assert peer_ratios({"metrics_p50_seconds": 0.02, "gateway_get_p50_seconds": 0.3, "latest_p50_seconds": None}) == {
         "faster_than_latest": None,
         "faster_than_gateway": pytest.approx(15.0),
     }

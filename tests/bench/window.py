@@ -1,13 +1,13 @@
-"""The steady window: what the master does, and what it costs, while the fleet beats and is watched by next to nobody.
+"""The steady window: the work and the cost of the master with the fleet's heartbeats and few readers.
 
-Every 15 s a Prometheus scrapes /metrics and a dashboard gets /telemetry. That is little, but it is what keeps the
-master rendering for both: a view that nobody reads costs it nothing, and that would be no honest figure.
+Every 15 s there is a scrape of /metrics and a request for /telemetry. The master renders a view only while somebody
+reads it, so without them the figures would be too low.
 
-The window opens after one scrape and closes after another, which count the heartbeats; CPU is read at the same moments.
-So the scrape that closes it is paid for in place of the one that opened it.
+The window begins after one scrape and ends after another. Both count the heartbeats, and CPU is read at the same times.
+So the window contains the cost of the last scrape, not of the first.
 
-The master renders shortly before it expects a read, so those who watch begin some time before the window opens: what is
-measured is the steady state, and how long their scrapes take is measured too.
+The master renders shortly before it expects a read, so the scrapes begin before the window. Their times are measured
+as well.
 """
 
 import time
@@ -32,7 +32,7 @@ _HISTOGRAMS = {
 }
 
 
-class _Moment(NamedTuple):
+class _Sample(NamedTuple):
     seconds: float
     pids: tuple[int, ...]
     master: Usage
@@ -43,7 +43,7 @@ class _Moment(NamedTuple):
 
 
 def measure_window(fleet: Fleet, seconds: float) -> dict[str, float | None]:
-    """Watch the fleet for ``seconds``."""
+    """Measures the fleet for ``seconds``."""
     first = fetch(fleet.master.http_port, "/metrics", accept=AS_PROMETHEUS)
     inactive = [_not_active(fleet)]
     if seconds > SCRAPE_SECONDS:
@@ -52,7 +52,7 @@ def measure_window(fleet: Fleet, seconds: float) -> dict[str, float | None]:
             _scrape(fleet)
             inactive.append(_not_active(fleet))
         time.sleep(SCRAPE_SECONDS)
-    opening = _moment(fleet)
+    opening = _sample(fleet)
     inactive.append(_not_active(fleet))
     scrape_seconds = [opening.scrape.seconds]
     while (left := opening.seconds + seconds - time.perf_counter()) > 0.0:
@@ -60,11 +60,11 @@ def measure_window(fleet: Fleet, seconds: float) -> dict[str, float | None]:
         if left > SCRAPE_SECONDS:
             scrape_seconds.append(_scrape(fleet).seconds)
             inactive.append(_not_active(fleet))
-    closing = _moment(fleet)
+    closing = _sample(fleet)
     scrape_seconds.append(closing.scrape.seconds)
     if opening.pids != closing.pids:
         raise BenchError(f"the master's processes changed in the window: {opening.pids} became {closing.pids}")
-    before, after = (Scrape(moment.scrape.body.decode()) for moment in (opening, closing))
+    before, after = (Scrape(sample.scrape.body.decode()) for sample in (opening, closing))
     inactive += [_not_active(fleet), before.count(_UP, 0.0), after.count(_UP, 0.0)]
     return {
         "metrics_first_seconds": first.seconds,
@@ -81,8 +81,8 @@ def measure_window(fleet: Fleet, seconds: float) -> dict[str, float | None]:
     }
 
 
-def whole_run(fleet: Fleet) -> dict[str, float | None]:
-    """What went wrong since the fleet came up, and the memory that the master has needed. Asked last."""
+def measure_whole_run(fleet: Fleet) -> dict[str, float | None]:
+    """Counts errors since the start, and the peak memory of the master. Called last."""
     usage = fleet.master.process.usage()
     scrape = Scrape(_scrape(fleet).body.decode())
     return {
@@ -92,9 +92,9 @@ def whole_run(fleet: Fleet) -> dict[str, float | None]:
     }
 
 
-def _moment(fleet: Fleet) -> _Moment:
+def _sample(fleet: Fleet) -> _Sample:
     scrape = _scrape(fleet)
-    return _Moment(
+    return _Sample(
         seconds=time.perf_counter(),
         pids=fleet.master.process.pids(),
         master=fleet.master.process.usage(),
@@ -110,7 +110,7 @@ def _scrape(fleet: Fleet) -> Answer:
 
 
 def _not_active(fleet: Fleet) -> int:
-    """How many of the fleet ``/telemetry`` does not show as active."""
+    """The number of workers that ``/telemetry`` does not show as active."""
     records = fleet.records().items()
     return fleet.workers - sum(
         worker_id.startswith(PREFIX) and record["is_active"] is True for worker_id, record in records
@@ -130,7 +130,7 @@ def _heartbeats(fleet: Fleet, before: Scrape, after: Scrape, seconds: float) -> 
     }
 
 
-def _costs(opening: _Moment, closing: _Moment, heartbeats: float) -> dict[str, float | None]:
+def _costs(opening: _Sample, closing: _Sample, heartbeats: float) -> dict[str, float | None]:
     seconds = closing.seconds - opening.seconds
     master = closing.master.cpu_seconds - opening.master.cpu_seconds
     simulator = closing.simulator.cpu_seconds - opening.simulator.cpu_seconds

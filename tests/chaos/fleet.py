@@ -15,7 +15,7 @@ from tests.chaos.proxy import Link, Network
 from tests.chaos.rest import RestClient
 from tests.chaos.waiting import within
 from tests.e2e.masters import started_master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.processes import Processes, RunningProcess
 from tests.ports import LOCALHOST
 
 LEASE_FLAGS = ("--heartbeat-interval", f"{HEARTBEAT_SECONDS}s", "--inactivity-timeout", f"{TIMEOUT_SECONDS}s")
@@ -30,10 +30,10 @@ class ChaosWorker:
     def __init__(self, worker_id: str, link: Link) -> None:
         self.worker_id = worker_id
         self.link = link
-        self.processes: list[Started] = []
+        self.processes: list[RunningProcess] = []
 
     @property
-    def process(self) -> Started:
+    def process(self) -> RunningProcess:
         """The newest process."""
         return self.processes[-1]
 
@@ -117,7 +117,7 @@ class ChaosFleet:
                 yield worker.worker_id, psutil.Process(worker.process.pid)
 
     def anomalies(self) -> Iterator[str]:
-        """Ended processes, and tracebacks in their logs."""
+        """Processes that have ended, and tracebacks in their logs."""
         if not self.master.process.is_running:
             yield f"the master ended:\n{self.master.process.err[-2000:]}"
         for worker in self.workers:

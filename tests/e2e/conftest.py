@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.tls import TlsMaster
 
@@ -40,19 +40,19 @@ def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proce
 @pytest.fixture
 def master(processes: Processes) -> Iterator[Master]:
     """A master with fast terms for one test."""
-    master = started_master(processes, *FAST_TERMS)
+    master = started_master(processes, *FAST_LEASE_FLAGS)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 @pytest.fixture(scope="module")
 def shared_master(shared_processes: Processes) -> Iterator[Master]:
     """A master with fast terms for the tests of a module, which leave it as they found it."""
-    master = started_master(shared_processes, *FAST_TERMS)
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import requests
 from docker.models.containers import Container
 
 from tests.docker_engine import Engine
-from tests.e2e.masters import Door, Master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.masters import Master, MasterClient
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
 TERMINAL = {"completed", "failed", "cancelled"}
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 40.0
 class Jobs:
     """Tasks of one master."""
 
-    def __init__(self, door: Door, image: str) -> None:
+    def __init__(self, door: MasterClient, image: str) -> None:
         self._door = door
         self._image = image
 
@@ -84,7 +84,7 @@ class Site:
         self._processes = processes
         self._worker_ids: set[str] = set()
 
-    def worker(self, worker_id: str, *flags: str, target: str | None = None, **env: str) -> Started:
+    def worker(self, worker_id: str, *flags: str, target: str | None = None, **env: str) -> RunningProcess:
         """Start a worker, and wait until it may be given tasks."""
         self._worker_ids.add(worker_id)
         folder = self._processes.folder / worker_id

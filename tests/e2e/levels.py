@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from tests.e2e import counted_master
-from tests.e2e.masters import Door, Master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.masters import Master, MasterClient
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
@@ -34,7 +34,7 @@ class CountedMaster(Master):
 
     def __init__(self, processes: Processes, interval_seconds: float, timeout_seconds: float) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
-        Door.__init__(self, self.http_port)
+        MasterClient.__init__(self, self.http_port)
         self.session.headers["Connection"] = "close"  # or it would count among what the master holds
         self.target = f"{LOCALHOST}:{self.grpc_port}"
         self._counts_file = processes.folder / "counts.json"
@@ -92,7 +92,7 @@ class CountedMaster(Master):
         )
 
 
-def leave(fleet: Started, master: CountedMaster) -> None:
+def leave(fleet: RunningProcess, master: CountedMaster) -> None:
     """Let a fleet say goodbye, until nothing of it is left to see."""
     fleet.send(signal.SIGTERM)
     assert fleet.wait(30.0) == 0

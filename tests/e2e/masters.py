@@ -1,4 +1,4 @@
-"""A master under test, over its own doors: HTTP and the pid of its web process."""
+"""A master under test: a process with an HTTP client."""
 
 import re
 import sys
@@ -12,15 +12,15 @@ from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
-FAST_TERMS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "2s")
+FAST_LEASE_FLAGS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "2s")
 FAST_INTERVAL_SECONDS = 0.5
 FAST_TIMEOUT_SECONDS = 2.0
 
 READY_SECONDS = 20.0
 
 
-class Door:
-    """HTTP of a master."""
+class MasterClient:
+    """An HTTP client of a master."""
 
     def __init__(self, http_port: int) -> None:
         self.url = f"http://{LOCALHOST}:{http_port}"
@@ -39,7 +39,7 @@ class Door:
         return self.get("/health").status_code == 200
 
     def workers(self) -> dict[str, bool]:
-        """Whether each worker that the master knows is active."""
+        """Whether each worker is active, by id."""
         return {worker_id: worker["is_active"] for worker_id, worker in self.json("/workers").items()}
 
     def active(self) -> int:
@@ -55,14 +55,14 @@ class Door:
         }
 
     def sample(self, name: str, *labels: str) -> float:
-        """One sample; 0 when there is none, as for a counter that nobody has counted yet."""
+        """One sample; 0 when there is none, as for a counter without increments."""
         return self.samples(name).get(labels, 0.0)
 
     def close(self) -> None:
         self.session.close()
 
 
-class Master(Door):
+class Master(MasterClient):
     """``python -m fleetpulse.master`` on two free ports."""
 
     def __init__(self, processes: Processes, *flags: str, **env: str) -> None:
@@ -78,21 +78,21 @@ class Master(Door):
         return "--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)
 
     def web_process(self) -> psutil.Process:
-        """The one process that gunicorn's arbiter started."""
+        """The web process of gunicorn's arbiter."""
         (web,) = eventually(self.process.children)
         return web
 
-    def assert_nothing_went_wrong(self) -> None:
-        """No exception came to where nobody expected it."""
+    def assert_no_errors(self) -> None:
+        """Asserts that there is no traceback in the log."""
         assert not self.log_lines("Traceback|never retrieved|Exception ignored"), self.process.err
 
     def log_lines(self, pattern: str) -> list[str]:
-        """The lines of its log in which the pattern is found."""
+        """The lines of its log that match the pattern."""
         return [line for line in self.process.err.splitlines() if re.search(pattern, line)]
 
 
 def started_master(processes: Processes, *flags: str, **env: str) -> Master:
-    """A master that answers."""
+    """Starts a master and waits until it is healthy."""
     master = Master(processes, *flags, **env)
     eventually(lambda: master.is_healthy() or not master.process.is_running, READY_SECONDS)
     assert master.process.is_running, master.process.err

@@ -1,4 +1,4 @@
-"""Real processes for tests: each knows what it wrote and what it started, and ends with its test."""
+"""Real processes for tests, with their output and their children. They end with the test."""
 
 import contextlib
 import os
@@ -30,23 +30,23 @@ _SETTINGS = (
 _LOG_CHARACTERS = 6_000
 
 
-class Ended(NamedTuple):
-    """A process that ran to its end."""
+class CompletedCommand(NamedTuple):
+    """A process that has ended."""
 
     code: int
     out: str
     err: str
 
-    def the_error(self) -> str:
-        """The one line that says what was wrong with the command."""
+    def error_line(self) -> str:
+        """The one line with the error of the command."""
         lines = [line for line in self.err.splitlines() if line.startswith("Error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err, self.err
         return lines[0].removeprefix("Error: ")
 
 
-class Started:
-    """A process under way. It leads a process group of its own, as a command at a terminal does."""
+class RunningProcess:
+    """A running process. It leads its own process group, as a command at a terminal does."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, env: dict[str, str]) -> None:
         self.name, self.command = name, tuple(command)
@@ -61,12 +61,12 @@ class Started:
 
     @property
     def out(self) -> str:
-        """What it wrote on stdout so far."""
+        """Its stdout so far."""
         return self._out.read_text(errors="replace")
 
     @property
     def err(self) -> str:
-        """What it wrote on stderr so far."""
+        """Its stderr so far."""
         return self._err.read_text(errors="replace")
 
     @property
@@ -74,7 +74,7 @@ class Started:
         return self._popen.poll() is None
 
     def children(self) -> list[psutil.Process]:
-        """The processes that it started and that run."""
+        """Its running descendants."""
         with contextlib.suppress(psutil.NoSuchProcess):
             children = self._handle.children(recursive=True)
             self._family.update(children)
@@ -82,26 +82,26 @@ class Started:
         return []
 
     def peer_ports(self) -> set[int]:
-        """The ports of whom it is connected to over TCP."""
+        """The remote ports of its TCP connections."""
         connections = self._handle.net_connections("tcp")
         return {connection.raddr.port for connection in connections if connection.status == psutil.CONN_ESTABLISHED}
 
     def left(self) -> list[psutil.Process]:
-        """Those of its processes, seen at some time by ``children``, that still run."""
+        """Its processes and descendants that still run."""
         return [process for process in self._family if _runs(process)]
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the process alone."""
+        """Sends a signal to the process alone."""
         self.children()
         self._popen.send_signal(number)
 
     def press_ctrl_c(self) -> None:
-        """SIGINT to the whole process group, as a terminal sends it."""
+        """Sends SIGINT to the process group, as a terminal does."""
         self.children()
         os.killpg(self.pid, signal.SIGINT)
 
     def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
-        """The exit code; ``AssertionError`` if it does not end in time."""
+        """Waits for the exit code. Raises ``AssertionError`` if it does not end in time."""
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -118,29 +118,29 @@ class Started:
 
 
 class Processes:
-    """The processes of one test or one module, in a folder of their own."""
+    """The processes of one test or module, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._started: list[Started] = []
+        self._started: list[RunningProcess] = []
 
-    def start(self, name: str, *command: str, **env: str) -> Started:
+    def start(self, name: str, *command: str, **env: str) -> RunningProcess:
         """Run a command in the folder. ``env`` comes on top of an environment without any of the project's settings."""
         count = sum(process.name.partition("-")[0] == name for process in self._started)
-        process = Started(f"{name}-{count}" if count else name, command, self.folder, self.environment(**env))
+        process = RunningProcess(f"{name}-{count}" if count else name, command, self.folder, self.environment(**env))
         self._started.append(process)
         return process
 
-    def run(self, *command: str, **env: str) -> Ended:
-        """Run a command to its end, which must come soon."""
+    def run(self, *command: str, **env: str) -> CompletedCommand:
+        """Runs a command to its end, which must come within 20 s."""
         process = self.start("command", *command, **env)
-        return Ended(process.wait(20.0), process.out, process.err)
+        return CompletedCommand(process.wait(20.0), process.out, process.err)
 
-    def worker(self, target: str, *flags: str, name: str = "worker", **env: str) -> Started:
+    def worker(self, target: str, *flags: str, name: str = "worker", **env: str) -> RunningProcess:
         """``python -m fleetpulse.worker``, with its data beside its output."""
         return self.start(name, sys.executable, "-m", "fleetpulse.worker", "--master", target, *flags, **env)
 
-    def simulate(self, target: str, workers: int, *flags: str) -> Started:
+    def simulate(self, target: str, workers: int, *flags: str) -> RunningProcess:
         """``fleetpulse simulate`` with a fleet that comes at once."""
         sizes = ("--workers", str(workers), "--ramp", "0", "--json")
         return self.start("simulate", FLEETPULSE, "simulate", "--master", target, *sizes, *flags)
@@ -154,12 +154,12 @@ class Processes:
         return inherited | {"FLEETPULSE_DATA_DIR": str(self.folder / "data")} | env
 
     def close(self) -> None:
-        """End everything."""
+        """Kills all processes."""
         for process in reversed(self._started):
             process.kill_all()
 
     def logs(self) -> Iterator[tuple[str, str]]:
-        """What each process wrote, for a test that failed."""
+        """The output of each process, for a failed test."""
         for process in self._started:
             for stream, text in (("stdout", process.out), ("stderr", process.err)):
                 if text:

@@ -13,7 +13,7 @@ import requests
 import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
-from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started, wait_until_gone
+from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes, RunningProcess, wait_until_gone
 from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, new_worker_id
@@ -29,10 +29,10 @@ def master(processes: Processes) -> Iterator[Master]:
     master = started_master(processes)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
-def cli(processes: Processes, *arguments: str, **env: str) -> Ended:
+def cli(processes: Processes, *arguments: str, **env: str) -> CompletedCommand:
     return processes.run(FLEETPULSE, *arguments, **env)
 
 
@@ -173,15 +173,15 @@ def test_cli_of_the_owner_needs_no_token(master: Master, processes: Processes, t
     stranger = {"FLEETPULSE_URL": master.url, "FLEETPULSE_DATA_DIR": str(tmp_path / "elsewhere")}
     refused = cli(processes, "workers", **stranger)
     assert refused.code == 1
-    assert "requires a valid token" in refused.the_error()
+    assert "requires a valid token" in refused.error_line()
     assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN=secret).code == 0
     (tmp_path / "token").write_text(secret + "\n")
     assert cli(processes, "workers", **stranger, FLEETPULSE_TOKEN_FILE=str(tmp_path / "token")).code == 0
     too_low = cli(processes, "drain", "rack-7", **stranger, FLEETPULSE_TOKEN=secret)
     assert too_low.code == 1
-    assert "may not do that" in too_low.the_error()
+    assert "may not do that" in too_low.error_line()
     missing = cli(processes, "workers", **stranger, FLEETPULSE_TOKEN_FILE=str(tmp_path / "none"))
-    assert (missing.code, "FLEETPULSE_TOKEN_FILE" in missing.the_error()) == (2, True)
+    assert (missing.code, "FLEETPULSE_TOKEN_FILE" in missing.error_line()) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,12 @@ def test_token_command_refuses_invalid_arguments(
 ) -> None:
     ended = cli(processes, "token", *arguments)
     assert ended.code == code
-    assert says in ended.the_error()
+    assert says in ended.error_line()
 
 
 def test_second_active_token_of_one_name_is_refused(processes: Processes) -> None:
     make_token(processes, "ci")
-    assert "revoke it first" in cli(processes, "token", "create", "ci").the_error()
+    assert "revoke it first" in cli(processes, "token", "create", "ci").error_line()
     assert cli(processes, "token", "revoke", "ci").code == 0
     make_token(processes, "ci")
 
@@ -216,7 +216,7 @@ def test_invalid_token_file_prevents_the_start(processes: Processes) -> None:
     (processes.folder / "data" / "tokens.json").write_text("{")
     ended = cli(processes, "master", HTTP_PORT="0", GRPC_PORT="0")
     assert ended.code == 2
-    assert "tokens.json is no file of tokens" in ended.the_error()
+    assert "tokens.json is no file of tokens" in ended.error_line()
 
 
 # Beyond this machine
@@ -233,14 +233,14 @@ def test_invalid_token_file_prevents_the_start(processes: Processes) -> None:
 def test_non_loopback_listen_needs_tokens_and_tls(processes: Processes, env: dict[str, str], says: str) -> None:
     ended = cli(processes, "master", **env)
     assert ended.code == 2
-    error = ended.the_error()
+    error = ended.error_line()
     assert "--insecure-network" in error
     assert says.removeprefix("no ") in error
 
 
 def test_tokens_without_tls_are_not_enough_beyond_loopback(processes: Processes) -> None:
     make_token(processes, "ci")
-    error = cli(processes, "master", HTTP_PORT="0.0.0.0:0", GRPC_PORT="0").the_error()
+    error = cli(processes, "master", HTTP_PORT="0.0.0.0:0", GRPC_PORT="0").error_line()
     assert "TLS (--tls-certificate" in error
     assert "a token (" not in error
 
@@ -254,7 +254,7 @@ def test_trusted_network_flag_allows_plain_http(processes: Processes) -> None:
     eventually(lambda: _status(f"{url}/workers") == 401)
 
 
-def started_everywhere(processes: Processes, *flags: str, **env: str) -> tuple[Started, int]:
+def started_everywhere(processes: Processes, *flags: str, **env: str) -> tuple[RunningProcess, int]:
     """A master that listens on every address, and the port that it chose."""
     master = processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT="0.0.0.0:0", **env)
     eventually(lambda: _chosen(master.err) or not master.is_running, READY_SECONDS)
@@ -334,9 +334,9 @@ def test_invalid_certificate_files_prevent_the_start(processes: Processes, tmp_p
     (tmp_path / "a").write_text("nothing")
     file = str(tmp_path / "a")
     env = {"HTTP_PORT": "0", "GRPC_PORT": "0"}
-    assert "go together" in cli(processes, "master", "--tls-key", file, **env).the_error()
+    assert "go together" in cli(processes, "master", "--tls-key", file, **env).error_line()
     both = cli(processes, "master", "--tls-key", file, "--tls-certificate", file, **env)
-    assert "no certificate with its key" in both.the_error()
+    assert "no certificate with its key" in both.error_line()
 
 
 def _trusts(url: str, root: Path) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire
@@ -110,7 +110,7 @@ def test_entries_survive_a_kill(processes: Processes, master: Master) -> None:
 
 
 def test_follow_gets_every_entry_once_across_restarts(processes: Processes) -> None:
-    flags = (*FAST_TERMS, "--audit-file-size", "64KiB")
+    flags = (*FAST_LEASE_FLAGS, "--audit-file-size", "64KiB")
     master = started_master(processes, *flags)
     jobs, path = Jobs(master, "busybox"), trail_of(processes)
     jobs.submit("true")
@@ -149,7 +149,7 @@ def test_trail_continues_after_a_torn_line(processes: Processes) -> None:
     path = trail_of(processes)
     path.parent.mkdir()
     path.write_bytes(b'{"time":1.0,"actor":"ci","ro')
-    master = started_master(processes, *FAST_TERMS)
+    master = started_master(processes, *FAST_LEASE_FLAGS)
     Jobs(master, "busybox").submit("true")
     eventually(lambda: path.read_bytes().count(b"\n") == 2)
     assert [one["action"] for one in master.json("/api/audit")] == ["submit_task"]
@@ -157,7 +157,7 @@ def test_trail_continues_after_a_torn_line(processes: Processes) -> None:
 
 
 def test_full_files_are_rotated_and_read(processes: Processes) -> None:
-    master = started_master(processes, *FAST_TERMS, "--audit-file-size", "4KiB")
+    master = started_master(processes, *FAST_LEASE_FLAGS, "--audit-file-size", "4KiB")
     jobs = Jobs(master, "busybox")
     task_ids = [jobs.submit("true") for _ in range(50)]
     eventually(lambda: master.sample("fleetpulse_audit_entries_total") == 50)
@@ -181,7 +181,7 @@ def test_repeated_guesses_are_summed_up(processes: Processes, master: Master) ->
 def test_unwritable_trail_blocks_no_request(processes: Processes) -> None:
     path = trail_of(processes)
     path.mkdir(parents=True)
-    master = started_master(processes, *FAST_TERMS)
+    master = started_master(processes, *FAST_LEASE_FLAGS)
     jobs = Jobs(master, "busybox")
     for _ in range(5):
         jobs.submit("true")
@@ -195,5 +195,5 @@ def test_unwritable_trail_blocks_no_request(processes: Processes) -> None:
     eventually(lambda: len(entries_of(path)) == 2)
     assert [one["action"] for one in entries_of(path)] == ["submit_task", "drop_entries"]
     eventually(lambda: len(master.log_lines("audit trail can be written again; 5 entries were lost")) == 1)
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
     master.close()

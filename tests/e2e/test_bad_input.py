@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_MESSAGE_BYTES, WORKER_ID_RULE
-from tests.e2e.bystander import Bystander
+from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -62,14 +62,14 @@ BAD_IDS = {
 
 
 @pytest.fixture(scope="module")
-def bystander(shared_processes: Processes, shared_master: Master) -> Iterator[Bystander]:
-    bystander = Bystander(shared_processes, shared_master)
-    yield bystander
-    bystander.assert_unharmed()
+def healthy_worker(shared_processes: Processes, shared_master: Master) -> Iterator[HealthyWorker]:
+    healthy_worker = HealthyWorker(shared_processes, shared_master)
+    yield healthy_worker
+    healthy_worker.assert_unharmed()
 
 
 @pytest.fixture(scope="module")
-def wire(shared_master: Master, bystander: Bystander) -> Iterator[Wire]:
+def wire(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[Wire]:
     """One connection for all tests: what is refused on it must not harm what comes after."""
     with Wire(shared_master.target) as wire:
         yield wire
@@ -230,7 +230,7 @@ def test_a_unary_heartbeat_registers_an_unknown_worker(wire: Wire, shared_master
 
 
 def test_a_unary_heartbeat_cannot_take_the_id_of_a_worker_that_beats(wire: Wire) -> None:
-    refusal = wire.send_heartbeat(a_heartbeat(Bystander.worker_id))
+    refusal = wire.send_heartbeat(a_heartbeat(HealthyWorker.worker_id))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.ALREADY_EXISTS
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, Master
-from tests.e2e.processes import FLEETPULSE, Ended, Processes
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, MasterClient
+from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes
 from tests.e2e.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
 from tests.e2e.waiting import eventually
 from tests.ports import free_port, nobody_listens
@@ -32,7 +32,7 @@ def fleet(shared_processes: Processes, shared_master: Master) -> Master:
 
 
 @pytest.fixture
-def run(fleet: Master, processes: Processes) -> Callable[..., Ended]:
+def run(fleet: Master, processes: Processes) -> Callable[..., CompletedCommand]:
     """Runs a command against that master."""
     return lambda *words: processes.run(FLEETPULSE, *words, FLEETPULSE_URL=fleet.url)
 
@@ -52,7 +52,7 @@ def open_terminal(processes: Processes) -> Iterator[Open]:
         terminal.close()
 
 
-def test_commands_into_a_pipe(run: Callable[..., Ended], fleet: Master) -> None:
+def test_commands_into_a_pipe(run: Callable[..., CompletedCommand], fleet: Master) -> None:
     workers = run("workers")
     assert (workers.code, workers.err) == (0, "")
     assert tuple(line.split()[0] for line in workers.out.splitlines()[1:]) == WORKERS
@@ -64,10 +64,10 @@ def test_commands_into_a_pipe(run: Callable[..., Ended], fleet: Master) -> None:
     assert run("top", "--once").out.count("worker-") == len(WORKERS)
     unknown = run("status", "worker-11")
     assert (unknown.code, unknown.out) == (4, "")
-    assert "did you mean 'worker-1'?" in unknown.the_error()
+    assert "did you mean 'worker-1'?" in unknown.error_line()
 
 
-def test_drain_appears_in_events(run: Callable[..., Ended], fleet: Master, processes: Processes) -> None:
+def test_drain_appears_in_events(run: Callable[..., CompletedCommand], fleet: Master, processes: Processes) -> None:
     events = processes.start("events", FLEETPULSE, "events", "--json", FLEETPULSE_URL=fleet.url)
 
     def drained_and_seen() -> bool:
@@ -174,13 +174,13 @@ def test_no_color_flag_and_variable(fleet: Master, open_terminal: Open) -> None:
         assert b"active" in plain.raw
 
 
-class PromptSession(Door):
+class PromptSession(MasterClient):
     """A command that opens a prompt beside what it starts."""
 
     def __init__(self, open_terminal: Open, *command: str) -> None:
         self.ports = free_port(), free_port()
         super().__init__(self.ports[0])
-        flags = ("--http-port", str(self.ports[0]), "--grpc-port", str(self.ports[1]), *FAST_TERMS, "--shell")
+        flags = ("--http-port", str(self.ports[0]), "--grpc-port", str(self.ports[1]), *FAST_LEASE_FLAGS, "--shell")
         self.terminal = open_terminal(*command, *flags)
         self.terminal.prompts("master> ")
 

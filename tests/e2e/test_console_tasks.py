@@ -9,7 +9,7 @@ import pytest
 from tests.docker_engine import Engine
 from tests.e2e.jobs import PATIENCE_SECONDS, Site
 from tests.e2e.masters import READY_SECONDS, Master
-from tests.e2e.processes import FLEETPULSE, Ended, Processes, Started
+from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -26,26 +26,26 @@ def site(shared_processes: Processes, shared_master: Master, docker_engine: Engi
 
 
 @pytest.fixture
-def start(site: Site, processes: Processes) -> Callable[..., Started]:
+def start(site: Site, processes: Processes) -> Callable[..., RunningProcess]:
     return lambda *words: processes.start("command", FLEETPULSE, *words, FLEETPULSE_URL=site.master.url)
 
 
 @pytest.fixture
-def run(start: Callable[..., Started]) -> Callable[..., Ended]:
-    def run(*words: str) -> Ended:
+def run(start: Callable[..., RunningProcess]) -> Callable[..., CompletedCommand]:
+    def run(*words: str) -> CompletedCommand:
         process = start(*words)
-        return Ended(process.wait(PATIENCE_SECONDS), process.out, process.err)
+        return CompletedCommand(process.wait(PATIENCE_SECONDS), process.out, process.err)
 
     return run
 
 
-def test_wait_exits_with_the_exit_code_of_the_task(site: Site, run: Callable[..., Ended]) -> None:
+def test_wait_exits_with_the_exit_code_of_the_task(site: Site, run: Callable[..., CompletedCommand]) -> None:
     ended = run("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo hi; exit 3")
     assert (ended.code, ended.out) == (3, "hi\n")
     assert "with exit code 3" in ended.err
 
 
-def test_submit_logs_tasks_task_and_cancel(site: Site, run: Callable[..., Ended]) -> None:
+def test_submit_logs_tasks_task_and_cancel(site: Site, run: Callable[..., CompletedCommand]) -> None:
     submitted = run(
         "submit", *SMALL, "--name", "nightly", site.engine.image, "--", "sh", "-c", "echo out; echo err >&2"
     )
@@ -57,11 +57,11 @@ def test_submit_logs_tasks_task_and_cancel(site: Site, run: Callable[..., Ended]
     assert json.loads(run("task", task_id, "--json").out)["status"] == "completed"
     again = run("cancel", task_id)
     assert again.code == 1
-    assert task_id in again.the_error()
+    assert task_id in again.error_line()
 
 
 def test_ctrl_c_leaves_the_task_running_and_cancel_ends_it(
-    site: Site, start: Callable[..., Started], run: Callable[..., Ended]
+    site: Site, start: Callable[..., RunningProcess], run: Callable[..., CompletedCommand]
 ) -> None:
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo on; exec sleep 1000")
     eventually(lambda: waiting.out == "on\n", PATIENCE_SECONDS)
@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_the_task_running_and_cancel_ends_it(
     assert "cancelled" in followed.err
 
 
-def test_wait_continues_after_the_master_is_killed(site: Site, start: Callable[..., Started]) -> None:
+def test_wait_continues_after_the_master_is_killed(site: Site, start: Callable[..., RunningProcess]) -> None:
     command = "for i in 1 2 3 4 5; do echo $i; sleep 1; done; exit 5"
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", command)
     eventually(lambda: waiting.out.startswith("1\n"), PATIENCE_SECONDS)

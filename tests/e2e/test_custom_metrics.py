@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.e2e.masters import Master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,7 @@ class CustomWorker:
 
     def __init__(self, processes: Processes, master: Master, folder: Path) -> None:
         self.folder, self.master = folder, master
-        self.process: Started = processes.worker(
+        self.process: RunningProcess = processes.worker(
             master.target, "--worker-id", WORKER_ID, "--no-tasks", "--textfile-dir", str(folder),
             "--metrics-command", "good=printf 'good{a=\"b\"} 5\\n'",
             "--metrics-command", "hangs=sleep 1000", "--metrics-interval", "1",

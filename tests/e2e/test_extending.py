@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, MasterClient, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
@@ -38,10 +38,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes, site: Path) -> Iterator[Master]:
     """A master that places tasks as the example does."""
-    master = started_master(shared_processes, *FAST_TERMS, "--placement", "spread", PYTHONPATH=str(site))
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--placement", "spread", PYTHONPATH=str(site))
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def test_custom_metrics_by_plugin_command_and_file(
@@ -96,7 +96,7 @@ def test_missing_placement_policy_ends_the_master_with_one_line(processes: Proce
         sys.executable, "-m", "fleetpulse.master", "--placement", "nobody", "--http-port", "0", "--grpc-port", "0"
     )
     assert ended.code == 2
-    assert ended.the_error() == "FLEETPULSE_PLACEMENT='nobody': no such policy is installed; there is best-fit"
+    assert ended.error_line() == "FLEETPULSE_PLACEMENT='nobody': no such policy is installed; there is best-fit"
 
 
 def test_custom_master_stores_readings(processes: Processes, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_custom_master_stores_readings(processes: Processes, tmp_path: Path) -> 
         "custom", sys.executable, str(EXAMPLES / "custom_master.py"),
         HTTP_PORT=str(http_port), GRPC_PORT=str(grpc_port), READINGS=str(readings), PYTHONPATH=str(ROOT),
     )  # fmt: skip
-    door = Door(http_port)
+    door = MasterClient(http_port)
     eventually(door.is_healthy, READY_SECONDS)
     processes.simulate(f"{LOCALHOST}:{grpc_port}", 3, "--no-tasks")
     eventually(lambda: readings.exists() and readings.read_text().count("\n") >= 3)

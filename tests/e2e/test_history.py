@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.waiting import eventually
@@ -109,7 +109,7 @@ def test_store_and_prometheus_agree_and_no_end_of_the_master_loses_what_was_writ
     port = free_port()
     prometheus = Prometheus(processes, f"{LOCALHOST}:{port}")
     flags = ("--http-port", str(port), "--prometheus-url", prometheus.url)
-    master = Master(processes, *FAST_TERMS, *flags)
+    master = Master(processes, *FAST_LEASE_FLAGS, *flags)
     master.url = f"http://{LOCALHOST}:{port}"
     eventually(master.is_healthy, READY_SECONDS)
     began = time.time()
@@ -146,10 +146,10 @@ def test_store_and_prometheus_agree_and_no_end_of_the_master_loses_what_was_writ
     assert master.process.wait() == 0
 
     # A clean stop loses nothing, not even the bucket that was open.
-    again = started_master(processes, *FAST_TERMS)
+    again = started_master(processes, *FAST_LEASE_FLAGS)
     found = history(again, f"from={begin}", open_bucket)
     agree(found, by_prometheus, begin)
-    again.assert_nothing_went_wrong()
+    again.assert_no_errors()
     prometheus.close()
     master.close()
     again.close()

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fleetpulse.master.rpc.server import MAX_WATCHERS
 from fleetpulse.master.rpc.stream import MAX_UNSENT_MESSAGES
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.bystander import Bystander
+from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -33,9 +33,9 @@ NARROW = (("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0))
 
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes, shared_master: Master) -> Iterator[Master]:
-    bystander = Bystander(shared_processes, shared_master)
+    healthy_worker = HealthyWorker(shared_processes, shared_master)
     yield shared_master
-    bystander.assert_unharmed()
+    healthy_worker.assert_unharmed()
 
 
 def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from fleetpulse.master.api.validation import MAX_BODY_BYTES
 from fleetpulse.master.edge.refusals import MAX_HEAD_BYTES
 from fleetpulse.master.instruments import REJECT_REASONS
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
@@ -240,13 +240,13 @@ def test_client_cannot_forge_log_lines(shared_master: Master) -> None:
 @pytest.fixture(scope="module")
 def strict(shared_processes: Processes) -> Iterator[Master]:
     master = started_master(
-        shared_processes, *FAST_TERMS, "--limit-loopback", "--client-rate", str(RATE),
+        shared_processes, *FAST_LEASE_FLAGS, "--limit-loopback", "--client-rate", str(RATE),
         "--client-connections", str(CONNECTIONS), "--max-connections", str(ALL_CONNECTIONS),
         "--data-dir", str(shared_processes.folder / "strict"),
     )  # fmt: skip
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def client_of(number: int) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.masters import FAST_TERMS, Master, started_master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.hostile.attacks import ATTACKS, IDLE, room_for
 
@@ -47,20 +47,20 @@ PATIENT = {"answers-not-taken", "idle", "slow-body", "slow-head"}
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes) -> Iterator[Master]:
     """It counts clients of this machine too, which come from addresses of their own."""
-    master = started_master(shared_processes, *FAST_TERMS, "--limit-loopback")
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--limit-loopback")
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
-def start(processes: Processes, what: str, master: Master, source: str) -> Started:
+def start(processes: Processes, what: str, master: Master, source: str) -> RunningProcess:
     command = (sys.executable, "-m", "tests.hostile", what, str(master.http_port), "--from", source)
     process = processes.start(what, *command, PYTHONPATH=":".join(sys.path))
     eventually(lambda: process.out.startswith("ready"), 20.0)
     return process
 
 
-def report(process: Started) -> dict[str, Any]:
+def report(process: RunningProcess) -> dict[str, Any]:
     """What it says at its end."""
     process.send(signal.SIGTERM)
     assert process.wait(20.0) == 0, process.err
@@ -68,7 +68,7 @@ def report(process: Started) -> dict[str, Any]:
     return told
 
 
-def wait_for_answers(victim: Started, count: int) -> None:
+def wait_for_answers(victim: RunningProcess, count: int) -> None:
     eventually(lambda: f"answers {count}\n" in victim.out, 60.0)
 
 
@@ -103,7 +103,7 @@ def test_attack_does_not_affect_other_clients(attack: str, master: Master, share
 
 def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None:
     """Without limits for one client: the table of all connections is full, and the oldest go."""
-    master = started_master(processes, *FAST_TERMS)
+    master = started_master(processes, *FAST_LEASE_FLAGS)
     attacker = start(processes, "idle", master, ATTACKERS["idle"])
     eventually(lambda: master.sample("fleetpulse_http_rejected_total", "idle") > 100, 30.0)
     victim = start(processes, "neighbour", master, VICTIM)
@@ -115,4 +115,4 @@ def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None
     # On a busy machine, a client may need so long between connecting and asking that its connection is the oldest.
     assert len(served["failures"]) <= 0.05 * served["answers"]
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Master
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import PATIENCE_SECONDS, Raw
 from tests.e2e.waiting import eventually
@@ -38,7 +38,7 @@ def master(
     write_certificate(ca, certificate, key)
     ca.cert_pem.write_to_path(str(root))
     master = Master(
-        shared_processes, *FAST_TERMS, "--tls-certificate", str(certificate), "--tls-key", str(key),
+        shared_processes, *FAST_LEASE_FLAGS, "--tls-certificate", str(certificate), "--tls-key", str(key),
         "--limit-loopback", "--client-rate", str(RATE), "--client-connections", str(CONNECTIONS),
     )  # fmt: skip
     master.url = f"https://{LOCALHOST}:{master.http_port}"
@@ -46,7 +46,7 @@ def master(
     eventually(lambda: master.is_healthy() or not master.process.is_running, READY_SECONDS)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def write_certificate(ca: trustme.CA, certificate: Path, key: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.levels import CountedMaster, Level, leave
-from tests.e2e.processes import Processes, Started
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,7 @@ def master(shared_processes: Processes) -> Iterator[CountedMaster]:
     master = CountedMaster(shared_processes, INTERVAL_SECONDS, TIMEOUT_SECONDS)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_fleet_that_dies_and_is_forgotten(shared_processes: Processes, master:
     assert_back_at(master, start)
 
 
-def end_and_forget(fleet: Started, master: CountedMaster) -> None:
+def end_and_forget(fleet: RunningProcess, master: CountedMaster) -> None:
     """Stop a fleet of which some may have no chance to say goodbye."""
     fleet.send(signal.SIGTERM)
     fleet.wait()

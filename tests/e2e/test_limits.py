@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.bystander import Bystander
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.healthy_worker import HealthyWorker
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Wire, a_heartbeat
@@ -28,12 +28,12 @@ FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes) -> Iterator[Master]:
-    master = started_master(shared_processes, *FAST_TERMS, "--max-workers", str(MAX_WORKERS))
-    bystander = Bystander(shared_processes, master)
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--max-workers", str(MAX_WORKERS))
+    healthy_worker = HealthyWorker(shared_processes, master)
     yield master
-    bystander.assert_unharmed()
+    healthy_worker.assert_unharmed()
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def test_a_worker_too_many_is_refused_until_there_is_room(master: Master) -> None:
@@ -84,7 +84,7 @@ async def silent_streams(target: str, count: int) -> tuple[Counter[grpc.StatusCo
 
 def test_streams_past_the_limit_are_refused_while_single_calls_are_served(master: Master) -> None:
     codes, ack = asyncio.run(silent_streams(master.target, MAX_STREAMS + 50))
-    # The bystander has one of the streams.
+    # The healthy worker has one of the streams.
     assert codes == {FULL: 51}
     assert ack.heartbeat_interval_seconds > 0.0
     assert master.workers()["alone"]

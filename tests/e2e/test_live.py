@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.e2e.live import LiveReader, Swarm
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
@@ -56,7 +56,7 @@ def test_reconnect_continues_but_not_after_a_restart_of_the_master(processes: Pr
 
 
 def test_stopping_master_ends_streams_and_waits_for_no_reader(processes: Processes) -> None:
-    master = started_master(processes, *FAST_TERMS)
+    master = started_master(processes, *FAST_LEASE_FLAGS)
     processes.simulate(master.target, WORKERS)
     eventually(lambda: master.active() == WORKERS)
     with Swarm(master.http_port, [""], STALLED) as swarm, LiveReader(master.http_port) as reader:
@@ -68,7 +68,7 @@ def test_stopping_master_ends_streams_and_waits_for_no_reader(processes: Process
         assert master.process.wait() == 0
         eventually(lambda: swarm.ended == [0])
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def test_many_and_stalled_readers_cost_no_heartbeat(processes: Processes, master: Master) -> None:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 import requests
 
-from tests.e2e.masters import FAST_TERMS, Door, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, MasterClient, started_master
 from tests.e2e.processes import Processes, wait_until_gone
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire
@@ -68,7 +68,7 @@ def asking(master: Master, clients: int) -> Iterator[list[int]]:
     enough = threading.Event()
 
     def ask(path: str) -> None:
-        door = Door(master.http_port)
+        door = MasterClient(master.http_port)
         while not enough.is_set():
             try:
                 statuses.append(door.get(path).status_code)
@@ -171,7 +171,7 @@ def test_invalid_setting_is_refused(
     ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port())}
     ended = processes.run(sys.executable, "-m", "fleetpulse.master", *flags, **(ports | env))
     assert ended.code == 2
-    assert says in ended.the_error()
+    assert says in ended.error_line()
 
 
 @pytest.mark.parametrize("name", ["HTTP_PORT", "GRPC_PORT"])
@@ -181,14 +181,14 @@ def test_port_in_use_is_refused(name: str, processes: Processes) -> None:
         ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port()), name: str(port)}
         ended = processes.run(sys.executable, "-m", "fleetpulse.master", **ports)
     assert ended.code == 2
-    assert ended.the_error() == f"{name}: cannot listen on {LOCALHOST}:{port}: Address already in use"
+    assert ended.error_line() == f"{name}: cannot listen on {LOCALHOST}:{port}: Address already in use"
 
 
 def test_second_master_on_the_same_grpc_port_is_refused(processes: Processes, master: Master) -> None:
     ports = ("--http-port", str(free_port()), "--grpc-port", str(master.grpc_port))
     ended = processes.run(sys.executable, "-m", "fleetpulse.master", *ports)
     assert ended.code == 2
-    assert ended.the_error() == f"GRPC_PORT: cannot listen on {master.target}: Address already in use"
+    assert ended.error_line() == f"GRPC_PORT: cannot listen on {master.target}: Address already in use"
     assert master.is_healthy()
 
 
@@ -199,7 +199,7 @@ def test_port_settings_accept_a_host(processes: Processes) -> None:
         sys.executable,
         "-m",
         "fleetpulse.master",
-        *FAST_TERMS,
+        *FAST_LEASE_FLAGS,
         HTTP_PORT=f"127.0.0.2:{http_port}",
         GRPC_PORT=f":{grpc_port}",
     )

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser import Visit, visit_to
 from tests.e2e.a11y import complaints
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
@@ -24,12 +24,12 @@ GRAFANA = "https://grafana.example/sub"
 @pytest.fixture(scope="module")
 def fleet(shared_processes: Processes) -> Iterator[Master]:
     """A master with three workers, for tests that leave it as they found it."""
-    master = started_master(shared_processes, *FAST_TERMS, "--grafana-url", GRAFANA + "/")
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--grafana-url", GRAFANA + "/")
     shared_processes.simulate(master.target, 3, "--gpu-share", "0.5")
     eventually(lambda: master.active() == 3)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser import Visit, visit_to
 from tests.e2e.a11y import complaints
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
 
@@ -27,13 +27,13 @@ def secrets(shared_processes: Processes) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def fleet(shared_processes: Processes, secrets: dict[str, str]) -> Iterator[Master]:
-    master = started_master(shared_processes, *FAST_TERMS)
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS)
     master.session.headers["Authorization"] = f"Bearer {secrets['read']}"
     shared_processes.simulate(master.target, 3)
     eventually(lambda: master.active() == 3)
     yield master
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 @pytest.fixture

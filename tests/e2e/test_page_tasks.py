@@ -13,7 +13,7 @@ from tests.browser import Visit, visit_to
 from tests.docker_engine import Engine
 from tests.e2e.a11y import complaints
 from tests.e2e.jobs import Site
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.raw import Raw
 from tests.e2e.waiting import eventually
@@ -238,7 +238,7 @@ def test_log_continues_after_a_restart_of_the_master(visit: Visit, site: Site, n
 
 
 def test_expired_log_is_reported(browser: Browser, processes: Processes, docker_engine: Engine) -> None:
-    master = started_master(processes, *FAST_TERMS, FLEETPULSE_LOG_RETENTION="0.001s")
+    master = started_master(processes, *FAST_LEASE_FLAGS, FLEETPULSE_LOG_RETENTION="0.001s")
     site = Site(processes, master, docker_engine)
     site.worker("dock-short")
     task_id = site.jobs.submit("echo", "here", name="forgotten")

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from fleetpulse.master.api.routes import ROUTES
-from tests.e2e.masters import Door, Master
+from tests.e2e.masters import Master, MasterClient
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST
@@ -168,7 +168,7 @@ def test_views_of_a_worker_agree(master: Master) -> None:
 
 
 def test_body_of_a_get_is_ignored(master: Master) -> None:
-    door = Door(master.http_port)
+    door = MasterClient(master.http_port)
     for size in (10, 100_000):
         first = door.get("/workers", data=b"GET /nope HTTP/1.1\r\n\r\n" + b"x" * size)
         assert first.status_code == 200
@@ -200,7 +200,7 @@ def test_many_concurrent_clients(master: Master) -> None:
     failures: list[object] = []
 
     def ask(number: int) -> None:
-        door = Door(master.http_port)
+        door = MasterClient(master.http_port)
         worker_id = f"sim-{number % FLEET + 1:02d}"
         try:
             for _ in range(25):

@@ -12,7 +12,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import Bundle, new_key, signing_request
 from tests.certificates import joined, new_authority, shown
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Wire, a_heartbeat
@@ -50,10 +50,10 @@ def site(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) 
     authority = new_authority(data_dir)
     new_authority(elsewhere)
     join_port = free_port()
-    master = started_master(shared_processes, *FAST_TERMS, "--join-port", str(join_port))
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--join-port", str(join_port))
     yield Site(master, authority, data_dir, elsewhere, join_port)
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:

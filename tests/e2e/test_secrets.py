@@ -12,7 +12,7 @@ import pytest
 from fleetpulse.master.api.routes import ROUTES
 from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
-from tests.e2e.masters import FAST_TERMS, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.postgres import PostgresServer
@@ -42,7 +42,7 @@ def database_url(request: pytest.FixtureRequest, processes: Processes) -> str:
 
 @pytest.fixture
 def site(processes: Processes, docker_engine: Engine, database_url: str) -> Iterator[Site]:
-    master = started_master(processes, *FAST_TERMS, "--log-level", "debug", DATABASE_URL=database_url)
+    master = started_master(processes, *FAST_LEASE_FLAGS, "--log-level", "debug", DATABASE_URL=database_url)
     site = Site(processes, master, docker_engine)
     site.worker("vault", "--log-level", "debug")
     yield site

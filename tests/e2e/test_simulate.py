@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.masters import Master
-from tests.e2e.processes import FLEETPULSE, Processes, Started
+from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
@@ -17,7 +17,7 @@ FAIL_SOON = ("--trouble-after", "0.5")
 FAIL_LONG = ("--trouble-for", "600")
 
 
-def states(fleet: Started) -> list[dict[str, Any]]:
+def states(fleet: RunningProcess) -> list[dict[str, Any]]:
     """The lines that it printed."""
     return [json.loads(line) for line in fleet.out.splitlines()]
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.bystander import Bystander
+from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_TIMEOUT_SECONDS, Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -18,14 +18,14 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.fixture(scope="module")
-def bystander(shared_processes: Processes, shared_master: Master) -> Iterator[Bystander]:
-    bystander = Bystander(shared_processes, shared_master)
-    yield bystander
-    bystander.assert_unharmed()
+def healthy_worker(shared_processes: Processes, shared_master: Master) -> Iterator[HealthyWorker]:
+    healthy_worker = HealthyWorker(shared_processes, shared_master)
+    yield healthy_worker
+    healthy_worker.assert_unharmed()
 
 
 @pytest.fixture
-def wire(shared_master: Master, bystander: Bystander) -> Iterator[Wire]:
+def wire(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[Wire]:
     with Wire(shared_master.target) as wire:
         yield wire
 
@@ -91,7 +91,7 @@ def test_register_comes_once(wire: Wire, shared_master: Master) -> None:
     assert refused_streams(shared_master, "protocol_violation") == refused + 1
 
 
-@pytest.mark.parametrize(("worker_id", "incarnation_id"), [(Bystander.worker_id, "one"), (None, "another")])
+@pytest.mark.parametrize(("worker_id", "incarnation_id"), [(HealthyWorker.worker_id, "one"), (None, "another")])
 def test_a_stream_speaks_for_its_own_worker_only(
     worker_id: str | None, incarnation_id: str, wire: Wire, shared_master: Master
 ) -> None:

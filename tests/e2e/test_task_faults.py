@@ -25,7 +25,7 @@ def site(processes: Processes, docker_engine: Engine) -> Iterator[Site]:
     yield site
     site.close()
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 COUNT = ("sh", "-c", "for i in $(seq 1 30); do echo $i; sleep 0.1; done")

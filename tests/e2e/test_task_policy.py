@@ -8,7 +8,7 @@ import pytest
 
 from tests.docker_engine import Engine
 from tests.e2e.jobs import Site
-from tests.e2e.masters import FAST_TERMS, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
 
@@ -32,13 +32,13 @@ max_pids = 50
 def site(shared_processes: Processes, docker_engine: Engine) -> Iterator[Site]:
     for name, policy in (("master.toml", MASTERS_POLICY), ("worker.toml", WORKERS_POLICY)):
         (shared_processes.folder / name).write_text(policy)
-    master = started_master(shared_processes, *FAST_TERMS, "--task-policy", "master.toml")
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--task-policy", "master.toml")
     site = Site(shared_processes, master, docker_engine)
     site.worker("strict", FLEETPULSE_TASK_POLICY="worker.toml")
     yield site
     site.close()
     master.close()
-    master.assert_nothing_went_wrong()
+    master.assert_no_errors()
 
 
 def test_master_refusal_names_the_rule(site: Site) -> None:
@@ -101,7 +101,7 @@ def test_invalid_policy_file_prevents_the_start(command: str, processes: Process
     ports = ("--http-port", "0", "--grpc-port", "0") if command == "master" else ()
     ended = processes.run(sys.executable, "-m", f"fleetpulse.{command}", *ports, "--task-policy", "policy.toml")
     assert ended.code == 2
-    assert ended.the_error() == "task policy policy.toml: line 2: networks: expected a list of: none, bridge"
+    assert ended.error_line() == "task policy policy.toml: line 2: networks: expected a list of: none, bridge"
 
 
 def test_registry_config_readable_by_others_prevents_the_start(processes: Processes) -> None:
@@ -110,7 +110,7 @@ def test_registry_config_readable_by_others_prevents_the_start(processes: Proces
     path.chmod(0o644)
     ended = processes.run(sys.executable, "-m", "fleetpulse.worker", FLEETPULSE_REGISTRY_CONFIG="config.json")
     assert ended.code == 2
-    assert ended.the_error() == (
+    assert ended.error_line() == (
         "registry config config.json: others may read it (mode 0644); run: chmod 600 config.json"
     )
 
@@ -119,8 +119,8 @@ def test_up_passes_policy_and_registry_config(processes: Processes) -> None:
     (processes.folder / "policy.toml").write_text("nonsense = 1\n")
     ended = processes.run(FLEETPULSE, "up", "--http-port", "0", "--grpc-port", "0", "--task-policy", "policy.toml")
     assert ended.code == 2
-    assert "line 1: 'nonsense' is not known" in ended.the_error()
+    assert "line 1: 'nonsense' is not known" in ended.error_line()
     key: Path = processes.folder / "none"
     ended = processes.run(FLEETPULSE, "up", "--http-port", "0", "--grpc-port", "0", "--secret-key-file", str(key))
     assert ended.code == 2
-    assert f"the secret key file {key} is not there" in ended.the_error()
+    assert f"the secret key file {key} is not there" in ended.error_line()

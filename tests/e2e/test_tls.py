@@ -12,7 +12,7 @@ from fleetpulse.master.pki.authority import Authority
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
-from tests.e2e.masters import READY_SECONDS, Door
+from tests.e2e.masters import READY_SECONDS, MasterClient
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.tls import TlsMaster, ids, refusal, registered
 from tests.e2e.waiting import eventually
@@ -129,7 +129,7 @@ def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMas
 
 
 def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
-    worker, bystander = tls.worker("rack-7", tls.token()), tls.worker("rack-8", tls.token())
+    worker, healthy_worker = tls.worker("rack-7", tls.token()), tls.worker("rack-8", tls.token())
     eventually(lambda: tls.is_active("rack-7") and tls.is_active("rack-8"))
     serial = tls.authority.issued()[0].serial
     assert tls.ca("revoke", "rack-7") == f"revoked {serial} of rack-7\n"
@@ -143,7 +143,7 @@ def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
         assert answer.code is grpc.StatusCode.UNAUTHENTICATED
     eventually(lambda: not tls.is_active("rack-7"))
     assert tls.is_active("rack-8")
-    assert bystander.err.count("registered at") == 1
+    assert healthy_worker.err.count("registered at") == 1
     assert " revoked " in tls.ca("list").splitlines()[1]
 
     worker.send(signal.SIGTERM)
@@ -226,7 +226,7 @@ def test_simulated_fleet_joins_with_one_token(tls: TlsMaster, processes: Process
 def test_up_joins_its_own_worker(processes: Processes) -> None:
     assert processes.run(FLEETPULSE, "ca", "init").code == 0
     http_port, grpc_port = free_port(), free_port()
-    master = Door(http_port)
+    master = MasterClient(http_port)
     flags = ("--http-port", str(http_port), "--grpc-port", str(grpc_port), "--join-port", str(free_port()))
     for _ in range(2):
         up = processes.start("up", FLEETPULSE, "up", *flags, "--worker-id", "here")
@@ -248,7 +248,7 @@ def test_ca_commands(processes: Processes) -> None:
 
     made = json.loads(run("init", "--json"))
     assert json.loads(run("init", "--if-missing", "--json")) == made
-    assert "already" in processes.run(FLEETPULSE, "ca", "init").the_error()
+    assert "already" in processes.run(FLEETPULSE, "ca", "init").error_line()
     token = json.loads(run("join-token", "--worker-id", "rack-7", "--json"))
     assert (token["worker_id"], token["uses"]) == ("rack-7", 1)
     assert run("join-token").startswith("fpj1_")
@@ -260,10 +260,10 @@ def test_ca_commands(processes: Processes) -> None:
     assert run("list").splitlines()[0].split() == ["WORKER", "STATE", "EXPIRES", "SERIAL"]
     (revoked,) = json.loads(run("revoke", listed["serial"], "--json"))
     assert (revoked["serial"], revoked["revoked"]) == (listed["serial"], True)
-    assert "nothing was given to 'rack-8'" in processes.run(FLEETPULSE, "ca", "revoke", "rack-8").the_error()
-    assert "expected a duration" in processes.run(FLEETPULSE, "ca", "join-token", "--lifetime", "x").the_error()
+    assert "nothing was given to 'rack-8'" in processes.run(FLEETPULSE, "ca", "revoke", "rack-8").error_line()
+    assert "expected a duration" in processes.run(FLEETPULSE, "ca", "join-token", "--lifetime", "x").error_line()
 
 
 def test_ca_commands_without_a_ca_fail(processes: Processes) -> None:
     for words in (("join-token",), ("list",), ("revoke", "rack-7")):
-        assert "fleetpulse ca init" in processes.run(FLEETPULSE, "ca", *words).the_error()
+        assert "fleetpulse ca init" in processes.run(FLEETPULSE, "ca", *words).error_line()

@@ -32,7 +32,7 @@ def started(processes: Processes, database_url: str) -> Iterator[list[Master]]:
     yield masters
     for master in masters:
         master.close()
-        master.assert_nothing_went_wrong()
+        master.assert_no_errors()
 
 
 def cut(database_url: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, Door
-from tests.e2e.processes import FLEETPULSE, Processes, Started, wait_until_gone
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, MasterClient
+from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess, wait_until_gone
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port, nobody_listens
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 WORKER_ID = "this-machine"
 
 
-class Up(Door):
+class Up(MasterClient):
     """``fleetpulse up`` on free ports."""
 
     def __init__(self, processes: Processes, *flags: str) -> None:
@@ -30,7 +30,7 @@ class Up(Door):
         super().__init__(http_port)
         self.ports = http_port, grpc_port
         ports = ("--http-port", str(http_port), "--grpc-port", str(grpc_port))
-        self.process: Started = processes.start("up", FLEETPULSE, "up", *ports, "--worker-id", WORKER_ID, *flags)
+        self.process: RunningProcess = processes.start("up", FLEETPULSE, "up", *ports, "--worker-id", WORKER_ID, *flags)
 
     def child(self, name: str) -> psutil.Process:
         """Its master (gunicorn's arbiter) or its worker."""
@@ -52,7 +52,7 @@ class Up(Door):
 
 @pytest.fixture
 def up(processes: Processes) -> Iterator[Up]:
-    up = Up(processes, *FAST_TERMS)
+    up = Up(processes, *FAST_LEASE_FLAGS)
     eventually(up.is_reporting, READY_SECONDS)
     up.process.children()
     yield up
@@ -165,5 +165,5 @@ def test_port_in_use_is_refused_before_anything_starts(processes: Processes, up:
     ports = ("--http-port", str(up.ports[0]), "--grpc-port", str(free_port()))
     ended = processes.run(FLEETPULSE, "up", *ports)
     assert ended.code == 2
-    assert ended.the_error() == f"HTTP_PORT: cannot listen on {LOCALHOST}:{up.ports[0]}: Address already in use"
+    assert ended.error_line() == f"HTTP_PORT: cannot listen on {LOCALHOST}:{up.ports[0]}: Address already in use"
     assert ended.out == ""

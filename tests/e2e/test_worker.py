@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from fleetpulse.proto.join import new_join_token
-from tests.e2e.masters import FAST_TERMS, FAST_TIMEOUT_SECONDS, Master, started_master
-from tests.e2e.processes import Processes, Started
+from tests.e2e.masters import FAST_LEASE_FLAGS, FAST_TIMEOUT_SECONDS, Master, started_master
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 WORKER_ID = "rack-7"
 
 
-def started_worker(processes: Processes, master: Master, *flags: str, **env: str) -> Started:
+def started_worker(processes: Processes, master: Master, *flags: str, **env: str) -> RunningProcess:
     """A worker whose heartbeats reach the master."""
     worker = processes.worker(master.target, "--worker-id", WORKER_ID, *flags, **env)
     eventually(lambda: sends_heartbeats(master))
@@ -35,7 +35,7 @@ def received(master: Master) -> int:
     return count
 
 
-def stop(worker: Started, number: signal.Signals) -> None:
+def stop(worker: RunningProcess, number: signal.Signals) -> None:
     worker.send(number)
     assert worker.wait() == 0
 
@@ -125,13 +125,13 @@ def test_unreachable_master_is_logged_once(processes: Processes) -> None:
     assert "Connection refused" in worker.err
 
 
-def logged_lines(worker: Started, text: str) -> int:
+def logged_lines(worker: RunningProcess, text: str) -> int:
     """Lines of the log with this text, without debug lines."""
     return sum(text in line and " DEBUG " not in line for line in worker.err.splitlines())
 
 
 def test_worker_connects_when_the_master_starts(processes: Processes) -> None:
-    master = Master(processes, *FAST_TERMS)
+    master = Master(processes, *FAST_LEASE_FLAGS)
     master.process.kill_all()
     worker = processes.worker(master.target, "--worker-id", WORKER_ID)
     eventually(lambda: logged_lines(worker, "no stream"))

@@ -9,8 +9,8 @@ from typing import Any
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.credentials.bundle import Bundle, read_bundle
 from tests.certificates import joined, new_authority, shown
-from tests.e2e.masters import FAST_TERMS, READY_SECONDS, started_master
-from tests.e2e.processes import FLEETPULSE, Processes, Started
+from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, started_master
+from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Refusal, Stream, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
@@ -29,7 +29,7 @@ class TlsMaster:
         self.data_dir = processes.folder / "data"
         self.authority = new_authority(self.data_dir)
         self.join_port = free_port()
-        flags = (*FAST_TERMS, "--join-port", f"{host}:{self.join_port}", *flags)
+        flags = (*FAST_LEASE_FLAGS, "--join-port", f"{host}:{self.join_port}", *flags)
         self.master = started_master(processes, *flags)
         self._flags = flags
 
@@ -40,7 +40,7 @@ class TlsMaster:
     def token(self, worker_id: str | None = None, lifetime: float = 60.0, uses: int = 1) -> str:
         return self.authority.new_join_token(lifetime, worker_id, uses)
 
-    def worker(self, worker_id: str, token: str | None = None, *flags: str) -> Started:
+    def worker(self, worker_id: str, token: str | None = None, *flags: str) -> RunningProcess:
         """A worker with a data directory of its own."""
         env = {"FLEETPULSE_DATA_DIR": str(self.folder(worker_id)), "FLEETPULSE_WORKER_ID": worker_id}
         if token is not None:
@@ -92,7 +92,7 @@ class TlsMaster:
 
     def close(self) -> None:
         self.master.close()
-        self.master.assert_nothing_went_wrong()
+        self.master.assert_no_errors()
 
 
 def registered(wire: Wire, worker_id: str, *held: pb.AttemptId) -> Stream:
@@ -111,7 +111,7 @@ def registered(wire: Wire, worker_id: str, *held: pb.AttemptId) -> Stream:
     return stream
 
 
-def has_registered(worker: Started) -> bool:
+def has_registered(worker: RunningProcess) -> bool:
     return "registered at" in worker.err
 
 

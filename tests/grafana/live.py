@@ -7,7 +7,7 @@ import requests
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.jobs import Jobs
-from tests.e2e.masters import FAST_TERMS, Master, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, a_heartbeat
@@ -111,7 +111,7 @@ class Scene:
     """Data for every panel, between ``begin`` and ``end``."""
 
     def __init__(self, processes: Processes) -> None:
-        self.master: Master = started_master(processes, *FAST_TERMS)
+        self.master: Master = started_master(processes, *FAST_LEASE_FLAGS)
         self.prometheus = Prometheus(processes, f"{LOCALHOST}:{self.master.http_port}")
         self._jobs = Jobs(self.master, "busybox")
         self._wire = Wire(self.master.target)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.masters import FAST_TERMS, started_master
+from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, a_heartbeat
@@ -63,7 +63,7 @@ def test_a_machine_is_scraped_because_the_master_knows_it(processes: Processes) 
 def test_a_lost_worker_reaches_the_team_and_its_return_too(processes: Processes) -> None:
     with webhook() as told:
         alertmanager = ShippedAlertmanager(processes, told.port)
-        master = started_master(processes, *FAST_TERMS)
+        master = started_master(processes, *FAST_LEASE_FLAGS)
         processes.simulate(master.target, 20, "--gpu-share", "0.5")
         lost = processes.simulate(master.target, 1, "--prefix", "lost", "--no-goodbye")
         eventually(lambda: master.active() == 21, 20.0)

@@ -1,4 +1,4 @@
-"""A worker that beats while others misbehave, to see that it takes no harm."""
+"""A well-behaved worker, which must not notice what other clients do."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
 
-class Bystander:
-    """One simulated worker and what the master knows of it."""
+class HealthyWorker:
+    """One simulated worker and its record on the master."""
 
-    worker_id = "bystander-1"
+    worker_id = "healthy-1"
 
     def __init__(self, processes: Processes, master: Master) -> None:
         self._master = master
-        self._process = processes.simulate(master.target, 1, "--prefix", "bystander")
+        self._process = processes.simulate(master.target, 1, "--prefix", "healthy")
         eventually(lambda: master.workers().get(self.worker_id) and self._received())
 
     def assert_unharmed(self) -> None:
-        """It beats on, on the stream that it had, and the master heard everything that it said."""
+        """Asserts that its stream is still open and no heartbeat was lost."""
         before = self._details()
         eventually(lambda: self._received() > before["heartbeats"]["received"] + 1)
         details = self._details()
