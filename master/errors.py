@@ -45,6 +45,9 @@ from typing import ClassVar
 
 from fleetpulse.proto.policy import Refusal
 
+RETRY_AFTER_SECONDS = 5
+"""``Retry-After`` of a 503 and of a client past its limit: by then another web process may be there, or the store."""
+
 
 class FleetPulseError(Exception):
     """Root of every error that the master raises on purpose. ``str(error)`` may be shown to the caller."""

@@ -127,11 +127,10 @@ class AuditResource:
 
 
 def _page(query: AuditListQuery, since: float | None, **place: str) -> str:
-    filters = {"actor": query.actor, "action": query.action, "outcome": query.outcome}
-    given = {name: value for name, value in filters.items() if value is not None}
+    given = query.model_dump(mode="json", exclude={"since", "cursor", "after"}, exclude_none=True)
     # Pages of a time before now all begin at the same moment.
     begin = {} if since is None else {"since": f"{since:.3f}"}
-    return "/api/audit?" + urlencode({**begin, **given, "limit": query.limit, **place})
+    return "/api/audit?" + urlencode({**begin, **given, **place})
 
 
 def _target(req: falcon.Request, resp: falcon.Response) -> str:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import falcon
 import gevent
 from msgspec import field
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from fleetpulse.master.api.answers import ResponseModel, UnixSeconds, encoded, send_json
 from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
-from fleetpulse.master.api.queries import MomentText, Names, Number, Query, check_worker_id, moment
+from fleetpulse.master.api.queries import MomentText, Names, Number, Query, check_worker_id, moment, rule
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.history.fields import FIELD_BY_NAME
 from fleetpulse.master.history.service import MAX_POINTS, MAX_STEP, HistoryAnswer, HistoryRequest, HistoryService
@@ -24,13 +24,11 @@ _SKEW_SECONDS = 60
 """A client's clock may be ahead by so much."""
 
 
-def _field(name: str) -> str:
-    if name not in FIELD_BY_NAME:
-        raise ValueError(f"must be one of {', '.join(FIELD_BY_NAME)}")
-    return name
-
-
-_FieldName = Annotated[str, Field(json_schema_extra={"enum": list(FIELD_BY_NAME)}), AfterValidator(_field)]
+_FieldName = Annotated[
+    str,
+    Field(json_schema_extra={"enum": list(FIELD_BY_NAME)}),
+    rule(FIELD_BY_NAME.__contains__, f"one of {', '.join(FIELD_BY_NAME)}"),
+]
 
 
 class HistoryQuery(Query):
@@ -108,8 +106,8 @@ def _check_step(step: int | None, seconds: float) -> None:
     """Raises ``InvalidRequest`` for a step that makes too many points of so many seconds."""
     if step is not None and seconds / step > MAX_POINTS:
         least = seconds / MAX_POINTS
-        rule = f"must be at least {least:.0f} for that time: there are {MAX_POINTS} points at most"
-        raise InvalidRequest([FieldProblem("step", rule, step)])
+        limit = f"must be at least {least:.0f} for that time: there are {MAX_POINTS} points at most"
+        raise InvalidRequest([FieldProblem("step", limit, step)])
 
 
 def _body(worker_id: str, answer: HistoryAnswer) -> bytes:

@@ -17,9 +17,6 @@ _LOGGER = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 MAX_ERRORS = 100
 
-RETRY_AFTER_SECONDS = 5
-"""``Retry-After`` of a 503: by then another web process may be there, or the store."""
-
 POLICY_RULE = "the task policy's rule"
 """Stands before the name of the rule that a submit breaks."""
 
@@ -122,7 +119,7 @@ def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPul
     if isinstance(error, errors.TaskRefused):
         raise InvalidRequest([FieldProblem(r.field, f"{r.message} ({POLICY_RULE} {r.rule})") for r in error.refusals])
     status = STATUS_BY_ERROR.get(type(error), 500)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    headers = {"Retry-After": str(errors.RETRY_AFTER_SECONDS)} if status == 503 else None
     raise falcon.HTTPError(status, description=str(error), headers=headers) from error
 
 

@@ -4,6 +4,7 @@ These types validate queries, and describe them.
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -89,31 +90,28 @@ def _schema(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
-def _worker_id(text: str) -> str:
-    if not is_worker_id(text):
-        raise ValueError(f"must be {WORKER_ID_RULE}")
-    return text
+def rule(is_valid: Callable[[str], object], words: str) -> AfterValidator:
+    """Returns a validator of texts; ``words`` follow "must be" in its error."""
 
+    def check(text: str) -> str:
+        if not is_valid(text):
+            raise ValueError(f"must be {words}")
+        return text
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable")
-    return text
-
-
-def _cursor(text: str) -> str:
-    if not _CURSOR.fullmatch(text):
-        raise ValueError("must be that of a Link header of this master")
-    return text
+    return AfterValidator(check)
 
 
 Number = BeforeValidator(_number)
 Names = BeforeValidator(_names)
 Once = BeforeValidator(_once)
-PrintableText = Annotated[str, Field(max_length=128), _schema(format="printable"), AfterValidator(_printable), Once]
-CursorText = Annotated[str, _schema(format="cursor"), AfterValidator(_cursor), Once]
+PrintableText = Annotated[
+    str, Field(max_length=128), _schema(format="printable"), rule(str.isprintable, "printable"), Once
+]
+CursorText = Annotated[
+    str, _schema(format="cursor"), rule(_CURSOR.fullmatch, "that of a Link header of this master"), Once
+]
 MomentText = Annotated[str, _schema(format="moment"), AfterValidator(_moment_text), Once]
-WorkerIdText = Annotated[str, _schema(pattern=f"^{WORKER_ID_PATTERN}$"), AfterValidator(_worker_id)]
+WorkerIdText = Annotated[str, _schema(pattern=f"^{WORKER_ID_PATTERN}$"), rule(is_worker_id, WORKER_ID_RULE)]
 PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE), Number]
 
 

@@ -17,8 +17,8 @@ import gevent
 
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api.answers import encoded
-from fleetpulse.master.api.problems import RETRY_AFTER_SECONDS, STATUS_BY_ERROR, Rejection
-from fleetpulse.master.errors import AccessEnded, FleetPulseError, MasterStopping
+from fleetpulse.master.api.problems import STATUS_BY_ERROR, Rejection
+from fleetpulse.master.errors import RETRY_AFTER_SECONDS, AccessEnded, FleetPulseError, MasterStopping
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ import orjson
 from gunicorn.http import errors
 
 from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from fleetpulse.master.errors import RETRY_AFTER_SECONDS
 
 CONNECT, REQUEST = "connect", "request"
 """Actions of audit entries: what was refused, the connection or a request on it."""
 
-RETRY_AFTER_SECONDS = 5
 MAX_HEAD_BYTES = 64 * 1024
 """Of the first line and all headers."""
 
