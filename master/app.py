@@ -170,7 +170,7 @@ def open_store(config: StoreConfig, instruments: Instruments) -> SqlTaskStore:
 class Access(NamedTuple):
     """Authorization, and the page's sessions."""
 
-    guard: AccessMiddleware
+    middleware: AccessMiddleware
     sessions: Sessions
 
 
@@ -229,30 +229,30 @@ class HttpServices(NamedTuple):
 
 def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
     """Returns the Falcon app with every path of a master."""
-    telemetry, tasks, history, audit, access, views, exposition, instruments, health, subscribers, grafana_url = (
-        services
-    )
+    telemetry, views, instruments, subscribers = (
+        services.telemetry, services.views, services.instruments, services.subscribers,
+    )  # fmt: skip
     app: falcon.App[Any, Any] = falcon.App(
         # Outermost first: observations include the compression, and audit entries the final status.
         middleware=[
             middleware.RequestMetrics(instruments),
-            AuditMiddleware(audit.record, ROUTES),
+            AuditMiddleware(services.audit.record, ROUTES),
             middleware.Fairness(),
-            access.guard,
+            services.access.middleware,
             middleware.Compression(),
         ]
     )
     problems.install(app, instruments.http.reject)
     resource_by_path = {
-        **worker_resources(telemetry, views, health),
+        **worker_resources(telemetry, views, services.health),
         **reference_resources(ROUTES, version("fleetpulse")),
-        "/api/audit": AuditResource(audit.read),
-        "/telemetry/{worker_id}/history": WorkerHistory(history),
+        "/api/audit": AuditResource(services.audit.read),
+        "/telemetry/{worker_id}/history": WorkerHistory(services.history),
         "/telemetry/stream": create_telemetry_stream(telemetry, views, instruments.stream, subscribers),
-        **task_resources(tasks, subscribers),
-        "/api/session": SessionResource(access.sessions),
-        "/metrics": MetricsResource(exposition, instruments),
-        **page_resources(telemetry, instruments, version("fleetpulse"), grafana_url),
+        **task_resources(services.tasks, subscribers),
+        "/api/session": SessionResource(services.access.sessions),
+        "/metrics": MetricsResource(services.exposition, instruments),
+        **page_resources(telemetry, instruments, version("fleetpulse"), services.grafana_url),
     }
     add_routes(app, ROUTES, resource_by_path)
     return app

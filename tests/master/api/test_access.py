@@ -70,7 +70,7 @@ class Site:
                 assert begun is not None
                 self.shown[name] = session(begun[0])
         self.shown["session over"] = session("over")
-        app: falcon.App[Any, Any] = falcon.App(middleware=[self.access.guard])
+        app: falcon.App[Any, Any] = falcon.App(middleware=[self.access.middleware])
         problems.install(app)
         add_routes(app, ROUTES, {route.path: resource_for(route.path) for route in ROUTES})
         self.client = TestClient(app)

@@ -67,7 +67,7 @@ def bearer(secret: str) -> str:
 @pytest.fixture(params=["the live stream", "a log"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     credentials = Credentials(tmp_path)
-    guard = credentials.access.guard
+    guard = credentials.access.middleware
     if request.param == "a log":
         with running_task_web(guard) as tasks, served(tasks.app) as server:
             task_id = tasks.submit()
