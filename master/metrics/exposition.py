@@ -12,7 +12,7 @@ import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import attrgetter, sub
 from typing import Any, NamedTuple
 
@@ -130,19 +130,20 @@ class FleetExposition(LazyView):
         """The families, one after the other. Lets other greenlets run in between, so each is consistent in itself."""
         self.catch_up()
         in_a_row = 0
-        for family, headers in zip(FAMILIES, self._headers, strict=True):
-            yield headers[openmetrics]
-            yield (joined := self._joined(family))
-            in_a_row += len(joined)
+        for chunk in chain(self._family_chunks(openmetrics), self.custom.chunks(openmetrics=openmetrics)):
+            yield chunk
+            in_a_row += len(chunk)
             if in_a_row > BYTES_IN_A_ROW:
                 gevent.sleep(0)
                 in_a_row = 0
-        yield from self.custom.chunks(openmetrics=openmetrics)
 
-    def _joined(self, family: Family) -> bytes:
-        if family.static:
-            return self._static_columns.join(self._static.index(family))
-        return self._volatile_columns.join(self._volatile.index(family))
+    def _family_chunks(self, openmetrics: bool) -> Iterator[bytes]:
+        for family, headers in zip(FAMILIES, self._headers, strict=True):
+            yield headers[openmetrics]
+            if family.static:
+                yield self._static_columns.join(self._static.index(family))
+            else:
+                yield self._volatile_columns.join(self._volatile.index(family))
 
     def _lay_out(self, telemetry: WorkerTelemetry) -> bytes:
         """Render the static families; returns the volatile families' lines, with holes."""
