@@ -67,9 +67,9 @@ def test_process_metrics_equal_those_of_the_kernel() -> None:
     assert value("process_start_time_seconds") == pytest.approx(process.create_time(), abs=1.0)
     assert value("process_max_fds") == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     before = sum(process.cpu_times()[:2])
-    told = value("process_cpu_seconds_total")
-    assert told is not None
-    assert before <= told <= sum(process.cpu_times()[:2])
+    cpu_seconds = value("process_cpu_seconds_total")
+    assert cpu_seconds is not None
+    assert before <= cpu_seconds <= sum(process.cpu_times()[:2])
     assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
     with contextlib.ExitStack() as stack:
         for _ in range(20):

@@ -115,7 +115,7 @@ def test_samples_over_the_limits_are_dropped_and_counted() -> None:
     assert families.dropped(TOO_MANY_FAMILIES) == 1
     assert families.dropped(TOO_MANY_SAMPLES) == 1
     assert shown(families).count('{worker_id="b"}') == 1
-    # Who is shown stays, and room that is left is given away.
+    # Shown samples stay, and freed capacity is used.
     families.put("a", [metric("m1"), metric("m2")])
     assert shown(families).count('{worker_id="a"}') == 2
     families.remove("a")
@@ -129,11 +129,11 @@ def test_gauge_shows_dropped_samples_by_reason() -> None:
     families = CustomFamilies(max_families=0)
     families.report_to(instruments.exposition.custom_samples_dropped)
     families.put("a", [metric()])
-    told = {
+    shown_values = {
         reason: instruments.registry.get_sample_value("fleetpulse_custom_samples_dropped", {"reason": reason})
         for reason in (TYPE_CONFLICT, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES)
     }
-    assert told == {TYPE_CONFLICT: 0, TOO_MANY_FAMILIES: 1, TOO_MANY_SAMPLES: 0}
+    assert shown_values == {TYPE_CONFLICT: 0, TOO_MANY_FAMILIES: 1, TOO_MANY_SAMPLES: 0}
 
 
 # In the exposition

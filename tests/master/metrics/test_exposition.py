@@ -89,7 +89,7 @@ def check_by_promtool(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "workers"),
-    [("nobody", []), ("full", [FULL]), ("bare", [BARE]), ("silent", [SILENT]), ("fleet", [FULL, BARE, SILENT])],
+    [("empty", []), ("full", [FULL]), ("bare", [BARE]), ("silent", [SILENT]), ("fleet", [FULL, BARE, SILENT])],
 )
 def test_golden_text(name: str, workers: list[WorkerTelemetry]) -> None:
     assert text_of(showing(*workers)) == (GOLDEN / f"{name}.prom").read_text()
@@ -187,7 +187,7 @@ def test_removed_worker_leaves_no_series() -> None:
     text_of(exposition)
     for worker in (FULL, SILENT, BARE, FULL):
         exposition.worker_removed(worker.worker_id)
-    assert text_of(exposition) == (GOLDEN / "nobody.prom").read_text()
+    assert text_of(exposition) == (GOLDEN / "empty.prom").read_text()
 
 
 class TrackedId(str):
@@ -205,7 +205,7 @@ def test_removed_workers_leave_no_memory_behind() -> None:
     for worker_id in ids:
         exposition.worker_changed(replace(FULL, worker_id=worker_id))
         exposition.worker_removed(worker_id)
-    assert text_of(exposition) == (GOLDEN / "nobody.prom").read_text()
+    assert text_of(exposition) == (GOLDEN / "empty.prom").read_text()
     held = [weakref.ref(worker_id) for worker_id in ids]
     del ids, worker_id
     gc.collect()

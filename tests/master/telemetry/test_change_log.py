@@ -36,7 +36,7 @@ def test_each_changed_worker_is_listed_once_longest_unchanged_first(fleet: Fleet
     assert list(window.worker_ids) == ["b", "c", "a"]
     assert list(window.revisions or ()) == sorted(window.revisions or ())
     assert (window.removed, window.revision) == ([], changes.revision)
-    # Who has got everything up to the second misses only the third.
+    # A client with everything up to the second change misses only the third.
     assert window.revisions is not None
     assert list(changes.since(window.revisions[1]).worker_ids) == ["a"]
     assert changes.since(changes.revision) == ChangeWindow((), (), [], changes.revision)

@@ -21,7 +21,7 @@ class Loads(LazyView):
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         if telemetry.reading.load.load1 == -1.0:
-            raise RuntimeError("nobody can render this")
+            raise RuntimeError("this cannot be rendered")
         self.rendered.append((telemetry.worker_id, telemetry.reading.load.load1))
 
     def remove(self, worker_id: str) -> None:

@@ -11,43 +11,43 @@ from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 
 
 class Failing:
-    """Raises for one worker and keeps what it is told of the others."""
+    """Raises for one worker and keeps the worker ids of the other calls."""
 
     def __init__(self, failing_worker: str, error: BaseException) -> None:
-        self.told: list[str] = []
+        self.called: list[str] = []
         self._failing_worker = failing_worker
         self._error = error
 
     def __call__(self, worker_id: str, telemetry: WorkerTelemetry) -> None:
         if worker_id == self._failing_worker:
             raise self._error
-        self.told.append(worker_id)
+        self.called.append(worker_id)
 
 
 def test_callback_gets_every_update_in_the_greenlet_of_its_worker(fleet: Fleet) -> None:
-    told: list[tuple[str, float | None, str]] = []
+    called: list[tuple[str, float | None, str]] = []
 
     def callback(worker_id: str, telemetry: WorkerTelemetry) -> None:
         greenlet = gevent.getcurrent()
         assert isinstance(greenlet, gevent.Greenlet)
         assert telemetry == fleet.manager.get_worker_telemetry(worker_id)
-        told.append((worker_id, telemetry.reading.load.load1, greenlet.name))
+        called.append((worker_id, telemetry.reading.load.load1, greenlet.name))
 
     fleet.manager.set_update_callback(callback)
     for value in (1.0, 2.0):
         fleet.manager.process_heartbeat(heartbeat("a", load=pb.Load(load1=value)))
     fleet.manager.process_heartbeat(heartbeat("b"))
     settle()
-    assert told == [("a", 1.0, "telemetry-a"), ("a", 2.0, "telemetry-a"), ("b", None, "telemetry-b")]
+    assert called == [("a", 1.0, "telemetry-a"), ("a", 2.0, "telemetry-a"), ("b", None, "telemetry-b")]
 
 
 def test_heartbeats_are_processed_without_a_callback(fleet: Fleet) -> None:
-    told: list[str] = []
-    fleet.manager.set_update_callback(lambda worker_id, _: told.append(worker_id))
+    called: list[str] = []
+    fleet.manager.set_update_callback(lambda worker_id, _: called.append(worker_id))
     fleet.manager.set_update_callback(None)
     fleet.beat(load=pb.Load(load1=1.0))
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
-    assert told == []
+    assert called == []
 
 
 def check_that_a_failure_stays_alone(fleet: Fleet, error: BaseException) -> None:
@@ -57,7 +57,7 @@ def check_that_a_failure_stays_alone(fleet: Fleet, error: BaseException) -> None
         fleet.beat("a", load=pb.Load(load1=value))
         fleet.beat("b")
     assert fleet.manager.get_worker_telemetry("a").reading.load.load1 == 2.0
-    assert callback.told == ["b", "b"]
+    assert callback.called == ["b", "b"]
     assert fleet.metric("update_callback_failures_total") == 2
 
 

@@ -1,4 +1,4 @@
-"""master.telemetry.manager: who is active"""
+"""master.telemetry.manager: which workers are active"""
 
 import logging
 
@@ -27,11 +27,11 @@ def test_inactivity_is_published_once_and_keeps_the_last_reading(
 ) -> None:
     fleet.beat()
     last = fleet.manager.get_worker_telemetry("rack-7")
-    told = len(fleet.seen.changes)
+    seen_before = len(fleet.seen.changes)
     with caplog.at_level(logging.WARNING):
         fleet.pass_time(120.0)
     now = fleet.manager.get_worker_telemetry("rack-7")
-    assert fleet.seen.changes[told:] == [now]
+    assert fleet.seen.changes[seen_before:] == [now]
     assert now == replace(last, is_active=False, revision=now.revision)
     assert [record.message for record in caplog.records] == ["worker rack-7 is inactive: nothing heard for 30 s"]
 
@@ -194,11 +194,11 @@ class Fragile:
 
     def worker_changed(self, telemetry: WorkerTelemetry) -> None:
         if telemetry.worker_id == "rack-1" and not telemetry.is_active:
-            raise RuntimeError("nobody expected silence")
+            raise RuntimeError("failed on inactivity")
 
     def worker_removed(self, worker_id: str) -> None:
         if worker_id == "rack-1":
-            raise RuntimeError("nobody expected an end")
+            raise RuntimeError("failed on removal")
 
 
 def test_failing_observer_does_not_stop_the_liveness_check(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""master.telemetry.manager: who speaks for a worker id, and in which order"""
+"""master.telemetry.manager: which incarnation holds a worker id, and sequence numbers"""
 
 import pytest
 

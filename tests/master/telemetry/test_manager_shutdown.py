@@ -22,9 +22,9 @@ def living_greenlets(name: str) -> list[str]:
 
 
 def test_shutdown_processes_the_queue_and_ends_every_greenlet(fleet: Fleet) -> None:
-    told: list[tuple[str, float | None]] = []
+    called: list[tuple[str, float | None]] = []
     fleet.manager.set_update_callback(
-        lambda worker_id, telemetry: told.append((worker_id, telemetry.reading.load.load1))
+        lambda worker_id, telemetry: called.append((worker_id, telemetry.reading.load.load1))
     )
     fleet.manager.start()
     fleet.beat("idle")
@@ -32,7 +32,7 @@ def test_shutdown_processes_the_queue_and_ends_every_greenlet(fleet: Fleet) -> N
         fleet.manager.process_heartbeat(heartbeat("busy", load=pb.Load(load1=value)))
     assert sorted(living_greenlets("telemetry-")) == ["telemetry-busy", "telemetry-idle", "telemetry-liveness"]
     fleet.manager.shutdown()
-    assert told == [("idle", None), ("busy", 1.0), ("busy", 2.0), ("busy", 3.0)]
+    assert called == [("idle", None), ("busy", 1.0), ("busy", 2.0), ("busy", 3.0)]
     assert living_greenlets("telemetry-") == []
 
 
