@@ -9,15 +9,7 @@ from fleetpulse.master.errors import IdempotencyConflict
 from fleetpulse.master.store import rows
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.logs import LogWriter
-from fleetpulse.master.store.tables import (
-    attempts,
-    events,
-    insert_or_ignore,
-    insert_or_update,
-    log_chunks,
-    tasks,
-    workers,
-)
+from fleetpulse.master.store.tables import attempts, events, log_chunks, tasks, upsert, workers
 from fleetpulse.master.store.writes import AppendLog, Save, SaveDrain, SaveWorker, Submit, Undo, Write
 from fleetpulse.master.tasks.records import Attempt, Changes, Drain, Idempotency, Task
 
@@ -107,7 +99,7 @@ class Batch:
             "drain_reason": drain.reason if drain else None,
             "drained_since": drain.since if drain else None,
         }
-        insert_or_update(self._connection, workers, [row], ("worker_id",), ("drain_reason", "drained_since"))
+        upsert(self._connection, workers, [row], ("worker_id",), ("drain_reason", "drained_since"))
 
     def _delete(self, task_id: str) -> None:
         self._connection.execute(delete(tasks).where(tasks.c.task_id == task_id))
@@ -119,18 +111,16 @@ class Batch:
             rows.task_row(task, self._keys.get(task_id), worker_ids.get((task_id, task.attempt)), self._encryptor)
             for task_id, task in self._tasks.items()
         ]
-        insert_or_update(
-            self._connection, tasks, task_rows, ("task_id",), rows.TASK_CHANGES, keep_if_null=("worker_id",)
-        )
+        upsert(self._connection, tasks, task_rows, ("task_id",), rows.TASK_CHANGES, keep_if_null=("worker_id",))
         attempt_rows = [rows.attempt_row(attempt) for attempt in self._attempts.values()]
-        insert_or_update(self._connection, attempts, attempt_rows, ("task_id", "attempt"), rows.ATTEMPT_CHANGES)
+        upsert(self._connection, attempts, attempt_rows, ("task_id", "attempt"), rows.ATTEMPT_CHANGES)
         self._set_workers(attempt for attempt in self._attempts.values() if attempt.task_id not in self._tasks)
-        insert_or_ignore(self._connection, events, self._events, ("event_id",))
+        upsert(self._connection, events, self._events, ("event_id",))
         worker_rows = [
             {"worker_id": w.worker_id, "hostname": w.hostname, "labels": dict(w.labels), "seen_at": w.seen_at}
             for w in self._workers.values()
         ]
-        insert_or_update(self._connection, workers, worker_rows, ("worker_id",), ("hostname", "labels", "seen_at"))
+        upsert(self._connection, workers, worker_rows, ("worker_id",), ("hostname", "labels", "seen_at"))
         self._logs.flush(self._connection)
 
     def _set_workers(self, without_task: Iterable[Attempt]) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fleetpulse.master.errors import ConfigError, StoreUnavailable
-from fleetpulse.master.store.tables import insert_or_update, mastership
+from fleetpulse.master.store.tables import mastership, upsert
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -297,7 +297,7 @@ class MasterLock:
     def write_token(self) -> None:
         """Replaces the token of the master before. Call it before anything is read."""
         with self._engine.begin() as connection:
-            insert_or_update(connection, mastership, [{"number": 1, "master": self._token}], ("number",), ("master",))
+            upsert(connection, mastership, [{"number": 1, "master": self._token}], ("number",), ("master",))
         self._token_written = True
 
     def _acquire(self, connection: Any, _record: Any) -> None:

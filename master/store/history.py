@@ -22,7 +22,7 @@ from fleetpulse.master.history.points import (
 from fleetpulse.master.history.recorder import WriteResult
 from fleetpulse.master.history.series_writer import HistoryBatch, RecoveredState
 from fleetpulse.master.store.reads import Readers
-from fleetpulse.master.store.tables import history_chunks, history_journal, insert_or_ignore
+from fleetpulse.master.store.tables import history_chunks, history_journal, upsert
 
 PRUNED_AT_ONCE = 1_000
 """Chunks that a batch removes at most, so that the writes behind it wait for some milliseconds only."""
@@ -99,7 +99,7 @@ def write_batch(engine: Engine, batch: HistoryBatch) -> WriteResult:
     with engine.begin() as connection:
         if journal:
             connection.execute(insert(history_journal), journal)
-        insert_or_ignore(connection, history_chunks, chunks, _KEY)
+        upsert(connection, history_chunks, chunks, _KEY)
         _prune(connection, batch)
     size = sum(len(row["data"]) for row in (*journal, *chunks))
     return WriteResult(None, len(journal) + len(chunks), size, time.monotonic() - started)

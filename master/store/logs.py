@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from fleetpulse.master.store.tables import attempts, insert_or_ignore, log_chunks
+from fleetpulse.master.store.tables import attempts, log_chunks, upsert
 from fleetpulse.master.tasks.records import LogChunk, LogSlice
 
 _LOGGER = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class LogWriter:
             }
             for chunk in self._rows
         ]
-        insert_or_ignore(connection, log_chunks, rows, ("task_id", "attempt", "start_offset"))
+        upsert(connection, log_chunks, rows, ("task_id", "attempt", "start_offset"))
         self._rows, self._last = [], {}
         while len(self._sizes) > _SIZES_KEPT:
             self._sizes.popitem(last=False)

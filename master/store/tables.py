@@ -1,4 +1,4 @@
-"""The tables as the newest migration leaves them (a test compares the two), and inserts that both databases understand.
+"""The tables as the newest migration leaves them (a test compares the two), and inserts for both databases.
 
 No foreign keys: one thread writes everything in order, and one row that is wrong must not stop those after it.
 Text that is compared or sorted has the collation of its bytes, on every database, whatever its locale.
@@ -167,41 +167,29 @@ history_chunks = Table(
 Index("ix_history_chunks_last", history_chunks.c.step, history_chunks.c.last)
 
 
-def insert_or_ignore(connection: Connection, table: Table, rows: Rows, keys: tuple[str, ...]) -> None:
-    """Leaves an existing row as it is."""
-    if rows:
-        connection.execute(_insert_or_ignore(connection.dialect.name, table, keys), rows)
-
-
-def insert_or_update(
+def upsert(
     connection: Connection,
     table: Table,
     rows: Rows,
     keys: tuple[str, ...],
-    changes: tuple[str, ...],
+    changes: tuple[str, ...] = (),
     keep_if_null: tuple[str, ...] = (),
 ) -> None:
-    """Updates of an existing row only ``changes``, and ``keep_if_null`` where the new value is not null."""
+    """Inserts rows. Of one that exists, updates ``changes``, and ``keep_if_null`` where the new value is not null."""
     if rows:
-        connection.execute(_insert_or_update(connection.dialect.name, table, keys, changes, keep_if_null), rows)
+        connection.execute(_upsert(connection.dialect.name, table, keys, changes, keep_if_null), rows)
 
 
-# Cached: making a statement takes several times longer than executing it.
-
-
-@cache
-def _insert_or_ignore(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
-    return _insert(dialect, table).on_conflict_do_nothing(index_elements=keys)
-
-
-@cache
-def _insert_or_update(
+@cache  # making a statement takes several times longer than executing it
+def _upsert(
     dialect: str, table: Table, keys: tuple[str, ...], changes: tuple[str, ...], keep_if_null: tuple[str, ...]
 ) -> Any:
     insert = _insert(dialect, table)
     new = {name: insert.excluded[name] for name in changes}
     new |= {name: func.coalesce(insert.excluded[name], table.c[name]) for name in keep_if_null}
-    return insert.on_conflict_do_update(index_elements=keys, set_=new)
+    if new:
+        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+    return insert.on_conflict_do_nothing(index_elements=keys)
 
 
 def _insert(dialect: str, table: Table) -> Any:
