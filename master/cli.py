@@ -22,8 +22,7 @@ from fleetpulse.master.console.command import CommandGroup, Option, Parsed, data
 from fleetpulse.master.console.errors import EXIT_CODES_HELP, ExitCode
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.pki import workers_need_certificates
-from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.proto.policy_file import PolicyError, read_policy
+from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 
 _MIN_AUDIT_FILE_BYTES = 4096
 

@@ -10,22 +10,21 @@ DOCKER_HUB = "docker.io"
 MAX_IMAGE_LENGTH = 512
 MAX_REPOSITORY_LENGTH = 255
 
-_HEX_DIGITS_BY_ALGORITHM = {"sha256": 64, "sha384": 96, "sha512": 128}
-
+DIGEST_PATTERN = r"(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})"
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _IPV6_HOST = re.compile(r"\[[0-9A-Fa-f:]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_HEX = re.compile(r"[0-9a-f]+")
-_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(DIGEST_PATTERN)
+_IMAGE_ID = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{64}")
 
 _NAMESPACE = r"[a-z0-9]+(?:(?:__?|-+)[a-z0-9]+)*"  # with a dot it would be a registry
 _PORT_NUMBER = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 IMAGE_PATTERN = (
     rf"(?:(?:(?:{_HOST.pattern}|\[[0-9A-Fa-f]*:[0-9A-Fa-f:]*\])(?::{_PORT_NUMBER})?|{_NAMESPACE})/(?:{_COMPONENT.pattern}/)*)?"
     rf"{_COMPONENT.pattern}(?::{_TAG.pattern})?"
-    r"(?:@(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}))?"
+    rf"(?:@{DIGEST_PATTERN})?"
 )
 """For a schema. Does not check the length, nor that the reference is no image id."""
 
@@ -60,14 +59,14 @@ def parse_image(reference: str) -> Reference:
     if "://" in reference:
         raise ValueError("must be a reference such as registry.example.com/team/app:1.0, not a URL")
     named, at, digest = reference.partition("@")
-    if at and not is_digest(digest):
+    if at and not _DIGEST.fullmatch(digest):
         raise ValueError(
             f"has the digest {digest[:80]!r}: it must be sha256: and 64 hexadecimal digits, or longer kinds of SHA"
         )
     # A colon before the last slash is that of a port.
     colon = named.find(":", named.rfind("/") + 1)
     repository, tag = (named, None) if colon < 0 else (named[:colon], named[colon + 1 :])
-    if _IMAGE_ID.fullmatch(repository) or (repository in _HEX_DIGITS_BY_ALGORITHM and _IMAGE_ID.fullmatch(tag or "")):
+    if _IMAGE_ID.fullmatch(repository) or _IMAGE_ID.fullmatch(named):
         raise ValueError("must be a name, not the id of an image")
     if tag is not None and not _TAG.fullmatch(tag):
         raise ValueError(
@@ -75,13 +74,6 @@ def parse_image(reference: str) -> Reference:
         )
     registry, path = _registry_and_path(repository)
     return Reference(registry, path, "" if digest else tag or "latest", digest)
-
-
-def is_digest(text: str) -> bool:
-    """Whether it may follow the ``@`` of a reference."""
-    algorithm, _, hexadecimal = text.partition(":")
-    length = _HEX_DIGITS_BY_ALGORITHM.get(algorithm)
-    return len(hexadecimal) == length and _HEX.fullmatch(hexadecimal) is not None
 
 
 def _registry_and_path(repository: str) -> tuple[str, str]:

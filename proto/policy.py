@@ -1,50 +1,92 @@
-"""The task policy of one end, and the check of a task against it. Pure; master and worker share it.
+"""The task policy of one end: read from a TOML file, and applied to a task. Master and worker share it.
 
 The master checks a task when it is submitted, so that people hear it at once. The worker checks it again before it
-creates anything, because it need not trust its master. Each reads a policy of its own (``proto.policy_file``).
+creates anything, because it need not trust its master. Each reads a policy of its own, once, at the start;
+``docs/security.md`` has an example with every key.
 """
 
 import re
+import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
-from fleetpulse.proto.image import Reference, parse_image
-from fleetpulse.proto.rules import MAX_CPU_CORES, MAX_ENV_ENTRIES, MAX_MEMORY_MIB, MAX_TEXT_BYTES, NETWORKS
+import msgspec
+from msgspec import Meta
+
+from fleetpulse.proto.image import DIGEST_PATTERN, Reference, parse_image
+from fleetpulse.proto.rules import (
+    MAX_CPU_CORES,
+    MAX_ENV_ENTRIES,
+    MAX_MEMORY_MIB,
+    MAX_TEXT_BYTES,
+    MIN_MEMORY_MIB,
+    NETWORKS,
+    USER_RULE,
+    Network,
+    is_user,
+)
+
+MAX_FILE_BYTES = 1024 * 1024
+_MAX_COUNT = 2**63 - 1
 
 ReadOnlyRoot = Literal["off", "default", "forced"]
 
+# The registry is named in full: it is localhost, or has one of these marks.
+_IMAGES = r"^(?=localhost/|[^/]*[.:*])[A-Za-z0-9.*:\[\]_-]+(?:/[a-z0-9._*-]+)+(?::[A-Za-z0-9_.*-]+)?\Z"
+_Patterns = Annotated[tuple[Annotated[str, Meta(pattern=_IMAGES)], ...], Meta(min_length=1)]
+_Digests = Annotated[tuple[Annotated[str, Meta(pattern=rf"^{DIGEST_PATTERN}\Z")], ...], Meta(min_length=1)]
+_Flag = Annotated[bool, Meta(description="true or false")]
+_Bytes = Annotated[int, Meta(ge=0, le=_MAX_COUNT, description="a whole number of bytes")]
+
 
 class TaskPolicy(NamedTuple):
-    """The fields are the keys of a policy file. The defaults allow any image."""
+    """The fields are the keys of a policy file; each description says what a file may hold. The defaults allow any
+    image."""
 
-    images: tuple[str, ...] | None = None
-    """Patterns of full names (see ``matches``); ``None`` allows any image, unless there are ``digests``."""
+    images: Annotated[
+        _Patterns | None, Meta(description='a list of patterns of full names, as "docker.io/library/*"')
+    ] = None
+    """See ``matches``; ``None`` allows any image, unless there are ``digests``."""
 
-    digests: tuple[str, ...] | None = None
+    digests: Annotated[_Digests | None, Meta(description="a list of digests, as sha256: and 64 hexadecimal digits")] = (
+        None
+    )
     """Images that are allowed whatever their name is."""
 
-    require_digest: bool = False
-    networks: tuple[str, ...] = NETWORKS
-    default_network: str | None = None
+    require_digest: _Flag = False
+    networks: Annotated[tuple[Network, ...], Meta(min_length=1, description=f"a list of: {', '.join(NETWORKS)}")] = (
+        NETWORKS
+    )
+    default_network: Annotated[Network | None, Meta(description=f"one of: {', '.join(NETWORKS)}")] = None
     """``None``: the other end's, or the bridge if that is allowed."""
 
-    read_only_root: ReadOnlyRoot = "off"
+    read_only_root: Annotated[ReadOnlyRoot, Meta(description=f"one of: {', '.join(get_args(ReadOnlyRoot))}")] = "off"
     """``default``: unless the task says otherwise; ``forced``: always."""
 
-    user: str | None = None
+    user: Annotated[str | None, Meta(description=USER_RULE)] = None
     """Every task runs as this user."""
 
-    require_non_root: bool = False
+    require_non_root: _Flag = False
     """A task must name a numeric user id other than 0; what a name means depends on the image."""
 
-    max_env_entries: int = MAX_ENV_ENTRIES
-    max_env_bytes: int = MAX_TEXT_BYTES
-    max_command_bytes: int = MAX_TEXT_BYTES
-    max_cpu_cores: float = float(MAX_CPU_CORES)
-    max_memory_mib: int = MAX_MEMORY_MIB
-    max_pids: int = 1024
+    max_env_entries: Annotated[int, Meta(ge=0, le=_MAX_COUNT, description="a whole number")] = MAX_ENV_ENTRIES
+    max_env_bytes: _Bytes = MAX_TEXT_BYTES
+    max_command_bytes: _Bytes = MAX_TEXT_BYTES
+    max_cpu_cores: Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")] = float(
+        MAX_CPU_CORES
+    )
+    max_memory_mib: Annotated[
+        int, Meta(ge=MIN_MEMORY_MIB, le=_MAX_COUNT, description=f"a whole number of MiB, {MIN_MEMORY_MIB} or more")
+    ] = MAX_MEMORY_MIB
+    max_pids: Annotated[int, Meta(ge=1, le=_MAX_COUNT, description="a whole number, 1 or more")] = 1024
     """Processes and threads of a container. Only the worker's counts; a task cannot set it."""
+
+
+class PolicyError(Exception):
+    """One line: where in the file, and what is wrong."""
 
 
 class PolicyInput(NamedTuple):
@@ -78,6 +120,53 @@ class Refusal(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.field} {self.message}"
+
+
+def read_policy(path: Path) -> TaskPolicy:
+    """Raises ``PolicyError``, which names the file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        return parse_policy(content.decode())
+    except OSError as error:
+        raise PolicyError(f"task policy {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"task policy {path}: is not UTF-8") from error
+    except PolicyError as error:
+        raise PolicyError(f"task policy {path}: {error}") from error
+
+
+def parse_policy(text: str) -> TaskPolicy:
+    """Raises ``PolicyError``. A file with any error is refused as a whole."""
+    if len(text) > MAX_FILE_BYTES:
+        raise PolicyError(f"has more than {MAX_FILE_BYTES} bytes")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"is not TOML: {error}") from error
+    rules, values = get_type_hints(TaskPolicy, include_extras=True), dict[str, Any]()
+    for key, value in table.items():
+        if key not in rules:
+            raise PolicyError(f"{_line(text, key)}{key!r} is not known; known are {', '.join(sorted(rules))}")
+        try:
+            values[key] = msgspec.convert(value, rules[key])
+        except msgspec.ValidationError as error:
+            raise PolicyError(f"{_line(text, key)}{key}: expected {rules[key].__metadata__[-1].description}") from error
+    policy = TaskPolicy(**values)
+    if policy.user is not None and not is_user(policy.user):
+        raise PolicyError(f"{_line(text, 'user')}user: expected {USER_RULE}")
+    # Rules that leave nothing to run are a mistake.
+    if policy.default_network is not None and policy.default_network not in policy.networks:
+        raise PolicyError(f"{_line(text, 'default_network')}default_network: expected one of networks")
+    if policy.user is not None and policy.require_non_root and not is_non_root(policy.user):
+        raise PolicyError(f"{_line(text, 'user')}user: expected a number other than 0, because of require_non_root")
+    return policy
+
+
+def _line(text: str, key: str) -> str:
+    """The number of the key's line, as far as can be seen."""
+    found = re.search(rf"^\s*[\"'\[]?{re.escape(key)}\b", text, re.MULTILINE)
+    return f"line {text.count(chr(10), 0, found.end()) + 1}: " if found else ""
 
 
 def check_policy(policy: TaskPolicy, task: PolicyInput) -> list[Refusal]:

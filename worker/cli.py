@@ -11,8 +11,7 @@ import click
 import platformdirs
 
 from fleetpulse.proto.logs import configure_logging
-from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.proto.policy_file import PolicyError, read_policy
+from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
 from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEndpoint
 

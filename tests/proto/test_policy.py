@@ -1,4 +1,4 @@
-"""proto.policy, proto.policy_file"""
+"""proto.policy"""
 
 import math
 from pathlib import Path
@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from fleetpulse.proto.image import parse_image
-from fleetpulse.proto.policy import PolicyInput, SecurityContext, TaskPolicy, apply_defaults, check_policy, matches
-from fleetpulse.proto.policy_file import PolicyError, parse_policy, read_policy
+from fleetpulse.proto.policy import (
+    PolicyError,
+    PolicyInput,
+    SecurityContext,
+    TaskPolicy,
+    apply_defaults,
+    check_policy,
+    matches,
+    parse_policy,
+    read_policy,
+)
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 OTHER_SHA = "sha256:" + "f" * 64
@@ -151,7 +160,12 @@ def test_the_example_of_the_documentation_is_a_policy_with_every_key() -> None:
         ("images = []", "line 1: images: expected a list"),
         ('images = "docker.io/library/*"', "line 1: images: expected a list"),
         ('images = ["docker.io/Library/*"]', "line 1: images: expected"),
+        ('images = ["docker.io/library/a\\n"]', "line 1: images: expected"),
         ('digests = ["sha256:abc"]', "line 1: digests: expected"),
+        (f'digests = ["{SHA}\\n"]', "line 1: digests: expected"),
+        ('user = "9999999999"', "line 1: user: expected USER or USER:GROUP"),
+        ("max_cpu_cores = true", "line 1: max_cpu_cores: expected a number above 0"),
+        ("max_pids = 99999999999999999999", "line 1: max_pids: expected a whole number, 1 or more"),
         ("require_digest = 1", "line 1: require_digest: expected true or false"),
         ('networks = ["host"]', "line 1: networks: expected a list of: none, bridge"),
         ('networks = ["none"]\ndefault_network = "bridge"', "line 2: default_network: expected one of networks"),
