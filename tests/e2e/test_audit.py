@@ -26,7 +26,7 @@ def trail_of(processes: Processes) -> Path:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """Whole lines, each of which must be an entry."""
+    """WholeMaster lines, each of which must be an entry."""
     whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
     return [json.loads(line) for line in whole.splitlines()]
 

@@ -8,7 +8,7 @@ import pytest
 
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.requests import MAX_CHUNKS
-from tests.master.api.served import Client, Served, served
+from tests.master.api.web_server import Client, Served, served
 
 HASTY = Limits(head_seconds=0.2, answer_seconds=0.3)
 MIB = 1024 * 1024

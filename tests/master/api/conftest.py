@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.master.api.desk import TaskWeb, running_task_web
+from tests.master.api.task_api import TaskApi, running_task_api
 
 
 @pytest.fixture
-def tasks() -> Iterator[TaskWeb]:
+def tasks() -> Iterator[TaskApi]:
     """The paths of tasks, over tasks in memory."""
-    with running_task_web() as web:
+    with running_task_api() as web:
         yield web

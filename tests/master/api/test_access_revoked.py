@@ -12,10 +12,10 @@ from fleetpulse.master.access.store import TokenFile, TokenStore
 from fleetpulse.master.access.tokens import Role, make_token
 from fleetpulse.master.api.access import SESSION_COOKIE
 from fleetpulse.master.api.subscribers import ENDED
-from tests.master.api.desk import running_task_web
-from tests.master.api.events import Event, EventReader
-from tests.master.api.served import served
-from tests.master.api.stream_web import PATH, running_stream
+from tests.master.api.event_reader import Event, EventReader
+from tests.master.api.stream_api import PATH, running_stream
+from tests.master.api.task_api import running_task_api
+from tests.master.api.web_server import served
 from tests.master.fleet import wait_until
 from tests.master.guards import access_of
 
@@ -69,10 +69,10 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     credentials = Credentials(tmp_path)
     guard = credentials.access.middleware
     if request.param == "a log":
-        with running_task_web(guard) as tasks, served(tasks.app) as server:
+        with running_task_api(guard) as tasks, served(tasks.app) as server:
             task_id = tasks.submit()
             yield Site(
-                credentials, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.desk.place(task_id)
+                credentials, server.address, f"/api/tasks/{task_id}/logs?follow=true", lambda: tasks.fake.place(task_id)
             )
             wait_until(lambda: len(tasks.subscribers) == 0)
     else:

@@ -10,8 +10,8 @@ from falcon.testing import Result
 from fleetpulse.master.api.operations import JSON
 from fleetpulse.master.api.tasks import parse_request
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.master.api.described import described, errors_of, references_in
-from tests.master.api.test_whole import Whole
+from tests.master.api.openapi_document import described, errors_of, references_in
+from tests.master.api.test_task_lifecycle import WholeMaster
 from tests.master.fleet import full_heartbeat, heartbeat, settle, wait_until
 from tests.master.tasks.cluster import Cluster, new_cluster
 
@@ -60,12 +60,12 @@ def test_example_body_is_accepted() -> None:
 # Real answers
 
 
-class CheckedApi(Whole):
+class CheckedApi(WholeMaster):
     """Asks, and holds every answer to the document."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self.desk = cluster.worker(gpus=["GPU-aaaa", "GPU-bbbb"])
+        self.worker = cluster.worker(gpus=["GPU-aaaa", "GPU-bbbb"])
 
     def ask(self, method: str, template: str, status: int, query: str = "", **kwargs: Any) -> Result:
         path = template.format(worker_id=kwargs.pop("worker_id", "rack-7"), task_id=kwargs.pop("task_id", ""))
@@ -111,7 +111,7 @@ def test_answers_about_workers_match_the_document(asked: CheckedApi) -> None:
 
 
 def test_answers_about_tasks_match_the_document_at_every_stage(asked: CheckedApi) -> None:
-    desk = asked.desk
+    worker = asked.worker
     body = {
         "docker_image": "busybox", "name": "n", "command": "sh -c 'exit 3'", "env": {"A": "b"}, "gpu_required": 1,
         "labels": {"a": "b"}, "constraints": {"worker_id": "rack-7"}, "timeout_seconds": 60, "max_retries": 1,
@@ -122,12 +122,12 @@ def test_answers_about_tasks_match_the_document_at_every_stage(asked: CheckedApi
     asked.ask("POST", TASKS, 422, json={**body, "env": {"A": 1}, "nmae": [], "priority": 101})
     waiting = asked.ask("POST", TASKS, 201, json={"docker_image": "busybox", "cpu_required": 1000}).json["task_id"]
     look(asked, waiting)
-    wait_until(lambda: (task_id, 1) in desk.starts())
+    wait_until(lambda: (task_id, 1) in worker.starts())
     look(asked, task_id)
-    desk.run(task_id)
+    worker.run(task_id)
     look(asked, task_id)
-    desk.log(task_id, 0, b"hi\n")
-    desk.wait_for_ack(desk.report(task_id, pb.ATTEMPT_PHASE_FAILED, exit_code=3, reason="exit_code"))
+    worker.log(task_id, 0, b"hi\n")
+    worker.wait_for_ack(worker.report(task_id, pb.ATTEMPT_PHASE_FAILED, exit_code=3, reason="exit_code"))
     look(asked, task_id)
     asked.ask("DELETE", TASK, 202, task_id=waiting)
     asked.ask("DELETE", TASK, 409, task_id=waiting)

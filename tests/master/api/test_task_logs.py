@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.api.task_logs import SLICE_BYTES, last_lines, torn_bytes
 from fleetpulse.master.api.task_stream import decoded, whole_characters
-from tests.master.api.desk import TaskWeb
+from tests.master.api.task_api import TaskApi
 from tests.master.api.test_problems import problem
 
 PATH = "/api/tasks/task-1/logs"
@@ -17,21 +17,21 @@ TEXT = {"Accept": "text/plain"}
 
 
 @pytest.fixture
-def running(tasks: TaskWeb) -> TaskWeb:
+def running(tasks: TaskApi) -> TaskApi:
     """With one task, which runs."""
-    tasks.desk.place(tasks.submit(max_retries=2))
-    tasks.desk.run("task-1")
+    tasks.fake.place(tasks.submit(max_retries=2))
+    tasks.fake.run("task-1")
     return tasks
 
 
-def logs(tasks: TaskWeb, query: str = "") -> Any:
+def logs(tasks: TaskApi, query: str = "") -> Any:
     return tasks.get(PATH, query_string=query)
 
 
 # JSON
 
 
-def test_log_is_empty_before_the_first_attempt(tasks: TaskWeb) -> None:
+def test_log_is_empty_before_the_first_attempt(tasks: TaskApi) -> None:
     tasks.submit()
     nothing = {
         "task_id": "task-1",
@@ -48,8 +48,8 @@ def test_log_is_empty_before_the_first_attempt(tasks: TaskWeb) -> None:
     assert logs(tasks) == {**nothing, "complete": True}
 
 
-def test_growing_log_is_read_from_the_next_offset(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"one\n")
+def test_growing_log_is_read_from_the_next_offset(running: TaskApi) -> None:
+    running.fake.say("task-1", b"one\n")
     first = logs(running)
     assert first == {
         "task_id": "task-1",
@@ -60,34 +60,34 @@ def test_growing_log_is_read_from_the_next_offset(running: TaskWeb) -> None:
         "complete": False,
         "logs": "one\n",
     }
-    running.desk.say("task-1", b"two\n")
+    running.fake.say("task-1", b"two\n")
     assert logs(running, "offset=4")["logs"] == "two\n"
     assert logs(running, "offset=4&limit=2").items() >= {"logs": "tw", "next_offset": 6, "complete": False}.items()
-    running.desk.end("task-1")
+    running.fake.end("task-1")
     assert logs(running)["complete"] is True
     assert logs(running, "limit=7")["complete"] is False
     assert logs(running, "offset=8").items() >= {"logs": "", "offset": 8, "complete": True}.items()
 
 
-def test_negative_offset_counts_from_the_end(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"0123456789")
+def test_negative_offset_counts_from_the_end(running: TaskApi) -> None:
+    running.fake.say("task-1", b"0123456789")
     assert logs(running, "offset=-3").items() >= {"logs": "789", "offset": 7, "next_offset": 10}.items()
     assert logs(running, "offset=-3&limit=1")["logs"] == "7"
     assert logs(running, "offset=-99").items() >= {"logs": "0123456789", "offset": 0}.items()
 
 
-def test_tail_counts_lines(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"one\ntwo\nthree\n")
+def test_tail_counts_lines(running: TaskApi) -> None:
+    running.fake.say("task-1", b"one\ntwo\nthree\n")
     assert logs(running, "tail=1").items() >= {"logs": "three\n", "offset": 8}.items()
     assert logs(running, "tail=2")["logs"] == "two\nthree\n"
     assert logs(running, "tail=99").items() >= {"logs": "one\ntwo\nthree\n", "offset": 0}.items()
     assert logs(running, "tail=2&limit=8")["logs"] == "o\nthree\n"
 
 
-def test_pages_do_not_split_characters(running: TaskWeb) -> None:
+def test_pages_do_not_split_characters(running: TaskApi) -> None:
     text = "aé€😀" * 50
-    running.desk.say("task-1", text.encode())
-    running.desk.end("task-1")
+    running.fake.say("task-1", text.encode())
+    running.fake.end("task-1")
     for limit in range(4, 12):
         offset, found, complete = 0, "", False
         while not complete:
@@ -98,39 +98,39 @@ def test_pages_do_not_split_characters(running: TaskWeb) -> None:
     assert logs(running, "offset=-5")["logs"] == "😀"
 
 
-def test_incomplete_character_is_held_back_while_the_task_runs(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"a\xe2\x82")
+def test_incomplete_character_is_held_back_while_the_task_runs(running: TaskApi) -> None:
+    running.fake.say("task-1", b"a\xe2\x82")
     assert logs(running).items() >= {"logs": "a", "next_offset": 1, "size": 3}.items()
     assert logs(running, "offset=1").items() >= {"logs": "", "next_offset": 1}.items()
-    running.desk.end("task-1")
+    running.fake.end("task-1")
     assert logs(running).items() >= {"logs": "a\ufffd", "next_offset": 3, "complete": True}.items()
 
 
-def test_limit_below_one_character_still_makes_progress(running: TaskWeb) -> None:
-    running.desk.say("task-1", "😀".encode())
+def test_limit_below_one_character_still_makes_progress(running: TaskApi) -> None:
+    running.fake.say("task-1", "😀".encode())
     assert logs(running, "limit=1").items() >= {"logs": "\ufffd", "next_offset": 1}.items()
 
 
-def test_invalid_utf8_becomes_replacement_characters(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"\xff\x00\x1b[31m\n")
+def test_invalid_utf8_becomes_replacement_characters(running: TaskApi) -> None:
+    running.fake.say("task-1", b"\xff\x00\x1b[31m\n")
     assert logs(running)["logs"] == "\ufffd\x00\x1b[31m\n"
 
 
-def test_each_attempt_has_its_own_log(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"first")
-    running.desk.end("task-1", 1)
+def test_each_attempt_has_its_own_log(running: TaskApi) -> None:
+    running.fake.say("task-1", b"first")
+    running.fake.end("task-1", 1)
     assert logs(running).items() >= {"attempt": 1, "logs": "first", "complete": True}.items()
-    running.desk.place("task-1")
+    running.fake.place("task-1")
     assert logs(running).items() >= {"attempt": 2, "logs": "", "complete": False}.items()
-    running.desk.say("task-1", b"second")
+    running.fake.say("task-1", b"second")
     assert logs(running)["logs"] == "second"
     assert logs(running, "attempt=1").items() >= {"attempt": 1, "logs": "first", "complete": True}.items()
     told = problem(running.client.simulate_get(PATH, query_string="attempt=3"), 404)["detail"]
     assert told == "task task-1 has had 2 attempts, and no attempt 3"
 
 
-def test_expired_log_is_a_410(running: TaskWeb) -> None:
-    running.desk.expired.add("task-1")
+def test_expired_log_is_a_410(running: TaskApi) -> None:
+    running.fake.expired.add("task-1")
     for query in ("", "format=text", "tail=1", "follow=true", "follow=true&tail=1"):
         problem(running.client.simulate_get(PATH, query_string=query), 410)
 
@@ -139,8 +139,8 @@ def test_expired_log_is_a_410(running: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize(("query", "headers"), [("format=text", {}), ("", TEXT), ("", {"Accept": "text/*, */*;q=0.1"})])
-def test_text_format_returns_raw_bytes(running: TaskWeb, query: str, headers: dict[str, str]) -> None:
-    running.desk.say("task-1", b"one\n\xff\xe2\x82")
+def test_text_format_returns_raw_bytes(running: TaskApi, query: str, headers: dict[str, str]) -> None:
+    running.fake.say("task-1", b"one\n\xff\xe2\x82")
     result = running.client.simulate_get(PATH, query_string=query, headers=headers)
     assert result.content == b"one\n\xff\xe2\x82"
     assert result.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -158,7 +158,7 @@ def test_text_format_returns_raw_bytes(running: TaskWeb, query: str, headers: di
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/json", "application/json, text/plain;q=0.5", "image/png", "", "x"]
 )
-def test_json_is_the_default_format(running: TaskWeb, accept: str) -> None:
+def test_json_is_the_default_format(running: TaskApi, accept: str) -> None:
     result = running.client.simulate_get(PATH, headers={"Accept": accept})
     assert result.headers["Content-Type"] == "application/json"
     assert "Accept" in result.headers["Vary"]
@@ -166,9 +166,9 @@ def test_json_is_the_default_format(running: TaskWeb, accept: str) -> None:
     assert asked.headers["Content-Type"] == "application/json"
 
 
-def test_text_format_with_offset_and_limit(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"one\ntwo\nthree")
-    running.desk.end("task-1")
+def test_text_format_with_offset_and_limit(running: TaskApi) -> None:
+    running.fake.say("task-1", b"one\ntwo\nthree")
+    running.fake.end("task-1")
 
     def text(query: str) -> tuple[bytes, str, str]:
         result = running.client.simulate_get(PATH, query_string=f"format=text&{query}")
@@ -179,10 +179,10 @@ def test_text_format_with_offset_and_limit(running: TaskWeb) -> None:
     assert text("offset=-5") == (b"three", "13", "true")
 
 
-def test_text_format_streams_a_long_log_without_a_limit(running: TaskWeb) -> None:
+def test_text_format_streams_a_long_log_without_a_limit(running: TaskApi) -> None:
     log = bytes(range(256)) * (5 * SLICE_BYTES // 256) + b"end"
     log += log
-    running.desk.say("task-1", log)
+    running.fake.say("task-1", log)
     result = running.client.simulate_get(PATH, headers=TEXT)
     assert result.content == log
     assert result.headers["Content-Length"] == result.headers["X-Log-Size"] == str(len(log))
@@ -194,8 +194,8 @@ def test_text_format_streams_a_long_log_without_a_limit(running: TaskWeb) -> Non
     assert logs(running)["next_offset"] in range(1024 * 1024 - 3, 1024 * 1024 + 1)
 
 
-def test_log_is_compressed_on_request(running: TaskWeb) -> None:
-    running.desk.say("task-1", b"the same line\n" * 1000)
+def test_log_is_compressed_on_request(running: TaskApi) -> None:
+    running.fake.say("task-1", b"the same line\n" * 1000)
     result = running.client.simulate_get(PATH, headers={**TEXT, "Accept-Encoding": "gzip"})
     assert gzip.decompress(result.content) == b"the same line\n" * 1000
 
@@ -228,7 +228,7 @@ def test_log_is_compressed_on_request(running: TaskWeb) -> None:
         ("follow=true&format=text", "format", "together with follow"),
     ],
 )
-def test_invalid_query_is_a_422(running: TaskWeb, query: str, field: str, why: str) -> None:
+def test_invalid_query_is_a_422(running: TaskApi, query: str, field: str, why: str) -> None:
     result = running.client.simulate_get(PATH, query_string=query)
     assert result.status_code == 422, result.text
     (error,) = result.json["errors"]

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.api.tasks import parse_request
 from fleetpulse.master.tasks.request import TaskRequest
-from tests.master.api.desk import JSON, TaskWeb
+from tests.master.api.task_api import JSON, TaskApi
 from tests.master.requests import a_request
 
 MIB = 1024 * 1024
 
 
-def post_text(tasks: TaskWeb, body: str) -> Result:
+def post_text(tasks: TaskApi, body: str) -> Result:
     return tasks.client.simulate_post("/api/tasks", body=body, headers=JSON)
 
 
-def refusals(tasks: TaskWeb, body: object) -> list[dict[str, Any]]:
+def refusals(tasks: TaskApi, body: object) -> list[dict[str, Any]]:
     """What is wrong with a body, which must be refused for it."""
     result = post_text(tasks, json.dumps(body))
     assert result.status_code == 422, result.text
@@ -34,13 +34,13 @@ def refusals(tasks: TaskWeb, body: object) -> list[dict[str, Any]]:
 # What is taken
 
 
-def test_minimal_request(tasks: TaskWeb) -> None:
+def test_minimal_request(tasks: TaskApi) -> None:
     result = tasks.post({"docker_image": "busybox"})
     assert result.status_code == 201
     assert result.headers["Location"] == f"/api/tasks/{result.json['task_id']}"
     assert result.json["status"] == "queued"
     assert result.json["queue_reason"] == "no worker is there"
-    (found,) = tasks.desk._tasks.values()
+    (found,) = tasks.fake._tasks.values()
     assert found.request == a_request("busybox")
 
 
@@ -108,7 +108,7 @@ def test_command_is_split_into_words_without_expansion(command: object, words: t
         ("command", ["x"] * 4096),
     ],
 )  # fmt: skip
-def test_values_at_the_limits_are_accepted(tasks: TaskWeb, field: str, value: object) -> None:
+def test_values_at_the_limits_are_accepted(tasks: TaskApi, field: str, value: object) -> None:
     assert tasks.submit(**{field: value})
 
 
@@ -202,7 +202,7 @@ BAD_FIELDS: list[tuple[str, object, str]] = [
 @pytest.mark.parametrize(
     ("field", "value", "why"), BAD_FIELDS, ids=[f"{field}-{ascii(value)[:30]}" for field, value, _ in BAD_FIELDS]
 )
-def test_invalid_field_is_refused(tasks: TaskWeb, field: str, value: object, why: str) -> None:
+def test_invalid_field_is_refused(tasks: TaskApi, field: str, value: object, why: str) -> None:
     (error,) = refusals(tasks, {"docker_image": "busybox", field: value})
     assert error["field"] == (field or "(body)")
     assert why in error["message"]
@@ -247,13 +247,13 @@ BAD_ENTRIES: list[tuple[str, object, str, str]] = [
     BAD_ENTRIES,
     ids=[f"{field}-{ascii(value)[:30]}" for field, value, _, _ in BAD_ENTRIES],
 )
-def test_invalid_entry_is_refused(tasks: TaskWeb, field: str, value: object, entry: str, why: str) -> None:
+def test_invalid_entry_is_refused(tasks: TaskApi, field: str, value: object, entry: str, why: str) -> None:
     (error,) = refusals(tasks, {"docker_image": "busybox", field: value})
     assert error["field"] == entry
     assert why in error["message"]
 
 
-def test_all_errors_are_reported_at_once(tasks: TaskWeb) -> None:
+def test_all_errors_are_reported_at_once(tasks: TaskApi) -> None:
     body = {"cpu_required": 0, "memory_required": "1", "env": {"A": 1, "B C": "x"}, "priority": 101, "pritority": 1}
     errors = refusals(tasks, body)
     assert [error["field"] for error in errors] == [
@@ -264,23 +264,23 @@ def test_all_errors_are_reported_at_once(tasks: TaskWeb) -> None:
     assert errors[6]["message"] == "is not known; is priority meant?"
 
 
-def test_errors_of_header_and_body_are_reported_together(tasks: TaskWeb) -> None:
+def test_errors_of_header_and_body_are_reported_together(tasks: TaskApi) -> None:
     result = tasks.post({"docker_image": ""}, Idempotency_Key="")
     assert [error["field"] for error in result.json["errors"]] == ["Idempotency-Key", "docker_image"]
 
 
 @pytest.mark.parametrize("body", [[], [{"docker_image": "busybox"}], "busybox", 5, 1.5, None, True])
-def test_body_must_be_an_object(tasks: TaskWeb, body: object) -> None:
+def test_body_must_be_an_object(tasks: TaskApi, body: object) -> None:
     (error,) = refusals(tasks, body)
     assert (error["field"], error["message"]) == ("(body)", "must be a JSON object")
 
 
-def test_body_with_too_many_fields_is_not_validated(tasks: TaskWeb) -> None:
+def test_body_with_too_many_fields_is_not_validated(tasks: TaskApi) -> None:
     (error,) = refusals(tasks, {"docker_image": "busybox", **{f"f{number}": 1 for number in range(1000)}})
     assert "1001 fields" in error["message"]
 
 
-def test_at_most_a_hundred_errors_are_reported(tasks: TaskWeb) -> None:
+def test_at_most_a_hundred_errors_are_reported(tasks: TaskApi) -> None:
     assert len(refusals(tasks, {"docker_image": "busybox", "env": {f"E{n}": 1 for n in range(1000)}})) == 100
 
 
@@ -288,13 +288,13 @@ def test_at_most_a_hundred_errors_are_reported(tasks: TaskWeb) -> None:
     ("text", "value"),
     [("NaN", "nan"), ("-Infinity", "-inf"), ("1e999", "inf"), ("1" + "0" * 30, 1e30), ("true", True), ("null", None)],
 )
-def test_refused_value_is_repeated_as_far_as_json_can(tasks: TaskWeb, text: str, value: object) -> None:
+def test_refused_value_is_repeated_as_far_as_json_can(tasks: TaskApi, text: str, value: object) -> None:
     result = post_text(tasks, f'{{"docker_image": "busybox", "cpu_required": {text}}}')
     (error,) = result.json["errors"]
     assert error["value"] == value
 
 
-def test_long_value_is_truncated(tasks: TaskWeb) -> None:
+def test_long_value_is_truncated(tasks: TaskApi) -> None:
     (error,) = refusals(tasks, {"docker_image": "busybox", "priority": "x" * 100_000})
     assert error["value"] == "x" * 200 + "…"
 
@@ -303,13 +303,13 @@ def test_long_value_is_truncated(tasks: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize("env", [{"A": "hunter2\x00"}, {"A=hunter": "hunter2"}, {"A": ["hunter2"]}, ["hunter2"]])
-def test_no_refusal_repeats_a_value_of_env(tasks: TaskWeb, env: object) -> None:
+def test_no_refusal_repeats_a_value_of_env(tasks: TaskApi, env: object) -> None:
     result = post_text(tasks, json.dumps({"docker_image": "busybox", "env": env}))
     assert result.status_code == 422
     assert "hunter2" not in result.text
 
 
-def test_values_of_env_are_in_no_answer_and_no_repr(tasks: TaskWeb) -> None:
+def test_values_of_env_are_in_no_answer_and_no_repr(tasks: TaskApi) -> None:
     body = {"docker_image": "busybox", "env": {"TOKEN": "hunter2"}}
     answer = tasks.post(body)
     assert answer.json["env"] == {"TOKEN": None}
@@ -325,7 +325,7 @@ def test_values_of_env_are_in_no_answer_and_no_repr(tasks: TaskWeb) -> None:
 # The idempotency key
 
 
-def test_same_key_and_request_return_the_same_task(tasks: TaskWeb) -> None:
+def test_same_key_and_request_return_the_same_task(tasks: TaskApi) -> None:
     first = tasks.post({"docker_image": "busybox"}, Idempotency_Key="k 1")
     again = tasks.post({"docker_image": "busybox", "priority": 0.0, "command": ""}, Idempotency_Key="k 1")
     assert (first.status_code, again.status_code) == (201, 200)
@@ -336,7 +336,7 @@ def test_same_key_and_request_return_the_same_task(tasks: TaskWeb) -> None:
     assert other_key.status_code == 201
 
 
-def test_same_key_with_another_request_is_a_conflict(tasks: TaskWeb) -> None:
+def test_same_key_with_another_request_is_a_conflict(tasks: TaskApi) -> None:
     tasks.post({"docker_image": "busybox"}, Idempotency_Key="k")
     result = tasks.post({"docker_image": "busybox", "priority": 1}, Idempotency_Key="k")
     assert result.status_code == 409
@@ -344,13 +344,13 @@ def test_same_key_with_another_request_is_a_conflict(tasks: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 129, "\x01", "ä"])
-def test_malformed_key_is_refused(tasks: TaskWeb, key: str) -> None:
+def test_malformed_key_is_refused(tasks: TaskApi, key: str) -> None:
     result = tasks.post({"docker_image": "busybox"}, Idempotency_Key=key)
     assert result.status_code == 422
     assert result.json["errors"][0]["field"] == "Idempotency-Key"
 
 
-def test_longest_key_is_accepted(tasks: TaskWeb) -> None:
+def test_longest_key_is_accepted(tasks: TaskApi) -> None:
     assert tasks.post({"docker_image": "busybox"}, Idempotency_Key="k" * 128).status_code == 201
 
 
@@ -391,7 +391,7 @@ FIELDS = st.sampled_from([*TaskRequest.model_fields, "other", "\ud800"])
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(FIELDS, ANYTHING) | ANYTHING, st.booleans())
-def test_any_json_body_is_accepted_or_refused(tasks: TaskWeb, body: Any, with_image: bool) -> None:
+def test_any_json_body_is_accepted_or_refused(tasks: TaskApi, body: Any, with_image: bool) -> None:
     if with_image and isinstance(body, dict):
         body = {**body, "docker_image": "busybox"}
     result = post_text(tasks, json.dumps(body))
@@ -403,6 +403,6 @@ def test_any_json_body_is_accepted_or_refused(tasks: TaskWeb, body: Any, with_im
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused(tasks: TaskWeb, body: bytes) -> None:
+def test_any_bytes_are_refused(tasks: TaskApi, body: bytes) -> None:
     result = tasks.client.simulate_post("/api/tasks", body=body, headers={**JSON, "Content-Length": str(len(body))})
     assert result.status_code in {400, 422}

@@ -9,9 +9,9 @@ import pytest
 from fleetpulse.master.api.subscribers import ClientGone, Subscribers, while_connected
 from fleetpulse.master.api.task_logs import TaskLogs
 from fleetpulse.master.errors import StoreUnavailable
-from tests.master.api.desk import TaskWeb
-from tests.master.api.events import Event, EventReader
-from tests.master.api.served import Client, Served, served
+from tests.master.api.event_reader import Event, EventReader
+from tests.master.api.task_api import TaskApi
+from tests.master.api.web_server import Client, Served, served
 from tests.master.fleet import wait_until
 
 PATH = "/api/tasks/task-1/logs?follow=true"
@@ -34,7 +34,7 @@ class Reader(EventReader):
 
 
 @pytest.fixture
-def server(tasks: TaskWeb) -> Iterator[Served]:
+def server(tasks: TaskApi) -> Iterator[Served]:
     tasks.submit(max_retries=1)
     with served(tasks.app) as server:
         yield server
@@ -43,8 +43,8 @@ def server(tasks: TaskWeb) -> Iterator[Served]:
 # From before the start to the end
 
 
-def test_events_of_a_task_from_queue_to_end(tasks: TaskWeb, server: Served) -> None:
-    desk = tasks.desk
+def test_events_of_a_task_from_queue_to_end(tasks: TaskApi, server: Served) -> None:
+    fake = tasks.fake
     with Reader(server.address) as reader:
         assert reader.answered.status == 200
         assert reader.answered.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -56,19 +56,19 @@ def test_events_of_a_task_from_queue_to_end(tasks: TaskWeb, server: Served) -> N
                 {"status": "queued", "attempt": 0, "worker_id": None, "queue_reason": "no worker is there"},
             )
         ]
-        desk.place("task-1")
+        fake.place("task-1")
         status, attempt = reader.take(2)
         assert status.data == {"status": "pending", "attempt": 1, "worker_id": "rack-7", "queue_reason": None}
         assert attempt == Event("attempt", {"attempt": 1, "worker_id": "rack-7"}, "1-0")
-        desk.run("task-1")
+        fake.run("task-1")
         assert reader.take(1)[0].data["status"] == "running"
-        desk.say("task-1", b"one\n")
+        fake.say("task-1", b"one\n")
         assert reader.take(1) == [
             Event("message", {"attempt": 1, "offset": 0, "next_offset": 4, "logs": "one\n"}, "1-4")
         ]
-        desk.say("task-1", b"two")
+        fake.say("task-1", b"two")
         assert reader.take(1)[0].data["logs"] == "two"
-        desk.end("task-1", oom_killed=False)
+        fake.end("task-1", oom_killed=False)
         status, end = reader
         assert status.data["status"] == "completed"
         assert end == Event(
@@ -88,16 +88,16 @@ def test_events_of_a_task_from_queue_to_end(tasks: TaskWeb, server: Served) -> N
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_events_of_a_finished_task(tasks: TaskWeb, server: Served) -> None:
-    desk = tasks.desk
-    desk.place("task-1")
-    desk.run("task-1")
-    desk.say("task-1", b"x" * 200_000)
-    desk.end("task-1", 3, reason="exit_code", error="it ended with code 3")
-    desk.place("task-1")
-    desk.run("task-1")
-    desk.say("task-1", b"second")
-    desk.end("task-1", 4, reason="exit_code")
+def test_events_of_a_finished_task(tasks: TaskApi, server: Served) -> None:
+    fake = tasks.fake
+    fake.place("task-1")
+    fake.run("task-1")
+    fake.say("task-1", b"x" * 200_000)
+    fake.end("task-1", 3, reason="exit_code", error="it ended with code 3")
+    fake.place("task-1")
+    fake.run("task-1")
+    fake.say("task-1", b"second")
+    fake.end("task-1", 4, reason="exit_code")
     with Reader(server.address) as reader:
         kinds = [(event.kind, event.data.get("logs")) for event in reader]
         assert kinds == [("status", None), ("message", "second"), ("end", None)]
@@ -108,7 +108,7 @@ def test_events_of_a_finished_task(tasks: TaskWeb, server: Served) -> None:
         assert events[-1].data.items() >= {"attempt": 1, "status": "failed", "exit_code": 3}.items()
 
 
-def test_events_of_a_task_cancelled_in_the_queue(tasks: TaskWeb, server: Served) -> None:
+def test_events_of_a_task_cancelled_in_the_queue(tasks: TaskApi, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
         tasks.client.simulate_delete("/api/tasks/task-1")
@@ -117,14 +117,14 @@ def test_events_of_a_task_cancelled_in_the_queue(tasks: TaskWeb, server: Served)
         assert end.data["exit_code"] is None
 
 
-def test_stream_continues_with_the_next_attempt(tasks: TaskWeb, server: Served) -> None:
-    desk = tasks.desk
+def test_stream_continues_with_the_next_attempt(tasks: TaskApi, server: Served) -> None:
+    fake = tasks.fake
     with Reader(server.address) as reader, Reader(server.address, f"{PATH}&attempt=1") as only_first:
         for exit_code in (1, 0):
-            desk.place("task-1")
-            desk.run("task-1")
-            desk.say("task-1", b"code %d" % exit_code)
-            desk.end("task-1", exit_code)
+            fake.place("task-1")
+            fake.run("task-1")
+            fake.say("task-1", b"code %d" % exit_code)
+            fake.end("task-1", exit_code)
         events = [event for event in reader if event.kind != "status"]
         assert [(event.kind, event.data["attempt"], event.data.get("logs")) for event in events] == [
             ("attempt", 1, None),
@@ -141,27 +141,27 @@ def test_stream_continues_with_the_next_attempt(tasks: TaskWeb, server: Served) 
 # Characters, offsets, coming back
 
 
-def test_split_character_is_sent_whole(tasks: TaskWeb, server: Served) -> None:
-    desk = tasks.desk
-    desk.place("task-1")
-    desk.run("task-1")
+def test_split_character_is_sent_whole(tasks: TaskApi, server: Served) -> None:
+    fake = tasks.fake
+    fake.place("task-1")
+    fake.run("task-1")
     with Reader(server.address) as reader:
         for piece, text in ((b"a\xc3", "a"), (b"\xa9\xf0", "é"), (b"\x9f\x98", ""), (b"\x80b", "😀b")):
-            desk.say("task-1", piece)
+            fake.say("task-1", piece)
             assert reader.log(len(text)) == text
-        desk.say("task-1", b"\xe2\x82")
-        desk.end("task-1")
+        fake.say("task-1", b"\xe2\x82")
+        fake.end("task-1")
         assert [event.data["logs"] for event in reader if event.kind == "message"] == ["\ufffd"]
 
 
-def test_reconnects_lose_and_repeat_nothing(tasks: TaskWeb, server: Served) -> None:
-    desk = tasks.desk
-    desk.place("task-1")
-    desk.run("task-1")
+def test_reconnects_lose_and_repeat_nothing(tasks: TaskApi, server: Served) -> None:
+    fake = tasks.fake
+    fake.place("task-1")
+    fake.run("task-1")
     expected, found, last_id = "", "", "1-0"
     for number in range(20):
         text = f"line {number} ü€😀\n"
-        desk.say("task-1", text.encode())
+        fake.say("task-1", text.encode())
         expected += text
         with Reader(server.address, PATH, f"Last-Event-ID: {last_id}") as reader:
             while len(found) < len(expected):
@@ -169,11 +169,11 @@ def test_reconnects_lose_and_repeat_nothing(tasks: TaskWeb, server: Served) -> N
                 if event.kind == "message":
                     found, last_id = found + event.data["logs"], event.event_id or ""
     assert found == expected
-    desk.end("task-1", 1)
-    desk.place("task-1")
-    desk.run("task-1")
-    desk.say("task-1", b"again")
-    desk.end("task-1")
+    fake.end("task-1", 1)
+    fake.place("task-1")
+    fake.run("task-1")
+    fake.say("task-1", b"again")
+    fake.end("task-1")
     with Reader(server.address, f"{PATH}&offset=3", f"Last-Event-ID: {last_id}") as reader:
         assert [event.data["logs"] for event in reader if event.kind == "message"] == ["again"]
 
@@ -193,11 +193,11 @@ def test_reconnects_lose_and_repeat_nothing(tasks: TaskWeb, server: Served) -> N
         ("", ("Last-Event-ID: 7-3",), ""),
     ],
 )
-def test_start_position(tasks: TaskWeb, server: Served, query: str, lines: tuple[str, ...], expected: str) -> None:
-    tasks.desk.place("task-1")
-    tasks.desk.run("task-1")
-    tasks.desk.say("task-1", b"one\ntwo\n")
-    tasks.desk.end("task-1")
+def test_start_position(tasks: TaskApi, server: Served, query: str, lines: tuple[str, ...], expected: str) -> None:
+    tasks.fake.place("task-1")
+    tasks.fake.run("task-1")
+    tasks.fake.say("task-1", b"one\ntwo\n")
+    tasks.fake.end("task-1")
     with Reader(server.address, PATH + query, *lines) as reader:
         events = list(reader)
     assert "".join(event.data["logs"] for event in events if event.kind == "message") == expected
@@ -205,25 +205,25 @@ def test_start_position(tasks: TaskWeb, server: Served, query: str, lines: tuple
 
 
 @pytest.mark.parametrize("event_id", ["x", "1", "1-", "-1-5", "1-5-6", "1-99999999999999999", "\xe9"])
-def test_malformed_last_event_id_is_a_422(tasks: TaskWeb, server: Served, event_id: str) -> None:
+def test_malformed_last_event_id_is_a_422(tasks: TaskApi, server: Served, event_id: str) -> None:
     with Client(server.address) as client:
         client.request("GET", PATH, f"Last-Event-ID: {event_id}")
         status, problem = client.answer()
         assert (status, problem["errors"][0]["field"]) == (422, "Last-Event-ID")
 
 
-def test_stream_waits_for_a_future_attempt(tasks: TaskWeb, server: Served) -> None:
+def test_stream_waits_for_a_future_attempt(tasks: TaskApi, server: Served) -> None:
     with Reader(server.address, f"{PATH}&attempt=1&tail=5") as reader:
-        tasks.desk.place("task-1")
-        tasks.desk.run("task-1")
-        tasks.desk.say("task-1", b"hello")
+        tasks.fake.place("task-1")
+        tasks.fake.run("task-1")
+        tasks.fake.say("task-1", b"hello")
         assert reader.log(5) == "hello"
 
 
 # Readers that leave, that are slow, that are many
 
 
-def test_closed_connection_is_noticed_at_once(tasks: TaskWeb, server: Served) -> None:
+def test_closed_connection_is_noticed_at_once(tasks: TaskApi, server: Served) -> None:
     readers = [Reader(server.address) for _ in range(10)]
     for reader in readers:
         reader.take(1)
@@ -234,10 +234,10 @@ def test_closed_connection_is_noticed_at_once(tasks: TaskWeb, server: Served) ->
     with gevent.Timeout(5.0):
         server.connections.join()
     assert len(tasks.subscribers) == 0
-    assert len(tasks.desk.watchers) == 0
+    assert len(tasks.fake.watchers) == 0
 
 
-def test_pipelined_request_does_not_end_the_stream(tasks: TaskWeb, server: Served) -> None:
+def test_pipelined_request_does_not_end_the_stream(tasks: TaskApi, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
         reader.request("GET", "/api/tasks/task-1")
@@ -276,22 +276,22 @@ def test_connection_is_not_polled(sent: bytes) -> None:
             gevent.sleep(20.0)
 
 
-def test_stalled_reader_delays_nobody(tasks: TaskWeb, server: Served) -> None:
-    tasks.desk.place("task-1")
-    tasks.desk.run("task-1")
+def test_stalled_reader_delays_nobody(tasks: TaskApi, server: Served) -> None:
+    tasks.fake.place("task-1")
+    tasks.fake.run("task-1")
     stalled = Reader(server.address)
     with Reader(server.address) as reader:
         for _ in range(100):
-            tasks.desk.say("task-1", b"x" * 100_000)
+            tasks.fake.say("task-1", b"x" * 100_000)
         assert reader.log(10_000_000) == "x" * 10_000_000
-        tasks.desk.end("task-1")
+        tasks.fake.end("task-1")
         assert [event.kind for event in reader][-1] == "end"
     assert len(tasks.subscribers) == 1
     stalled.close()
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_number_of_readers_is_limited(tasks: TaskWeb) -> None:
+def test_number_of_readers_is_limited(tasks: TaskApi) -> None:
     tasks.submit()
     tasks.app.add_route("/few/{task_id}/logs", TaskLogs(tasks.service, Subscribers(2)))
     path = "/few/task-1/logs?follow=true"
@@ -310,39 +310,39 @@ def test_number_of_readers_is_limited(tasks: TaskWeb) -> None:
 
         wait_until(is_taken)
         readers[1].close()
-        wait_until(lambda: len(tasks.desk.watchers) == 0)
+        wait_until(lambda: len(tasks.fake.watchers) == 0)
 
 
-def test_head_opens_no_stream(tasks: TaskWeb, server: Served) -> None:
+def test_head_opens_no_stream(tasks: TaskApi, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
         assert len(tasks.subscribers) == 0
 
 
-def test_events_are_not_compressed(tasks: TaskWeb, server: Served) -> None:
+def test_events_are_not_compressed(tasks: TaskApi, server: Served) -> None:
     with Reader(server.address, PATH, "Accept-Encoding: gzip") as reader:
         assert "content-encoding" not in reader.answered.headers
         assert reader.take(1)[0].kind == "status"
 
 
-def test_idle_stream_sends_keepalives(tasks: TaskWeb) -> None:
+def test_idle_stream_sends_keepalives(tasks: TaskApi) -> None:
     tasks.submit()
     tasks.app.add_route("/quick/{task_id}/logs", TaskLogs(tasks.service, Subscribers(), keepalive_seconds=0.05))
     with served(tasks.app) as server, Reader(server.address, "/quick/task-1/logs?follow=true") as reader:
         assert reader.take(3)[1:] == [Event("comment", "still here")] * 2
-        tasks.desk.place("task-1")
+        tasks.fake.place("task-1")
         assert "status" in [event.kind for event in reader.take(3)]
-    wait_until(lambda: len(tasks.desk.watchers) == 0)
+    wait_until(lambda: len(tasks.fake.watchers) == 0)
 
 
-def test_stopping_master_ends_streams_with_a_problem(tasks: TaskWeb, server: Served) -> None:
-    tasks.desk.place("task-1")
-    tasks.desk.run("task-1")
+def test_stopping_master_ends_streams_with_a_problem(tasks: TaskApi, server: Served) -> None:
+    tasks.fake.place("task-1")
+    tasks.fake.run("task-1")
     stalled = Reader(server.address)
     with Reader(server.address) as reader, Reader(server.address, f"{PATH}&offset=10000000") as other:
         other.take(1)
-        tasks.desk.say("task-1", b"x" * 10_000_000)
+        tasks.fake.say("task-1", b"x" * 10_000_000)
         reader.log(10_000_000)
         tasks.subscribers.close()
         for events in (list(reader), list(other)):
@@ -358,11 +358,11 @@ def test_stopping_master_ends_streams_with_a_problem(tasks: TaskWeb, server: Ser
     wait_until(lambda: len(tasks.subscribers) == 0)
 
 
-def test_revoked_stream_does_not_finish_a_long_log(tasks: TaskWeb, server: Served) -> None:
-    tasks.desk.place("task-1")
-    tasks.desk.run("task-1")
-    tasks.desk.say("task-1", b"x" * 40_000_000)
-    tasks.desk.end("task-1")
+def test_revoked_stream_does_not_finish_a_long_log(tasks: TaskApi, server: Served) -> None:
+    tasks.fake.place("task-1")
+    tasks.fake.run("task-1")
+    tasks.fake.say("task-1", b"x" * 40_000_000)
+    tasks.fake.end("task-1")
     with Reader(server.address) as reader:
         reader.take(2)
         tasks.subscribers.close()
@@ -372,7 +372,7 @@ def test_revoked_stream_does_not_finish_a_long_log(tasks: TaskWeb, server: Serve
     assert sum(len(event.data["logs"]) for event in events[:-1]) < 30_000_000
 
 
-def test_stopping_server_removes_all_readers(tasks: TaskWeb) -> None:
+def test_stopping_server_removes_all_readers(tasks: TaskApi) -> None:
     tasks.submit()
     with served(tasks.app) as server:
         reader = Reader(server.address)
@@ -385,27 +385,27 @@ def test_stopping_server_removes_all_readers(tasks: TaskWeb) -> None:
 # What goes wrong on the way
 
 
-def test_unavailable_store_ends_the_stream_with_a_problem(tasks: TaskWeb, server: Served) -> None:
+def test_unavailable_store_ends_the_stream_with_a_problem(tasks: TaskApi, server: Served) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
-        tasks.desk.failing = StoreUnavailable("the disk is full")
-        tasks.desk.watchers.notify("task-1")
+        tasks.fake.failing = StoreUnavailable("the disk is full")
+        tasks.fake.watchers.notify("task-1")
         assert list(reader) == [Event("problem", {"status": 503, "detail": "the disk is full"})]
 
 
 def test_unexpected_error_ends_the_stream_with_a_problem_and_is_logged(
-    tasks: TaskWeb, server: Served, caplog: pytest.LogCaptureFixture
+    tasks: TaskApi, server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Reader(server.address) as reader:
         reader.take(1)
-        tasks.desk._tasks["task-1"] = None  # type: ignore[assignment]  # what no code is prepared for
-        tasks.desk.watchers.notify("task-1")
+        tasks.fake._tasks["task-1"] = None  # type: ignore[assignment]  # what no code is prepared for
+        tasks.fake.watchers.notify("task-1")
         (event,) = reader
         assert event.data["status"] == 500
         assert "the stream of task-1 failed" in caplog.text
 
 
-def test_unknown_task_is_a_404(tasks: TaskWeb, server: Served) -> None:
+def test_unknown_task_is_a_404(tasks: TaskApi, server: Served) -> None:
     with Client(server.address) as client:
         client.request("GET", "/api/tasks/task-9/logs?follow=true")
         assert client.answer()[0] == 404

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetpulse.master import errors
-from tests.master.api.desk import JSON, TaskWeb
+from tests.master.api.task_api import JSON, TaskApi
 from tests.master.api.test_problems import problem
 from tests.master.hostile import BAD_WORKER_IDS
 
@@ -35,7 +35,7 @@ GIVEN = {
 # One task
 
 
-def test_new_task_is_answered_with_every_field(tasks: TaskWeb) -> None:
+def test_new_task_is_answered_with_every_field(tasks: TaskApi) -> None:
     task_id = tasks.submit(**GIVEN)
     details = tasks.get(f"/api/tasks/{task_id}")
     assert details == {
@@ -62,16 +62,16 @@ def test_new_task_is_answered_with_every_field(tasks: TaskWeb) -> None:
     }
 
 
-def test_task_through_all_its_statuses(tasks: TaskWeb) -> None:
+def test_task_through_all_its_statuses(tasks: TaskApi) -> None:
     task_id = tasks.submit(**GIVEN)
     path = f"/api/tasks/{task_id}"
-    tasks.desk.place(task_id, "rack-7", ("GPU-a",))
+    tasks.fake.place(task_id, "rack-7", ("GPU-a",))
     pending = tasks.get(path)
     assert (pending["status"], pending["worker_id"], pending["attempt"]) == ("pending", "rack-7", 1)
     assert pending["queue_reason"] is None
-    tasks.desk.run(task_id)
+    tasks.fake.run(task_id)
     assert tasks.get(path)["status"] == "running"
-    tasks.desk.end(task_id, 137, oom_killed=True, reason="out_of_memory", error="it took more than 64 MiB")
+    tasks.fake.end(task_id, 137, oom_killed=True, reason="out_of_memory", error="it took more than 64 MiB")
     again = tasks.get(path)
     # What has happened to the attempt is not what has become of the task.
     assert (again["status"], again["worker_id"], again["exit_code"], again["retries_used"]) == ("queued", None, None, 1)
@@ -92,9 +92,9 @@ def test_task_through_all_its_statuses(tasks: TaskWeb) -> None:
             "error": "it took more than 64 MiB",
         }
     ]
-    tasks.desk.place(task_id, "rack-8")
-    tasks.desk.run(task_id)
-    tasks.desk.end(task_id, 0, oom_killed=False)
+    tasks.fake.place(task_id, "rack-8")
+    tasks.fake.run(task_id)
+    tasks.fake.end(task_id, 0, oom_killed=False)
     done = tasks.get(path)
     assert (done["status"], done["worker_id"], done["exit_code"], done["oom_killed"]) == (
         "completed",
@@ -110,23 +110,23 @@ def test_task_through_all_its_statuses(tasks: TaskWeb) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/tasks/task-123", "/api/tasks/task-123/logs"])
-def test_unknown_task_is_not_found(tasks: TaskWeb, path: str) -> None:
+def test_unknown_task_is_not_found(tasks: TaskApi, path: str) -> None:
     assert problem(tasks.client.simulate_get(path), 404)["detail"] == "no task has the id 'task-123'"
     assert problem(tasks.client.simulate_get(f"{path}?follow=true" if "logs" in path else path), 404)
 
 
 @pytest.mark.parametrize("task_id", ["%00", "a%00b", "%ff", "..", "-", "a b", "a" * 129, "%F0%9F%92%A9", "%0a"])
 @pytest.mark.parametrize("suffix", ["", "/logs", "/logs?follow=true"])
-def test_malformed_task_id_is_not_found(tasks: TaskWeb, task_id: str, suffix: str) -> None:
+def test_malformed_task_id_is_not_found(tasks: TaskApi, task_id: str, suffix: str) -> None:
     path, _, query = f"/api/tasks/{task_id}{suffix}".partition("?")
     problem(tasks.client.simulate_get(path, query_string=query), 404)
-    assert tasks.desk.asked_for == set()  # no store need cope with it
+    assert tasks.fake.asked_for == set()  # no store need cope with it
 
 
 # Cancelling
 
 
-def test_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
+def test_queued_task_is_cancelled_at_once(tasks: TaskApi) -> None:
     task_id = tasks.submit()
     result = tasks.client.simulate_delete(f"/api/tasks/{task_id}")
     assert result.status_code == 202
@@ -135,17 +135,17 @@ def test_queued_task_is_cancelled_at_once(tasks: TaskWeb) -> None:
     assert "cancelled" in problem(tasks.client.simulate_delete(f"/api/tasks/{task_id}"), 409)["detail"]
 
 
-def test_running_task_is_cancelled_later(tasks: TaskWeb) -> None:
+def test_running_task_is_cancelled_later(tasks: TaskApi) -> None:
     task_id = tasks.submit()
-    tasks.desk.place(task_id)
-    tasks.desk.run(task_id)
+    tasks.fake.place(task_id)
+    tasks.fake.run(task_id)
     for _ in range(2):
         result = tasks.client.simulate_delete(f"/api/tasks/{task_id}")
         assert (result.status_code, result.json["status"]) == (202, "running")
         assert result.json["cancel_requested_at"] is not None
 
 
-def test_unknown_task_cannot_be_cancelled(tasks: TaskWeb) -> None:
+def test_unknown_task_cannot_be_cancelled(tasks: TaskApi) -> None:
     problem(tasks.client.simulate_delete("/api/tasks/task-123"), 404)
     problem(tasks.client.simulate_delete("/api/tasks/a%00"), 404)
 
@@ -153,11 +153,11 @@ def test_unknown_task_cannot_be_cancelled(tasks: TaskWeb) -> None:
 # The list
 
 
-def ids(tasks: TaskWeb, query: str = "") -> list[str]:
+def ids(tasks: TaskApi, query: str = "") -> list[str]:
     return [task["task_id"] for task in tasks.get("/api/tasks", query_string=query)]
 
 
-def test_newest_tasks_come_first(tasks: TaskWeb) -> None:
+def test_newest_tasks_come_first(tasks: TaskApi) -> None:
     assert ids(tasks) == []
     first, second = tasks.submit(), tasks.submit()
     assert ids(tasks) == [second, first]
@@ -165,10 +165,10 @@ def test_newest_tasks_come_first(tasks: TaskWeb) -> None:
     assert view.keys() == tasks.get(f"/api/tasks/{second}").keys() - {"attempts", "events"}
 
 
-def test_tasks_are_filtered(tasks: TaskWeb) -> None:
+def test_tasks_are_filtered(tasks: TaskApi) -> None:
     queued, running, cancelled = tasks.submit(name="a-1"), tasks.submit(name="a-2"), tasks.submit(name="b")
-    tasks.desk.place(running)
-    tasks.desk.run(running)
+    tasks.fake.place(running)
+    tasks.fake.run(running)
     tasks.client.simulate_delete(f"/api/tasks/{cancelled}")
     assert ids(tasks, "status=queued") == [queued]
     assert ids(tasks, "status=queued,running") == [running, queued]
@@ -182,7 +182,7 @@ def test_tasks_are_filtered(tasks: TaskWeb) -> None:
     assert view["worker_id"] == "rack-7"
 
 
-def test_links_lead_through_all_pages(tasks: TaskWeb) -> None:
+def test_links_lead_through_all_pages(tasks: TaskApi) -> None:
     submitted = [tasks.submit(name="a &=?") for _ in range(7)]
     found = []
     query = "limit=3&name=a%20%26&status=queued,failed"
@@ -197,7 +197,7 @@ def test_links_lead_through_all_pages(tasks: TaskWeb) -> None:
     assert "status=queued" in query
 
 
-def test_rendering_a_large_page_yields_to_other_greenlets(tasks: TaskWeb) -> None:
+def test_rendering_a_large_page_yields_to_other_greenlets(tasks: TaskApi) -> None:
     for _ in range(130):
         tasks.submit()
     assert len(tasks.get("/api/tasks")) == 100
@@ -235,7 +235,7 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize(("path", "query", "field", "why"), BAD_QUERIES)
-def test_invalid_query_is_refused(tasks: TaskWeb, path: str, query: str, field: str, why: str) -> None:
+def test_invalid_query_is_refused(tasks: TaskApi, path: str, query: str, field: str, why: str) -> None:
     result = tasks.client.simulate_get(path, query_string=query)
     assert result.status_code == 422, result.text
     (error,) = result.json["errors"]
@@ -243,24 +243,24 @@ def test_invalid_query_is_refused(tasks: TaskWeb, path: str, query: str, field: 
     assert why in error["message"]
 
 
-def test_all_errors_of_a_query_are_reported_at_once(tasks: TaskWeb) -> None:
+def test_all_errors_of_a_query_are_reported_at_once(tasks: TaskApi) -> None:
     result = tasks.client.simulate_get("/api/tasks", query_string="limit=0&status=x&name=%00")
     assert [error["field"] for error in result.json["errors"]] == ["status[0]", "name", "limit"]
 
 
-def test_foreign_cursor_is_refused(tasks: TaskWeb) -> None:
+def test_foreign_cursor_is_refused(tasks: TaskApi) -> None:
     problem(tasks.client.simulate_get("/api/tasks", query_string="cursor=made-up"), 422)
 
 
 # Workers
 
 
-def test_attempts_of_a_worker_are_listed(tasks: TaskWeb) -> None:
+def test_attempts_of_a_worker_are_listed(tasks: TaskApi) -> None:
     assert tasks.get("/api/workers/rack-7/tasks") == []
     task_id, other = tasks.submit(**GIVEN), tasks.submit()
-    tasks.desk.place(task_id, "rack-7", ("GPU-a",))
-    tasks.desk.run(task_id)
-    tasks.desk.place(other)
+    tasks.fake.place(task_id, "rack-7", ("GPU-a",))
+    tasks.fake.run(task_id)
+    tasks.fake.place(other)
     newer, older = tasks.get("/api/workers/rack-7/tasks")
     assert newer["task_id"] == other
     assert older["task_id"] == task_id
@@ -269,20 +269,20 @@ def test_attempts_of_a_worker_are_listed(tasks: TaskWeb) -> None:
     assert tasks.get("/api/workers/rack-7/tasks", query_string="limit=1") == [newer]
 
 
-def test_drain_and_undrain(tasks: TaskWeb) -> None:
+def test_drain_and_undrain(tasks: TaskApi) -> None:
     drained = tasks.client.simulate_post("/api/workers/rack-7/drain", json={"reason": "new disk"})
     assert (drained.status_code, drained.json) == (
         200,
         {"worker_id": "rack-7", "draining": True, "reason": "new disk"},
     )
-    assert tasks.desk.drained == {"rack-7": "new disk"}
+    assert tasks.fake.drained == {"rack-7": "new disk"}
     back = tasks.client.simulate_post("/api/workers/rack-7/undrain")
     assert (back.status_code, back.json) == (200, {"worker_id": "rack-7", "draining": False, "reason": None})
-    assert tasks.desk.drained == {}
+    assert tasks.fake.drained == {}
     for body in ({}, {"reason": ""}, None):
         kwargs: dict[str, Any] = {} if body is None else {"json": body}
         assert tasks.client.simulate_post("/api/workers/rack-7/drain", **kwargs).status_code == 200
-        assert tasks.desk.drained == {"rack-7": ""}
+        assert tasks.fake.drained == {"rack-7": ""}
     assert tasks.client.simulate_post("/api/workers/rack-7/undrain", json={}).status_code == 200
 
 
@@ -299,17 +299,17 @@ def test_drain_and_undrain(tasks: TaskWeb) -> None:
         ("undrain", "x", "(body)"),
     ],
 )
-def test_a_bad_drain(tasks: TaskWeb, verb: str, body: object, field: str) -> None:
+def test_a_bad_drain(tasks: TaskApi, verb: str, body: object, field: str) -> None:
     result = tasks.client.simulate_post(f"/api/workers/rack-7/{verb}", json=body)
     assert result.status_code == 422
     assert [error["field"] for error in result.json["errors"]] == [field]
-    assert tasks.desk.drained == {}
+    assert tasks.fake.drained == {}
 
 
 @pytest.mark.parametrize(
     "worker_id", ["stranger", *[text for text in BAD_WORKER_IDS if text and "/" not in text]], ids=ascii
 )
-def test_an_unknown_worker(tasks: TaskWeb, worker_id: str) -> None:
+def test_an_unknown_worker(tasks: TaskApi, worker_id: str) -> None:
     for method, suffix in (("GET", "tasks"), ("POST", "drain"), ("POST", "undrain")):
         environ_path = f"/api/workers/{worker_id}/{suffix}".encode("utf-8", "surrogateescape").decode("latin-1")
         result = tasks.client.simulate_request(method, "/", extras={"PATH_INFO": environ_path})
@@ -323,7 +323,7 @@ PATHS = ["/api/tasks", "/api/tasks/task-1", "/api/tasks/task-1/logs", "/api/work
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_is_get_without_the_body(tasks: TaskWeb, path: str) -> None:
+def test_head_is_get_without_the_body(tasks: TaskApi, path: str) -> None:
     tasks.submit()
     get, head = tasks.client.simulate_get(path), tasks.client.simulate_head(path)
     assert head.content == b""
@@ -334,7 +334,7 @@ def test_head_is_get_without_the_body(tasks: TaskWeb, path: str) -> None:
 
 @pytest.mark.parametrize("path", [*PATHS, "/api/workers/rack-7/drain", "/api/workers/rack-7/undrain"])
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_method_that_a_path_does_not_take(tasks: TaskWeb, method: str, path: str) -> None:
+def test_a_method_that_a_path_does_not_take(tasks: TaskApi, method: str, path: str) -> None:
     problem(tasks.client.simulate_request(method, path), 405)
 
 
@@ -350,10 +350,10 @@ def test_a_method_that_a_path_does_not_take(tasks: TaskWeb, method: str, path: s
     ],
 )  # fmt: skip
 def test_a_store_that_does_not_answer(
-    tasks: TaskWeb, method: str, path: str, error: errors.FleetPulseError, status: int
+    tasks: TaskApi, method: str, path: str, error: errors.FleetPulseError, status: int
 ) -> None:
     tasks.submit()
-    tasks.desk.failing = error
+    tasks.fake.failing = error
     body = b'{"docker_image":"busybox"}' if path == "/api/tasks" else b""
     result = tasks.client.simulate_request(method, path, body=body, headers=JSON if body else {})
     assert problem(result, status)["detail"] == str(error)
@@ -366,8 +366,8 @@ VALUES = st.text(max_size=10) | st.integers().map(str) | st.sampled_from(["queue
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(PATHS), st.lists(st.tuples(NAMES, VALUES), max_size=4).map(urlencode) | st.text(max_size=20))
-def test_no_query_is_too_much_for_the_master(tasks: TaskWeb, path: str, query: str) -> None:
-    if not tasks.desk._tasks:
+def test_no_query_is_too_much_for_the_master(tasks: TaskApi, path: str, query: str) -> None:
+    if not tasks.fake._tasks:
         tasks.submit()
     environ_query = query.encode("utf-8", "surrogateescape").decode("latin-1")
     result = tasks.client.simulate_get(path, extras={"QUERY_STRING": environ_query})

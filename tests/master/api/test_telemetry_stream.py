@@ -10,35 +10,35 @@ import pytest
 
 from fleetpulse.master.api.telemetry_broadcast import Timing
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.master.api.events import Event
-from tests.master.api.served import Client, Served, served
-from tests.master.api.stream_web import PATH, Mirror, StreamWeb, running_stream
+from tests.master.api.event_reader import Event
+from tests.master.api.stream_api import PATH, MirrorReader, StreamApi, running_stream
+from tests.master.api.web_server import Client, Served, served
 from tests.master.fleet import settle, wait_until
 
 
 @pytest.fixture
-def web() -> Iterator[StreamWeb]:
+def web() -> Iterator[StreamApi]:
     with running_stream() as web:
         yield web
 
 
 @pytest.fixture
-def server(web: StreamWeb) -> Iterator[Served]:
+def server(web: StreamApi) -> Iterator[Served]:
     with served(web.app) as server:
         yield server
 
 
-def beat(web: StreamWeb, worker_id: str, cpu: float = 12.5) -> None:
+def beat(web: StreamApi, worker_id: str, cpu: float = 12.5) -> None:
     web.fleet.beat(worker_id, cpu=pb.Cpu(usage_percent=cpu))
 
 
 # From the present state on
 
 
-def test_snapshot_then_updates_then_removals(web: StreamWeb, server: Served) -> None:
+def test_snapshot_then_updates_then_removals(web: StreamApi, server: Served) -> None:
     for worker_id in ("a", "b"):
         beat(web, worker_id)
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         assert mirror.answered.status == 200
         assert mirror.answered.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert mirror.answered.headers["cache-control"] == "no-store"
@@ -59,17 +59,17 @@ def test_snapshot_then_updates_then_removals(web: StreamWeb, server: Served) -> 
         assert mirror.workers.keys() == {"b", "c"}
 
 
-def test_empty_fleet_has_a_snapshot(web: StreamWeb, server: Served) -> None:
-    with Mirror(server.address) as mirror:
+def test_empty_fleet_has_a_snapshot(web: StreamApi, server: Served) -> None:
+    with MirrorReader(server.address) as mirror:
         assert mirror.learn() == Event("reset", {"reason": "start", "workers": 0})
         assert mirror.learn() == Event("snapshot", {"workers": {}, "complete": True}, web.event_id(0))
         beat(web, "a")
         assert mirror.reach(web.changes.revision).keys() == {"a"}
 
 
-def test_summary_form(web: StreamWeb, server: Served) -> None:
+def test_summary_form(web: StreamApi, server: Served) -> None:
     beat(web, "a", 12.3456)
-    with Mirror(server.address, "?fields=summary") as mirror:
+    with MirrorReader(server.address, "?fields=summary") as mirror:
         assert mirror.begin()["a"]["cpu_usage"] == 12.3
         beat(web, "a", 50.0)
         assert mirror.reach(web.changes.revision)["a"]["cpu_usage"] == 50.0
@@ -77,10 +77,10 @@ def test_summary_form(web: StreamWeb, server: Served) -> None:
 
 
 @pytest.mark.parametrize("query", ["?worker_id=a,c,late", "?worker_id=a&worker_id=c&worker_id=late"])
-def test_stream_of_some_workers(web: StreamWeb, server: Served, query: str) -> None:
+def test_stream_of_some_workers(web: StreamApi, server: Served, query: str) -> None:
     for worker_id in ("a", "b", "c"):
         beat(web, worker_id)
-    with Mirror(server.address, query) as mirror:
+    with MirrorReader(server.address, query) as mirror:
         assert mirror.learn().data == {"reason": "start", "workers": 2}
         assert mirror.begin().keys() == {"a", "c"}
         beat(web, "b")
@@ -93,10 +93,10 @@ def test_stream_of_some_workers(web: StreamWeb, server: Served, query: str) -> N
         assert mirror.workers.keys() == {"a", "late"}
 
 
-def test_chunks_are_bounded_and_only_the_last_has_an_id(web: StreamWeb, server: Served) -> None:
+def test_chunks_are_bounded_and_only_the_last_has_an_id(web: StreamApi, server: Served) -> None:
     for number in range(300):
         beat(web, f"worker-{number:03d}")
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         mirror.begin()
         assert len(mirror.workers) == 300
         assert mirror.kinds[:2] == ["reset", "snapshot"]
@@ -116,19 +116,19 @@ def test_chunks_are_bounded_and_only_the_last_has_an_id(web: StreamWeb, server: 
 # Coming back
 
 
-def test_reconnect_with_an_event_id_continues(web: StreamWeb, server: Served) -> None:
+def test_reconnect_with_an_event_id_continues(web: StreamApi, server: Served) -> None:
     for worker_id in ("a", "b", "c", "d"):
         beat(web, worker_id)
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         mirror.begin()
     beat(web, "b")
     web.fleet.manager.unregister_worker("c")
     beat(web, "a")
-    with Mirror(server.address, last_id=mirror.last_id) as again:
+    with MirrorReader(server.address, last_id=mirror.last_id) as again:
         assert again.learn() == Event("removed", {"worker_ids": ["c"]})
         event = again.learn()
         assert (event.kind, list(event.data["workers"]), event.event_id) == ("update", ["b", "a"], web.event_id())
-    with Mirror(server.address, last_id=again.last_id) as once_more:
+    with MirrorReader(server.address, last_id=again.last_id) as once_more:
         beat(web, "d")
         assert once_more.learn().data["workers"].keys() == {"d"}
 
@@ -136,9 +136,9 @@ def test_reconnect_with_an_event_id_continues(web: StreamWeb, server: Served) ->
 @pytest.mark.parametrize(
     "last_id", ["5f2c9e01ab34-99", "0f2c9e01ab34-1", "1-1", "x", "5f2c9e01ab34", "5f2c9e01ab34--1", "\xe9"]
 )
-def test_unknown_event_id_starts_with_a_snapshot(web: StreamWeb, server: Served, last_id: str) -> None:
+def test_unknown_event_id_starts_with_a_snapshot(web: StreamApi, server: Served, last_id: str) -> None:
     beat(web, "a")
-    with Mirror(server.address, last_id=last_id) as mirror:
+    with MirrorReader(server.address, last_id=last_id) as mirror:
         assert mirror.learn().data == {"reason": "unknown_id", "workers": 1}
         assert mirror.begin().keys() == {"a"}
 
@@ -150,7 +150,7 @@ def test_too_old_event_id_starts_with_a_snapshot() -> None:
         last_id = web.event_id()
         for worker_id in ("a", "b", "c"):
             web.fleet.manager.unregister_worker(worker_id)
-        with Mirror(server.address, last_id=last_id) as mirror:
+        with MirrorReader(server.address, last_id=last_id) as mirror:
             assert mirror.learn().data == {"reason": "too_old", "workers": 1}
             assert mirror.begin().keys() == {"d"}
 
@@ -162,7 +162,7 @@ def test_every_reader_converges_to_the_live_table(seed: int) -> None:
     names = [f"worker-{number}" for number in range(60)]
     queries = ["", "?fields=summary", "?worker_id=worker-1,worker-2,worker-3", ""]
     with running_stream(max_removals=20) as web, served(web.app) as server:
-        mirrors = [Mirror(server.address, query) for query in queries]
+        mirrors = [MirrorReader(server.address, query) for query in queries]
 
         def happen() -> None:
             name = chance.choice(names)
@@ -174,7 +174,7 @@ def test_every_reader_converges_to_the_live_table(seed: int) -> None:
         def come_back(number: int) -> None:
             old = mirrors[number]
             old.close()
-            mirrors[number] = Mirror(server.address, queries[number], old.last_id)
+            mirrors[number] = MirrorReader(server.address, queries[number], old.last_id)
             mirrors[number].workers, mirrors[number].is_complete = old.workers, old.is_complete
 
         for _ in range(60):
@@ -208,8 +208,8 @@ def test_every_reader_converges_to_the_live_table(seed: int) -> None:
 # Readers that leave, that are slow, that are many
 
 
-def test_closed_connection_is_noticed_at_once(web: StreamWeb, server: Served) -> None:
-    mirrors = [Mirror(server.address) for _ in range(10)]
+def test_closed_connection_is_noticed_at_once(web: StreamApi, server: Served) -> None:
+    mirrors = [MirrorReader(server.address) for _ in range(10)]
     for mirror in mirrors:
         mirror.begin()
     assert web.readers() == 10
@@ -220,11 +220,11 @@ def test_closed_connection_is_noticed_at_once(web: StreamWeb, server: Served) ->
     assert web.readers() == 0
 
 
-def test_slow_reader_delays_nobody_and_gets_the_latest(web: StreamWeb, server: Served) -> None:
+def test_slow_reader_delays_nobody_and_gets_the_latest(web: StreamApi, server: Served) -> None:
     names = [f"worker-{number}" for number in range(100)]
     for name in names:
         beat(web, name)
-    with Mirror(server.address) as stalled, Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as stalled, MirrorReader(server.address) as mirror:
         stalled._socket.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_RCVBUF, 32768)
         for number in range(40):
             for name in names:
@@ -240,7 +240,7 @@ def test_slow_reader_delays_nobody_and_gets_the_latest(web: StreamWeb, server: S
 
 def test_stalled_reader_is_disconnected_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     with running_stream(Timing(pause=0.01, stall_timeout=0.3)) as web, served(web.app) as server:
-        with Mirror(server.address) as stalled, Mirror(server.address) as mirror:
+        with MirrorReader(server.address) as stalled, MirrorReader(server.address) as mirror:
             while web.fleet.metric("stream_readers_cut_total") == 0:
                 for number in range(50):
                     web.fleet.manager.process_heartbeat(pb.Heartbeat(worker_id=f"worker-{number}"))
@@ -259,14 +259,14 @@ def test_stalled_reader_is_disconnected_and_counted(caplog: pytest.LogCaptureFix
 
 def test_number_of_readers_is_limited() -> None:
     with running_stream(max_readers=2) as web, served(web.app) as server:
-        mirrors = [Mirror(server.address) for _ in range(2)]
+        mirrors = [MirrorReader(server.address) for _ in range(2)]
         with Client(server.address) as client:
             client.request("GET", PATH)
             head = client.head()
             assert (head.status, head.headers["retry-after"]) == (503, "5")
         mirrors[0].close()
         wait_until(lambda: web.readers() == 1)
-        with Mirror(server.address) as late:
+        with MirrorReader(server.address) as late:
             late.begin()
         mirrors[1].close()
         wait_until(lambda: web.readers() == 0)
@@ -275,24 +275,24 @@ def test_number_of_readers_is_limited() -> None:
 def test_idle_stream_sends_keepalives() -> None:
     with running_stream(Timing(pause=0.01, keepalive=0.05)) as web, served(web.app) as server:
         beat(web, "a")
-        with Mirror(server.address) as mirror:
+        with MirrorReader(server.address) as mirror:
             mirror.begin()
             assert [mirror.learn() for _ in range(2)] == [Event("comment", "still here")] * 2
             beat(web, "a")
             mirror.reach(web.changes.revision)
 
 
-def test_head_opens_no_stream(web: StreamWeb, server: Served) -> None:
+def test_head_opens_no_stream(web: StreamApi, server: Served) -> None:
     with Client(server.address) as client:
         client.request("HEAD", PATH)
         assert client.head().headers["content-type"] == "text/event-stream; charset=utf-8"
         assert web.readers() == 0
 
 
-def test_events_are_counted_and_not_compressed(web: StreamWeb, server: Served) -> None:
+def test_events_are_counted_and_not_compressed(web: StreamApi, server: Served) -> None:
     for worker_id in ("a", "b"):
         beat(web, worker_id)
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         mirror.begin()
         web.fleet.manager.unregister_worker("a")
         mirror.reach(web.changes.revision)
@@ -316,7 +316,7 @@ def test_events_are_counted_and_not_compressed(web: StreamWeb, server: Served) -
         ("?worker_id=" + ",".join(map(str, range(1001))), "worker_id"),
     ],
 )
-def test_invalid_query_is_a_422(web: StreamWeb, server: Served, query: str, field: str) -> None:
+def test_invalid_query_is_a_422(web: StreamApi, server: Served, query: str, field: str) -> None:
     with Client(server.address) as client:
         client.request("GET", PATH + query)
         status, problem = client.answer()
@@ -324,9 +324,9 @@ def test_invalid_query_is_a_422(web: StreamWeb, server: Served, query: str, fiel
         assert web.readers() == 0
 
 
-def test_stopping_master_ends_streams_with_a_problem(web: StreamWeb, server: Served) -> None:
+def test_stopping_master_ends_streams_with_a_problem(web: StreamApi, server: Served) -> None:
     beat(web, "a")
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         mirror.begin()
         web.subscribers.close()
         assert mirror.learn() == Event(
@@ -340,9 +340,9 @@ def test_stopping_master_ends_streams_with_a_problem(web: StreamWeb, server: Ser
     assert web.readers() == 0
 
 
-def test_stopping_master_does_not_wait_for_a_stalled_reader(web: StreamWeb, server: Served) -> None:
+def test_stopping_master_does_not_wait_for_a_stalled_reader(web: StreamApi, server: Served) -> None:
     names = [f"worker-{number}" for number in range(50)]
-    with Mirror(server.address), Mirror(server.address) as mirror:
+    with MirrorReader(server.address), MirrorReader(server.address) as mirror:
         for _ in range(60):
             for name in names:
                 web.fleet.manager.process_heartbeat(pb.Heartbeat(worker_id=name))
@@ -354,7 +354,7 @@ def test_stopping_master_does_not_wait_for_a_stalled_reader(web: StreamWeb, serv
     assert web.fleet.metric("stream_readers_cut_total") == 0
 
 
-def test_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_that_cannot_be_rendered_is_left_out(web: StreamApi, caplog: pytest.LogCaptureFixture) -> None:
     def member(worker_id: str) -> bytes | None:
         if worker_id == "bad":
             raise RuntimeError("nobody can render this")
@@ -363,15 +363,15 @@ def test_worker_that_cannot_be_rendered_is_left_out(web: StreamWeb, caplog: pyte
     web.stream._encoders["all"]._member = member
     for worker_id in ("a", "bad", "c"):
         beat(web, worker_id)
-    with served(web.app) as server, Mirror(server.address) as mirror:
+    with served(web.app) as server, MirrorReader(server.address) as mirror:
         assert mirror.begin().keys() == {"a", "c"}
     assert "worker bad: its telemetry could not be rendered" in caplog.text
 
 
 def test_unexpected_error_ends_the_stream_with_a_problem_and_is_logged(
-    web: StreamWeb, server: Served, caplog: pytest.LogCaptureFixture
+    web: StreamApi, server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Mirror(server.address) as mirror:
+    with MirrorReader(server.address) as mirror:
         mirror.begin()
         web.changes._changes = None  # type: ignore[assignment]  # what no code is prepared for
         web.changes.changed.set()

@@ -10,8 +10,8 @@ import pytest
 
 from fleetpulse.master.api import problems
 from fleetpulse.master.api.validation import MAX_BODY_BYTES, read_json
-from tests.master.api.desk import JSON, TaskWeb
-from tests.master.api.served import Client, Served, served
+from tests.master.api.task_api import JSON, TaskApi
+from tests.master.api.web_server import Client, Served, served
 
 TYPE = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -190,7 +190,7 @@ def test_expect_100_continue_is_answered(echo: Served) -> None:
     "content_type",
     ["application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'],
 )
-def test_json_content_types_are_accepted(tasks: TaskWeb, content_type: str) -> None:
+def test_json_content_types_are_accepted(tasks: TaskApi, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     result = tasks.client.simulate_post("/api/tasks", body=b'{"docker_image":"busybox"}', headers=headers)
     assert result.status_code == 201
@@ -203,7 +203,7 @@ def test_json_content_types_are_accepted(tasks: TaskWeb, content_type: str) -> N
         "application/json; charset=latin-1", "application/merge-patch+json", "json", "*/*",
     ],
 )  # fmt: skip
-def test_other_content_type_is_a_415(tasks: TaskWeb, content_type: str | None) -> None:
+def test_other_content_type_is_a_415(tasks: TaskApi, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     result = tasks.client.simulate_post("/api/tasks", body=b'{"docker_image":"busybox"}', headers=headers)
     assert result.status_code == 415
@@ -231,7 +231,7 @@ def test_other_content_type_is_a_415(tasks: TaskWeb, content_type: str | None) -
         (b"\x00", "line 1"),
     ],
 )
-def test_invalid_json_is_a_400_with_its_position(tasks: TaskWeb, body: bytes, where: str) -> None:
+def test_invalid_json_is_a_400_with_its_position(tasks: TaskApi, body: bytes, where: str) -> None:
     result = tasks.client.simulate_post("/api/tasks", body=body, headers=JSON)
     assert result.status_code == 400
     assert result.json["detail"].startswith("the body is not JSON: ")

@@ -1,4 +1,4 @@
-"""The paths of tasks over the real task service and a real store, with a worker at its desk"""
+"""The paths of tasks over the real task service and a real store, with a worker"""
 
 import json
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from fleetpulse.master.api.workers import HealthResource
 from fleetpulse.master.app import HttpServices, create_wsgi
 from fleetpulse.master.metrics.exposition import FleetExposition
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.master.api.served import Client, served
 from tests.master.api.test_task_stream import Reader
+from tests.master.api.web_server import Client, served
 from tests.master.audit.trails import unwritten_trail
 from tests.master.fleet import GIB, wait_until
 from tests.master.guards import open_access
@@ -27,7 +27,7 @@ from tests.master.tasks.cluster import Cluster, FakeWorker, new_cluster
 EXITED = pb.ATTEMPT_PHASE_FAILED
 
 
-class Whole:
+class WholeMaster:
     """A master's tasks and REST."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -55,21 +55,21 @@ class Whole:
         task_id: str = result.json["task_id"]
         return task_id
 
-    def running(self, desk: FakeWorker, **fields: Any) -> str:
+    def running(self, worker: FakeWorker, **fields: Any) -> str:
         """A new task that runs on the worker."""
         task_id = self.submit(**fields)
-        wait_until(lambda: (task_id, 1) in desk.starts())
-        desk.run(task_id)
+        wait_until(lambda: (task_id, 1) in worker.starts())
+        worker.run(task_id)
         return task_id
 
 
 @pytest.fixture
-def whole() -> Iterator[Whole]:
+def whole() -> Iterator[WholeMaster]:
     with new_cluster() as cluster:
-        yield Whole(cluster)
+        yield WholeMaster(cluster)
 
 
-def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
+def test_stream_of_a_task_submitted_before_any_worker(whole: WholeMaster) -> None:
     with served(whole.app) as server, Client(server.address) as client:
         body = json.dumps({"docker_image": "busybox", "command": "sh -c 'echo hi; exit 3'"}).encode()
         client.request(
@@ -81,13 +81,13 @@ def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
         assert "no worker" in task["queue_reason"]
         with Reader(server.address, f"/api/tasks/{task_id}/logs?follow=true") as reader:
             assert reader.take(1)[0].data["status"] == "queued"
-            desk = whole.cluster.worker()
-            wait_until(lambda: (task_id, 1) in desk.starts())
-            desk.run(task_id)
-            desk.log(task_id, 0, b"hi\n")
+            worker = whole.cluster.worker()
+            wait_until(lambda: (task_id, 1) in worker.starts())
+            worker.run(task_id)
+            worker.log(task_id, 0, b"hi\n")
             assert reader.log(3) == "hi\n"
-            desk.log(task_id, 3, b"bye\n")
-            desk.wait_for_ack(desk.report(task_id, EXITED, exit_code=3, oom_killed=False, reason="exit_code"))
+            worker.log(task_id, 3, b"bye\n")
+            worker.wait_for_ack(worker.report(task_id, EXITED, exit_code=3, oom_killed=False, reason="exit_code"))
             events = list(reader)
         assert "".join(event.data["logs"] for event in events if event.kind == "message") == "bye\n"
         assert events[-1].kind == "end"
@@ -100,21 +100,21 @@ def test_stream_of_a_task_submitted_before_any_worker(whole: Whole) -> None:
         assert [event["kind"] for event in details["events"]] == ["submitted", "assigned", "running", "failed"]
 
 
-def test_cancel_a_queued_and_a_running_task(whole: Whole) -> None:
-    desk = whole.cluster.worker()
-    task_id = whole.running(desk)
+def test_cancel_a_queued_and_a_running_task(whole: WholeMaster) -> None:
+    worker = whole.cluster.worker()
+    task_id = whole.running(worker)
     path = f"/api/tasks/{task_id}"
     assert whole.client.simulate_delete(path).status_code == 202
-    wait_until(lambda: (task_id, 1, False) in desk.stops())
+    wait_until(lambda: (task_id, 1, False) in worker.stops())
     assert whole.client.simulate_delete(path).status_code == 202
-    desk.wait_for_ack(desk.report(task_id, pb.ATTEMPT_PHASE_STOPPED, exit_code=143, reason="stopped"))
+    worker.wait_for_ack(worker.report(task_id, pb.ATTEMPT_PHASE_STOPPED, exit_code=143, reason="stopped"))
     assert whole.get(path).items() >= {"status": "cancelled", "exit_code": 143, "reason": "cancelled"}.items()
     assert whole.client.simulate_delete(path).status_code == 409
 
 
-def test_worker_shows_allocated_and_available_resources(whole: Whole) -> None:
-    desk = whole.cluster.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
-    task_id = whole.running(desk, cpu_required=1.5, memory_required=1024, gpu_required=1)
+def test_worker_shows_allocated_and_available_resources(whole: WholeMaster) -> None:
+    worker = whole.cluster.worker(cores=4.0, gpus=["GPU-a", "GPU-b"])
+    task_id = whole.running(worker, cpu_required=1.5, memory_required=1024, gpu_required=1)
     details = whole.get("/api/workers/rack-7")
     assert details["capacity"]["gpu_uuids"] == ["GPU-a", "GPU-b"]
     assert details["allocated"].items() >= {"cpu_cores": 1.5, "memory_bytes": GIB, "gpu_count": 1}.items()
@@ -125,8 +125,8 @@ def test_worker_shows_allocated_and_available_resources(whole: Whole) -> None:
     assert whole.client.simulate_get("/api/workers/stranger/tasks").status_code == 404
 
 
-def test_drained_worker_gets_no_tasks(whole: Whole) -> None:
-    desk = whole.cluster.worker()
+def test_drained_worker_gets_no_tasks(whole: WholeMaster) -> None:
+    worker = whole.cluster.worker()
     path = "/api/workers/rack-7"
     drained = whole.client.simulate_post(f"{path}/drain", json={"reason": "new disk"})
     assert drained.status_code == 200
@@ -141,11 +141,11 @@ def test_drained_worker_gets_no_tasks(whole: Whole) -> None:
     task_id = whole.submit()
     assert "drained" in whole.get(f"/api/tasks/{task_id}")["queue_reason"]
     assert whole.client.simulate_post(f"{path}/undrain").status_code == 200
-    wait_until(lambda: (task_id, 1) in desk.starts())
+    wait_until(lambda: (task_id, 1) in worker.starts())
     assert whole.client.simulate_post("/api/workers/stranger/drain").status_code == 404
 
 
-def test_task_too_large_for_every_worker_is_accepted_with_a_queue_reason(whole: Whole) -> None:
+def test_task_too_large_for_every_worker_is_accepted_with_a_queue_reason(whole: WholeMaster) -> None:
     whole.cluster.worker(cores=4.0)
     task_id = whole.submit(cpu_required=64)
     reason = whole.get(f"/api/tasks/{task_id}")["queue_reason"]
@@ -153,7 +153,7 @@ def test_task_too_large_for_every_worker_is_accepted_with_a_queue_reason(whole: 
     assert whole.get("/api/tasks?status=queued")[0]["queue_reason"] == reason
 
 
-def test_tasks_are_listed_in_pages(whole: Whole) -> None:
+def test_tasks_are_listed_in_pages(whole: WholeMaster) -> None:
     submitted = [whole.submit(name=f"n-{number}") for number in range(5)]
     found: list[str] = []
     path = "/api/tasks?limit=2&name=n-"
@@ -165,7 +165,7 @@ def test_tasks_are_listed_in_pages(whole: Whole) -> None:
     assert whole.client.simulate_get("/api/tasks?cursor=made-up").status_code == 422
 
 
-def test_idempotency_key(whole: Whole) -> None:
+def test_idempotency_key(whole: WholeMaster) -> None:
     def post(**fields: Any) -> Any:
         body = {"docker_image": "busybox", **fields}
         return whole.client.simulate_post("/api/tasks", json=body, headers={"Idempotency-Key": "k"})
@@ -204,7 +204,7 @@ QUERIES = st.dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(SUBMISSIONS)
-def test_task_shows_what_was_submitted(whole: Whole, body: dict[str, Any]) -> None:
+def test_task_shows_what_was_submitted(whole: WholeMaster, body: dict[str, Any]) -> None:
     shown = whole.get(f"/api/tasks/{whole.submit(**body)}")
     expected = {**body, "env": dict.fromkeys(body.get("env", {}))}
     assert {name: shown[name] for name in expected} == expected
@@ -212,6 +212,6 @@ def test_task_shows_what_was_submitted(whole: Whole, body: dict[str, Any]) -> No
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(QUERIES)
-def test_large_queries_reach_the_store(whole: Whole, query: dict[str, str]) -> None:
+def test_large_queries_reach_the_store(whole: WholeMaster, query: dict[str, str]) -> None:
     encoded = urlencode(query, errors="surrogatepass")
     assert whole.client.simulate_get("/api/tasks", query_string=encoded).status_code in {200, 422}

@@ -14,7 +14,7 @@ from fleetpulse.master.api.telemetry_stream import MAX_READERS, TelemetryStreamR
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.telemetry.change_log import MAX_REMOVALS, ChangeLog
-from tests.master.api.events import Event, EventReader
+from tests.master.api.event_reader import Event, EventReader
 from tests.master.fleet import Fleet, running_fleet
 
 PATH = "/telemetry/stream"
@@ -22,7 +22,7 @@ BOOT_ID = "5f2c9e01ab34"
 FAST = Timing(pause=0.01)
 
 
-class StreamWeb:
+class StreamApi:
     """The resource, what it stands on, and an app that serves it."""
 
     def __init__(
@@ -63,12 +63,12 @@ def running_stream(
     max_readers: int = MAX_READERS,
     max_removals: int = MAX_REMOVALS,
     terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
-) -> Iterator[StreamWeb]:
+) -> Iterator[StreamApi]:
     with running_fleet(terms) as fleet:
-        yield StreamWeb(fleet, timing, max_readers, max_removals, *guards)
+        yield StreamApi(fleet, timing, max_readers, max_removals, *guards)
 
 
-class Mirror(EventReader):
+class MirrorReader(EventReader):
     """A reader with its map of workers."""
 
     def __init__(self, address: tuple[str, int], query: str = "", last_id: str | None = None) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tests.master.api.served import Client
+from tests.master.api.web_server import Client
 
 
 class Event(NamedTuple):

@@ -41,7 +41,7 @@ from fleetpulse.master.tasks.transitions import Change, Report, cancelled, place
 JSON = {"Content-Type": "application/json"}
 
 
-class Desk:
+class FakeTaskService:
     """A ``TaskService`` that keeps everything in memory and places nothing by itself."""
 
     def __init__(self) -> None:
@@ -188,12 +188,12 @@ class Desk:
         )
 
 
-class TaskWeb:
-    """The paths of tasks over a desk, with everything that a request goes through."""
+class TaskApi:
+    """The paths of tasks over a fake task service, with everything that a request goes through."""
 
     def __init__(self, *guards: AccessMiddleware) -> None:
-        self.desk = Desk()
-        self.service = cast("TaskService", self.desk)
+        self.fake = FakeTaskService()
+        self.service = cast("TaskService", self.fake)
         self.app: falcon.App[Any, Any] = falcon.App(
             middleware=[
                 middleware.RequestMetrics(Instruments()),
@@ -228,8 +228,8 @@ class TaskWeb:
 
 
 @contextmanager
-def running_task_web(*guards: AccessMiddleware) -> Iterator[TaskWeb]:
+def running_task_api(*guards: AccessMiddleware) -> Iterator[TaskApi]:
     """With nobody following when it ends."""
-    web = TaskWeb(*guards)
+    web = TaskApi(*guards)
     yield web
-    assert len(web.desk.watchers) == 0
+    assert len(web.fake.watchers) == 0
