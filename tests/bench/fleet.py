@@ -18,7 +18,7 @@ PREFIX = "sim"
 """The prefix of the ids of simulated workers."""
 
 _ARRIVALS_PER_SECOND = 150.0
-_PATIENCE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _UP_SECONDS = 20.0
 _SETTLING_SECONDS = 3.0
 _POLL_SECONDS = 0.005
@@ -76,10 +76,10 @@ def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iter
         running_simulator(folder, master, workers, ramp_seconds) as simulator,
     ):
         fleet = Fleet(master, simulator, workers)
-        patience_seconds = ramp_seconds + _PATIENCE_SECONDS
+        patience_seconds = ramp_seconds + _TIMEOUT_SECONDS
         needed = (master.process, simulator)
         wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
-        wait_until(lambda: _have_beaten(fleet), _PATIENCE_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
+        wait_until(lambda: _have_beaten(fleet), _TIMEOUT_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
         # The large answers above delay the master; let it catch up.
         time.sleep(_SETTLING_SECONDS)
         yield fleet

@@ -24,7 +24,7 @@ from tests.docker_engine import Engine, own_engine
 from tests.ports import LOCALHOST
 
 _CLIENTS = 8
-_PATIENCE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _VISIBLE = "fleetpulse_heartbeat_receipt_to_visible_seconds"
 _SMALL = {"cpu_required": 0.1, "memory_required": 32}
@@ -105,10 +105,10 @@ def measure_placing(folder: Path, plan: TaskPlan) -> Row:
         with running_simulator(folder, master, PLACING, ramp_seconds=0.0) as simulator:
             needed = (master.process, simulator)
             has_worker = lambda: bool(fetch_json(master.http_port, "/workers"))  # noqa: E731 - asked in the next line
-            wait_until(has_worker, _PATIENCE_SECONDS, "no worker connected", *needed, poll_seconds=_POLL_SECONDS)
+            wait_until(has_worker, _TIMEOUT_SECONDS, "no worker connected", *needed, poll_seconds=_POLL_SECONDS)
             started = time.perf_counter()
             is_placed = lambda: not fetch_json(master.http_port, "/api/tasks?status=queued&limit=1")  # noqa: E731 - as above
-            wait_until(is_placed, _PATIENCE_SECONDS, "not all tasks are placed", *needed, poll_seconds=_POLL_SECONDS)
+            wait_until(is_placed, _TIMEOUT_SECONDS, "not all tasks are placed", *needed, poll_seconds=_POLL_SECONDS)
             return {"placing_seconds": time.perf_counter() - started, "placing_tasks": float(plan.queued)}
 
 
@@ -145,7 +145,7 @@ def _measure_containers(folder: Path, plan: TaskPlan, engine: Engine) -> Row:
     ):
         wait_until(
             lambda: Scrape(_text(master)).count("fleetpulse_worker_schedulable", 1.0) == 1,
-            _PATIENCE_SECONDS, "the worker cannot run tasks", master.process, worker,
+            _TIMEOUT_SECONDS, "the worker cannot run tasks", master.process, worker,
         )  # fmt: skip
         for _ in range(plan.containers):
             task_id = client.submit(docker_image=engine.image, command=["sleep", "0.1"], **_SMALL)
@@ -158,7 +158,7 @@ def _measure_containers(folder: Path, plan: TaskPlan, engine: Engine) -> Row:
 
 
 def _ended(client: TaskClient, task_id: str) -> Any:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while (task := client.get(f"/api/tasks/{task_id}"))["finished_at"] is None:
         if time.monotonic() > deadline:
             raise BenchError(f"{task_id} is still {task['status']}: {task['queue_reason']}")

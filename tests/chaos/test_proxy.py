@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.proxy import Link, Network
 from tests.ports import LOCALHOST, free_port
 
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 SILENCE_SECONDS = 0.1
 
 
@@ -34,7 +34,7 @@ def network() -> Iterator[Network]:
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server((LOCALHOST, 0)) as listener:
-        listener.settimeout(PATIENCE_SECONDS)
+        listener.settimeout(TIMEOUT_SECONDS)
         yield listener
 
 
@@ -44,13 +44,13 @@ def link(network: Network, listener: socket.socket) -> Link:
 
 
 def connected(link: Link) -> socket.socket:
-    return socket.create_connection((LOCALHOST, link.port), timeout=PATIENCE_SECONDS)
+    return socket.create_connection((LOCALHOST, link.port), timeout=TIMEOUT_SECONDS)
 
 
 @pytest.fixture
 def pair(link: Link, listener: socket.socket) -> Iterator[Pair]:
     with connected(link) as client, listener.accept()[0] as server:
-        server.settimeout(PATIENCE_SECONDS)
+        server.settimeout(TIMEOUT_SECONDS)
         yield Pair(client, server)
 
 
@@ -88,7 +88,7 @@ def test_stall_holds_bytes_until_it_is_healed(network: Network, link: Link, pair
     pair.server.settimeout(SILENCE_SECONDS)
     with pytest.raises(TimeoutError):
         pair.server.recv(4)
-    pair.server.settimeout(PATIENCE_SECONDS)
+    pair.server.settimeout(TIMEOUT_SECONDS)
     network.do(link.heal)
     assert pair.server.recv(4) == b"late"
     assert pair.carries()
@@ -103,7 +103,7 @@ def test_new_connection_during_a_stall_is_accepted_but_not_forwarded(
         listener.settimeout(SILENCE_SECONDS)
         with pytest.raises(TimeoutError):
             listener.accept()
-        listener.settimeout(PATIENCE_SECONDS)
+        listener.settimeout(TIMEOUT_SECONDS)
         network.do(link.heal)
         with listener.accept()[0] as server:
             assert server.recv(5) == b"hello"

@@ -1,8 +1,8 @@
-"""A master that tells, on SIGUSR2, what its web process holds; from outside only files and threads can be counted.
+"""A master that counts the objects of its web process on SIGUSR2.
 
 counted_master.py HTTP_PORT GRPC_PORT INTERVAL_SECONDS TIMEOUT_SECONDS COUNTS_FILE
 
-It keeps no history, which lets go of a worker only when the row that it is filling is over: up to three hours later.
+It keeps no history, which would release a worker only with the end of the current row, up to three hours later.
 """
 
 import gc
@@ -23,7 +23,7 @@ from fleetpulse.proto.logs import configure_logging
 
 
 class CountedServer(MasterServer):
-    """``python -m fleetpulse.master`` in all but the signal."""
+    """``python -m fleetpulse.master`` with the signal."""
 
     def __init__(self, config: MasterConfig, counts_file: Path) -> None:
         self._counts_file = counts_file
@@ -36,7 +36,7 @@ class CountedServer(MasterServer):
 
     def _write_counts(self, _number: int, _frame: Any) -> None:
         gc.collect()
-        # Weak references hold nothing, and libraries clear away those to what has gone only now and then.
+        # Weak references hold nothing, and libraries remove dead ones only now and then.
         objects = [item for item in gc.get_objects() if not isinstance(item, weakref.ref)]
         counts = {
             "greenlets": sum(isinstance(item, greenlet.greenlet) and not item.dead for item in objects),

@@ -13,7 +13,7 @@ from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
 TERMINAL = {"completed", "failed", "cancelled"}
-PATIENCE_SECONDS = 40.0
+TIMEOUT_SECONDS = 40.0
 
 
 class Jobs:
@@ -46,7 +46,7 @@ class Jobs:
 
     def when(self, task_id: str, *statuses: str) -> Any:
         """The task, once it has one of these."""
-        return eventually(lambda: task if (task := self.get(task_id))["status"] in statuses else None, PATIENCE_SECONDS)
+        return eventually(lambda: task if (task := self.get(task_id))["status"] in statuses else None, TIMEOUT_SECONDS)
 
     def ended(self, task_id: str) -> Any:
         """The task, once it has ended."""
@@ -92,7 +92,7 @@ class Site:
             target or self.master.target, "--worker-id", worker_id, "--data-dir", str(folder), *flags,
             name=worker_id, **self.engine.env, **env,
         )  # fmt: skip
-        eventually(lambda: self.may_run_tasks(worker_id), PATIENCE_SECONDS)
+        eventually(lambda: self.may_run_tasks(worker_id), TIMEOUT_SECONDS)
         return worker
 
     def may_run_tasks(self, worker_id: str) -> bool:

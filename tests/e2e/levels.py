@@ -1,4 +1,4 @@
-"""How much a master's web process holds, and fleets that come and go."""
+"""The resources of a master's web process, and fleets that connect and leave."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
-OBJECTS_AT_WILL = 100
-"""By how much the number of objects moves from one moment to the next; what a fleet leaves behind is more."""
+ALLOWED_OBJECT_GROWTH = 100
+"""The normal change of the number of objects. A leak of a fleet is larger."""
 
 
-class Level(NamedTuple):
-    """What the web process holds at one moment."""
+class ResourceCounts(NamedTuple):
+    """The resources of the web process at one time."""
 
     files: int
     threads: int
@@ -30,12 +30,12 @@ class Level(NamedTuple):
 
 
 class CountedMaster(Master):
-    """A master whose web process can be asked what it holds."""
+    """A master whose web process counts its objects on request."""
 
     def __init__(self, processes: Processes, interval_seconds: float, timeout_seconds: float) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         MasterClient.__init__(self, self.http_port)
-        self.session.headers["Connection"] = "close"  # or it would count among what the master holds
+        self.session.headers["Connection"] = "close"  # or its connection would be counted
         self.target = f"{LOCALHOST}:{self.grpc_port}"
         self._counts_file = processes.folder / "counts.json"
         arguments = (self.http_port, self.grpc_port, interval_seconds, timeout_seconds, self._counts_file)
@@ -43,12 +43,12 @@ class CountedMaster(Master):
         self.process = processes.start("master", sys.executable, script, *map(str, arguments))
         eventually(self.is_healthy, 20.0)
 
-    def level(self) -> Level:
-        """What it holds now, when no client is connected to it."""
+    def resource_counts(self) -> ResourceCounts:
+        """Counts the resources, while no HTTP client is connected."""
         web = self.web_process()
         eventually(lambda: not self._http_connections(web))
         counts = self._counts(web.pid)
-        return Level(
+        return ResourceCounts(
             files=web.num_fds(),
             threads=web.num_threads(),
             greenlets=counts["greenlets"],
@@ -57,7 +57,7 @@ class CountedMaster(Master):
         )
 
     def kinds(self) -> dict[str, int]:
-        """The most frequent kinds of objects, to tell what has leaked."""
+        """The most frequent types of objects, to find a leak."""
         return dict(self._counts(self.web_process().pid)["kinds"])
 
     def _http_connections(self, web: psutil.Process) -> list[object]:
@@ -74,26 +74,26 @@ class CountedMaster(Master):
         return json.loads(self._counts_file.read_text())
 
     def heartbeats(self) -> float:
-        """How many it has accepted."""
+        """The number of accepted heartbeats."""
         return self.sample("fleetpulse_heartbeats_received_total")
 
     def shows_no_worker(self) -> bool:
-        """No trace of any worker in REST or on ``/metrics``."""
+        """Whether REST and ``/metrics`` show no worker."""
         return self.workers() == {} == self.json("/telemetry") and 'worker_id="' not in self.get("/metrics").text
 
-    def is_back_at(self, start: Level) -> bool:
-        """It holds no more than it did, but for memory that was freed and is kept by Python and the C library."""
-        now = self.level()
+    def has_returned_to(self, start: ResourceCounts) -> bool:
+        """Whether it holds no more than at the start, except memory, which Python and the C library keep."""
+        now = self.resource_counts()
         return (
             now.files <= start.files
             and now.threads <= start.threads
             and now.greenlets <= start.greenlets
-            and now.objects <= start.objects + OBJECTS_AT_WILL
+            and now.objects <= start.objects + ALLOWED_OBJECT_GROWTH
         )
 
 
 def leave(fleet: RunningProcess, master: CountedMaster) -> None:
-    """Let a fleet say goodbye, until nothing of it is left to see."""
+    """Stops a fleet and waits until the master shows no worker."""
     fleet.send(signal.SIGTERM)
     assert fleet.wait(30.0) == 0
     eventually(master.shows_no_worker)

@@ -1,4 +1,4 @@
-"""Readers of the stream of telemetry over real connections: one that keeps what it is told, and many at once."""
+"""Readers of the telemetry stream over real connections: one that keeps the workers, and a pool that counts."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ _LARGE = 256 * 1024
 
 
 class LiveReader:
-    """One that keeps a map of workers, as docs/rest.md says."""
+    """Keeps a map of workers, as docs/rest.md describes."""
 
     def __init__(self, port: int, query: str = "", last_id: str | None = None) -> None:
         self._connection = http.client.HTTPConnection(LOCALHOST, port, timeout=20)
@@ -35,8 +35,8 @@ class LiveReader:
         self._response.close()
         self._connection.close()
 
-    def learn(self) -> tuple[str, Any] | None:
-        """Wait for an event and do what it says; ``None`` when there will be none."""
+    def read_event(self) -> tuple[str, Any] | None:
+        """Waits for an event and applies it. Returns ``None`` at the end of the stream."""
         fields: dict[str, str] = {}
         while line := self._response.readline().decode().rstrip("\n"):
             name, _, value = line.partition(": ")
@@ -56,16 +56,16 @@ class LiveReader:
         return kind, data
 
     def active(self) -> dict[str, bool]:
-        """Whether each worker that the reader knows is active."""
+        """Whether each known worker is active."""
         return {worker_id: worker["is_active"] for worker_id, worker in self.workers.items()}
 
-    def learn_until_active_are(self, number: int) -> None:
+    def read_until_active(self, number: int) -> None:
         while sum(self.active().values()) != number:
-            assert self.learn() is not None, "the stream has ended"
+            assert self.read_event() is not None, "the stream has ended"
 
 
-class Swarm:
-    """Many readers in one thread, which only counts what comes; ``stalled`` more are never read from."""
+class ReaderPool:
+    """Many readers in one thread that counts their updates. ``stalled`` further ones are never read from."""
 
     def __init__(self, port: int, queries: Sequence[str], stalled: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -79,7 +79,7 @@ class Swarm:
         for number, connection in enumerate(self._sockets):
             self._selector.register(connection, selectors.EVENT_READ, number)
         self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="swarm")
+        self._thread = threading.Thread(target=self._read, name="readers")
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -92,9 +92,9 @@ class Swarm:
         for connection in (*self._sockets, *self._stalled):
             connection.close()
 
-    def heard_again(self) -> "Heard":
-        """Whether every reader has had an update after this moment; to be called until it says so."""
-        return Heard(self)
+    def all_updated(self) -> "AllUpdated":
+        """A condition: every reader has received an update since this call."""
+        return AllUpdated(self)
 
     @staticmethod
     def _opened(port: int, query: str, receive_buffer: int = 0) -> socket.socket:
@@ -123,19 +123,19 @@ class Swarm:
             return
         now = time.monotonic()
         self.received_bytes += size
-        # An event's head lies across two reads now and then; it is counted with the next one.
+        # The head of an event may be split over two reads; it is then not counted.
         if found := buffer.count(b"event: update", 0, size):
             self.updates[number] += found
             self.longest_silence_seconds = max(self.longest_silence_seconds, now - self._heard_at[number])
             self._heard_at[number] = now
 
 
-class Heard:
-    """Whether every reader of a swarm has had an update since this was made."""
+class AllUpdated:
+    """Whether every reader of a pool has received an update since this was made."""
 
-    def __init__(self, swarm: Swarm) -> None:
-        self._swarm = swarm
-        self._before = list(swarm.updates)
+    def __init__(self, readers: ReaderPool) -> None:
+        self._swarm = readers
+        self._before = list(readers.updates)
 
     def __call__(self) -> bool:
         return all(now > before for now, before in zip(self._swarm.updates, self._before, strict=True))

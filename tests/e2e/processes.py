@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
-from tests.e2e.waiting import PATIENCE_SECONDS, eventually
+from tests.e2e.waiting import TIMEOUT_SECONDS, eventually
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
 
@@ -100,7 +100,7 @@ class RunningProcess:
         self.children()
         os.killpg(self.pid, signal.SIGINT)
 
-    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+    def wait(self, timeout: float = TIMEOUT_SECONDS) -> int:
         """Waits for the exit code. Raises ``AssertionError`` if it does not end in time."""
         try:
             return self._popen.wait(timeout)

@@ -1,4 +1,4 @@
-"""HTTP by hand: a client that controls every byte, and where it comes from."""
+"""An HTTP client that controls every byte and its source address."""
 
 import http.client
 import json
@@ -9,36 +9,36 @@ from typing import Any, NamedTuple, Self
 
 from tests.ports import LOCALHOST
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 PROBLEM = "application/problem+json"
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
     body: bytes
 
     def detail(self, expected: int) -> str:
-        """What the problem says, which must be one of this status."""
+        """The detail of a problem document, which must have this status."""
         assert (self.status, self.headers["Content-Type"]) == (expected, PROBLEM), self
         problem = json.loads(self.body)
         assert problem["status"] == expected
         assert problem["title"]
-        told = problem["detail"]
-        assert isinstance(told, str)
-        return told
+        detail = problem["detail"]
+        assert isinstance(detail, str)
+        return detail
 
 
-class Raw:
+class RawConnection:
     """One connection."""
 
     def __init__(self, port: int, source: str = LOCALHOST) -> None:
-        self.socket = socket.create_connection((LOCALHOST, port), PATIENCE_SECONDS, (source, 0))
+        self.socket = socket.create_connection((LOCALHOST, port), TIMEOUT_SECONDS, (source, 0))
 
     def begin_tls(self, context: ssl.SSLContext) -> None:
-        """From here on everything is encrypted. Raises ``OSError``."""
+        """Starts TLS. Raises ``OSError``."""
         self.socket = context.wrap_socket(self.socket, server_hostname=LOCALHOST)
 
     def __enter__(self) -> Self:
@@ -53,7 +53,7 @@ class Raw:
         self.socket.sendall(data)
 
     def pour(self, data: bytes, at_most: int) -> int:
-        """Send this again and again until the master does not take it any more; how many bytes it took."""
+        """Sends the data repeatedly until the master accepts no more. Returns the number of bytes sent."""
         sent = 0
         try:
             while sent < at_most:
@@ -64,7 +64,7 @@ class Raw:
         return sent
 
     def get(self, path: str, *lines: str, method: str = "GET", body: bytes = b"") -> Any:
-        """Ask, and wait for the answer."""
+        """Sends a request and waits for the answer."""
         self.ask(path, *lines, method=method, body=body)
         return self.answer(method)
 
@@ -75,20 +75,20 @@ class Raw:
         )
 
     def answer(self, method: str = "GET") -> Answer:
-        """Wait for a whole answer."""
+        """Waits for a complete answer."""
         response = http.client.HTTPResponse(self.socket, method=method)
         response.begin()
         return Answer(response.status, response.headers, response.read())
 
     def stream(self, path: str) -> int:
-        """Ask for an answer without end; its status."""
+        """Requests a stream and returns its status."""
         self.ask(path)
         response = http.client.HTTPResponse(self.socket)
         response.begin()
         return response.status
 
     def is_cut(self) -> bool:
-        """Wait until something comes, which must be the end."""
+        """Waits for the next byte. Returns whether the connection was closed instead."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionError:

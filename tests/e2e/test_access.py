@@ -14,7 +14,7 @@ import trustme
 
 from tests.e2e.masters import READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes, RunningProcess, wait_until_gone
-from tests.e2e.raw import Raw
+from tests.e2e.raw import RawConnection
 from tests.e2e.waiting import eventually
 from tests.e2e.wire import Wire, new_worker_id
 from tests.ports import LOCALHOST, free_port
@@ -87,7 +87,7 @@ def test_first_token_closes_the_api(master: Master, processes: Processes) -> Non
 def test_forwarded_headers_are_ignored(master: Master) -> None:
     lines = ("SCRIPT_NAME: /x", "PATH_INFO: /x", "REMOTE_USER: root", "X-Forwarded-Proto: https")
     for line in lines:
-        with Raw(master.http_port) as raw:
+        with RawConnection(master.http_port) as raw:
             assert raw.get("/workers", line).status == 200
             # The second of two that contradict each other would be refused if either were believed.
             assert raw.get("/workers", line, "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").status == 200

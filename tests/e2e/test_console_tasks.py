@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.docker_engine import Engine
-from tests.e2e.jobs import PATIENCE_SECONDS, Site
+from tests.e2e.jobs import TIMEOUT_SECONDS, Site
 from tests.e2e.masters import READY_SECONDS, Master
 from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes, RunningProcess
 from tests.e2e.waiting import eventually
@@ -34,7 +34,7 @@ def start(site: Site, processes: Processes) -> Callable[..., RunningProcess]:
 def run(start: Callable[..., RunningProcess]) -> Callable[..., CompletedCommand]:
     def run(*words: str) -> CompletedCommand:
         process = start(*words)
-        return CompletedCommand(process.wait(PATIENCE_SECONDS), process.out, process.err)
+        return CompletedCommand(process.wait(TIMEOUT_SECONDS), process.out, process.err)
 
     return run
 
@@ -64,7 +64,7 @@ def test_ctrl_c_leaves_the_task_running_and_cancel_ends_it(
     site: Site, start: Callable[..., RunningProcess], run: Callable[..., CompletedCommand]
 ) -> None:
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", "echo on; exec sleep 1000")
-    eventually(lambda: waiting.out == "on\n", PATIENCE_SECONDS)
+    eventually(lambda: waiting.out == "on\n", TIMEOUT_SECONDS)
     waiting.press_ctrl_c()
     assert waiting.wait() == 130
     assert "goes on: `fleetpulse logs -f task-" in waiting.err
@@ -72,17 +72,17 @@ def test_ctrl_c_leaves_the_task_running_and_cancel_ends_it(
     task_id = waiting.err.split()[0]
     assert site.jobs.status(task_id) == "running"
     followed = start("logs", "-f", task_id)
-    eventually(lambda: followed.out == "on\n", PATIENCE_SECONDS)
+    eventually(lambda: followed.out == "on\n", TIMEOUT_SECONDS)
     assert run("cancel", task_id).out == f"{task_id} is being cancelled\n"
-    assert followed.wait(PATIENCE_SECONDS) == 0
+    assert followed.wait(TIMEOUT_SECONDS) == 0
     assert "cancelled" in followed.err
 
 
 def test_wait_continues_after_the_master_is_killed(site: Site, start: Callable[..., RunningProcess]) -> None:
     command = "for i in 1 2 3 4 5; do echo $i; sleep 1; done; exit 5"
     waiting = start("submit", "--wait", *SMALL, site.engine.image, "--", "sh", "-c", command)
-    eventually(lambda: waiting.out.startswith("1\n"), PATIENCE_SECONDS)
+    eventually(lambda: waiting.out.startswith("1\n"), TIMEOUT_SECONDS)
     site.master.web_process().send_signal(signal.SIGKILL)
-    assert waiting.wait(PATIENCE_SECONDS + READY_SECONDS) == 5
+    assert waiting.wait(TIMEOUT_SECONDS + READY_SECONDS) == 5
     assert waiting.out == "".join(f"{number}\n" for number in range(1, 6))
     assert "trying again" in waiting.err

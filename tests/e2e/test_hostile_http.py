@@ -13,7 +13,7 @@ from fleetpulse.master.edge.refusals import MAX_HEAD_BYTES
 from fleetpulse.master.instruments import REJECT_REASONS
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
-from tests.e2e.raw import Raw
+from tests.e2e.raw import RawConnection
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -74,11 +74,11 @@ def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
     before = rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")
     clients = [f"127.0.4.{number}" for number in range(1, 5)]
     with ExitStack() as stack:
-        line, head, body, silent = (stack.enter_context(Raw(shared_master.http_port, one)) for one in clients)
+        line, head, body, silent = (stack.enter_context(RawConnection(shared_master.http_port, one)) for one in clients)
         head.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         body.ask("/api/tasks", JSON, "Content-Length: 1000", method="POST")
         began = time.monotonic()
-        answered: set[Raw] = set()
+        answered: set[RawConnection] = set()
         while len(answered) < 3 and time.monotonic() < began + 25.0:
             for raw, drop in ((line, b"G"), (head, b"X"), (body, b" ")):
                 if raw not in answered:
@@ -113,7 +113,7 @@ def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_declared_oversized_body_is_refused_before_it_is_sent(shared_master: Master) -> None:
     before = rejected(shared_master, "body_too_large")
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         answer = raw.get("/api/tasks", JSON, f"Content-Length: {MAX_BODY_BYTES + 1}", method="POST")
         assert str(MAX_BODY_BYTES) in answer.detail(413)
         assert answer.headers["Connection"] == "close"
@@ -123,7 +123,7 @@ def test_declared_oversized_body_is_refused_before_it_is_sent(shared_master: Mas
 
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_chunked_body_of_a_gibibyte_is_refused(shared_master: Master) -> None:
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
         taken = raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB)
         assert taken < GIB // 8
@@ -132,7 +132,7 @@ def test_chunked_body_of_a_gibibyte_is_refused(shared_master: Master) -> None:
 
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_body_of_tiny_chunks_is_refused(shared_master: Master) -> None:
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         raw.ask("/api/tasks", JSON, "Transfer-Encoding: chunked", method="POST")
         assert raw.pour(b"1\r\n \r\n" * 10_000, GIB) < GIB // 8
         assert raw.answer().detail(400)
@@ -141,14 +141,14 @@ def test_body_of_tiny_chunks_is_refused(shared_master: Master) -> None:
 @pytest.mark.usefixtures("rss_is_bounded")
 @pytest.mark.parametrize("lines", [f"Content-Length: {GIB}", "Transfer-Encoding: chunked"])
 def test_large_unread_body_closes_the_connection(shared_master: Master, lines: str) -> None:
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         raw.ask("/health", lines)
         assert raw.pour(b"100000\r\n" + bytes(0x100000) + b"\r\n", GIB) < GIB // 8
         assert raw.answer().status == 200
 
 
 def test_small_unread_body_keeps_the_connection(shared_master: Master) -> None:
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         for lines, body in (
             ("Content-Length: 100000", bytes(100_000)),
             ("Transfer-Encoding: chunked", b"1\r\nx\r\n0\r\n\r\n"),
@@ -165,7 +165,7 @@ def test_small_unread_body_keeps_the_connection(shared_master: Master) -> None:
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_headers_above_the_limits_are_refused(shared_master: Master, client: str, lines: str) -> None:
     before = rejected(shared_master, "head_too_large")
-    with Raw(shared_master.http_port, client) as raw:
+    with RawConnection(shared_master.http_port, client) as raw:
         raw.send(f"GET /health HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
         assert raw.answer().detail(431)
         assert raw.is_cut()
@@ -175,7 +175,7 @@ def test_headers_above_the_limits_are_refused(shared_master: Master, client: str
 
 @pytest.mark.usefixtures("rss_is_bounded")
 def test_endless_header_is_refused(shared_master: Master) -> None:
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         raw.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
         assert raw.pour(b"x" * MAX_HEAD_BYTES, GIB) < GIB // 8
         assert raw.answer().detail(431)
@@ -183,7 +183,7 @@ def test_endless_header_is_refused(shared_master: Master) -> None:
 
 def test_too_long_request_line_is_refused(shared_master: Master, client: str) -> None:
     before = rejected(shared_master, "line_too_long")
-    with Raw(shared_master.http_port, client) as raw:
+    with RawConnection(shared_master.http_port, client) as raw:
         assert raw.get("/" + "a" * 5000).detail(414)
         assert raw.is_cut()
     assert rejected(shared_master, "line_too_long") == before + 1
@@ -195,7 +195,7 @@ def test_too_long_request_line_is_refused(shared_master: Master, client: str) ->
 def test_deeply_nested_json_is_refused(shared_master: Master, opening: bytes) -> None:
     before = rejected(shared_master, "json_too_deep")
     body = opening * (MAX_BODY_BYTES // len(opening))
-    with Raw(shared_master.http_port) as raw:
+    with RawConnection(shared_master.http_port) as raw:
         answer = raw.get("/api/tasks", JSON, f"Content-Length: {len(body)}", method="POST", body=body)
         assert "1024 levels" in answer.detail(400)
         assert raw.get("/health").status == 200
@@ -218,7 +218,7 @@ def test_deeply_nested_json_is_refused(shared_master: Master, opening: bytes) ->
 )
 def test_malformed_request_is_refused(shared_master: Master, client: str, request_bytes: bytes, status: int) -> None:
     before = rejected(shared_master, "malformed")
-    with Raw(shared_master.http_port, client) as raw:
+    with RawConnection(shared_master.http_port, client) as raw:
         raw.send(request_bytes)
         assert raw.answer().detail(status).isprintable()
         assert raw.is_cut()
@@ -228,7 +228,7 @@ def test_malformed_request_is_refused(shared_master: Master, client: str, reques
 
 def test_client_cannot_forge_log_lines(shared_master: Master) -> None:
     for request in (b"GET /a\x1b[2Jb\nlevel=forged HTTP/1.1\r\n\r\n", b"GET /%0Alevel=forged%1b HTTP/1.1\r\n\r\n"):
-        with Raw(shared_master.http_port) as raw:
+        with RawConnection(shared_master.http_port) as raw:
             raw.send(request)
             assert raw.answer().status in {400, 404}
     assert not shared_master.log_lines("^level=forged|\x1b")
@@ -254,7 +254,10 @@ def client_of(number: int) -> str:
 
 
 def test_client_above_its_rate_gets_retry_after_and_others_are_served(strict: Master) -> None:
-    with Raw(strict.http_port, client_of(1)) as eager, Raw(strict.http_port, client_of(2)) as patient:
+    with (
+        RawConnection(strict.http_port, client_of(1)) as eager,
+        RawConnection(strict.http_port, client_of(2)) as patient,
+    ):
         answers = [eager.get("/health") for _ in range(3 * RATE)]
         refused = [answer for answer in answers if answer.status != 200]
         assert 0 < len(refused) <= RATE
@@ -275,12 +278,12 @@ def test_client_above_its_rate_gets_retry_after_and_others_are_served(strict: Ma
 def test_client_that_connects_too_often_is_refused_and_others_are_served(strict: Master) -> None:
     before = rejected(strict, "client_requests")
     with ExitStack() as stack:
-        eager = [stack.enter_context(Raw(strict.http_port, client_of(6))) for _ in range(3 * RATE)]
+        eager = [stack.enter_context(RawConnection(strict.http_port, client_of(6))) for _ in range(3 * RATE)]
         answer = eager[-1].answer()
         assert answer.detail(429)
         assert answer.headers["Retry-After"] == "1"
         assert eager[-1].is_cut()
-        assert stack.enter_context(Raw(strict.http_port, client_of(7))).get("/health").status == 200
+        assert stack.enter_context(RawConnection(strict.http_port, client_of(7))).get("/health").status == 200
     assert rejected(strict, "client_requests") > before
     assert_refused(strict, client_of(6), "connect", "429", "client_requests")
     assert refusals(strict, client_of(7)) == set()
@@ -289,10 +292,10 @@ def test_client_that_connects_too_often_is_refused_and_others_are_served(strict:
 def test_longest_idle_connection_of_a_client_is_cut_for_its_next(strict: Master) -> None:
     before = rejected(strict, "idle")
     with ExitStack() as stack:
-        mine = [stack.enter_context(Raw(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
+        mine = [stack.enter_context(RawConnection(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
         for raw in mine[1:]:
             assert raw.get("/health").status == 200
-        another = stack.enter_context(Raw(strict.http_port, client_of(3)))
+        another = stack.enter_context(RawConnection(strict.http_port, client_of(3)))
         assert another.get("/health").status == 200
         assert mine[0].is_cut()
         assert mine[1].get("/health").status == 200
@@ -305,13 +308,13 @@ def test_client_with_only_busy_connections_is_refused(strict: Master) -> None:
     before = rejected(strict, "client_connections")
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
-            assert stack.enter_context(Raw(strict.http_port, client_of(4))).stream("/telemetry/stream") == 200
-        another = stack.enter_context(Raw(strict.http_port, client_of(4)))
+            assert stack.enter_context(RawConnection(strict.http_port, client_of(4))).stream("/telemetry/stream") == 200
+        another = stack.enter_context(RawConnection(strict.http_port, client_of(4)))
         answer = another.answer()
         assert answer.detail(429)
         assert answer.headers["Retry-After"] == "5"
         assert another.is_cut()
-        assert stack.enter_context(Raw(strict.http_port, client_of(5))).get("/health").status == 200
+        assert stack.enter_context(RawConnection(strict.http_port, client_of(5))).get("/health").status == 200
     assert rejected(strict, "client_connections") == before + 1
     assert_refused(strict, client_of(4), "connect", "429", "client_connections")
     eventually(lambda: strict.sample("fleetpulse_stream_readers") == 0)
@@ -321,16 +324,16 @@ def test_full_table_refuses_or_cuts_idle_connections(strict: Master) -> None:
     strict.session.close()
     with ExitStack() as stack:
         for number in range(ALL_CONNECTIONS - 4):
-            raw = stack.enter_context(Raw(strict.http_port, client_of(10 + number // CONNECTIONS)))
+            raw = stack.enter_context(RawConnection(strict.http_port, client_of(10 + number // CONNECTIONS)))
             assert raw.stream("/telemetry/stream") == 200
-        idle = [stack.enter_context(Raw(strict.http_port, client_of(20))) for _ in range(4)]
+        idle = [stack.enter_context(RawConnection(strict.http_port, client_of(20))) for _ in range(4)]
         for raw in idle:
             assert raw.get("/health").status == 200
-        busy = [stack.enter_context(Raw(strict.http_port, client_of(21))) for _ in range(4)]
+        busy = [stack.enter_context(RawConnection(strict.http_port, client_of(21))) for _ in range(4)]
         for raw in busy:
             assert raw.stream("/telemetry/stream") == 200
         assert all(raw.is_cut() for raw in idle)
-        another = stack.enter_context(Raw(strict.http_port, client_of(22)))
+        another = stack.enter_context(RawConnection(strict.http_port, client_of(22)))
         answer = another.answer()
         assert answer.detail(503)
         assert answer.headers["Retry-After"] == "5"

@@ -12,7 +12,7 @@ import trustme
 
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master
 from tests.e2e.processes import Processes
-from tests.e2e.raw import PATIENCE_SECONDS, Raw
+from tests.e2e.raw import TIMEOUT_SECONDS, RawConnection
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST
 
@@ -68,7 +68,7 @@ def refusals(master: Master, client: str) -> list[tuple[str, str, str]]:
 
 def test_client_without_tls_is_cut_and_recorded(master: Master) -> None:
     before = rejected(master, "tls_handshake")
-    with Raw(master.http_port, "127.0.1.1") as raw:
+    with RawConnection(master.http_port, "127.0.1.1") as raw:
         raw.ask("/health")
         assert raw.is_cut()
     eventually(lambda: refusals(master, "127.0.1.1") == [("connect", "", "tls_handshake: HTTP_REQUEST")])
@@ -77,8 +77,8 @@ def test_client_without_tls_is_cut_and_recorded(master: Master) -> None:
 
 def test_silent_client_is_recorded_and_leaving_client_is_not(master: Master) -> None:
     before = rejected(master, "tls_handshake")
-    with Raw(master.http_port, "127.0.1.2") as silent:
-        with Raw(master.http_port, "127.0.1.3"):
+    with RawConnection(master.http_port, "127.0.1.2") as silent:
+        with RawConnection(master.http_port, "127.0.1.3"):
             pass
         began = time.monotonic()
         assert silent.is_cut()
@@ -92,9 +92,9 @@ def test_silent_client_is_recorded_and_leaving_client_is_not(master: Master) -> 
 def test_client_that_connects_too_often_is_cut_without_an_answer(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "client_requests")
     with ExitStack() as stack:
-        eager = [stack.enter_context(Raw(master.http_port, "127.0.1.4")) for _ in range(3 * RATE)]
+        eager = [stack.enter_context(RawConnection(master.http_port, "127.0.1.4")) for _ in range(3 * RATE)]
         assert eager[-1].is_cut()
-        other = stack.enter_context(Raw(master.http_port, "127.0.1.5"))
+        other = stack.enter_context(RawConnection(master.http_port, "127.0.1.5"))
         other.begin_tls(trusting)
         assert other.get("/health").status == 200
     told = ("connect", "429", "client_requests: this client asks too often")
@@ -105,10 +105,10 @@ def test_client_that_connects_too_often_is_cut_without_an_answer(master: Master,
 def test_client_with_too_many_connections_is_refused_within_tls(master: Master, trusting: ssl.SSLContext) -> None:
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
-            busy = stack.enter_context(Raw(master.http_port, "127.0.1.6"))
+            busy = stack.enter_context(RawConnection(master.http_port, "127.0.1.6"))
             busy.begin_tls(trusting)
             assert busy.stream("/telemetry/stream") == 200
-        another = stack.enter_context(Raw(master.http_port, "127.0.1.6"))
+        another = stack.enter_context(RawConnection(master.http_port, "127.0.1.6"))
         another.begin_tls(trusting)
         assert another.answer().detail(429)
         assert another.is_cut()
@@ -119,8 +119,8 @@ def test_client_with_too_many_connections_is_refused_within_tls(master: Master, 
 def test_stalled_handshakes_are_cut_when_the_table_is_full(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "idle")
     with ExitStack() as stack:
-        silent = [stack.enter_context(Raw(master.http_port, "127.0.1.7")) for _ in range(CONNECTIONS)]
-        another = stack.enter_context(Raw(master.http_port, "127.0.1.7"))
+        silent = [stack.enter_context(RawConnection(master.http_port, "127.0.1.7")) for _ in range(CONNECTIONS)]
+        another = stack.enter_context(RawConnection(master.http_port, "127.0.1.7"))
         another.begin_tls(trusting)
         assert another.get("/health").status == 200
         assert silent[0].is_cut()
@@ -130,11 +130,11 @@ def test_stalled_handshakes_are_cut_when_the_table_is_full(master: Master, trust
 
 def test_plain_text_within_tls_is_malformed(master: Master, trusting: ssl.SSLContext) -> None:
     before = rejected(master, "malformed")
-    with Raw(master.http_port, "127.0.1.8") as raw:
+    with RawConnection(master.http_port, "127.0.1.8") as raw:
         raw.begin_tls(trusting)
         assert raw.get("/health").status == 200
         with socket.socket(fileno=raw.socket.detach()) as plain:
-            plain.settimeout(PATIENCE_SECONDS)
+            plain.settimeout(TIMEOUT_SECONDS)
             plain.sendall(b"GET /health HTTP/1.1\r\n\r\n")
             with suppress(ConnectionError):
                 while plain.recv(1000):

@@ -1,6 +1,6 @@
 """Fleets come and go, each in its own way; the master is left holding what it held before.
 
-Measured against the level after a first fleet has left: by then everything that is made once, at first use, is there.
+Measured against the counts after a first fleet has left: by then everything that is made once, at first use, is there.
 No two fleets have a worker id in common, or what one left behind would be used by the next.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.levels import CountedMaster, Level, leave
+from tests.e2e.levels import CountedMaster, ResourceCounts, leave
 from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 
@@ -34,7 +34,7 @@ def master(shared_processes: Processes) -> Iterator[CountedMaster]:
 
 
 @pytest.fixture(scope="module")
-def start(shared_processes: Processes, master: CountedMaster) -> Level:
+def start(shared_processes: Processes, master: CountedMaster) -> ResourceCounts:
     """What the master holds when a first fleet, some of it flapping, and clients that ask for everything have left."""
     fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", *FLAPPING, "--prefix", "first")
     eventually(lambda: len(master.workers()) == WORKERS, 20.0)
@@ -45,15 +45,17 @@ def start(shared_processes: Processes, master: CountedMaster) -> Level:
     for number in range(CACHED_PATHS):
         master.session.delete(f"{master.url}/api/workers/nobody-{number}", timeout=10)
     end_and_forget(fleet, master)
-    return master.level()
+    return master.resource_counts()
 
 
-def assert_back_at(master: CountedMaster, start: Level) -> None:
+def assert_back_at(master: CountedMaster, start: ResourceCounts) -> None:
     try:
-        eventually(lambda: master.is_back_at(start))
+        eventually(lambda: master.has_returned_to(start))
     except AssertionError:
-        raise AssertionError(f"it held {start} and holds {master.level()}; most of all {master.kinds()}") from None
-    assert master.level().rss_bytes <= start.rss_bytes + RSS_TOLERANCE_BYTES
+        raise AssertionError(
+            f"it held {start} and holds {master.resource_counts()}; most of all {master.kinds()}"
+        ) from None
+    assert master.resource_counts().rss_bytes <= start.rss_bytes + RSS_TOLERANCE_BYTES
 
 
 def let_it_beat(master: CountedMaster, times: int) -> None:
@@ -62,15 +64,15 @@ def let_it_beat(master: CountedMaster, times: int) -> None:
     eventually(lambda: master.heartbeats() >= heard + times * WORKERS, 30.0)
 
 
-def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedMaster, start: ResourceCounts) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", "--prefix", "polite")
     let_it_beat(master, 6)
-    assert master.level().files >= start.files + WORKERS
+    assert master.resource_counts().files >= start.files + WORKERS
     leave(fleet, master)
     assert_back_at(master, start)
 
 
-def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, start: ResourceCounts) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, *FLAPPING, "--prefix", "flapping")
     let_it_beat(master, 6)
     assert len(master.log_lines("worker flapping-.* a new incarnation took over")) > WORKERS
@@ -78,7 +80,9 @@ def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, 
     assert_back_at(master, start)
 
 
-def test_a_fleet_that_dies_and_is_forgotten(shared_processes: Processes, master: CountedMaster, start: Level) -> None:
+def test_a_fleet_that_dies_and_is_forgotten(
+    shared_processes: Processes, master: CountedMaster, start: ResourceCounts
+) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", "--prefix", "mortal")
     let_it_beat(master, 3)
     fleet.send(signal.SIGKILL)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from tests.e2e.live import Swarm
+from tests.e2e.live import ReaderPool
 from tests.e2e.masters import Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -60,23 +60,23 @@ def test_200_readers_of_1000_workers(processes: Processes, capsys: pytest.Captur
     queries = ["", "?fields=summary"]
     # The time comes first here and below: the answer is of when it was asked for, and takes its time to be read.
     began, heard = time.monotonic(), heartbeats(master)
-    with Swarm(master.http_port, [queries[number % 2] for number in range(READERS)], STALLED) as swarm:
+    with ReaderPool(master.http_port, [queries[number % 2] for number in range(READERS)], STALLED) as readers:
         eventually(lambda: master.sample("fleetpulse_stream_readers") == READERS + STALLED, 30.0)
-        eventually(swarm.heard_again(), 30.0)
+        eventually(readers.all_updated(), 30.0)
         first = span(web, READ_SECONDS / 2.0)
-        eventually(swarm.heard_again(), 30.0)
+        eventually(readers.all_updated(), 30.0)
         second = span(web, READ_SECONDS / 2.0)
-        eventually(swarm.heard_again(), 30.0)
+        eventually(readers.all_updated(), 30.0)
         seconds, beats = time.monotonic() - began, heartbeats(master) - heard
         with capsys.disabled():
             print(
                 f"\nwithout readers: {alone}\nthe first half: {first}\nthe second: {second}\n"
-                f"in {seconds:.0f} s readers got {swarm.received_bytes / seconds / 1e6:.1f} MB/s, "
-                f"each {min(swarm.updates)} to {max(swarm.updates)} updates, "
-                f"none for {swarm.longest_silence_seconds:.1f} s at most; "
+                f"in {seconds:.0f} s readers got {readers.received_bytes / seconds / 1e6:.1f} MB/s, "
+                f"each {min(readers.updates)} to {max(readers.updates)} updates, "
+                f"none for {readers.longest_silence_seconds:.1f} s at most; "
                 f"heartbeats: {beats:.0f} of {WORKERS * seconds / 5.0:.0f}"
             )
-        assert swarm.ended == []
+        assert readers.ended == []
         assert master.sample("fleetpulse_stream_readers_cut_total") == STALLED
         assert master.sample("fleetpulse_stream_readers") == READERS
     assert beats == pytest.approx(WORKERS * seconds / 5.0, rel=0.02)

@@ -15,7 +15,7 @@ from tests.e2e.a11y import complaints
 from tests.e2e.jobs import Site
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
-from tests.e2e.raw import Raw
+from tests.e2e.raw import RawConnection
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -208,7 +208,7 @@ def test_log_is_retried_while_there_are_too_many_readers(visit: Visit, site: Sit
     site.jobs.when(task_id, "running")
     with contextlib.ExitStack() as crowd:
         for _ in range(MAX_SUBSCRIBERS):
-            reader = crowd.enter_context(Raw(site.master.http_port))
+            reader = crowd.enter_context(RawConnection(site.master.http_port))
             assert reader.stream(f"/api/tasks/{task_id}/logs?follow=true") == 200
         page = visit.open(f"/tasks/{task_id}")
         told = f"{MAX_SUBSCRIBERS} readers follow logs already, which is as many as the master serves"

@@ -15,7 +15,7 @@ from tests.certificates import joined, new_authority, shown
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import PATIENCE_SECONDS, Refusal, Wire, a_heartbeat
+from tests.e2e.wire import TIMEOUT_SECONDS, Refusal, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -94,7 +94,7 @@ def send_heartbeat(wire: Wire, worker_id: str) -> str:
 
 def renew(wire: Wire, worker_id: str) -> str:
     request = pb.RenewRequest(csr=signing_request(new_key(), worker_id))
-    return ended(lambda: pb_grpc.FleetStub(wire.channel).Renew(request, timeout=PATIENCE_SECONDS))
+    return ended(lambda: pb_grpc.FleetStub(wire.channel).Renew(request, timeout=TIMEOUT_SECONDS))
 
 
 def join(site: Site, holder: str) -> str:
@@ -112,7 +112,7 @@ def join(site: Site, holder: str) -> str:
     request = pb.JoinRequest(token=tokens[holder], csr=signing_request(new_key(), worker_id))
     root = grpc.ssl_channel_credentials(site.authority.certificate_pem)
     with grpc.secure_channel(f"{LOCALHOST}:{site.join_port}", root) as channel:
-        return ended(lambda: pb_grpc.EnrollmentStub(channel).Join(request, timeout=PATIENCE_SECONDS))
+        return ended(lambda: pb_grpc.EnrollmentStub(channel).Join(request, timeout=TIMEOUT_SECONDS))
 
 
 def new_authority_token(data_dir: Path) -> str:

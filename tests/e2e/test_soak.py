@@ -3,8 +3,8 @@
 Flat means, from the end of the first minute on: the number of open files never changes, and the memory of the last two
 minutes is within 3% of that of the second minute, which is 60 bytes a heartbeat.
 
-Back to the start means the level after short fleets of the same size have left: files, threads, greenlets and objects
-as they were, and memory within 10% of the highest of those levels. The level before any worker came is no measure of
+Back to the start means the counts after short fleets of the same size have left: files, threads, greenlets and objects
+as they were, and memory within 10% of the highest of those levels. The counts before any worker came is no measure of
 memory: Python and the C library keep what they freed, and how much of it is in use changes from fleet to fleet by some
 10 MB without growing with their number (measured with 14 of them). A leak of 200 bytes a heartbeat would be more.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from tests.e2e.levels import CountedMaster, Level, leave
+from tests.e2e.levels import CountedMaster, ResourceCounts, leave
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 
@@ -60,8 +60,8 @@ def test_ten_minutes_with_500_workers(processes: Processes, capsys: pytest.Captu
     assert not master.log_lines("is inactive|Traceback")
 
     leave(fleet, master)
-    eventually(lambda: master.is_back_at(starts[-1]), 30.0)
-    end = master.level()
+    eventually(lambda: master.has_returned_to(starts[-1]), 30.0)
+    end = master.resource_counts()
     with capsys.disabled():
         print(f"\nafter short fleets: {starts}\nat the end: {end}\nmeanwhile, every minute: {samples[::12]}")
     assert_flat([sample for sample in samples if sample.at_seconds >= 60.0])
@@ -69,12 +69,12 @@ def test_ten_minutes_with_500_workers(processes: Processes, capsys: pytest.Captu
     master.close()
 
 
-def level_after_a_short_fleet(processes: Processes, master: CountedMaster, number: int) -> Level:
+def level_after_a_short_fleet(processes: Processes, master: CountedMaster, number: int) -> ResourceCounts:
     heard = master.heartbeats()
     fleet = processes.simulate(master.target, WORKERS, "--prefix", f"short-{number}")
     eventually(lambda: master.heartbeats() > heard + 3 * WORKERS, 60.0)
     leave(fleet, master)
-    return master.level()
+    return master.resource_counts()
 
 
 def assert_flat(samples: list[Sample]) -> None:

@@ -16,7 +16,7 @@ from tests.e2e.masters import READY_SECONDS, MasterClient
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.tls import TlsMaster, ids, refusal, registered
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import PATIENCE_SECONDS, Refusal, a_heartbeat
+from tests.e2e.wire import TIMEOUT_SECONDS, Refusal, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,7 @@ def test_renewing_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own = shared_tls.joined(next(ids))
     request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
     with shared_tls.wire(own) as wire, pytest.raises(grpc.RpcError) as caught:
-        pb_grpc.FleetStub(wire.channel).Renew(request, timeout=PATIENCE_SECONDS)
+        pb_grpc.FleetStub(wire.channel).Renew(request, timeout=TIMEOUT_SECONDS)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert {one.worker_id for one in shared_tls.authority.issued()}.isdisjoint({"rack-1"})
 

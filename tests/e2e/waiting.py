@@ -1,4 +1,4 @@
-"""Waiting for what must happen, and for no longer."""
+"""Waiting for conditions."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import requests
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.02
-PATIENCE_SECONDS = 30.0
-"""Far more than what must happen takes, so that a busy machine is no failure."""
+TIMEOUT_SECONDS = 30.0
+"""Long enough for a busy machine."""
 
 
-def eventually(condition: Callable[[], Answer], timeout: float = PATIENCE_SECONDS) -> Answer:
-    """The first true answer of ``condition``, which is asked until then; ``AssertionError`` after ``timeout`` seconds.
+def eventually(condition: Callable[[], Answer], timeout: float = TIMEOUT_SECONDS) -> Answer:
+    """Polls ``condition`` and returns its first true value. Raises ``AssertionError`` after ``timeout`` seconds.
 
-    An HTTP server that cannot be reached is an answer that is not true yet.
+    An HTTP server that cannot be reached counts as false.
     """
     deadline = time.monotonic() + timeout
     last = ""

@@ -1,4 +1,4 @@
-"""The contract spoken by hand: streams and calls that a test controls message by message, also wrong ones."""
+"""A raw gRPC client: a test controls every message of streams and calls, also invalid ones."""
 
 import itertools
 from queue import SimpleQueue
@@ -9,7 +9,7 @@ import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 _CONNECT = "/fleetpulse.v1.Fleet/Connect"
 _SEND_HEARTBEAT = "/fleetpulse.v1.Fleet/SendHeartbeat"
@@ -32,10 +32,10 @@ class Stream:
         self._up: SimpleQueue[bytes | None] = SimpleQueue()
         connect: grpc.StreamStreamMultiCallable[bytes, pb.MasterMessage] = channel.stream_stream(
             _CONNECT,
-            request_serializer=None,  # bytes as they are, so that they can be wrong
+            request_serializer=None,  # raw bytes, so that they can be invalid
             response_deserializer=pb.MasterMessage.FromString,
         )
-        self._call = connect(iter(self._up.get, None), timeout=3.0 * PATIENCE_SECONDS)
+        self._call = connect(iter(self._up.get, None), timeout=3.0 * TIMEOUT_SECONDS)
 
     def send(self, message: pb.WorkerMessage | bytes) -> None:
         self._up.put(message if isinstance(message, bytes) else message.SerializeToString())
@@ -49,7 +49,7 @@ class Stream:
         self.send(pb.WorkerMessage(heartbeat=heartbeat))
 
     def refusal(self) -> Refusal:
-        """How the master ended the stream; waits for it."""
+        """Waits for the end of the stream and returns its status."""
         try:
             for _ in self._call:
                 continue
@@ -62,7 +62,7 @@ class Stream:
         return bool(self._call.is_active())
 
     def finish(self) -> None:
-        """Say that nothing more will come."""
+        """Half-closes the stream."""
         self._up.put(None)
 
     def cancel(self) -> None:
@@ -92,7 +92,7 @@ class Wire:
     def send_heartbeat(self, heartbeat: pb.Heartbeat | bytes) -> pb.HeartbeatAck | Refusal:
         """A unary heartbeat."""
         data = heartbeat if isinstance(heartbeat, bytes) else heartbeat.SerializeToString()
-        call = self._send_heartbeat.future(data, timeout=PATIENCE_SECONDS)
+        call = self._send_heartbeat.future(data, timeout=TIMEOUT_SECONDS)
         if call.code() is not grpc.StatusCode.OK:
             return Refusal(call.code(), call.details() or "")
         return call.result()
@@ -109,7 +109,7 @@ class Wire:
 
 
 def a_heartbeat(worker_id: str, incarnation_id: str = "one", **fields: Any) -> pb.Heartbeat:
-    """A heartbeat with a reading or two."""
+    """A heartbeat with some readings."""
     readings: dict[str, Any] = {"cpu": pb.Cpu(usage_percent=12.5), "memory": pb.Memory(used_bytes=1, size_bytes=2)}
     return pb.Heartbeat(worker_id=worker_id, incarnation_id=incarnation_id, **(readings | fields))
 
