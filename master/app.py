@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.access.sessions import SessionStore
 from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems
@@ -171,7 +171,7 @@ class Access(NamedTuple):
     """Authorization, and the page's sessions."""
 
     middleware: AccessMiddleware
-    sessions: Sessions
+    sessions: SessionStore
 
 
 def create_access(config: MasterConfig) -> Access:
@@ -187,7 +187,7 @@ def create_access(config: MasterConfig) -> Access:
         _LOGGER.warning(
             "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
         )
-    sessions = Sessions(tokens)
+    sessions = SessionStore(tokens)
     return Access(
         AccessMiddleware(tokens, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)),
         sessions,

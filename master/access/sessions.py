@@ -21,7 +21,7 @@ class _Session(NamedTuple):
     expires_at: float
 
 
-class Sessions:
+class SessionStore:
     """Kept in memory: sessions end with the master, with their token, and after ``LIFETIME_SECONDS``."""
 
     def __init__(self, store: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from fleetpulse.master.access.sessions import LIFETIME_SECONDS, Sessions
+from fleetpulse.master.access.sessions import LIFETIME_SECONDS, SessionStore
 from fleetpulse.master.access.store import TokenStore
 from fleetpulse.master.access.tokens import ANYBODY, Identity, Role
 from fleetpulse.master.api.answers import ResponseModel, send_json
@@ -54,7 +54,7 @@ class AccessMiddleware:
     """
 
     def __init__(
-        self, tokens: TokenStore, sessions: Sessions, routes: Sequence[Route], names: Collection[str] = ()
+        self, tokens: TokenStore, sessions: SessionStore, routes: Sequence[Route], names: Collection[str] = ()
     ) -> None:
         self._tokens = tokens
         self._names = frozenset(name.lower().rstrip(".") for name in names)
@@ -145,7 +145,7 @@ class AccessMiddleware:
 class SessionResource:
     """``/api/session``."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: SessionStore) -> None:
         self._sessions = sessions
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:

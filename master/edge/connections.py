@@ -32,7 +32,7 @@ from fleetpulse.master.edge.refusals import (
     TLS_HANDSHAKE,
     TOO_OFTEN,
     HeadTooLarge,
-    Refusal,
+    HttpRefusal,
     audit_entry,
 )
 from fleetpulse.master.edge.requests import RateLimiter
@@ -162,16 +162,16 @@ class Connection:
             self._limiter.mark_busy(self)
         return has_sent
 
-    def check_request(self, path: str) -> Refusal | None:
+    def check_request(self, path: str) -> HttpRefusal | None:
         """Returns a refusal if the client requests too often."""
         return self._limiter.check_request(self, path)
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: HttpRefusal) -> None:
         """Records and sends a refusal. The caller closes the connection."""
         self._limiter.record_refusal(refusal, self.address, REQUEST)
         self.send_refusal(refusal)
 
-    def send_refusal(self, refusal: Refusal) -> None:
+    def send_refusal(self, refusal: HttpRefusal) -> None:
         """Sends a refusal and lingers. The caller closes the connection."""
         with suppress(OSError):
             self.sendall(refusal.answer(closes=True))
@@ -232,14 +232,14 @@ class ConnectionLimiter:
         self._rate_limiter = RateLimiter(rate, limits.client_burst) if rate else None
         instruments.connections.set_function(lambda: len(self._open))
 
-    def check_connect(self, address: str) -> Refusal | None:
+    def check_connect(self, address: str) -> HttpRefusal | None:
         """Returns a refusal if the client connects too often: a connection counts as its first request."""
         if self._is_allowed(self._names.name(address)):
             return None
         self.record_refusal(TOO_OFTEN, address, CONNECT)
         return TOO_OFTEN
 
-    def check_request(self, connection: Connection, path: str) -> Refusal | None:
+    def check_request(self, connection: Connection, path: str) -> HttpRefusal | None:
         """Returns a refusal if the client requests too often."""
         if connection.first_request_counted:
             connection.first_request_counted = False
@@ -256,7 +256,7 @@ class ConnectionLimiter:
         """Wraps the socket of a connection that passed ``check_connect`` and is not admitted yet."""
         return Connection(sock, address, self._names.name(address), self)
 
-    def admit(self, connection: Connection) -> Refusal | None:
+    def admit(self, connection: Connection) -> HttpRefusal | None:
         """Admits the connection or returns a refusal. Where a table is full, an idle connection is cut for it."""
         client = None if connection.client is None else self._clients.get(connection.client)
         refusal = None
@@ -306,7 +306,7 @@ class ConnectionLimiter:
             if connection.client is not None:
                 del self._clients[connection.client].idle[connection]
 
-    def record_refusal(self, refusal: Refusal, address: str, action: str, target: str = "") -> None:
+    def record_refusal(self, refusal: HttpRefusal, address: str, action: str, target: str = "") -> None:
         """Counts and records a refusal."""
         if refusal.reason is not None:
             self._instruments.reject(refusal.reason)
@@ -364,7 +364,7 @@ class AcceptRateLimiter(StreamServer):
             self._refuse(sock, refusal)
         return None
 
-    def _refuse(self, sock: Any, refusal: Refusal) -> None:
+    def _refuse(self, sock: Any, refusal: HttpRefusal) -> None:
         """Sends the answer, whether it arrives or not, and closes."""
         try:
             if self._speaks_http:
@@ -375,5 +375,5 @@ class AcceptRateLimiter(StreamServer):
 
 
 @cache
-def _answer(refusal: Refusal) -> bytes:
+def _answer(refusal: HttpRefusal) -> bytes:
     return refusal.answer(closes=True)

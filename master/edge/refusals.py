@@ -22,7 +22,7 @@ TLS_HANDSHAKE = "tls_handshake"
 _MAX_DETAIL_LENGTH = 200
 
 
-class Refusal(NamedTuple):
+class HttpRefusal(NamedTuple):
     """``reason`` is one of ``instruments.REJECT_REASONS``; ``None`` for a failure of the master."""
 
     status: HTTPStatus
@@ -52,22 +52,24 @@ class Refusal(NamedTuple):
         return f"{head}\r\n".encode() + (body if has_body else b"")
 
 
-FULL = Refusal(
+FULL = HttpRefusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "connections", "the master has as many connections as it takes", RETRY_AFTER_SECONDS
 )
-CLIENT_FULL = Refusal(
+CLIENT_FULL = HttpRefusal(
     HTTPStatus.TOO_MANY_REQUESTS, "client_connections", "this client has as many connections as one may have",
     RETRY_AFTER_SECONDS,
 )  # fmt: skip
-TOO_OFTEN = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "client_requests", "this client asks too often", 1)
-SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "slow_head", "the head of the request was not complete in time")
-HEAD_TOO_LARGE = Refusal(
+TOO_OFTEN = HttpRefusal(HTTPStatus.TOO_MANY_REQUESTS, "client_requests", "this client asks too often", 1)
+SLOW_HEAD = HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, "slow_head", "the head of the request was not complete in time")
+HEAD_TOO_LARGE = HttpRefusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large",
     f"the headers are too many, or one of them or all together are too large ({MAX_HEAD_BYTES} bytes)",
 )  # fmt: skip
-LINE_TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "the first line of the request is too long")
-NO_TLS = Refusal(HTTPStatus.BAD_REQUEST, "malformed", "what came is no TLS any more")
-FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, None, "the master failed on this request; its log says why")
+LINE_TOO_LONG = HttpRefusal(
+    HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "the first line of the request is too long"
+)  # fmt: skip
+NO_TLS = HttpRefusal(HTTPStatus.BAD_REQUEST, "malformed", "what came is no TLS any more")
+FAILED = HttpRefusal(HTTPStatus.INTERNAL_SERVER_ERROR, None, "the master failed on this request; its log says why")
 
 
 class HeadTooLarge(errors.LimitRequestHeaders):
@@ -83,7 +85,7 @@ def audit_entry(reason: str, detail: str, address: str, action: str, status: str
     return AuditEntry(ANONYMOUS, None, "http", address, action, target, AuditOutcome.REFUSED, status, detail)
 
 
-def refusal_of(error: BaseException) -> Refusal:
+def refusal_of(error: BaseException) -> HttpRefusal:
     """Returns the answer to a request that could not be parsed, or on which the app failed."""
     if isinstance(error, errors.LimitRequestLine):
         return LINE_TOO_LONG
@@ -93,7 +95,7 @@ def refusal_of(error: BaseException) -> Refusal:
         return NO_TLS
     if isinstance(error, errors.ParseException) and type(error).__name__ not in _APP_ERRORS:
         status = _STATUS_BY_ERROR.get(type(error), HTTPStatus.BAD_REQUEST)
-        return Refusal(
+        return HttpRefusal(
             status, "malformed", ascii(str(error))[1:-1][:_MAX_DETAIL_LENGTH], kind=type(error).__name__
         )  # fmt: skip
     return FAILED

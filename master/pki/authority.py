@@ -24,7 +24,7 @@ from fleetpulse.master.errors import (
 )
 from fleetpulse.master.pki import CERTIFICATE_NAME, ca_folder, certificates, workers_need_certificates
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
-from fleetpulse.master.pki.certificates import KeyPair, Request
+from fleetpulse.master.pki.certificates import CertificateRequest, KeyPair
 from fleetpulse.master.private_files import locked, make_private_folder, write_private
 from fleetpulse.proto.join import new_join_token, parse_join_token
 from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
@@ -107,14 +107,14 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CaState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All join tokens and certificates, as ``state.json`` stores them."""
 
     version: int
     tokens: tuple[TokenRecord, ...]
     issued: tuple[IssuedRecord, ...]
 
-    def pruned(self, now: float) -> "State":
+    def pruned(self, now: float) -> "CaState":
         """Returns the state without what expired a day ago, or expired before ``MAX_EXPIRED`` others of its worker."""
         since = now - 86400.0
         expired: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     continue
             newest_first.append(one)
         tokens = tuple(token for token in self.tokens if token.expires_at > since)
-        return State(self.version, tokens, tuple(reversed(newest_first)))
+        return CaState(self.version, tokens, tuple(reversed(newest_first)))
 
     def live(self, worker_id: str, now: float) -> tuple[IssuedRecord, ...]:
         """Returns the accepted certificates of a worker."""
@@ -137,12 +137,12 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         newest = next((one for one in reversed(self.issued) if one.worker_id == use.worker_id), None)
         return newest is not None and newest.serial == use.serial and newest.is_live(now) and not use.is_revoked
 
-    def using(self, token: TokenRecord, use: TokenUse) -> "State":
+    def using(self, token: TokenRecord, use: TokenUse) -> "CaState":
         """Returns the state with one more use of the token."""
         tokens = tuple(one.used(use) if one is token else one for one in self.tokens)
         return msgspec.structs.replace(self, tokens=tokens)
 
-    def revoking(self, serials: set[str], now: float) -> "State":
+    def revoking(self, serials: set[str], now: float) -> "CaState":
         """Returns the state with these certificates revoked."""
         issued = (msgspec.structs.replace(one, revoked_at=now) if one.serial in serials else one for one in self.issued)
         return msgspec.structs.replace(self, issued=tuple(issued))
@@ -158,7 +158,7 @@ def create(data_dir: Path, clock: Clock = time.time) -> None:
                 raise ConfigError(f"there is a CA in {folder} already")
             pair = certificates.new_ca(clock())
             write_private(folder / _KEY_NAME, certificates.key_pem(pair.key))
-            write_private(folder / _STATE_NAME, msgspec.json.encode(State(_VERSION, (), ())))
+            write_private(folder / _STATE_NAME, msgspec.json.encode(CaState(_VERSION, (), ())))
             # Last: its presence says that the CA is complete.
             write_private(folder / CERTIFICATE_NAME, certificates.pem(pair.certificate))
     except OSError as error:
@@ -279,7 +279,7 @@ class Authority:
             change.state = state.revoking({one.serial for one in revoked}, now)
             return revoked
 
-    def _issue(self, change: "_Change", request: Request, now: float) -> list[bytes]:
+    def _issue(self, change: "_Change", request: CertificateRequest, now: float) -> list[bytes]:
         issued = change.state.issued
         if sum(one.worker_id == request.worker_id and one.expires_at > now for one in issued) >= MAX_CERTIFICATES:
             raise TooManyAttempts(f"worker {request.worker_id} was given too many certificates")
@@ -297,20 +297,20 @@ class Authority:
             yield change
             write_private(self._state_path, msgspec.json.encode(change.state.pruned(self._clock())))
 
-    def _read(self) -> State:
+    def _read(self) -> CaState:
         """Raises ``ConfigError`` if the file is damaged, ``OSError`` if it cannot be read."""
         path = self._state_path
         data = path.read_bytes()
         try:
             if msgspec.json.decode(data, type=_Versioned).version != _VERSION:
                 raise ConfigError(f"{path} is of another version of FleetPulse")
-            return msgspec.json.decode(data, type=State)
+            return msgspec.json.decode(data, type=CaState)
         except msgspec.MsgspecError as error:
             raise ConfigError(f"{path} is damaged: {error}") from error
 
 
 class _Change:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: CaState) -> None:
         self.state = state
 
 
@@ -330,7 +330,7 @@ def _found(tokens: Sequence[TokenRecord], text: str, fingerprint: bytes) -> Toke
     raise UnknownJoinToken("this master does not know the join token")
 
 
-def _check_use(state: State, token: TokenRecord, request: Request, now: float) -> None:
+def _check_use(state: CaState, token: TokenRecord, request: CertificateRequest, now: float) -> None:
     """Raises ``JoinRefused`` unless the token has a use left, or this machine asks again because an answer was lost."""
     worker_id = request.worker_id
     former = [one for one in token.uses if one.worker_id == worker_id]

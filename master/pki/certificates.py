@@ -48,7 +48,7 @@ class KeyPair(NamedTuple):
         return f"KeyPair({self.certificate.subject.rfc4514_string()})"
 
 
-class Request(NamedTuple):
+class CertificateRequest(NamedTuple):
     """A checked certificate signing request."""
 
     worker_id: str
@@ -86,14 +86,16 @@ def server_pair(ca: KeyPair, names: Sequence[str], now: float, lifetime_seconds:
     return KeyPair(key, _leaf(ca, name, key.public_key(), alternatives, usage, now, lifetime_seconds))
 
 
-def worker_certificate(ca: KeyPair, request: Request, now: float, lifetime_seconds: float) -> x509.Certificate:
+def worker_certificate(
+    ca: KeyPair, request: CertificateRequest, now: float, lifetime_seconds: float
+) -> x509.Certificate:
     """Returns the requested certificate."""
     alternatives = [x509.UniformResourceIdentifier(worker_uri(request.worker_id))]
     name = request.worker_id[:_COMMON_NAME_LENGTH]
     return _leaf(ca, name, request.key, alternatives, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime_seconds)
 
 
-def request_from(der: bytes) -> Request:
+def request_from(der: bytes) -> CertificateRequest:
     """Parses and checks a certificate signing request. Raises ``InvalidMessage``."""
     if len(der) > MAX_CSR_BYTES:
         raise InvalidMessage(f"csr has {len(der)} bytes; at most {MAX_CSR_BYTES} are accepted")
@@ -107,7 +109,7 @@ def request_from(der: bytes) -> Request:
         raise InvalidMessage("csr is for a key that is not an EC key on P-256")
     if not is_signed or worker_id is None:
         raise InvalidMessage("csr must be signed and name fleetpulse://worker/ID as its one alternative name")
-    return Request(worker_id, key)
+    return CertificateRequest(worker_id, key)
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.pki.authority import Authority
 from fleetpulse.master.pki.certificates import request_from, worker_certificate_from
 from fleetpulse.master.rpc.status import audit_entry, refusal_entry, status_of
-from fleetpulse.master.rpc.stream import Call, HubBridge, decode
+from fleetpulse.master.rpc.stream import HubBridge, RpcCall, decode
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _MINUTE_SECONDS = 60.0
 _MAX_HOSTS = 1024
 
 
-def peer_certificate(call: Call) -> WorkerCertificate | None:
+def peer_certificate(call: RpcCall) -> WorkerCertificate | None:
     """Returns the certificate that grpc has verified; ``None`` without TLS, or for one that is not a worker's."""
     shown = call.auth_context().get("x509_pem_cert")
     return worker_certificate_from(next(iter(shown))) if shown else None
@@ -73,7 +73,7 @@ class Enrollment:
         """Starts no more work."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def join(self, data: bytes, call: Call) -> bytes:
+    async def join(self, data: bytes, call: RpcCall) -> bytes:
         """Issues the first certificate of a machine with a token."""
         host = host_of_peer(call.peer())
         worker_id = ""
@@ -96,7 +96,7 @@ class Enrollment:
         self._bridge.call(self._record, audit_entry("join", worker_id, worker_id, call.peer()))
         return chain
 
-    async def renew(self, data: bytes, call: Call) -> bytes:
+    async def renew(self, data: bytes, call: RpcCall) -> bytes:
         """Issues the next certificate of a worker."""
         holder = peer_certificate(call)
         worker_id = "" if holder is None else holder.worker_id
@@ -118,7 +118,7 @@ class Enrollment:
         self._bridge.call(self._instruments.certificates.issued.labels(how).inc)
         return pb.CertificateChain(certificates=chain).SerializeToString()
 
-    async def _refuse(self, method: str, error: FleetPulseError, call: Call) -> bytes:
+    async def _refuse(self, method: str, error: FleetPulseError, call: RpcCall) -> bytes:
         status = status_of(error)
         _LOGGER.info("%s of %s is refused: %s", method, call.peer(), error)
         self._bridge.call(self._instruments.certificates.refused.labels(error.reason).inc)

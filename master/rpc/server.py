@@ -29,7 +29,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamSession
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry
-from fleetpulse.master.rpc.stream import Call, HubBridge, Stream
+from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -233,7 +233,7 @@ class RpcServer:
             handlers["Renew"] = self._tls.renew_handler()
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
-    async def _connect(self, _requests: object, call: Call) -> None:
+    async def _connect(self, _requests: object, call: RpcCall) -> None:
         self._open_streams += 1
         code = grpc.StatusCode.CANCELLED
         try:
@@ -250,7 +250,7 @@ class RpcServer:
             self._open_streams -= 1
             self._count_soon("Connect", code)
 
-    async def _run_session(self, call: Call) -> None:
+    async def _run_session(self, call: RpcCall) -> None:
         stream = Stream(self._loop, call.peer())
         session = StreamSession(self._sessions, stream, self._certificate_of(call))
         reading = asyncio.ensure_future(self._read(call, session, stream))
@@ -262,10 +262,10 @@ class RpcServer:
             reading.cancel()
             self._bridge.call(session.close)
 
-    def _certificate_of(self, call: Call) -> WorkerCertificate | None:
+    def _certificate_of(self, call: RpcCall) -> WorkerCertificate | None:
         return None if self._tls is None else self._tls.certificate_of(call)
 
-    async def _read(self, call: Call, session: StreamSession, stream: Stream) -> None:
+    async def _read(self, call: RpcCall, session: StreamSession, stream: Stream) -> None:
         handed_over = 0
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
@@ -277,7 +277,7 @@ class RpcServer:
         finally:
             stream.hang_up()
 
-    async def _send_heartbeat(self, data: bytes, call: Call) -> bytes:
+    async def _send_heartbeat(self, data: bytes, call: RpcCall) -> bytes:
         async with self._heartbeat_limiter.admit(call):
             answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
             self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))

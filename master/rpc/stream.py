@@ -14,7 +14,7 @@ from fleetpulse.master.hub_queue import HubQueue
 from fleetpulse.master.rpc.status import RpcStatus
 from fleetpulse.proto.rules import MAX_MESSAGE_BYTES
 
-Call = grpc.aio.ServicerContext[bytes, bytes]
+RpcCall = grpc.aio.ServicerContext[bytes, bytes]
 """A call without (de)serializers: bytes in, bytes out, ``grpc.aio.EOF`` at the end."""
 
 GATHER_SECONDS = 0.01
@@ -115,7 +115,7 @@ class Stream:
         """
         self._loop.call_later(_CANCELLED_WITHIN_SECONDS, self._append, RpcStatus(grpc.StatusCode.OK))
 
-    async def pump(self, call: Call) -> None:
+    async def pump(self, call: RpcCall) -> None:
         """Writes what the hub sends until the call ends. Cancelled when the worker does not read."""
         self._pump = asyncio.current_task()
         while not isinstance(item := await self._next(), RpcStatus):

@@ -19,7 +19,7 @@ from fleetpulse.master.pki import certificates
 from fleetpulse.master.pki.admission import WorkerCertificate, life_used_ratio
 from fleetpulse.master.pki.authority import Authority
 from fleetpulse.master.rpc.enrollment import AttemptLimiter, Enrollment, peer_certificate
-from fleetpulse.master.rpc.stream import Call, HubBridge
+from fleetpulse.master.rpc.stream import HubBridge, RpcCall
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class TlsPorts:
         return self._certificate.credentials(for_workers=for_workers)
 
     @staticmethod
-    def certificate_of(call: Call) -> WorkerCertificate | None:
+    def certificate_of(call: RpcCall) -> WorkerCertificate | None:
         """Returns the verified certificate of the other end; ``None`` for one that is not a worker's."""
         return peer_certificate(call)
 

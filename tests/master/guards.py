@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleetpulse.master.access.sessions import Sessions
+from fleetpulse.master.access.sessions import SessionStore
 from fleetpulse.master.access.store import TokenFile, TokenStore
 from fleetpulse.master.api.access import AccessMiddleware
 from fleetpulse.master.api.routes import ROUTES
@@ -17,7 +17,7 @@ def open_access() -> Access:
     return access_of(TokenStore(TokenFile(Path("/nowhere/tokens.json"))))
 
 
-def access_of(book: TokenStore) -> Access:
+def access_of(tokens: TokenStore) -> Access:
     """That of a master with these tokens."""
-    sessions = Sessions(book)
-    return Access(AccessMiddleware(book, sessions, ROUTES, [ASKED_FOR]), sessions)
+    sessions = SessionStore(tokens)
+    return Access(AccessMiddleware(tokens, sessions, ROUTES, [ASKED_FOR]), sessions)

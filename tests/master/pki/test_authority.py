@@ -28,7 +28,7 @@ from fleetpulse.master.errors import (
 from fleetpulse.master.pki import authority as module
 from fleetpulse.master.pki import ca_folder, workers_need_certificates
 from fleetpulse.master.pki.admission import WorkerCertificate
-from fleetpulse.master.pki.authority import MAX_EXPIRED, Authority, IssuedRecord, State, create
+from fleetpulse.master.pki.authority import MAX_EXPIRED, Authority, CaState, IssuedRecord, create
 from fleetpulse.master.pki.certificates import worker_certificate_from
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
 from tests.certificates import new_authority
@@ -310,7 +310,7 @@ def test_renewals_are_limited(ca: Authority) -> None:
 def with_records(tmp_path: Path, count: int, expires_at: float, revoked_at: float | None = None) -> None:
     """Add certificates of rack-7 to what the CA remembers, before those that it has."""
     path = ca_folder(tmp_path) / "state.json"
-    state = msgspec.json.decode(path.read_bytes(), type=State)
+    state = msgspec.json.decode(path.read_bytes(), type=CaState)
     more = (IssuedRecord("rack-7", f"{n:x}", expires_at - HOUR, expires_at, revoked_at) for n in range(count))
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(state, issued=(*more, *state.issued))))
 
