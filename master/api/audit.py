@@ -83,6 +83,7 @@ class AuditMiddleware:
             return
         detail = _problem_detail(resp) if is_refused else _status_title(resp)
         identity: Identity | None = getattr(req.context, "identity", None)
+        made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
         self._record(
             AuditEntry(
                 actor=ANONYMOUS if identity is None else identity.name,
@@ -90,7 +91,7 @@ class AuditMiddleware:
                 source="page" if identity is not None and identity.auth_method == "session" else "http",
                 client=req.remote_addr,
                 action=self._action(req.method, req.path),
-                target=_target(req, resp),
+                target=made or req.path,
                 outcome=AuditOutcome.REFUSED if is_refused else _outcome(resp.status_code),
                 status=str(resp.status_code),
                 detail=detail if rejection is None else f"{rejection}: {detail}",
@@ -131,12 +132,6 @@ def _page(query: AuditListQuery, since: float | None, **place: str) -> str:
     # Pages of a time before now all begin at the same moment.
     begin = {} if since is None else {"since": f"{since:.3f}"}
     return "/api/audit?" + urlencode({**begin, **given, **place})
-
-
-def _target(req: falcon.Request, resp: falcon.Response) -> str:
-    """Returns the path of what the request made, or its own path."""
-    made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
-    return made or req.path
 
 
 def _outcome(status: int) -> AuditOutcome:

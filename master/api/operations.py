@@ -32,16 +32,14 @@ class PathField(NamedTuple):
     pattern: str
 
 
-PATH_FIELDS: Mapping[str, PathField] = MappingProxyType(
-    {
-        "worker_id": PathField("the id of a worker", WORKER_ID_PATTERN),
-        "task_id": PathField("as the master gave it when the task was submitted", TASK_ID_PATTERN),
-        "page_version": PathField("as the page at `/` names it", r"[0-9a-f]{12}"),
-        "page_file": PathField("a file that the page is made of", r"[a-z-]+\.(js|css|svg)"),
-    }
-)
+PATH_FIELDS: Mapping[str, PathField] = {
+    "worker_id": PathField("the id of a worker", WORKER_ID_PATTERN),
+    "task_id": PathField("as the master gave it when the task was submitted", TASK_ID_PATTERN),
+    "page_version": PathField("as the page at `/` names it", r"[0-9a-f]{12}"),
+    "page_file": PathField("a file that the page is made of", r"[a-z-]+\.(js|css|svg)"),
+}
 
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
@@ -49,7 +47,7 @@ class Answer(NamedTuple):
 
     status: int
     text: str
-    content: Mapping[str, Any] = MappingProxyType({})
+    content: Mapping[str, Any] = _NONE
     """By media type, the type of the answer; empty: it has no body."""
     headers: Mapping[str, str] = _NONE
     """The meaning of each header of the answer."""

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 import falcon
 import gevent
@@ -37,13 +36,6 @@ _EVENT_ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class Start(NamedTuple):
-    """Where a reader begins: after a revision, or with a snapshot, for a reason."""
-
-    revision: int | None
-    reason: str = ""
-
-
 class TelemetryStreamResource:
     """The resource. ``members`` makes a worker's JSON, by the form that ``fields`` asks for."""
 
@@ -68,19 +60,20 @@ class TelemetryStreamResource:
         begin_events(resp)
         if req.method == "HEAD":
             return
-        start = self._start(req.get_header("Last-Event-ID"))
+        start = self._start(req.get_header("Last-Event-ID") or "")
         resp.stream = TelemetryStream(self, self._encoders[query.fields], start, query.worker_id or None, req)
 
     on_head = on_get
 
-    def _start(self, last_event_id: str | None) -> Start:
-        """An id that is not of this start of the master is no error: the reader was there before a restart."""
-        if not last_event_id:
-            return Start(None, "start")
+    def _start(self, last_event_id: str) -> int | str:
+        """Returns the revision after which a reader begins, or the reason for which it begins with a snapshot.
+
+        An unknown id is no error: the reader may have got it before a restart of the master.
+        """
         match = _EVENT_ID.fullmatch(last_event_id)
         if match is None or match[1] != self._boot_id or int(match[2]) > self.changes.revision:
-            return Start(None, "unknown_id")
-        return Start(int(match[2]))
+            return "unknown_id" if last_event_id else "start"
+        return int(match[2])
 
 
 class TelemetryStream(EventStream):
@@ -93,7 +86,7 @@ class TelemetryStream(EventStream):
         self,
         resource: TelemetryStreamResource,
         encoder: EventEncoder,
-        start: Start,
+        start: int | str,
         worker_ids: frozenset[str] | None,
         req: falcon.Request,
     ) -> None:
@@ -163,10 +156,10 @@ class TelemetryStream(EventStream):
     # The events
 
     def _events(self) -> Iterator[bytes]:
-        if self._start.revision is None:
-            yield from self._snapshot(self._start.reason)
+        if isinstance(self._start, str):
+            yield from self._snapshot(self._start)
         else:
-            self._revision = self._start.revision
+            self._revision = self._start
             yield from self._updates()
         while True:
             yield from self._wait(self._wake.wait)
