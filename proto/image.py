@@ -36,7 +36,6 @@ class Reference(NamedTuple):
     path: str
     tag: str
     """Empty with a digest: Docker ignores the tag then."""
-
     digest: str
 
     @property

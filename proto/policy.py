@@ -50,28 +50,22 @@ class TaskPolicy(NamedTuple):
         _Patterns | None, Meta(description='a list of patterns of full names, as "docker.io/library/*"')
     ] = None
     """See ``matches``; ``None`` allows any image, unless there are ``digests``."""
-
     digests: Annotated[_Digests | None, Meta(description="a list of digests, as sha256: and 64 hexadecimal digits")] = (
         None
     )
     """Images that are allowed whatever their name is."""
-
     require_digest: _Flag = False
     networks: Annotated[tuple[Network, ...], Meta(min_length=1, description=f"a list of: {', '.join(NETWORKS)}")] = (
         NETWORKS
     )
     default_network: Annotated[Network | None, Meta(description=f"one of: {', '.join(NETWORKS)}")] = None
     """``None``: the other end's, or the bridge if that is allowed."""
-
     read_only_root: Annotated[ReadOnlyRoot, Meta(description=f"one of: {', '.join(get_args(ReadOnlyRoot))}")] = "off"
     """``default``: unless the task says otherwise; ``forced``: always."""
-
     user: Annotated[str | None, Meta(description=USER_RULE)] = None
     """Every task runs as this user."""
-
     require_non_root: _Flag = False
     """A task must name a numeric user id other than 0; what a name means depends on the image."""
-
     max_env_entries: Annotated[int, Meta(ge=0, le=_MAX_COUNT, description="a whole number")] = MAX_ENV_ENTRIES
     max_env_bytes: _Bytes = MAX_TEXT_BYTES
     max_command_bytes: _Bytes = MAX_TEXT_BYTES

@@ -9,13 +9,7 @@ import gevent
 
 from fleetpulse.master.api.answers import send_json
 from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
-from fleetpulse.master.api.queries import (
-    AttemptListQuery,
-    NoQuery,
-    TaskListQuery,
-    check_task_id,
-    check_worker_id,
-)
+from fleetpulse.master.api.queries import AttemptListQuery, NoQuery, TaskListQuery, check_task_id, check_worker_id
 from fleetpulse.master.api.subscribers import Subscribers
 from fleetpulse.master.api.task_answers import Assignment, DrainState, Task, TaskDetails
 from fleetpulse.master.api.task_logs import TaskLogs

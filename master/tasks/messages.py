@@ -86,7 +86,7 @@ def start_message(task: Task, attempt: Attempt) -> pb.MasterMessage:
     """Tells a worker to run the attempt."""
     request = task.request
     start = pb.StartTask(
-        id=_id(attempt),
+        id=_id(attempt.key),
         cpu_cores=request.cpu_required,
         memory_bytes=request.memory_bytes,
         gpu_uuids=attempt.gpu_uuids,
@@ -99,14 +99,13 @@ def start_message(task: Task, attempt: Attempt) -> pb.MasterMessage:
 
 def stop_message(attempt: Attempt, reason: str, *, forget: bool = False) -> pb.MasterMessage:
     """Tells a worker to end the attempt; with ``forget`` at once and without a report."""
-    return pb.MasterMessage(
-        stop_task=pb.StopTask(id=_id(attempt), grace_seconds=STOP_GRACE_SECONDS, reason=reason, forget=forget)
-    )
+    stop = pb.StopTask(id=_id(attempt.key), grace_seconds=STOP_GRACE_SECONDS, reason=reason, forget=forget)
+    return pb.MasterMessage(stop_task=stop)
 
 
 def kept_attempt(key: AttemptKey, log_received_bytes: int) -> pb.KeptAttempt:
     """Tells a worker to go on with the attempt."""
-    return pb.KeptAttempt(id=pb.AttemptId(task_id=key[0], attempt=key[1]), log_received_bytes=log_received_bytes)
+    return pb.KeptAttempt(id=_id(key), log_received_bytes=log_received_bytes)
 
 
 def update_ack(update: pb.TaskUpdate, *, stale: bool = False) -> pb.MasterMessage:
@@ -116,17 +115,12 @@ def update_ack(update: pb.TaskUpdate, *, stale: bool = False) -> pb.MasterMessag
 
 def log_ack(key: AttemptKey, received_bytes: int, *, stale: bool = False) -> pb.MasterMessage:
     """Says how many bytes of the log are durable."""
-    return pb.MasterMessage(
-        ack=pb.Ack(
-            id=pb.AttemptId(task_id=key[0], attempt=key[1]),
-            log=pb.LogReceived(received_bytes=received_bytes),
-            stale=stale,
-        )
-    )
+    log = pb.LogReceived(received_bytes=received_bytes)
+    return pb.MasterMessage(ack=pb.Ack(id=_id(key), log=log, stale=stale))
 
 
-def _id(attempt: Attempt) -> pb.AttemptId:
-    return pb.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
+def _id(key: AttemptKey) -> pb.AttemptId:
+    return pb.AttemptId(task_id=key[0], attempt=key[1])
 
 
 def _key(attempt_id: pb.AttemptId) -> AttemptKey:

@@ -59,7 +59,6 @@ class Outcome(NamedTuple):
     oom_killed: bool | None = None
     reason: str | None = None
     """For programs: one of ``proto.rules.ATTEMPT_REASONS``, ``worker_lost``, ``secrets_lost`` or ``cancelled``."""
-
     error: str | None = None
     """For people: what happened and what to do about it."""
 
@@ -73,18 +72,15 @@ class Task(NamedTuple):
     created_at: float
     attempt: int = 0
     """The number of the newest attempt; 0 before the first."""
-
     retries_used: int = 0
     not_before: float | None = None
     """A queued task waits until then: the pause after a failed attempt."""
-
     cancel_requested_at: float | None = None
     pending_at: float | None = None
     running_at: float | None = None
     finished_at: float | None = None
     outcome: Outcome = Outcome()
     """Of the last attempt that ended."""
-
     env_is_lost: bool = False
     """The values of the request's ``env`` cannot be decrypted any more, so no attempt may begin."""
 
@@ -117,7 +113,6 @@ class TaskEvent(NamedTuple):
     kind: str
     """One word: submitted, assigned, preparing, progress, running, completed, failed, stopped, lost, requeued,
     cancel_requested, cancelled."""
-
     message: str = ""
     attempt: int = 0
     """0: the event is about the task as a whole."""
@@ -178,7 +173,6 @@ class TaskPage(NamedTuple):
     tasks: Sequence[Task]
     attempts: Mapping[str, Attempt]
     """The newest attempt by task id."""
-
     next_cursor: str | None
 
 

@@ -210,7 +210,6 @@ class TaskRequest(BaseModel):
     """The submitter's own; they decide nothing."""
     constraints: Constraints = {}
     """Labels of a worker, each with the value, or the values, that it may have; `worker_id` counts as a label."""
-
     read_only: bool | None = None
     """Whether the container's root filesystem is read-only. Null, here and below: as the policies of the master and of
     the worker have it."""

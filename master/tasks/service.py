@@ -53,16 +53,8 @@ def new_task_id() -> str:
 
 def apply_policy(request: TaskRequest, policy: TaskPolicy) -> TaskRequest:
     """Returns the request with the policy's defaults. Raises ``TaskRefused`` with every rule that it breaks."""
-    task = PolicyInput(
-        image=request.docker_image,
-        command=request.command,
-        env=request.env,
-        cpu_cores=request.cpu_required,
-        memory_bytes=request.memory_bytes,
-        read_only=request.read_only,
-        user=request.user,
-        network=request.network,
-    )
+    texts_and_size = request.docker_image, request.command, request.env, request.cpu_required, request.memory_bytes
+    task = PolicyInput(*texts_and_size, request.read_only, request.user, request.network)
     if refusals := check_policy(policy, task):
         raise TaskRefused(refusals)
     return request.model_copy(update=apply_defaults(policy, task)._asdict())
