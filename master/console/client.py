@@ -14,7 +14,7 @@ import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
-from fleetpulse.master.console.connection import LOOPBACK, TokenSource, no_token
+from fleetpulse.master.console.connection import LOOPBACK, TokenSource
 from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
 
 _CONNECT_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Page(NamedTuple):
 class MasterClient:
     """Talks to one master. For one thread at a time, except ``interrupt``."""
 
-    def __init__(self, url: str, token: TokenSource = no_token) -> None:
+    def __init__(self, url: str, token: TokenSource = lambda: None) -> None:
         """``url`` has no slash at its end."""
         self.url = url
         self._token = token

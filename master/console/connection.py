@@ -48,10 +48,6 @@ def base_url(given: str) -> str:
     return url.rstrip("/")
 
 
-def no_token() -> None:
-    """The source for a master without tokens."""
-
-
 def users_listening(port: int, tables: Sequence[Path] = _SOCKET_TABLES) -> frozenset[int]:
     """The user ids that listen on this TCP port of this machine. Empty where the system does not tell."""
     return frozenset(user for table in tables for user in _users_in(table, port))
@@ -87,7 +83,7 @@ def token_source(
             raise click.UsageError(f"FLEETPULSE_TOKEN_FILE={file}: {getattr(error, 'strerror', error)}") from error
     parts = urlsplit(url)
     if parts.hostname not in LOOPBACK:
-        return no_token
+        return lambda: None
     port = parts.port or _PORT_BY_SCHEME[parts.scheme]
     data_dir = Path(environment.get("FLEETPULSE_DATA_DIR") or platformdirs.user_state_path("fleetpulse"))
     # While the master is down, any user of this machine could listen in its place.

@@ -52,7 +52,11 @@ def events_command(context: ClientContext, only_workers: bool, only_tasks: bool,
         watcher.start()
     try:
         for change in _changes(context.client, watcher, fleets, None if only_workers else tasks, deadline):
-            _print(context, change)
+            now, word = context.client.now(), styled(change.change, _STYLES)
+            if context.screen.is_json:
+                context.screen.json_line({"time": round(now, 3), **change._asdict()})
+            else:
+                context.screen.words([fmt.local_time(now), change.subject, change.id, word, change.detail])
     finally:
         if not only_tasks:
             watcher.stop()
@@ -129,12 +133,3 @@ def fetch_tasks(client: MasterClient, before: TaskSnapshot) -> TaskSnapshot:
         except UnknownId:
             continue  # it was deleted after its retention
     return tasks | {task_id: before[task_id] for task_id in ended[_MAX_LOOKUPS:]}
-
-
-def _print(context: ClientContext, change: Change) -> None:
-    now = context.client.now()
-    if context.screen.is_json:
-        context.screen.json_line({"time": round(now, 3), **change._asdict()})
-    else:
-        word = styled(change.change, _STYLES)
-        context.screen.words([fmt.local_time(now), change.subject, change.id, word, change.detail])

@@ -184,10 +184,17 @@ class FleetWatcher:
 
     def _watch(self) -> None:
         policy = ReconnectPolicy(self._report, self._pause, float("inf"))
+        fleet, is_complete = FleetSnapshot(), False
         try:
-            for fleet in stream_fleet(self._client, policy):
+            for event in follow_stream(self._client, "/telemetry/stream", {"fields": "summary"}, policy):
+                try:
+                    fleet, is_complete = apply_event(fleet, event, is_complete=is_complete)
+                except (AttributeError, KeyError, TypeError):
+                    reason = "its telemetry stream does not have the shape of a master's"
+                    raise not_a_master(self._client.url, reason) from None
                 self._pause(0.0)
-                self._on_fleet(fleet)
+                if is_complete:
+                    self._on_fleet(fleet)
         except UnknownId:
             # A master without the stream takes its path for a worker's id.
             self._poll()
@@ -215,19 +222,6 @@ class FleetWatcher:
 
 class _Stopped(Exception):
     """``stop`` was called."""
-
-
-def stream_fleet(client: MasterClient, policy: ReconnectPolicy) -> Iterator[FleetSnapshot]:
-    """Yields the fleet after each event. Raises ``UnknownId`` where the master has no stream."""
-    fleet: FleetSnapshot = {}
-    is_complete = False
-    for event in follow_stream(client, "/telemetry/stream", {"fields": "summary"}, policy):
-        try:
-            fleet, is_complete = apply_event(fleet, event, is_complete=is_complete)
-        except (AttributeError, KeyError, TypeError):
-            raise not_a_master(client.url, "its telemetry stream does not have the shape of a master's") from None
-        if is_complete:
-            yield fleet
 
 
 def apply_event(fleet: FleetSnapshot, event: StreamEvent, *, is_complete: bool) -> tuple[FleetSnapshot, bool]:
