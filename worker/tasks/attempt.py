@@ -13,12 +13,11 @@ from typing import NamedTuple, TypeVar
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec, RequestRefused
 from fleetpulse.worker.tasks.engine import (
-    ContainerEngine,
     ContainerInfo,
     ContainerStatus,
     ContainerUsage,
+    EngineClient,
     EngineError,
-    EngineHealth,
     NoSuchContainer,
     wait_for_event,
 )
@@ -55,8 +54,7 @@ class StopCause(Enum):
 class AttemptContext(NamedTuple):
     """Shared by all attempts of a worker."""
 
-    engine: ContainerEngine
-    health: EngineHealth
+    client: EngineClient
     outbox: Outbox
     images: ImagePuller
     follow_slots: asyncio.Semaphore
@@ -162,13 +160,12 @@ class AttemptRunner:
         container = await self._inspect()
         if container.status is ContainerStatus.CREATED:
             await self._unless_stopped(self._context.may_start.wait())
-            await self._context.health.retry(lambda: self._context.engine.start(self.container_id))
+            await self._context.client.retry(lambda engine: engine.start(self.container_id))
             container = await self._inspect()
         self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_RUNNING, time_unix_seconds=container.started_at or 0.0))
         self.is_running = container.status is ContainerStatus.RUNNING
         reader = LogReader(
-            self._context.engine,
-            self._context.health,
+            self._context.client,
             self._context.outbox,
             self._context.follow_slots,
             self.key,
@@ -189,7 +186,7 @@ class AttemptRunner:
         self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_PREPARING))
         await self._unless_stopped(self._context.may_start.wait())
         await self._unless_stopped(self._context.images.ensure(spec.image, self._report_progress))
-        create = self._context.health.retry(lambda: self._context.engine.create(spec))
+        create = self._context.client.retry(lambda engine: engine.create(spec))
         # Never cancelled by a stop: ``remove`` waits for the container.
         self._creating = asyncio.create_task(create, name=f"container of {self.key}")
         self.container_id = await self._unless_stopped(asyncio.shield(self._creating))
@@ -208,7 +205,7 @@ class AttemptRunner:
             stop.cancel()
 
     async def _inspect(self) -> ContainerInfo:
-        return await self._context.health.retry(lambda: self._context.engine.inspect(self.container_id))
+        return await self._context.client.retry(lambda engine: engine.inspect(self.container_id))
 
     async def _wait_for_exit(self, container: ContainerInfo) -> ContainerInfo:
         """Ends the container at its timeout and when the attempt is stopped."""
@@ -249,7 +246,7 @@ class AttemptRunner:
 
     async def _signal(self, name: str) -> bool:
         try:
-            return await self._context.health.retry(lambda: self._context.engine.signal(self.container_id, name))
+            return await self._context.client.retry(lambda engine: engine.signal(self.container_id, name))
         except NoSuchContainer:
             return False
 
@@ -270,7 +267,7 @@ class AttemptRunner:
 async def remove_container(context: AttemptContext, container_id: str) -> None:
     """Kills and removes a container. Retries while the engine is unavailable; logs any other error."""
     try:
-        await context.health.retry(lambda: context.engine.remove(container_id), forever=True)
+        await context.client.retry(lambda engine: engine.remove(container_id), forever=True)
     except EngineError as error:
         _log.warning("container %s stays for now: %s", container_id[:12], error)
 

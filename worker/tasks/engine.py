@@ -143,10 +143,11 @@ class ContainerEngine(Protocol):
         """Releases everything, also calls that hang. Containers go on."""
 
 
-class EngineHealth:
-    """Whether the engine answers. All methods belong to one asyncio loop."""
+class EngineClient:
+    """Calls an engine, and knows whether it answers. All methods belong to one asyncio loop."""
 
-    def __init__(self, timeout_seconds: float = ENGINE_TIMEOUT_SECONDS) -> None:
+    def __init__(self, engine: ContainerEngine, timeout_seconds: float = ENGINE_TIMEOUT_SECONDS) -> None:
+        self.engine = engine
         self._timeout_seconds = timeout_seconds
         self._error: str | None = "the Docker Engine has not been asked yet"
         self._is_logged = self._has_answered = False
@@ -183,7 +184,19 @@ class EngineHealth:
         self._error, self._is_logged = str(error), True
         self._available.clear()
 
-    async def retry(self, call: Callable[[], Awaitable[T]], *, forever: bool = False) -> T:
+    async def containers(self, timeout_seconds: float) -> Sequence[ContainerInfo]:
+        """Asks once. Raises ``EngineError``."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                containers = await self.engine.containers()
+        except (TimeoutError, EngineUnavailable) as error:
+            text = str(error) or f"no answer from the engine in {timeout_seconds:g} s"
+            self.record_failure(unavailable := EngineUnavailable(text))
+            raise unavailable from error
+        self.record_success()
+        return containers
+
+    async def retry(self, call: Callable[[ContainerEngine], Awaitable[T]], *, forever: bool = False) -> T:
         """Returns the result of the call, repeated while the engine is unavailable.
 
         Raises ``EngineUnavailable`` after the timeout, unless ``forever``.
@@ -192,7 +205,7 @@ class EngineHealth:
         delay = _FIRST_DELAY_SECONDS
         while True:
             try:
-                result = await call()
+                result = await call(self.engine)
             except EngineUnavailable as error:
                 self.record_failure(error)
                 if give_up_at is not None and time.monotonic() >= give_up_at:

@@ -19,9 +19,8 @@ from fleetpulse.worker.tasks.engine import (
     ContainerEngine,
     ContainerInfo,
     ContainerStatus,
+    EngineClient,
     EngineError,
-    EngineHealth,
-    EngineUnavailable,
 )
 from fleetpulse.worker.tasks.images import ImagePuller
 from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED
@@ -50,17 +49,14 @@ class Executor:
         *,
         resync_seconds: float = RESYNC_SECONDS,
     ) -> None:
-        self._engine = engine
         self._policy = policy
         self._resync_seconds = resync_seconds
         self._usage_seconds = RESYNC_SECONDS
-        self._health = health = EngineHealth()
+        self._client = client = EngineClient(engine)
         self._outbox = Outbox()
         self._may_start = asyncio.Event()
         slots = asyncio.Semaphore(MAX_FOLLOWED)
-        self._context = AttemptContext(
-            engine, health, self._outbox, ImagePuller(engine, health), slots, self._may_start
-        )
+        self._context = AttemptContext(client, self._outbox, ImagePuller(client), slots, self._may_start)
         self._attempts: dict[AttemptKey, AttemptRunner] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._finished: OrderedDict[AttemptKey, None] = OrderedDict()
@@ -74,7 +70,7 @@ class Executor:
         self._attempts_known = asyncio.Event()
 
     def start(self) -> None:
-        self._engine.listen(self._container_exited)
+        self._client.engine.listen(self._container_exited)
         self._spawn(self._resync_forever(), "task resync")
         self._spawn(self._read_usage_forever(), "task usage")
 
@@ -87,7 +83,7 @@ class Executor:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._engine.close()
+        await self._client.engine.close()
 
     async def describe(self, register: pb.Register) -> None:
         """Adds the attempts of this worker, or that they are unknown. Takes a few seconds at most."""
@@ -103,10 +99,10 @@ class Executor:
                 for container in containers:
                     self._adopt(container)
         # An engine that comes back after its timeout hardly has the containers of before.
-        self._attempts_unknown = self._attempts_unknown and not self._health.is_timed_out
+        self._attempts_unknown = self._attempts_unknown and not self._client.is_timed_out
         register.attempts_unknown = self._attempts_unknown
         register.attempts_held.extend(key.message() for key in self._attempts)
-        register.task_support.CopyFrom(self._health.task_support)
+        register.task_support.CopyFrom(self._client.task_support)
 
     def registered(self, registered: pb.Registered) -> None:
         """A new stream is open. Attempts that the master does not keep end before anything new starts."""
@@ -157,8 +153,8 @@ class Executor:
         """Adds the running attempts, with their last readings."""
         running = (attempt for attempt in self._attempts.values() if attempt.is_running)
         heartbeat.running_tasks.extend(attempt.usage_report() for attempt in running)
-        heartbeat.task_support.CopyFrom(self._health.task_support)
-        heartbeat.engine_failures = self._health.failures
+        heartbeat.task_support.CopyFrom(self._client.task_support)
+        heartbeat.engine_failures = self._client.failures
 
     def _start(self, request: pb.StartTask) -> None:
         key = AttemptKey.of(request.id)
@@ -233,7 +229,7 @@ class Executor:
 
     async def _remove_orphans(self) -> None:
         """Lets attempts start when every container of a foreign attempt is gone."""
-        self._resync(await self._health.retry(self._engine.containers, forever=True))
+        self._resync(await self._client.retry(lambda engine: engine.containers(), forever=True))
         if self._removals:
             await asyncio.wait(list(self._removals.values()))
         self._may_start.set()
@@ -244,20 +240,13 @@ class Executor:
                 self._resync(await self._list(LIST_TIMEOUT_SECONDS))
             except EngineError as error:
                 _log.debug("no list of containers: %s", error)
-            if self._attempts_unknown and self._health.is_timed_out:
+            if self._attempts_unknown and self._client.is_timed_out:
                 self._attempts_known.set()
             await asyncio.sleep(self._resync_seconds)
 
     async def _list(self, timeout_seconds: float) -> Iterable[ContainerInfo]:
-        """All containers of this worker; records whether the engine answers. Raises ``EngineError``."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                containers = await self._engine.containers()
-        except (TimeoutError, EngineUnavailable) as error:
-            text = str(error) or f"no answer from the engine in {timeout_seconds:g} s"
-            self._health.record_failure(unavailable := EngineUnavailable(text))
-            raise unavailable from error
-        self._health.record_success()
+        """All containers of this worker. Raises ``EngineError``."""
+        containers = await self._client.containers(timeout_seconds)
         if self._attempts_unknown:
             self._attempts_known.set()
         return containers
@@ -290,7 +279,7 @@ class Executor:
 
     async def _read_usage(self, attempt: AttemptRunner) -> None:
         try:
-            attempt.add_usage(await self._engine.usage(attempt.container_id))
+            attempt.add_usage(await self._client.engine.usage(attempt.container_id))
         except EngineError as error:
             _log.debug("attempt %s: no reading: %s", attempt.key, error)
 

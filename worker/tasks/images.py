@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fleetpulse.worker.tasks.engine import ContainerEngine, EngineHealth, Progress
+from fleetpulse.worker.tasks.engine import EngineClient, Progress
 
 MAX_PARALLEL_PULLS = 3
 
@@ -24,15 +24,14 @@ class _Pull:
 class ImagePuller:
     """All methods belong to one asyncio loop."""
 
-    def __init__(self, engine: ContainerEngine, health: EngineHealth) -> None:
-        self._engine = engine
-        self._health = health
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
         self._slots = asyncio.Semaphore(MAX_PARALLEL_PULLS)
         self._pulls: dict[str, _Pull] = {}
 
     async def ensure(self, image: str, progress: Progress) -> None:
         """Returns when the machine has the image. Raises ``EngineError``."""
-        if await self._health.retry(lambda: self._engine.has_image(image)):
+        if await self._client.retry(lambda engine: engine.has_image(image)):
             return
         pull = self._pulls.get(image)
         if pull is None:
@@ -53,6 +52,6 @@ class ImagePuller:
             if self._slots.locked():
                 pull.report(f"waiting to pull {image}: {MAX_PARALLEL_PULLS} other images are being pulled")
             async with self._slots:
-                await self._health.retry(lambda: self._engine.pull(image, pull.report))
+                await self._client.retry(lambda engine: engine.pull(image, pull.report))
         finally:
             del self._pulls[image]

@@ -6,9 +6,8 @@ import logging
 from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.engine import (
     ENGINE_TIMEOUT_SECONDS,
-    ContainerEngine,
+    EngineClient,
     EngineError,
-    EngineHealth,
     EngineUnavailable,
     LogStream,
     wait_for_event,
@@ -82,8 +81,7 @@ class LogReader:
 
     def __init__(
         self,
-        engine: ContainerEngine,
-        health: EngineHealth,
+        client: EngineClient,
         outbox: Outbox,
         follow_slots: asyncio.Semaphore,
         key: AttemptKey,
@@ -91,8 +89,7 @@ class LogReader:
         limit_bytes: int,
     ) -> None:
         """The readers of a worker share ``follow_slots``, of ``MAX_FOLLOWED``."""
-        self._engine = engine
-        self._health = health
+        self._client = client
         self._outbox = outbox
         self._follow_slots = follow_slots
         self._key = key
@@ -124,11 +121,11 @@ class LogReader:
                 if is_last:
                     await self._read(limiter, follow=False)
                     # An engine that shuts down may end an answer early as if it were complete.
-                    await self._engine.inspect(self._container_id)
+                    await self._client.engine.inspect(self._container_id)
                 else:
                     await self._follow(limiter)
             except EngineUnavailable as error:
-                self._health.record_failure(error)
+                self._client.record_failure(error)
                 give_up_at = give_up_at or loop.time() + ENGINE_TIMEOUT_SECONDS
                 if is_last and loop.time() >= give_up_at:
                     _log.warning("attempt %s: the rest of its log is lost: %s", self._key, error)
@@ -156,7 +153,7 @@ class LogReader:
 
     async def _read(self, limiter: LogLimiter, *, follow: bool) -> None:
         known = self._read_bytes
-        stream = self._stream = self._engine.open_log(self._container_id, follow=follow)
+        stream = self._stream = self._client.engine.open_log(self._container_id, follow=follow)
         try:
             while data := await self._next(stream):
                 new = data[known:]

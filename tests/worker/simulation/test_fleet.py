@@ -118,7 +118,10 @@ def test_stop_does_not_wait_for_failures_to_end(mode: str) -> None:
         failures = {mode: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
         async with scripted_master(serve) as master, fleet_at(master, 2, **failures) as fleet:
             await eventually(lambda: len(master.streams) == 2 and all(stream.messages for stream in master.streams))
-            await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0.3))})
+            if mode == "stall":
+                await eventually(lambda: all(worker._stalled_until for worker in fleet._workers))
+            else:
+                await eventually(lambda: all(worker._session is None for worker in fleet._workers))
             async with asyncio.timeout(30.0):
                 await fleet.stop(60.0)
             goodbyes = [stream.messages[-1].HasField("goodbye") for stream in master.streams]

@@ -1,11 +1,13 @@
-"""worker.tasks.engine: the health of an engine."""
+"""worker.tasks.engine: the client of an engine."""
 
 import asyncio
 import logging
+import random
 
 import pytest
 
-from fleetpulse.worker.tasks.engine import EngineHealth, EngineRefused, EngineUnavailable
+from fleetpulse.worker.simulation.engine import SimulatedEngine
+from fleetpulse.worker.tasks.engine import ContainerEngine, EngineClient, EngineRefused, EngineUnavailable
 from tests.worker.scripted import run
 
 
@@ -16,7 +18,7 @@ class Engine:
         self.answers = list(answers)
         self.calls = 0
 
-    async def call(self) -> object:
+    async def call(self, _: ContainerEngine) -> object:
         answer = self.answers[min(self.calls, len(self.answers) - 1)]
         self.calls += 1
         if isinstance(answer, Exception):
@@ -24,29 +26,34 @@ class Engine:
         return answer
 
 
+def client(timeout_seconds: float = 60.0) -> EngineClient:
+    """Its engine is not called."""
+    return EngineClient(SimulatedEngine(random.Random(1)), timeout_seconds)
+
+
 UNAVAILABLE = EngineUnavailable("nobody answers")
 
 
 def test_call_is_retried_until_the_engine_answers() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(), Engine(UNAVAILABLE, UNAVAILABLE, "here")
-        assert health.task_support.reason == "the Docker Engine has not been asked yet"
-        assert await health.retry(engine.call) == "here"
-        assert (engine.calls, health.failures) == (3, 2)
-        assert health.task_support.available
-        assert health.task_support.reason == ""
+        engine_client, engine = client(), Engine(UNAVAILABLE, UNAVAILABLE, "here")
+        assert engine_client.task_support.reason == "the Docker Engine has not been asked yet"
+        assert await engine_client.retry(engine.call) == "here"
+        assert (engine.calls, engine_client.failures) == (3, 2)
+        assert engine_client.task_support.available
+        assert engine_client.task_support.reason == ""
 
     run(test())
 
 
 def test_retry_gives_up_after_the_timeout() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(timeout_seconds=0.3), Engine(UNAVAILABLE)
+        engine_client, engine = client(0.3), Engine(UNAVAILABLE)
         with pytest.raises(EngineUnavailable):
-            await health.retry(engine.call)
+            await engine_client.retry(engine.call)
         assert engine.calls >= 2
-        assert health.task_support.reason == "nobody answers"
-        forever = asyncio.ensure_future(health.retry(engine.call, forever=True))
+        assert engine_client.task_support.reason == "nobody answers"
+        forever = asyncio.ensure_future(engine_client.retry(engine.call, forever=True))
         done, _ = await asyncio.wait({forever}, timeout=1.0)
         assert not done
         forever.cancel()
@@ -56,9 +63,9 @@ def test_retry_gives_up_after_the_timeout() -> None:
 
 def test_refused_call_is_not_retried() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(), Engine(EngineRefused("never"))
+        engine_client, engine = client(), Engine(EngineRefused("never"))
         with pytest.raises(EngineRefused):
-            await health.retry(engine.call)
+            await engine_client.retry(engine.call)
         assert engine.calls == 1
 
     run(test())
@@ -66,12 +73,12 @@ def test_refused_call_is_not_retried() -> None:
 
 def test_success_wakes_waiting_retries() -> None:
     async def test() -> None:
-        health, engine = EngineHealth(), Engine(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, "here")
-        waiting = asyncio.ensure_future(health.retry(engine.call))
+        engine_client, engine = client(), Engine(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, "here")
+        waiting = asyncio.ensure_future(engine_client.retry(engine.call))
         while engine.calls < 3:  # by now it waits for a second  # noqa: ASYNC110 - counts calls
             await asyncio.sleep(0.01)
         engine.answers = ["here"]
-        health.record_success()
+        engine_client.record_success()
         async with asyncio.timeout(0.5):
             assert await waiting == "here"
 
@@ -82,17 +89,17 @@ def test_outage_is_logged_once_and_without_an_engine_as_info(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
-        health = EngineHealth()
+        engine_client = client()
         for event in (
-            health.record_failure,
-            health.record_failure,
+            engine_client.record_failure,
+            engine_client.record_failure,
             None,
-            health.record_failure,
-            health.record_failure,
+            engine_client.record_failure,
+            engine_client.record_failure,
             None,
         ):
             if event is None:
-                health.record_success()
+                engine_client.record_success()
             else:
                 event(UNAVAILABLE)
 

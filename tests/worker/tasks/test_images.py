@@ -6,14 +6,14 @@ import random
 import pytest
 
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import EngineHealth, EngineRefused
+from fleetpulse.worker.tasks.engine import EngineClient, EngineRefused
 from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS, ImagePuller
 from tests.worker.scripted import run
 from tests.worker.tasks.fake_master import running_executor, until
 
 
 def puller_on(engine: SimulatedEngine) -> ImagePuller:
-    return ImagePuller(engine, EngineHealth())
+    return ImagePuller(EngineClient(engine))
 
 
 def test_local_image_is_not_pulled() -> None:
