@@ -1,4 +1,4 @@
-"""A custom master: FleetPulse's, with a callback that appends a line of JSON to a file for every heartbeat.
+"""A custom master with a callback that appends a line of JSON to a file for every heartbeat.
 
 HTTP_PORT=:8080 GRPC_PORT=:50051 READINGS=/var/lib/site/readings.jsonl python custom_master.py
 """
@@ -23,10 +23,10 @@ _MAX_QUEUED = 10_000
 
 
 class ReadingsWriter:
-    """Appends readings to a file, on a thread of its own.
+    """Appends readings to a file, on its own thread.
 
-    The callback runs on the master's event loop, in the greenlet of the worker; a write to a disk would stop the loop
-    and all its workers. So ``add`` only queues, and a disk that cannot keep up loses readings.
+    The callback runs on the master's event loop, and a write to a disk would block all workers. ``add`` therefore only
+    queues. If the disk is too slow, readings are lost and counted in ``lost``.
     """
 
     def __init__(self, path: Path) -> None:

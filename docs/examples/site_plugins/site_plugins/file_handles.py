@@ -1,4 +1,4 @@
-"""A custom metric: how many files the machine has open, and how many it may."""
+"""A custom metric: the open files of the machine, and their limit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ class FileHandles:
         self._source = source
 
     def collect(self) -> Iterator[Metric]:
-        """Raises ``OSError`` where the kernel does not tell; the worker reports that."""
+        """Raises ``OSError`` if the file cannot be read; the worker reports it."""
         used, _, limit = map(int, self._source.read_text().split())
         yield GaugeMetricFamily("file_handles_used", "Open files of the whole machine.", value=used)
         yield GaugeMetricFamily("file_handles_limit", "Files that may be open at once.", value=limit)

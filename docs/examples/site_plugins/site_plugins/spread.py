@@ -1,4 +1,4 @@
-"""A placement policy: each task goes where most cores are free, so that machines share the work evenly."""
+"""A placement policy that places each task on the worker with the most free cores, to spread the load evenly."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from fleetpulse.master.tasks.placement import Offer, Placement, Plan, QueuedTask
 
 
 def plan(offers: Sequence[Offer], queue: Sequence[QueuedTask], _now: float) -> Plan:
-    """High priorities first, then the oldest. Pure: what is allocated in this round is kept in ``left`` alone."""
+    """Places high priorities first, then the oldest. Pure: ``left`` has what this round has not allocated yet."""
     left = {offer.worker_id: offer for offer in offers if offer.refusal is None}
     placements: list[Placement] = []
     for task in sorted(queue, key=lambda task: (-task.priority, task.queued_at)):
