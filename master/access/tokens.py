@@ -1,7 +1,7 @@
 """Roles, and the tokens that grant them. Pure.
 
-A secret is ``fp_ID_RANDOM``: 8 characters that name the token and are public, and 256 random bits. Nobody guesses so
-many bits, so a plain SHA-256 of the secret is stored.
+A secret is ``fp_ID_RANDOM``: 8 characters that name the token and are public, and 256 random bits. So many bits
+cannot be guessed, so a plain SHA-256 of the secret is stored.
 """
 
 import hashlib

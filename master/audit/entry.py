@@ -1,4 +1,4 @@
-"""One entry of the trail, and the line that it is in the file."""
+"""One entry of the audit trail, and its line in the file."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ MAX_CHARACTERS = 256
 
 ANONYMOUS = "anonymous"
 MASTER = "master"
-"""Actor and source of what the trail says of itself."""
+"""Actor and source of the trail's entries about itself."""
 
 
 class AuditOutcome(StrEnum):
-    """How it ended for whoever tried."""
+    """How the action ended for the actor."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -94,6 +94,6 @@ _RENAMED = {b'"door":"rest"': b'"source":"http"', b'"door":"rpc"': b'"source":"g
 
 
 def _cut(text: str) -> str:
-    # A lone surrogate, as of a path that is not UTF-8, cannot be read back as text.
+    # A lone surrogate, as in a path that is not UTF-8, cannot be decoded again.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"

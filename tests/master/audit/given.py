@@ -1,4 +1,4 @@
-"""Entries as tests want them."""
+"""Audit entries for tests."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ SUBMIT = AuditEntry(
 
 
 def entry(**fields: Any) -> AuditEntry:
-    """A submit that went well, but for these fields."""
+    """A successful submit, with these fields replaced."""
     return structs.replace(SUBMIT, **fields)
 
 
 def refusal(**fields: Any) -> AuditEntry:
-    """Somebody without a token."""
+    """A refused request without a token, with these fields replaced."""
     refused = {"actor": "anonymous", "role": None, "outcome": AuditOutcome.REFUSED, "status": "401"}
     return structs.replace(SUBMIT, **{**refused, **fields})
 

@@ -109,8 +109,8 @@ def test_trail_is_readable_while_it_is_written(path: Path) -> None:
             if number % 100 == 0:
                 gevent.sleep(0)
                 page = one.trail.read(AuditQuery(50))
-                told = [int(line.target) for line in page.entries]
-                assert told == list(range(told[0], told[0] - len(told), -1)) if told else True
+                read = [int(line.target) for line in page.entries]
+                assert read == list(range(read[0], read[0] - len(read), -1)) if read else True
         wait_until(lambda: one.count("entries") == 2000)
         assert one.trail.read(AuditQuery(1)).entries[0].target == "1999"
         assert one.trail.read(AuditQuery(1, outcome=AuditOutcome.REFUSED)).entries == []

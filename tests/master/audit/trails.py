@@ -1,4 +1,4 @@
-"""Trails for tests."""
+"""Audit trails for tests."""
 
 import json
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ NOWHERE = Path("/nonexistent/audit.jsonl")
 
 
 def unwritten_trail(instruments: Instruments) -> AuditTrail:
-    """One that takes entries and has no file."""
+    """A trail that takes entries and has no file."""
     return AuditTrail(NOWHERE, instruments.audit, MIB)
 
 
 class Trail:
-    """A trail with a file in a folder, and what was counted."""
+    """A trail with a file, and its counters."""
 
     def __init__(self, path: Path, max_file_bytes: int = MIB, **options: Any) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class Trail:
 
 @contextmanager
 def running_trail(path: Path, **options: Any) -> Iterator[Trail]:
-    """Stopped at the end, and so everything is written."""
+    """Yields a trail; at the end it is stopped, so that everything is written."""
     trail = Trail(path, **options)
     trail.trail.start()
     try:
@@ -44,10 +44,10 @@ def running_trail(path: Path, **options: Any) -> Iterator[Trail]:
 
 
 def written(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file, which must all be whole."""
+    """Returns the entries of a file, which must all be complete."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def whole_lines(path: Path) -> int:
-    """How many there are in a file that is being written."""
+    """Returns the number of complete lines in a file."""
     return path.read_bytes().count(b"\n") if path.exists() else 0

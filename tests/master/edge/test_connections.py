@@ -25,7 +25,7 @@ from fleetpulse.master.instruments import HttpInstruments
 FEW = Limits(connections=4, client_connections=2, client_requests_per_second=1)
 
 
-class Entrance:
+class LimitedPort:
     """A limiter, and sockets of clients."""
 
     def __init__(self, limits: Limits) -> None:
@@ -35,7 +35,7 @@ class Entrance:
         self.sockets: list[socket.socket] = []
 
     def connect(self, address: str) -> Connection:
-        """One whose other end stays open."""
+        """Returns a connection whose other end stays open."""
         ours, theirs = gevent.socket.socketpair()
         self.sockets += [ours, theirs]
         return self.limiter.connection(ours, address)
@@ -55,10 +55,10 @@ class Entrance:
 
 
 @pytest.fixture
-def entrance() -> Iterator[Entrance]:
-    entrance = Entrance(FEW)
-    yield entrance
-    for each in entrance.sockets:
+def port() -> Iterator[LimitedPort]:
+    port = LimitedPort(FEW)
+    yield port
+    for each in port.sockets:
         each.close()
 
 
@@ -71,97 +71,97 @@ def is_cut(connection: Connection) -> bool:
     return bool(select.select([connection.fileno()], [], [], 0.0)[0])
 
 
-def test_connection_is_refused_when_all_are_busy(entrance: Entrance) -> None:
-    inside = [entrance.admit(f"203.0.113.{number}") for number in range(4)]
-    assert entrance.limiter.admit(entrance.connect("203.0.113.9")) is FULL
-    assert entrance.open() == 4.0
-    assert entrance.rejected("connections") == 1.0
-    assert entrance.recorded == [
+def test_connection_is_refused_when_all_are_busy(port: LimitedPort) -> None:
+    inside = [port.admit(f"203.0.113.{number}") for number in range(4)]
+    assert port.limiter.admit(port.connect("203.0.113.9")) is FULL
+    assert port.open() == 4.0
+    assert port.rejected("connections") == 1.0
+    assert port.recorded == [
         refused("203.0.113.9", "connect", "503", "connections: the master has as many connections as it takes")
     ]
-    entrance.limiter.release(inside[0])
-    entrance.limiter.release(inside[0])
-    assert entrance.open() == 3.0
-    entrance.admit("203.0.113.9")
+    port.limiter.release(inside[0])
+    port.limiter.release(inside[0])
+    assert port.open() == 3.0
+    port.admit("203.0.113.9")
 
 
-def test_longest_idle_connection_is_cut_when_the_table_is_full(entrance: Entrance) -> None:
-    busy = entrance.admit("203.0.113.1")
-    first, second, third = (entrance.admit(f"203.0.113.{number}", waits=True) for number in (2, 3, 4))
-    entrance.limiter.mark_busy(first)
-    entrance.limiter.mark_idle(first)
-    entrance.admit("203.0.113.5")
+def test_longest_idle_connection_is_cut_when_the_table_is_full(port: LimitedPort) -> None:
+    busy = port.admit("203.0.113.1")
+    first, second, third = (port.admit(f"203.0.113.{number}", waits=True) for number in (2, 3, 4))
+    port.limiter.mark_busy(first)
+    port.limiter.mark_idle(first)
+    port.admit("203.0.113.5")
     assert [is_cut(each) for each in (busy, first, second, third)] == [False, False, True, False]
-    assert entrance.open() == 4.0
-    assert entrance.rejected("idle") == 1.0
-    assert entrance.recorded == []
-    # What becomes of the one that was cut is of no interest any more.
-    entrance.limiter.mark_busy(second)
-    entrance.limiter.mark_idle(second)
-    entrance.limiter.release(second)
-    assert entrance.open() == 4.0
+    assert port.open() == 4.0
+    assert port.rejected("idle") == 1.0
+    assert port.recorded == []
+    # The connection that was cut changes nothing any more.
+    port.limiter.mark_busy(second)
+    port.limiter.mark_idle(second)
+    port.limiter.release(second)
+    assert port.open() == 4.0
 
 
-def test_client_at_its_limit_loses_its_own_idle_connection(entrance: Entrance) -> None:
-    other = entrance.admit("203.0.113.1", waits=True)
-    first = entrance.admit("203.0.113.2")
-    second = entrance.admit("203.0.113.2", waits=True)
-    entrance.admit("203.0.113.2")
+def test_client_at_its_limit_loses_its_own_idle_connection(port: LimitedPort) -> None:
+    other = port.admit("203.0.113.1", waits=True)
+    first = port.admit("203.0.113.2")
+    second = port.admit("203.0.113.2", waits=True)
+    port.admit("203.0.113.2")
     assert [is_cut(each) for each in (other, first, second)] == [False, False, True]
-    assert entrance.limiter.admit(entrance.connect("203.0.113.2")) is CLIENT_FULL
-    assert entrance.rejected("client_connections") == 1.0
-    assert [one.detail.partition(":")[0] for one in entrance.recorded] == ["client_connections"]
-    entrance.limiter.release(first)
-    entrance.admit("203.0.113.2")
+    assert port.limiter.admit(port.connect("203.0.113.2")) is CLIENT_FULL
+    assert port.rejected("client_connections") == 1.0
+    assert [one.detail.partition(":")[0] for one in port.recorded] == ["client_connections"]
+    port.limiter.release(first)
+    port.admit("203.0.113.2")
 
 
 def test_only_connection_of_a_client_is_cut_for_its_next() -> None:
-    entrance = Entrance(Limits(connections=1, client_connections=1))
-    first = entrance.admit("203.0.113.2", waits=True)
-    second = entrance.admit("203.0.113.2")
+    port = LimitedPort(Limits(connections=1, client_connections=1))
+    first = port.admit("203.0.113.2", waits=True)
+    second = port.admit("203.0.113.2")
     assert is_cut(first)
-    entrance.limiter.release(second)
-    assert entrance.open() == 0.0
-    for each in entrance.sockets:
+    port.limiter.release(second)
+    assert port.open() == 0.0
+    for each in port.sockets:
         each.close()
 
 
-def test_loopback_clients_are_not_limited(entrance: Entrance) -> None:
-    inside = [entrance.admit("127.0.0.1") for _ in range(4)]
-    assert not any(entrance.limiter.check_request(inside[0], "/") for _ in range(100))
-    assert entrance.limiter.admit(entrance.connect("127.0.0.1")) is FULL
+def test_loopback_clients_are_not_limited(port: LimitedPort) -> None:
+    inside = [port.admit("127.0.0.1") for _ in range(4)]
+    assert not any(port.limiter.check_request(inside[0], "/") for _ in range(100))
+    assert port.limiter.admit(port.connect("127.0.0.1")) is FULL
 
 
-def test_client_above_its_request_rate_is_refused(entrance: Entrance) -> None:
-    eager, other = entrance.admit("203.0.113.1"), entrance.admit("203.0.113.2")
-    assert [entrance.limiter.check_request(eager, "/health") for _ in range(4)] == [None, None, None, TOO_OFTEN]
-    assert entrance.limiter.check_request(other, "/") is None
-    assert entrance.rejected("client_requests") == 1.0
-    told = "client_requests: this client asks too often"
-    assert entrance.recorded == [refused("203.0.113.1", "request", "429", told, "/health")]
+def test_client_above_its_request_rate_is_refused(port: LimitedPort) -> None:
+    eager, other = port.admit("203.0.113.1"), port.admit("203.0.113.2")
+    assert [port.limiter.check_request(eager, "/health") for _ in range(4)] == [None, None, None, TOO_OFTEN]
+    assert port.limiter.check_request(other, "/") is None
+    assert port.rejected("client_requests") == 1.0
+    detail = "client_requests: this client asks too often"
+    assert port.recorded == [refused("203.0.113.1", "request", "429", detail, "/health")]
 
 
-def test_connection_counts_as_its_first_request(entrance: Entrance) -> None:
-    assert [entrance.limiter.check_connect("203.0.113.1") for _ in range(3)] == [None, None, TOO_OFTEN]
-    assert [(one.client, one.action, one.status) for one in entrance.recorded] == [("203.0.113.1", "connect", "429")]
-    first = entrance.admit("203.0.113.1")
-    assert [entrance.limiter.check_request(first, "/") for _ in range(2)] == [None, TOO_OFTEN]
+def test_connection_counts_as_its_first_request(port: LimitedPort) -> None:
+    assert [port.limiter.check_connect("203.0.113.1") for _ in range(3)] == [None, None, TOO_OFTEN]
+    assert [(one.client, one.action, one.status) for one in port.recorded] == [("203.0.113.1", "connect", "429")]
+    first = port.admit("203.0.113.1")
+    assert [port.limiter.check_request(first, "/") for _ in range(2)] == [None, TOO_OFTEN]
 
 
-def test_refused_request_is_not_quoted_in_the_audit_trail(entrance: Entrance) -> None:
+def test_refused_request_is_not_quoted_in_the_audit_trail(port: LimitedPort) -> None:
     refusal = refusal_of(InvalidHeader("Authorization Bearer hunter2"))
     assert "hunter2" in refusal.detail
-    entrance.limiter.record_refusal(refusal, "203.0.113.1", "request")
-    entrance.limiter.record_refusal(refusal_of(ZeroDivisionError()), "203.0.113.1", "request")
-    assert entrance.recorded == [refused("203.0.113.1", "request", "400", "malformed: InvalidHeader")]
+    port.limiter.record_refusal(refusal, "203.0.113.1", "request")
+    port.limiter.record_refusal(refusal_of(ZeroDivisionError()), "203.0.113.1", "request")
+    assert port.recorded == [refused("203.0.113.1", "request", "400", "malformed: InvalidHeader")]
 
 
 def test_rate_zero_means_no_limit() -> None:
-    entrance = Entrance(Limits(client_requests_per_second=0))
-    eager = entrance.admit("203.0.113.1")
-    assert not any(entrance.limiter.check_request(eager, "/") for _ in range(10_000))
-    assert not any(entrance.limiter.check_connect("203.0.113.1") for _ in range(10_000))
-    for each in entrance.sockets:
+    port = LimitedPort(Limits(client_requests_per_second=0))
+    eager = port.admit("203.0.113.1")
+    assert not any(port.limiter.check_request(eager, "/") for _ in range(10_000))
+    assert not any(port.limiter.check_connect("203.0.113.1") for _ in range(10_000))
+    for each in port.sockets:
         each.close()
 
 
@@ -177,13 +177,13 @@ class Acceptor(NamedTuple):
     accepted: list[str]
 
     def connect(self, source: str) -> socket.socket:
-        """One whose connection waits in the system's queue until the hub has its turn."""
+        """Returns a client whose connection waits in the system's queue until the hub runs."""
         return socket.create_connection(self.address, TIMEOUT_SECONDS, (source, 0))
 
 
 @contextmanager
 def acceptor(*, speaks_http: bool = True) -> Iterator[Acceptor]:
-    """Everybody who is let in stays for a moment, and is closed then."""
+    """Accepted clients stay for a moment and are closed then."""
     refused: list[AuditEntry] = []
     inside: list[str] = []
 
@@ -209,8 +209,8 @@ def until(acceptor: Acceptor, refused: int) -> None:
             gevent.sleep(0.001)
 
 
-def told(client: socket.socket) -> bytes:
-    """All that it is told before it is closed, where nothing is awaited from the hub any more."""
+def received(client: socket.socket) -> bytes:
+    """Everything that the client receives before its connection is closed. Blocks the hub."""
     parts = []
     while part := client.recv(65536):
         parts.append(part)
@@ -225,7 +225,7 @@ def test_client_that_connects_too_often_is_refused_and_others_accepted() -> None
         assert way.accepted == ["127.0.1.1", "127.0.1.1", "127.0.1.2"]
         assert [(one.client, one.action) for one in way.refused] == [("127.0.1.1", "connect")] * 2
         for client in eager[2:]:
-            head, _, body = told(client).partition(b"\r\n\r\n")
+            head, _, body = received(client).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 429 ")
             assert b"Retry-After: 1" in head
             assert b"this client asks too often" in body
@@ -236,7 +236,7 @@ def test_refusal_is_not_sent_in_plain_text_on_a_tls_port(*, speaks_http: bool) -
     with acceptor(speaks_http=speaks_http) as way, ExitStack() as stack:
         eager = [stack.enter_context(way.connect("127.0.1.1")) for _ in range(3)]
         until(way, 1)
-        assert bool(told(eager[2])) is speaks_http
+        assert bool(received(eager[2])) is speaks_http
 
 
 def test_other_greenlets_run_while_thousands_are_refused() -> None:
@@ -259,7 +259,7 @@ NAME = "master.example"
 
 
 class Ends(NamedTuple):
-    """Of one connection, and how its handshake goes on the master's side."""
+    """The ends of one connection, and the handshake on the master's side."""
 
     client: gevent.socket.socket
     limiter: ConnectionLimiter
@@ -269,7 +269,7 @@ class Ends(NamedTuple):
     registry: CollectorRegistry
 
     def details(self) -> list[str]:
-        """Why it was refused, once it is decided; each refusal is counted as well."""
+        """Waits for the handshake to fail; returns the recorded details. Each is counted as well."""
         assert not self.begins.get(timeout=LONG_SECONDS)
         counted = self.registry.get_sample_value("fleetpulse_http_rejected_total", {"reason": "tls_handshake"})
         assert counted == len(self.recorded)
@@ -372,8 +372,8 @@ def test_client_that_leaves_during_the_handshake_is_recorded(connects: Connects)
     ends = connects(LONG_SECONDS)
     ends.client.sendall(b"\x16\x03\x01\x02")
     ends.client.close()
-    (told,) = ends.details()
-    assert told.startswith("tls_handshake: ")
+    (detail,) = ends.details()
+    assert detail.startswith("tls_handshake: ")
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02"], ids=["nothing", "a little"])

@@ -1,4 +1,4 @@
-"""master.pki.authority and admission: who is given a certificate, and whom it lets in"""
+"""master.pki.authority and master.pki.admission"""
 
 import stat
 import threading

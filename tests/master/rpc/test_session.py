@@ -121,7 +121,7 @@ def refused(fleet: Fleet, reason: str) -> float | None:
     return fleet.metric("worker_sessions_refused_total", reason=reason)
 
 
-# A stream as it should be
+# Registration and heartbeats
 
 
 def test_registered_worker_gets_the_lease() -> None:
@@ -194,7 +194,7 @@ def test_link_is_unregistered_when_the_stream_is_over(
     assert len(worker.stream.sent) == before
 
 
-# Ends that the worker makes
+# Ended by the worker
 
 
 def test_goodbye_forgets_the_worker(fleet: Fleet, table: SessionTable) -> None:
@@ -244,7 +244,7 @@ def test_forgotten_worker_returns_with_its_registration(fleet: Fleet, table: Ses
     assert worker.stream.code is None
 
 
-# Ends that the master makes
+# Ended by the master
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_newer_stream_of_the_same_incarnation_takes_over(fleet: Fleet, table: Se
     assert newer.stream.code is None
     assert refused(fleet, "superseded") == 1
     assert fleet.metric("worker_sessions") == 1
-    older.session.close()  # its end, which comes later, lets go of nothing
+    older.session.close()  # its later end releases nothing
     assert FakeWorker(table, incarnation_id="second").register().stream.code is grpc.StatusCode.ALREADY_EXISTS
     older.say_goodbye()
     newer.beat(load=pb.Load(load1=1.0))
@@ -463,7 +463,7 @@ def test_another_incarnation_is_refused_while_the_first_is_active(
     assert first.stream.code is grpc.StatusCode.ABORTED
 
 
-# What is recorded
+# Audit entries
 
 
 def recorded(entries: list[AuditEntry]) -> list[tuple[str, str, str]]:
