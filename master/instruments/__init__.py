@@ -68,7 +68,7 @@ class _Group:
 
 # fmt: off
 class TelemetryInstruments(_Group):
-    """Of heartbeats, and of the live table."""
+    """Metrics of heartbeats, and of the live table."""
 
     heartbeats_received = _metric(HubCounter, "heartbeats_received_total",
         "Heartbeats that the master accepted, over a stream or one by one.")
@@ -87,7 +87,7 @@ class TelemetryInstruments(_Group):
 
 
 class RpcInstruments(_Group):
-    """Of calls and streams of gRPC."""
+    """Metrics of calls and streams of gRPC."""
 
     sessions = _metric(Gauge, "worker_sessions", "Streams of workers that are open and registered.")
     sessions_refused = _metric(Counter, "worker_sessions_refused_total",
@@ -96,7 +96,7 @@ class RpcInstruments(_Group):
 
 
 class HttpInstruments(_Group):
-    """Of requests and connections of HTTP clients."""
+    """Metrics of requests and connections of HTTP clients."""
 
     requests = _metric(Counter, "http_requests_total",
         "Answered requests, by route, method and status.", "route", "method", "status")
@@ -113,13 +113,13 @@ class HttpInstruments(_Group):
 
 
 class BuildInstruments(_Group):
-    """Of what runs."""
+    """Metrics of the build."""
 
     info = _metric(Gauge, "build_info", "Always 1; the labels say what runs.", "version", "python_version")
 
 
 class ExpositionInstruments(_Group):
-    """Of /metrics."""
+    """Metrics of /metrics."""
 
     duration = _metric(Histogram, "exposition_duration_seconds", "Time to put the text of /metrics together.")
     custom_samples_dropped = _metric(Gauge, "custom_samples_dropped",
@@ -127,7 +127,7 @@ class ExpositionInstruments(_Group):
 
 
 class TaskInstruments(_Group):
-    """Of tasks and their placement."""
+    """Metrics of tasks and their placement."""
 
     tasks = _metric(Gauge, "tasks", "Tasks in the store, by status.", "status")
     finished = _metric(Counter, "tasks_finished_total",
@@ -151,14 +151,14 @@ class TaskInstruments(_Group):
 
 
 class StoreInstruments(_Group):
-    """Of the store."""
+    """Metrics of the store."""
 
     commit = _metric(Histogram, "store_commit_seconds", "Time of one transaction of the store, made durable.")
     errors = _metric(Counter, "store_errors_total", "Transactions of the store that failed, by why.", "reason")
 
 
 class StreamInstruments(_Group):
-    """Of the stream of telemetry and its readers."""
+    """Metrics of the stream of telemetry and its readers."""
 
     readers = _metric(Gauge, "stream_readers", "Clients that read the stream of telemetry now.")
     events = _metric(Counter, "stream_events_total",
@@ -168,7 +168,7 @@ class StreamInstruments(_Group):
 
 
 class HistoryInstruments(_Group):
-    """Of the history that the master keeps."""
+    """Metrics of the history that the master keeps."""
 
     samples = _metric(HubCounter, "history_samples_total", "Updates of workers that were taken into the history.")
     points_dropped = _metric(Counter, "history_points_dropped_total",
@@ -182,7 +182,7 @@ class HistoryInstruments(_Group):
 
 
 class CertificateInstruments(_Group):
-    """Of certificates that the master gives to workers."""
+    """Metrics of certificates that the master gives to workers."""
 
     issued = _metric(Counter, "certificates_issued_total",
         "Certificates that workers were given, by how: with a join token, or for the one they had.", "how",
@@ -198,7 +198,7 @@ class CertificateInstruments(_Group):
 
 
 class AuditInstruments(_Group):
-    """Of the audit trail."""
+    """Metrics of the audit trail."""
 
     written = _metric(Counter, "audit_entries_total", "Entries that were written to the audit trail.")
     dropped = _metric(Counter, "audit_entries_dropped_total",
