@@ -73,7 +73,8 @@ class DatabaseOpener:
                 return self._try_open()
             except (StoreUnavailable, DBAPIError) as error:
                 message = error_message(error)
-                if isinstance(error, DBAPIError) and _is_final(error):
+                # Waiting is no use for a wrong parameter, or a file that is no database.
+                if isinstance(error, DBAPIError) and (is_row_error(error) or type(error.orig) is sqlite3.DatabaseError):
                     raise ConfigError(f"the database {self._database} is not usable: {message}") from error
                 if time.monotonic() >= deadline:
                     raise StoreUnavailable(f"the database {self._database}: {message}") from error
@@ -99,11 +100,6 @@ class DatabaseOpener:
         self._engines.close()
         if self._file_lock is not None:
             self._file_lock.release()
-
-
-def _is_final(error: DBAPIError) -> bool:
-    """Whether waiting is no use: a wrong parameter, or a file that is no database."""
-    return is_row_error(error) or type(error.orig) is sqlite3.DatabaseError
 
 
 def _is_current(connection: Connection, database: str) -> bool:
@@ -149,34 +145,27 @@ def migrate(connection: Connection) -> None:
 def encrypt_old_rows(engine: Engine, encryptor: Encryptor) -> None:
     """Encrypts the environments and keys the digests of rows without ``env_names``: an older version stored them in
     the clear. Alembic cannot do it: its process has no key. Being killed between two transactions harms nothing."""
+    columns = (tasks.c.sequence, tasks.c.env, tasks.c.idempotency_digest)
+    old = select(*columns).where(tasks.c.env_names.is_(None)).order_by(tasks.c.sequence).limit(_ROWS_ENCRYPTED_AT_ONCE)
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("env", "env_names", "idempotency_digest")}
+    change = update(tasks).where(tasks.c.sequence == bindparam("row")).values(new)
     count = 0
     while True:
+        rows = []
         with engine.begin() as connection:
-            found = _encrypt_some(connection, encryptor)
-        if not found:
+            for sequence, json_text, digest in connection.execute(old):
+                env: dict[str, str] = json.loads(json_text)
+                keyed = None if digest is None else encryptor.digest(digest)
+                encrypted = {"new_env": encryptor.encrypt(env), "new_env_names": list(env)}
+                rows.append({"row": sequence, **encrypted, "new_idempotency_digest": keyed})
+            if rows:
+                connection.execute(change, rows)
+        if not rows:
             break
-        count += found
+        count += len(rows)
     if count:
         _LOGGER.info("encrypted the environments and digests of %d tasks", count)
         _erase_free_pages(engine)
-
-
-def _encrypt_some(connection: Connection, encryptor: Encryptor) -> int:
-    columns = (tasks.c.sequence, tasks.c.env, tasks.c.idempotency_digest)
-    old = select(*columns).where(tasks.c.env_names.is_(None)).order_by(tasks.c.sequence).limit(_ROWS_ENCRYPTED_AT_ONCE)
-    changes = []
-    for sequence, json_text, digest in connection.execute(old):
-        env: dict[str, str] = json.loads(json_text)
-        keyed = None if digest is None else encryptor.digest(digest)
-        changes.append({"row": sequence, "encrypted": encryptor.encrypt(env), "names": list(env), "digest": keyed})
-    if changes:
-        new: dict[str, Any] = {
-            "env": bindparam("encrypted"),
-            "env_names": bindparam("names"),
-            "idempotency_digest": bindparam("digest"),
-        }
-        connection.execute(update(tasks).where(tasks.c.sequence == bindparam("row")).values(new), changes)
-    return len(changes)
 
 
 def _erase_free_pages(engine: Engine) -> None:

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from gevent.event import AsyncResult
 from sqlalchemy import select
@@ -95,7 +94,7 @@ class Writer:
     def _run(self) -> None:
         try:
             try:
-                self._answer(self.opened, self._opener.open())
+                self._hub_queue.post([partial(self.opened.set, self._opener.open())])
             except Exception as error:  # noqa: BLE001 - raised to whoever opens the store
                 self._hub_queue.post([partial(self.opened.set_exception, error)])
                 return
@@ -160,9 +159,6 @@ class Writer:
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(self.health_error() or "the store did not answer in time")
 
-    def _answer(self, answer: "AsyncResult[Any]", value: Any) -> None:
-        self._hub_queue.post([partial(answer.set, value)])
-
     def _refuse(self, writes: Sequence[Write], error: Exception) -> None:
         self._hub_queue.post([partial(w.answer.set_exception, error) for w in writes if isinstance(w, WaitedWrite)])
 
@@ -220,7 +216,7 @@ class Writer:
         try:
             self._opener.close()
         finally:
-            self._answer(self.ended, None)
+            self._hub_queue.post([self.ended.set])
 
 
 def _calls_after(writes: Sequence[Write]) -> list[Call]:
