@@ -1,15 +1,15 @@
 # One image for the master, the worker and the simulated fleet: `docker run fleetpulse master`, `... worker`, `... simulate`.
-# Any Debian-like base with Python 3.11 or later will do.
+# The base can be any Debian-like image with Python 3.11 or later.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-# What installs stays behind in a virtual environment of its own; the one without pip is what the image takes.
+# pip stays in its own virtual environment. The image gets only the environment without pip.
 COPY requirements/build.txt requirements/
 RUN python3 -m venv tools \
     && tools/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.txt \
     && python3 -m venv --without-pip /opt/fleetpulse
-# Before the code, so that a change of the code does not fetch them again. Wheels alone: there is no compiler here.
+# Before the code, so that a change of the code does not download them again. Only wheels: there is no compiler.
 COPY requirements/runtime.txt requirements/
 RUN tools/bin/python -m pip --python /opt/fleetpulse/bin/python \
     install --no-cache-dir --only-binary :all: --require-hashes -r requirements/runtime.txt
@@ -23,7 +23,7 @@ RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir whe
     && tools/bin/python -m pip --python /opt/fleetpulse/bin/python install --no-deps --no-index wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
-# A number that the user of a volume can rely on.
+# A fixed uid, for the owner of volumes.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/fleetpulse --shell /usr/sbin/nologin fleetpulse \
     && install --directory --owner fleetpulse --group fleetpulse --mode 0700 /var/lib/fleetpulse /var/lib/fleetpulse-join \
     && install --directory --owner fleetpulse --group fleetpulse --mode 0755 /var/lib/fleetpulse-read

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # fetch_tools.sh [FOLDER]: puts the programs that tests and benchmarks run into FOLDER/bin (default: .tools/bin).
 #
-# Needs no root and changes nothing outside FOLDER: Debian packages are downloaded and unpacked, never installed, so none
-# of their services starts. A program that is on PATH already is left alone. What cannot be had is named, and the exit
-# status is 0 all the same: the tests that need it then skip by name.
+# Needs no root and changes nothing outside FOLDER: it downloads and unpacks Debian packages without installing them, so
+# no service starts. It skips programs on PATH. It lists the programs that it cannot get and still ends with status 0:
+# the tests that need them are skipped by name.
 set -euo pipefail
 
 mkdir -p "${1:-$(dirname "$0")/../.tools}"
 cd "${1:-$(dirname "$0")/../.tools}"
 here=$PWD
 
-# Each program, and the packages that hold it and its libraries.
+# Prints the packages with a program and its libraries.
 packages_of() {
     case $1 in
         prometheus | promtool) echo prometheus ;;
@@ -31,31 +31,31 @@ packages_of() {
 }
 programs=(prometheus promtool prometheus-alertmanager amtool prometheus-pushgateway
     prometheus-node-exporter wrk jq postgres chromium docker-compose)
-# A Docker Engine and what it runs need root, and so does nothing else here. iptables gives containers their name server.
+# Only a Docker Engine and its programs need root. Containers need iptables for their name server.
 if ((EUID == 0)); then
     programs+=(dockerd docker-registry busybox debootstrap iptables-nft)
 fi
 
-# Of whatever version this release of Debian has, and those of its many libraries that the machine lacks. Not LLVM's,
-# which are large and serve to compile queries.
+# The version of this Debian release, and the libraries that the machine lacks. Not LLVM, which is large and only
+# compiles queries.
 packages_of_postgres() {
     apt --simulate install --no-install-recommends postgresql |
         sed -nE '/^Inst lib(llvm|z3|perl|c6)/d; s/^Inst (postgresql-(client-)?[0-9]+|lib[^ ]*) .*/\1/p'
 }
 
-# And those of its modules that the machine's own Python lacks.
+# With the modules that the machine's Python lacks.
 packages_of_compose() {
     apt --simulate install --no-install-recommends docker-compose |
         sed -nE 's/^Inst (docker-compose|python3-[^ ]*) .*/\1/p'
 }
 
-# And its libraries that the machine lacks.
+# With the libraries that the machine lacks.
 packages_of_chromium() {
     apt --simulate install --no-install-recommends chromium |
         sed -nE '/^Inst (libc6|libstdc|libgcc|xdg-)/d; s/^Inst (chromium[^ ]*|lib[^ ]*) .*/\1/p'
 }
 
-# What an unpacked program must be told, because it looks for its own files where they would be installed.
+# Prints settings for an unpacked program that looks for its files where they would be installed.
 settings_of() {
     case $1 in
         docker-compose) echo 'export PYTHONPATH="$root/usr/lib/python3/dist-packages"' ;;
@@ -66,14 +66,14 @@ settings_of() {
     esac
 }
 
-# Debian's Alertmanager takes its templates from a folder that cannot be named. Its copy here looks, by a path of the same
-# length, into what is open as 9.
+# Debian's Alertmanager has a fixed folder for its templates. The copy here gets a path of the same length that leads
+# to file descriptor 9.
 redirect_templates() {
     LC_ALL=C sed -i 's#/usr/share/prometheus/alertmanager#/dev/fd/9/././././././././././././#g' \
         "$here/root/$(unpacked prometheus-alertmanager)"
 }
 
-# The path of a program that the machine has, or nothing. Debian does not put PostgreSQL's on PATH.
+# Prints the path of an installed program, or nothing. Debian does not put PostgreSQL on PATH.
 installed() {
     local path
     for path in /usr/lib/postgresql/*/bin/"$1"; do
@@ -85,10 +85,10 @@ installed() {
     command -v "$1"
 }
 
-# Where an unpacked program lies, or nothing.
+# Prints the path of an unpacked program, or nothing.
 unpacked() {
     local path
-    # Chromium's own, before the script that looks for it where it would be installed.
+    # Chromium's program comes before its script, which looks for the installed one.
     for path in root/usr/lib/chromium/"$1" root/usr/bin/"$1" root/usr/sbin/"$1" root/bin/"$1" \
         root/usr/lib/postgresql/*/bin/"$1"; do
         if [[ -x $path ]]; then
@@ -98,15 +98,15 @@ unpacked() {
     done
 }
 
-# Everything that apt writes goes here; what the machine's own configuration says (mirrors, proxies, keys) still holds.
-# The download user of apt (_apt) may not be able to read this folder, hence Sandbox::User.
+# Runs apt-get with all its files in this folder and the machine's configuration (mirrors, proxies, keys). Sandbox::User
+# is set because apt's download user (_apt) may not be able to read this folder.
 lists=()
 apt() {
     apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=1 -o Acquire::http::Timeout=20 \
         -o "Dir::Cache=$here/apt/cache" -o "Dir::Log=$here/apt" ${lists[@]+"${lists[@]}"} "$@" 2>>"$here/apt/log"
 }
 
-# The machine has no package lists, or they are so old that the mirror has moved on: lists of our own, made once a run.
+# Fetches package lists into this folder, once per run, if the machine has none or outdated ones.
 update_once() {
     if ((${#lists[@]})); then
         return 1
@@ -118,11 +118,11 @@ update_once() {
 
 download() {
     local packages
-    read -rd '' -a packages <<<"$(packages_of "$1")" || true  # it ends at the end of the text, and calls that a failure
+    read -rd '' -a packages <<<"$(packages_of "$1")" || true  # read fails at the end of its input
     ((${#packages[@]})) && (cd "$here/apt/debs" && apt download "${packages[@]}")
 }
 
-# A launcher, because the unpacked libraries are not where the loader looks.
+# Writes a launcher, because the loader does not find the unpacked libraries.
 write_launcher() {
     cat >"$here/bin/$1" <<LAUNCHER
 #!/bin/sh
@@ -159,7 +159,7 @@ for program in ${wanted[@]+"${wanted[@]}"}; do
             missing+=("$program")
             continue
         fi
-        # By way of a folder of its own: a program cut short by an interrupt must not look complete to the next run.
+        # Unpacks into another folder first: after an interrupt, a partial program must not look complete.
         for package in apt/debs/*.deb; do
             dpkg-deb --extract "$package" apt/unpacked
         done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# make_venv.sh PYTHON FOLDER: a fresh virtual environment, or one line that says what this machine lacks.
+# make_venv.sh PYTHON FOLDER: makes a new virtual environment, or prints one line that says what this machine lacks.
 set -eu
 python=$1
 folder=$2
@@ -9,13 +9,13 @@ fail() {
     exit 1
 }
 
-# The test runs in the Python in question, so it keeps to words that every Python understands.
+# This runs in the tested Python, so it uses only syntax that every Python version supports.
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
     found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || found=missing
     fail "Python 3.11 or newer is needed and '$python' is $found. Install one and name it: make ... PYTHON=python3.13"
 }
 
-# Debian splits ensurepip off; without this, `-m venv` leaves half an environment behind.
+# Debian packages ensurepip separately. Without it, `-m venv` leaves half an environment behind.
 "$python" -c 'import venv, ensurepip' 2>/dev/null || {
     name=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     fail "'$python' cannot make virtual environments. On Debian or Ubuntu: apt-get install $name"
