@@ -20,10 +20,7 @@ HIDDEN = "***"
 
 _REQUEST = tuple(name for name in TaskRequest.model_fields if name in tasks.c)
 _OPTIONS = tuple(name for name in TaskRequest.model_fields if name not in tasks.c)
-_TASK_STATE = (
-    "status", "created_at", "attempt", "retries_used", "not_before", "cancel_requested_at", "pending_at", "running_at",
-    "finished_at",
-)  # fmt: skip
+_TASK_STATE = tuple(name for name in Task._fields if name not in {"task_id", "request", "outcome", "env_is_lost"})
 _ATTEMPT_STATE = tuple(name for name in Attempt._fields if name != "outcome")
 
 # Columns that a later write of the same row changes; a request stays as it was accepted.

@@ -241,12 +241,15 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
+_NO_NAMES: set[str] = set()
+
+
 def request_from(values: Mapping[str, Any]) -> TaskRequest:
     """Returns a request of values that were validated before, as the store has them; those that it lacks get their
     defaults. Four times as fast as ``model_construct``: a page holds a thousand."""
     request = TaskRequest.__new__(TaskRequest)
     object.__setattr__(request, "__dict__", {**DEFAULTS, **values})
-    object.__setattr__(request, "__pydantic_fields_set__", set())
+    object.__setattr__(request, "__pydantic_fields_set__", _NO_NAMES)
     object.__setattr__(request, "__pydantic_extra__", None)
     object.__setattr__(request, "__pydantic_private__", None)
     return request
