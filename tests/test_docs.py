@@ -1,4 +1,4 @@
-"""What the documentation says of the code is so."""
+"""The documentation matches the code, and its links work."""
 
 import json
 import re
@@ -22,8 +22,21 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
 
 
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_heading_has_one(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text())
+    assert [link for link in links if link[1] not in anchors_of(page.parent / link[0] if link[0] else page)] == []
+
+
 def rows_of(page: Path) -> dict[str, list[str]]:
-    """The cells of every table row of a page by the first of them, without the marks of code."""
+    """The cells of every table row of a page, by the first cell, without backticks."""
     lines = [line for line in page.read_text().splitlines() if line.startswith("| `")]
     rows = [[cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in rows}
@@ -43,7 +56,7 @@ def check_metrics_page(tool: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("change", ["edited", "missing"])
-def test_a_metrics_page_that_is_not_is_noticed(tmp_path: Path, change: str) -> None:
+def test_check_fails_when_the_metrics_page_is_outdated_or_missing(tmp_path: Path, change: str) -> None:
     for folder in ("tools", "docs"):
         (tmp_path / folder).mkdir()
     tool = Path(shutil.copy(ROOT / "tools" / "metrics_reference.py", tmp_path / "tools"))
@@ -128,7 +141,7 @@ def test_the_rest_page_explains_every_field_of_a_submit_with_its_default() -> No
 
 
 SETTINGS = [option for option in master_command.params if option.name != "has_shell"]
-"""All but the flag for a prompt, which is of one terminal and nothing to configure."""
+"""All options except the flag for a prompt, which is not a setting."""
 
 
 @pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.name)
