@@ -19,7 +19,7 @@ from tests.master.web import running_web
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")), *sorted(DOCS.glob("*.md"))]
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -46,6 +46,24 @@ def rows_of(page: Path) -> dict[str, list[str]]:
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
+    """As `rpc/session.py`, from the root of the repository or of one of the programs."""
+    named = set(re.findall(r"`([a-z_]+(?:/[A-Za-z_.-]+)*\.(?:py|proto|js|sh))`", page.read_text()))
+    roots = (
+        ROOT,
+        ROOT / "master",
+        ROOT / "worker",
+        DOCS,
+        ROOT / "proto",
+        ROOT / "master/page/static",
+        *(ROOT / "master").glob("*/"),
+        *(ROOT / "worker").glob("*/"),
+    )
+    missing = [name for name in named if not any((root / name).exists() for root in roots)]
+    assert sorted(missing) == []
 
 
 # docs/metrics.md
