@@ -52,16 +52,9 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
 def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
     """As `rpc/session.py`, from the root of the repository or of one of the programs."""
     named = set(re.findall(r"`([a-z_]+(?:/[A-Za-z_.-]+)*\.(?:py|proto|js|sh))`", page.read_text()))
-    roots = (
-        ROOT,
-        ROOT / "master",
-        ROOT / "worker",
-        DOCS,
-        ROOT / "proto",
-        ROOT / "master/page/static",
-        *(ROOT / "master").glob("*/"),
-        *(ROOT / "worker").glob("*/"),
-    )
+    programs = [ROOT / "master", ROOT / "worker"]
+    folders = [folder for program in programs for folder in (program, *program.glob("*/"))]
+    roots = [ROOT, DOCS, ROOT / "proto", ROOT / "master/page/static", *folders]
     missing = [name for name in named if not any((root / name).exists() for root in roots)]
     assert sorted(missing) == []
 
