@@ -10,7 +10,7 @@ import pytest
 from tests.docker_engine import Engine
 from tests.e2e import module_tracer
 from tests.e2e.jobs import Jobs
-from tests.e2e.masters import READY_SECONDS, Door
+from tests.e2e.masters import READY_SECONDS, MasterClient
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
@@ -40,7 +40,7 @@ class TracedFleet:
     def __init__(self, processes: Processes, **env: str) -> None:
         self._processes = processes
         http_port, grpc_port = free_port(), free_port()
-        self.rest = Door(http_port)
+        self.rest = MasterClient(http_port)
         ports = ("--http-port", str(http_port), "--grpc-port", str(grpc_port))
         master = processes.start("master", *self._traced("master"), *ports, "--heartbeat-interval", "1s")
         eventually(self.rest.is_healthy, READY_SECONDS)
