@@ -19,8 +19,9 @@ from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems
 from fleetpulse.master.api.access import AccessMiddleware, SessionResource
-from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
+from fleetpulse.master.api.audit import AuditResource
 from fleetpulse.master.api.history import WorkerHistory
+from fleetpulse.master.api.middleware import AuditMiddleware
 from fleetpulse.master.api.operations import add_routes
 from fleetpulse.master.api.page import page_resources
 from fleetpulse.master.api.reference import reference_resources

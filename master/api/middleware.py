@@ -1,14 +1,21 @@
-"""The middleware of every request: metrics, compression, and fairness between connections."""
+"""The middleware of every request: metrics, compression, fairness between connections, and the audit trail."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import falcon
 import gevent
+import msgspec
 from isal import isal_zlib
 
+from fleetpulse.master.access.tokens import Identity
+from fleetpulse.master.api.operations import Route
+from fleetpulse.master.api.problems import Problem
+from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
 from fleetpulse.master.instruments import Instruments
 
 MIN_COMPRESSED_BYTES = 1400
@@ -16,6 +23,19 @@ MIN_COMPRESSED_BYTES = 1400
 
 _UNROUTED = "(none)"
 _PIECE_BYTES = 64 * 1024
+
+_READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REFUSALS = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.MISDIRECTED_REQUEST,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+"""Refused for who or what the caller is, not for what it says; a ``Rejection`` is a refusal as well."""
+
+_NO_ACTION = "(none)"
 
 
 class RequestMetrics:
@@ -103,3 +123,67 @@ def _pieces(parts: list[bytes]) -> Iterator[bytes]:
             yield b"".join(piece)
             piece, size = [], 0
     yield b"".join(piece)
+
+
+class AuditMiddleware:
+    """Records every request that could change something, and every refusal. Stands before all that refuses.
+
+    It knows of a request only its first line, its connection and the status of its answer: no header, body or query is
+    recorded.
+    """
+
+    def __init__(self, record: Record, routes: Sequence[Route]) -> None:
+        self._record = record
+        self._actions = [
+            (re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(route.path))), operation.method, operation.name)
+            # A path without fields goes before one that it would match too.
+            for route in sorted(routes, key=lambda route: "{" in route.path)
+            for operation in route.operations
+        ]
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
+        rejection: str | None = getattr(req.context, "rejection", None)
+        is_refused = rejection is not None or resp.status_code in _REFUSALS
+        if req.method in _READ_METHODS and not is_refused:
+            return
+        detail = _problem_detail(resp) if is_refused else _status_title(resp)
+        identity: Identity | None = getattr(req.context, "identity", None)
+        made = resp.get_header("Location") if resp.status_code < HTTPStatus.MULTIPLE_CHOICES else None
+        self._record(
+            AuditEntry(
+                actor=ANONYMOUS if identity is None else identity.name,
+                role=None if identity is None else identity.role.name.lower(),
+                source="page" if identity is not None and identity.auth_method == "session" else "http",
+                client=req.remote_addr,
+                action=self._action(req.method, req.path),
+                target=made or req.path,
+                outcome=AuditOutcome.REFUSED if is_refused else _outcome(resp.status_code),
+                status=str(resp.status_code),
+                detail=detail if rejection is None else f"{rejection}: {detail}",
+            )
+        )
+
+    def _action(self, method: str, path: str) -> str:
+        # The app has not routed a request that is refused early.
+        method = "GET" if method == "HEAD" else method
+        found = (name for pattern, takes, name in self._actions if takes == method and pattern.fullmatch(path))
+        return next(found, _NO_ACTION)
+
+
+def _outcome(status: int) -> AuditOutcome:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return AuditOutcome.FAILED
+    return AuditOutcome.REFUSED if status >= HTTPStatus.BAD_REQUEST else AuditOutcome.OK
+
+
+def _problem_detail(resp: falcon.Response) -> str:
+    """Returns the detail of a refusal's problem, which never repeats what was sent."""
+    try:
+        return msgspec.json.decode(resp.data or b"", type=Problem).detail
+    except msgspec.DecodeError:
+        return _status_title(resp)  # a page for people
+
+
+def _status_title(resp: falcon.Response) -> str:
+    title: str = falcon.code_to_http_status(resp.status_code).partition(" ")[2]
+    return title if resp.status_code >= HTTPStatus.BAD_REQUEST else ""

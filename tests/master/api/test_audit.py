@@ -9,7 +9,8 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.audit import AuditMiddleware, AuditResource
+from fleetpulse.master.api.audit import AuditResource
+from fleetpulse.master.api.middleware import AuditMiddleware
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, AuditRecord
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
