@@ -31,7 +31,7 @@ from fleetpulse.master.api.tasks import task_resources
 from fleetpulse.master.api.telemetry_stream import create_telemetry_stream
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.api.workers import HealthResource, worker_resources
-from fleetpulse.master.audit.files import FILE_NAME
+from fleetpulse.master.audit.entries import FILE_NAME
 from fleetpulse.master.audit.trail import AuditTrail
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from fleetpulse.master.edge.connections import ConnectionLimiter

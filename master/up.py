@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fleetpulse.master.addresses import Address
-from fleetpulse.master.audit.files import record_command
+from fleetpulse.master.audit.entries import record_command
 from fleetpulse.master.config import MasterConfig
 
 LOG_NAME = "up.log"

@@ -11,7 +11,7 @@ from pydantic import ValidationInfo, field_validator
 from fleetpulse.master.api.answers import send_json
 from fleetpulse.master.api.queries import CursorText, MomentText, Once, PageSize, PrintableText, Query, moment
 from fleetpulse.master.api.validation import query_of
-from fleetpulse.master.audit.entry import AuditOutcome
+from fleetpulse.master.audit.entries import AuditOutcome
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 
 

@@ -15,7 +15,7 @@ from isal import isal_zlib
 from fleetpulse.master.access.tokens import Identity
 from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.problems import Problem
-from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome, Record
+from fleetpulse.master.audit.entries import ANONYMOUS, AuditEntry, AuditOutcome, Record
 from fleetpulse.master.instruments import Instruments
 
 MIN_COMPRESSED_BYTES = 1400

@@ -48,7 +48,7 @@ from fleetpulse.master.api.worker_answers import (
     WorkerRecord,
     WorkerSummary,
 )
-from fleetpulse.master.audit.entry import AuditRecord
+from fleetpulse.master.audit.entries import AuditRecord
 from fleetpulse.master.tasks.request import TaskRequest
 
 OPENMETRICS = "application/openmetrics-text"

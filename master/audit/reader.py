@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from fleetpulse.master.audit.entry import AuditOutcome, AuditRecord, needle_of, record_of
-from fleetpulse.master.audit.files import files_of
+from fleetpulse.master.audit.entries import AuditOutcome, AuditRecord, files_of, needle_of, record_of
 from fleetpulse.master.errors import InvalidCursor
 
 MAX_READ_BYTES = 32 * 1024 * 1024

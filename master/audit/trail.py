@@ -17,8 +17,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from fleetpulse.master.audit.entry import MASTER, AuditEntry, AuditOutcome, line_of
-from fleetpulse.master.audit.files import AuditFiles
+from fleetpulse.master.audit.entries import MASTER, AuditEntry, AuditFiles, AuditOutcome, line_of
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery, read_page
 from fleetpulse.master.errors import AuditUnavailable, FleetPulseError, InvalidCursor
 from fleetpulse.master.instruments import QUEUE_FULL, WRITE_FAILED, AuditInstruments

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 import platformdirs
 
-from fleetpulse.master.audit.files import record_command
+from fleetpulse.master.audit.entries import record_command
 from fleetpulse.master.console.client import MasterClient
 from fleetpulse.master.console.connection import DEFAULT_URL, base_url, token_source
 from fleetpulse.master.console.errors import ConsoleError, ExitCode

@@ -14,7 +14,7 @@ import click
 
 from fleetpulse.master.access.store import OWNER, TOKENS_FILE_NAME, TokenFile, TokenFileError
 from fleetpulse.master.access.tokens import GRANTED, NAME_RULE, Token, is_name, make_token
-from fleetpulse.master.audit.entry import ANONYMOUS, MASTER
+from fleetpulse.master.audit.entries import ANONYMOUS, MASTER
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.command import DURATION, LocalContext, local_command
 from fleetpulse.master.console.errors import ConsoleError, UnknownId

@@ -20,7 +20,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from fleetpulse.master.addresses import Clients
-from fleetpulse.master.audit.entry import Record, unrecorded
+from fleetpulse.master.audit.entries import Record, unrecorded
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.refusals import (
     CLIENT_FULL,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import orjson
 from gunicorn.http import errors
 
-from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entries import ANONYMOUS, AuditEntry, AuditOutcome
 from fleetpulse.master.errors import RETRY_AFTER_SECONDS
 
 CONNECT, REQUEST = "connect", "request"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from fleetpulse.master.addresses import host_of_peer
-from fleetpulse.master.audit.entry import Record
+from fleetpulse.master.audit.entries import Record
 from fleetpulse.master.errors import FleetPulseError, StoreUnavailable, TooManyAttempts
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate

@@ -22,7 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from fleetpulse.master.addresses import Address
-from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
+from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
 from fleetpulse.master.config import TlsConfig
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.instruments import Instruments

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import grpc
 
-from fleetpulse.master.audit.entry import AuditOutcome, Record, unrecorded
+from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import (
     CertificateRefused,

@@ -6,7 +6,7 @@ import grpc
 
 from fleetpulse.master import errors
 from fleetpulse.master.addresses import host_of_peer
-from fleetpulse.master.audit.entry import ANONYMOUS, AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entries import ANONYMOUS, AuditEntry, AuditOutcome
 
 STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,

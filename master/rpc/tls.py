@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import gevent
 import grpc
 
-from fleetpulse.master.audit.entry import Record
+from fleetpulse.master.audit.entries import Record
 from fleetpulse.master.config import TlsConfig
 from fleetpulse.master.errors import FleetPulseError
 from fleetpulse.master.instruments import Instruments

@@ -12,7 +12,7 @@ from fleetpulse.master.api import middleware, problems
 from fleetpulse.master.api.audit import AuditResource
 from fleetpulse.master.api.middleware import AuditMiddleware
 from fleetpulse.master.api.routes import ROUTES
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, AuditRecord
+from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome, AuditRecord
 from fleetpulse.master.audit.reader import AuditPage, AuditQuery
 from fleetpulse.master.errors import AuditUnavailable, InvalidCursor, StoreUnavailable
 from fleetpulse.master.instruments import Instruments

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import structs
 
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome, AuditRecord
+from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome, AuditRecord
 
 SUBMIT = AuditEntry(
     actor="ci", role="submit", source="http", client="192.0.2.7", action="submit_task", target="/api/tasks/task-1",

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.audit.entry import AuditOutcome, AuditRecord, line_of
-from fleetpulse.master.audit.files import KEPT_FILES, AuditFiles, files_of
+from fleetpulse.master.audit.entries import KEPT_FILES, AuditFiles, AuditOutcome, AuditRecord, files_of, line_of
 from fleetpulse.master.audit.reader import AuditQuery, read_page
 from fleetpulse.master.errors import InvalidCursor
 from tests.master.audit.given import entry, recorded, refusal

@@ -8,7 +8,7 @@ import gevent
 import msgspec
 import pytest
 
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome
 from fleetpulse.master.audit.reader import AuditQuery
 from fleetpulse.master.audit.trail import OTHERS, Deduplicator
 from fleetpulse.master.errors import AuditUnavailable

@@ -16,7 +16,7 @@ from gevent.pool import Pool
 from gunicorn.http.errors import InvalidHeader
 from prometheus_client import CollectorRegistry
 
-from fleetpulse.master.audit.entry import AuditEntry, AuditOutcome
+from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome
 from fleetpulse.master.config import Limits
 from fleetpulse.master.edge.connections import REFUSALS_PER_TURN, AcceptRateLimiter, Connection, ConnectionLimiter
 from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of

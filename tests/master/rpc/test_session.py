@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
-from fleetpulse.master.audit.entry import AuditEntry
+from fleetpulse.master.audit.entries import AuditEntry
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import InvalidMessage
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
