@@ -68,6 +68,8 @@ class MasterServer(BaseApplication):
 
     def run(self) -> None:
         """Serves. Never returns."""
+        # Before grpc is loaded: its core logs every failed handshake, in a format of its own.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         MasterArbiter(self).run()
 
     def load(self) -> Any:
