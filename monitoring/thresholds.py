@@ -1,13 +1,13 @@
-"""Every limit that an alert compares with, in one place: a test keeps the rules and docs/monitoring.md in step with it.
+"""Every limit of an alert. A test keeps the rules and docs/monitoring.md in step with it.
 
-``value`` is in the unit of the metric, as it stands in the rule; ratios run from 0 to 1.
+``value`` is in the unit of the metric, as in the rule; ratios are between 0 and 1.
 """
 
 from typing import NamedTuple
 
 
 class Threshold(NamedTuple):
-    """``alert`` fires beyond ``value`` of ``of``; ``severity`` is what it says then."""
+    """``alert`` fires with ``severity`` if ``of`` is beyond ``value``."""
 
     alert: str
     severity: str
@@ -98,5 +98,5 @@ THRESHOLDS: dict[str, Threshold] = {
 
 
 def limit(name: str) -> float:
-    """The value of one threshold. Raises ``KeyError`` for a name that there is not."""
+    """Returns the value of a threshold. Raises ``KeyError`` for an unknown name."""
     return THRESHOLDS[name].value

@@ -1,1 +1,1 @@
-"""The stack that docker-compose.yml starts: its files, and a run of it."""
+"""docker-compose.yml: its files, and a run of the stack."""

@@ -1,7 +1,7 @@
-"""Images for a machine that reaches no registry: a Debian with Python, and Prometheus and Alertmanager upon it.
+"""Images for a machine without an image registry: a Debian with Python, and Prometheus and Alertmanager on top.
 
-The first takes minutes, so its files are kept in ``.tools/images`` for the next run. The engine of the tests has no way
-to a package index either, so the image of Python brings the wheels that FleetPulse's own image is built from.
+The first takes minutes, so its files are kept in ``.tools/images`` for the next run. The engine of the tests cannot
+reach a package index either, so the Python image has the wheels for FleetPulse's image.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_DISABLE_PIP_VERSION_CHECK=1
 _LOCKS = ("build.txt", "runtime.txt")
 _DOCKERFILE = """
 FROM {base}
-# As the official images, which are made of busybox, have it for their health checks.
+# For the health checks: the official images are based on busybox and have it.
 COPY --from={busybox} /bin/busybox /bin/wget
 RUN install --directory --owner nobody --group nogroup {data}
 COPY {program} /bin/
 COPY share /usr/share/prometheus
 USER nobody
-# Where the unpacked Alertmanager looks for its templates, as tools/fetch_tools.sh has it; an installed one needs no 9.
+# An unpacked Alertmanager reads its templates from file descriptor 9 (tools/fetch_tools.sh); others ignore it.
 ENTRYPOINT ["/bin/sh", "-c", "exec 9</usr/share/prometheus/alertmanager; exec {program} \\"$@\\"", "{program}"]
 """
 
 
 def load_images(engine: Engine) -> None:
-    """Make the three of them on the engine, which has the image of busybox already."""
+    """Builds the three images on the engine, which has the busybox image already."""
     with contextlib.closing(docker.DockerClient(engine.host, timeout=300)) as client:
         try:
             client.images.get(PYTHON_IMAGE)
@@ -71,7 +71,7 @@ def _build_python(client: docker.DockerClient) -> None:
 
 
 def _download_wheels(python_version: str) -> None:
-    """What Dockerfile installs, for the Python of the image."""
+    """Downloads the packages that Dockerfile installs, for the Python of the image."""
     files = [word for name in _LOCKS for word in ("-r", str(ROOT / "requirements" / name))]
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
@@ -80,20 +80,20 @@ def _download_wheels(python_version: str) -> None:
     ]
     _WHEELS.mkdir(parents=True, exist_ok=True)
     if subprocess.run([*command, "--no-index"], capture_output=True, check=False).returncode == 0:
-        return  # an earlier run has fetched them
+        return  # an earlier run downloaded them
     made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.fail(f"no wheels for the image: {made.stderr[-1000:]}", pytrace=False)
 
 
 def _build(client: docker.DockerClient, image: str, program: str, data: str) -> None:
-    """An image of one program, and a folder for its data where the official image of it has that."""
+    """Builds an image of one program, with a data folder at the place of the official image."""
     found = find_tool(program, _UNPACKED / "usr/bin", os.environ.get("PATH", os.defpath))
     if found is None:
         without_tool(program, in_ci=bool(os.environ.get("CI")))
     with tempfile.TemporaryDirectory() as context:
         shutil.copy(found, Path(context) / program)
-        # Alertmanager's own templates, which Debian's looks for there; others have them within.
+        # Debian's Alertmanager reads its templates from this folder; others contain them.
         templates = found.parent.parent / "share" / "prometheus" / "alertmanager"
         copied = Path(context) / "share" / "alertmanager"
         copied.mkdir(parents=True)
@@ -105,12 +105,12 @@ def _build(client: docker.DockerClient, image: str, program: str, data: str) -> 
 
 
 def _base_archive() -> Path:
-    """The files of a Debian like this machine's, with Python, as a tar; made if they are not there."""
+    """Returns a tar with a Debian of this machine's release and Python, and makes it if it is missing."""
     require_tool("debootstrap")
     _KEPT.mkdir(parents=True, exist_ok=True)
     archive = _KEPT / "python.tar"
     with (_KEPT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one is enough when two test runs want it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs need only one
         if not archive.exists():
             command = [ROOT / "tools" / "make_base_image.sh", archive]
             made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

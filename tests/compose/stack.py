@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, less Grafana, on a Docker Engine of its own."""
+"""The stack of docker-compose.yml, without Grafana, on a separate Docker Engine."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 
 def patiently(condition: Callable[[], Answer | None], timeout: float) -> Answer:
-    """As ``eventually``, but asked twice a second: what is waited for here takes its time, and the machine is busy."""
+    """Like ``eventually``, but checks only twice a second, because the machine is busy."""
 
     def slowly() -> Answer | None:
         if not (answer := condition()):
@@ -42,7 +42,7 @@ def patiently(condition: Callable[[], Answer | None], timeout: float) -> Answer:
 
 
 class Message(NamedTuple):
-    """What Alertmanager told the webhook about one alert."""
+    """A message of Alertmanager to the webhook about one alert."""
 
     time: float
     receiver: str
@@ -51,7 +51,7 @@ class Message(NamedTuple):
 
 
 class Stack:
-    """``settings`` are what a user would write into ``.env``."""
+    """``settings`` are the lines of a user's ``.env``."""
 
     def __init__(self, engine: Engine, folder: Path, **settings: str) -> None:
         self._engine = engine
@@ -76,13 +76,13 @@ class Stack:
         self._env_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
 
     def compose(self, *words: str) -> None:
-        """Run docker-compose to its end; ``AssertionError`` with what it said if it fails."""
+        """Runs docker-compose to its end. Raises ``AssertionError`` with its output if it fails."""
         files = [word for name in _FILES for word in ("--file", str(ROOT / name))]
         command = [
             str(require_tool("docker-compose")), "--project-name", PROJECT, "--project-directory", str(ROOT),
             "--env-file", str(self._env_file), *files, *words,
         ]  # fmt: skip
-        # Nothing of the machine's environment, which would count before the file. The engine builds, not a plug-in.
+        # Without the machine's environment, which has precedence over the file. The engine builds, not a plug-in.
         env = self._engine.env | {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self._env_file.parent),
@@ -94,7 +94,7 @@ class Stack:
         assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}\n{self.logs()}"
 
     def container(self, service: str) -> Container:
-        """The one of a service, as it is now."""
+        """Returns the current container of a service."""
         (found,) = self._containers(f"com.docker.compose.service={service}")
         return found
 
@@ -103,12 +103,12 @@ class Stack:
         return self._client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
 
     def health(self) -> dict[str, str]:
-        """What the health checks say, by service."""
+        """Returns the result of the health check of each service."""
         states = {service: self.container(service).attrs["State"] for service in SERVICES}
         return {service: state["Health"]["Status"] for service, state in states.items() if "Health" in state}
 
     def users(self) -> dict[str, set[str]]:
-        """Under which users the processes of each service run."""
+        """Returns the users of the processes of each service."""
         found = {}
         for service in SERVICES:
             top = self.container(service).top(ps_args="-eo uid,pid")
@@ -116,7 +116,7 @@ class Stack:
         return found
 
     def url(self, name: str) -> str:
-        """Where a port of the stack is, as ``PROMETHEUS`` or ``MASTER_HTTP``."""
+        """Returns the address of a port of the stack, such as ``PROMETHEUS`` or ``MASTER_HTTP``."""
         return f"http://{LOCALHOST}:{self._ports[name]}"
 
     def json(self, name: str, path: str, **params: str) -> Any:
@@ -125,7 +125,7 @@ class Stack:
         return response.json()
 
     def sign_in(self) -> None:
-        """Ask the master with a token of its administrator, made as a user would make it."""
+        """Makes an admin token, as a user would, and sends it with all further requests."""
         command = ["fleetpulse", "token", "create", "test", "--role", "admin"]
         code, output = self.container("master").exec_run(command, stderr=False)
         assert code == 0, output
@@ -138,13 +138,13 @@ class Stack:
         return response.json()
 
     def value(self, promql: str) -> float | None:
-        """The one value that Prometheus has for it."""
+        """Returns the value of a query, or ``None`` if it has no result."""
         results = self.json("PROMETHEUS", "/api/v1/query", query=promql)["data"]["result"]
         assert len(results) <= 1, results
         return float(results[0]["value"][1]) if results else None
 
     def messages(self) -> list[Message]:
-        """Everything that reached the webhook."""
+        """Returns all messages that reached the webhook."""
         lines = self.container("webhook").logs(stderr=False).decode().splitlines()
         return [
             Message(line["time"], line["message"]["receiver"], alert["status"], alert["labels"])
@@ -153,14 +153,14 @@ class Stack:
         ]
 
     def logs(self) -> str:
-        """The end of what each container wrote."""
+        """Returns the end of each container's output."""
         return "\n".join(
             f"== {container.name}: {container.status}\n{container.logs(tail=15).decode(errors='replace')}"
             for container in self._containers()
         )
 
     def close(self) -> None:
-        """Leave nothing, not even the bridge."""
+        """Removes everything, including the bridge."""
         self.compose("down", "--volumes", "--timeout", "1")
         self._client.close()
         self._session.close()

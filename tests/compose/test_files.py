@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile and .env.example agree with each other and with the files that they name."""
+"""docker-compose.yml, Dockerfile and .env.example match each other and the files that they name."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ DEFAULTS = {match["name"]: match["default"] for match in VARIABLE.finditer(TEXT)
 
 
 def with_defaults(text: str) -> dict[str, Any]:
-    """The file as it is where nothing is set."""
+    """Returns the file with the defaults of its variables."""
     content = yaml.safe_load(VARIABLE.sub(lambda match: match["default"] or "", text))
     assert isinstance(content, dict)
     return content
@@ -25,20 +25,20 @@ def with_defaults(text: str) -> dict[str, Any]:
 
 COMPOSE = with_defaults(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("ca", "master", "worker", "simulate")
-LASTING = [service for service in SERVICES if service != "ca"]
+OWN_SERVICES = ("ca", "master", "worker", "simulate")
+RUNNING_SERVICES = [service for service in SERVICES if service != "ca"]
 MOUNTS = [
     (service, *str(volume).split(":")) for service, content in SERVICES.items() for volume in content.get("volumes", [])
 ]
 
 
-def test_it_is_the_stack() -> None:
-    assert list(SERVICES) == [*OURS, "prometheus", "alertmanager", "grafana"]
-    assert "version" not in COMPOSE  # one warns, the other needs none
+def test_services_are_complete() -> None:
+    assert list(SERVICES) == [*OWN_SERVICES, "prometheus", "alertmanager", "grafana"]
+    assert "version" not in COMPOSE  # docker compose warns about it, docker-compose does not need it
 
 
 @pytest.mark.parametrize("files", [[], ["tests/compose/override.yml"]], ids=["alone", "as tested"])
-def test_docker_compose_takes_it(files: list[str], tmp_path: Path) -> None:
+def test_docker_compose_accepts_the_file(files: list[str], tmp_path: Path) -> None:
     (tmp_path / "env").write_text("FLEETPULSE_IMAGE=fleetpulse:test\n")
     named = [word for name in ["docker-compose.yml", *files] for word in ("--file", name)]
     command: list[str | Path] = [
@@ -58,15 +58,15 @@ def test_every_variable_has_one_default() -> None:
     assert {(match["name"], match["default"]) for match in VARIABLE.finditer(TEXT)} == set(DEFAULTS.items())
 
 
-def test_the_example_settings_are_the_variables_with_their_defaults() -> None:
-    """Each as a comment, so that a copy of the file changes nothing."""
+def test_example_settings_are_the_variables_with_their_defaults() -> None:
+    """Each is a comment, so that a copy of the file changes nothing."""
     lines = (ROOT / ".env.example").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
     shown = dict(re.findall(r"^#(\w+)=(.*)$", "\n".join(lines), re.MULTILINE))
     assert shown == DEFAULTS
 
 
-def test_the_settings_of_the_master_have_the_defaults_of_its_command() -> None:
+def test_settings_of_the_master_have_the_defaults_of_its_command() -> None:
     defaults = {str(option.envvar): option.default for option in master_command.params}
     shared = DEFAULTS.keys() & defaults.keys()
     assert len(shared) >= 7
@@ -80,17 +80,17 @@ def test_every_image_is_pinned(service: str) -> None:
     assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", SERVICES[service]["image"])
 
 
-def test_the_image_of_this_tree_has_its_version_and_is_built_once() -> None:
+def test_image_has_the_version_of_the_code_and_is_built_once() -> None:
     (version,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
-    assert {SERVICES[service]["image"] for service in OURS} == {f"fleetpulse:{version}"}
+    assert {SERVICES[service]["image"] for service in OWN_SERVICES} == {f"fleetpulse:{version}"}
     assert [service for service in SERVICES if "build" in SERVICES[service]] == ["ca"]
-    # Nobody looks for it in a registry: docker-compose 1.29 takes services in the order of their needs, and v2 is told.
+    # It is not pulled: docker-compose 1.29 builds in the order of dependencies, and v2 has pull_policy.
     assert "ca" in SERVICES["master"]["depends_on"]
-    assert [service for service in OURS[2:] if "master" not in SERVICES[service]["depends_on"]] == []
-    assert {SERVICES[service]["pull_policy"] for service in OURS[1:]} == {"never"}
+    assert [service for service in OWN_SERVICES[2:] if "master" not in SERVICES[service]["depends_on"]] == []
+    assert {SERVICES[service]["pull_policy"] for service in OWN_SERVICES[1:]} == {"never"}
 
 
-def test_the_base_image_is_an_argument_with_one_default() -> None:
+def test_base_image_is_an_argument_with_one_default() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     (default,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", dockerfile, re.MULTILINE)
     assert default == DEFAULTS["PYTHON_IMAGE"] == SERVICES["ca"]["build"]["args"]["PYTHON_IMAGE"]
@@ -98,37 +98,37 @@ def test_the_base_image_is_an_argument_with_one_default() -> None:
     assert {line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM")} == {"${PYTHON_IMAGE}"}
 
 
-def test_the_image_holds_what_it_is_built_from_and_runs_as_nobody_special() -> None:
+def test_image_copies_existing_files_and_runs_without_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (?!--)(.*) \S+$", dockerfile, re.MULTILINE)
     sources = [source for sources in copied for source in sources.split()]
     assert [source for source in sources if not (ROOT / source).exists()] == []
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert let_in == {source.split("/")[0] for source in sources}
+    included = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert included == {source.split("/")[0] for source in sources}
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE)[-1] == "fleetpulse"
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_port_is_this_machines_alone(service: str) -> None:
+def test_every_port_is_on_loopback(service: str) -> None:
     assert [port for port in SERVICES[service].get("ports", []) if not str(port).startswith("127.0.0.1:")] == []
     assert "network_mode" not in SERVICES[service]
 
 
-def test_every_file_that_is_mounted_exists_and_cannot_be_written() -> None:
+def test_every_mounted_file_exists_and_is_read_only() -> None:
     files = [mount for mount in MOUNTS if mount[1].startswith(".")]
     assert len(files) >= 5
     assert [mount for mount in files if mount[3:] != ("ro",) or not (ROOT / mount[1]).exists()] == []
 
 
-def test_every_other_mount_is_a_volume_or_the_socket_of_the_worker() -> None:
+def test_other_mounts_are_volumes_or_the_docker_socket() -> None:
     others = [mount for mount in MOUNTS if not mount[1].startswith(".")]
     socket = "/var/run/docker.sock"
     assert [mount[:3] for mount in others if mount[1].startswith("/")] == [("worker", socket, socket)]
     assert {mount[1] for mount in others if not mount[1].startswith("/")} == COMPOSE["volumes"].keys()
 
 
-@pytest.mark.parametrize("service", LASTING)
-def test_every_service_is_watched_and_restarted(service: str) -> None:
+@pytest.mark.parametrize("service", RUNNING_SERVICES)
+def test_service_has_a_health_check_and_restarts(service: str) -> None:
     content = SERVICES[service]
     assert content["restart"] == "unless-stopped"
     assert content["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
@@ -137,14 +137,14 @@ def test_every_service_is_watched_and_restarted(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_is_without_privileges(service: str) -> None:
+def test_service_has_no_privileges(service: str) -> None:
     content = SERVICES[service]
     assert content["cap_drop"] == ["ALL"]
     assert content["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in content
 
 
-def test_it_starts_in_order() -> None:
+def test_services_start_in_order() -> None:
     order = {
         service: {name: how["condition"] for name, how in content.get("depends_on", {}).items()}
         for service, content in SERVICES.items()
@@ -161,7 +161,7 @@ def test_it_starts_in_order() -> None:
     }
 
 
-def test_only_the_ca_writes_join_tokens_and_each_worker_reads_its_own() -> None:
+def test_only_the_ca_writes_join_tokens_and_each_worker_has_its_own() -> None:
     mounts = [mount for mount in MOUNTS if mount[1] == "join-tokens"]
     assert {service: mount[1:] for service, *mount in mounts} == {
         "ca": ["/var/lib/fleetpulse-join"],
@@ -175,7 +175,7 @@ def test_only_the_ca_writes_join_tokens_and_each_worker_reads_its_own() -> None:
         assert f"> {service}\n" in script
 
 
-def test_those_that_read_find_their_token() -> None:
+def test_readers_find_their_token() -> None:
     mounts = [mount for mount in MOUNTS if mount[1] == "read-token"]
     assert {service: mount[1:] for service, *mount in mounts} == {
         "ca": ["/var/lib/fleetpulse-read"],
@@ -210,7 +210,7 @@ def test_prometheus_finds_its_rules_the_master_and_alertmanager() -> None:
     assert [target for target in named if target not in listening()] == []
 
 
-def test_grafana_finds_what_is_provisioned_and_who_comes_sees_it() -> None:
+def test_grafana_finds_its_provisioning_and_allows_anonymous_viewers() -> None:
     mounts = {source: target for service, source, target, *_ in MOUNTS if service == "grafana"}
     assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
     (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/fleetpulse.yml").read_text())["providers"]
@@ -225,7 +225,7 @@ def test_grafana_finds_what_is_provisioned_and_who_comes_sees_it() -> None:
 
 
 def listening() -> set[str]:
-    """Each service with each port of its container."""
+    """Returns each service with each port of its container."""
     return {
         f"{service}:{str(port).rpartition(':')[2]}"
         for service, content in SERVICES.items()
@@ -235,7 +235,7 @@ def listening() -> set[str]:
 
 @pytest.mark.parametrize(("password", "creates"), [("", "without an administrator"), ("a secret", "with a secret")])
 def test_grafana_has_an_administrator_only_with_a_password(password: str, creates: str, tmp_path: Path) -> None:
-    """The words of its entry point, with a script in the place of the image's own."""
+    """Runs the entry point with another script instead of the image's."""
     shell, flag, script = SERVICES["grafana"]["entrypoint"]
     own = tmp_path / "run.sh"
     own.write_text(

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml on a real Docker Engine: what it shows, and how an alert gets through it."""
+"""The stack of docker-compose.yml on a real Docker Engine, and the way of an alert through it."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from tests.docker_engine import IMAGE, Engine, own_engine
 from tests.monitoring.rules import ALERTS, MONITORING
 from tests.tools import require_tool
 
-# The first run on a machine makes the base image, which takes minutes where others are at work.
+# The first run on a machine makes the base image, which takes minutes on a busy machine.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 ALERT = "FleetPulseWorkerInactive"
@@ -40,14 +40,14 @@ def seconds(text: str) -> float:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The one that answers at a socket, which may have layers of the images already; else one of its own."""
+    """The engine of the machine, which may have image layers already, otherwise a new one."""
     require_tool("docker-compose")  # before anything that takes long
     engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if engine.host.startswith("unix://") and engine.answers():
         engine.load_image()
         yield engine
         return
-    # It gives containers a server for names by rules that it makes with a program called so.
+    # The engine needs a program of this name to give containers a name server.
     iptables = tmp_path_factory.mktemp("bin") / "iptables"
     iptables.write_text(f'#!/bin/sh\nexec {require_tool("iptables-nft")} "$@"\n')
     iptables.chmod(0o755)
@@ -82,12 +82,12 @@ def test_every_service_becomes_healthy(stack: Stack) -> None:
     patiently(lambda: stack.health() == healthy, 90.0)
 
 
-def test_the_master_wants_a_token(stack: Stack) -> None:
+def test_master_requires_a_token(stack: Stack) -> None:
     assert requests.get(f"{stack.url('MASTER_HTTP')}/workers", timeout=10).status_code == 401
     assert stack.json("MASTER_HTTP", "/api/session") == {"name": "test", "role": "admin", "auth_method": "token"}
 
 
-def test_no_process_is_roots(stack: Stack) -> None:
+def test_no_process_runs_as_root(stack: Stack) -> None:
     users = stack.users()
     assert users.keys() == set(SERVICES)
     assert {service: found for service, found in users.items() if "0" in found} == {}
@@ -101,12 +101,12 @@ def test_prometheus_has_the_master_the_simulated_fleet_and_this_machine(stack: S
 
 
 def memory_bytes() -> int:
-    """The machine's, which a container's worker reports as well."""
+    """Returns the memory of the machine, which the worker in its container also reports."""
     (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")]
     return int(line.split()[1]) * 1024
 
 
-def test_a_task_runs_on_this_machine_by_the_socket_that_the_worker_has(stack: Stack) -> None:
+def test_task_runs_on_this_machine_through_the_docker_socket(stack: Stack) -> None:
     body = {"docker_image": IMAGE, "command": ["echo", "hello"], "cpu_required": 0.1, "memory_required": 32}
     task = stack.post("/api/tasks", body)
     path = f"/api/tasks/{task['task_id']}"
@@ -116,14 +116,14 @@ def test_a_task_runs_on_this_machine_by_the_socket_that_the_worker_has(stack: St
     assert ended["worker_id"] == WORKER_ID
 
 
-def test_a_killed_worker_is_told_of_within_the_time_that_the_rule_says_and_told_of_again_when_it_is_back(
+def test_alert_about_a_killed_worker_is_sent_in_time_and_resolved_when_it_is_back(
     stack: Stack,
 ) -> None:
     patiently(lambda: stack.value(f'fleetpulse_worker_up{{worker_id="{WORKER_ID}"}}') == 1.0, 40.0)
     stack.container("worker").kill()
     killed = time.time()
 
-    # Inactive, scraped, found by a rule, pending, found again, and kept for a moment to be told with others.
+    # Inactive, scraped, evaluated, pending, evaluated again, and grouped with other alerts.
     prometheus, group_wait = (
         settings_of("prometheus.yml")["global"],
         settings_of("alertmanager.yml")["route"]["group_wait"],
@@ -131,21 +131,23 @@ def test_a_killed_worker_is_told_of_within_the_time_that_the_rule_says_and_told_
     pending = seconds(ALERTS[ALERT].pending)
     round_trip = seconds(prometheus["scrape_interval"]) + 2 * seconds(prometheus["evaluation_interval"])
     within = seconds(INACTIVITY_TIMEOUT) + round_trip + pending + seconds(group_wait) + SLACK_SECONDS
-    fired = patiently(lambda: told(stack, "firing"), within)
+    fired = patiently(lambda: first_message(stack, "firing"), within)
     assert killed + pending < fired.time < killed + within
     assert fired.receiver == "team"
     assert fired.labels.items() >= {"worker_id": WORKER_ID, "severity": ALERTS[ALERT].labels["severity"]}.items()
-    # Its death was its user's wish: the engine leaves it so.
+    # The user killed it, so the engine does not restart it.
     assert stack.container("worker").status == "exited"
     assert {m.labels.get("worker_id") for m in stack.messages() if m.labels["alertname"] == ALERT} == {WORKER_ID}
 
     stack.compose("up", "--detach", "worker")
-    resolved = patiently(lambda: told(stack, "resolved"), round_trip + seconds(GROUP_INTERVAL) + 2 * SLACK_SECONDS)
+    resolved = patiently(
+        lambda: first_message(stack, "resolved"), round_trip + seconds(GROUP_INTERVAL) + 2 * SLACK_SECONDS
+    )
     assert resolved.time > fired.time
 
 
-def told(stack: Stack, status: str) -> Message | None:
-    """The first message of this status about the worker."""
+def first_message(stack: Stack, status: str) -> Message | None:
+    """Returns the first message with this status about the worker."""
     for message in stack.messages():
         if (
             message.status == status

@@ -1,4 +1,4 @@
-"""Runs in a container of its own: writes every message that Alertmanager sends, as one line of JSON with its time."""
+"""Runs in its own container and writes each message of Alertmanager as one line of JSON with its time."""
 
 import json
 import time
@@ -8,7 +8,7 @@ PORT = 5001
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Takes every POST."""
+    """Accepts every POST."""
 
     def do_POST(self) -> None:
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -17,7 +17,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
-        """Nothing: what is written is the messages."""
+        """Logs nothing: the output is only messages."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rules with one number changed, to find out whether the tests would notice."""
+"""Rules with one changed number, to check that the tests detect the change."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ LIMIT = re.compile(r"(?<=[<>=] )(\d+(?:\.\d+)?)\b")
 
 
 class Mutant(NamedTuple):
-    """``change`` says what became of what."""
+    """``change`` describes the change."""
 
     name: str
     change: str
@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
 
 
 def mutants_of(alert: Alert) -> list[Mutant]:
-    """The alert with each number that it compares with a quarter or one lower and higher, and with each other wait."""
+    """Returns the alert with each limit a quarter or one lower or higher, or its wait one minute shorter or longer."""
     changes = [*_limits(alert), *_waits(alert)]
     return [Mutant(f"Mutant{number}Of{alert.name}", *change) for number, change in enumerate(changes)]
 
@@ -44,13 +44,13 @@ def _waits(alert: Alert) -> Iterator[tuple[str, str, str]]:
 
 
 def with_rules(alert: Alert, mutants: Sequence[Mutant], folder: Path) -> list[Path]:
-    """Rule files in which the mutants stand in place of the alert."""
+    """Returns rule files in which the mutants replace the alert."""
     groups = groups_of(alert.file)
     for group in groups:
         rules = [rule for rule in group["rules"] if "record" in rule]
         for rule in group["rules"]:
             if rule.get("alert") == alert.name:
-                rules += [rule | {"alert": it.name, "expr": it.expr, "for": it.pending} for it in mutants]
+                rules += [rule | {"alert": one.name, "expr": one.expr, "for": one.pending} for one in mutants]
         group["rules"] = rules
     file = folder / alert.file.name
     file.write_text(yaml.safe_dump({"groups": [group for group in groups if group["rules"]]}, allow_unicode=True))

@@ -1,7 +1,7 @@
-"""Cases for alerts, and the `promtool test rules` that judges them.
+"""Cases for alerts, and `promtool test rules`, which runs them.
 
-A case has one sample a minute, from minute 0, in promtool's notation, and rules are evaluated every minute. Every
-series is of one master: its job and instance are added here.
+A case has one sample per minute, from minute 0, in promtool's notation. Rules are evaluated every minute. All series
+belong to one master, whose job and instance are added here.
 """
 
 import json
@@ -21,7 +21,7 @@ DASHBOARDS = "http://localhost:3000/d/"
 
 
 class Firing(NamedTuple):
-    """One alert as it fires, to the letter. ``labels`` are those beside severity, concern and the master's."""
+    """A firing alert with its exact texts. ``labels`` are those beside severity, concern, job and instance."""
 
     severity: str
     concern: str
@@ -34,7 +34,7 @@ class Firing(NamedTuple):
 
 
 class Case(NamedTuple):
-    """``alert`` is silent at all ``quiet`` minutes, and at minute ``at`` is what ``fires`` says."""
+    """``alert`` does not fire at the ``quiet`` minutes, and fires as ``fires`` at minute ``at``."""
 
     alert: str
     name: str
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 def flat(value: float, minutes: int = 120) -> str:
-    """The same value for so many minutes and one."""
+    """The same value for ``minutes`` + 1 samples."""
     return f"{value}+0x{minutes}"
 
 
@@ -55,7 +55,7 @@ def rising(by: float, start: float = 0, minutes: int = 120) -> str:
 
 
 def turning(*values: tuple[float | str, int]) -> str:
-    """Values, each with the number of its minutes; ``_`` is no sample, ``stale`` the end of a series."""
+    """Values, each with its number of minutes; ``_`` means no sample, ``stale`` the end of a series."""
     return " ".join(
         "stale" if value == "stale" else f"_x{count}" if value == "_" else f"{value}+0x{count - 1}"
         for value, count in values
@@ -63,7 +63,7 @@ def turning(*values: tuple[float | str, int]) -> str:
 
 
 def run(tests: Sequence[dict[str, Any]], folder: Path, rule_files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
-    """Judge by the rules in the files; the exit code tells, and the output names each test that failed."""
+    """Runs promtool with the rule files. Its output names each failed test."""
     file = folder / "test.yml"
     whole = {
         "rule_files": [str(rules) for rules in rule_files],
@@ -78,7 +78,7 @@ def run(tests: Sequence[dict[str, Any]], folder: Path, rule_files: Sequence[Path
 
 
 def as_test(case: Case, rules: Sequence[str] = ()) -> dict[str, Any]:
-    """The case as promtool reads it; held against alerts of other names, if some are given."""
+    """Returns the case in promtool's format, for the alerts in ``rules`` if there are any."""
     expected: list[tuple[int, list[Any]]] = [(minute, []) for minute in case.quiet]
     if case.at is not None:
         expected.append((case.at, [_expected(case.alert, firing) for firing in case.fires]))
@@ -110,7 +110,7 @@ def _expected(alert: str, firing: Firing) -> dict[str, Any]:
 
 
 def with_master(series: str) -> str:
-    """The series with those labels of the one master that it does not have."""
+    """Returns the series with the job and instance labels that it lacks."""
     name, _, labels = series.rstrip("}").partition("{")
     own = [f"{label}={json.dumps(value)}" for label, value in MASTER.items() if f"{label}=" not in labels]
     return f"{name}{{{','.join([*own, labels] if labels else own)}}}"

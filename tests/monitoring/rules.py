@@ -1,4 +1,4 @@
-"""The rule files as Prometheus reads them."""
+"""The rule files, parsed."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ RULE_FILES = sorted(RULES.glob("*.yml"))
 
 
 class Alert(NamedTuple):
-    """One alerting rule, and the file that it stands in."""
+    """An alerting rule and its file."""
 
     file: Path
     name: str
@@ -23,7 +23,7 @@ class Alert(NamedTuple):
 
     @property
     def rule_files(self) -> list[Path]:
-        """What it takes to evaluate it."""
+        """The files that are needed to evaluate it."""
         return sorted({RULES / "recording.yml", self.file})
 
 
@@ -47,4 +47,4 @@ EXPRESSIONS = [rule["expr"] for file in RULE_FILES for group in groups_of(file) 
 GROUP_ORDER = ["fleetpulse-recording"] + [
     group["name"] for file in RULE_FILES for group in groups_of(file) if group["name"] != "fleetpulse-recording"
 ]
-"""What is recorded comes first, so that a test need not wait for a second evaluation."""
+"""Recording rules come first, so that a test does not need a second evaluation."""

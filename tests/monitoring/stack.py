@@ -1,4 +1,4 @@
-"""The files of monitoring/ run by real programs on free ports of 127.0.0.1, with their waiting times cut short."""
+"""Runs the files of monitoring/ in real programs on free ports of 127.0.0.1, with short waiting times."""
 
 import http.server
 import json
@@ -20,14 +20,14 @@ from tests.tools import require_tool
 
 
 def session() -> requests.Session:
-    """One that asks no proxy."""
+    """Returns a session without proxies."""
     own = requests.Session()
     own.trust_env = False
     return own
 
 
 class ShippedPrometheus(Prometheus):
-    """monitoring/prometheus.yml and its rules; ``ports`` says what stands for each port in the file."""
+    """monitoring/prometheus.yml and its rules; ``ports`` maps text of the file to the port to use in it."""
 
     def __init__(self, processes: Processes, ports: Mapping[str, int]) -> None:
         self.url = f"http://{LOCALHOST}:{free_port()}"
@@ -50,13 +50,13 @@ class ShippedPrometheus(Prometheus):
         eventually(lambda: self._session.get(f"{self.url}/-/ready", timeout=5).status_code == 200, 20.0)
 
     def rules(self) -> list[dict[str, Any]]:
-        """Every rule with its health."""
+        """Returns every rule with its health."""
         groups = self._session.get(f"{self.url}/api/v1/rules", timeout=10).json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
 
 class ShippedAlertmanager:
-    """monitoring/alertmanager.yml, told to tell a webhook."""
+    """monitoring/alertmanager.yml, with a webhook as receiver."""
 
     def __init__(self, processes: Processes, webhook_port: int) -> None:
         self.port = free_port()
@@ -73,12 +73,12 @@ class ShippedAlertmanager:
         eventually(lambda: self._session.get(f"{self.url}/-/ready", timeout=5).status_code == 200, 20.0)
 
     def post(self, *alerts: Mapping[str, str]) -> None:
-        """Let alerts with these labels fire."""
+        """Makes alerts with these labels fire."""
         body = [{"labels": dict(labels)} for labels in alerts]
         self._session.post(f"{self.url}/api/v2/alerts", json=body, timeout=10).raise_for_status()
 
     def inhibited(self) -> dict[str, bool]:
-        """Whether each alert that fires is inhibited, by name."""
+        """Returns whether each firing alert is inhibited, by name."""
         alerts = self._session.get(f"{self.url}/api/v2/alerts", timeout=10).json()
         return {alert["labels"]["alertname"]: bool(alert["status"]["inhibitedBy"]) for alert in alerts}
 
@@ -87,16 +87,16 @@ class ShippedAlertmanager:
 
 
 class Webhook:
-    """What Alertmanager tells, by path: each alert as (status, labels and annotations)."""
+    """Records the alerts that Alertmanager sends, as (path, status, labels and annotations)."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str, dict[str, str]]] = []
+        self.received: list[tuple[str, str, dict[str, str]]] = []
         webhook = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                webhook.told += [
+                webhook.received += [
                     (self.path, alert["status"], alert["labels"] | alert["annotations"]) for alert in message["alerts"]
                 ]
                 self.send_response(200)
@@ -104,18 +104,18 @@ class Webhook:
                 self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server gives it
-                """Nothing: pytest's output is for failures."""
+                """Logs nothing: pytest's output is for failures."""
 
         self._server = http.server.ThreadingHTTPServer((LOCALHOST, 0), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 
-    def heard(self, path: str, status: str, alertname: str) -> dict[str, str] | None:
-        """The labels and annotations of such an alert, once it was told."""
-        for told in self.told:
-            if told[:2] == (path, status) and told[2]["alertname"] == alertname:
-                return told[2]
+    def find(self, path: str, status: str, alertname: str) -> dict[str, str] | None:
+        """Returns the labels and annotations of such an alert, or ``None`` if it was not received."""
+        for received in self.received:
+            if received[:2] == (path, status) and received[2]["alertname"] == alertname:
+                return received[2]
         return None
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Webhook:
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:
-    """A webhook that ends with the block."""
+    """Runs a webhook for the block."""
     own = Webhook()
     try:
         yield own

@@ -1,4 +1,4 @@
-"""Every alert, by promtool: silent before its time, firing after it to the letter, and silent where it must be."""
+"""Every alert in promtool: it fires when it should, with its exact texts, and not otherwise."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ every_alert = pytest.mark.parametrize("name", ALERTS)
 
 
 @every_alert
-def test_an_alert_fires_when_it_should_and_only_then(name: str, tmp_path: Path) -> None:
+def test_alert_fires_when_it_should_and_only_then(name: str, tmp_path: Path) -> None:
     cases = [case for case in CASES if case.alert == name]
     assert any(case.fires for case in cases)
     assert any(not case.fires for case in cases)
@@ -23,8 +23,8 @@ def test_an_alert_fires_when_it_should_and_only_then(name: str, tmp_path: Path) 
 
 
 @every_alert
-def test_another_limit_or_another_wait_is_noticed(name: str, tmp_path: Path) -> None:
-    """Each mutant of the rule is a rule of its own beside it, and the same cases are held against each."""
+def test_cases_detect_a_changed_limit_or_wait(name: str, tmp_path: Path) -> None:
+    """Each mutant is a separate rule, and the same cases run against each of them."""
     mutants = mutants_of(ALERTS[name])
     assert len(mutants) >= 2
     cases = [case for case in CASES if case.alert == name]

@@ -1,4 +1,4 @@
-"""The anomaly rules on half an hour of machines as the simulator draws them: noise, a daily wave, and one step."""
+"""The anomaly rules on an hour of simulated machines: noise, a daily wave, and one step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ NOON = 1_700_049_600.0
 
 
 def day(seed: int, change: Callable[[int, int], float]) -> dict[str, str]:
-    """An hour of a simulated fleet's CPU, a sample a minute; ``change`` of (worker, minute) comes on top, 0 to 1."""
+    """An hour of a simulated fleet's CPU, one sample per minute, plus ``change(worker, minute)``; limited to 0 to 1."""
     series = {}
     for number in range(WORKERS):
         machine = SimulatedMachine(f"w{number}", 0, seed, NOON)
@@ -35,7 +35,7 @@ def firing_at(minute: int, *worker_ids: str) -> dict[str, Any]:
     }
 
 
-def judge(series: dict[str, str], expected: list[dict[str, Any]], folder: Path) -> None:
+def check_rules(series: dict[str, str], expected: list[dict[str, Any]], folder: Path) -> None:
     test = {
         "interval": "1m",
         "input_series": [{"series": with_master(name), "values": values} for name, values in series.items()],
@@ -47,25 +47,27 @@ def judge(series: dict[str, str], expected: list[dict[str, Any]], folder: Path) 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("step", [0.45, -0.6])
-def test_a_planted_deviation_is_found_within_ten_minutes(step: float, seed: int, tmp_path: Path) -> None:
+def test_step_of_one_worker_is_found_within_ten_minutes(step: float, seed: int, tmp_path: Path) -> None:
     def change(number: int, minute: int) -> float:
-        level = 0.35 if step < 0 else 0.0  # there must be something to fall from
+        level = 0.35 if step < 0 else 0.0  # a fall needs a level to start from
         return (level if number == 5 else 0.0) + (step if number == 5 and minute >= 20 else 0.0)
 
-    judge(day(seed, change), [firing_at(20), firing_at(22), firing_at(30, "w5")], tmp_path)
+    check_rules(day(seed, change), [firing_at(20), firing_at(22), firing_at(30, "w5")], tmp_path)
 
 
 def morning(number: int, minute: int) -> float:
-    """From minute 15 on everybody comes to work within a quarter of an hour: a rise of 20 to 50 points."""
+    """From minute 15 on all workers rise by 20 to 50 points within a quarter of an hour."""
     return (0.2 + 0.3 * number / WORKERS) * min(max((minute - 15) / 15, 0.0), 1.0)
 
 
 def usual(number: int, minute: int) -> float:
-    """Nothing but each machine's own daily wave and noise."""
+    """Only each machine's daily wave and noise."""
     return 0.0
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pattern", [usual, morning])
-def test_a_pattern_of_the_day_is_not(pattern: Callable[[int, int], float], seed: int, tmp_path: Path) -> None:
-    judge(day(seed, pattern), [firing_at(minute) for minute in range(20, MINUTES)], tmp_path)
+def test_daily_pattern_of_the_fleet_is_not_an_anomaly(
+    pattern: Callable[[int, int], float], seed: int, tmp_path: Path
+) -> None:
+    check_rules(day(seed, pattern), [firing_at(minute) for minute in range(20, MINUTES)], tmp_path)

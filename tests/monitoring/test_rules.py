@@ -1,4 +1,4 @@
-"""The files of monitoring/: they are valid, complete, and agree with each other, with the code and with the docs."""
+"""The files of monitoring/ are valid and complete, and match each other, the code and the docs."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ def check(tool: str, *arguments: str | Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.compose.yml"])
-def test_promtool_takes_the_configuration_and_the_rules(name: str, tmp_path: Path) -> None:
+def test_promtool_accepts_the_configuration_and_the_rules(name: str, tmp_path: Path) -> None:
     folder = shutil.copytree(MONITORING, tmp_path / "monitoring")
     if name == "prometheus.compose.yml":
         (folder / "credentials").mkdir()
@@ -39,7 +39,7 @@ def test_promtool_takes_the_configuration_and_the_rules(name: str, tmp_path: Pat
     check("promtool", "check", "rules", "--lint-fatal", *RULE_FILES)
 
 
-def test_the_configuration_for_compose_differs_by_the_names_of_hosts_and_the_token_only() -> None:
+def test_compose_configuration_differs_only_in_host_names_and_token() -> None:
     own = (MONITORING / "prometheus.yml").read_text()
     names = own.replace("localhost:8080", "master:8080").replace("localhost:9093", "alertmanager:9093")
     with_token = names.replace("# authorization:", "authorization:")
@@ -51,7 +51,7 @@ def test_the_configuration_for_compose_differs_by_the_names_of_hosts_and_the_tok
 
 
 @every_alert
-def test_an_alert_is_complete(alert: Alert) -> None:
+def test_alert_is_complete(alert: Alert) -> None:
     assert re.fullmatch(r"FleetPulse([A-Z0-9][a-z0-9]+)+", alert.name)
     assert alert.labels.keys() == {"severity", "concern"}
     assert alert.labels["severity"] in {"critical", "warning", "info"}
@@ -75,7 +75,7 @@ EXAMPLES = {
 
 
 @every_alert
-def test_an_alert_has_its_runbook_which_begins_with_its_command(alert: Alert) -> None:
+def test_alert_has_a_runbook_with_its_command(alert: Alert) -> None:
     runbook = RUNBOOKS[alert.name]
     assert re.findall(r"^\*\*([A-Za-z ]+)\.\*\*", runbook, re.MULTILINE) == [
         "Meaning", "Impact", "First command", "Diagnosis", "Fix",
@@ -86,11 +86,11 @@ def test_an_alert_has_its_runbook_which_begins_with_its_command(alert: Alert) ->
     assert f"```bash\n{command}\n```" in runbook
 
 
-def test_no_runbook_is_left_over() -> None:
+def test_every_runbook_has_an_alert() -> None:
     assert RUNBOOKS.keys() == ALERTS.keys()
 
 
-def test_the_links_can_be_changed_as_the_page_says(tmp_path: Path) -> None:
+def test_documented_command_replaces_the_links(tmp_path: Path) -> None:
     page = (DOCS / "monitoring.md").read_text()
     command = re.search(r"(sed -i .*?rules/\*\.yml)", page, re.DOTALL)
     assert command is not None
@@ -107,7 +107,7 @@ def test_the_links_can_be_changed_as_the_page_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
-def test_a_limit_is_that_of_its_alert(name: str) -> None:
+def test_threshold_matches_its_alert(name: str) -> None:
     limit = THRESHOLDS[name]
     alert = ALERTS[limit.alert]
     assert alert.labels["severity"] == limit.severity
@@ -119,9 +119,9 @@ def test_a_limit_is_that_of_its_alert(name: str) -> None:
 
 
 @every_alert
-def test_every_number_that_an_alert_compares_with_is_listed(alert: Alert) -> None:
+def test_every_limit_of_an_alert_is_a_threshold(alert: Alert) -> None:
     listed = {limit.value for limit in THRESHOLDS.values() if limit.alert == alert.name}
-    # States, the lower bound of a counter, what predict_linear comes to, and what is too little to judge by.
+    # States, the lower bound of a counter, the result of predict_linear, and minimum amounts.
     plain = {0.0, 1.0} | {"FleetPulseClockSkew": {0.01}, "FleetPulseWorkerAnomalous": {5.0}}.get(alert.name, set())
     assert limits_in(alert) - plain - listed == set()
 
@@ -130,7 +130,7 @@ def limits_in(alert: Alert) -> set[float]:
     return {float(number) for number in LIMIT.findall(alert.expr)}
 
 
-def test_the_page_lists_every_limit() -> None:
+def test_monitoring_page_lists_every_threshold() -> None:
     rows = rows_of(DOCS / "monitoring.md")
     for name, limit in THRESHOLDS.items():
         assert rows[name] == [limit.alert, limit.severity, limit.of, shown(limit)]
@@ -159,7 +159,7 @@ def bare(expr: str) -> str:
 
 
 def names_in(expr: str) -> set[str]:
-    """The metrics: words that are neither functions, nor keywords, nor within braces, brackets or a list of labels."""
+    """The metrics: words outside braces, brackets and lists of labels that are not functions or keywords."""
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]|(?:by|on|group_left) \([^)]*\)", " ", bare(expr))
     text = re.sub(r"offset \d+m", " ", text)
     return set(re.findall(r"\b[a-z_][a-z0-9_:]*\b(?!\s*\()", text)) - WORDS
@@ -174,7 +174,7 @@ def labels_in(expr: str) -> set[str]:
 
 
 @pytest.mark.parametrize("expr", EXPRESSIONS)
-def test_every_metric_and_label_of_a_rule_is_one_that_the_master_shows(expr: str) -> None:
+def test_every_metric_and_label_of_a_rule_is_documented(expr: str) -> None:
     rows = rows_of(DOCS / "metrics.md")
     names = names_in(expr)
     assert names
@@ -185,7 +185,7 @@ def test_every_metric_and_label_of_a_rule_is_one_that_the_master_shows(expr: str
 
 
 @every_alert
-def test_what_a_template_names_is_a_label(alert: Alert) -> None:
+def test_templates_use_only_known_labels(alert: Alert) -> None:
     named = {label for text in alert.annotations.values() for label in re.findall(r"\$labels\.(\w+)", text)}
     known = rows_of(DOCS / "metrics.md").keys() | LABELS_OF_PROMETHEUS | {"reading"}
     assert named - known == set()
@@ -197,17 +197,17 @@ def test_what_a_template_names_is_a_label(alert: Alert) -> None:
 CONFIG = MONITORING / "alertmanager.yml"
 
 
-def test_amtool_takes_the_configuration() -> None:
+def test_amtool_accepts_the_configuration() -> None:
     check("amtool", "check-config", CONFIG)
 
 
 @pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "team"), ("info", "nobody")])
-def test_who_is_told(severity: str, receiver: str) -> None:
+def test_severity_decides_the_receiver(severity: str, receiver: str) -> None:
     check("amtool", "config", "routes", "test", f"--config.file={CONFIG}", f"--verify.receivers={receiver}",
           "alertname=FleetPulseX", f"severity={severity}")  # fmt: skip
 
 
-def test_what_is_silenced_by_name_is_an_alert() -> None:
+def test_inhibit_rules_name_existing_alerts() -> None:
     rules = yaml.safe_load(CONFIG.read_text())["inhibit_rules"]
     matchers = [matcher for rule in rules for side in ("source_matchers", "target_matchers") for matcher in rule[side]]
     for matcher in matchers:

@@ -1,4 +1,4 @@
-"""What is shipped, run by a real Prometheus and a real Alertmanager with a real master."""
+"""The shipped configuration in a real Prometheus and Alertmanager with a real master."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +26,15 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def register(wire: Wire, worker_id: str, **labels: str) -> None:
-    """A worker on this machine, which beats once."""
+    """Registers a worker on this machine, which sends one heartbeat."""
     stream = wire.stream()
-    said = pb.Register(worker_id=worker_id, incarnation_id="one", hostname="localhost", labels=labels)
-    stream.send(pb.WorkerMessage(register=said))
+    message = pb.Register(worker_id=worker_id, incarnation_id="one", hostname="localhost", labels=labels)
+    stream.send(pb.WorkerMessage(register=message))
     stream.send(pb.WorkerMessage(heartbeat=a_heartbeat(worker_id, sequence_number=1)))
 
 
-def test_a_machine_is_scraped_because_the_master_knows_it(processes: Processes) -> None:
-    """Debian's node_exporter is found by `--label node_exporter=true`, and lost with the worker."""
+def test_machine_is_scraped_by_service_discovery(processes: Processes) -> None:
+    """node_exporter is a target through `--label node_exporter=true`, until its worker is inactive."""
     exporter_port = free_port()
     processes.start(
         "node_exporter", str(require_tool("prometheus-node-exporter")), "--collector.disable-defaults",
@@ -51,7 +51,7 @@ def test_a_machine_is_scraped_because_the_master_knows_it(processes: Processes) 
         eventually(lambda: prometheus.query("up{job='node'}") == {labels: 1.0}, 20.0)
         eventually(lambda: list(prometheus.query("node_load1")) == [labels])
         joined = "node_load1 * on (worker_id) group_left fleetpulse_worker_up"
-        # The master is scraped at a moment of its own, which may be a second later.
+        # The master is scraped at another time, up to a second later.
         eventually(lambda: list(prometheus.query(joined)) == [labels])
 
     eventually(lambda: prometheus.query("up{job='node'}") == {}, 40.0)
@@ -60,9 +60,9 @@ def test_a_machine_is_scraped_because_the_master_knows_it(processes: Processes) 
 
 
 @pytest.mark.timeout(180)
-def test_a_lost_worker_reaches_the_team_and_its_return_too(processes: Processes) -> None:
-    with webhook() as told:
-        alertmanager = ShippedAlertmanager(processes, told.port)
+def test_team_is_notified_of_an_inactive_worker_and_of_its_return(processes: Processes) -> None:
+    with webhook() as receiver:
+        alertmanager = ShippedAlertmanager(processes, receiver.port)
         master = started_master(processes, *FAST_LEASE_FLAGS)
         processes.simulate(master.target, 20, "--gpu-share", "0.5")
         lost = processes.simulate(master.target, 1, "--prefix", "lost", "--no-goodbye")
@@ -74,23 +74,21 @@ def test_a_lost_worker_reaches_the_team_and_its_return_too(processes: Processes)
             lambda: (all_of := prometheus.rules()) and all(r["evaluationTime"] for r in all_of) and all_of
         )
         eventually(lambda: prometheus.value("count(fleetpulse:worker_memory_used:ratio)") == 21.0, 20.0)
-        assert told.told == []
+        assert receiver.received == []
 
         lost.kill_all()
-        told_alert = eventually(lambda: told.heard("/team", "firing", "FleetPulseWorkerInactive"), 30.0)
+        firing = eventually(lambda: receiver.find("/team", "firing", "FleetPulseWorkerInactive"), 30.0)
         (worker_id,) = (worker_id for worker_id, is_active in master.workers().items() if not is_active)
-        assert told_alert is not None
-        assert told_alert["worker_id"] == worker_id
-        assert told_alert["summary"] == f"Worker {worker_id} is inactive"
-        assert told_alert["command"].startswith(
-            f"curl -s http://localhost:{master.http_port}/api/workers/{worker_id} |"
-        )
+        assert firing is not None
+        assert firing["worker_id"] == worker_id
+        assert firing["summary"] == f"Worker {worker_id} is inactive"
+        assert firing["command"].startswith(f"curl -s http://localhost:{master.http_port}/api/workers/{worker_id} |")
 
         processes.simulate(master.target, 1, "--prefix", "lost")
-        eventually(lambda: told.heard("/team", "resolved", "FleetPulseWorkerInactive"), 30.0)
+        eventually(lambda: receiver.find("/team", "resolved", "FleetPulseWorkerInactive"), 30.0)
         rules = prometheus.rules()
         assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"] == []
-        assert {labels["alertname"] for _, _, labels in told.told} == {"FleetPulseWorkerInactive"}
+        assert {labels["alertname"] for _, _, labels in receiver.received} == {"FleetPulseWorkerInactive"}
         prometheus.close()
         alertmanager.close()
         master.close()
@@ -104,7 +102,7 @@ def alert(name: str, concern: str = "workers", **labels: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("source", "silenced", "heard"),
+    ("source", "inhibited", "others"),
     [
         (
             alert("FleetPulseMasterDown", "master"),
@@ -129,11 +127,11 @@ def alert(name: str, concern: str = "workers", **labels: str) -> dict[str, str]:
     ],
     ids=["master", "fleet", "filesystem", "tasks"],
 )
-def test_what_is_said_better_by_another_alert_is_silenced(
-    processes: Processes, source: dict[str, str], silenced: list[dict[str, str]], heard: list[dict[str, str]]
+def test_alert_inhibits_less_important_alerts(
+    processes: Processes, source: dict[str, str], inhibited: list[dict[str, str]], others: list[dict[str, str]]
 ) -> None:
     alertmanager = ShippedAlertmanager(processes, free_port())
-    alertmanager.post(source, *silenced, *heard)
-    expected = {labels["alertname"]: labels in silenced for labels in (source, *silenced, *heard)}
+    alertmanager.post(source, *inhibited, *others)
+    expected = {labels["alertname"]: labels in inhibited for labels in (source, *inhibited, *others)}
     eventually(lambda: alertmanager.inhibited() == expected)
     alertmanager.close()

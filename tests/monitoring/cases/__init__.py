@@ -1,4 +1,4 @@
-"""Cases for every alert, by the file that its rule stands in."""
+"""Cases for every alert, in one module per rule file."""
 
 from tests.monitoring.cases import anomalies, capacity, master, tasks, workers
 

@@ -1,4 +1,4 @@
-"""Cases for monitoring/rules/anomalies.yml: quiet machines, one of which takes a step at minute 20."""
+"""Cases for monitoring/rules/anomalies.yml: quiet machines, one of which makes a step at minute 20."""
 
 from tests.monitoring.promtool import Case, Firing, flat, turning
 
@@ -6,7 +6,7 @@ ALERT = "FleetPulseWorkerAnomalous"
 
 
 def fleet(step: float, peers: int = 4, peers_step: float = 0.0, reading: str = "cpu") -> dict[str, str]:
-    """w0 rises by ``step``, the others by ``peers_step``, in hundredths of the scale from a level of 30."""
+    """w0 rises by ``step`` and the others by ``peers_step``, in percent, from 30."""
     series: dict[str, str] = {}
     for number in range(peers + 1):
         by = peers_step if number else step

@@ -21,7 +21,7 @@ DU = f"{SSH} du -xh --max-depth=2 /data | sort -h | tail -20"
 
 
 def pair(alert: str, first: int, beyond: Series, within: Series, firing: Firing) -> Sequence[Case]:
-    """Fires from minute ``first`` on beyond the limit; neither within it nor on a drained worker."""
+    """Cases that fire from minute ``first`` on beyond the limit, but not within it nor for a drained worker."""
     return [
         Case(alert, "beyond", IDENTITY | beyond, [1, first - 1], first, [firing]),
         Case(alert, "within", IDENTITY | within, [first, first + 30]),

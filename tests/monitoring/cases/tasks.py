@@ -9,7 +9,7 @@ STALE = "fleetpulse_task_reports_stale_total"
 
 
 def finished(failed: float, completed: float) -> dict[str, str]:
-    """Tasks that end in a minute."""
+    """Tasks that end per minute."""
     return {
         'fleetpulse_tasks_finished_total{status="failed"}': rising(failed),
         'fleetpulse_tasks_finished_total{status="completed"}': rising(completed),
@@ -18,7 +18,7 @@ def finished(failed: float, completed: float) -> dict[str, str]:
 
 
 def pending(tasks: float, placed: float) -> dict[str, str]:
-    """Tasks that are pending all the time, and those placed in a minute."""
+    """A constant number of pending tasks, and the placements per minute."""
     return {
         'fleetpulse_tasks{status="pending"}': flat(tasks),
         "fleetpulse_task_queue_wait_seconds_count": rising(placed),
@@ -26,7 +26,7 @@ def pending(tasks: float, placed: float) -> dict[str, str]:
 
 
 def ended(count: int, status: str, reason: str) -> dict[str, str]:
-    """Attempts that end at once at minute 5, the first of their kind: the series begins there."""
+    """Attempts that end at minute 5, as the first samples of their series."""
     labels = f'{{status="{status}",reason="{reason}"}}'
     return finished(0, 0) | {f"fleetpulse_task_attempts_ended_total{labels}": turning(("_", 5), (count, 90))}
 

@@ -134,7 +134,7 @@ HEARTBEATS = [
 
 
 def beats(kind: str, **by_bound: float) -> dict[str, str]:
-    """The histogram of heartbeats, growing a minute by so much below each bound: b1 is 1.0, b2_5 2.5."""
+    """The histogram of heartbeats with its growth per minute below each bound: b1 is 1.0, b2_5 is 2.5."""
     name = f"fleetpulse_heartbeat_{kind}_to_visible_seconds"
     bounds = {"b0_5": "0.5", "b1": "1.0", "b2_5": "2.5", "b5": "5.0", "inf": "+Inf"}
     buckets = {f'{name}_bucket{{le="{bounds[bound]}"}}': rising(by) for bound, by in by_bound.items()}
@@ -177,7 +177,7 @@ LATE = [
 
 
 def fleet(down: int, up: int, drained: int = 0) -> dict[str, str]:
-    """Workers of which the first ``down`` fall silent at minute 5, and of those the first ``drained`` are drained."""
+    """Workers. The first ``down`` become silent at minute 5, and the first ``drained`` of these are drained."""
     ups = [turning((1, 5), (0, 60))] * down + [flat(1)] * up
     series = {f'fleetpulse_worker_up{{worker_id="w{number}"}}': values for number, values in enumerate(ups)}
     return series | {f'fleetpulse_worker_draining{{worker_id="w{number}"}}': flat(1) for number in range(drained)}
