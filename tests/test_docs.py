@@ -30,7 +30,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_to_a_heading_has_one(page: Path) -> None:
+def test_every_link_to_a_heading_resolves(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text())
     assert [link for link in links if link[1] not in anchors_of(page.parent / link[0] if link[0] else page)] == []
 
@@ -43,13 +43,13 @@ def rows_of(page: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_to_a_file_resolves(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
+def test_every_source_file_named_in_the_docs_exists(page: Path) -> None:
     """As `rpc/session.py`, from the root of the repository or of one of the programs."""
     named = set(re.findall(r"`([a-z_]+(?:/[A-Za-z_.-]+)*\.(?:py|proto|js|sh))`", page.read_text()))
     programs = [ROOT / "master", ROOT / "worker"]
@@ -79,13 +79,13 @@ def test_check_fails_when_the_metrics_page_is_outdated_or_missing(tmp_path: Path
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_the_metrics_page_lists_every_family_of_a_worker(family: Family) -> None:
+def test_metrics_page_lists_every_worker_family(family: Family) -> None:
     kind, labels, unit, text = rows_of(DOCS / "metrics.md")[family.name]
     assert (kind, unit, text) == (family.kind, family.unit, family.help)
     assert labels.split(", ") == ["worker_id", *family.labels]
 
 
-def test_the_metrics_page_lists_every_metric_of_the_master_and_explains_every_label() -> None:
+def test_metrics_page_lists_every_master_metric_and_label() -> None:
     rows = rows_of(DOCS / "metrics.md")
     families = list(Instruments().registry.collect())
     assert len(families) > 20
@@ -109,7 +109,7 @@ PATH_VALUES = {
 }
 
 
-def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
+def test_rest_page_has_every_path_with_a_curl_line() -> None:
     text = (DOCS / "rest.md").read_text()
     curl_lines = [line for line in text.splitlines() if "curl -s" in line]
     with running_web() as web:
@@ -122,14 +122,14 @@ def test_the_rest_page_has_every_path_and_a_curl_line_for_it() -> None:
             assert f"`{method} {route.path}`" in text
 
 
-def test_the_rest_page_explains_every_field_of_a_record() -> None:
+def test_rest_page_explains_every_field_of_a_record() -> None:
     explained = {name for names in rows_of(DOCS / "rest.md") for name in names.split(", ")}
     with running_web() as web:
         web.fleet.beat("rack-7")
         assert web.json("/telemetry/rack-7").keys() <= explained
 
 
-def test_the_rest_page_explains_every_field_of_a_task_and_of_a_worker() -> None:
+def test_rest_page_explains_every_field_of_tasks_and_workers() -> None:
     explained = {name for names in rows_of(DOCS / "rest.md") for name in names.split(", ")}
     text = (DOCS / "rest.md").read_text()
     with running_web() as web:
@@ -141,7 +141,7 @@ def test_the_rest_page_explains_every_field_of_a_task_and_of_a_worker() -> None:
         assert web.json("/api/workers/rack-7").keys() <= set(re.findall(r"`(\w+)`", text))
 
 
-def test_the_rest_page_explains_every_field_of_a_submit_with_its_default() -> None:
+def test_rest_page_explains_every_submit_field_with_its_default() -> None:
     text = (DOCS / "rest.md").read_text()
     for name, field in TaskRequest.model_fields.items():
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
@@ -156,7 +156,7 @@ SETTINGS = [option for option in master_command.params if option.name != "has_sh
 
 
 @pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.name)
-def test_the_operations_page_lists_every_setting_of_the_master_with_its_default(option: click.Option) -> None:
+def test_operations_page_lists_every_master_setting_with_its_default(option: click.Option) -> None:
     assert isinstance(option.envvar, str)
     rows = rows_of(DOCS / "operations.md")
     assert option.opts[0] in " ".join([option.envvar, *rows[option.envvar]])

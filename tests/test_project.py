@@ -66,31 +66,31 @@ LOCKS = ["build", "runtime", "dev"]
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_pins_every_name_that_was_asked_for(name: str) -> None:
+def test_lock_pins_every_requirement(name: str) -> None:
     assert asked_for(name) <= pins(name).keys()
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_everything_in_a_lock_has_hashes(name: str) -> None:
+def test_every_locked_package_has_hashes(name: str) -> None:
     locked = pins(name)
     assert locked
     assert [pin for pin, (_, hashes) in locked.items() if hashes == 0] == []
 
 
 @pytest.mark.parametrize("name", ["build", "runtime"])
-def test_tests_run_on_the_versions_that_users_get(name: str) -> None:
+def test_test_lock_has_the_versions_of_the_runtime_lock(name: str) -> None:
     tested = pins("dev")
     assert {pin: tested[pin] for pin in pins(name)} == pins(name)
 
 
-def test_no_lock_names_the_index_that_it_was_made_with() -> None:
+def test_locks_name_no_package_index() -> None:
     assert [path.name for path in REQUIREMENTS.iterdir() if "://" in path.read_text()] == []
 
 
 # The distribution
 
 
-def test_the_changelog_ends_at_the_version_of_the_distribution() -> None:
+def test_changelog_ends_at_the_version_of_the_distribution() -> None:
     changelog = ROOT / "CHANGELOG.md"
     if not changelog.exists():
         pytest.skip("needs CHANGELOG.md")
@@ -117,7 +117,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
-def test_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_only_the_packages_and_their_type_markers(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
 
@@ -149,7 +149,7 @@ def test_wheel_works_in_a_clean_environment_beside_proto_plus(wheel: Path, tmp_p
 
 
 @pytest.mark.parametrize("command", ["master", "simulate", "up", "worker"])
-def test_the_distribution_brings_the_command(command: str) -> None:
+def test_distribution_installs_the_command(command: str) -> None:
     result = run([Path(sys.executable).with_name("fleetpulse"), command, "--help"])
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"Usage: fleetpulse {command}")
@@ -162,7 +162,7 @@ def make_venv(python: str | Path, folder: Path) -> subprocess.CompletedProcess[s
     return run(["sh", "tools/make_venv.sh", python, folder])
 
 
-def test_a_python_that_is_too_old_is_told_in_one_line(tmp_path: Path) -> None:
+def test_too_old_python_is_reported_in_one_line(tmp_path: Path) -> None:
     old = executable(tmp_path / "python3.9", 'case "$2" in *exit*) exit 1;; *) echo 3.9;; esac')
     result = make_venv(old, tmp_path / "venv")
     assert result.returncode == 1
@@ -170,14 +170,14 @@ def test_a_python_that_is_too_old_is_told_in_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_a_python_that_is_absent_is_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_python_is_reported_in_one_line(tmp_path: Path) -> None:
     result = make_venv(tmp_path / "python3", tmp_path / "venv")
     assert result.returncode == 1
     assert "is missing" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_without_ensurepip_the_missing_package_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_missing_ensurepip_names_the_package_and_leaves_no_files(tmp_path: Path) -> None:
     split = executable(
         tmp_path / "python3", 'case "$2" in *ensurepip*) exit 1;; *print*) echo python3.11-venv;; *) exit 0;; esac'
     )
@@ -207,14 +207,14 @@ def bare_path(tmp_path: Path) -> Callable[..., str]:
 SHELL_WORDS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sed", "sort")
 
 
-def test_without_apt_the_programs_to_install_are_named(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+def test_fetch_tools_without_apt_names_the_missing_programs(tmp_path: Path, bare_path: Callable[..., str]) -> None:
     result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=bare_path(*SHELL_WORDS))
     assert result.returncode == 0
     assert "install these yourself" in result.stdout
     assert "promtool" in result.stdout
 
 
-def test_what_cannot_be_fetched_is_named_with_the_words_of_apt(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+def test_failed_fetch_is_reported_with_the_apt_message(tmp_path: Path, bare_path: Callable[..., str]) -> None:
     path = bare_path(*SHELL_WORDS)
     executable(Path(path) / "apt-get", "echo 'E: no way to the mirror' >&2", "exit 100")
     result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=path)
@@ -224,7 +224,7 @@ def test_what_cannot_be_fetched_is_named_with_the_words_of_apt(tmp_path: Path, b
     assert list((tmp_path / "tools" / "bin").iterdir()) == []
 
 
-def test_a_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callable[..., str]) -> None:
+def test_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callable[..., str]) -> None:
     path = bare_path(*SHELL_WORDS)
     promtool = executable(Path(path) / "promtool")
     executable(Path(path) / "apt-get", "exit 100")
@@ -233,7 +233,7 @@ def test_a_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callabl
 
 
 @pytest.mark.parametrize(("test_exit", "lint_exit", "expected"), [(0, 0, 0), (2, 0, 1), (0, 2, 1), (2, 2, 1)])
-def test_ci_runs_both_halves_and_closes_with_the_line_of_pytest(
+def test_ci_runs_both_halves_and_ends_with_the_pytest_summary(
     tmp_path: Path, test_exit: int, lint_exit: int, expected: int
 ) -> None:
     (tmp_path / ".ci").mkdir()
@@ -253,7 +253,7 @@ def test_ci_runs_both_halves_and_closes_with_the_line_of_pytest(
 # The look-up of programs in tests
 
 
-def test_a_fetched_program_goes_before_one_on_the_path(tmp_path: Path) -> None:
+def test_fetched_program_takes_precedence_over_the_path(tmp_path: Path) -> None:
     fetched, system = tmp_path / "fetched", tmp_path / "system"
     for folder in (fetched, system):
         folder.mkdir()
@@ -263,7 +263,7 @@ def test_a_fetched_program_goes_before_one_on_the_path(tmp_path: Path) -> None:
     assert find_tool("promtool", tmp_path / "none", str(tmp_path)) is None
 
 
-def test_a_missing_program_skips_a_test_but_fails_it_in_ci() -> None:
+def test_missing_program_skips_a_test_but_fails_it_in_ci() -> None:
     with pytest.raises(pytest.skip.Exception, match="needs promtool: `make tools`"):
         without_tool("promtool", in_ci=False)
     with pytest.raises(pytest.fail.Exception, match="needs promtool: `make tools`"):

@@ -78,14 +78,14 @@ def advisories() -> Iterator[str]:
             thread.join()
 
 
-def test_a_known_vulnerability_fails(folder: Path) -> None:
+def test_known_vulnerability_fails(folder: Path) -> None:
     with advisories() as url:
         result = check_locks("--folder", folder, "--osv-url", url)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "Known vulnerabilities:\naaa 1.0: PYSEC-2026-1, fixed in 1.1\n"
 
 
-def test_where_nothing_is_known_nothing_is_said(folder: Path) -> None:
+def test_no_known_vulnerability_prints_nothing(folder: Path) -> None:
     (folder / "runtime.txt").write_text(PINNED.replace("aaa", "ccc"))
     with advisories() as url:
         result = check_locks("--folder", folder, "--osv-url", url)
@@ -93,7 +93,7 @@ def test_where_nothing_is_known_nothing_is_said(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("service", ["osv", "pypi"])
-def test_a_service_that_cannot_be_reached_is_one_line_and_no_failure(folder: Path, service: str) -> None:
+def test_unreachable_service_is_reported_in_one_line_without_failing(folder: Path, service: str) -> None:
     nobody = f"http://{LOCALHOST}:{free_port()}"
     flags = ["--osv-url", nobody] if service == "osv" else []
     result = check_locks("--folder", folder, *flags, HTTPS_PROXY=nobody)
@@ -106,21 +106,21 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_no_failure(folder: Pat
     "line",
     ["aaa==1.0", "aaa>=1.0 " + HASH, "aaa " + HASH, "aaa==1.0 --hash=md5:0", "https://a/b.whl", "-e .", "-r other.txt"],
 )
-def test_what_is_not_pinned_with_hashes_fails(folder: Path, line: str) -> None:
+def test_package_without_hashes_fails(folder: Path, line: str) -> None:
     (folder / "other.txt").write_text(f"{PINNED}{line}\n")
     result = check_locks("--folder", folder)
     assert result.returncode == 1
     assert result.stderr.splitlines() == ["Not pinned with hashes:", f"other.txt: {line[:80]}"]
 
 
-def test_a_folder_without_locks_fails(tmp_path: Path) -> None:
+def test_folder_without_locks_fails(tmp_path: Path) -> None:
     assert check_locks("--folder", tmp_path).returncode == 1
 
 
 # The bill of materials
 
 
-def test_the_bill_of_materials_is_sound_and_lists_the_runtime_lock(tmp_path: Path) -> None:
+def test_bill_of_materials_is_valid_and_lists_the_runtime_lock(tmp_path: Path) -> None:
     target = tmp_path / "made" / "bill.json"
     result = subprocess.run(
         ["make", "--no-print-directory", "sbom", f"ARGS={target}", f"VENV={Path(sys.executable).parent.parent}"],

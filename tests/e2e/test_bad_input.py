@@ -84,7 +84,7 @@ def refused_streams(master: Master, reason: str) -> float:
 
 
 @pytest.mark.parametrize("fields", BAD_READINGS.values(), ids=BAD_READINGS.keys())
-def test_a_reading_that_no_machine_has(fields: dict[str, Any], wire: Wire, shared_master: Master) -> None:
+def test_impossible_reading_is_refused(fields: dict[str, Any], wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = rejected(shared_master, "invalid_reading")
     refusal = wire.send_heartbeat(a_heartbeat(worker_id, **fields))
@@ -95,7 +95,7 @@ def test_a_reading_that_no_machine_has(fields: dict[str, Any], wire: Wire, share
     assert worker_id not in shared_master.workers()
 
 
-def test_a_reading_that_no_machine_has_ends_its_stream(wire: Wire, shared_master: Master) -> None:
+def test_impossible_reading_ends_its_stream(wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = rejected(shared_master, "invalid_reading"), refused_streams(shared_master, "invalid_reading")
     stream = wire.stream()
@@ -111,7 +111,7 @@ def test_a_reading_that_no_machine_has_ends_its_stream(wire: Wire, shared_master
 
 
 @pytest.mark.parametrize("worker_id", BAD_IDS.values(), ids=BAD_IDS.keys())
-def test_an_id_against_the_rule(worker_id: str, wire: Wire, shared_master: Master) -> None:
+def test_invalid_worker_id_is_refused(worker_id: str, wire: Wire, shared_master: Master) -> None:
     before = rejected(shared_master, "invalid_message"), refused_streams(shared_master, "invalid_message")
     unary = wire.send_heartbeat(a_heartbeat(worker_id))
     stream = wire.stream()
@@ -130,7 +130,7 @@ def test_an_id_against_the_rule(worker_id: str, wire: Wire, shared_master: Maste
         assert answer.status_code in {404, 414}
 
 
-def test_refused_ids_leave_no_trace_on_metrics(wire: Wire, shared_master: Master) -> None:
+def test_refused_ids_are_not_in_metrics(wire: Wire, shared_master: Master) -> None:
     for worker_id in BAD_IDS.values():
         wire.send_heartbeat(a_heartbeat(worker_id))
     shown = {labels[0] for labels in shared_master.samples("fleetpulse_worker_up")}
@@ -144,7 +144,7 @@ def test_refused_ids_leave_no_trace_on_metrics(wire: Wire, shared_master: Master
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x00", "x" * 257, "a\u202eb"], ids=["newline", "NUL", "long", "turned"])
-def test_texts_of_a_heartbeat_are_printable_and_short(text: str, wire: Wire, shared_master: Master) -> None:
+def test_unprintable_or_long_text_in_a_heartbeat_is_refused(text: str, wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     refusal = wire.send_heartbeat(a_heartbeat(worker_id, filesystems=[pb.Filesystem(mountpoint=text)]))
     assert isinstance(refusal, Refusal)
@@ -177,7 +177,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_a_message_that_cannot_be_read(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_unreadable_message_is_refused(data: bytes, wire: Wire, shared_master: Master) -> None:
     workers = shared_master.workers().keys()
     before = rejected(shared_master, "invalid_message")
     refusal = wire.send_heartbeat(data)
@@ -189,7 +189,7 @@ def test_a_message_that_cannot_be_read(data: bytes, wire: Wire, shared_master: M
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_a_message_that_cannot_be_read_ends_its_stream(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_unreadable_message_ends_its_stream(data: bytes, wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = refused_streams(shared_master, "invalid_message")
     stream = wire.stream()
@@ -204,14 +204,14 @@ def test_a_message_that_cannot_be_read_ends_its_stream(data: bytes, wire: Wire, 
     assert refused_streams(shared_master, "invalid_message") == before + 1
 
 
-def test_what_is_too_large_even_to_be_counted(wire: Wire) -> None:
+def test_message_above_the_grpc_limit_is_refused(wire: Wire) -> None:
     refusal = wire.send_heartbeat(a_large_heartbeat("large", 2 * THREE_MB))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("data", [b"\x00" * 1000, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n"])
-def test_another_protocol_on_the_grpc_port(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_other_protocol_on_the_grpc_port_harms_no_worker(data: bytes, wire: Wire, shared_master: Master) -> None:
     with socket.create_connection((LOCALHOST, shared_master.grpc_port), timeout=20.0) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -220,7 +220,7 @@ def test_another_protocol_on_the_grpc_port(data: bytes, wire: Wire, shared_maste
     assert isinstance(wire.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
 
 
-def test_a_unary_heartbeat_registers_an_unknown_worker(wire: Wire, shared_master: Master) -> None:
+def test_unary_heartbeat_registers_an_unknown_worker(wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     ack = wire.send_heartbeat(a_heartbeat(worker_id, cpu=pb.Cpu(usage_percent=61.0)))
     assert isinstance(ack, pb.HeartbeatAck)
@@ -229,20 +229,20 @@ def test_a_unary_heartbeat_registers_an_unknown_worker(wire: Wire, shared_master
     assert shared_master.workers()[worker_id]
 
 
-def test_a_unary_heartbeat_cannot_take_the_id_of_a_worker_that_beats(wire: Wire) -> None:
+def test_unary_heartbeat_with_the_id_of_an_active_worker_is_refused(wire: Wire) -> None:
     refusal = wire.send_heartbeat(a_heartbeat(HealthyWorker.worker_id))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.ALREADY_EXISTS
 
 
 @pytest.mark.parametrize("service", ["", "fleetpulse.v1.Fleet"])
-def test_the_standard_health_service(service: str, wire: Wire) -> None:
+def test_grpc_health_service_reports_serving(service: str, wire: Wire) -> None:
     stub: Any = health_pb2_grpc.HealthStub(wire.channel)
     answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_reflection_tells_the_contract(wire: Wire) -> None:
+def test_reflection_describes_the_services(wire: Wire) -> None:
     database = ProtoReflectionDescriptorDatabase(wire.channel)
     assert {"fleetpulse.v1.Fleet", "grpc.health.v1.Health"} <= set(database.get_services())
     described = database.FindFileContainingSymbol("fleetpulse.v1.Fleet")

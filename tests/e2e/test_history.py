@@ -105,7 +105,7 @@ def agree(one: dict[str, Any], other: dict[str, Any], begin: int) -> None:
     assert means(one, "cpu_usage")[begin] == pytest.approx(cpu_at(begin), rel=1e-3)
 
 
-def test_store_and_prometheus_agree_and_no_end_of_the_master_loses_what_was_written(processes: Processes) -> None:
+def test_history_of_store_and_prometheus_agree_and_survive_restarts(processes: Processes) -> None:
     port = free_port()
     prometheus = Prometheus(processes, f"{LOCALHOST}:{port}")
     flags = ("--http-port", str(port), "--prometheus-url", prometheus.url)

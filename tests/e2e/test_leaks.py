@@ -64,7 +64,9 @@ def let_it_beat(master: CountedMaster, times: int) -> None:
     eventually(lambda: master.heartbeats() >= heard + times * WORKERS, 30.0)
 
 
-def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedMaster, start: ResourceCounts) -> None:
+def test_fleet_that_says_goodbye_leaks_nothing(
+    shared_processes: Processes, master: CountedMaster, start: ResourceCounts
+) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", "--prefix", "polite")
     let_it_beat(master, 6)
     assert master.resource_counts().files >= start.files + WORKERS
@@ -72,7 +74,9 @@ def test_a_fleet_that_says_goodbye(shared_processes: Processes, master: CountedM
     assert_back_at(master, start)
 
 
-def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, start: ResourceCounts) -> None:
+def test_flapping_fleet_leaks_nothing(
+    shared_processes: Processes, master: CountedMaster, start: ResourceCounts
+) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, *FLAPPING, "--prefix", "flapping")
     let_it_beat(master, 6)
     assert len(master.log_lines("worker flapping-.* a new incarnation took over")) > WORKERS
@@ -80,7 +84,7 @@ def test_a_fleet_that_flaps(shared_processes: Processes, master: CountedMaster, 
     assert_back_at(master, start)
 
 
-def test_a_fleet_that_dies_and_is_forgotten(
+def test_killed_and_forgotten_fleet_leaks_nothing(
     shared_processes: Processes, master: CountedMaster, start: ResourceCounts
 ) -> None:
     fleet = shared_processes.simulate(master.target, WORKERS, "--gpu-share", "0.5", "--prefix", "mortal")

@@ -36,7 +36,7 @@ def master(shared_processes: Processes) -> Iterator[Master]:
     master.assert_no_errors()
 
 
-def test_a_worker_too_many_is_refused_until_there_is_room(master: Master) -> None:
+def test_worker_above_the_limit_is_refused_until_another_leaves(master: Master) -> None:
     with Wire(master.target) as wire:
         second = wire.stream()
         second.register("second")
@@ -82,7 +82,7 @@ async def silent_streams(target: str, count: int) -> tuple[Counter[grpc.StatusCo
         return codes, ack
 
 
-def test_streams_past_the_limit_are_refused_while_single_calls_are_served(master: Master) -> None:
+def test_streams_above_the_limit_are_refused_and_unary_calls_are_served(master: Master) -> None:
     codes, ack = asyncio.run(silent_streams(master.target, MAX_STREAMS + 50))
     # The healthy worker has one of the streams.
     assert codes == {FULL: 51}
@@ -92,7 +92,7 @@ def test_streams_past_the_limit_are_refused_while_single_calls_are_served(master
     eventually(lambda: sum(master.samples("fleetpulse_grpc_requests_total").values()) > MAX_STREAMS + 50)
 
 
-def test_connections_past_the_limit_are_cut(master: Master) -> None:
+def test_connections_above_the_limit_are_cut(master: Master) -> None:
     allowed = room_for(MAX_CONNECTIONS + 100)
     if allowed < MAX_CONNECTIONS + 100:
         pytest.skip(f"this process may open {allowed} connections only")

@@ -30,7 +30,7 @@ def promtool_says(exposition: bytes) -> tuple[int, bytes, bytes]:
 
 
 @pytest.mark.timeout(180)
-def test_a_killed_worker_is_down_within_31_seconds_and_its_readings_end(processes: Processes) -> None:
+def test_killed_worker_is_down_within_31_seconds_and_its_readings_end(processes: Processes) -> None:
     """With the terms that a master grants by default: 5 s and 30 s."""
     master = started_master(processes)
     prometheus = Prometheus(processes, f"127.0.0.1:{master.http_port}")
@@ -95,7 +95,7 @@ def series_of(prometheus: Prometheus, relay: Relay) -> dict[tuple[str, ...], flo
     return counted
 
 
-def test_openmetrics_is_what_its_strictest_parser_takes(processes: Processes, master: Master) -> None:
+def test_openmetrics_passes_the_strict_parser(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 4, "--gpu-share", "0.5")
     eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 4)
     answer = master.get("/metrics", headers={"Accept": f"{OPENMETRICS}; version=1.0.0"})
@@ -106,7 +106,7 @@ def test_openmetrics_is_what_its_strictest_parser_takes(processes: Processes, ma
     assert (received.type, {sample.name for sample in received.samples}) == ("counter", {f"{received.name}_total"})
 
 
-def test_promtool_has_nothing_to_say(processes: Processes, master: Master) -> None:
+def test_promtool_finds_no_problem_in_metrics(processes: Processes, master: Master) -> None:
     assert promtool_says(master.get("/metrics").content) == (0, b"", b"")
     processes.simulate(master.target, 10, "--gpu-share", "0.5", "--gpus", "4")
     eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 20)

@@ -50,7 +50,7 @@ def site(processes: Processes, docker_engine: Engine, database_url: str) -> Iter
     master.close()
 
 
-def test_a_secret_is_nowhere_but_in_its_container(site: Site, processes: Processes, database_url: str) -> None:
+def test_secret_is_only_in_its_container(site: Site, processes: Processes, database_url: str) -> None:
     mine = site.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="mine")
     failed = site.jobs.submit("no-such-program", env=ENV, name="failed")
     ended = site.jobs.submit("sh", "-c", 'test -n "$PLANTED"; exit $?', env=ENV, name="ended")
@@ -96,7 +96,7 @@ def test_a_secret_is_nowhere_but_in_its_container(site: Site, processes: Process
     assert_clean(dict(enumerate(stored(database_url, files))))
 
 
-def test_a_lost_key_is_told_and_harms_nothing_else(site: Site, processes: Processes) -> None:
+def test_lost_key_is_reported_and_affects_only_tasks_with_secrets(site: Site, processes: Processes) -> None:
     lost = site.jobs.submit("true", env=ENV, constraints={"worker_id": "nobody"})
     kept = site.jobs.submit("true", constraints={"worker_id": "nobody"})
     (key,) = processes.folder.rglob("secret.key")

@@ -15,7 +15,7 @@ def ended(master: Master) -> dict[tuple[str, ...], float]:
     return master.samples("fleetpulse_grpc_requests_total")
 
 
-def test_a_stream_that_is_cancelled_is_told_from_one_that_is_finished(shared_master: Master) -> None:
+def test_cancelled_stream_differs_from_a_finished_one(shared_master: Master) -> None:
     with Wire(shared_master.target) as wire:
         finished, cancelled = wire.stream(), wire.stream()
         for stream in (finished, cancelled):
@@ -27,7 +27,7 @@ def test_a_stream_that_is_cancelled_is_told_from_one_that_is_finished(shared_mas
         eventually(lambda: ended(shared_master) == {("CANCELLED", "Connect"): 1.0, ("OK", "Connect"): 1.0})
 
 
-def test_streams_whose_connection_breaks_are_all_cancelled(shared_master: Master) -> None:
+def test_broken_connection_cancels_all_its_streams(shared_master: Master) -> None:
     before = ended(shared_master)
     with Wire(shared_master.target) as wire:
         for _ in range(100):

@@ -40,7 +40,7 @@ def refused_streams(master: Master, reason: str) -> float:
     return master.sample("fleetpulse_worker_sessions_refused_total", reason)
 
 
-def test_the_terms_are_the_masters(wire: Wire) -> None:
+def test_lease_config_is_sent_by_the_master(wire: Wire) -> None:
     registered = wire.stream().register(new_worker_id())
     assert registered.heartbeat_interval_seconds == FAST_INTERVAL_SECONDS
     assert registered.inactivity_timeout_seconds == FAST_TIMEOUT_SECONDS
@@ -60,7 +60,7 @@ def nothing_first(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("begin", [heartbeat_first, goodbye_first, nothing_first])
-def test_the_first_message_must_be_register(begin: Callable[[Stream], None], wire: Wire, shared_master: Master) -> None:
+def test_first_message_must_be_register(begin: Callable[[Stream], None], wire: Wire, shared_master: Master) -> None:
     refused = refused_streams(shared_master, "protocol_violation")
     stream = wire.stream()
     begin(stream)
@@ -71,7 +71,7 @@ def test_the_first_message_must_be_register(begin: Callable[[Stream], None], wir
     assert "early" not in shared_master.workers()
 
 
-def test_a_stream_may_be_closed_before_anyone_registered(wire: Wire, shared_master: Master) -> None:
+def test_stream_may_be_closed_before_registration(wire: Wire, shared_master: Master) -> None:
     workers = shared_master.workers().keys()
     stream = wire.stream()
     stream.finish()
@@ -79,7 +79,7 @@ def test_a_stream_may_be_closed_before_anyone_registered(wire: Wire, shared_mast
     assert shared_master.workers().keys() == workers
 
 
-def test_register_comes_once(wire: Wire, shared_master: Master) -> None:
+def test_second_register_is_refused(wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     refused = refused_streams(shared_master, "protocol_violation")
     stream = wire.stream()
@@ -92,7 +92,7 @@ def test_register_comes_once(wire: Wire, shared_master: Master) -> None:
 
 
 @pytest.mark.parametrize(("worker_id", "incarnation_id"), [(HealthyWorker.worker_id, "one"), (None, "another")])
-def test_a_stream_speaks_for_its_own_worker_only(
+def test_heartbeat_of_another_worker_on_a_stream_is_refused(
     worker_id: str | None, incarnation_id: str, wire: Wire, shared_master: Master
 ) -> None:
     mine = new_worker_id()
@@ -106,7 +106,7 @@ def test_a_stream_speaks_for_its_own_worker_only(
         assert shown["cpu_usage"] != 99.875
 
 
-def test_what_a_newer_worker_says_is_ignored(wire: Wire, shared_master: Master) -> None:
+def test_unknown_message_of_a_newer_worker_is_ignored(wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     stream = wire.stream()
     stream.register(worker_id)
@@ -116,7 +116,7 @@ def test_what_a_newer_worker_says_is_ignored(wire: Wire, shared_master: Master) 
     eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 42.0)
 
 
-def test_the_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, shared_master: Master) -> None:
+def test_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     half_open, newer = wire.stream(), second_wire.stream()
     half_open.register(worker_id)
@@ -131,7 +131,7 @@ def test_the_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, 
     assert shared_master.workers()[worker_id]
 
 
-def test_another_incarnation_must_wait_until_the_first_is_silent(
+def test_other_incarnation_waits_until_the_first_is_silent(
     wire: Wire, second_wire: Wire, shared_master: Master
 ) -> None:
     worker_id = new_worker_id()
@@ -158,7 +158,7 @@ def test_another_incarnation_must_wait_until_the_first_is_silent(
     assert first.refusal().code is grpc.StatusCode.ABORTED
 
 
-def test_another_incarnation_need_not_wait_for_one_whose_connection_ended(
+def test_other_incarnation_takes_over_at_once_after_the_connection_ended(
     wire: Wire, second_wire: Wire, shared_master: Master
 ) -> None:
     def is_the_bystander_alone() -> bool:
@@ -175,7 +175,7 @@ def test_another_incarnation_need_not_wait_for_one_whose_connection_ended(
     assert shared_master.log_lines(f"{worker_id}: a new incarnation took over")
 
 
-def test_a_goodbye_forgets_the_worker(wire: Wire, shared_master: Master) -> None:
+def test_goodbye_removes_the_worker(wire: Wire, shared_master: Master) -> None:
     worker_id = new_worker_id()
     stream = wire.stream()
     stream.register(worker_id)
@@ -190,7 +190,7 @@ def test_a_goodbye_forgets_the_worker(wire: Wire, shared_master: Master) -> None
     assert r"line\nbreak\x1b[2J" in line
 
 
-def test_a_stream_that_says_nothing_is_ended(wire: Wire, shared_master: Master) -> None:
+def test_silent_stream_is_ended(wire: Wire, shared_master: Master) -> None:
     refused = refused_streams(shared_master, "registration_timeout")
     code, details = wire.stream().refusal()
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED

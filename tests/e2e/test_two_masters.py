@@ -55,7 +55,7 @@ def assert_refused(master: Master, by: Master) -> None:
     assert "uses it: give each master its own DATABASE_URL" in line
 
 
-def test_the_second_is_refused_and_the_first_goes_on(
+def test_second_master_on_one_database_is_refused(
     processes: Processes, database_url: str, started: list[Master]
 ) -> None:
     (first,) = started
@@ -64,7 +64,7 @@ def test_the_second_is_refused_and_the_first_goes_on(
     assert submit(first) == 201
 
 
-def test_a_master_that_was_killed_does_not_keep_the_next_one_out(
+def test_killed_master_does_not_block_the_next_one(
     processes: Processes, database_url: str, started: list[Master]
 ) -> None:
     (first,) = started
@@ -78,7 +78,7 @@ def test_a_master_that_was_killed_does_not_keep_the_next_one_out(
     assert len(started[1].json("/api/tasks")) == 2
 
 
-def test_a_cut_connection_is_no_matter(database_url: str, started: list[Master]) -> None:
+def test_master_survives_a_cut_database_connection(database_url: str, started: list[Master]) -> None:
     (first,) = started
     web = first.web_process()
     cut(database_url)
@@ -87,7 +87,7 @@ def test_a_cut_connection_is_no_matter(database_url: str, started: list[Master])
     assert first.is_healthy()
 
 
-def test_a_master_that_stood_still_while_another_took_over_ends(
+def test_suspended_master_ends_after_another_took_over(
     processes: Processes, database_url: str, started: list[Master]
 ) -> None:
     (first,) = started

@@ -46,7 +46,7 @@ def series(stat: str, *values: tuple[float, str], field: str = "cpu_usage") -> d
     return {"metric": {"field": field, "stat": stat}, "values": [list(value) for value in values]}
 
 
-def test_point_is_of_the_step_before_its_evaluation(server: Server, clocked: ClockedHistory) -> None:
+def test_point_covers_the_step_before_its_evaluation(server: Server, clocked: ClockedHistory) -> None:
     server.respond = lambda _: success(
         series("mean", (NOW + 15, "12.3456"), (NOW + 45, "NaN")),
         series("max", (NOW + 30, "+Inf"), (NOW + 45, "3")),
