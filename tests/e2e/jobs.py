@@ -1,4 +1,4 @@
-"""Tasks over the doors that people use: REST, and ``docker ps`` to see whether it is true."""
+"""Tasks of a master over REST, and their containers on a Docker Engine."""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ TIMEOUT_SECONDS = 40.0
 class Jobs:
     """Tasks of one master."""
 
-    def __init__(self, door: MasterClient, image: str) -> None:
-        self._door = door
+    def __init__(self, client: MasterClient, image: str) -> None:
+        self._client = client
         self._image = image
 
     def submit(self, *command: str, **fields: Any) -> str:
@@ -33,13 +33,13 @@ class Jobs:
         return str(response.json()["task_id"])
 
     def post(self, path: str, body: Any, **headers: str) -> requests.Response:
-        return self._door.session.post(self._door.url + path, json=body, headers=headers, timeout=10)
+        return self._client.session.post(self._client.url + path, json=body, headers=headers, timeout=10)
 
     def cancel(self, task_id: str) -> requests.Response:
-        return self._door.session.delete(f"{self._door.url}/api/tasks/{task_id}", timeout=10)
+        return self._client.session.delete(f"{self._client.url}/api/tasks/{task_id}", timeout=10)
 
     def get(self, task_id: str) -> Any:
-        return self._door.json(f"/api/tasks/{task_id}")
+        return self._client.json(f"/api/tasks/{task_id}")
 
     def status(self, task_id: str) -> str:
         return str(self.get(task_id)["status"])
@@ -53,14 +53,14 @@ class Jobs:
         return self.when(task_id, *TERMINAL)
 
     def log(self, task_id: str) -> str:
-        response = self._door.get(f"/api/tasks/{task_id}/logs?format=text")
+        response = self._client.get(f"/api/tasks/{task_id}/logs?format=text")
         assert response.status_code == 200, response.text
         return response.text
 
     def follow(self, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
         """The server-sent events of the task's log: kind and data."""
-        with self._door.session.get(
-            f"{self._door.url}/api/tasks/{task_id}/logs?follow=true", stream=True, headers=headers, timeout=30
+        with self._client.session.get(
+            f"{self._client.url}/api/tasks/{task_id}/logs?follow=true", stream=True, headers=headers, timeout=30
         ) as response:
             assert response.status_code == 200, response.text
             kind = "message"

@@ -12,11 +12,11 @@ import pytest
 import requests
 import trustme
 
+from tests.e2e.grpc_client import GrpcClient, new_worker_id
 from tests.e2e.masters import READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes, RunningProcess, wait_until_gone
 from tests.e2e.raw import RawConnection
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire, new_worker_id
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -124,7 +124,7 @@ def test_open_streams_end_with_their_token(master: Master, processes: Processes)
     eventually(lambda: statuses(master, bearer(other)) == [200, 403, 403])
     submitted = master.session.post(f"{master.url}/api/tasks", json=TASK, headers=bearer(token), timeout=10).json()
     paths = ["/telemetry/stream", f"/api/tasks/{submitted['task_id']}/logs?follow=true"]
-    with requests.Session() as page, Wire(master.target) as wire, ExitStack() as opened:
+    with requests.Session() as page, GrpcClient(master.target) as client, ExitStack() as opened:
         assert page.post(f"{master.url}/api/session", json={"token": other}, timeout=10).status_code == 200
 
         def events(session: requests.Session, path: str, headers: dict[str, str]) -> Iterator[str]:
@@ -143,7 +143,7 @@ def test_open_streams_end_with_their_token(master: Master, processes: Processes)
         assert page.delete(f"{master.url}/api/session", headers=origin, timeout=10).status_code == 204
         for lines in of_page:
             assert told_last(lines) == ("event: problem", 401)
-        wire.stream().register(new_worker_id())
+        client.stream().register(new_worker_id())
         assert cli(processes, "cancel", submitted["task_id"], FLEETPULSE_URL=master.url).code == 0
         assert "event: update" in of_other[0]
         assert "event: end" in of_other[1]

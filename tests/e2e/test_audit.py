@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -41,8 +41,8 @@ def test_entries_are_in_the_file_the_api_and_the_cli(processes: Processes, maste
     task_id = jobs.submit("true")
     assert jobs.cancel(task_id).status_code == 202
     assert jobs.cancel("task-none").status_code == 404
-    with Wire(master.target) as wire:
-        stream = wire.stream()
+    with GrpcClient(master.target) as client:
+        stream = client.stream()
         stream.register("rack-7")
         stream.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="bye\n\x1b[2J")))
         stream.finish()

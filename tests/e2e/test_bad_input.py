@@ -14,11 +14,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_MESSAGE_BYTES, WORKER_ID_RULE
+from tests.e2e.grpc_client import GrpcClient, Refusal, a_heartbeat, new_worker_id
 from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Refusal, Wire, a_heartbeat, new_worker_id
 from tests.ports import LOCALHOST
 from tests.tools import require_tool
 
@@ -69,10 +69,10 @@ def healthy_worker(shared_processes: Processes, shared_master: Master) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def wire(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[Wire]:
+def client(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[GrpcClient]:
     """One connection for all tests: what is refused on it must not harm what comes after."""
-    with Wire(shared_master.target) as wire:
-        yield wire
+    with GrpcClient(shared_master.target) as client:
+        yield client
 
 
 def rejected(master: Master, reason: str) -> float:
@@ -84,10 +84,10 @@ def refused_streams(master: Master, reason: str) -> float:
 
 
 @pytest.mark.parametrize("fields", BAD_READINGS.values(), ids=BAD_READINGS.keys())
-def test_impossible_reading_is_refused(fields: dict[str, Any], wire: Wire, shared_master: Master) -> None:
+def test_impossible_reading_is_refused(fields: dict[str, Any], client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = rejected(shared_master, "invalid_reading")
-    refusal = wire.send_heartbeat(a_heartbeat(worker_id, **fields))
+    refusal = client.send_heartbeat(a_heartbeat(worker_id, **fields))
     assert isinstance(refusal, Refusal)
     assert refusal.code is INVALID
     assert "must be a" in refusal.details
@@ -95,10 +95,10 @@ def test_impossible_reading_is_refused(fields: dict[str, Any], wire: Wire, share
     assert worker_id not in shared_master.workers()
 
 
-def test_impossible_reading_ends_its_stream(wire: Wire, shared_master: Master) -> None:
+def test_impossible_reading_ends_its_stream(client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = rejected(shared_master, "invalid_reading"), refused_streams(shared_master, "invalid_reading")
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(worker_id)
     stream.beat(a_heartbeat(worker_id, sequence_number=1, cpu=pb.Cpu(usage_percent=55.0)))
     stream.beat(a_heartbeat(worker_id, sequence_number=2, cpu=pb.Cpu(usage_percent=math.nan)))
@@ -111,10 +111,10 @@ def test_impossible_reading_ends_its_stream(wire: Wire, shared_master: Master) -
 
 
 @pytest.mark.parametrize("worker_id", BAD_IDS.values(), ids=BAD_IDS.keys())
-def test_invalid_worker_id_is_refused(worker_id: str, wire: Wire, shared_master: Master) -> None:
+def test_invalid_worker_id_is_refused(worker_id: str, client: GrpcClient, shared_master: Master) -> None:
     before = rejected(shared_master, "invalid_message"), refused_streams(shared_master, "invalid_message")
-    unary = wire.send_heartbeat(a_heartbeat(worker_id))
-    stream = wire.stream()
+    unary = client.send_heartbeat(a_heartbeat(worker_id))
+    stream = client.stream()
     stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
     for refusal in (unary, stream.refusal()):
         assert isinstance(refusal, Refusal)
@@ -130,9 +130,9 @@ def test_invalid_worker_id_is_refused(worker_id: str, wire: Wire, shared_master:
         assert answer.status_code in {404, 414}
 
 
-def test_refused_ids_are_not_in_metrics(wire: Wire, shared_master: Master) -> None:
+def test_refused_ids_are_not_in_metrics(client: GrpcClient, shared_master: Master) -> None:
     for worker_id in BAD_IDS.values():
-        wire.send_heartbeat(a_heartbeat(worker_id))
+        client.send_heartbeat(a_heartbeat(worker_id))
     shown = {labels[0] for labels in shared_master.samples("fleetpulse_worker_up")}
     assert shown.isdisjoint(BAD_IDS.values())
     assert shown == set(shared_master.workers())
@@ -144,18 +144,20 @@ def test_refused_ids_are_not_in_metrics(wire: Wire, shared_master: Master) -> No
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x00", "x" * 257, "a\u202eb"], ids=["newline", "NUL", "long", "turned"])
-def test_unprintable_or_long_text_in_a_heartbeat_is_refused(text: str, wire: Wire, shared_master: Master) -> None:
+def test_unprintable_or_long_text_in_a_heartbeat_is_refused(
+    text: str, client: GrpcClient, shared_master: Master
+) -> None:
     worker_id = new_worker_id()
-    refusal = wire.send_heartbeat(a_heartbeat(worker_id, filesystems=[pb.Filesystem(mountpoint=text)]))
+    refusal = client.send_heartbeat(a_heartbeat(worker_id, filesystems=[pb.Filesystem(mountpoint=text)]))
     assert isinstance(refusal, Refusal)
     assert refusal.code is INVALID
     assert refusal.details.isprintable()
     assert worker_id not in shared_master.workers()
 
 
-def test_quotes_and_backslashes_in_a_name_are_escaped(wire: Wire, shared_master: Master) -> None:
+def test_quotes_and_backslashes_in_a_name_are_escaped(client: GrpcClient, shared_master: Master) -> None:
     worker_id, name = new_worker_id(), 'C:\\"x"} 1'
-    wire.send_heartbeat(a_heartbeat(worker_id, filesystems=[pb.Filesystem(mountpoint=name, used_bytes=7)]))
+    client.send_heartbeat(a_heartbeat(worker_id, filesystems=[pb.Filesystem(mountpoint=name, used_bytes=7)]))
     sample = eventually(lambda: shared_master.sample("fleetpulse_worker_filesystem_used_bytes", name, worker_id))
     assert sample == 7
 
@@ -177,10 +179,10 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_unreadable_message_is_refused(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_unreadable_message_is_refused(data: bytes, client: GrpcClient, shared_master: Master) -> None:
     workers = shared_master.workers().keys()
     before = rejected(shared_master, "invalid_message")
-    refusal = wire.send_heartbeat(data)
+    refusal = client.send_heartbeat(data)
     assert isinstance(refusal, Refusal)
     assert refusal.code is INVALID
     assert refusal.details.startswith("the message ")
@@ -189,10 +191,10 @@ def test_unreadable_message_is_refused(data: bytes, wire: Wire, shared_master: M
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_unreadable_message_ends_its_stream(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_unreadable_message_ends_its_stream(data: bytes, client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
     before = refused_streams(shared_master, "invalid_message")
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(worker_id)
     # As the field `heartbeat` of a WorkerMessage: its number, its length, itself.
     length, prefix = len(data), bytearray([0x12])
@@ -204,46 +206,48 @@ def test_unreadable_message_ends_its_stream(data: bytes, wire: Wire, shared_mast
     assert refused_streams(shared_master, "invalid_message") == before + 1
 
 
-def test_message_above_the_grpc_limit_is_refused(wire: Wire) -> None:
-    refusal = wire.send_heartbeat(a_large_heartbeat("large", 2 * THREE_MB))
+def test_message_above_the_grpc_limit_is_refused(client: GrpcClient) -> None:
+    refusal = client.send_heartbeat(a_large_heartbeat("large", 2 * THREE_MB))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("data", [b"\x00" * 1000, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n"])
-def test_other_protocol_on_the_grpc_port_harms_no_worker(data: bytes, wire: Wire, shared_master: Master) -> None:
+def test_other_protocol_on_the_grpc_port_harms_no_worker(
+    data: bytes, client: GrpcClient, shared_master: Master
+) -> None:
     with socket.create_connection((LOCALHOST, shared_master.grpc_port), timeout=20.0) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             continue
-    assert isinstance(wire.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
+    assert isinstance(client.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
 
 
-def test_unary_heartbeat_registers_an_unknown_worker(wire: Wire, shared_master: Master) -> None:
+def test_unary_heartbeat_registers_an_unknown_worker(client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
-    ack = wire.send_heartbeat(a_heartbeat(worker_id, cpu=pb.Cpu(usage_percent=61.0)))
+    ack = client.send_heartbeat(a_heartbeat(worker_id, cpu=pb.Cpu(usage_percent=61.0)))
     assert isinstance(ack, pb.HeartbeatAck)
     assert (ack.heartbeat_interval_seconds, ack.inactivity_timeout_seconds) == (0.5, 2.0)
     eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 61.0)
     assert shared_master.workers()[worker_id]
 
 
-def test_unary_heartbeat_with_the_id_of_an_active_worker_is_refused(wire: Wire) -> None:
-    refusal = wire.send_heartbeat(a_heartbeat(HealthyWorker.worker_id))
+def test_unary_heartbeat_with_the_id_of_an_active_worker_is_refused(client: GrpcClient) -> None:
+    refusal = client.send_heartbeat(a_heartbeat(HealthyWorker.worker_id))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.ALREADY_EXISTS
 
 
 @pytest.mark.parametrize("service", ["", "fleetpulse.v1.Fleet"])
-def test_grpc_health_service_reports_serving(service: str, wire: Wire) -> None:
-    stub: Any = health_pb2_grpc.HealthStub(wire.channel)
+def test_grpc_health_service_reports_serving(service: str, client: GrpcClient) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(client.channel)
     answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_reflection_describes_the_services(wire: Wire) -> None:
-    database = ProtoReflectionDescriptorDatabase(wire.channel)
+def test_reflection_describes_the_services(client: GrpcClient) -> None:
+    database = ProtoReflectionDescriptorDatabase(client.channel)
     assert {"fleetpulse.v1.Fleet", "grpc.health.v1.Health"} <= set(database.get_services())
     described = database.FindFileContainingSymbol("fleetpulse.v1.Fleet")
     assert [method.name for method in described.service[0].method] == ["Connect", "SendHeartbeat", "Renew"]

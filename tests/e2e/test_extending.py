@@ -106,11 +106,11 @@ def test_custom_master_stores_readings(processes: Processes, tmp_path: Path) -> 
         "custom", sys.executable, str(EXAMPLES / "custom_master.py"),
         HTTP_PORT=str(http_port), GRPC_PORT=str(grpc_port), READINGS=str(readings), PYTHONPATH=str(ROOT),
     )  # fmt: skip
-    door = MasterClient(http_port)
-    eventually(door.is_healthy, READY_SECONDS)
+    client = MasterClient(http_port)
+    eventually(client.is_healthy, READY_SECONDS)
     processes.simulate(f"{LOCALHOST}:{grpc_port}", 3, "--no-tasks")
     eventually(lambda: readings.exists() and readings.read_text().count("\n") >= 3)
-    door.close()
+    client.close()
     master.send(signal.SIGTERM)
     assert master.wait() == 0
     lines = [json.loads(line) for line in readings.read_text().splitlines()]

@@ -11,11 +11,11 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -34,7 +34,7 @@ class Worker:
     """Sends heartbeats whose readings are known, and goes on when the master is away."""
 
     def __init__(self, target: str) -> None:
-        self._wire, self._enough = Wire(target), threading.Event()
+        self._client, self._enough = GrpcClient(target), threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -57,14 +57,14 @@ class Worker:
                 ],
             )
             try:
-                self._wire.send_heartbeat(heartbeat)
+                self._client.send_heartbeat(heartbeat)
             except grpc.RpcError:
                 continue
 
     def close(self) -> None:
         self._enough.set()
         self._thread.join()
-        self._wire.channel.close()
+        self._client.channel.close()
 
 
 @contextmanager

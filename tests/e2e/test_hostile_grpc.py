@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fleetpulse.master.rpc.server import MAX_WATCHERS
 from fleetpulse.master.rpc.stream import MAX_UNSENT_MESSAGES
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient, Refusal, a_heartbeat, new_worker_id
 from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Refusal, Wire, a_heartbeat, new_worker_id
 from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
@@ -69,12 +69,12 @@ def test_connection_without_http2_is_cut(master: Master, data: bytes) -> None:
 
 
 def test_call_with_headers_above_the_limit_is_refused(master: Master) -> None:
-    with Wire(master.target) as wire:
-        stub: Any = health_pb2_grpc.HealthStub(wire.channel)
+    with GrpcClient(master.target) as client:
+        stub: Any = health_pb2_grpc.HealthStub(client.channel)
         with pytest.raises(grpc.RpcError) as refused:
             stub.Check(health_pb2.HealthCheckRequest(), timeout=10, metadata=[("x", "x" * 20_000)])
         assert refused.value.code() is FULL
-        assert isinstance(wire.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
+        assert isinstance(client.send_heartbeat(a_heartbeat(new_worker_id())), pb.HeartbeatAck)
 
 
 def test_health_watchers_above_the_limit_are_refused_and_counted(master: Master) -> None:
@@ -95,8 +95,8 @@ def test_health_watchers_above_the_limit_are_refused_and_counted(master: Master)
 def test_memory_is_bounded_under_large_messages_on_many_streams(master: Master) -> None:
     web = master.web_process()
     before = web.memory_info().rss
-    with Wire(master.target) as wire:
-        streams = [wire.stream() for _ in range(20)]
+    with GrpcClient(master.target) as client:
+        streams = [client.stream() for _ in range(20)]
         for stream in streams:
             stream.send(bytes(8 * MIB))
         ends = {stream.refusal().code for stream in streams}
@@ -138,6 +138,6 @@ def test_master_survives_many_idle_connections(master: Master) -> None:
     with ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(connected(master))
-        with Wire(master.target) as wire:
-            answer = wire.send_heartbeat(a_heartbeat(new_worker_id()))
+        with GrpcClient(master.target) as client:
+            answer = client.send_heartbeat(a_heartbeat(new_worker_id()))
             assert not isinstance(answer, Refusal)

@@ -10,11 +10,11 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient, Refusal, a_heartbeat
 from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Refusal, Wire, a_heartbeat
 from tests.hostile.attacks import room_for
 from tests.ports import LOCALHOST
 
@@ -37,14 +37,14 @@ def master(shared_processes: Processes) -> Iterator[Master]:
 
 
 def test_worker_above_the_limit_is_refused_until_another_leaves(master: Master) -> None:
-    with Wire(master.target) as wire:
-        second = wire.stream()
+    with GrpcClient(master.target) as client:
+        second = client.stream()
         second.register("second")
-        third = wire.stream()
+        third = client.stream()
         with pytest.raises(grpc.RpcError):
             third.register("third")
         assert third.refusal() == (FULL, f"the master is full: it was told to serve at most {MAX_WORKERS} workers")
-        unary = wire.send_heartbeat(a_heartbeat("third"))
+        unary = client.send_heartbeat(a_heartbeat("third"))
         assert isinstance(unary, Refusal)
         assert unary.code is FULL
         assert master.sample("fleetpulse_worker_sessions_refused_total", "fleet_full") == 1
@@ -52,7 +52,7 @@ def test_worker_above_the_limit_is_refused_until_another_leaves(master: Master) 
 
         second.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="makes room")))
         eventually(lambda: "second" not in master.workers())
-        again = wire.stream()
+        again = client.stream()
         again.register("third")
         again.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="enough")))
         eventually(lambda: "third" not in master.workers())
@@ -103,5 +103,5 @@ def test_connections_above_the_limit_are_cut(master: Master) -> None:
         with suppress(ConnectionError):
             assert one_more.recv(1) == b""
     # Those that are there already are served on, and there is room again.
-    with Wire(master.target) as wire:
-        assert isinstance(wire.send_heartbeat(a_heartbeat("alone")), pb.HeartbeatAck)
+    with GrpcClient(master.target) as client:
+        assert isinstance(client.send_heartbeat(a_heartbeat("alone")), pb.HeartbeatAck)

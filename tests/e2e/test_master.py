@@ -13,10 +13,10 @@ import grpc
 import pytest
 import requests
 
+from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, MasterClient, started_master
 from tests.e2e.processes import Processes, wait_until_gone
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire
 from tests.ports import LOCALHOST, free_port, nobody_listens
 
 pytestmark = pytest.mark.e2e
@@ -47,8 +47,8 @@ def test_idle_master_stops(number: signal.Signals, master: Master) -> None:
 
 
 def test_stopping_master_tells_the_workers(master: Master) -> None:
-    with Wire(master.target) as wire:
-        stream = wire.stream()
+    with GrpcClient(master.target) as client:
+        stream = client.stream()
         stream.register("rack-7")
         stop(master)
         assert stream.refusal() == (grpc.StatusCode.UNAVAILABLE, "the master is stopping")
@@ -68,13 +68,13 @@ def asking(master: Master, clients: int) -> Iterator[list[int]]:
     enough = threading.Event()
 
     def ask(path: str) -> None:
-        door = MasterClient(master.http_port)
+        client = MasterClient(master.http_port)
         while not enough.is_set():
             try:
-                statuses.append(door.get(path).status_code)
+                statuses.append(client.get(path).status_code)
             except requests.RequestException:
                 enough.wait(0.05)
-        door.close()
+        client.close()
 
     paths = ("/telemetry", "/metrics", "/workers", "/health")
     threads = [threading.Thread(target=ask, args=(paths[number % len(paths)],)) for number in range(clients)]

@@ -168,12 +168,12 @@ def test_views_of_a_worker_agree(master: Master) -> None:
 
 
 def test_body_of_a_get_is_ignored(master: Master) -> None:
-    door = MasterClient(master.http_port)
+    client = MasterClient(master.http_port)
     for size in (10, 100_000):
-        first = door.get("/workers", data=b"GET /nope HTTP/1.1\r\n\r\n" + b"x" * size)
+        first = client.get("/workers", data=b"GET /nope HTTP/1.1\r\n\r\n" + b"x" * size)
         assert first.status_code == 200
-        assert door.get("/workers").status_code == 200
-    door.close()
+        assert client.get("/workers").status_code == 200
+    client.close()
 
 
 def test_malformed_request_is_a_400(master: Master) -> None:
@@ -200,16 +200,16 @@ def test_many_concurrent_clients(master: Master) -> None:
     failures: list[object] = []
 
     def ask(number: int) -> None:
-        door = MasterClient(master.http_port)
+        client = MasterClient(master.http_port)
         worker_id = f"sim-{number % FLEET + 1:02d}"
         try:
             for _ in range(25):
-                assert door.json(f"/telemetry/{worker_id}")["worker_id"] == worker_id
-                assert len(door.json("/workers")) == FLEET
+                assert client.json(f"/telemetry/{worker_id}")["worker_id"] == worker_id
+                assert len(client.json("/workers")) == FLEET
         except (AssertionError, requests.RequestException, ValueError) as error:
             failures.append(error)
         finally:
-            door.close()
+            client.close()
 
     clients = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
     for client in clients:

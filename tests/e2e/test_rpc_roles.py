@@ -12,10 +12,10 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import Bundle, new_key, signing_request
 from tests.certificates import joined, new_authority, shown
+from tests.e2e.grpc_client import TIMEOUT_SECONDS, GrpcClient, Refusal, a_heartbeat
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import TIMEOUT_SECONDS, Refusal, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -74,12 +74,12 @@ def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
 
 def is_refused(site: Site, bundle: Bundle) -> bool:
     """Whether the master has heard that the certificate was revoked."""
-    with Wire(site.master.target, shown(bundle)) as wire:
-        return send_heartbeat(wire, bundle.worker_id) == OVER
+    with GrpcClient(site.master.target, shown(bundle)) as client:
+        return send_heartbeat(client, bundle.worker_id) == OVER
 
 
-def connect(wire: Wire, worker_id: str) -> str:
-    stream = wire.stream()
+def connect(client: GrpcClient, worker_id: str) -> str:
+    stream = client.stream()
     try:
         stream.register(worker_id)
     except grpc.RpcError:
@@ -87,14 +87,14 @@ def connect(wire: Wire, worker_id: str) -> str:
     return OK
 
 
-def send_heartbeat(wire: Wire, worker_id: str) -> str:
-    answer = wire.send_heartbeat(a_heartbeat(worker_id))
+def send_heartbeat(client: GrpcClient, worker_id: str) -> str:
+    answer = client.send_heartbeat(a_heartbeat(worker_id))
     return answer.code.name if isinstance(answer, Refusal) else OK
 
 
-def renew(wire: Wire, worker_id: str) -> str:
+def renew(client: GrpcClient, worker_id: str) -> str:
     request = pb.RenewRequest(csr=signing_request(new_key(), worker_id))
-    return ended(lambda: pb_grpc.FleetStub(wire.channel).Renew(request, timeout=TIMEOUT_SECONDS))
+    return ended(lambda: pb_grpc.FleetStub(client.channel).Renew(request, timeout=TIMEOUT_SECONDS))
 
 
 def join(site: Site, holder: str) -> str:
@@ -127,13 +127,13 @@ def ended(call: Callable[[], object]) -> str:
     return OK
 
 
-ON_A_WIRE = {"Fleet.Connect": connect, "Fleet.SendHeartbeat": send_heartbeat, "Fleet.Renew": renew}
+FLEET_CALLS = {"Fleet.Connect": connect, "Fleet.SendHeartbeat": send_heartbeat, "Fleet.Renew": renew}
 
 
 def test_every_rpc_has_a_row() -> None:
     services = pb.DESCRIPTOR.services_by_name.values()
     assert {f"{service.name}.{method.name}" for service in services for method in service.methods} == EXPECTED.keys()
-    assert {*ON_A_WIRE, "Enrollment.Join"} == EXPECTED.keys()
+    assert {*FLEET_CALLS, "Enrollment.Join"} == EXPECTED.keys()
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -143,8 +143,8 @@ def test_permissions_of_every_rpc(site: Site, rpc: str, holder: str) -> None:
         answer = join(site, holder)
     else:
         channel, worker_id = credentials(site, holder)
-        with Wire(site.master.target, channel) as wire:
-            answer = ON_A_WIRE[rpc](wire, worker_id)
+        with GrpcClient(site.master.target, channel) as client:
+            answer = FLEET_CALLS[rpc](client, worker_id)
     assert answer == EXPECTED[rpc][HOLDERS.index(holder)]
     assert VICTIM not in site.master.workers()
     assert VICTIM not in {one.worker_id for one in site.authority.issued()}

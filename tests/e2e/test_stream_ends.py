@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
+from tests.e2e.grpc_client import GrpcClient, new_worker_id
 from tests.e2e.masters import Master
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire, new_worker_id
 
 pytestmark = pytest.mark.e2e
 
@@ -16,8 +16,8 @@ def ended(master: Master) -> dict[tuple[str, ...], float]:
 
 
 def test_cancelled_stream_differs_from_a_finished_one(shared_master: Master) -> None:
-    with Wire(shared_master.target) as wire:
-        finished, cancelled = wire.stream(), wire.stream()
+    with GrpcClient(shared_master.target) as client:
+        finished, cancelled = client.stream(), client.stream()
         for stream in (finished, cancelled):
             stream.register(new_worker_id())
         cancelled.cancel()
@@ -29,9 +29,9 @@ def test_cancelled_stream_differs_from_a_finished_one(shared_master: Master) -> 
 
 def test_broken_connection_cancels_all_its_streams(shared_master: Master) -> None:
     before = ended(shared_master)
-    with Wire(shared_master.target) as wire:
+    with GrpcClient(shared_master.target) as client:
         for _ in range(100):
-            wire.stream().register(new_worker_id())
-        wire.channel.close()
+            client.stream().register(new_worker_id())
+        client.channel.close()
         eventually(lambda: sum(ended(shared_master).values()) == sum(before.values()) + 100.0)
     assert ended(shared_master)["CANCELLED", "Connect"] == before.get(("CANCELLED", "Connect"), 0.0) + 100.0

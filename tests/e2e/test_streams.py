@@ -6,11 +6,11 @@ import grpc
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient, Stream, a_heartbeat, new_worker_id
 from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_TIMEOUT_SECONDS, Master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Stream, Wire, a_heartbeat, new_worker_id
 
 pytestmark = pytest.mark.e2e
 
@@ -25,23 +25,23 @@ def healthy_worker(shared_processes: Processes, shared_master: Master) -> Iterat
 
 
 @pytest.fixture
-def wire(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[Wire]:
-    with Wire(shared_master.target) as wire:
-        yield wire
+def client(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[GrpcClient]:
+    with GrpcClient(shared_master.target) as client:
+        yield client
 
 
 @pytest.fixture
-def second_wire(shared_master: Master) -> Iterator[Wire]:
-    with Wire(shared_master.target) as wire:
-        yield wire
+def second_client(shared_master: Master) -> Iterator[GrpcClient]:
+    with GrpcClient(shared_master.target) as client:
+        yield client
 
 
 def refused_streams(master: Master, reason: str) -> float:
     return master.sample("fleetpulse_worker_sessions_refused_total", reason)
 
 
-def test_lease_config_is_sent_by_the_master(wire: Wire) -> None:
-    registered = wire.stream().register(new_worker_id())
+def test_lease_config_is_sent_by_the_master(client: GrpcClient) -> None:
+    registered = client.stream().register(new_worker_id())
     assert registered.heartbeat_interval_seconds == FAST_INTERVAL_SECONDS
     assert registered.inactivity_timeout_seconds == FAST_TIMEOUT_SECONDS
     assert registered.master_version
@@ -60,9 +60,11 @@ def nothing_first(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("begin", [heartbeat_first, goodbye_first, nothing_first])
-def test_first_message_must_be_register(begin: Callable[[Stream], None], wire: Wire, shared_master: Master) -> None:
+def test_first_message_must_be_register(
+    begin: Callable[[Stream], None], client: GrpcClient, shared_master: Master
+) -> None:
     refused = refused_streams(shared_master, "protocol_violation")
-    stream = wire.stream()
+    stream = client.stream()
     begin(stream)
     code, details = stream.refusal()
     assert code is INVALID
@@ -71,18 +73,18 @@ def test_first_message_must_be_register(begin: Callable[[Stream], None], wire: W
     assert "early" not in shared_master.workers()
 
 
-def test_stream_may_be_closed_before_registration(wire: Wire, shared_master: Master) -> None:
+def test_stream_may_be_closed_before_registration(client: GrpcClient, shared_master: Master) -> None:
     workers = shared_master.workers().keys()
-    stream = wire.stream()
+    stream = client.stream()
     stream.finish()
     assert stream.refusal().code is grpc.StatusCode.OK
     assert shared_master.workers().keys() == workers
 
 
-def test_second_register_is_refused(wire: Wire, shared_master: Master) -> None:
+def test_second_register_is_refused(client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
     refused = refused_streams(shared_master, "protocol_violation")
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(worker_id)
     stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
     code, details = stream.refusal()
@@ -93,10 +95,10 @@ def test_second_register_is_refused(wire: Wire, shared_master: Master) -> None:
 
 @pytest.mark.parametrize(("worker_id", "incarnation_id"), [(HealthyWorker.worker_id, "one"), (None, "another")])
 def test_heartbeat_of_another_worker_on_a_stream_is_refused(
-    worker_id: str | None, incarnation_id: str, wire: Wire, shared_master: Master
+    worker_id: str | None, incarnation_id: str, client: GrpcClient, shared_master: Master
 ) -> None:
     mine = new_worker_id()
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(mine)
     stream.beat(a_heartbeat(worker_id or mine, incarnation_id, cpu=pb.Cpu(usage_percent=99.875)))
     code, details = stream.refusal()
@@ -106,9 +108,9 @@ def test_heartbeat_of_another_worker_on_a_stream_is_refused(
         assert shown["cpu_usage"] != 99.875
 
 
-def test_unknown_message_of_a_newer_worker_is_ignored(wire: Wire, shared_master: Master) -> None:
+def test_unknown_message_of_a_newer_worker_is_ignored(client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(worker_id)
     field_1000_with_one_byte = bytes([0xC2, 0x3E, 0x01, 0x00])
     stream.send(field_1000_with_one_byte)
@@ -116,9 +118,11 @@ def test_unknown_message_of_a_newer_worker_is_ignored(wire: Wire, shared_master:
     eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 42.0)
 
 
-def test_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, shared_master: Master) -> None:
+def test_same_incarnation_takes_over_at_once(
+    client: GrpcClient, second_client: GrpcClient, shared_master: Master
+) -> None:
     worker_id = new_worker_id()
-    half_open, newer = wire.stream(), second_wire.stream()
+    half_open, newer = client.stream(), second_client.stream()
     half_open.register(worker_id)
     half_open.beat(a_heartbeat(worker_id, sequence_number=1))
     newer.register(worker_id)
@@ -132,10 +136,10 @@ def test_same_incarnation_takes_over_at_once(wire: Wire, second_wire: Wire, shar
 
 
 def test_other_incarnation_waits_until_the_first_is_silent(
-    wire: Wire, second_wire: Wire, shared_master: Master
+    client: GrpcClient, second_client: GrpcClient, shared_master: Master
 ) -> None:
     worker_id = new_worker_id()
-    first, second = wire.stream(), second_wire.stream()
+    first, second = client.stream(), second_client.stream()
     first.register(worker_id)
     first.beat(a_heartbeat(worker_id))
     with pytest.raises(grpc.RpcError):
@@ -148,7 +152,7 @@ def test_other_incarnation_waits_until_the_first_is_silent(
 
     def comes_in() -> bool:
         try:
-            second_wire.stream().register(worker_id, "two")
+            second_client.stream().register(worker_id, "two")
         except grpc.RpcError:
             return False
         return True
@@ -159,25 +163,25 @@ def test_other_incarnation_waits_until_the_first_is_silent(
 
 
 def test_other_incarnation_takes_over_at_once_after_the_connection_ended(
-    wire: Wire, second_wire: Wire, shared_master: Master
+    client: GrpcClient, second_client: GrpcClient, shared_master: Master
 ) -> None:
     def is_the_bystander_alone() -> bool:
         return shared_master.sample("fleetpulse_worker_sessions") == 1
 
     eventually(is_the_bystander_alone)  # those of the tests before may still be ending
     worker_id = new_worker_id()
-    first = wire.stream()
+    first = client.stream()
     first.register(worker_id)
     first.beat(a_heartbeat(worker_id))
     first.cancel()
     eventually(is_the_bystander_alone)
-    second_wire.stream().register(worker_id, "two")
+    second_client.stream().register(worker_id, "two")
     assert shared_master.log_lines(f"{worker_id}: a new incarnation took over")
 
 
-def test_goodbye_removes_the_worker(wire: Wire, shared_master: Master) -> None:
+def test_goodbye_removes_the_worker(client: GrpcClient, shared_master: Master) -> None:
     worker_id = new_worker_id()
-    stream = wire.stream()
+    stream = client.stream()
     stream.register(worker_id)
     assert worker_id in shared_master.workers()
     stream.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="line\nbreak\x1b[2J")))
@@ -190,9 +194,9 @@ def test_goodbye_removes_the_worker(wire: Wire, shared_master: Master) -> None:
     assert r"line\nbreak\x1b[2J" in line
 
 
-def test_silent_stream_is_ended(wire: Wire, shared_master: Master) -> None:
+def test_silent_stream_is_ended(client: GrpcClient, shared_master: Master) -> None:
     refused = refused_streams(shared_master, "registration_timeout")
-    code, details = wire.stream().refusal()
+    code, details = client.stream().refusal()
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "nobody registered on this stream within 10 s" in details
     assert refused_streams(shared_master, "registration_timeout") == refused + 1

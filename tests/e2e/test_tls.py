@@ -12,11 +12,11 @@ from fleetpulse.master.pki.authority import Authority
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
+from tests.e2e.grpc_client import TIMEOUT_SECONDS, Refusal, a_heartbeat
 from tests.e2e.masters import READY_SECONDS, MasterClient
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.tls import TlsMaster, ids, refusal, registered
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import TIMEOUT_SECONDS, Refusal, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -27,8 +27,8 @@ def test_metrics_show_a_certificate_that_was_not_renewed(shared_tls: TlsMaster) 
         return shared_tls.master.samples("fleetpulse_certificate_life_used_ratio").get((holder,), 0.0)
 
     assert 0.0 < used("master") < 0.01
-    with shared_tls.wire(shared_tls.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as wire:
-        registered(wire, worker_id)
+    with shared_tls.connect(shared_tls.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as client:
+        registered(client, worker_id)
         eventually(lambda: 0.9 < used("worker") < 1.0)
     eventually(lambda: used("worker") <= 0.75)
 
@@ -36,7 +36,7 @@ def test_metrics_show_a_certificate_that_was_not_renewed(shared_tls: TlsMaster) 
 def test_registering_as_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), next(ids)
     before = shared_tls.refused("worker_sessions_refused", "certificate_mismatch")
-    answer = refusal(shared_tls.wire(own), other)
+    answer = refusal(shared_tls.connect(own), other)
     assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
     assert shared_tls.refused("worker_sessions_refused", "certificate_mismatch") == before + 1
     (entry,) = eventually(lambda: [one for one in shared_tls.audited("register") if one["target"] == other])
@@ -47,12 +47,12 @@ def test_registering_as_another_worker_is_refused(shared_tls: TlsMaster) -> None
 def test_heartbeat_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), next(ids)
     before = shared_tls.refused("heartbeats_rejected", "certificate_mismatch")
-    with shared_tls.wire(own) as wire:
-        answer = wire.send_heartbeat(a_heartbeat(other))
+    with shared_tls.connect(own) as client:
+        answer = client.send_heartbeat(a_heartbeat(other))
         assert isinstance(answer, Refusal)
         assert answer.code is grpc.StatusCode.PERMISSION_DENIED
-        assert isinstance(wire.send_heartbeat(a_heartbeat(own.worker_id)), pb.HeartbeatAck)
-        stream = wire.stream()
+        assert isinstance(client.send_heartbeat(a_heartbeat(own.worker_id)), pb.HeartbeatAck)
+        stream = client.stream()
         stream.register(own.worker_id)
         stream.beat(a_heartbeat(other))
         assert stream.refusal().code is grpc.StatusCode.INVALID_ARGUMENT
@@ -64,8 +64,8 @@ def test_heartbeat_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
 def test_renewing_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     own = shared_tls.joined(next(ids))
     request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
-    with shared_tls.wire(own) as wire, pytest.raises(grpc.RpcError) as caught:
-        pb_grpc.FleetStub(wire.channel).Renew(request, timeout=TIMEOUT_SECONDS)
+    with shared_tls.connect(own) as client, pytest.raises(grpc.RpcError) as caught:
+        pb_grpc.FleetStub(client.channel).Renew(request, timeout=TIMEOUT_SECONDS)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert {one.worker_id for one in shared_tls.authority.issued()}.isdisjoint({"rack-1"})
 
@@ -81,8 +81,8 @@ def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
 
 def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMaster) -> None:
     own, other = shared_tls.joined(next(ids)), shared_tls.joined(next(ids))
-    with shared_tls.wire(own) as wire, shared_tls.wire(other) as other_wire:
-        stream = registered(wire, own.worker_id)
+    with shared_tls.connect(own) as client, shared_tls.connect(other) as other_client:
+        stream = registered(client, own.worker_id)
         eventually(lambda: shared_tls.is_active(own.worker_id))
         body = {"docker_image": "busybox", "memory_required": 32, "cpu_required": 0.1}
         answer = shared_tls.master.session.post(f"{shared_tls.master.url}/api/tasks", json=body, timeout=10)
@@ -91,7 +91,7 @@ def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMas
         assert start.id.task_id == task_id
         before = shared_tls.master.sample("fleetpulse_task_reports_stale_total")
         foreign = shared_tls.master.sample("fleetpulse_task_reports_foreign_total")
-        intruder = registered(other_wire, other.worker_id, start.id)
+        intruder = registered(other_client, other.worker_id, start.id)
         update = pb.TaskUpdate(id=start.id, update_number=1, phase=pb.ATTEMPT_PHASE_COMPLETED, exit_code=0)
         intruder.send(pb.WorkerMessage(task_update=update))
         intruder.send(pb.WorkerMessage(log_chunk=pb.LogChunk(id=start.id, offset_bytes=0, data=b"forged")))
@@ -135,10 +135,10 @@ def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
     assert tls.ca("revoke", "rack-7") == f"revoked {serial} of rack-7\n"
     eventually(lambda: "the certificate of worker rack-7 was revoked" in worker.err)
     assert tls.refused("worker_sessions_refused", "certificate_revoked") >= 1
-    refused = refusal(tls.wire(tls.bundle("rack-7")), "rack-7")
+    refused = refusal(tls.connect(tls.bundle("rack-7")), "rack-7")
     assert refused.code is grpc.StatusCode.UNAUTHENTICATED
-    with tls.wire(tls.bundle("rack-7")) as wire:
-        answer = wire.send_heartbeat(a_heartbeat("rack-7"))
+    with tls.connect(tls.bundle("rack-7")) as client:
+        answer = client.send_heartbeat(a_heartbeat("rack-7"))
         assert isinstance(answer, Refusal)
         assert answer.code is grpc.StatusCode.UNAUTHENTICATED
     eventually(lambda: not tls.is_active("rack-7"))
@@ -153,8 +153,8 @@ def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
 
 
 def test_stream_ends_when_its_certificate_expires(tls: TlsMaster) -> None:
-    with tls.wire(tls.joined("rack-7", lifetime=4.0)) as wire:
-        stream = registered(wire, "rack-7")
+    with tls.connect(tls.joined("rack-7", lifetime=4.0)) as client:
+        stream = registered(client, "rack-7")
         assert stream.refusal() == Refusal(
             grpc.StatusCode.UNAUTHENTICATED, "the certificate of worker rack-7 has expired"
         )
@@ -201,7 +201,7 @@ def test_restarted_master_keeps_certificates_and_tokens(tls: TlsMaster) -> None:
     tls.restart()
     eventually(lambda: tls.is_active("rack-7"))
     assert worker.is_running
-    assert refusal(tls.wire(revoked), "rack-9").code is grpc.StatusCode.UNAUTHENTICATED
+    assert refusal(tls.connect(revoked), "rack-9").code is grpc.StatusCode.UNAUTHENTICATED
     late = tls.worker("rack-8", token)
     assert late.wait() == 1
     assert "has been used" in late.err

@@ -9,11 +9,11 @@ import pytest
 
 from fleetpulse.worker.credentials.bundle import write_bundle
 from tests.certificates import joined, new_authority, shown
+from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
 from tests.e2e.tls import TlsMaster, ids, refusal
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
@@ -31,10 +31,10 @@ def test_handshake_without_a_valid_certificate_is_refused(shared_tls: TlsMaster,
     else:
         new_authority(tmp_path)
         credentials = shown(joined(tmp_path, worker_id), own)
-    assert refusal(Wire(shared_tls.target, credentials), worker_id).code is grpc.StatusCode.UNAVAILABLE
+    assert refusal(GrpcClient(shared_tls.target, credentials), worker_id).code is grpc.StatusCode.UNAVAILABLE
     assert worker_id not in shared_tls.master.workers()
-    with shared_tls.wire(shared_tls.joined(worker_id)) as wire:
-        wire.stream().register(worker_id)
+    with shared_tls.connect(shared_tls.joined(worker_id)) as client:
+        client.stream().register(worker_id)
 
 
 def test_master_with_a_ca_names_the_port_that_is_taken(tls: TlsMaster) -> None:

@@ -11,10 +11,10 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
 from tests.certificates import new_authority
+from tests.e2e.grpc_client import a_heartbeat
 from tests.e2e.processes import Processes
 from tests.e2e.tls import TlsMaster, has_registered, ids
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e

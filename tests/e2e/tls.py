@@ -9,10 +9,10 @@ from typing import Any
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.credentials.bundle import Bundle, read_bundle
 from tests.certificates import joined, new_authority, shown
+from tests.e2e.grpc_client import GrpcClient, Refusal, Stream, a_heartbeat
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Refusal, Stream, Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 
 QUIET = ("--no-tasks", "--no-plugins")
@@ -61,8 +61,8 @@ class TlsMaster:
         """What a worker that a test speaks for has."""
         return joined(self.data_dir, worker_id, lifetime, age)
 
-    def wire(self, bundle: Bundle) -> Wire:
-        return Wire(self.target, shown(bundle))
+    def connect(self, bundle: Bundle) -> GrpcClient:
+        return GrpcClient(self.target, shown(bundle))
 
     def ca(self, *words: str) -> str:
         """Run ``fleetpulse ca``, as an administrator does; what it says on stdout."""
@@ -95,9 +95,9 @@ class TlsMaster:
         self.master.assert_no_errors()
 
 
-def registered(wire: Wire, worker_id: str, *held: pb.AttemptId) -> Stream:
+def registered(client: GrpcClient, worker_id: str, *held: pb.AttemptId) -> Stream:
     """A stream on which a worker that could run tasks has registered, and beats once."""
-    stream = wire.stream()
+    stream = client.stream()
     register = pb.Register(
         worker_id=worker_id,
         incarnation_id="one",
@@ -115,9 +115,9 @@ def has_registered(worker: RunningProcess) -> bool:
     return "registered at" in worker.err
 
 
-def refusal(wire: Wire, worker_id: str) -> Refusal:
+def refusal(client: GrpcClient, worker_id: str) -> Refusal:
     """How a master answers who wants to register."""
-    with wire:
-        stream = wire.stream()
+    with client:
+        stream = client.stream()
         stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
         return stream.refusal()

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import requests
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient, a_heartbeat
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire, a_heartbeat
 from tests.ports import LOCALHOST, free_port
 from tests.tools import ROOT, require_tool
 
@@ -114,7 +114,7 @@ class Scene:
         self.master: Master = started_master(processes, *FAST_LEASE_FLAGS)
         self.prometheus = Prometheus(processes, f"{LOCALHOST}:{self.master.http_port}")
         self._jobs = Jobs(self.master, "busybox")
-        self._wire = Wire(self.master.target)
+        self._client = GrpcClient(self.master.target)
         self.begin = time.time()
         processes.simulate(
             self.master.target, WORKERS, "--gpu-share", "0.75", "--vanish", str(len(VANISHING)),
@@ -135,13 +135,13 @@ class Scene:
         """Refusals are counted by reason only after the first."""
         self._send_heartbeat()
         for _ in range(3):
-            self._wire.send_heartbeat(a_heartbeat("not an id"))
-        stream = self._wire.stream()
+            self._client.send_heartbeat(a_heartbeat("not an id"))
+        stream = self._client.stream()
         stream.send(pb.WorkerMessage(register=pb.Register(worker_id="not an id", incarnation_id="one")))
         stream.refusal()
 
     def _send_heartbeat(self) -> None:
-        self._wire.send_heartbeat(
+        self._client.send_heartbeat(
             a_heartbeat(BY_HAND, memory=pb.Memory(used_bytes=1, size_bytes=4, swap_used_bytes=1, swap_size_bytes=2))
         )
 
@@ -163,6 +163,6 @@ class Scene:
         return bool(seen) and now - self.begin > 15.0
 
     def close(self) -> None:
-        self._wire.__exit__(None, None, None)
+        self._client.__exit__(None, None, None)
         self.prometheus.close()
         self.master.close()

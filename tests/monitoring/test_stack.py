@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from tests.e2e.grpc_client import GrpcClient, a_heartbeat
 from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.e2e.wire import Wire, a_heartbeat
 from tests.monitoring.stack import ShippedAlertmanager, ShippedPrometheus, webhook
 from tests.ports import free_port
 from tests.tools import require_tool
@@ -25,9 +25,9 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     processes.close()
 
 
-def register(wire: Wire, worker_id: str, **labels: str) -> None:
+def register(client: GrpcClient, worker_id: str, **labels: str) -> None:
     """Registers a worker on this machine, which sends one heartbeat."""
-    stream = wire.stream()
+    stream = client.stream()
     message = pb.Register(worker_id=worker_id, incarnation_id="one", hostname="localhost", labels=labels)
     stream.send(pb.WorkerMessage(register=message))
     stream.send(pb.WorkerMessage(heartbeat=a_heartbeat(worker_id, sequence_number=1)))
@@ -42,9 +42,9 @@ def test_machine_is_scraped_by_service_discovery(processes: Processes) -> None:
     )  # fmt: skip
     master = started_master(processes, "--inactivity-timeout", "20s")
     ports = {"localhost:8080": master.http_port, "localhost:9093": free_port(), "port=9100": exporter_port}
-    with Wire(master.target) as wire:
-        register(wire, "plain")
-        register(wire, "rack-7", node_exporter="true", rack="b4")
+    with GrpcClient(master.target) as client:
+        register(client, "plain")
+        register(client, "rack-7", node_exporter="true", rack="b4")
         eventually(lambda: master.active() == 2)
         prometheus = ShippedPrometheus(processes, ports)
         labels = ("localhost", f"localhost:{exporter_port}", "node", "b4", "rack-7")

@@ -70,7 +70,7 @@ class Stream:
         self._call.cancel()
 
 
-class Wire:
+class GrpcClient:
     """A connection to a master; with ``credentials`` over TLS."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
