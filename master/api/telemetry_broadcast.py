@@ -29,7 +29,7 @@ Member = Callable[[str], bytes | None]
 """A worker as the member of a JSON object; ``None`` for one that is not there any more."""
 
 
-class Chunk(NamedTuple):
+class StreamChunk(NamedTuple):
     """The workers of a window up to number ``stop``. No event: all of them have gone."""
 
     event: bytes | None
@@ -42,13 +42,13 @@ class EventEncoder:
     def __init__(self, boot_id: str, member: Member) -> None:
         self._boot_id = boot_id
         self._member = member
-        self._cache: OrderedDict[tuple[int, int], tuple[ChangeWindow, Chunk]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], tuple[ChangeWindow, StreamChunk]] = OrderedDict()
 
     def clear(self) -> None:
         """Encodes everything anew from now on."""
         self._cache.clear()
 
-    def chunk(self, window: ChangeWindow, start: int) -> Chunk:
+    def chunk(self, window: ChangeWindow, start: int) -> StreamChunk:
         """Returns the workers of the window from number ``start`` on, as they are now or in the cache."""
         key = id(window), start
         if key in self._cache:
@@ -70,7 +70,7 @@ class EventEncoder:
     def _removal(self, worker_ids: Sequence[str], window: ChangeWindow, *, is_last: bool) -> bytes:
         return event_bytes("removed", {"worker_ids": list(worker_ids)}, self._id(window.revision) if is_last else None)
 
-    def _encode(self, window: ChangeWindow, start: int) -> Chunk:
+    def _encode(self, window: ChangeWindow, start: int) -> StreamChunk:
         members, size, stop = [], 0, start
         while stop < len(window.worker_ids) and size < CHUNK_BYTES:
             member = self._rendered(window.worker_ids[stop])
@@ -82,11 +82,11 @@ class EventEncoder:
         workers = b",".join(members)
         if window.revisions is None:
             body = b'{"workers":{%b},"complete":%b}' % (workers, b"true" if is_last else b"false")
-            return Chunk(event_bytes("snapshot", body, self._id(window.revision) if is_last else None), stop)
+            return StreamChunk(event_bytes("snapshot", body, self._id(window.revision) if is_last else None), stop)
         if not members:
-            return Chunk(None, stop)
+            return StreamChunk(None, stop)
         reached = window.revision if is_last else window.revisions[stop - 1]
-        return Chunk(event_bytes("update", b'{"workers":{%b}}' % workers, self._id(reached)), stop)
+        return StreamChunk(event_bytes("update", b'{"workers":{%b}}' % workers, self._id(reached)), stop)
 
     def _rendered(self, worker_id: str) -> bytes | None:
         try:

@@ -26,7 +26,7 @@ TaskSnapshot = dict[str, dict[str, Any]]
 """Tasks by id."""
 
 
-class Change(NamedTuple):
+class FleetChange(NamedTuple):
     """One change of the worker or the task of this id."""
 
     subject: str
@@ -68,7 +68,7 @@ def _changes(
     fleets: "queue.SimpleQueue[FleetSnapshot]",
     tasks: TaskSnapshot | None,
     deadline: float,
-) -> Iterator[Change]:
+) -> Iterator[FleetChange]:
     """``tasks``: those of now, or ``None`` to leave tasks out."""
     fleet: FleetSnapshot | None = None
     while time.monotonic() < deadline:
@@ -89,28 +89,30 @@ def _changes(
             tasks = new_tasks
 
 
-def worker_changes(before: FleetSnapshot, after: FleetSnapshot) -> Iterator[Change]:
+def worker_changes(before: FleetSnapshot, after: FleetSnapshot) -> Iterator[FleetChange]:
     """The changes between two snapshots of the fleet."""
     for worker_id, worker in after.items():
         old = before.get(worker_id)
         if old is worker:
             continue
         if old is None:
-            yield Change("worker", worker_id, "joined", str(worker.get("hostname") or ""))
+            yield FleetChange("worker", worker_id, "joined", str(worker.get("hostname") or ""))
         elif old.get("is_active") != worker.get("is_active"):
-            yield Change("worker", worker_id, "active" if worker.get("is_active") else "inactive", "")
+            yield FleetChange("worker", worker_id, "active" if worker.get("is_active") else "inactive", "")
         if bool((old or {}).get("draining")) != bool(worker.get("draining")):
-            yield Change("worker", worker_id, "draining" if worker.get("draining") else "undrained", "")
+            yield FleetChange("worker", worker_id, "draining" if worker.get("draining") else "undrained", "")
     for worker_id in before.keys() - after.keys():
-        yield Change("worker", worker_id, "left", "")
+        yield FleetChange("worker", worker_id, "left", "")
 
 
-def task_changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+def task_changes(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> Iterator[FleetChange]:
     """The changes between two snapshots of tasks. Tasks that are missing in ``after`` are ignored."""
     for task_id, task in after.items():
         old = before.get(task_id, {})
         if any(old.get(name) != task.get(name) for name in ("status", "attempt", "worker_id")):
-            yield Change("task", task_id, str(task.get("status")), _detail(task))
+            yield FleetChange("task", task_id, str(task.get("status")), _detail(task))
 
 
 def _detail(task: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 
 
-class Series(NamedTuple):
+class PlotSeries(NamedTuple):
     """One reading over time. Point ``i`` is at ``start + i * step``, in Unix seconds; ``None`` is a gap."""
 
     name: str
@@ -84,18 +84,18 @@ def _fetch(context: ClientContext, worker_id: str, query: dict[str, Any]) -> dic
         raise ConsoleError(f"the master keeps no history, or none of {worker_id} in that time yet") from None
 
 
-def _parse(url: str, answer: dict[str, Any]) -> list[Series]:
+def _parse(url: str, answer: dict[str, Any]) -> list[PlotSeries]:
     try:
         start, step = float(answer["from"]), float(answer["step"])
         return [
-            Series(fmt.one_line(name), fmt.one_line(field["unit"]), start, step, list(field["mean"]))
+            PlotSeries(fmt.one_line(name), fmt.one_line(field["unit"]), start, step, list(field["mean"]))
             for name, field in answer["fields"].items()
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise not_a_master(url, "its history does not have the shape of a master's") from None
 
 
-def _print_numbers(context: ClientContext, all_series: Sequence[Series]) -> None:
+def _print_numbers(context: ClientContext, all_series: Sequence[PlotSeries]) -> None:
     start, step = all_series[0].start, all_series[0].step
     rows = enumerate(zip(*(series.points for series in all_series), strict=True))
     records = [[start + index * step, *points] for index, points in rows if any(one is not None for one in points)]
@@ -108,7 +108,7 @@ def _point(index: int) -> Callable[[Sequence[float | None]], str]:
     return lambda record: fmt.number(record[index])
 
 
-def plot(series: Series, width: int, height: int) -> str:
+def plot(series: PlotSeries, width: int, height: int) -> str:
     """Draws a series with braille characters, without colours. At least one point must be known."""
     # It takes long to load, and has no types.
     from plotext import figure  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -138,7 +138,7 @@ def runs(points: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     return [[(index, point) for index, point in run if point is not None] for is_known, run in groups if is_known]
 
 
-def scale(series: Series) -> tuple[float, str]:
+def scale(series: PlotSeries) -> tuple[float, str]:
     """The divisor for bytes, and the unit after it."""
     if not series.unit.startswith("bytes"):
         return 1.0, series.unit

@@ -14,7 +14,7 @@ from fleetpulse.master.console.stream import ReconnectPolicy, follow_stream
 from fleetpulse.master.console.tasks import task_path
 
 
-class LogWriter:
+class LogPrinter:
     """Writes a log to stdout: unchanged bytes to a pipe, without escape sequences to a terminal."""
 
     def __init__(self, screen: Screen, *, raw: bool) -> None:
@@ -55,7 +55,7 @@ def logs_command(
 ) -> None:
     """Print the output of a task."""
     query = {"tail": tail, "attempt": attempt}
-    path, writer = f"{task_path(task_id)}/logs", LogWriter(context.screen, raw=raw)
+    path, writer = f"{task_path(task_id)}/logs", LogPrinter(context.screen, raw=raw)
     with suggest_task(context.client, task_id):
         if follows:
             _follow(context, path, query, writer)
@@ -68,7 +68,7 @@ def logs_command(
             writer.end()
 
 
-def _follow(context: ClientContext, path: str, query: dict[str, Any], writer: LogWriter) -> None:
+def _follow(context: ClientContext, path: str, query: dict[str, Any], writer: LogPrinter) -> None:
     policy = ReconnectPolicy(context.screen.note)
     for event in follow_stream(context.client, path, {**query, "follow": "true"}, policy, last="end"):
         if context.screen.is_json:

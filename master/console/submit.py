@@ -21,7 +21,7 @@ from fleetpulse.master.console.command import (
     pairs,
 )
 from fleetpulse.master.console.errors import ConsoleError, ExitCode, Unreachable
-from fleetpulse.master.console.logs import LogWriter, end_text
+from fleetpulse.master.console.logs import LogPrinter, end_text
 from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.stream import ReconnectPolicy, follow_stream
 from fleetpulse.master.console.tasks import TERMINAL, event_text, task_path
@@ -137,7 +137,7 @@ def _wait(context: ClientContext, task_id: str, *, raw: bool) -> int:
     """Prints the log to its end and returns the exit code that stands for the task."""
     progress = _Progress(context.client.clone(), context.screen, task_id)
     try:
-        return _follow(context, task_id, LogWriter(context.screen, raw=raw), progress)
+        return _follow(context, task_id, LogPrinter(context.screen, raw=raw), progress)
     except KeyboardInterrupt:
         context.screen.note(
             f"{task_id} goes on: `fleetpulse logs -f {task_id}` follows it, `fleetpulse cancel {task_id}` ends it"
@@ -147,7 +147,7 @@ def _wait(context: ClientContext, task_id: str, *, raw: bool) -> int:
         progress.stop()
 
 
-def _follow(context: ClientContext, task_id: str, writer: LogWriter, progress: "_Progress") -> int:
+def _follow(context: ClientContext, task_id: str, writer: LogPrinter, progress: "_Progress") -> int:
     policy = ReconnectPolicy(context.screen.note)
     for event in follow_stream(context.client, f"{task_path(task_id)}/logs", {"follow": "true"}, policy, last="end"):
         if event.kind == "status":

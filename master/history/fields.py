@@ -91,7 +91,7 @@ _READ_GAUGES = tuple(gauge.read for gauge in GAUGES)
 _NO_RATES: Sample = (None,) * len(RATES)
 
 
-class Sampler:
+class SampleReader:
     """Makes samples of one worker's updates. Remembers the counters of its disks and network interfaces for the rates.
 
     Times are those of receipt, by the master's wall clock. There is no rate over more than ``max_seconds``, because the

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 
 from fleetpulse.master.errors import StoreUnavailable
-from fleetpulse.master.history.fields import Sample, Sampler
+from fleetpulse.master.history.fields import Sample, SampleReader
 from fleetpulse.master.history.points import Points, Series, Window, decode_chunk
 from fleetpulse.master.history.series_writer import (
     NOTHING_RECOVERED,
@@ -80,7 +80,7 @@ class HistoryStore(Protocol):
 class _Recording:
     """The state of one worker."""
 
-    sampler: Sampler
+    sampler: SampleReader
     series: SeriesWriter
     silent_rounds: int = 0
 
@@ -174,7 +174,7 @@ class Recorder:
         recording = self._recordings.get(worker_id)
         if recording is None:
             series = SeriesWriter(worker_id, self._tiers, self._buffer)
-            recording = self._recordings[worker_id] = _Recording(Sampler(self._max_rate_seconds), series)
+            recording = self._recordings[worker_id] = _Recording(SampleReader(self._max_rate_seconds), series)
         return recording
 
     # The greenlet

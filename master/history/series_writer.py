@@ -37,7 +37,7 @@ class Tier(NamedTuple):
     retention_seconds: float
 
 
-class Chunk(NamedTuple):
+class PointChunk(NamedTuple):
     """Some points of one worker as they are stored. ``first`` and ``last``: when those points begin."""
 
     worker_id: str
@@ -66,7 +66,7 @@ class HistoryBatch(NamedTuple):
     """
 
     journal: Mapping[int, Sequence[JournalPoint]]
-    chunks: Sequence[Chunk]
+    chunks: Sequence[PointChunk]
     journal_before: Mapping[int, float]
     chunks_before: Mapping[int, float]
 
@@ -82,7 +82,7 @@ class WriteBuffer:
 
     def __init__(self, max_journal_points: int = MAX_JOURNAL_POINTS, max_chunk_bytes: int = MAX_CHUNK_BYTES) -> None:
         self._journal: deque[tuple[int, JournalPoint]] = deque(maxlen=max_journal_points)
-        self._chunks: deque[Chunk] = deque()
+        self._chunks: deque[PointChunk] = deque()
         self._chunk_bytes = 0
         self._max_chunk_bytes = max_chunk_bytes
         self._taken = _NO_BATCH
@@ -100,7 +100,7 @@ class WriteBuffer:
     def add_point(self, step: int, point: JournalPoint) -> None:
         self._journal.append((step, point))
 
-    def add_chunk(self, chunk: Chunk) -> None:
+    def add_chunk(self, chunk: PointChunk) -> None:
         self._chunks.append(chunk)
         self._chunk_bytes += len(chunk.data)
         self._drop_oldest()
@@ -129,7 +129,7 @@ class WriteBuffer:
         self._chunk_bytes += sum(len(chunk.data) for chunk in taken.chunks)
         self._drop_oldest()
 
-    def chunks_of(self, worker_id: str, step: int) -> list[Chunk]:
+    def chunks_of(self, worker_id: str, step: int) -> list[PointChunk]:
         """Returns the chunks that are not known to be stored, oldest first."""
         waiting = (*self._taken.chunks, *self._chunks)
         return [chunk for chunk in waiting if chunk.step == step and chunk.worker_id == worker_id]
@@ -257,7 +257,7 @@ class SeriesWriter:
     def _close_chunk(self) -> None:
         step, times = self._tier.step_seconds, self._points.times
         encoded = encode_chunk(self._points, step)
-        self._buffer.add_chunk(Chunk(self._worker_id, step, times[0], times[-1], len(times), encoded))
+        self._buffer.add_chunk(PointChunk(self._worker_id, step, times[0], times[-1], len(times), encoded))
         self._points = _no_points()
 
     def _chunk_number(self, time: int) -> int:

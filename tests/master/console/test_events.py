@@ -3,7 +3,7 @@
 import json
 
 from fleetpulse.master.console.client import MasterClient
-from fleetpulse.master.console.events import Change, fetch_tasks, task_changes, worker_changes
+from fleetpulse.master.console.events import FleetChange, fetch_tasks, task_changes, worker_changes
 from fleetpulse.master.console.stream import FleetSnapshot
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events
@@ -17,8 +17,9 @@ def test_changes_between_two_fleets() -> None:
         "e": {"is_active": True, "hostname": "h"},
     }  # fmt: skip
     assert set(worker_changes(before, after)) == {
-        Change("worker", "a", "inactive", ""), Change("worker", "b", "active", ""), Change("worker", "c", "left", ""),
-        Change("worker", "d", "draining", ""), Change("worker", "e", "joined", "h"),
+        FleetChange("worker", "a", "inactive", ""), FleetChange("worker", "b", "active", ""),
+        FleetChange("worker", "c", "left", ""), FleetChange("worker", "d", "draining", ""),
+        FleetChange("worker", "e", "joined", "h"),
     }  # fmt: skip
 
 
@@ -29,8 +30,8 @@ def test_changes_between_two_lists_of_tasks() -> None:
         "c": task("c"), "d": task("d", "completed", exit_code=0),
     }  # fmt: skip
     assert list(task_changes(before, after)) == [
-        Change("task", "a", "failed", "on worker-1, exit code 3"),
-        Change("task", "d", "completed", "on worker-1, exit code 0"),
+        FleetChange("task", "a", "failed", "on worker-1, exit code 3"),
+        FleetChange("task", "d", "completed", "on worker-1, exit code 0"),
     ]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fleetpulse.master.console.history import Series, plot, runs, scale
+from fleetpulse.master.console.history import PlotSeries, plot, runs, scale
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import FakeMaster, problem
 from tests.master.console.records import worker
@@ -25,14 +25,14 @@ def test_plotted_line_has_gaps() -> None:
 
 
 def test_bytes_are_scaled() -> None:
-    assert scale(Series("disk", "bytes/second", 0, 15, [3 * 2**20, None])) == (2**20, "MiB/s")
-    assert scale(Series("memory", "bytes", 0, 15, [10.0])) == (1, "B")
-    assert scale(Series("cpu", "percent", 0, 15, [10.0])) == (1, "percent")
+    assert scale(PlotSeries("disk", "bytes/second", 0, 15, [3 * 2**20, None])) == (2**20, "MiB/s")
+    assert scale(PlotSeries("memory", "bytes", 0, 15, [10.0])) == (1, "B")
+    assert scale(PlotSeries("cpu", "percent", 0, 15, [10.0])) == (1, "percent")
 
 
 @pytest.mark.parametrize("width", [40, 100])
 def test_plot_fits_its_width(width: int) -> None:
-    text = plot(Series("cpu_usage", "percent", 1.7e9, 15, [float(n % 100) for n in range(240)]), width, 10)
+    text = plot(PlotSeries("cpu_usage", "percent", 1.7e9, 15, [float(n % 100) for n in range(240)]), width, 10)
     lines = text.splitlines()
     assert len(lines) == 10
     assert max(map(len, lines)) <= width
@@ -42,7 +42,7 @@ def test_plot_fits_its_width(width: int) -> None:
 
 
 def test_zeros_can_be_plotted() -> None:
-    assert "load1, processes" in plot(Series("load1", "processes", 0, 15, [0.0, 0.0]), 60, 8)
+    assert "load1, processes" in plot(PlotSeries("load1", "processes", 0, 15, [0.0, 0.0]), 60, 8)
 
 
 def test_pipe_gets_numbers(run: Run, master: FakeMaster) -> None:

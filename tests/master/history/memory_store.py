@@ -6,7 +6,7 @@ from fleetpulse.master.errors import StoreUnavailable
 from fleetpulse.master.history.fields import INDEX_BY_NAME
 from fleetpulse.master.history.points import Points, Series, Window, decode_chunk, resample
 from fleetpulse.master.history.recorder import Recorder, WriteResult
-from fleetpulse.master.history.series_writer import Chunk, HistoryBatch, RecoveredState
+from fleetpulse.master.history.series_writer import HistoryBatch, PointChunk, RecoveredState
 from fleetpulse.master.history.service import HistoryService
 from tests.master.fleet import Fleet
 from tests.master.history.builders import TIERS
@@ -17,7 +17,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.journal: dict[str, dict[int, Points]] = {}
-        self.chunks: list[Chunk] = []
+        self.chunks: list[PointChunk] = []
         self.batches: list[HistoryBatch] = []
         self.trouble: str | None = None
         self.answers = True

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetpulse.master.history.fields import RATES, Sampler
+from fleetpulse.master.history.fields import RATES, SampleReader
 from fleetpulse.master.telemetry.records import DiskDevice, WorkerTelemetry
 from tests.master.history.builders import NOW, disk, network, telemetry
 
@@ -15,7 +15,7 @@ class Rates:
     """The rates of one worker's updates."""
 
     def __init__(self) -> None:
-        self._sampler = Sampler(30.0)
+        self._sampler = SampleReader(30.0)
         self.seconds = 0.0
 
     def after(self, update: WorkerTelemetry) -> tuple[float | None, ...]:

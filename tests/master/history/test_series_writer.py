@@ -8,7 +8,7 @@ from fleetpulse.master.history import series_writer as module
 from fleetpulse.master.history.points import JournalPoint, Points, decode_chunk
 from fleetpulse.master.history.series_writer import (
     NOTHING_RECOVERED,
-    Chunk,
+    PointChunk,
     RecoveredState,
     SeriesWriter,
     Tier,
@@ -183,8 +183,8 @@ def test_oldest_points_tell_which_journal_is_needed() -> None:
     assert not recording.series.is_empty
 
 
-def chunk(number: int, worker_id: str = "rack-7", step: int = 15) -> Chunk:
-    return Chunk(worker_id, step, 900 * number, 900 * number + 885, 60, b"x" * 100)
+def chunk(number: int, worker_id: str = "rack-7", step: int = 15) -> PointChunk:
+    return PointChunk(worker_id, step, 900 * number, 900 * number + 885, 60, b"x" * 100)
 
 
 def journal_point(number: int) -> JournalPoint:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleetpulse.master.errors import HistoryOff, PrometheusUnavailable, UnknownWorker
 from fleetpulse.master.history.points import Series, Window, encode_chunk
 from fleetpulse.master.history.recorder import Recorder
-from fleetpulse.master.history.series_writer import Chunk, Tier
+from fleetpulse.master.history.series_writer import PointChunk, Tier
 from fleetpulse.master.history.service import (
     AUTOMATIC_POINTS,
     HistoryRequest,
@@ -54,7 +54,7 @@ class Reading:
 
     def keep(self, step: int, *timed: tuple[int, float]) -> None:
         data = encode_chunk(points(*timed), step)
-        self.store.chunks.append(Chunk("rack-7", step, timed[0][0], timed[-1][0], len(timed), data))
+        self.store.chunks.append(PointChunk("rack-7", step, timed[0][0], timed[-1][0], len(timed), data))
 
     def read(self, seconds: float, step: int | None = None) -> tuple[Window, str, str | None, list[float | None]]:
         request = HistoryRequest(NOW - seconds, NOW, step, CPU)

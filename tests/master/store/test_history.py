@@ -6,7 +6,7 @@ from sqlalchemy import create_engine, func, select
 
 from fleetpulse.master.history.points import JournalPoint, Points, Window, decode_chunk, encode_chunk, pack
 from fleetpulse.master.history.recorder import WriteResult
-from fleetpulse.master.history.series_writer import Chunk, HistoryBatch
+from fleetpulse.master.history.series_writer import HistoryBatch, PointChunk
 from fleetpulse.master.store import history as module
 from fleetpulse.master.store.database import parse_database_url
 from fleetpulse.master.store.store import SqlTaskStore
@@ -19,9 +19,9 @@ from tests.master.store.builders import nothing_can_be_written, open_store, subm
 NOTHING_BEFORE = {15: 0.0, 300: 0.0}
 
 
-def chunk_of(*timed: tuple[int, float], worker_id: str = "rack-7", step: int = 15) -> Chunk:
+def chunk_of(*timed: tuple[int, float], worker_id: str = "rack-7", step: int = 15) -> PointChunk:
     data = encode_chunk(points(*timed), step)
-    return Chunk(worker_id, step, timed[0][0], timed[-1][0], len(timed), data)
+    return PointChunk(worker_id, step, timed[0][0], timed[-1][0], len(timed), data)
 
 
 def journal_of(*timed: tuple[int, float], worker_id: str = "rack-7") -> list[JournalPoint]:
@@ -29,7 +29,7 @@ def journal_of(*timed: tuple[int, float], worker_id: str = "rack-7") -> list[Jou
 
 
 def batch(
-    *chunks: Chunk,
+    *chunks: PointChunk,
     journal: Sequence[JournalPoint] = (),
     journal_before: float = 0.0,
     chunks_before: float = 0.0,
