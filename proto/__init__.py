@@ -1,1 +1,1 @@
-"""The wire contract: generated messages and stubs, and the rules that protobuf cannot express."""
+"""The wire contract: generated messages and stubs, the rules that protobuf cannot express, and what both ends share."""

@@ -1,13 +1,11 @@
-"""The ids of the worker (kept in its data directory) and of this start; writes the files of the data directory."""
+"""The ids of the worker, kept in its data directory, and of this start."""
 
-import contextlib
 import logging
-import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 
+from fleetpulse.proto.private_files import make_private_folder, write_private
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE, is_worker_id
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,6 +38,7 @@ def resolve_worker_id(explicit: str | None, data_dir: Path, hostname: str) -> st
         return kept
     worker_id = worker_id_from_hostname(hostname)
     try:
+        make_private_folder(data_dir)
         write_private(path, f"{worker_id}\n".encode())
     except OSError as exc:
         _LOGGER.warning("worker id %s is not kept, a new host name will change it: %s", worker_id, exc)
@@ -50,28 +49,6 @@ def worker_id_from_hostname(hostname: str) -> str:
     """Replaces invalid characters by ``-``, drops invalid first ones. ``InvalidWorkerId`` if nothing is left."""
     usable = _INVALID_CHARACTER.sub("-", hostname).lstrip("._-")[:WORKER_ID_MAX_LENGTH]
     return _valid(usable, f"no worker id can be made of the host name {_quoted(hostname)}; give one")
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Writes all or nothing, also if the power fails; mode 0600, the folder 0700. Raises ``OSError``."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(temporary_name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            temporary.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _valid(worker_id: str, otherwise: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fleetpulse.master.access.tokens import Identity, Role, Token, digest_of, id_in, is_of, make_token
-from fleetpulse.master.private_files import locked, write_private
+from fleetpulse.proto.private_files import locked, write_private
 
 _LOGGER = logging.getLogger(__name__)
 

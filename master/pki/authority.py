@@ -25,8 +25,8 @@ from fleetpulse.master.errors import (
 from fleetpulse.master.pki import CERTIFICATE_NAME, ca_folder, certificates, workers_need_certificates
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.pki.certificates import CertificateRequest, KeyPair
-from fleetpulse.master.private_files import locked, make_private_folder, write_private
 from fleetpulse.proto.join import new_join_token, parse_join_token
+from fleetpulse.proto.private_files import locked, make_private_folder, write_private
 from fleetpulse.proto.rules import WORKER_ID_RULE, is_worker_id
 
 DEFAULT_LIFETIME_SECONDS = 30 * 86400.0

@@ -14,7 +14,6 @@ from fleetpulse.worker.identity import (
     new_incarnation_id,
     resolve_worker_id,
     worker_id_from_hostname,
-    write_private,
 )
 
 
@@ -112,24 +111,3 @@ def test_every_incarnation_id_is_new() -> None:
     incarnations = {new_incarnation_id() for _ in range(100)}
     assert len(incarnations) == 100
     assert all(re.fullmatch(r"[0-9a-f]{32}", incarnation) for incarnation in incarnations)
-
-
-# Files of the data directory
-
-
-def test_private_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "secret"
-    write_private(path, b"one")
-    write_private(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
-    path = tmp_path / "worker_id"
-    (path / "in the way").mkdir(parents=True)
-    with pytest.raises(OSError, match="worker_id"):
-        write_private(path, b"host")
-    assert list(tmp_path.iterdir()) == [path]

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fleetpulse.proto.join import worker_id_of, worker_uri
+from fleetpulse.proto.private_files import make_private_folder, write_private
 from fleetpulse.worker.credentials import CredentialsError
-from fleetpulse.worker.identity import write_private
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _COMMON_NAME_LENGTH = 64
@@ -92,6 +92,7 @@ def read_bundle(path: Path) -> Bundle | None:
 def write_bundle(path: Path, bundle: Bundle) -> None:
     """Raises ``CredentialsError``."""
     try:
+        make_private_folder(path.parent)
         write_private(path, bundle.key_pem + bundle.certificate_pem + bundle.ca_pem)
     except OSError as error:
         raise CredentialsError(f"the certificate cannot be kept in {path}: {error.strerror or error}") from error

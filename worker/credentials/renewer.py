@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.proto.join import JoinToken
+from fleetpulse.proto.private_files import write_private
 from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import (
     Bundle,
@@ -34,7 +35,6 @@ from fleetpulse.worker.credentials.bundle import (
     signing_request,
     write_bundle,
 )
-from fleetpulse.worker.identity import write_private
 
 _LOGGER = logging.getLogger(__name__)
 
