@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.sessions import SessionStore
-from fleetpulse.master.access.store import TokenFile, TokenStore, owner_secret
+from fleetpulse.master.access.store import SessionStore, TokenFile, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems
 from fleetpulse.master.api.access import AccessMiddleware, SessionResource

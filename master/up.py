@@ -52,12 +52,10 @@ class Supervisor:
 
         ``prompt`` is called with the master's URL while both run, and returns when the user leaves it.
         """
-        self._config = config
-        self._worker_id = worker_id
-        self._echo = echo
+        self._config, self._worker_id = config, worker_id
+        self._echo, self._prompt = echo, prompt
         self._is_open = is_open
         self._has_worker = has_worker
-        self._prompt = prompt
         self._log = None if prompt is None else config.store.data_dir / LOG_NAME
         self._stop_signal: int | None = None
         self._children: dict[str, subprocess.Popen[bytes]] = {}

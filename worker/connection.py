@@ -77,9 +77,7 @@ class Backoff:
         cap_seconds: float = 15.0,
         rng: random.Random | None = None,
     ) -> None:
-        self._initial_seconds = initial_seconds
-        self._factor = factor
-        self._cap_seconds = cap_seconds
+        self._initial_seconds, self._factor, self._cap_seconds = initial_seconds, factor, cap_seconds
         self._rng = rng or random.Random()  # nosec B311 # chance without a secret
         self._limit_seconds = cap_seconds
         self._next_seconds = initial_seconds
@@ -103,9 +101,7 @@ class OutageLog:
     """Logs an outage once for each status code, however often the master is tried, and its end."""
 
     def __init__(self, worker_id: str, target: str, logger: logging.Logger) -> None:
-        self._worker_id = worker_id
-        self._target = target
-        self._logger = logger
+        self._worker_id, self._target, self._logger = worker_id, target, logger
         self._logged: grpc.StatusCode | None = None
         self._since = 0.0
 

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from fleetpulse.master.access.sessions import LIFETIME_SECONDS, SessionStore
-from fleetpulse.master.access.store import TokenStore
+from fleetpulse.master.access.store import SESSION_LIFETIME_SECONDS, SessionStore, TokenStore
 from fleetpulse.master.access.tokens import ANYBODY, Identity, Role
 from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.operations import Route
@@ -166,8 +165,8 @@ class SessionResource:
         # Behind a proxy that ends TLS only the page's Origin, which the middleware has checked, says that it is TLS.
         is_tls = req.scheme == "https" or (req.get_header("Origin") or "").startswith("https://")
         resp.set_cookie(
-            SESSION_COOKIE, session_id, max_age=int(LIFETIME_SECONDS), path="/", same_site="Strict", http_only=True,
-            secure=is_tls,
+            SESSION_COOKIE, session_id, max_age=int(SESSION_LIFETIME_SECONDS), path="/", same_site="Strict",
+            http_only=True, secure=is_tls,
         )  # fmt: skip
         _send_info(resp, identity)
 

@@ -32,8 +32,7 @@ class RateLimiter:
     """
 
     def __init__(self, per_second: float, burst: float, max_clients: int = MAX_CLIENTS) -> None:
-        self._per_second = per_second
-        self._burst = burst
+        self._per_second, self._burst = per_second, burst
         self._max_clients = max_clients
         self._fill_seconds = burst / per_second
         self._generation_began = 0.0

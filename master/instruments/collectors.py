@@ -25,8 +25,7 @@ class HubCounter(Collector):
     __slots__ = ("_documentation", "_name", "value")
 
     def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
-        self._name = name
-        self._documentation = documentation
+        self._name, self._documentation = name, documentation
         self.value = 0
         registry.register(self)
 
@@ -45,8 +44,7 @@ class HubHistogram(Collector):
     def __init__(
         self, name: str, documentation: str, registry: CollectorRegistry, bounds: tuple[float, ...] = FAST_SECONDS
     ) -> None:
-        self._name = name
-        self._documentation = documentation
+        self._name, self._documentation = name, documentation
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0

@@ -96,12 +96,10 @@ class AttemptReportHandler:
         clock: Clock,
     ) -> None:
         """``check_ownership`` gets what was refused, and does not wait."""
-        self._registry = registry
-        self._store = store
+        self._registry, self._store = registry, store
         self._lost_workers = lost_workers
         self._check_ownership = check_ownership
-        self._lease = lease
-        self._clock = clock
+        self._lease, self._clock = lease, clock
         self._quiet_until = 0.0
         limiter = lost_workers.limiter
         registry.instruments.rescheduling_held.set_function(lambda: int(limiter.is_holding(clock.monotonic())))

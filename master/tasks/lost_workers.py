@@ -26,10 +26,8 @@ class EvictionLimiter:
         hold_seconds: float = 600.0,
         min_fleet: int = 4,
     ) -> None:
-        self._lost_ratio = lost_ratio
-        self._back_ratio = back_ratio
-        self._window_seconds = window_seconds
-        self._hold_seconds = hold_seconds
+        self._lost_ratio, self._back_ratio = lost_ratio, back_ratio
+        self._window_seconds, self._hold_seconds = window_seconds, hold_seconds
         self._min_fleet = min_fleet
         self._present: set[str] = set()
         self._lost_at: dict[str, float] = {}

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fleetpulse.master.access.sessions import SessionStore
-from fleetpulse.master.access.store import TokenFile, TokenStore
+from fleetpulse.master.access.store import SessionStore, TokenFile, TokenStore
 from fleetpulse.master.api.access import AccessMiddleware
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.app import Access

@@ -217,10 +217,8 @@ class NvmlSession:
         retry_seconds: float = 30.0,
         rare_retry_seconds: float = 300.0,
     ) -> None:
-        self._nvml = nvml
-        self._clock = clock
-        self._retry_seconds = retry_seconds
-        self._rare_retry_seconds = rare_retry_seconds
+        self._nvml, self._clock = nvml, clock
+        self._retry_seconds, self._rare_retry_seconds = retry_seconds, rare_retry_seconds
         self._is_initialized = False
         self._needs_init = True
         self._earliest_init = -math.inf

@@ -89,11 +89,9 @@ class LogReader:
         limit_bytes: int,
     ) -> None:
         """The readers of a worker share ``follow_slots``, of ``MAX_FOLLOWED``."""
-        self._client = client
-        self._outbox = outbox
+        self._client, self._outbox = client, outbox
         self._follow_slots = follow_slots
-        self._key = key
-        self._container_id = container_id
+        self._key, self._container_id = key, container_id
         self._limit_bytes = limit_bytes
         self._container_ended = asyncio.Event()
         self._read_bytes = 0

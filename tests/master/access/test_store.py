@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.master.access.store import (
+    MAX_SESSIONS_PER_TOKEN,
     OWNER,
+    SessionStore,
     TokenFile,
     TokenFileError,
     TokenStore,
@@ -213,3 +215,13 @@ def test_error_names_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TokenFileError, match="cannot be"):
         add(TokenFile(tmp_path / "file" / "tokens.json"), "ci")
+
+
+def test_many_sessions_of_one_token_end_no_session_of_another(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.json")
+    (reader, often), (admin, once) = (make_token(name, Role.READ, 0.0, None) for name in ("reader", "admin"))
+    file.change(lambda _tokens: [reader, admin])
+    sessions = SessionStore(TokenStore(file))
+    begun = [sessions.begin(secret) for secret in (once, *[often] * 2000)]
+    kept = [one[1].name for one in begun if one is not None and sessions.identity(one[0]) is not None]
+    assert kept == ["admin", *["reader"] * MAX_SESSIONS_PER_TOKEN]
