@@ -55,26 +55,25 @@ class FleetServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Connect(self, request_iterator, context):
-        """One long-lived stream a worker. The first message up is `register`; the first message down is `registered`.
-        Ends with INVALID_ARGUMENT (a message breaks a rule), ALREADY_EXISTS (another incarnation holds the worker_id),
-        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (nothing was said), UNAVAILABLE (the master stops),
-        ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate is another worker's)
-        or UNAUTHENTICATED (the certificate was revoked, or has expired).
+        """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`.
+        Ends with INVALID_ARGUMENT (an invalid message), ALREADY_EXISTS (another incarnation uses the worker_id),
+        RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
+        stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
+        worker) or UNAUTHENTICATED (the certificate is revoked or expired).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendHeartbeat(self, request, context):
-        """Telemetry without a stream, for small agents in any language. A worker that the master does not know is
-        registered by its first heartbeat.
+        """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Renew(self, request, context):
-        """A new certificate for the worker whose certificate the connection shows. UNIMPLEMENTED by a master without a CA.
+        """Issues a new certificate to the worker that the client certificate names. UNIMPLEMENTED without a CA.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +191,7 @@ class Fleet:
 
 
 class EnrollmentStub:
-    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """Served on a separate port, without client certificates, to workers that have no certificate yet.
     """
 
     def __init__(self, channel):
@@ -209,12 +208,12 @@ class EnrollmentStub:
 
 
 class EnrollmentServicer:
-    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """Served on a separate port, without client certificates, to workers that have no certificate yet.
     """
 
     def Join(self, request, context):
-        """The first certificate, for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown, used,
-        expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (no usable request).
+        """Issues the first certificate for a join token (proto/join.py). Ends with PERMISSION_DENIED (the token is unknown,
+        used, expired or for another worker), RESOURCE_EXHAUSTED (too many attempts) or INVALID_ARGUMENT (an invalid CSR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +236,7 @@ def add_EnrollmentServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Enrollment:
-    """Served on a port of its own, with the master's certificate alone, to those that have none yet.
+    """Served on a separate port, without client certificates, to workers that have no certificate yet.
     """
 
     @staticmethod

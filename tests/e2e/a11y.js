@@ -49,7 +49,7 @@
   };
   for (const element of all('*')) {
     const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!hasText || element.closest('.unseen, .skip, svg') || getComputedStyle(element).fontSize === '0px') continue;
+    if (!hasText || element.closest('.visually-hidden, .skip, svg') || getComputedStyle(element).fontSize === '0px') continue;
     const [one, other] = [light(rgb(getComputedStyle(element).color)), light(groundOf(element))].sort((a, b) => b - a);
     const ratio = (one + 0.05) / (other + 0.05);
     if (ratio < 4.5) complain(`has a contrast of ${ratio.toFixed(2)}`, element);

@@ -249,8 +249,8 @@ def test_expired_log_is_reported(browser: Browser, processes: Processes, docker_
         page = visit.open(f"/tasks/{task_id}")
         expect(page.locator(".log-head .note")).to_have_text("deleted")
         expect(page.locator(".log")).to_have_text(
-            f"There is no log any more: the log of {task_id} was deleted after the time for which logs are kept. "
-            "What the task was, its story and its attempts are kept for longer, and are here."
+            f"There is no log: the log of {task_id} was deleted after the time for which logs are kept. "
+            "The definition, events and attempts of the task are kept for longer."
         )
         expect(page.get_by_role("link", name="as text")).to_be_hidden()
         expect(page.get_by_role("table", name="Attempts")).to_contain_text("dock-short")

@@ -1,30 +1,30 @@
-// Changes of state, said once and politely to who hears the page instead of seeing it.
+// Announcements of changed states for screen readers, through a polite live region.
 
 const MAX_NAMES = 3;
-const PAUSE_MS = 1000;
+const BATCH_MS = 1000;
 
-const waiting = new Map();
+const pending = new Map();
 let timer = null;
 
-/** Say that something has become something; what comes within a second is said together. */
-export function announce(name, became) {
-  waiting.set(became, [...(waiting.get(became) || []), name]);
-  timer ??= setTimeout(say, PAUSE_MS);
+/** Announces the new state of something. Everything that comes within a second is announced together. */
+export function announce(name, newState) {
+  pending.set(newState, [...(pending.get(newState) || []), name]);
+  timer ??= setTimeout(flush, BATCH_MS);
 }
 
-function say() {
+function flush() {
   timer = null;
-  const sentences = [...waiting].map(([became, names]) =>
-    names.length > MAX_NAMES ? `${names.length} of them: ${became}.` : `${names.join(', ')}: ${became}.`);
-  waiting.clear();
+  const sentences = [...pending].map(([newState, names]) =>
+    names.length > MAX_NAMES ? `${names.length} of them: ${newState}.` : `${names.join(', ')}: ${newState}.`);
+  pending.clear();
   document.getElementById('announcements').textContent = sentences.join(' ');
 }
 
-/** Hear of the workers whose state becomes another one. */
+/** Announces workers that change their state or are removed. */
 export function announceStates(fleet) {
   const known = new Map();
-  fleet.listen((changed, left) => {
-    for (const id of left) {
+  fleet.subscribe((changed, removed) => {
+    for (const id of removed) {
       known.delete(id);
       announce(`worker ${id}`, 'gone');
     }

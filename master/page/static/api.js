@@ -1,10 +1,10 @@
-// Everything that the page asks of the master goes through here.
+// The requests of the page to the master.
 
-import { EventReader } from './events.js';
+import { EventReader } from './event-reader.js';
 
 /**
- * An answer that is no success; `errors` are those of fields, `retryAfter` is in seconds where the master named a time.
- * `status` is 0 when there was no answer.
+ * A failed request. `errors` are about fields. `retryAfter` is the Retry-After header in seconds, or null.
+ * `status` is 0 without a response.
  */
 export class Problem extends Error {
   constructor(status, detail, errors = [], retryAfter = null) {
@@ -15,15 +15,15 @@ export class Problem extends Error {
   }
 }
 
-const SESSION = '/api/session';
+const SESSION_PATH = '/api/session';
 
-async function request(method, path, options) {
-  const response = await answer(method, path, options);
+async function requestJson(method, path, options) {
+  const response = await send(method, path, options);
   return response.status === 204 ? null : response.json();
 }
 
-/** A success, of which nothing was read yet. */
-async function answer(method, path, { body, headers = {}, signal } = {}) {
+/** Resolves to a successful response with an unread body. Throws a `Problem`. */
+async function send(method, path, { body, headers = {}, signal } = {}) {
   const options = { method, headers: { Accept: 'application/json', ...headers }, signal };
   if (body !== undefined) {
     options.headers['Content-Type'] = 'application/json';
@@ -36,8 +36,8 @@ async function answer(method, path, { body, headers = {}, signal } = {}) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, 'the master does not answer');
   }
-  // The session is over: the page begins anew, and asks for a token.
-  if (response.status === 401 && path !== SESSION) window.location.reload();
+  // The session has ended: the page reloads and asks for a token.
+  if (response.status === 401 && path !== SESSION_PATH) window.location.reload();
   if (!response.ok) throw await problemOf(response);
   return response;
 }
@@ -52,30 +52,30 @@ async function problemOf(response) {
   }
 }
 
-const worker = (id) => `/api/workers/${encodeURIComponent(id)}`;
-const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
+const workerPath = (id) => `/api/workers/${encodeURIComponent(id)}`;
+const taskPath = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 
-export const session = () => request('GET', SESSION);
-export const signIn = (token) => request('POST', SESSION, { body: { token } });
-export const signOut = () => request('DELETE', SESSION);
+export const session = () => requestJson('GET', SESSION_PATH);
+export const signIn = (token) => requestJson('POST', SESSION_PATH, { body: { token } });
+export const signOut = () => requestJson('DELETE', SESSION_PATH);
 
-export const overview = (signal) => request('GET', '/api/overview', { signal });
-export const workers = (signal) => request('GET', '/api/workers', { signal });
+export const overview = (signal) => requestJson('GET', '/api/overview', { signal });
+export const workers = (signal) => requestJson('GET', '/api/workers', { signal });
 export const workerEvents = () => new EventSource('/telemetry/stream?fields=summary');
-export const workerDetails = (id, signal) => request('GET', worker(id), { signal });
-export const workerTasks = (id, signal) => request('GET', `${worker(id)}/tasks?limit=50`, { signal });
-export const drain = (id, reason) => request('POST', `${worker(id)}/drain`, { body: { reason } });
-export const undrain = (id) => request('POST', `${worker(id)}/undrain`);
-export const forget = (id) => request('DELETE', worker(id));
+export const workerDetails = (id, signal) => requestJson('GET', workerPath(id), { signal });
+export const workerTasks = (id, signal) => requestJson('GET', `${workerPath(id)}/tasks?limit=50`, { signal });
+export const drain = (id, reason) => requestJson('POST', `${workerPath(id)}/drain`, { body: { reason } });
+export const undrain = (id) => requestJson('POST', `${workerPath(id)}/undrain`);
+export const forget = (id) => requestJson('DELETE', workerPath(id));
 
-export const tasks = (query, signal) => request('GET', `/api/tasks?${new URLSearchParams(query)}`, { signal });
-export const taskDetails = (id, signal) => request('GET', task(id), { signal });
-export const cancel = (id) => request('DELETE', task(id));
-export const submit = (body, key) => request('POST', '/api/tasks', { body, headers: { 'Idempotency-Key': key } });
+export const tasks = (query, signal) => requestJson('GET', `/api/tasks?${new URLSearchParams(query)}`, { signal });
+export const taskDetails = (id, signal) => requestJson('GET', taskPath(id), { signal });
+export const cancel = (id) => requestJson('DELETE', taskPath(id));
+export const submit = (body, key) => requestJson('POST', '/api/tasks', { body, headers: { 'Idempotency-Key': key } });
 
 export const history = (id, query, signal) =>
-  request('GET', `/telemetry/${encodeURIComponent(id)}/history?${new URLSearchParams(query)}`, { signal });
+  requestJson('GET', `/telemetry/${encodeURIComponent(id)}/history?${new URLSearchParams(query)}`, { signal });
 
-export const logPath = (id) => `${task(id)}/logs?format=text`;
-export const logEvents = (id, tail, told) => new EventReader((headers, signal) =>
-  answer('GET', `${task(id)}/logs?follow=true&tail=${tail}`, { headers: { Accept: 'text/event-stream', ...headers }, signal }), told);
+export const logPath = (id) => `${taskPath(id)}/logs?format=text`;
+export const logEvents = (id, tail, handlers) => new EventReader((headers, signal) =>
+  send('GET', `${taskPath(id)}/logs?follow=true&tail=${tail}`, { headers: { Accept: 'text/event-stream', ...headers }, signal }), handlers);

@@ -1,12 +1,12 @@
-// Puts the page together: the live table, the views by address, the keyboard.
+// The entry point: connects the live fleet, the routes and the keyboard shortcuts.
 
 import { announce, announceStates } from './announce.js';
 import { setText } from './dom.js';
 import { Fleet } from './fleet.js';
 import { FleetView } from './fleet-view.js';
 import { listenForShortcuts, openHelp } from './keys.js';
-import { Live } from './live.js';
-import { signedIn } from './sign-in.js';
+import { LiveUpdates } from './live.js';
+import { ensureSignedIn } from './sign-in.js';
 import { openSubmit } from './submit.js';
 import { TaskView } from './task-view.js';
 import { TasksView, taskHref } from './tasks-view.js';
@@ -25,8 +25,8 @@ const ROUTES = [
   [/^\/workers\/([^/]+)$/, WorkerView, 'fleet'],
 ];
 
-/** What the address says, `#/path?query`; anything else is the fleet. */
-function parse() {
+/** The route of the address `#/path?query`. An unknown path is the fleet. */
+function matchRoute() {
   const [path, query = ''] = (window.location.hash.slice(1) || '/').split('?');
   for (const [pattern, View, section] of ROUTES) {
     const match = pattern.exec(path);
@@ -36,7 +36,7 @@ function parse() {
 }
 
 function navigate(isFirst = false) {
-  const { View, section, id, query } = parse();
+  const { View, section, id, query } = matchRoute();
   view?.close();
   view = new View({ id, query, fleet, grafanaUrl });
   main.replaceChildren(view.element);
@@ -52,10 +52,10 @@ function navigate(isFirst = false) {
 }
 
 function showConnection(state, text) {
-  const says = connection.querySelector('.connection-text');
-  if (says.textContent === text) return;
+  const label = connection.querySelector('.connection-text');
+  if (label.textContent === text) return;
   connection.dataset.state = state;
-  setText(says, text);
+  setText(label, text);
   announce('connection', text);
 }
 
@@ -80,6 +80,6 @@ listenForShortcuts({
 });
 window.addEventListener('hashchange', navigate);
 announceStates(fleet);
-await signedIn(document.querySelector('header.top'));
+await ensureSignedIn(document.querySelector('header.top'));
 navigate(true);
-new Live(fleet, showConnection).start();
+new LiveUpdates(fleet, showConnection).start();

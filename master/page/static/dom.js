@@ -1,18 +1,18 @@
-// Elements, made without markup: what comes from the fleet can only ever become text.
+// Creates elements without markup: data of the fleet is inserted only as text.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** An element. Strings among the children become text; an attribute that is null or false is left out. */
+/** Creates an HTML element. Strings among the children become text. Attributes that are null or false are omitted. */
 export function h(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+  return build(document.createElement(tag), attributes, children);
 }
 
-/** The same within an SVG. */
+/** Creates an SVG element like `h`. */
 export function svg(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
+  return build(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function fill(element, attributes, children) {
+function build(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
@@ -22,19 +22,19 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Set the text, if it is another one: an unchanged node costs no layout and disturbs no selection. */
+/** Sets the text if it differs: an unchanged node needs no layout and keeps the selection. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Set the attribute, if it is another one; null removes it. */
+/** Sets the attribute if it differs. Null removes it. */
 export function setAttribute(element, name, value) {
   if (value === null) element.removeAttribute(name);
   else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-/** Make `parent` hold exactly these children in this order, moving as few as it can, and keep the focus. */
-export function arrange(parent, children) {
+/** Makes `children` the children of `parent`, in this order, with few moves. Keeps the focus. */
+export function setChildren(parent, children) {
   const wanted = new Set(children);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
@@ -46,8 +46,9 @@ export function arrange(parent, children) {
   if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-/** A number that no other element has. */
 let ids = 0;
+
+/** Returns an id that no other element has. */
 export function newId(prefix) {
   ids += 1;
   return `${prefix}-${ids}`;

@@ -1,4 +1,4 @@
-// The fleet at a glance: counts, the grid, and what one filters and sorts it by.
+// The fleet: counts by state, and the grid with its search, filter and sort order.
 
 import { overview } from './api.js';
 import { h, newId, setText } from './dom.js';
@@ -13,14 +13,15 @@ const SORTS = {
   gpu: ['GPU', (worker) => worker.gpu_usage],
   tasks: ['Tasks', (worker) => worker.running_tasks_count],
 };
-const RESORT_MS = 3000;
-const OVERVIEW_MS = 2000;
+const MIN_SORT_INTERVAL_MS = 3000;
+const OVERVIEW_POLL_MS = 2000;
 const STATUSES = ['queued', 'pending', 'running', 'completed', 'failed', 'cancelled'];
 const byName = new Intl.Collator('en', { numeric: true }).compare;
 
-/** The view at `#/`. What was searched and sorted by is kept while the page is open. */
-const wish = { text: '', state: null, sort: 'name', density: 'auto' };
+/** The filters of the fleet. They are kept while the page is open. */
+const filters = { text: '', state: null, sort: 'name', density: 'auto' };
 
+/** The view at `#/`. */
 export class FleetView {
   constructor({ fleet }) {
     this.fleet = fleet;
@@ -30,39 +31,39 @@ export class FleetView {
     this.tiles = new Map();
     this.summary = h('p', { class: 'count', 'aria-live': 'off' });
     this.empty = h('div', { class: 'empty', hidden: true });
-    this.element = h('div', { class: 'fleet' }, h('h1', { class: 'unseen' }, 'Fleet'),
-      this.makeTiles(), this.makeToolbar(), this.empty, this.grid.element, legend());
-    this.endings = [fleet.listen((changed, left) => this.onChange(changed, left))];
+    this.element = h('div', { class: 'fleet' }, h('h1', { class: 'visually-hidden' }, 'Fleet'),
+      this.makeTiles(), this.makeToolbar(), this.empty, this.grid.element, makeLegend());
+    this.cleanups = [fleet.subscribe((changed, removed) => this.onChange(changed, removed))];
     this.every(1000, () => this.grid.tick());
-    this.every(OVERVIEW_MS, () => this.ask());
-    this.ask();
-    this.arrange();
+    this.every(OVERVIEW_POLL_MS, () => this.loadOverview());
+    this.loadOverview();
+    this.updateGrid();
   }
 
   close() {
-    for (const end of this.endings) end();
+    for (const cleanUp of this.cleanups) cleanUp();
     this.isClosed = true;
   }
 
   every(milliseconds, action) {
     const timer = setInterval(() => document.hidden || action(), milliseconds);
-    this.endings.push(() => clearInterval(timer));
+    this.cleanups.push(() => clearInterval(timer));
   }
 
   makeTiles() {
     const states = STATES.map((state) => {
       const button = h('button', { type: 'button', class: 'tile', 'data-state': state, 'aria-pressed': 'false',
         onclick: () => this.setState(state) });
-      return this.tile(button, state, state);
+      return this.makeTile(button, state, state);
     });
     const statuses = STATUSES.map((status) =>
-      this.tile(h('a', { class: 'tile', href: `#/tasks?status=${status}`, 'data-status': status }), status, status));
+      this.makeTile(h('a', { class: 'tile', href: `#/tasks?status=${status}`, 'data-status': status }), status, status));
     return h('div', { class: 'tiles' },
       h('section', { 'aria-label': 'Workers by state' }, h('h2', {}, 'Workers'), h('div', { class: 'tile-row' }, ...states)),
       h('section', { 'aria-label': 'Tasks by status' }, h('h2', {}, 'Tasks'), h('div', { class: 'tile-row' }, ...statuses)));
   }
 
-  tile(element, key, title) {
+  makeTile(element, key, title) {
     const value = h('span', { class: 'tile-value' }, '–');
     element.append(value, h('span', { class: 'tile-title' }, title));
     this.tiles.set(key, value);
@@ -72,28 +73,28 @@ export class FleetView {
   makeToolbar() {
     const [searchId, sortId, densityId] = ['search', 'sort', 'density'].map(newId);
     this.search = h('input', { id: searchId, type: 'search', placeholder: 'worker or host name', autocomplete: 'off',
-      spellcheck: 'false', 'aria-keyshortcuts': '/', 'data-shortcut': 'search', oninput: () => this.wish({ text: this.search.value }) });
-    this.search.value = wish.text;
-    const sort = choice(sortId, Object.entries(SORTS).map(([key, [title]]) => [key, title]), wish.sort,
-      (value) => this.wish({ sort: value }));
-    const density = choice(densityId, [['auto', 'Automatic'], ['cards', 'Cards'], ['names', 'Names'], ['dots', 'Dots']],
-      wish.density, (value) => this.wish({ density: value }));
+      spellcheck: 'false', 'aria-keyshortcuts': '/', 'data-shortcut': 'search', oninput: () => this.setFilters({ text: this.search.value }) });
+    this.search.value = filters.text;
+    const sort = makeSelect(sortId, Object.entries(SORTS).map(([key, [title]]) => [key, title]), filters.sort,
+      (value) => this.setFilters({ sort: value }));
+    const density = makeSelect(densityId, [['auto', 'Automatic'], ['cards', 'Cards'], ['names', 'Names'], ['dots', 'Dots']],
+      filters.density, (value) => this.setFilters({ density: value }));
     return h('div', { class: 'toolbar', role: 'search', 'aria-label': 'Workers' },
       h('label', { for: searchId }, 'Find'), this.search, h('label', { for: sortId }, 'Sort by'), sort,
       h('label', { for: densityId }, 'Show as'), density, this.summary);
   }
 
-  wish(changes) {
-    Object.assign(wish, changes);
-    this.arrange();
+  setFilters(changes) {
+    Object.assign(filters, changes);
+    this.updateGrid();
   }
 
   setState(state) {
-    wish.state = wish.state === state ? null : state;
-    this.arrange();
+    filters.state = filters.state === state ? null : state;
+    this.updateGrid();
   }
 
-  async ask() {
+  async loadOverview() {
     try {
       const { tasks } = await overview();
       for (const status of STATUSES) setText(this.tiles.get(status), tasks[status].toLocaleString('en'));
@@ -102,39 +103,39 @@ export class FleetView {
     }
   }
 
-  onChange(changed, left) {
+  onChange(changed, removed) {
     this.grid.update(changed);
     this.showCounts();
-    const known = [...changed].every((id) => this.known.has(id));
-    if (left.size || !known || this.isOutOfPlace(changed)) this.arrange();
-    else if (wish.sort !== 'name' && performance.now() - this.lastSort > RESORT_MS) this.arrange();
+    const areKnown = [...changed].every((id) => this.known.has(id));
+    if (removed.size || !areKnown || this.hasCrossedFilter(changed)) this.updateGrid();
+    else if (filters.sort !== 'name' && performance.now() - this.lastSort > MIN_SORT_INTERVAL_MS) this.updateGrid();
   }
 
-  isOutOfPlace(changed) {
-    return wish.state !== null && [...changed].some((id) =>
-      this.shown.has(id) !== (this.fleet.stateOf(this.fleet.workers.get(id)) === wish.state));
+  hasCrossedFilter(changed) {
+    return filters.state !== null && [...changed].some((id) =>
+      this.shown.has(id) !== (this.fleet.stateOf(this.fleet.workers.get(id)) === filters.state));
   }
 
-  arrange() {
+  updateGrid() {
     this.lastSort = performance.now();
     this.known = new Set(this.fleet.workers.keys());
-    const ids = this.wanted();
+    const ids = this.matchingIds();
     this.shown = new Set(ids);
-    this.grid.show(ids, wish.density === 'auto' ? densityFor(ids.length) : wish.density);
+    this.grid.show(ids, filters.density === 'auto' ? densityFor(ids.length) : filters.density);
     for (const button of this.element.querySelectorAll('.tile[aria-pressed]')) {
-      button.setAttribute('aria-pressed', String(button.dataset.state === wish.state));
+      button.setAttribute('aria-pressed', String(button.dataset.state === filters.state));
     }
     this.showCounts();
   }
 
-  wanted() {
-    const text = wish.text.trim().toLowerCase();
+  matchingIds() {
+    const text = filters.text.trim().toLowerCase();
     const matches = (worker) => !text || worker.worker_id.toLowerCase().includes(text) || worker.hostname?.toLowerCase().includes(text);
     const workers = [...this.fleet.workers.values()].filter((worker) =>
-      matches(worker) && (wish.state === null || this.fleet.stateOf(worker) === wish.state));
+      matches(worker) && (filters.state === null || this.fleet.stateOf(worker) === filters.state));
     workers.sort((one, other) => byName(one.worker_id, other.worker_id));
-    const key = SORTS[wish.sort][1];
-    // Those without the reading come last; the order of names stays among equals.
+    const key = SORTS[filters.sort][1];
+    // Workers without the reading come last. The sort is stable, so equal ones stay in the order of their names.
     if (key) workers.sort((one, other) => (key(other, this.fleet) ?? -1) - (key(one, this.fleet) ?? -1));
     return workers.map((worker) => worker.worker_id);
   }
@@ -145,10 +146,10 @@ export class FleetView {
     const total = this.fleet.workers.size;
     setText(this.summary, `${this.shown.size.toLocaleString('en')} of ${total.toLocaleString('en')}`);
     this.empty.hidden = this.shown.size > 0;
-    if (!this.empty.hidden) this.sayWhyEmpty(total);
+    if (!this.empty.hidden) this.showEmptyText(total);
   }
 
-  sayWhyEmpty(total) {
+  showEmptyText(total) {
     if (total) setText(this.empty, 'No worker matches. Clear the search or the state above.');
     else if (this.fleet.isComplete) {
       this.empty.replaceChildren(h('p', {}, 'No worker has reported yet. Start one on any machine:'),
@@ -157,13 +158,12 @@ export class FleetView {
   }
 }
 
-function choice(id, options, value, onchange) {
-  const select = h('select', { id, onchange: () => onchange(select.value) },
+function makeSelect(id, options, value, onchange) {
+  return h('select', { id, onchange: (event) => onchange(event.target.value) },
     ...options.map(([key, title]) => h('option', { value: key, selected: key === value }, title)));
-  return select;
 }
 
-function legend() {
+function makeLegend() {
   return h('p', { class: 'legend' }, ...STATES.map((state) => h('span', { class: 'state', 'data-state': state }, state)),
     ...[['cpu', 'CPU'], ['memory', 'memory'], ['gpu', 'GPU']].map(([name, title]) => h('span', { class: `key ${name}` }, title)));
 }

@@ -1,8 +1,8 @@
-// The live table of workers, as this page knows it. Views hear of what changed, together, once in a frame at most.
+// The workers as this page knows them. Notifies views of changes in batches, at most once every `FRAME_MS`.
 
 const FRAME_MS = 200;
 
-/** What a worker is, in one word. */
+/** States of a worker. */
 export const STATES = ['active', 'draining', 'inactive'];
 
 export class Fleet {
@@ -11,13 +11,13 @@ export class Fleet {
     this.isComplete = false;
     this.listeners = new Set();
     this.changed = new Set();
-    this.left = new Set();
+    this.removed = new Set();
     this.isScheduled = false;
     this.lastFlush = 0;
   }
 
-  /** Call `listener(changed ids, ids that left)` whenever something changed; the answer ends that. */
-  listen(listener) {
+  /** Calls `listener(changed ids, removed ids)` after changes. Returns a function that unsubscribes. */
+  subscribe(listener) {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
@@ -27,12 +27,12 @@ export class Fleet {
     return worker.draining ? 'draining' : 'active';
   }
 
-  /** Take in the short forms of `/telemetry/stream`. */
-  put(records) {
+  /** Adds or updates workers from the summaries of `/telemetry/stream`. */
+  update(records) {
     for (const record of records) {
       this.workers.set(record.worker_id, record);
       this.changed.add(record.worker_id);
-      this.left.delete(record.worker_id);
+      this.removed.delete(record.worker_id);
     }
     this.schedule();
   }
@@ -40,17 +40,17 @@ export class Fleet {
   remove(id) {
     if (this.workers.delete(id)) {
       this.changed.delete(id);
-      this.left.add(id);
+      this.removed.add(id);
       this.schedule();
     }
   }
 
-  /** These are all that there are. */
+  /** Replaces all workers. */
   replace(records) {
     const ids = new Set(records.map((record) => record.worker_id));
     for (const id of [...this.workers.keys()]) if (!ids.has(id)) this.remove(id);
     this.isComplete = true;
-    this.put(records);
+    this.update(records);
   }
 
   counts() {
@@ -69,9 +69,9 @@ export class Fleet {
   flush() {
     this.isScheduled = false;
     this.lastFlush = performance.now();
-    const { changed, left } = this;
+    const { changed, removed } = this;
     this.changed = new Set();
-    this.left = new Set();
-    for (const listener of [...this.listeners]) listener(changed, left);
+    this.removed = new Set();
+    for (const listener of [...this.listeners]) listener(changed, removed);
   }
 }

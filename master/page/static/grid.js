@@ -1,16 +1,16 @@
-// The grid of workers: cards while they are few; else one element a worker, whose bars are its background.
+// The grid of workers: cards for small fleets, else one element per worker with its bars as a background.
 
-import { arrange, h, setAttribute, setText } from './dom.js';
+import { h, setAttribute, setChildren, setText } from './dom.js';
 import { MISSING, age, number, percent, plural } from './format.js';
 
-const CARDS_UP_TO = 80;
-const NAMES_UP_TO = 800;
+const MAX_CARDS = 80;
+const MAX_NAMES = 800;
 const BARS = [['cpu', 'CPU', 'cpu_usage'], ['memory', 'Memory', 'memory_usage'], ['gpu', 'GPU', 'gpu_usage']];
 
-/** How much room each of so many workers gets. */
+/** The density for a number of workers. */
 export function densityFor(count) {
-  if (count <= CARDS_UP_TO) return 'cards';
-  return count <= NAMES_UP_TO ? 'names' : 'dots';
+  if (count <= MAX_CARDS) return 'cards';
+  return count <= MAX_NAMES ? 'names' : 'dots';
 }
 
 export class Grid {
@@ -20,10 +20,10 @@ export class Grid {
     this.density = null;
     this.element = h('div', { class: 'grid', role: 'group', 'aria-label': 'Workers' });
     this.element.addEventListener('keydown', (event) => this.onKey(event));
-    this.element.addEventListener('focusin', (event) => this.makeReachable(event.target.closest('.cell')));
+    this.element.addEventListener('focusin', (event) => this.setTabStop(event.target.closest('.cell')));
   }
 
-  /** Show these workers, in this order. */
+  /** Shows these workers, in this order. */
   show(ids, density) {
     if (density !== this.density) {
       this.density = density;
@@ -32,20 +32,20 @@ export class Grid {
       this.element.dataset.density = density;
     }
     const cells = ids.map((id) => this.cellOf(id));
-    arrange(this.element, cells.map((cell) => cell.element));
+    setChildren(this.element, cells.map((cell) => cell.element));
     if (this.cells.size > ids.length) {
       const shown = new Set(ids);
       for (const id of [...this.cells.keys()]) if (!shown.has(id)) this.cells.delete(id);
     }
-    if (!this.element.querySelector('.cell[tabindex="0"]')) this.makeReachable(this.element.firstElementChild);
+    if (!this.element.querySelector('.cell[tabindex="0"]')) this.setTabStop(this.element.firstElementChild);
   }
 
-  /** Draw the ones of these that are shown and look different now. */
+  /** Redraws those of these workers that are shown. */
   update(ids) {
     for (const id of ids) this.cells.get(id)?.update(this.fleet.workers.get(id));
   }
 
-  /** The time has passed. */
+  /** Updates what depends on the current time. */
   tick() {
     for (const cell of this.cells.values()) cell.tick?.();
   }
@@ -60,8 +60,8 @@ export class Grid {
     return cell;
   }
 
-  /** One worker is a stop of the tab key, and arrows lead to the others. */
-  makeReachable(cell) {
+  /** Makes one cell the only stop of the tab key (roving tabindex); arrow keys reach the others. */
+  setTabStop(cell) {
     if (!cell || cell.tabIndex === 0) return;
     for (const other of this.element.querySelectorAll('.cell[tabindex="0"]')) other.tabIndex = -1;
     cell.tabIndex = 0;
@@ -69,19 +69,18 @@ export class Grid {
 
   onKey(event) {
     const cells = [...this.element.children];
-    const at = cells.indexOf(event.target.closest('.cell'));
+    const index = cells.indexOf(event.target.closest('.cell'));
     const row = cells.findIndex((cell) => cell.offsetTop > cells[0].offsetTop);
     const columns = row < 0 ? cells.length : row;
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: cells.length - 1 - at };
-    const target = cells[at + steps[event.key]];
-    if (at < 0 || !(event.key in steps) || !target) return;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -index, End: cells.length - 1 - index };
+    const target = cells[index + steps[event.key]];
+    if (index < 0 || !(event.key in steps) || !target) return;
     event.preventDefault();
     target.focus();
   }
 }
 
-/** What both kinds of cells are: a link to the worker that says how it is. */
-function link(kind) {
+function makeCell(kind) {
   return h('a', { class: `cell ${kind}`, tabindex: '-1' });
 }
 
@@ -91,11 +90,11 @@ function label(worker, state) {
   return [worker.worker_id, state, ...parts, plural(worker.running_tasks_count ?? 0, 'task')].join(', ');
 }
 
-/** One element. CSS draws its bars from custom properties, so a change of a number lays nothing out. */
+/** A worker as one element. CSS draws the bars from custom properties, so a changed number needs no layout. */
 class Dot {
   constructor(fleet) {
     this.fleet = fleet;
-    this.element = link('dot');
+    this.element = makeCell('dot');
     this.drawn = {};
   }
 
@@ -115,13 +114,13 @@ class Dot {
       else this.element.style.setProperty(`--${name}-value`, height);
     }
     this.element.classList.toggle('without-gpu', this.drawn.gpu === null);
-    const says = label(worker, state);
-    setAttribute(this.element, 'aria-label', says);
-    setAttribute(this.element, 'title', says);
+    const text = label(worker, state);
+    setAttribute(this.element, 'aria-label', text);
+    setAttribute(this.element, 'title', text);
   }
 }
 
-/** Room for names, numbers and words. */
+/** A worker with names, numbers and words. */
 class Card {
   constructor(fleet) {
     this.fleet = fleet;
@@ -130,7 +129,7 @@ class Card {
     this.state = h('span', { class: 'state' });
     this.host = h('span', { class: 'card-host' });
     this.foot = h('span', { class: 'card-foot' });
-    this.element = link('card');
+    this.element = makeCell('card');
     this.element.append(h('span', { class: 'card-head' }, this.name, this.state), this.host,
       ...this.bars.map((bar) => bar.element), this.foot);
   }
@@ -155,10 +154,10 @@ class Card {
 
   tick() {
     const { worker } = this;
-    const what = worker.is_active
+    const facts = worker.is_active
       ? [plural(worker.running_tasks_count ?? 0, 'task'), `load ${number(worker.load1)}`]
       : [`silent for ${age(worker.last_update)}`];
-    setText(this.foot, what.join(' · '));
+    setText(this.foot, facts.join(' · '));
   }
 }
 

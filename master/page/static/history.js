@@ -1,4 +1,4 @@
-// A worker's last hour, as plots.
+// The history of a worker, as plots.
 
 import { history } from './api.js';
 import { h, setText } from './dom.js';
@@ -10,18 +10,18 @@ const rate = (value) => (value === null ? bytes(value) : `${bytes(value)}/s`);
 const SPANS = [['-15m', '15 min'], ['-1h', '1 hour'], ['-6h', '6 hours'], ['-24h', '24 hours'], ['-7d', '7 days']];
 
 const PLOTS = [
-  { title: 'CPU', fields: [['cpu_usage', 'CPU', 'cpu']], write: (value) => percent(value, 0), top: 100 },
-  { title: 'Memory', fields: [['memory_usage', 'memory', 'memory']], write: (value) => percent(value, 0), top: 100 },
-  { title: 'GPU', fields: [['gpu_usage', 'GPU', 'gpu']], write: (value) => percent(value, 0), top: 100 },
-  { title: 'Load', fields: [['load1', 'load', 'cpu']], write: (value) => number(value, 2), top: 1 },
+  { title: 'CPU', fields: [['cpu_usage', 'CPU', 'cpu']], format: (value) => percent(value, 0), axisMax: 100 },
+  { title: 'Memory', fields: [['memory_usage', 'memory', 'memory']], format: (value) => percent(value, 0), axisMax: 100 },
+  { title: 'GPU', fields: [['gpu_usage', 'GPU', 'gpu']], format: (value) => percent(value, 0), axisMax: 100 },
+  { title: 'Load', fields: [['load1', 'load', 'cpu']], format: (value) => number(value, 2), axisMax: 1 },
   { title: 'Network', fields: [['network_received_bytes_per_second', 'received', 'cpu'],
-    ['network_transmitted_bytes_per_second', 'sent', 'memory']], write: rate, base: 1024, top: 1024 },
+    ['network_transmitted_bytes_per_second', 'sent', 'memory']], format: rate, base: 1024, axisMax: 1024 },
   { title: 'Disks', fields: [['disk_read_bytes_per_second', 'read', 'cpu'], ['disk_written_bytes_per_second', 'written', 'memory']],
-    write: rate, base: 1024, top: 1024 },
-  { title: 'Fullest filesystem', fields: [['filesystem_usage', 'used', 'memory']], write: (value) => percent(value, 0), top: 100 },
-  { title: 'Running tasks', fields: [['running_tasks', 'tasks', 'gpu']], write: (value) => number(value, 1), top: 4 },
+    format: rate, base: 1024, axisMax: 1024 },
+  { title: 'Fullest filesystem', fields: [['filesystem_usage', 'used', 'memory']], format: (value) => percent(value, 0), axisMax: 100 },
+  { title: 'Running tasks', fields: [['running_tasks', 'tasks', 'gpu']], format: (value) => number(value, 1), axisMax: 4 },
   { title: 'Hottest GPU', fields: [['gpu_temperature_celsius', 'temperature', 'gpu']],
-    write: (value) => (value === null ? number(value) : `${number(value, 0)} °C`), top: 80 },
+    format: (value) => (value === null ? number(value) : `${number(value, 0)} °C`), axisMax: 80 },
 ];
 
 export class HistoryPanel {
@@ -35,8 +35,8 @@ export class HistoryPanel {
         onclick: () => this.setSpan(span) }, title)));
     this.element = h('section', { class: 'panel history', 'aria-label': 'History' },
       h('div', { class: 'panel-head' }, h('h2', {}, 'History'), this.spans), this.note, this.plots);
-    this.timer = setInterval(() => document.hidden || this.isRead() || this.ask(), REFRESH_MS);
-    this.ask();
+    this.timer = setInterval(() => document.hidden || this.isInUse() || this.load(), REFRESH_MS);
+    this.load();
   }
 
   close() {
@@ -44,37 +44,37 @@ export class HistoryPanel {
     this.isClosed = true;
   }
 
-  /** Somebody reads it now, so nothing is exchanged under the hand. */
-  isRead() {
+  /** Whether somebody uses the plots now, so that they must not be replaced. */
+  isInUse() {
     return this.plots.contains(document.activeElement) || this.plots.matches(':hover') || this.plots.querySelector('details[open]');
   }
 
   setSpan(span) {
     this.span = span;
     for (const button of this.spans.children) button.setAttribute('aria-pressed', String(button.dataset.span === span));
-    this.ask();
+    this.load();
   }
 
-  async ask() {
+  async load() {
     const { span } = this;
     try {
-      const answer = await history(this.workerId, { from: span });
-      if (!this.isClosed && span === this.span) this.show(answer);
+      const response = await history(this.workerId, { from: span });
+      if (!this.isClosed && span === this.span) this.show(response);
     } catch (problem) {
-      setText(this.note, problem.status === 404 ? 'There is no history of this worker to be had.' : `No history: ${problem.message}.`);
+      setText(this.note, problem.status === 404 ? 'There is no history of this worker.' : `No history: ${problem.message}.`);
       this.spans.hidden = problem.status === 404;
     }
   }
 
   show({ from, step, warning, fields }) {
-    const isRead = (name) => fields[name]?.mean.some((value) => value !== null);
-    const wanted = PLOTS.filter((plot) => plot.fields.some(([name]) => isRead(name)));
-    const drawn = wanted.map(({ title, fields: names, write, base, top }) => new Plot({
-      title, from, step, write, base, top,
-      series: names.filter(([name]) => isRead(name)).map(([name, label, style]) => ({ title: label, class: style, ...fields[name] })),
+    const hasReadings = (name) => fields[name]?.mean.some((value) => value !== null);
+    const available = PLOTS.filter((plot) => plot.fields.some(([name]) => hasReadings(name)));
+    const drawn = available.map(({ title, fields: names, format, base, axisMax }) => new Plot({
+      title, from, step, format, base, axisMax,
+      series: names.filter(([name]) => hasReadings(name)).map(([name, label, style]) => ({ title: label, class: style, ...fields[name] })),
     }).element);
     this.plots.replaceChildren(...drawn);
-    setText(this.note, warning || (drawn.length ? '' : 'Nothing was read in this time yet; the first point comes within half a minute.'));
+    setText(this.note, warning || (drawn.length ? '' : 'There are no readings in this time yet; the first point appears within half a minute.'));
     this.spans.hidden = false;
   }
 }

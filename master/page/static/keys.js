@@ -1,6 +1,6 @@
-// What the keyboard does, and the list of it.
+// Keyboard shortcuts, and the dialog that lists them.
 
-import { show } from './ask.js';
+import { showDialog } from './dialog.js';
 import { h } from './dom.js';
 
 const SHORTCUTS = [
@@ -16,7 +16,7 @@ const SHORTCUTS = [
 ];
 const CHORD_MS = 1500;
 
-/** `actions`: by key, or by `g` and a key; a key that is typed into a field is none. */
+/** `actions` by key, or by `g` and a key. Keys that are typed into a field are ignored. */
 export function listenForShortcuts(actions) {
   let chordUntil = 0;
   document.addEventListener('keydown', (event) => {
@@ -33,8 +33,8 @@ export function listenForShortcuts(actions) {
 export function openHelp() {
   const dialog = h('dialog', { class: 'help', 'aria-labelledby': 'help-title' },
     h('form', { method: 'dialog' }, h('h2', { id: 'help-title' }, 'Keyboard'),
-      h('dl', { class: 'keys' }, ...SHORTCUTS.flatMap(([key, does]) =>
-        [h('dt', {}, ...key.split(' ').map((word) => (word === 'then' ? ' then ' : h('kbd', {}, word.replace(',', ''))))), h('dd', {}, does)])),
+      h('dl', { class: 'keys' }, ...SHORTCUTS.flatMap(([key, description]) =>
+        [h('dt', {}, ...key.split(' ').map((word) => (word === 'then' ? ' then ' : h('kbd', {}, word.replace(',', ''))))), h('dd', {}, description)])),
       h('p', { class: 'buttons' }, h('button', { type: 'submit', class: 'primary' }, 'Close'))));
-  return show(dialog);
+  return showDialog(dialog);
 }

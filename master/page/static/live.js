@@ -1,4 +1,4 @@
-// Keeps the table of workers live: by the stream, or by asking again and again while there is none.
+// Keeps the fleet up to date: from the event stream, or by polling while no stream is available.
 
 import { workerEvents, workers } from './api.js';
 
@@ -7,43 +7,43 @@ const RETRY_MS = 1000;
 const POLL_MS = 5000;
 const HIDDEN_MS = 10000;
 
-export class Live {
-  /** `tell(state, text)`: how the connection fares, `live`, `connecting` or `polling`. */
-  constructor(fleet, tell) {
+export class LiveUpdates {
+  /** `onState(state, text)` receives the state of the connection: `live`, `connecting` or `polling`. */
+  constructor(fleet, onState) {
     this.fleet = fleet;
-    this.tell = tell;
+    this.onState = onState;
     this.stream = null;
     this.failures = 0;
     this.timers = new Set();
     document.addEventListener('visibilitychange', () => this.onVisibility());
   }
 
-  /** Begin, or begin anew. A browser has six connections for all of its tabs, so one that nobody sees gives its own back. */
+  /** Connects, or reconnects. A browser allows six connections to a site in all tabs, so a hidden tab closes its own. */
   start() {
     this.stop();
-    const arriving = [];
-    let isWhole = false;
+    const snapshot = [];
+    let isComplete = false;
     this.stream = workerEvents();
     this.stream.addEventListener('reset', () => {
-      arriving.length = 0;
-      isWhole = false;
+      snapshot.length = 0;
+      isComplete = false;
     });
     this.stream.addEventListener('snapshot', (event) => {
-      const { workers: piece, complete } = JSON.parse(event.data);
-      arriving.push(...Object.values(piece));
+      const { workers: part, complete } = JSON.parse(event.data);
+      snapshot.push(...Object.values(part));
       if (!complete) return;
-      isWhole = true;
-      this.fleet.replace(arriving.splice(0));
-      this.live();
+      isComplete = true;
+      this.fleet.replace(snapshot.splice(0));
+      this.setLive();
     });
     this.stream.addEventListener('update', (event) => {
-      this.fleet.put(Object.values(JSON.parse(event.data).workers));
-      if (isWhole) this.live();
+      this.fleet.update(Object.values(JSON.parse(event.data).workers));
+      if (isComplete) this.setLive();
     });
     this.stream.addEventListener('removed', (event) => {
       for (const id of JSON.parse(event.data).worker_ids) this.fleet.remove(id);
     });
-    this.stream.addEventListener('open', () => isWhole && this.live());
+    this.stream.addEventListener('open', () => isComplete && this.setLive());
     this.stream.addEventListener('problem', () => this.fail());
     this.stream.addEventListener('error', () => this.onError());
   }
@@ -63,22 +63,22 @@ export class Live {
     this.timers.add(timer);
   }
 
-  live() {
+  setLive() {
     this.failures = 0;
-    this.tell('live', 'live');
+    this.onState('live', 'live');
   }
 
-  /** A browser tries again by itself after a connection that broke, and not after an answer that was none. */
+  /** A browser reconnects by itself after a broken connection, but not after a failed request. */
   onError() {
     if (this.stream?.readyState === EventSource.CLOSED) this.fail();
-    else this.tell('connecting', 'reconnecting');
+    else this.onState('connecting', 'reconnecting');
   }
 
   fail() {
     this.failures += 1;
     this.stop();
     if (this.failures >= FAILURES_BEFORE_POLLING) this.poll();
-    else this.tell('connecting', 'reconnecting');
+    else this.onState('connecting', 'reconnecting');
     this.after(this.failures < FAILURES_BEFORE_POLLING ? RETRY_MS : RETRY_MS * 10, () => this.start());
   }
 
@@ -87,9 +87,9 @@ export class Live {
       const details = await workers();
       if (this.stream) return;
       this.fleet.replace(details.map(summaryOf));
-      this.tell('polling', 'every 5 s');
+      this.onState('polling', 'every 5 s');
     } catch {
-      this.tell('connecting', 'reconnecting');
+      this.onState('connecting', 'reconnecting');
     }
     if (!this.stream) this.after(POLL_MS, () => this.poll());
   }
@@ -100,7 +100,7 @@ export class Live {
   }
 }
 
-/** The short form of the stream, from a worker's details. */
+/** The summary of the stream, from a worker's details. */
 function summaryOf({ worker_id, hostname, is_active, telemetry, tasks }) {
   return {
     worker_id,

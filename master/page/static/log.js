@@ -1,20 +1,20 @@
-// A log that follows. It keeps a bounded part of what it was sent, and stays where one reads.
+// The live log of a task. It keeps the last lines, and does not scroll while the reader has scrolled up.
 
 import { logEvents, logPath } from './api.js';
 import { h, setText } from './dom.js';
 
 const MAX_LINES = 5000;
 const MAX_CHARACTERS = 2_000_000;
-const LINES_IN_A_CHUNK = 200;
+const CHUNK_LINES = 200;
 const NEAR_PX = 24;
-const GONE = 410;
-const STOPPING = 503;
+const HTTP_GONE = 410;
+const HTTP_UNAVAILABLE = 503;
 
-/** `onStatus(status)` hears of the task's states as they come, `onEnd(end)` of the last event. */
+/** `onStatus(status)` receives each status of the task, `onEnd(end)` the last event. */
 export class LogPanel {
   constructor(taskId, { onStatus, onEnd }) {
     this.taskId = taskId;
-    this.tell = { onStatus, onEnd };
+    this.handlers = { onStatus, onEnd };
     this.chunks = [];
     this.pending = '';
     this.isFollowing = true;
@@ -42,11 +42,11 @@ export class LogPanel {
   open() {
     const actions = {
       message: (piece) => this.onPiece(piece),
-      status: (status) => this.tell.onStatus(status),
+      status: (status) => this.handlers.onStatus(status),
       attempt: (attempt) => this.onAttempt(attempt),
       end: (end) => this.finish(end.exit_code === null ? end.status : `${end.status}, exit code ${end.exit_code}`, end),
-      // When the master stops, the stream ends with this word, and there will be another one.
-      problem: ({ status, detail }) => status === STOPPING || this.finish(detail),
+      // A master that stops ends the stream with 503; the reader reconnects.
+      problem: ({ status, detail }) => status === HTTP_UNAVAILABLE || this.finish(detail),
     };
     this.stream = logEvents(this.taskId, MAX_LINES, {
       onOpen: () => setText(this.note, 'follows'),
@@ -61,21 +61,21 @@ export class LogPanel {
   }
 
   onRefused(problem) {
-    if (problem.status !== GONE) {
+    if (problem.status !== HTTP_GONE) {
       this.finish(problem.message);
       return;
     }
     this.finish('deleted');
     this.lines.textContent = '';
-    this.scroller.replaceChildren(h('p', { class: 'gone' }, `There is no log any more: ${problem.message}. `
-      + 'What the task was, its story and its attempts are kept for longer, and are here.'));
+    this.scroller.replaceChildren(h('p', { class: 'gone' }, `There is no log: ${problem.message}. `
+      + 'The definition, events and attempts of the task are kept for longer.'));
     this.asText.hidden = true;
   }
 
-  finish(says, end = null) {
+  finish(text, end = null) {
     this.stream.close();
-    setText(this.note, says);
-    if (end) this.tell.onEnd(end);
+    setText(this.note, text);
+    if (end) this.handlers.onEnd(end);
   }
 
   onAttempt({ attempt, worker_id: worker }) {
@@ -83,8 +83,8 @@ export class LogPanel {
   }
 
   onPiece({ offset, logs }) {
-    if (this.isEmpty !== false && offset > 0) this.showCut();
-    this.isEmpty = false;
+    if (!this.hasText && offset > 0) this.showCut();
+    this.hasText = true;
     this.add(logs);
   }
 
@@ -97,7 +97,7 @@ export class LogPanel {
   }
 
   draw() {
-    // Colours and the like of terminals are left out; the text that is linked has them.
+    // Removes terminal escape sequences; the linked text keeps them.
     const text = this.pending.replace(/\x1b\[[0-9;?]*[A-Za-z]/g, '').replace(/\r\n/g, '\n');
     this.pending = '';
     for (const piece of piecesOf(text)) this.append(piece);
@@ -107,7 +107,7 @@ export class LogPanel {
 
   append(piece) {
     const last = this.chunks.at(-1);
-    if (last && last.lines + piece.lines <= LINES_IN_A_CHUNK) {
+    if (last && last.lines + piece.lines <= CHUNK_LINES) {
       last.node.appendData(piece.text);
       last.lines += piece.lines;
       last.characters += piece.text.length;
@@ -118,7 +118,7 @@ export class LogPanel {
     this.chunks.push({ node, lines: piece.lines, characters: piece.text.length });
   }
 
-  /** Cut the oldest. Where one reads in the middle, the lines stay where they are on the screen. */
+  /** Removes the oldest chunks beyond the limits. The browser keeps the visible lines in place. */
   trim() {
     const sum = (name) => this.chunks.reduce((total, chunk) => total + chunk[name], 0);
     let [lines, characters] = [sum('lines'), sum('characters')];
@@ -148,12 +148,12 @@ export class LogPanel {
   }
 }
 
-/** The text in pieces of so many lines; a line without end is cut as well. */
+/** Splits text into pieces of at most `CHUNK_LINES` lines. Very long lines are split, too. */
 function* piecesOf(text) {
   let start = 0;
   while (start < text.length) {
     let [end, lines] = [start, 0];
-    while (lines < LINES_IN_A_CHUNK && end < text.length && end - start < MAX_CHARACTERS / 50) {
+    while (lines < CHUNK_LINES && end < text.length && end - start < MAX_CHARACTERS / 50) {
       const next = text.indexOf('\n', end) + 1 || text.length;
       end = Math.min(next, start + MAX_CHARACTERS / 50);
       lines += 1;

@@ -1,13 +1,13 @@
-// A plot of readings over time: axes with units, gaps where nothing was read, a readout, and a table behind it.
+// A plot of readings over time: axes with units, gaps for missing readings, a readout, and a table of the numbers.
 
 import { h, newId, setText, svg } from './dom.js';
 import { clock, day } from './format.js';
 import { pathsOf, ticks, timeTicks } from './scale.js';
 
-const WIDEST = 520;
-const NARROWEST = 250;
-const AROUND = 50;
-const TIME_WIDTH = 56;
+const MAX_WIDTH = 520;
+const MIN_WIDTH = 250;
+const PAGE_MARGIN = 50;
+const TIME_LABEL_WIDTH = 56;
 const LONG_SECONDS = 2 * 86400;
 const HEIGHT = 190;
 const LEFT = 72;
@@ -17,17 +17,17 @@ const BOTTOM = 24;
 
 export class Plot {
   /**
-   * `series`: `{title, class, mean, min, max}`, lists with a value or null for each step; point i is of the time
-   * from + i * step. `write(value)` gives a value with its unit. `top`: where the axis ends at least.
+   * `series`: `{title, class, mean, min, max}` with a value or null for each step; point i is at the time
+   * from + i * step. `format(value)` returns a value with its unit. `axisMax` is the least end of the y axis.
    */
-  constructor({ title, series, from, step, write, base = 10, top = 0 }) {
-    Object.assign(this, { title, series, from, step, write });
-    // Letters keep their size on a narrow screen, where the whole drawing is narrower.
-    this.width = Math.min(WIDEST, Math.max(NARROWEST, window.innerWidth - AROUND));
+  constructor({ title, series, from, step, format, base = 10, axisMax = 0 }) {
+    Object.assign(this, { title, series, from, step, format });
+    // On a narrow screen the drawing is narrower, and text keeps its size.
+    this.width = Math.min(MAX_WIDTH, Math.max(MIN_WIDTH, window.innerWidth - PAGE_MARGIN));
     this.count = Math.max(...series.map(({ mean }) => mean.length));
     this.to = from + this.count * step;
     this.isLong = this.to - from > LONG_SECONDS;
-    const highest = Math.max(top, ...series.flatMap(({ mean, max }) => (max || mean).filter((value) => value !== null)));
+    const highest = Math.max(axisMax, ...series.flatMap(({ mean, max }) => (max || mean).filter((value) => value !== null)));
     this.ticks = ticks(highest, base);
     this.cursor = null;
     this.element = h('figure', { class: 'plot' }, this.makeCaption(), this.makeDrawing(), this.makeTable());
@@ -54,8 +54,8 @@ export class Plot {
     this.dots = this.series.map(({ class: name }) => svg('circle', { class: `dot-mark ${name}`, r: 3.5, visibility: 'hidden' }));
     this.drawing = svg('svg', { viewBox: `0 0 ${this.width} ${HEIGHT}`, class: 'drawing', role: 'img', tabindex: '0',
       'aria-labelledby': this.captionId,
-      onpointermove: (event) => this.onPointer(event), onpointerleave: () => this.point(null),
-      onfocus: () => this.point(this.cursor ?? this.lastRead()), onblur: () => this.point(null), onkeydown: (event) => this.onKey(event) },
+      onpointermove: (event) => this.onPointer(event), onpointerleave: () => this.select(null),
+      onfocus: () => this.select(this.cursor ?? this.lastIndex()), onblur: () => this.select(null), onkeydown: (event) => this.onKey(event) },
     ...this.makeAxes(), ...this.series.flatMap((series) => this.makeSeries(series)), this.line, ...this.dots);
     return this.drawing;
   }
@@ -63,9 +63,9 @@ export class Plot {
   makeAxes() {
     const across = this.ticks.flatMap((value) => [
       svg('line', { class: 'rule', x1: LEFT, x2: this.width - RIGHT, y1: this.y(value), y2: this.y(value) }),
-      svg('text', { class: 'tick', x: LEFT - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.write(value)),
+      svg('text', { class: 'tick', x: LEFT - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.format(value)),
     ]);
-    const down = timeTicks(this.from, this.to, (this.width - LEFT) / TIME_WIDTH).flatMap((time) => {
+    const down = timeTicks(this.from, this.to, (this.width - LEFT) / TIME_LABEL_WIDTH).flatMap((time) => {
       const x = this.x((time - this.from) / this.step - 0.5);
       return [
         svg('line', { class: 'tick-mark', x1: x, x2: x, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM + 4 }),
@@ -86,7 +86,7 @@ export class Plot {
     const box = this.drawing.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * this.width;
     const index = Math.floor(((at - LEFT) / (this.width - LEFT - RIGHT)) * this.count);
-    this.point(index >= 0 && index < this.count ? index : null);
+    this.select(index >= 0 && index < this.count ? index : null);
   }
 
   onKey(event) {
@@ -94,16 +94,16 @@ export class Plot {
     const target = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: this.count - 1 }[event.key];
     if (target === undefined) return;
     event.preventDefault();
-    this.point(Math.min(Math.max(target, 0), this.count - 1));
+    this.select(Math.min(Math.max(target, 0), this.count - 1));
   }
 
-  /** The newest step that has a reading. */
-  lastRead() {
+  /** The index of the newest step with a reading. */
+  lastIndex() {
     const last = Math.max(...this.series.map(({ mean }) => mean.findLastIndex((value) => value !== null)));
     return last < 0 ? this.count - 1 : last;
   }
 
-  point(index) {
+  select(index) {
     this.cursor = index;
     const visibility = index === null ? 'hidden' : 'visible';
     this.line.setAttribute('visibility', visibility);
@@ -119,8 +119,8 @@ export class Plot {
   }
 
   showReadout(index) {
-    const at = index ?? this.lastRead();
-    const values = this.series.map(({ mean }) => this.write(mean[at] ?? null)).join(' / ');
+    const at = index ?? this.lastIndex();
+    const values = this.series.map(({ mean }) => this.format(mean[at] ?? null)).join(' / ');
     setText(this.readout, index === null ? values : `${this.timeOf(at)}  ${values}`);
   }
 
@@ -129,7 +129,7 @@ export class Plot {
     return this.isLong ? `${day(time)}, ${clock(time, false)}` : clock(time);
   }
 
-  /** The numbers, made when somebody opens them: some sixty of them at most. */
+  /** A table of about 60 steps, made when somebody opens it. */
   makeTable() {
     const details = h('details', { class: 'numbers', ontoggle: () => details.querySelector('table') || details.append(this.table()) },
       h('summary', {}, 'Numbers'));
@@ -141,7 +141,7 @@ export class Plot {
     const rows = [];
     for (let index = 0; index < this.count; index += every) {
       rows.push(h('tr', {}, h('th', { scope: 'row' }, this.timeOf(index)),
-        ...this.series.map(({ mean }) => h('td', { class: 'number' }, this.write(mean[index] ?? null)))));
+        ...this.series.map(({ mean }) => h('td', { class: 'number' }, this.format(mean[index] ?? null)))));
     }
     return h('table', { class: 'table', 'aria-label': this.title },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Time'),

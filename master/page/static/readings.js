@@ -1,13 +1,13 @@
-// A worker's readings by device, and its resources for tasks.
+// The readings of a worker by device, and its resources for tasks.
 
 import { h } from './dom.js';
 import { MISSING, bytes, duration, number, percent } from './format.js';
 
-/** Readings with a place of their own. Any other number of a record is listed by its name. */
-const PLACED = new Set(['usage_percent', 'logical_cores', 'used_bytes', 'size_bytes', 'swap_used_bytes', 'swap_size_bytes',
+/** Readings that are shown in a specific place. Any other number of a record is listed by its name. */
+const SHOWN_ELSEWHERE = new Set(['usage_percent', 'logical_cores', 'used_bytes', 'size_bytes', 'swap_used_bytes', 'swap_size_bytes',
   'load1', 'load5', 'load15', 'cpu_usage', 'memory_usage', 'gpu_usage', 'uptime_seconds', 'last_update']);
 
-/** What there is, what is taken, what is left. */
+/** Capacity, allocated and available resources. */
 export function capacityTable({ capacity, allocated, available }) {
   const rows = [
     ['CPU cores', capacity.cpu_cores, allocated.cpu_cores, available.cpu_cores, number],
@@ -15,37 +15,37 @@ export function capacityTable({ capacity, allocated, available }) {
     ['GPUs', capacity.gpu_count, allocated.gpu_count, available.gpu_count, number],
   ];
   return table('Resources for tasks', ['', 'Capacity', 'Allocated', 'Available'], rows.map(([name, ...values]) => {
-    const write = values.pop();
-    return [name, ...values.map((value) => write(value))];
+    const format = values.pop();
+    return [name, ...values.map((value) => format(value))];
   }));
 }
 
-/** A part for each kind of reading; those that the machine does not give are left out. */
+/** A section for each kind of reading that the machine has. */
 export function readingPanels(record) {
   const { cpu, memory, load } = record;
   return [
-    part('Processor and memory', meters([
+    section('Processor and memory', meters([
       ['CPU', record.cpu_usage, cpu.logical_cores ? `${percent(record.cpu_usage, 1)} of ${cpu.logical_cores} cores` : percent(record.cpu_usage, 1), 'cpu'],
       ['Memory', record.memory_usage, `${bytes(memory.used_bytes)} of ${bytes(memory.size_bytes)}`, 'memory'],
-      memory.swap_size_bytes ? ['Swap', share(memory.swap_used_bytes, memory.swap_size_bytes), `${bytes(memory.swap_used_bytes)} of ${bytes(memory.swap_size_bytes)}`, 'memory'] : null,
+      memory.swap_size_bytes ? ['Swap', percentOf(memory.swap_used_bytes, memory.swap_size_bytes), `${bytes(memory.swap_used_bytes)} of ${bytes(memory.swap_size_bytes)}`, 'memory'] : null,
     ]), h('p', { class: 'aside' }, `Load ${number(load.load1)}, ${number(load.load5)}, ${number(load.load15)} over 1, 5 and 15 minutes`), otherReadings(record)),
-    record.gpus.length ? part('GPUs', ...record.gpus.map(gpu)) : null,
-    record.filesystems.length ? part('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
-      share(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
-    record.disk_devices.length ? part('Disks since boot', table('Disks', ['', 'Read', 'Written'],
+    record.gpus.length ? section('GPUs', ...record.gpus.map(gpu)) : null,
+    record.filesystems.length ? section('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
+      percentOf(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
+    record.disk_devices.length ? section('Disks since boot', table('Disks', ['', 'Read', 'Written'],
       record.disk_devices.map((item) => [item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
-    record.network_interfaces.length ? part('Network since boot', table('Network', ['', 'Received', 'Sent'],
+    record.network_interfaces.length ? section('Network since boot', table('Network', ['', 'Received', 'Sent'],
       record.network_interfaces.map((item) => [item.interface, bytes(item.received_bytes), bytes(item.transmitted_bytes)]))) : null,
-    record.running_tasks.length ? part('Containers', table('Containers', ['', 'CPU', 'Memory'],
+    record.running_tasks.length ? section('Containers', table('Containers', ['', 'CPU', 'Memory'],
       record.running_tasks.map((item) => [item.task_id, percent(item.cpu_usage, 1), bytes(item.memory_used_bytes)]))) : null,
-    custom(record.custom),
-    collectors(record.collectors),
+    customMetrics(record.custom),
+    failedCollectors(record.collectors),
   ].filter(Boolean);
 }
 
 function otherReadings({ cpu, memory, load, ...rest }) {
   const rows = [['CPU ', cpu], ['Memory ', memory], ['Load ', load], ['', rest]].flatMap(([group, readings]) => Object.entries(readings)
-    .filter(([name, value]) => typeof value === 'number' && !PLACED.has(name))
+    .filter(([name, value]) => typeof value === 'number' && !SHOWN_ELSEWHERE.has(name))
     .map(([name, value]) => [group + name.replace(/_(bytes|seconds|percent)$/, '').replaceAll('_', ' '), withUnit(name, value)]));
   return rows.length ? table('Other readings', ['', 'Value'], rows) : null;
 }
@@ -61,37 +61,36 @@ function gpu(item) {
     item.power_watts === null ? null : `${number(item.power_watts, 0)} W`].filter(Boolean);
   return h('div', { class: 'gpu-part' }, h('p', { class: 'gpu-name' }, `${item.index}: ${item.name || item.uuid}`, h('span', {}, facts.join(', '))),
     meters([['Use', item.utilization_percent, percent(item.utilization_percent), 'gpu'],
-      ['Memory', share(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory']]));
+      ['Memory', percentOf(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory']]));
 }
 
-/** What the operator of the worker measures. */
-function custom(samples) {
+function customMetrics(samples) {
   if (!samples?.length) return null;
-  const rows = samples.map(({ name, labels, value }) => [nameOf(name, labels), number(value, 6)]);
-  return part('Custom metrics', table('Custom metrics', ['', 'Value'], rows));
+  const rows = samples.map(({ name, labels, value }) => [seriesName(name, labels), number(value, 6)]);
+  return section('Custom metrics', table('Custom metrics', ['', 'Value'], rows));
 }
 
-function nameOf(name, labels) {
+function seriesName(name, labels) {
   const pairs = Object.entries(labels || {}).map(([label, value]) => `${label}="${value}"`);
   return pairs.length ? `${name}{${pairs.join(', ')}}` : name;
 }
 
-function collectors(items) {
+function failedCollectors(items) {
   const failed = items.filter((item) => !item.success);
   if (!failed.length) return null;
-  return part('What could not be read', h('ul', { class: 'plain' }, ...failed.map((item) => h('li', {}, `${item.collector}: ${item.error || 'failed'}`))));
+  return section('Failed collectors', h('ul', { class: 'plain' }, ...failed.map((item) => h('li', {}, `${item.collector}: ${item.error || 'failed'}`))));
 }
 
-function part(title, ...children) {
+function section(title, ...children) {
   return h('section', { class: 'part' }, h('h3', {}, title), ...children);
 }
 
 function meters(rows) {
-  return h('dl', { class: 'meters' }, ...rows.filter(Boolean).flatMap(([name, value, says, kind]) => {
+  return h('dl', { class: 'meters' }, ...rows.filter(Boolean).flatMap(([name, value, text, kind]) => {
     const isMissing = value === null || value === undefined;
-    const track = h('span', { class: `bar-track ${kind}`, 'aria-hidden': 'true' });
-    track.style.setProperty('--value', isMissing ? 0 : value);
-    return [h('dt', {}, name), h('dd', {}, isMissing ? null : track, h('span', { class: 'meter-text' }, isMissing ? MISSING : says))];
+    const bar = h('span', { class: `bar-track ${kind}`, 'aria-hidden': 'true' });
+    bar.style.setProperty('--value', isMissing ? 0 : value);
+    return [h('dt', {}, name), h('dd', {}, isMissing ? null : bar, h('span', { class: 'meter-text' }, isMissing ? MISSING : text))];
   }));
 }
 
@@ -102,6 +101,6 @@ function table(label, heads, rows) {
       ...values.map((value) => h('td', { class: 'number' }, value))))));
 }
 
-function share(used, whole) {
-  return used === null || !whole ? null : (100 * used) / whole;
+function percentOf(used, total) {
+  return used === null || !total ? null : (100 * used) / total;
 }

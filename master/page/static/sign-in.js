@@ -1,23 +1,23 @@
-// Who looks at the page: asks for a token where one is wanted, and offers to sign out.
+// Sign-in with a token, if the master requires one, and sign-out.
 
 import { session, signIn, signOut } from './api.js';
 import { h, newId } from './dom.js';
 
-/** Comes back when somebody is signed in, or need not be. `place` is where the way out is offered. */
-export async function signedIn(place) {
+/** Resolves when the user is signed in or no sign-in is required. Adds the sign-out button to `container`. */
+export async function ensureSignedIn(container) {
   let identity;
   try {
     identity = await session();
   } catch (problem) {
-    // Where the master does not answer, the page says so by itself.
+    // The page itself shows a master that does not respond.
     if (problem.status !== 401) return;
     identity = await askForToken();
   }
   if (identity.auth_method !== 'session') return;
-  place.append(h('button', { type: 'button', class: 'quiet', title: `signed in as ${identity.name}, role ${identity.role}`, onclick: leave }, 'Sign out'));
+  container.append(h('button', { type: 'button', class: 'quiet', title: `signed in as ${identity.name}, role ${identity.role}`, onclick: signOutAndReload }, 'Sign out'));
 }
 
-async function leave() {
+async function signOutAndReload() {
   await signOut();
   window.location.reload();
 }
@@ -27,13 +27,13 @@ function askForToken() {
   const input = h('input', { id: fieldId, type: 'password', autocomplete: 'current-password', spellcheck: 'false', 'aria-describedby': hintId });
   const error = h('p', { class: 'error', role: 'alert' });
   const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');
-  const dialog = h('dialog', { class: 'ask', 'aria-labelledby': titleId },
+  const dialog = h('dialog', { class: 'confirm', 'aria-labelledby': titleId },
     h('form', { method: 'dialog' }, h('h2', { id: titleId }, 'Sign in'),
       h('p', { class: 'field' }, h('label', { for: fieldId }, 'Token'), input,
         h('span', { class: 'hint', id: hintId }, 'fleetpulse token create NAME makes one on the master\u2019s machine')),
       error, h('p', { class: 'buttons' }, button)));
   document.body.append(dialog);
-  // There is nothing to go back to.
+  // Escape must not close it: the page behind it is empty.
   dialog.addEventListener('cancel', (event) => event.preventDefault());
   dialog.showModal();
   return new Promise((resolve) => {

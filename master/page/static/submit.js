@@ -1,12 +1,12 @@
-// The form of a new task. The master checks it; what it refuses is said at the field.
+// The form for a new task. The master validates it, and errors are shown at their fields.
 
 import { submit } from './api.js';
-import { show } from './ask.js';
+import { showDialog } from './dialog.js';
 import { h, newId } from './dom.js';
 
-const FIELDS = [
-  { name: 'docker_image', title: 'Image', kind: 'text', isRequired: true, hint: 'as Docker has it: busybox, registry.example/team/app:1.0' },
-  { name: 'command', title: 'Command', kind: 'text', hint: 'split into words as a shell does; no shell runs. Empty: what the image says' },
+const BASIC_FIELDS = [
+  { name: 'docker_image', title: 'Image', kind: 'text', isRequired: true, hint: 'a Docker image: busybox, registry.example/team/app:1.0' },
+  { name: 'command', title: 'Command', kind: 'text', hint: 'split into words as a shell does; no shell runs. Empty: the command of the image' },
   { name: 'name', title: 'Name', kind: 'text', hint: 'for people' },
   { name: 'cpu_required', title: 'CPU', kind: 'number', value: '1', hint: 'cores' },
   { name: 'memory_required', title: 'Memory', kind: 'number', value: '512', hint: 'MiB' },
@@ -18,41 +18,41 @@ const FIELDS = [
   { name: 'constraints', title: 'Only on workers with', kind: 'pairs', hint: 'label=value, one a line; worker_id is a label' },
 ];
 
-const POLICY = 'As the policies have it';
+const BY_POLICY = 'As the policies have it';
 
-/** What most tasks leave to the policies of the master and of the worker. */
-const RARE_FIELDS = [
-  { name: 'read_only', title: 'Root filesystem', kind: 'choice', options: [[POLICY], ['Read-only', true], ['Writable', false]], hint: 'of the container' },
-  { name: 'network', title: 'Network', kind: 'choice', options: [[POLICY], ['None', 'none'], ['Bridge', 'bridge']], hint: 'none: the loopback device alone' },
+/** Most tasks leave these to the policies of the master and of the worker. */
+const ADVANCED_FIELDS = [
+  { name: 'read_only', title: 'Root filesystem', kind: 'choice', options: [[BY_POLICY], ['Read-only', true], ['Writable', false]], hint: 'of the container' },
+  { name: 'network', title: 'Network', kind: 'choice', options: [[BY_POLICY], ['None', 'none'], ['Bridge', 'bridge']], hint: 'none: the loopback device alone' },
   { name: 'user', title: 'User', kind: 'text', hint: 'USER or USER:GROUP, each a number or a name in the image' },
 ];
 
-/** Open the form; `done(task)` hears of the task that came of it. */
-export function openSubmit(done) {
+/** Opens the form. Calls `onSubmitted(task)` with the new task. */
+export function openSubmit(onSubmitted) {
   const form = new SubmitForm((task) => {
     dialog.close();
-    done(task);
+    onSubmitted(task);
   });
   const dialog = h('dialog', { class: 'submit', 'aria-labelledby': form.titleId }, form.element);
   form.onBack = () => dialog.close();
-  return show(dialog);
+  return showDialog(dialog);
 }
 
 class SubmitForm {
-  constructor(done) {
-    this.done = done;
+  constructor(onSubmitted) {
+    this.onSubmitted = onSubmitted;
     this.titleId = newId('submit');
-    // One form is one task, however often it is sent.
+    // A form that is sent again must not create a second task.
     this.key = idempotencyKey();
-    const [often, rarely] = [FIELDS, RARE_FIELDS].map((fields) => fields.map((field) => new Field(field)));
-    this.fields = new Map([...often, ...rarely].map((field) => [field.name, field]));
+    const [basic, advanced] = [BASIC_FIELDS, ADVANCED_FIELDS].map((fields) => fields.map((field) => new Field(field)));
+    this.fields = new Map([...basic, ...advanced].map((field) => [field.name, field]));
     this.fold = h('details', { class: 'fold' }, h('summary', {}, 'Advanced'),
-      h('div', { class: 'fields' }, ...rarely.map((field) => field.element)));
+      h('div', { class: 'fields' }, ...advanced.map((field) => field.element)));
     this.error = h('p', { class: 'error', role: 'alert' });
     this.button = h('button', { type: 'submit', class: 'primary' }, 'Submit');
     this.element = h('form', { novalidate: true, onsubmit: (event) => this.send(event) },
       h('h2', { id: this.titleId }, 'Submit a task'),
-      h('div', { class: 'fields' }, ...often.map((field) => field.element)), this.fold, this.error,
+      h('div', { class: 'fields' }, ...basic.map((field) => field.element)), this.fold, this.error,
       h('p', { class: 'buttons' },
         h('button', { type: 'button', class: 'quiet', onclick: () => this.onBack() }, 'Back'), this.button));
   }
@@ -64,9 +64,9 @@ class SubmitForm {
     const body = {};
     for (const [name, field] of this.fields) if (field.value !== undefined) body[name] = field.value;
     try {
-      this.done(await submit(body, this.key));
+      this.onSubmitted(await submit(body, this.key));
     } catch (problem) {
-      // What was refused is no task: what is sent next is another request.
+      // A refused request created no task, so the next one gets a new key.
       if (problem.status >= 400 && problem.status < 500) this.key = idempotencyKey();
       this.showErrors(problem.errors || [], problem.message);
     }
@@ -82,7 +82,7 @@ class SubmitForm {
       else others.push(`${field}: ${message}`);
     }
     for (const [name, field] of this.fields) field.setError((messages.get(name) || []).join('; '));
-    if (RARE_FIELDS.some(({ name }) => messages.has(name))) this.fold.open = true;
+    if (ADVANCED_FIELDS.some(({ name }) => messages.has(name))) this.fold.open = true;
     this.error.textContent = errors.length ? others.join('; ') : detail;
     [...this.fields.values()].find((field) => messages.has(field.name))?.input.focus();
   }
@@ -99,14 +99,14 @@ class Field {
     this.input = h(ELEMENTS[kind] || 'input', {
       id: inputId, name, 'aria-describedby': `${errorId} ${hintId}`, autocomplete: 'off', spellcheck: 'false',
       'aria-required': isRequired ? 'true' : null, inputmode: kind === 'number' ? 'decimal' : null, rows: kind === 'pairs' ? '2' : null,
-    }, ...options.map(([words], index) => h('option', { value: index }, words)));
+    }, ...options.map(([label], index) => h('option', { value: index }, label)));
     if (kind !== 'choice') this.input.value = value;
     this.error = h('span', { class: 'error', id: errorId });
     this.element = h('p', { class: `field ${kind}`, 'data-field': name }, h('label', { for: inputId }, title), this.input,
       this.error, h('span', { class: 'hint', id: hintId }, hint));
   }
 
-  /** As the API takes it; undefined: nothing was said. What is no number goes as it is, and the master says so. */
+  /** The value for the API; undefined for an empty field. An invalid number is sent as text and refused by the master. */
   get value() {
     if (this.kind === 'choice') return this.options[this.input.value][1];
     const text = this.kind === 'pairs' ? this.input.value : this.input.value.trim();
@@ -126,7 +126,7 @@ class Field {
   }
 }
 
-/** `crypto.randomUUID` is there only on HTTPS and localhost. */
+/** Without `crypto.randomUUID`, which exists only on HTTPS and localhost. */
 function idempotencyKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -1,15 +1,15 @@
-// Tables whose rows change while one looks at them: a row stays the same element, and only cells that differ are drawn.
+// Tables that update in place: each row keeps its element, and only changed cells are redrawn.
 
-import { arrange, h, setAttribute, setText } from './dom.js';
+import { h, setAttribute, setChildren, setText } from './dom.js';
 
 export class LiveTable {
-  /** `columns`: `{title, class, draw(cell, item)}`; `keyOf(item)` tells the rows apart. */
+  /** `columns`: `{title, class, draw(cell, item)}`; `keyOf(item)` identifies a row. */
   constructor({ label, columns, keyOf }) {
     this.columns = columns;
     this.keyOf = keyOf;
     this.rows = new Map();
     this.body = h('tbody', { role: 'rowgroup' });
-    // On a narrow screen the table is laid out as a list, and the roles say that it is a table still.
+    // On a narrow screen CSS lays the table out as a list; the roles keep it a table for screen readers.
     const head = columns.map(({ title, class: name }) => h('th', { scope: 'col', role: 'columnheader', class: name }, title));
     this.element = h('table', { class: 'table', role: 'table', 'aria-label': label },
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...head)), this.body);
@@ -25,7 +25,7 @@ export class LiveTable {
       const { cells } = rows.get(this.keyOf(item));
       this.columns.forEach(({ draw }, index) => draw(cells[index], item));
     });
-    arrange(this.body, [...rows.values()].map((row) => row.element));
+    setChildren(this.body, [...rows.values()].map((row) => row.element));
   }
 
   makeRow() {
@@ -39,8 +39,8 @@ export function text(title, read, name = null) {
   return { title, class: name, draw: (cell, item) => setText(cell, read(item)) };
 }
 
-/** A column of links: `read(item)` gives text and address, or null. */
-export function linked(title, read, name = null) {
+/** A column of links: `read(item)` returns `{text, href}` or null. */
+export function link(title, read, name = null) {
   return { title, class: name, draw: (cell, item) => {
     const target = read(item);
     if (!target) setText(cell, '–');
@@ -52,8 +52,8 @@ export function linked(title, read, name = null) {
   } };
 }
 
-/** A column of names that are links, with something beneath: `read(item)` gives text, address and what is below. */
-export function named(title, read) {
+/** The main column: a link with a line below it. `read(item)` returns `{text, href, below}`. */
+export function mainLink(title, read) {
   return { title, class: 'main', draw: (cell, item) => {
     const target = read(item);
     if (!cell.firstElementChild) cell.append(h('a'), h('span', { class: 'below' }));
@@ -64,7 +64,7 @@ export function named(title, read) {
   } };
 }
 
-/** A column of states, as a word with a mark. */
+/** A column of statuses, as badges. */
 export function status(title, read) {
   return { title, class: 'status-cell', draw: (cell, item) => {
     const word = read(item);

@@ -1,12 +1,12 @@
-// One task: what was asked for, where it is, its attempts, its story and its log.
+// One task: its definition, status, attempts, events and log.
 
 import { taskDetails } from './api.js';
 import { announce } from './announce.js';
 import { h, setText } from './dom.js';
 import { MISSING, age, clock, dateTime, duration, number } from './format.js';
 import { LogPanel } from './log.js';
-import { LiveTable, linked, status, text } from './table.js';
-import { askToCancel, hasEnded, workerHref } from './tasks-view.js';
+import { LiveTable, link, status, text } from './table.js';
+import { confirmCancel, hasEnded, workerHref } from './tasks-view.js';
 
 const POLL_MS = 2000;
 
@@ -22,18 +22,18 @@ export class TaskView {
     this.note = h('p', { class: 'note', role: 'status' });
     this.button = h('button', { type: 'button', class: 'danger', hidden: true, onclick: () => this.cancel() }, 'Cancel the task');
     this.attempts = new LiveTable({ label: 'Attempts', keyOf: (attempt) => attempt.attempt, columns: attemptColumns() });
-    this.story = h('ol', { class: 'story' });
-    this.log = new LogPanel(id, { onStatus: () => this.ask(), onEnd: (end) => this.onEnd(end) });
+    this.events = h('ol', { class: 'events' });
+    this.log = new LogPanel(id, { onStatus: () => this.load(), onEnd: (end) => this.onEnd(end) });
     this.element = h('article', { class: 'detail' },
       h('header', { class: 'detail-head' }, h('p', { class: 'crumb' }, h('a', { href: '#/tasks' }, 'Tasks')),
         h('div', { class: 'title-line' }, this.heading, this.badge, h('span', { class: 'grow' }), this.button), this.why, this.note),
       this.log.element,
       h('div', { class: 'columns' },
-        h('section', { class: 'panel' }, h('h2', {}, 'What was asked for'), this.facts),
-        h('section', { class: 'panel' }, h('h2', {}, 'Story'), this.story)),
+        h('section', { class: 'panel' }, h('h2', {}, 'Definition'), this.facts),
+        h('section', { class: 'panel' }, h('h2', {}, 'Events'), this.events)),
       h('section', { class: 'panel' }, h('h2', {}, 'Attempts'), this.attempts.element));
-    this.timer = setInterval(() => document.hidden || this.isOver || this.ask(), POLL_MS);
-    this.ask();
+    this.timer = setInterval(() => document.hidden || this.isOver || this.load(), POLL_MS);
+    this.load();
   }
 
   close() {
@@ -43,15 +43,15 @@ export class TaskView {
   }
 
   async cancel() {
-    if (await askToCancel(this.task)) this.ask();
+    if (await confirmCancel(this.task)) this.load();
   }
 
   onEnd(end) {
     announce(`task ${this.id}`, end.exit_code === null ? end.status : `${end.status}, exit code ${end.exit_code}`);
-    this.ask();
+    this.load();
   }
 
-  async ask() {
+  async load() {
     try {
       const task = await taskDetails(this.id);
       if (!this.isClosed) this.show(task);
@@ -72,7 +72,7 @@ export class TaskView {
     this.button.hidden = this.isOver || Boolean(task.cancel_requested_at);
     this.attempts.show(task.attempts);
     this.showFacts(task);
-    this.showStory(task.events);
+    this.showEvents(task.events);
   }
 
   showFacts(task) {
@@ -80,7 +80,7 @@ export class TaskView {
       ['Id', task.task_id],
       ['Worker', task.worker_id && h('a', { href: workerHref(task.worker_id) }, task.worker_id)],
       ['Image', task.docker_image],
-      ['Command', task.command.length ? h('code', {}, task.command.map(quoted).join(' ')) : 'what the image says'],
+      ['Command', task.command.length ? h('code', {}, task.command.map(quoted).join(' ')) : 'the command of the image'],
       ['Needs', `${number(task.cpu_required)} CPU, ${task.memory_required} MiB, ${task.gpu_required} GPU`],
       ['Priority', String(task.priority)],
       ['Retries', `${task.retries_used} of ${task.max_retries} used`],
@@ -94,10 +94,10 @@ export class TaskView {
     this.facts.replaceChildren(...rows.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value || MISSING)]));
   }
 
-  showStory(events) {
-    const last = this.story.children.length;
-    if (events.length < last) this.story.replaceChildren();
-    this.story.append(...events.slice(this.story.children.length).map((event) =>
+  showEvents(events) {
+    const last = this.events.children.length;
+    if (events.length < last) this.events.replaceChildren();
+    this.events.append(...events.slice(this.events.children.length).map((event) =>
       h('li', {}, h('time', {}, clock(event.time)), h('span', { class: 'kind' }, event.kind.replaceAll('_', ' ')), h('span', {}, event.message === event.kind ? '' : event.message))));
   }
 }
@@ -106,8 +106,8 @@ function attemptColumns() {
   return [
     text('Attempt', (attempt) => String(attempt.attempt)),
     status('Status', (attempt) => attempt.status),
-    linked('Worker', (attempt) => ({ text: attempt.worker_id, href: workerHref(attempt.worker_id) })),
-    text('Began', (attempt) => clock(attempt.assigned_at)),
+    link('Worker', (attempt) => ({ text: attempt.worker_id, href: workerHref(attempt.worker_id) })),
+    text('Started', (attempt) => clock(attempt.assigned_at)),
     text('Ran for', (attempt) => (attempt.running_at ? duration((attempt.finished_at ?? Date.now() / 1000) - attempt.running_at) : MISSING), 'number'),
     text('Exit code', (attempt) => (attempt.exit_code === null ? MISSING : String(attempt.exit_code)), 'number'),
     text('How it ended', (attempt) => attempt.error || attempt.reason || '', 'why'),

@@ -1,21 +1,21 @@
-// One worker: who it is, what it has, what it reads, what it runs, and how the last hour went.
+// One worker: its identity, resources, readings, history and tasks.
 
 import { drain, forget, undrain, workerDetails, workerTasks } from './api.js';
-import { ask } from './ask.js';
+import { confirmAction } from './dialog.js';
 import { h, setText } from './dom.js';
 import { MISSING, age, clock, dateTime, duration } from './format.js';
 import { HistoryPanel } from './history.js';
 import { capacityTable, readingPanels } from './readings.js';
-import { LiveTable, named, status, text } from './table.js';
+import { LiveTable, mainLink, status, text } from './table.js';
 import { taskHref } from './tasks-view.js';
 
-const AT_LEAST_MS = 1000;
-const TASKS_MS = 3000;
+const MIN_INTERVAL_MS = 1000;
+const TASKS_POLL_MS = 3000;
 
 /** The view at `#/workers/ID`. */
 export class WorkerView {
   constructor({ id, fleet, grafanaUrl }) {
-    Object.assign(this, { id, fleet, title: `Worker ${id}`, lastAsked: 0 });
+    Object.assign(this, { id, fleet, title: `Worker ${id}`, lastLoad: 0 });
     this.state = h('span', { class: 'state' });
     this.why = h('p', { class: 'why-line' });
     this.note = h('p', { class: 'note', role: 'status' });
@@ -23,7 +23,7 @@ export class WorkerView {
     this.capacity = h('div');
     this.readings = h('div', { class: 'readings' });
     this.tasks = new LiveTable({ label: 'Tasks of this worker', keyOf: (item) => `${item.task_id} ${item.attempt}`, columns: taskColumns() });
-    this.noTasks = h('p', { class: 'note' }, 'It was never given a task.');
+    this.noTasks = h('p', { class: 'note' }, 'It has had no tasks.');
     this.history = new HistoryPanel(id);
     this.drainButton = h('button', { type: 'button', hidden: true, onclick: () => this.toggleDrain() });
     this.forgetButton = h('button', { type: 'button', class: 'danger', hidden: true, onclick: () => this.forget() }, 'Forget');
@@ -32,14 +32,14 @@ export class WorkerView {
         h('section', { class: 'panel' }, h('h2', {}, 'Resources for tasks'), this.capacity)),
       h('section', { class: 'panel' }, h('h2', {}, 'Readings'), this.readings), this.history.element,
       h('section', { class: 'panel' }, h('h2', {}, 'Tasks'), this.noTasks, this.tasks.element));
-    this.endings = [fleet.listen((changed, left) => (changed.has(id) || left.has(id)) && this.ask())];
-    this.timer = setInterval(() => document.hidden || this.askTasks(), TASKS_MS);
-    this.ask();
-    this.askTasks();
+    this.unsubscribe = fleet.subscribe((changed, removed) => (changed.has(id) || removed.has(id)) && this.scheduleLoad());
+    this.timer = setInterval(() => document.hidden || this.loadTasks(), TASKS_POLL_MS);
+    this.scheduleLoad();
+    this.loadTasks();
   }
 
   close() {
-    for (const end of this.endings) end();
+    this.unsubscribe();
     clearInterval(this.timer);
     this.history.close();
     this.isClosed = true;
@@ -53,15 +53,15 @@ export class WorkerView {
         this.drainButton, this.forgetButton), this.why, this.note);
   }
 
-  /** Ask for the details, once in a second at most. */
-  ask() {
-    if (this.isWaiting) return;
-    this.isWaiting = true;
-    setTimeout(() => this.load(), Math.max(0, this.lastAsked + AT_LEAST_MS - performance.now()));
+  /** Loads the details, at most once per second. */
+  scheduleLoad() {
+    if (this.isScheduled) return;
+    this.isScheduled = true;
+    setTimeout(() => this.load(), Math.max(0, this.lastLoad + MIN_INTERVAL_MS - performance.now()));
   }
 
   async load() {
-    this.lastAsked = performance.now();
+    this.lastLoad = performance.now();
     try {
       const worker = await workerDetails(this.id);
       if (!this.isClosed) this.show(worker);
@@ -70,10 +70,10 @@ export class WorkerView {
       setText(this.note, problem.status === 404 ? `${problem.message}; it may have said goodbye` : problem.message);
       if (problem.status === 404) this.showGone();
     }
-    this.isWaiting = false;
+    this.isScheduled = false;
   }
 
-  async askTasks() {
+  async loadTasks() {
     try {
       const found = await workerTasks(this.id);
       if (this.isClosed) return;
@@ -99,7 +99,7 @@ export class WorkerView {
     setText(this.state, state);
     this.state.dataset.state = state;
     setText(this.why, [
-      worker.is_active ? null : `Silent for ${age(telemetry.last_update)}; what is below is the last that it said.`,
+      worker.is_active ? null : `Silent for ${age(telemetry.last_update)}; its last readings are below.`,
       tasks.draining ? `Drained${tasks.drain_reason ? `: ${tasks.drain_reason}` : ''}. It gets no new tasks.` : null,
       !tasks.draining && worker.is_active && tasks.refusal ? `It gets no tasks: ${tasks.refusal}.` : null,
     ].filter(Boolean).join(' '));
@@ -107,13 +107,13 @@ export class WorkerView {
     this.drainButton.hidden = false;
     this.forgetButton.hidden = worker.is_active;
     this.showFacts(worker);
-    if (this.isBeingSelected()) return;
+    if (this.hasSelection()) return;
     this.capacity.replaceChildren(capacityTable(worker));
     this.readings.replaceChildren(...readingPanels(telemetry));
   }
 
-  /** Somebody marks text to copy it, which must not go under the hand. */
-  isBeingSelected() {
+  /** Whether text is selected here, which a redraw would unselect. */
+  hasSelection() {
     const selection = document.getSelection();
     return !selection.isCollapsed && this.element.contains(selection.anchorNode);
   }
@@ -134,14 +134,14 @@ export class WorkerView {
 
   async toggleDrain() {
     const isDone = this.isDraining
-      ? await ask({ title: `Undrain ${this.id}?`, text: 'It gets tasks again.', action: 'Undrain', act: () => undrain(this.id) })
-      : await ask({ title: `Drain ${this.id}?`, text: 'It gets no new tasks; those that it has run on.', field: 'Reason',
+      ? await confirmAction({ title: `Undrain ${this.id}?`, text: 'It gets tasks again.', action: 'Undrain', act: () => undrain(this.id) })
+      : await confirmAction({ title: `Drain ${this.id}?`, text: 'It gets no new tasks; its running tasks continue.', field: 'Reason',
         action: 'Drain', act: (reason) => drain(this.id, reason) });
-    if (isDone) this.ask();
+    if (isDone) this.scheduleLoad();
   }
 
   async forget() {
-    await ask({ title: `Forget ${this.id}?`, text: 'It is taken off the list until it reports again.', action: 'Forget',
+    await confirmAction({ title: `Forget ${this.id}?`, text: 'It is taken off the list until it reports again.', action: 'Forget',
       isDanger: true, act: () => forget(this.id) }) && window.location.assign('#/');
   }
 }
@@ -149,7 +149,7 @@ export class WorkerView {
 function taskColumns() {
   return [
     status('Status', (item) => item.status),
-    named('Task', (item) => ({ text: item.name || item.docker_image, href: taskHref(item.task_id), below: item.name ? item.docker_image : '' })),
+    mainLink('Task', (item) => ({ text: item.name || item.docker_image, href: taskHref(item.task_id), below: item.name ? item.docker_image : '' })),
     text('Id', (item) => item.task_id, 'id'),
     text('Attempt', (item) => String(item.attempt), 'number'),
     text('Age', (item) => age(item.assigned_at), 'number'),
