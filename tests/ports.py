@@ -44,7 +44,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def nobody_listens(*ports: int) -> bool:
+def ports_are_closed(*ports: int) -> bool:
     """Whether nothing on 127.0.0.1 accepts connections on them. A process that ended may take a moment to let go."""
     for port in ports:
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""Whether a view can be used without a mouse, without eyes and without good ones, as far as a program can tell."""
+"""Automatic checks of accessibility: keyboard, names, contrast."""
 
 from pathlib import Path
 from typing import cast
@@ -9,5 +9,5 @@ _CHECK = (Path(__file__).parent / "a11y.js").read_text(encoding="utf-8")
 
 
 def complaints(page: Page) -> list[str]:
-    """What is wrong with the page as it is shown now, or with the dialog that is open."""
+    """Returns the problems of the page as shown now, or of its open dialog."""
     return cast("list[str]", page.evaluate(_CHECK))

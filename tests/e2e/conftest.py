@@ -1,4 +1,4 @@
-"""Fixtures that start processes, and what they wrote beside a failure."""
+"""Fixtures that start processes. A failure shows the output of the processes."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.e2e.tls import TlsMaster
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the output of the processes with every failure."""
+    """Shows the output of the processes with every failure."""
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         for value in item.funcargs.values():
@@ -39,7 +39,7 @@ def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proce
 
 @pytest.fixture
 def master(processes: Processes) -> Iterator[Master]:
-    """A master with fast terms for one test."""
+    """A master with a short heartbeat interval and timeout for one test."""
     master = started_master(processes, *FAST_LEASE_FLAGS)
     yield master
     master.close()
@@ -48,7 +48,7 @@ def master(processes: Processes) -> Iterator[Master]:
 
 @pytest.fixture(scope="module")
 def shared_master(shared_processes: Processes) -> Iterator[Master]:
-    """A master with fast terms for the tests of a module, which leave it as they found it."""
+    """A master with a short heartbeat interval and timeout, shared by a module. Tests restore its state."""
     master = started_master(shared_processes, *FAST_LEASE_FLAGS)
     yield master
     master.close()
@@ -65,7 +65,7 @@ def tls(processes: Processes) -> Iterator[TlsMaster]:
 
 @pytest.fixture(scope="module")
 def shared_tls(shared_processes: Processes) -> Iterator[TlsMaster]:
-    """A master with a CA for the tests of a module, which leave it as they found it."""
+    """A master with a CA, shared by a module. Tests restore its state."""
     tls = TlsMaster(shared_processes)
     yield tls
     tls.close()

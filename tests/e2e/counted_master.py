@@ -23,7 +23,7 @@ from fleetpulse.proto.logs import configure_logging
 
 
 class CountedServer(MasterServer):
-    """``python -m fleetpulse.master`` with the signal."""
+    """``python -m fleetpulse.master`` that handles the signal."""
 
     def __init__(self, config: MasterConfig, counts_file: Path) -> None:
         self._counts_file = counts_file

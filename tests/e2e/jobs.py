@@ -24,7 +24,7 @@ class Jobs:
         self._image = image
 
     def submit(self, *command: str, **fields: Any) -> str:
-        """Submit a small task; its id."""
+        """Submits a small task and returns its id."""
         body = {"docker_image": self._image, "cpu_required": 0.1, "memory_required": 32, **fields}
         if command:
             body["command"] = list(command)
@@ -45,11 +45,11 @@ class Jobs:
         return str(self.get(task_id)["status"])
 
     def when(self, task_id: str, *statuses: str) -> Any:
-        """The task, once it has one of these."""
+        """Waits until the task has one of these statuses."""
         return eventually(lambda: task if (task := self.get(task_id))["status"] in statuses else None, TIMEOUT_SECONDS)
 
     def ended(self, task_id: str) -> Any:
-        """The task, once it has ended."""
+        """Waits until the task has ended."""
         return self.when(task_id, *TERMINAL)
 
     def log(self, task_id: str) -> str:
@@ -85,7 +85,7 @@ class Site:
         self._worker_ids: set[str] = set()
 
     def worker(self, worker_id: str, *flags: str, target: str | None = None, **env: str) -> RunningProcess:
-        """Start a worker, and wait until it may be given tasks."""
+        """Starts a worker and waits until it is schedulable."""
         self._worker_ids.add(worker_id)
         folder = self._processes.folder / worker_id
         worker = self._processes.worker(
@@ -99,7 +99,7 @@ class Site:
         return self.master.sample("fleetpulse_worker_schedulable", worker_id) == 1.0
 
     def containers(self, worker_id: str, task_id: str | None = None) -> list[Container]:
-        """The worker's containers, of one task or of all, running or not."""
+        """The worker's containers, running or not; only those of ``task_id`` if given."""
         containers = self.engine.containers(worker_id)
         return [c for c in containers if task_id is None or c.labels.get("fleetpulse.task_id") == task_id]
 

@@ -75,7 +75,7 @@ class ReaderPool:
         self.received_bytes = 0
         self.ended: list[int] = []
         self.longest_silence_seconds = 0.0
-        self._heard_at = [time.monotonic()] * len(queries)
+        self._updated_at = [time.monotonic()] * len(queries)
         for number, connection in enumerate(self._sockets):
             self._selector.register(connection, selectors.EVENT_READ, number)
         self._is_stopping = threading.Event()
@@ -126,8 +126,8 @@ class ReaderPool:
         # The head of an event may be split over two reads; it is then not counted.
         if found := buffer.count(b"event: update", 0, size):
             self.updates[number] += found
-            self.longest_silence_seconds = max(self.longest_silence_seconds, now - self._heard_at[number])
-            self._heard_at[number] = now
+            self.longest_silence_seconds = max(self.longest_silence_seconds, now - self._updated_at[number])
+            self._updated_at[number] = now
 
 
 class AllUpdated:

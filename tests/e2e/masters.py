@@ -46,7 +46,7 @@ class MasterClient:
         return sum(self.workers().values())
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
-        """The samples of one name on ``/metrics``, by the values of their labels in the order of the labels' names."""
+        """The samples of one metric. The keys are the label values, ordered by label name."""
         return {
             tuple(value for _, value in sorted(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(self.get("/metrics").text)

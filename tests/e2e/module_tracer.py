@@ -62,7 +62,7 @@ class Tracer(importlib.abc.MetaPathFinder):
 
 class _Loader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> types.CodeType:
-        """Without the cache, which holds code that has no calls."""
+        """Skips the bytecode cache, which has code without the calls."""
         path = self.get_filename(fullname)
         tree = ast.parse(self.get_data(path))
         for node in ast.walk(tree):

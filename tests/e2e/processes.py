@@ -108,7 +108,7 @@ class RunningProcess:
             raise AssertionError(f"{self.name} did not end within {timeout:g} s") from None
 
     def kill_all(self) -> None:
-        """End it and everything that it started, at once."""
+        """Kills the process and all its descendants."""
         self.children()
         for process in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -125,14 +125,14 @@ class Processes:
         self._started: list[RunningProcess] = []
 
     def start(self, name: str, *command: str, **env: str) -> RunningProcess:
-        """Run a command in the folder. ``env`` comes on top of an environment without any of the project's settings."""
+        """Starts a command in the folder. ``env`` extends an environment without FleetPulse's settings."""
         count = sum(process.name.partition("-")[0] == name for process in self._started)
         process = RunningProcess(f"{name}-{count}" if count else name, command, self.folder, self.environment(**env))
         self._started.append(process)
         return process
 
     def run(self, *command: str, **env: str) -> CompletedCommand:
-        """Runs a command to its end, which must come within 20 s."""
+        """Runs a command and waits at most 20 s for its end."""
         process = self.start("command", *command, **env)
         return CompletedCommand(process.wait(20.0), process.out, process.err)
 
@@ -141,7 +141,7 @@ class Processes:
         return self.start(name, sys.executable, "-m", "fleetpulse.worker", "--master", target, *flags, **env)
 
     def simulate(self, target: str, workers: int, *flags: str) -> RunningProcess:
-        """``fleetpulse simulate`` with a fleet that comes at once."""
+        """``fleetpulse simulate`` without a ramp-up."""
         sizes = ("--workers", str(workers), "--ramp", "0", "--json")
         return self.start("simulate", FLEETPULSE, "simulate", "--master", target, *sizes, *flags)
 
@@ -174,5 +174,5 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def wait_until_gone(processes: Sequence[psutil.Process], timeout: float) -> None:
-    """Until none of them runs."""
+    """Waits until none of the processes runs."""
     eventually(lambda: not [process for process in processes if _runs(process)], timeout)

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a master, and a relay that says what the two told each other."""
+"""A real Prometheus that scrapes a master, and a relay that records its scrapes."""
 
 import http.server
 import threading
@@ -41,7 +41,7 @@ class Prometheus:
         eventually(lambda: self._session.get(f"{self.url}/-/ready", timeout=5).status_code == 200, 20.0)
 
     def query(self, promql: str) -> dict[tuple[str, ...], float]:
-        """The instant vector, by the values of its labels in the order of their names; the metric's name left out."""
+        """The instant vector. The keys are the label values, ordered by label name, without the metric's name."""
         response = self._session.get(f"{self.url}/api/v1/query", params={"query": promql}, timeout=10)
         assert response.status_code == 200, response.text
         return {
@@ -52,7 +52,7 @@ class Prometheus:
         }
 
     def value(self, promql: str) -> float | None:
-        """The one sample that the query gives, or ``None``."""
+        """The only sample of the result, or ``None``."""
         values = list(self.query(promql).values())
         assert len(values) <= 1, values
         return values[0] if values else None
@@ -62,7 +62,7 @@ class Prometheus:
 
 
 class Scrape(NamedTuple):
-    """What one scrape asked for and got."""
+    """The ``Accept`` header of a scrape, and the headers of its answer."""
 
     accept: str
     content_type: str
@@ -70,7 +70,7 @@ class Scrape(NamedTuple):
 
 
 class Relay:
-    """Passes ``/metrics`` on; with ``accept`` it makes every scraper ask for that."""
+    """A proxy of ``/metrics``. ``accept`` replaces the ``Accept`` header of every scrape."""
 
     def __init__(self, url: str, accept: str | None) -> None:
         self.scrapes: list[Scrape] = []
@@ -78,12 +78,12 @@ class Relay:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked = {"Accept": accept or self.headers["Accept"], "Accept-Encoding": self.headers["Accept-Encoding"]}
-                answer = requests.get(url + self.path, headers=asked, timeout=5, stream=True)
+                sent = {"Accept": accept or self.headers["Accept"], "Accept-Encoding": self.headers["Accept-Encoding"]}
+                answer = requests.get(url + self.path, headers=sent, timeout=5, stream=True)
                 body = answer.raw.read(decode_content=False)
                 headers = answer.headers
                 relay.scrapes.append(
-                    Scrape(asked["Accept"], headers["Content-Type"], headers.get("Content-Encoding", "identity"))
+                    Scrape(sent["Accept"], headers["Content-Type"], headers.get("Content-Encoding", "identity"))
                 )
                 self.send_response(answer.status_code)
                 for name in ("Content-Type", "Content-Encoding"):
@@ -110,7 +110,7 @@ class Relay:
 
 @contextmanager
 def relay_to(url: str, accept: str | None = None) -> Iterator[Relay]:
-    """A relay that ends with the block."""
+    """Runs a relay during the block."""
     relay = Relay(url, accept)
     try:
         yield relay

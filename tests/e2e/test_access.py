@@ -1,4 +1,4 @@
-"""Who may ask a real master: tokens made and revoked while it runs, and the start that is refused."""
+"""Access to a real master: tokens created and revoked while it runs, and refused starts."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 def statuses(master: Master, headers: dict[str, str]) -> list[int]:
-    """Of a look, of a submit, and of what only an admin may."""
+    """The statuses of a read, a submit, and a request that needs the role admin."""
     return [
         master.get("/workers", headers=headers).status_code,
         master.session.post(f"{master.url}/api/tasks", json=TASK, headers=headers, timeout=10).status_code,
@@ -56,8 +56,8 @@ def statuses(master: Master, headers: dict[str, str]) -> list[int]:
 
 
 def test_first_token_closes_the_api(master: Master, processes: Processes) -> None:
-    (told,) = master.log_lines("may use all of this master")
-    assert "fleetpulse token create" in told
+    (line,) = master.log_lines("may use all of this master")
+    assert "fleetpulse token create" in line
     assert statuses(master, {}) == [200, 201, 404]
 
     submit = make_token(processes, "ci", "--role", "submit")
@@ -89,7 +89,7 @@ def test_forwarded_headers_are_ignored(master: Master) -> None:
     for line in lines:
         with RawConnection(master.http_port) as raw:
             assert raw.get("/workers", line).status == 200
-            # The second of two that contradict each other would be refused if either were believed.
+            # If either of the two contradictory headers were believed, the second request would be refused.
             assert raw.get("/workers", line, "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").status == 200
 
 
@@ -138,19 +138,19 @@ def test_open_streams_end_with_their_token(master: Master, processes: Processes)
         of_page = [events(page, path, {}) for path in paths]
         assert cli(processes, "token", "revoke", "ci").code == 0
         for lines in of_token:
-            assert told_last(lines) == ("event: problem", 401)
+            assert last_event(lines) == ("event: problem", 401)
         origin = {"Origin": master.url}
         assert page.delete(f"{master.url}/api/session", headers=origin, timeout=10).status_code == 204
         for lines in of_page:
-            assert told_last(lines) == ("event: problem", 401)
+            assert last_event(lines) == ("event: problem", 401)
         client.stream().register(new_worker_id())
         assert cli(processes, "cancel", submitted["task_id"], FLEETPULSE_URL=master.url).code == 0
         assert "event: update" in of_other[0]
         assert "event: end" in of_other[1]
 
 
-def told_last(lines: Iterator[str]) -> tuple[str, int]:
-    """The kind of the last event of a stream, and the status that it tells."""
+def last_event(lines: Iterator[str]) -> tuple[str, int]:
+    """The kind of the last event of a stream, and its status."""
     kind, data = [line for line in lines if line][-2:]
     return kind, json.loads(data.removeprefix("data: "))["status"]
 
@@ -185,7 +185,7 @@ def test_cli_of_the_owner_needs_no_token(master: Master, processes: Processes, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (("create", "a b"), 2, "NAME must be"),
         (("create", "ci", "--role", "root"), 2, "'root'"),
@@ -197,11 +197,11 @@ def test_cli_of_the_owner_needs_no_token(master: Master, processes: Processes, t
     ],
 )
 def test_token_command_refuses_invalid_arguments(
-    processes: Processes, arguments: tuple[str, ...], code: int, says: str
+    processes: Processes, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     ended = cli(processes, "token", *arguments)
     assert ended.code == code
-    assert says in ended.error_line()
+    assert message in ended.error_line()
 
 
 def test_second_active_token_of_one_name_is_refused(processes: Processes) -> None:
@@ -219,23 +219,23 @@ def test_invalid_token_file_prevents_the_start(processes: Processes) -> None:
     assert "tokens.json is no file of tokens" in ended.error_line()
 
 
-# Beyond this machine
+# Listening beyond loopback
 
 
 @pytest.mark.parametrize(
-    ("env", "says"),
+    ("env", "message"),
     [
         ({"HTTP_PORT": "0.0.0.0:0", "GRPC_PORT": "0"}, "no a token"),
         ({"HTTP_PORT": "[::]:0", "GRPC_PORT": "0"}, "no TLS"),
         ({"HTTP_PORT": "0", "GRPC_PORT": "0.0.0.0:0"}, "no TLS for workers"),
     ],
 )
-def test_non_loopback_listen_needs_tokens_and_tls(processes: Processes, env: dict[str, str], says: str) -> None:
+def test_non_loopback_listen_needs_tokens_and_tls(processes: Processes, env: dict[str, str], message: str) -> None:
     ended = cli(processes, "master", **env)
     assert ended.code == 2
     error = ended.error_line()
     assert "--insecure-network" in error
-    assert says.removeprefix("no ") in error
+    assert message.removeprefix("no ") in error
 
 
 def test_tokens_without_tls_are_not_enough_beyond_loopback(processes: Processes) -> None:
@@ -255,7 +255,7 @@ def test_trusted_network_flag_allows_plain_http(processes: Processes) -> None:
 
 
 def started_everywhere(processes: Processes, *flags: str, **env: str) -> tuple[RunningProcess, int]:
-    """A master that listens on every address, and the port that it chose."""
+    """A master that listens on every address, and its port."""
     master = processes.start("master", FLEETPULSE, "master", *flags, HTTP_PORT="0.0.0.0:0", **env)
     eventually(lambda: _chosen(master.err) or not master.is_running, READY_SECONDS)
     port = _chosen(master.err)
@@ -306,19 +306,19 @@ def test_sighup_loads_a_valid_certificate_and_ignores_an_invalid_one(processes: 
     flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
     master, port = started_everywhere(processes, *flags, GRPC_PORT="0")
     url = f"https://{LOCALHOST}:{port}/health"
-    # The port is open before there is somebody who has read the files.
+    # The port is open before a process has read the files.
     eventually(lambda: _trusts(url, old_root), READY_SECONDS)
     (web,) = master.children()
 
-    def says_what_is_wrong(times: int) -> bool:
+    def error_is_logged(times: int) -> bool:
         return len(re.findall(r"The web process stays, .*chain\.pem and .*key\.pem are no", master.err)) == times
 
     certificate.write_bytes(after.cert_chain_pems[0].bytes())
     master.send(signal.SIGHUP)
-    eventually(lambda: says_what_is_wrong(1))
+    eventually(lambda: error_is_logged(1))
     certificate.unlink()
     master.send(signal.SIGHUP)
-    eventually(lambda: says_what_is_wrong(2))
+    eventually(lambda: error_is_logged(2))
     assert master.children() == [web]
     assert _trusts(url, old_root)
 

@@ -1,4 +1,4 @@
-"""The audit trail of a real master: what it holds, that it survives, and what it does when it cannot be written."""
+"""The audit trail of a real master: its entries, crashes, and an unwritable file."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def trail_of(processes: Processes) -> Path:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """WholeMaster lines, each of which must be an entry."""
+    """The entries of a file. Each complete line must be one."""
     whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
     return [json.loads(line) for line in whole.splitlines()]
 
@@ -58,15 +58,15 @@ def test_entries_are_in_the_file_the_api_and_the_cli(processes: Processes, maste
         ("worker:rack-7", "goodbye", "ok", "OK"),
     ]
     assert all(line.isascii() and line.decode().isprintable() for line in path.read_bytes().splitlines())
-    told = master.json("/api/audit")
-    assert told == entries_of(path)[::-1]
+    entries = master.json("/api/audit")
+    assert entries == entries_of(path)[::-1]
     assert master.json("/api/audit?actor=worker:rack-7&action=goodbye")[0]["detail"] == "bye\n\x1b[2J"
     assert len(master.json("/api/audit?outcome=refused&since=-1h")) == 1
     for wrong in ("outcome=none", "cursor=00000000-7"):
         assert master.get(f"/api/audit?{wrong}").status_code == 422
     shown = processes.run(FLEETPULSE, "audit", FLEETPULSE_URL=master.url)
     assert shown.code == 0
-    assert [line.split()[2] for line in shown.out.splitlines()[1:]] == [one["actor"] for one in told]
+    assert [line.split()[2] for line in shown.out.splitlines()[1:]] == [one["actor"] for one in entries]
     assert master.sample("fleetpulse_audit_entries_total") == 5
 
 
@@ -83,13 +83,15 @@ def test_token_use_and_failed_guess_are_recorded(processes: Processes, master: M
     del master.session.headers["Authorization"]
     eventually(lambda: entries_of(path)[-1]["status"] == "401" and entries_of(path)[-1]["action"] == "list_audit")
     shown = processes.run(FLEETPULSE, "audit", "--json", "--all", FLEETPULSE_URL=master.url)
-    told = [(one["actor"], one["role"], one["source"], one["action"], one["status"]) for one in json.loads(shown.out)]
-    assert told[:3] == [
+    shown_entries = [
+        (one["actor"], one["role"], one["source"], one["action"], one["status"]) for one in json.loads(shown.out)
+    ]
+    assert shown_entries[:3] == [
         ("anonymous", None, "http", "list_audit", "401"),
         ("ci", "submit", "http", "list_audit", "403"),
         ("ci", "submit", "http", "submit_task", "201"),
     ]
-    assert ("cli", "create_token") in {(source, action) for _, _, source, action, _ in told}
+    assert ("cli", "create_token") in {(source, action) for _, _, source, action, _ in shown_entries}
     assert secret.rpartition("_")[2] not in path.read_text()
     assert "hunter2" not in path.read_text()
 

@@ -1,4 +1,4 @@
-"""Heartbeats and ids that no worker should send: refused with the rule, counted, and nobody else notices."""
+"""Invalid heartbeats and ids are refused with the broken rule and counted. Other workers are not affected."""
 
 import math
 import socket
@@ -70,7 +70,7 @@ def healthy_worker(shared_processes: Processes, shared_master: Master) -> Iterat
 
 @pytest.fixture(scope="module")
 def client(shared_master: Master, healthy_worker: HealthyWorker) -> Iterator[GrpcClient]:
-    """One connection for all tests: what is refused on it must not harm what comes after."""
+    """One connection for all tests. A refusal on it must not affect later calls."""
     with GrpcClient(shared_master.target) as client:
         yield client
 
@@ -125,7 +125,7 @@ def test_invalid_worker_id_is_refused(worker_id: str, client: GrpcClient, shared
     after = rejected(shared_master, "invalid_message"), refused_streams(shared_master, "invalid_message")
     assert after == (before[0] + 1, before[1] + 1)
     assert worker_id not in shared_master.workers()
-    if worker_id.strip("."):  # a client takes dots for folders, and asks for another path
+    if worker_id.strip("."):  # an HTTP client resolves dots as folders and requests another path
         answer = shared_master.get(f"/telemetry/{quote(worker_id, safe='')}")
         assert answer.status_code in {404, 414}
 
@@ -196,7 +196,7 @@ def test_unreadable_message_ends_its_stream(data: bytes, client: GrpcClient, sha
     before = refused_streams(shared_master, "invalid_message")
     stream = client.stream()
     stream.register(worker_id)
-    # As the field `heartbeat` of a WorkerMessage: its number, its length, itself.
+    # Encodes the field `heartbeat` of a WorkerMessage: tag, length, value.
     length, prefix = len(data), bytearray([0x12])
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)

@@ -15,7 +15,7 @@ from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, Master, MasterCli
 from tests.e2e.processes import FLEETPULSE, CompletedCommand, Processes
 from tests.e2e.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
 from tests.e2e.waiting import eventually
-from tests.ports import free_port, nobody_listens
+from tests.ports import free_port, ports_are_closed
 
 pytestmark = pytest.mark.e2e
 
@@ -185,7 +185,7 @@ class PromptSession(MasterClient):
         self.terminal.prompts("master> ")
 
     def assert_all_stopped(self) -> None:
-        eventually(lambda: nobody_listens(*self.ports))
+        eventually(lambda: ports_are_closed(*self.ports))
         self.close()
 
 

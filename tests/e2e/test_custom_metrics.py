@@ -81,7 +81,7 @@ def test_new_changed_broken_and_repaired_text_file_is_followed(worker: CustomWor
 def test_hanging_command_is_killed_and_reported_without_affecting_others(worker: CustomWorker) -> None:
     eventually(lambda: "did not end within 1 s" in str(worker.errors()["command:hangs"]))
     assert worker.reported("good") == [5.0]
-    # One run at a time, and no file of the worker is left open for each.
+    # The command runs once at a time, and leaves no open file in the worker.
     assert len(worker.process.children()) <= 2
     files = psutil.Process(worker.process.pid).num_fds()
     received = worker.master.json(f"/api/workers/{WORKER_ID}")["heartbeats"]["received"]

@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes, site: Path) -> Iterator[Master]:
-    """A master that places tasks as the example does."""
+    """A master with the placement policy of the example."""
     master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--placement", "spread", PYTHONPATH=str(site))
     yield master
     master.close()
@@ -87,7 +87,7 @@ def test_custom_placement_policy_places_tasks(shared_processes: Processes, maste
     answer = master.session.post(master.url + "/api/tasks", json={"docker_image": "busybox"}, timeout=10)
     task_id = answer.json()["task_id"]
     placed_on = eventually(lambda: master.json(f"/api/tasks/{task_id}")["worker_id"])
-    # FleetPulse's own policy chooses the machine with the least room.
+    # The default policy chooses the machine with the least free resources.
     assert placed_on == widest
 
 

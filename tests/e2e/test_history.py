@@ -1,4 +1,4 @@
-"""The history of a worker over real doors: with a real Prometheus and without it, through deaths of the master."""
+"""The history of a worker over REST: with and without a real Prometheus, and after crashes of the master."""
 
 import signal
 import threading
@@ -26,12 +26,12 @@ STEP = 15
 
 
 def cpu_at(moment: float) -> float:
-    """The same for the whole of a bucket."""
+    """A CPU usage that is constant within a bucket."""
     return 10.0 + 7.5 * (moment // STEP % 8)
 
 
 class Worker:
-    """Sends heartbeats whose readings are known, and goes on when the master is away."""
+    """Sends heartbeats with known readings. Continues while the master is down."""
 
     def __init__(self, target: str) -> None:
         self._client, self._enough = GrpcClient(target), threading.Event()
@@ -42,7 +42,7 @@ class Worker:
         while not self._enough.wait(0.4):
             now = time.time()
             if not 0.2 < now % STEP < STEP - 0.2:
-                continue  # so near to the border it could arrive on the other side
+                continue  # so close to the end of a bucket it could arrive in the next
             heartbeat = pb.Heartbeat(
                 worker_id="steady",
                 incarnation_id="one",
@@ -77,20 +77,20 @@ def steady_worker(master: Master) -> Iterator[None]:
 
 
 def history(master: Master, query: str, since: float) -> dict[str, Any]:
-    """When there is a point that begins at that time or later."""
+    """Waits for a point that begins at ``since`` or later, and returns the history."""
 
     def found() -> dict[str, Any] | None:
         answer = master.get(f"/telemetry/steady/history?fields={FIELDS}&{query}")
-        told: dict[str, Any] = answer.json()
-        return told if answer.status_code == 200 and whole_points(told, since) else None
+        content: dict[str, Any] = answer.json()
+        return content if answer.status_code == 200 and whole_points(content, since) else None
 
-    told = eventually(found, 60.0)
-    assert told is not None
-    return told
+    content = eventually(found, 60.0)
+    assert content is not None
+    return content
 
 
 def means(found: dict[str, Any], field: str) -> dict[int, float]:
-    """The points that are there, by when they begin."""
+    """The means of the existing points, by their start."""
     values = enumerate(found["fields"][field]["mean"])
     return {found["from"] + number * found["step"]: value for number, value in values if value is not None}
 
@@ -114,7 +114,7 @@ def test_history_of_store_and_prometheus_agree_and_survive_restarts(processes: P
     eventually(master.is_healthy, READY_SECONDS)
     began = time.time()
     with steady_worker(master):
-        # A whole bucket that began with the worker there, as Prometheus has it and as the store has it.
+        # Compare one complete bucket in Prometheus and in the store.
         by_prometheus = history(master, "from=-2m", began)
         assert by_prometheus["source"] == "prometheus"
         (begin, *_) = whole_points(by_prometheus, began)
@@ -127,10 +127,10 @@ def test_history_of_store_and_prometheus_agree_and_survive_restarts(processes: P
         assert means(by_store, "filesystem_usage")[begin] == pytest.approx(75.0)
         rates = [means(found, "network_received_bytes_per_second")[begin] for found in (by_store, by_prometheus)]
         assert rates[0] == pytest.approx(BYTES_A_SECOND, rel=0.15)
-        assert 0.0 < rates[1] < 1.15 * BYTES_A_SECOND  # over a minute, most of which the worker was not there
+        assert 0.0 < rates[1] < 1.15 * BYTES_A_SECOND  # a rate over a minute; the worker started within it
         assert means(by_store, "gpu_usage") == means(by_prometheus, "gpu_usage") == {}
 
-        # What was written survives the death of the web process, with a gap for the time in which there was none.
+        # Written points survive a crash of the web process. There is a gap while it was down.
         rows = master.sample("fleetpulse_history_written_rows_total")
         eventually(lambda: master.sample("fleetpulse_history_written_rows_total") > rows, 30.0)
         dead = master.web_process()
@@ -139,13 +139,13 @@ def test_history_of_store_and_prometheus_agree_and_survive_restarts(processes: P
         eventually(master.is_healthy, READY_SECONDS)
         after = history(master, f"from={begin}", begin)
         agree(after, by_prometheus, begin)
-        heard = master.sample("fleetpulse_history_samples_total")
-        eventually(lambda: master.sample("fleetpulse_history_samples_total") > heard, 30.0)
+        samples_before = master.sample("fleetpulse_history_samples_total")
+        eventually(lambda: master.sample("fleetpulse_history_samples_total") > samples_before, 30.0)
         open_bucket = time.time() // STEP * STEP - STEP  # it may have ended since
     master.process.send(signal.SIGTERM)
     assert master.process.wait() == 0
 
-    # A clean stop loses nothing, not even the bucket that was open.
+    # A clean stop loses nothing, including the open bucket.
     again = started_master(processes, *FAST_LEASE_FLAGS)
     found = history(again, f"from={begin}", open_bucket)
     agree(found, by_prometheus, begin)

@@ -28,7 +28,7 @@ SETTINGS, PING, GOAWAY = 4, 6, 7
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 MIB = 1024 * 1024
 NARROW = (("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0))
-"""With a window that stays as small as it begins."""
+"""Channel options that keep the flow-control window at its initial size."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
 
 
 def frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """Kind and payload of what comes, until the end."""
+    """Yields the kind and payload of each frame until the connection ends."""
     with connection.makefile("rb") as file:
         while len(head := file.read(9)) == 9:
             yield head[3], file.read(int.from_bytes(head[:3], "big"))
@@ -105,7 +105,7 @@ def test_memory_is_bounded_under_large_messages_on_many_streams(master: Master) 
 
 
 def test_worker_that_does_not_read_is_cut(master: Master) -> None:
-    """Of what it sends everything is answered, and it takes none of the answers."""
+    """The worker sends messages that are all answered, and reads no answer."""
     update = pb.WorkerMessage(
         task_update=pb.TaskUpdate(id=pb.AttemptId(task_id="nobodys", attempt=1), phase=pb.ATTEMPT_PHASE_RUNNING)
     ).SerializeToString()
@@ -127,7 +127,7 @@ def test_worker_that_does_not_read_is_cut(master: Master) -> None:
         )
         call = connect(updates(), timeout=60.0)
         try:
-            # It does not hear of its end either, so the master says it.
+            # The worker does not see the end of its stream either; ask the master.
             eventually(lambda: master.sample("fleetpulse_grpc_requests_total", "CANCELLED", "Connect") > before, 50.0)
         finally:
             over.set()

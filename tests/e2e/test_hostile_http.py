@@ -1,4 +1,4 @@
-"""Hostile HTTP clients, one at a time: each is answered or cut as ``docs/security.md`` says, and counted."""
+"""Hostile HTTP clients, one at a time. Each is answered or cut as in ``docs/security.md``, and counted."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 JSON = "Content-Type: application/json"
 GIB = 1024**3
 TOLERANCE_BYTES = 64 * 1024 * 1024
-"""What the memory of the web process may grow by meanwhile."""
+"""The allowed growth of the web process's memory during a test."""
 
 _NUMBERS = itertools.count(1)
 RATE, CONNECTIONS, ALL_CONNECTIONS = 20, 10, 24
@@ -33,9 +33,9 @@ def rejected(master: Master, reason: str) -> float:
 
 
 def refusals(master: Master, client: str) -> set[tuple[str, str, str]]:
-    """What the audit trail says that a client was refused: the action, the status and the reason."""
+    """The refusals of a client in the audit trail: action, status and reason."""
     answer = master.get("/api/audit?outcome=refused&limit=1000")
-    # Whoever asks here may have to wait as others do.
+    # This request may be refused by the rate limit as well.
     entries = answer.json() if answer.status_code == 200 else []
     return {
         (one["action"], one["status"], one["detail"].partition(":")[0])
@@ -45,13 +45,13 @@ def refusals(master: Master, client: str) -> set[tuple[str, str, str]]:
 
 
 def assert_refused(master: Master, client: str, *refusal: str) -> None:
-    """The audit trail tells of this: the action, the status and the reason."""
+    """Waits for a refusal in the audit trail: action, status and reason."""
     eventually(lambda: refusal in refusals(master, client))
 
 
 @pytest.fixture
 def client() -> str:
-    """The address of a client that no other test has."""
+    """The address of a client that no other test uses."""
     return f"127.0.5.{next(_NUMBERS)}"
 
 
@@ -67,7 +67,7 @@ def test_every_reject_reason_is_exposed_from_the_start(shared_master: Master) ->
     assert {labels[0] for labels in shared_master.samples("fleetpulse_http_rejected_total")} == set(REJECT_REASONS)
 
 
-# What is slow: one deadline for all of them
+# Slow requests
 
 
 def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
@@ -91,11 +91,11 @@ def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
                     if is_answered:
                         answered.add(raw)
         assert time.monotonic() - began > 5.0
-        for raw, told in ((line, "head"), (head, "head"), (body, "body")):
+        for raw, part in ((line, "head"), (head, "head"), (body, "body")):
             raw.socket.settimeout(30.0)
-            assert told in raw.answer().detail(408)
+            assert part in raw.answer().detail(408)
             assert raw.is_cut()
-        # One that says nothing at all is only in nobody's way.
+        # A silent connection is cut without an answer and without a count.
         assert silent.is_cut()
     assert (rejected(shared_master, "slow_head"), rejected(shared_master, "slow_body")) == (
         before[0] + 2,
@@ -107,7 +107,7 @@ def test_slow_request_is_answered_and_cut(shared_master: Master) -> None:
     assert refusals(shared_master, clients[3]) == set()
 
 
-# What is large
+# Large requests
 
 
 @pytest.mark.usefixtures("rss_is_bounded")
@@ -234,7 +234,7 @@ def test_client_cannot_forge_log_lines(shared_master: Master) -> None:
     assert not shared_master.log_lines("^level=forged|\x1b")
 
 
-# What is too much of one client, on a master that counts those of this machine as well
+# Limits for one client, on a master that also limits loopback clients
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def client_of(number: int) -> str:
 def test_client_above_its_rate_gets_retry_after_and_others_are_served(strict: Master) -> None:
     with (
         RawConnection(strict.http_port, client_of(1)) as eager,
-        RawConnection(strict.http_port, client_of(2)) as patient,
+        RawConnection(strict.http_port, client_of(2)) as other,
     ):
         answers = [eager.get("/health") for _ in range(3 * RATE)]
         refused = [answer for answer in answers if answer.status != 200]
@@ -264,11 +264,11 @@ def test_client_above_its_rate_gets_retry_after_and_others_are_served(strict: Ma
         for answer in refused:
             assert answer.detail(429)
             assert math.ceil(float(answer.headers["Retry-After"])) == 1
-        assert patient.get("/health").status == 200
+        assert other.get("/health").status == 200
         heads = [eager.get("/health", method="HEAD") for _ in range(3 * RATE)]
         assert {head.status for head in heads} == {200, 429}
         assert {head.body for head in heads} == {b""}
-        # The connection is still good, and so is the client before long.
+        # The connection stays usable, and the client is served again soon.
         assert eventually(lambda: eager.get("/health").status == 200)
     assert rejected(strict, "client_requests") > len(refused)
     assert_refused(strict, client_of(1), "request", "429", "client_requests")
@@ -292,15 +292,15 @@ def test_client_that_connects_too_often_is_refused_and_others_are_served(strict:
 def test_longest_idle_connection_of_a_client_is_cut_for_its_next(strict: Master) -> None:
     before = rejected(strict, "idle")
     with ExitStack() as stack:
-        mine = [stack.enter_context(RawConnection(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
-        for raw in mine[1:]:
+        kept = [stack.enter_context(RawConnection(strict.http_port, client_of(3))) for _ in range(CONNECTIONS)]
+        for raw in kept[1:]:
             assert raw.get("/health").status == 200
         another = stack.enter_context(RawConnection(strict.http_port, client_of(3)))
         assert another.get("/health").status == 200
-        assert mine[0].is_cut()
-        assert mine[1].get("/health").status == 200
+        assert kept[0].is_cut()
+        assert kept[1].get("/health").status == 200
     assert rejected(strict, "idle") == before + 1
-    # What is cut to make room was refused nothing.
+    # Cutting an idle connection is not a refusal.
     assert refusals(strict, client_of(3)) == set()
 
 

@@ -1,6 +1,6 @@
-"""Under attack other clients are served as before, and the memory of the web process stays bounded.
+"""During an attack other clients are served, and the memory of the web process stays bounded.
 
-How fast it is served is printed and not asserted: ``python -m tests.bench --hostile`` measures that.
+Response times are printed, not asserted; ``python -m tests.bench --hostile`` measures them.
 """
 
 import json
@@ -24,7 +24,7 @@ ATTACK_SECONDS = 4.0
 TOLERANCE_BYTES = 200_000_000
 ATTACKERS = {attack: f"127.0.2.{number}" for number, attack in enumerate(sorted(ATTACKS), 1)}
 VICTIM = "127.0.3.1"
-RIGHT_ENDS = {
+EXPECTED_OUTCOMES = {
     "answers-not-taken": {"cut"},
     "body-to-get": {"200"},
     "deep-json": {"400"},
@@ -38,15 +38,15 @@ RIGHT_ENDS = {
     "slow-head": {"408"},
     "tiny-chunks": {"400"},
 }
-"""But for those that any attack may have: cut, and 429 when it came too often."""
+"""The outcomes of each attack's requests. Any attack may also be cut, or get 429 when it connects too often."""
 
-PATIENT = {"answers-not-taken", "idle", "slow-body", "slow-head"}
-"""They are let for longer than this test lasts."""
+SLOW_ATTACKS = {"answers-not-taken", "idle", "slow-body", "slow-head"}
+"""Their requests may last longer than this test."""
 
 
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes) -> Iterator[Master]:
-    """It counts clients of this machine too, which come from addresses of their own."""
+    """A master that also limits loopback clients. Each client has its own address."""
     master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--limit-loopback")
     yield master
     master.close()
@@ -61,11 +61,11 @@ def start(processes: Processes, what: str, master: Master, source: str) -> Runni
 
 
 def report(process: RunningProcess) -> dict[str, Any]:
-    """What it says at its end."""
+    """Stops a client and returns its results."""
     process.send(signal.SIGTERM)
     assert process.wait(20.0) == 0, process.err
-    told: dict[str, Any] = json.loads(process.out.splitlines()[-1])
-    return told
+    results: dict[str, Any] = json.loads(process.out.splitlines()[-1])
+    return results
 
 
 def wait_for_answers(victim: RunningProcess, count: int) -> None:
@@ -73,11 +73,11 @@ def wait_for_answers(victim: RunningProcess, count: int) -> None:
 
 
 def highest_rss(web: psutil.Process, seconds: float) -> int:
-    most, until = 0, time.monotonic() + seconds
+    highest, until = 0, time.monotonic() + seconds
     while time.monotonic() < until:
-        most = max(most, web.memory_info().rss)
+        highest = max(highest, web.memory_info().rss)
         time.sleep(0.05)
-    return most
+    return highest
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
@@ -86,23 +86,23 @@ def test_attack_does_not_affect_other_clients(attack: str, master: Master, share
     before = web.memory_info().rss
     victim = start(shared_processes, "neighbour", master, VICTIM)
     attacker = start(shared_processes, attack, master, ATTACKERS[attack])
-    most = highest_rss(web, ATTACK_SECONDS)
+    highest = highest_rss(web, ATTACK_SECONDS)
     wait_for_answers(victim, 10)
     served = report(victim)
-    ends = report(attacker)
-    print(f"{attack}: {ends}; {served}; {(most - before) / 1e6:.0f} MB more")
+    outcomes = report(attacker)
+    print(f"{attack}: {outcomes}; {served}; {(highest - before) / 1e6:.0f} MB more")
     if attack == "idle" and room_for(IDLE) < IDLE:
-        print(f"only {room_for(IDLE)} connections, which is as many files as this process may open")
+        print(f"only {room_for(IDLE)} connections: the limit of open files")
     assert served["failures"] == []
     assert served["answers"] > 5
-    assert most < before + TOLERANCE_BYTES
-    assert set(ends) <= RIGHT_ENDS[attack] | {"cut", "429"}
-    assert ends or attack in PATIENT
+    assert highest < before + TOLERANCE_BYTES
+    assert set(outcomes) <= EXPECTED_OUTCOMES[attack] | {"cut", "429"}
+    assert outcomes or attack in SLOW_ATTACKS
     assert master.web_process().pid == web.pid
 
 
 def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None:
-    """Without limits for one client: the table of all connections is full, and the oldest go."""
+    """Without limits for one client the table fills up, and the oldest idle connections are cut."""
     master = started_master(processes, *FAST_LEASE_FLAGS)
     attacker = start(processes, "idle", master, ATTACKERS["idle"])
     eventually(lambda: master.sample("fleetpulse_http_rejected_total", "idle") > 100, 30.0)
@@ -112,7 +112,7 @@ def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None
     print(f"idle, all: {served}")
     report(attacker)
     assert master.sample("fleetpulse_http_connections") <= 2000
-    # On a busy machine, a client may need so long between connecting and asking that its connection is the oldest.
+    # On a busy machine a connection may become the oldest before its first request.
     assert len(served["failures"]) <= 0.05 * served["answers"]
     master.close()
     master.assert_no_errors()

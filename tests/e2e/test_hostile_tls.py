@@ -23,7 +23,7 @@ RATE, CONNECTIONS = 20, 3
 
 @pytest.fixture(scope="module")
 def trusting() -> ssl.SSLContext:
-    """What a client needs; filled by ``master``."""
+    """The TLS context of a client. ``master`` adds its CA."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -31,7 +31,7 @@ def trusting() -> ssl.SSLContext:
 def master(
     shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory, trusting: ssl.SSLContext
 ) -> Iterator[Master]:
-    """It counts clients of this machine too, which come from addresses of their own."""
+    """A master that also limits loopback clients. Each client has its own address."""
     ca, folder = trustme.CA(), tmp_path_factory.mktemp("tls")
     ca.configure_trust(trusting)
     certificate, key, root = (folder / name for name in ("chain.pem", "key.pem", "root.pem"))
@@ -60,7 +60,7 @@ def rejected(master: Master, reason: str) -> float:
 
 
 def refusals(master: Master, client: str) -> list[tuple[str, str, str]]:
-    """What the audit trail says that a client was refused: the action, the status and why."""
+    """The refusals of a client in the audit trail: action, status and detail."""
     answer = master.get("/api/audit?outcome=refused&limit=1000")
     entries = answer.json() if answer.status_code == 200 else []
     return [(one["action"], one["status"], one["detail"]) for one in entries if one["client"] == client]
@@ -83,8 +83,8 @@ def test_silent_client_is_recorded_and_leaving_client_is_not(master: Master) -> 
         began = time.monotonic()
         assert silent.is_cut()
         assert time.monotonic() - began > 5.0
-    told = ("connect", "", "tls_handshake: it did not end within 10 seconds")
-    eventually(lambda: refusals(master, "127.0.1.2") == [told])
+    expected = ("connect", "", "tls_handshake: it did not end within 10 seconds")
+    eventually(lambda: refusals(master, "127.0.1.2") == [expected])
     assert refusals(master, "127.0.1.3") == []
     assert rejected(master, "tls_handshake") == before + 1
 
@@ -97,8 +97,8 @@ def test_client_that_connects_too_often_is_cut_without_an_answer(master: Master,
         other = stack.enter_context(RawConnection(master.http_port, "127.0.1.5"))
         other.begin_tls(trusting)
         assert other.get("/health").status == 200
-    told = ("connect", "429", "client_requests: this client asks too often")
-    eventually(lambda: told in refusals(master, "127.0.1.4"))
+    expected = ("connect", "429", "client_requests: this client asks too often")
+    eventually(lambda: expected in refusals(master, "127.0.1.4"))
     assert rejected(master, "client_requests") > before
 
 

@@ -1,4 +1,4 @@
-"""A master with room for two workers: what is too much is refused, and those that it has do not notice."""
+"""A master with a limit of two workers refuses more. Its registered workers are not affected."""
 
 import asyncio
 import socket
@@ -50,7 +50,7 @@ def test_worker_above_the_limit_is_refused_until_another_leaves(master: Master) 
         assert master.sample("fleetpulse_worker_sessions_refused_total", "fleet_full") == 1
         assert master.sample("fleetpulse_heartbeats_rejected_total", "fleet_full") == 1
 
-        second.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="makes room")))
+        second.send(pb.WorkerMessage(goodbye=pb.Goodbye(reason="leaves")))
         eventually(lambda: "second" not in master.workers())
         again = client.stream()
         again.register("third")
@@ -59,7 +59,10 @@ def test_worker_above_the_limit_is_refused_until_another_leaves(master: Master) 
 
 
 async def silent_streams(target: str, count: int) -> tuple[Counter[grpc.StatusCode], pb.HeartbeatAck]:
-    """Open so many streams that say nothing; how those ended that did at once, and what a unary call got meanwhile."""
+    """Opens ``count`` silent streams.
+
+    Returns the status codes of the streams that ended at once, and the answer of a unary call during that time.
+    """
     async with grpc.aio.insecure_channel(target) as channel:
         connect: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/fleetpulse.v1.Fleet/Connect", request_serializer=None, response_deserializer=None
@@ -102,6 +105,6 @@ def test_connections_above_the_limit_are_cut(master: Master) -> None:
         one_more = stack.enter_context(socket.create_connection((LOCALHOST, master.grpc_port), timeout=10.0))
         with suppress(ConnectionError):
             assert one_more.recv(1) == b""
-    # Those that are there already are served on, and there is room again.
+    # The registered workers are still served, and new connections are accepted again.
     with GrpcClient(master.target) as client:
         assert isinstance(client.send_heartbeat(a_heartbeat("alone")), pb.HeartbeatAck)

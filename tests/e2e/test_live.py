@@ -1,4 +1,4 @@
-"""The stream of telemetry of a real master."""
+"""The telemetry stream of a real master."""
 
 import signal
 

@@ -1,7 +1,7 @@
-"""200 readers of the stream, ten of them stalled, with 1,000 workers at the default terms: `make soak`.
+"""200 readers of the stream, ten of them stalled, with 1,000 workers at the default interval: `make soak`.
 
-Half of the readers take whole records, half the short form. Memory is compared with what the same master held, with the
-same fleet, after somebody had read everything and before there was any reader of the stream.
+Half of the readers get whole records, half the short form. The baseline of memory is the same master with the same
+fleet, after all of REST was read once and before the first reader of the stream.
 """
 
 import time
@@ -23,11 +23,11 @@ STALLED = 10
 REST_SECONDS = 15.0
 READ_SECONDS = 120.0
 GROWTH_BYTES = 64 * 1024**2
-"""What 200 connections and greenlets may take, each with an event on its way."""
+"""The memory of 200 connections and greenlets, each with an event in flight."""
 
 
 class Span(NamedTuple):
-    """What a while cost the master's web process."""
+    """The CPU and memory of the master's web process during a period."""
 
     cores: float
     rss_bytes: int
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 
 def span(web: psutil.Process, seconds: float) -> Span:
-    """Look on for so long."""
+    """Measures for ``seconds``."""
     began, used = time.monotonic(), sum(web.cpu_times()[:2])
     highest = 0
     while (elapsed := time.monotonic() - began) < seconds:
@@ -58,8 +58,8 @@ def test_200_readers_of_1000_workers(processes: Processes, capsys: pytest.Captur
     web = master.web_process()
     alone = span(web, REST_SECONDS)
     queries = ["", "?fields=summary"]
-    # The time comes first here and below: the answer is of when it was asked for, and takes its time to be read.
-    began, heard = time.monotonic(), heartbeats(master)
+    # Here and below the clock is read first: the answer has the count at the time of the request.
+    began, heartbeats_before = time.monotonic(), heartbeats(master)
     with ReaderPool(master.http_port, [queries[number % 2] for number in range(READERS)], STALLED) as readers:
         eventually(lambda: master.sample("fleetpulse_stream_readers") == READERS + STALLED, 30.0)
         eventually(readers.all_updated(), 30.0)
@@ -67,7 +67,7 @@ def test_200_readers_of_1000_workers(processes: Processes, capsys: pytest.Captur
         eventually(readers.all_updated(), 30.0)
         second = span(web, READ_SECONDS / 2.0)
         eventually(readers.all_updated(), 30.0)
-        seconds, beats = time.monotonic() - began, heartbeats(master) - heard
+        seconds, beats = time.monotonic() - began, heartbeats(master) - heartbeats_before
         with capsys.disabled():
             print(
                 f"\nwithout readers: {alone}\nthe first half: {first}\nthe second: {second}\n"
@@ -85,6 +85,6 @@ def test_200_readers_of_1000_workers(processes: Processes, capsys: pytest.Captur
     assert master.active() == WORKERS
     assert not master.log_lines("is inactive|Traceback")
     assert first.highest_rss_bytes - alone.rss_bytes < GROWTH_BYTES
-    # Nothing adds up: what is held does not go by how long somebody reads, or has stalled.
+    # Memory does not grow with the time that readers read or stall.
     assert second.highest_rss_bytes <= first.highest_rss_bytes * 1.05
     master.close()

@@ -17,7 +17,7 @@ from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, MasterClient, started_master
 from tests.e2e.processes import Processes, wait_until_gone
 from tests.e2e.waiting import eventually
-from tests.ports import LOCALHOST, free_port, nobody_listens
+from tests.ports import LOCALHOST, free_port, ports_are_closed
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ STOP_SECONDS = 30.0
 
 
 def stop(master: Master, number: signal.Signals = signal.SIGTERM) -> None:
-    """The whole master ends, with 0, before those who wait lose their patience and kill it."""
+    """Asserts that the whole master exits with 0 before a supervisor would kill it."""
     master.process.send(number)
     assert master.process.wait(STOP_SECONDS) == 0
     wait_until_gone(master.process.left(), STOP_SECONDS)
@@ -63,7 +63,7 @@ def test_ctrl_c(master: Master) -> None:
 
 @contextmanager
 def asking(master: Master, clients: int) -> Iterator[list[int]]:
-    """Clients that ask for something over kept-alive connections all the time; yields the statuses that they got."""
+    """Clients that send requests over kept-alive connections without a pause. Yields the statuses of the answers."""
     statuses: list[int] = []
     enough = threading.Event()
 
@@ -138,7 +138,7 @@ def test_web_process_does_not_outlive_its_arbiter(master: Master) -> None:
     master.process.send(signal.SIGKILL)
     assert master.process.wait() == -signal.SIGKILL
     wait_until_gone([web], STOP_SECONDS)
-    # A process counts as gone when its first thread is; its files close with the last one.
+    # A process counts as ended with its first thread, but its files close with its last.
     for port in (master.http_port, master.grpc_port):
         eventually(partial(is_closed, port), STOP_SECONDS)
 
@@ -164,14 +164,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("env", "flags", "says"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("env", "flags", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_invalid_setting_is_refused(
-    env: dict[str, str], flags: tuple[str, ...], says: str, processes: Processes
+    env: dict[str, str], flags: tuple[str, ...], message: str, processes: Processes
 ) -> None:
     ports = {"HTTP_PORT": str(free_port()), "GRPC_PORT": str(free_port())}
     ended = processes.run(sys.executable, "-m", "fleetpulse.master", *flags, **(ports | env))
     assert ended.code == 2
-    assert says in ended.error_line()
+    assert message in ended.error_line()
 
 
 @pytest.mark.parametrize("name", ["HTTP_PORT", "GRPC_PORT"])
@@ -207,5 +207,5 @@ def test_port_settings_accept_a_host(processes: Processes) -> None:
     elsewhere.trust_env = False
     eventually(lambda: elsewhere.get(f"http://127.0.0.2:{http_port}/health", timeout=5).status_code == 200, 20.0)
     elsewhere.close()
-    assert nobody_listens(http_port)
-    assert not nobody_listens(grpc_port)
+    assert ports_are_closed(http_port)
+    assert not ports_are_closed(grpc_port)

@@ -1,4 +1,4 @@
-"""How many modules a reader must know who follows one heartbeat, or one task, through both programs."""
+"""The number of modules that one heartbeat, or one task, enters in both programs."""
 
 import os
 import sys
@@ -17,18 +17,18 @@ from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
 
-MOST_FOR_A_HEARTBEAT = 35
-MOST_FOR_A_TASK = 55
+MAX_MODULES_OF_A_HEARTBEAT = 35
+MAX_MODULES_OF_A_TASK = 55
 
-# What goes on at the same time, and is not on the way.
+# Work that happens at the same time but does not belong to the traced path.
 OTHER_COLLECTORS = tuple(
     f"worker.collectors.{name}"
     for name in (
         "commands", "custom_metrics", "disk", "filesystem", "gpu", "memory", "network", "plugins", "system", "textfile",
     )
 )  # fmt: skip
-TASKS_AT_THE_WORKER = ("worker.tasks", "worker.docker_engine")
-WRITER_OF_HISTORY = ("master.store",)
+WORKER_TASKS = ("worker.tasks", "worker.docker_engine")
+HISTORY_WRITER = ("master.store",)
 TELEMETRY = (
     "master.history", "master.instruments", "master.metrics", "master.telemetry", "worker.collectors", "worker.sampler",
 )  # fmt: skip
@@ -60,7 +60,7 @@ class TracedFleet:
             os.kill(pid, module_tracer.BEGIN)
 
     def entered(self, *ignored: str) -> list[str]:
-        """The modules since ``begin``, but for those that begin with one of ``ignored``."""
+        """The modules entered since ``begin``, except those with one of the prefixes ``ignored``."""
         found = []
         for program, pid in self._pids.items():
             os.kill(pid, module_tracer.END)
@@ -82,9 +82,9 @@ def test_heartbeat_from_the_cpu_collector_to_metrics_enters_few_modules(processe
     before = fleet.rest.sample("fleetpulse_heartbeats_received_total")
     fleet.begin()
     eventually(lambda: fleet.rest.sample("fleetpulse_heartbeats_received_total") > before + 1)
-    entered = fleet.entered(*OTHER_COLLECTORS, *TASKS_AT_THE_WORKER, *WRITER_OF_HISTORY)
+    entered = fleet.entered(*OTHER_COLLECTORS, *WORKER_TASKS, *HISTORY_WRITER)
     assert {"worker.collectors.cpu", "master.metrics.exposition"} <= set(entered)
-    assert len(entered) <= MOST_FOR_A_HEARTBEAT, "\n".join(entered)
+    assert len(entered) <= MAX_MODULES_OF_A_HEARTBEAT, "\n".join(entered)
 
 
 def test_task_from_post_to_the_end_of_its_container_enters_few_modules(
@@ -99,4 +99,4 @@ def test_task_from_post_to_the_end_of_its_container_enters_few_modules(
     eventually(lambda: not docker_engine.containers("traced"))
     entered = fleet.entered(*TELEMETRY)
     assert {"worker.docker_engine.engine", "master.tasks.transitions"} <= set(entered)
-    assert len(entered) <= MOST_FOR_A_TASK, "\n".join(entered)
+    assert len(entered) <= MAX_MODULES_OF_A_TASK, "\n".join(entered)

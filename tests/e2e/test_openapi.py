@@ -1,7 +1,7 @@
-"""schemathesis against a running master, from the document that the master answers with.
+"""schemathesis against a running master and its own OpenAPI document.
 
-For every operation: what is in order is taken, what is not is refused, and whatever comes is answered as documented.
-What it draws is the same every time, but for the ids of tasks.
+For every operation valid requests are accepted, invalid ones are refused, and every answer matches the document.
+The examples are the same in every run, except for the ids of tasks.
 """
 
 import shlex
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.e2e
 FLEET = 3
 SEED = 5
 EXAMPLES = 12
-"""Drawn for each operation, of each kind."""
+"""Per operation, valid and invalid each."""
 
 PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "))
 schemathesis.openapi.format("printable", PRINTABLE)
@@ -40,11 +40,11 @@ schemathesis.openapi.format("moment", st.just("-1h"))
 
 Case = schemathesis.Case[Any]
 LARGE = 1000
-"""Limits above this are left to other tests: half a gigabyte would have to be sent to pass some of them."""
+"""Larger limits are removed from the schema: exceeding some of them would take half a gigabyte."""
 
 
 class BriefSession(requests.Session):
-    """Of answers that have no end it takes the first event."""
+    """Reads only the first event of an endless answer."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().request(*args, **{**kwargs, "stream": True})
@@ -55,8 +55,8 @@ class BriefSession(requests.Session):
         return response
 
 
-class Known:
-    """A master with workers and tasks, whose ids stand in for those that were drawn, where those are in order."""
+class KnownIds:
+    """A master with workers and tasks. Their ids replace generated valid ids."""
 
     def __init__(self, master: Master, tasks: list[str]) -> None:
         self.master = master
@@ -65,7 +65,7 @@ class Known:
         self._ids = {"task_id": cycle(tasks), "worker_id": cycle([f"sim-{n}" for n in range(1, FLEET + 1)])}
 
     def fill(self, case: Case) -> None:
-        """Name what there is, and leave out what no schema can say is wrong."""
+        """Replaces ids with existing ones, and removes errors that a schema cannot express."""
         for name in set(case.path_parameters or {}) & self._ids.keys():
             case.path_parameters[name] = next(self._ids[name])
         _exclude(case.query or {})
@@ -76,7 +76,7 @@ class Known:
 
 
 def _exclude(query: dict[str, Any]) -> None:
-    """Parameters that cannot be had together."""
+    """Removes parameters that exclude each other."""
     for one, others in (("tail", ["offset"]), ("follow", ["limit", "format"])):
         if query.get(one):
             for other in others:
@@ -86,7 +86,7 @@ def _exclude(query: dict[str, Any]) -> None:
 
 
 def without_large_limits(schema: Any) -> Any:
-    """A part of the document."""
+    """Returns a part of the schema without limits of ``LARGE`` or more."""
     if isinstance(schema, list):
         return [without_large_limits(each) for each in schema]
     if not isinstance(schema, dict):
@@ -96,25 +96,25 @@ def without_large_limits(schema: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def known(shared_processes: Processes, shared_master: Master) -> Iterator[Known]:
+def known(shared_processes: Processes, shared_master: Master) -> Iterator[KnownIds]:
     fleet = shared_processes.simulate(shared_master.target, FLEET, "--gpu-share", "0.5")
     eventually(lambda: len(shared_master.samples("fleetpulse_worker_cpu_usage_ratio")) == FLEET)
     jobs = Jobs(shared_master, "busybox")
     ended = [jobs.submit("echo", "hi"), jobs.submit("sh", "-c", "echo bye; exit 3")]
     for task_id in ended:
         jobs.ended(task_id)
-    known = Known(shared_master, [*ended, jobs.submit("true", cpu_required=1000.0)])
+    known = KnownIds(shared_master, [*ended, jobs.submit("true", cpu_required=1000.0)])
     yield known
     known.session.close()
     fleet.kill_all()
 
 
 @pytest.fixture(scope="module")
-def api(known: Known) -> Any:
+def api(known: KnownIds) -> Any:
     """The document of the running master."""
-    told = without_large_limits(known.master.json("/openapi.json"))
-    api = schemathesis.openapi.from_dict(told, config=schemathesis.Config(seed=SEED))
-    # How long a query is altogether, no schema says, nor which token was made.
+    document = without_large_limits(known.master.json("/openapi.json"))
+    api = schemathesis.openapi.from_dict(document, config=schemathesis.Config(seed=SEED))
+    # A schema expresses neither the total length of a query nor which tokens exist.
     api.config.checks.positive_data_acceptance.expected_statuses = ["2xx", "3xx", "401", "404", "409", "414"]
     api.config.checks.negative_data_rejection.expected_statuses = ["4xx"]
     return api
@@ -128,7 +128,7 @@ REFUSING = [(path, operation) for path, operation in OPERATIONS if operation.que
 
 
 @pytest.mark.parametrize(("path", "operation"), OPERATIONS, ids=lambda value: getattr(value, "name", None))
-def test_valid_requests_are_accepted(path: str, operation: Operation, api: Any, known: Known) -> None:
+def test_valid_requests_are_accepted(path: str, operation: Operation, api: Any, known: KnownIds) -> None:
     @BOUNDED
     @given(case=api[path][operation.method].as_strategy(GenerationMode.POSITIVE))
     def ask(case: Case) -> None:
@@ -139,7 +139,7 @@ def test_valid_requests_are_accepted(path: str, operation: Operation, api: Any, 
 
 
 @pytest.mark.parametrize(("path", "operation"), REFUSING, ids=lambda value: getattr(value, "name", None))
-def test_invalid_requests_are_refused(path: str, operation: Operation, api: Any, known: Known) -> None:
+def test_invalid_requests_are_refused(path: str, operation: Operation, api: Any, known: KnownIds) -> None:
     @BOUNDED
     @given(case=api[path][operation.method].as_strategy(GenerationMode.NEGATIVE))
     def ask(case: Case) -> None:

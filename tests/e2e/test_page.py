@@ -1,4 +1,4 @@
-"""The page in a real browser: a fleet that lives, without Docker."""
+"""The page in a real browser with a simulated fleet, without Docker."""
 
 import json
 import re
@@ -23,7 +23,7 @@ GRAFANA = "https://grafana.example/sub"
 
 @pytest.fixture(scope="module")
 def fleet(shared_processes: Processes) -> Iterator[Master]:
-    """A master with three workers, for tests that leave it as they found it."""
+    """A master with three workers. Tests restore its state."""
     master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--grafana-url", GRAFANA + "/")
     shared_processes.simulate(master.target, 3, "--gpu-share", "0.5")
     eventually(lambda: master.active() == 3)
@@ -39,7 +39,7 @@ def visit(browser: Browser, fleet: Master) -> Iterator[Visit]:
 
 
 def shown(page: Page) -> list[str]:
-    """The workers in the grid, in their order."""
+    """The ids of the workers in the grid, in display order."""
     return [str(href).rpartition("/")[2] for href in page.eval_on_selector_all(".cell", "all => all.map(a => a.hash)")]
 
 
@@ -188,11 +188,11 @@ def test_plots_have_gaps_a_readout_and_a_table(visit: Visit) -> None:
     assert page.locator(".plot td").all_inner_texts() == ["10%", "20%", "–", "–", "50%", "60%", "70%", "80%"]
 
 
-# Many
+# Large fleets
 
 
 def stream_of(count: int) -> str:
-    """The events of a fleet so large, and no more."""
+    """The events of a fleet of this size, without updates."""
     workers: dict[str, dict[str, Any]] = {
         f"rack-{number}": {
             "worker_id": f"rack-{number}", "is_active": number % 50 > 0, "last_update": 1_700_000_000, "hostname": None,
@@ -231,7 +231,7 @@ def test_grid_of_three_thousand_workers(visit: Visit) -> None:
     assert page.locator('.cell[tabindex="0"]').count() == 1
 
 
-# For everybody
+# Accessibility
 
 VIEWS = ["/", "/tasks", "/workers/sim-1", "/tasks/task-0000000000000000"]
 

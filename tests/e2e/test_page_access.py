@@ -1,4 +1,4 @@
-"""The page of a master that wants tokens, in a real browser."""
+"""The page of a master that requires tokens, in a real browser."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def secrets(shared_processes: Processes) -> dict[str, str]:
-    """By role."""
+    """The tokens by role."""
     made = {}
     for role in ("read", "admin"):
         ended = shared_processes.run(FLEETPULSE, "token", "create", role, "--role", role)

@@ -38,7 +38,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
 
 
 def fill(page: Page, **fields: str) -> None:
-    """Open the form and fill these fields."""
+    """Opens the form and fills these fields."""
     page.get_by_role("button", name="Submit a task").click()
     for name, value in fields.items():
         page.locator(f"dialog [name={name}]").fill(value)
@@ -75,9 +75,9 @@ def test_errors_are_shown_at_their_fields(visit: Visit, site: Site) -> None:
     page = visit.open()
     fill(page, docker_image="http://nowhere/x", cpu_required="0", memory_required="much", priority="7", env="9=1")
     send(page)
-    said = {name: page.locator(f"dialog [data-field={name}] .error") for name in ("docker_image", "cpu_required")}
-    expect(said["docker_image"]).to_contain_text("not a URL")
-    expect(said["cpu_required"]).to_have_text("must be at least 0.01")
+    errors = {name: page.locator(f"dialog [data-field={name}] .error") for name in ("docker_image", "cpu_required")}
+    expect(errors["docker_image"]).to_contain_text("not a URL")
+    expect(errors["cpu_required"]).to_have_text("must be at least 0.01")
     for name in ("docker_image", "cpu_required", "memory_required", "env"):
         expect(page.locator(f"dialog [name={name}]")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("dialog [name=priority]")).not_to_have_attribute("aria-invalid", "true")
@@ -200,7 +200,7 @@ def test_task_counts_link_to_the_tasks(visit: Visit, site: Site) -> None:
     expect(page.locator("tbody tr", has_text="counted")).to_be_visible()
 
 
-# A log that cannot be had
+# Unavailable logs
 
 
 def test_log_is_retried_while_there_are_too_many_readers(visit: Visit, site: Site) -> None:
@@ -211,19 +211,19 @@ def test_log_is_retried_while_there_are_too_many_readers(visit: Visit, site: Sit
             reader = crowd.enter_context(RawConnection(site.master.http_port))
             assert reader.stream(f"/api/tasks/{task_id}/logs?follow=true") == 200
         page = visit.open(f"/tasks/{task_id}")
-        told = f"{MAX_SUBSCRIBERS} readers follow logs already, which is as many as the master serves"
-        expect(page.locator(".log-head .note")).to_have_text(f"{told}; trying again in 5 s")
+        detail = f"{MAX_SUBSCRIBERS} readers follow logs already, which is as many as the master serves"
+        expect(page.locator(".log-head .note")).to_have_text(f"{detail}; trying again in 5 s")
         assert complaints(page) == []
     expect(page.locator(".lines")).to_have_text("here\n")
     expect(page.locator(".log-head .note")).to_have_text("follows")
     assert site.jobs.cancel(task_id).status_code == 202
-    # What Chromium writes for the answers that the page was shown to expect.
+    # Chromium reports the answers that this test provokes.
     visit.errors[:] = [error for error in visit.errors if "the server responded with a status of 503" not in error]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_log_continues_after_a_restart_of_the_master(visit: Visit, site: Site, number: signal.Signals) -> None:
-    # The separator breaks lines of a script, and none of the stream's.
+    # U+2028 ends a line in JavaScript, but not in an event stream.
     loop = "n=0; while [ $n -lt 400 ]; do n=$((n+1)); echo line $n; sleep 0.02; done; sleep 2"
     script = f"printf 'a\\342\\200\\250b\\n'; {loop}"
     task_id = site.jobs.submit("sh", "-c", script, name="long lived")

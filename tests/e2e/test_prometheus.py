@@ -1,4 +1,4 @@
-"""What a real Prometheus sees of a master and its workers."""
+"""Metrics of a master and its workers in a real Prometheus."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ OPENMETRICS = "application/openmetrics-text"
 TEXT = "text/plain"
 
 
-def promtool_says(exposition: bytes) -> tuple[int, bytes, bytes]:
+def promtool_check(exposition: bytes) -> tuple[int, bytes, bytes]:
     """Exit code, stdout and stderr of ``promtool check metrics``."""
     checked = subprocess.run(
         [require_tool("promtool"), "check", "metrics"], input=exposition, capture_output=True, check=False
@@ -31,25 +31,25 @@ def promtool_says(exposition: bytes) -> tuple[int, bytes, bytes]:
 
 @pytest.mark.timeout(180)
 def test_killed_worker_is_down_within_31_seconds_and_its_readings_end(processes: Processes) -> None:
-    """With the terms that a master grants by default: 5 s and 30 s."""
+    """With the default heartbeat interval of 5 s and timeout of 30 s."""
     master = started_master(processes)
     prometheus = Prometheus(processes, f"127.0.0.1:{master.http_port}")
     worker = processes.worker(master.target, "--worker-id", "rack-7")
     eventually(lambda: prometheus.value(UP) == 1.0 and prometheus.value(CPU) is not None, 20.0)
 
-    # Not in the very moment of a heartbeat, so that Prometheus has time for the scrape that tells.
-    eventually(lambda: 1.0 < time.time() - last_heard(master) < 4.0)
+    # Kill the worker between two heartbeats, so that Prometheus has scraped the last one.
+    eventually(lambda: 1.0 < time.time() - last_heartbeat(master) < 4.0)
     worker.send(signal.SIGKILL)
     killed = time.time()
-    heard = last_heard(master)
-    while time.time() < heard + 30.0:
+    last = last_heartbeat(master)
+    while time.time() < last + 30.0:
         assert prometheus.value(UP) == 1.0
         assert prometheus.value(CPU) is not None
         time.sleep(0.2)
     eventually(lambda: prometheus.value(UP) == 0.0, killed + 31.0 - time.time())
 
     assert prometheus.query(CPU) == {}
-    assert prometheus.value("fleetpulse_worker_last_heartbeat_timestamp_seconds") == pytest.approx(heard, abs=0.01)
+    assert prometheus.value("fleetpulse_worker_last_heartbeat_timestamp_seconds") == pytest.approx(last, abs=0.01)
     assert prometheus.value("fleetpulse_workers{state='inactive'}") == 1.0
     gone = prometheus.value(f"count_over_time({CPU}[1m])")
     assert gone is not None
@@ -63,31 +63,31 @@ def test_killed_worker_is_down_within_31_seconds_and_its_readings_end(processes:
     master.close()
 
 
-def last_heard(master: Master) -> float:
+def last_heartbeat(master: Master) -> float:
     return master.sample("fleetpulse_worker_last_heartbeat_timestamp_seconds", "rack-7")
 
 
 def test_both_formats_are_scraped_and_agree(processes: Processes, master: Master) -> None:
     processes.simulate(master.target, 8, "--gpu-share", "0.5")
     eventually(lambda: master.active() == 8)
-    with relay_to(master.url) as as_it_asks, relay_to(master.url, f"{TEXT};version=0.0.4") as as_text:
-        prometheus = Prometheus(processes, as_it_asks.target, as_text.target)
-        relays = (as_it_asks, as_text)
+    with relay_to(master.url) as as_openmetrics, relay_to(master.url, f"{TEXT};version=0.0.4") as as_text:
+        prometheus = Prometheus(processes, as_openmetrics.target, as_text.target)
+        relays = (as_openmetrics, as_text)
 
         def up() -> dict[tuple[str, ...], float]:
             return prometheus.query("up")
 
         eventually(lambda: up() == {(relay.target, "fleetpulse"): 1.0 for relay in relays}, 20.0)
         eventually(lambda: prometheus.query(f"count by (instance) ({UP})") == {(r.target,): 8.0 for r in relays})
-        assert series_of(prometheus, as_it_asks) == series_of(prometheus, as_text)
+        assert series_of(prometheus, as_openmetrics) == series_of(prometheus, as_text)
         prometheus.close()
-    assert {scrape.content_type.partition(";")[0] for scrape in as_it_asks.scrapes} == {OPENMETRICS}
+    assert {scrape.content_type.partition(";")[0] for scrape in as_openmetrics.scrapes} == {OPENMETRICS}
     assert {scrape.content_type.partition(";")[0] for scrape in as_text.scrapes} == {TEXT}
-    assert {scrape.encoding for scrape in (*as_it_asks.scrapes, *as_text.scrapes)} == {"gzip"}
+    assert {scrape.encoding for scrape in (*as_openmetrics.scrapes, *as_text.scrapes)} == {"gzip"}
 
 
 def series_of(prometheus: Prometheus, relay: Relay) -> dict[tuple[str, ...], float]:
-    """How many series each metric of the workers has."""
+    """The number of series of each worker metric."""
     assert len(prometheus.query(f'count by (worker_id) ({{instance="{relay.target}", worker_id!=""}})')) == 8
     every = f'{{__name__=~"fleetpulse_worker_.*", worker_id!="", instance="{relay.target}"}}'
     counted = prometheus.query(f'count by (metric) (label_replace({every}, "metric", "$1", "__name__", "(.*)"))')
@@ -107,9 +107,9 @@ def test_openmetrics_passes_the_strict_parser(processes: Processes, master: Mast
 
 
 def test_promtool_finds_no_problem_in_metrics(processes: Processes, master: Master) -> None:
-    assert promtool_says(master.get("/metrics").content) == (0, b"", b"")
+    assert promtool_check(master.get("/metrics").content) == (0, b"", b"")
     processes.simulate(master.target, 10, "--gpu-share", "0.5", "--gpus", "4")
     eventually(lambda: len(master.samples("fleetpulse_worker_gpu_power_watts")) == 20)
-    assert promtool_says(master.get("/metrics").content) == (0, b"", b"")
-    # It does find what is wrong, so that its silence means something.
-    assert promtool_says(b"# HELP x Help.\n# TYPE x counter\nx 1\n")[0] != 0
+    assert promtool_check(master.get("/metrics").content) == (0, b"", b"")
+    # promtool reports an error for invalid metrics.
+    assert promtool_check(b"# HELP x Help.\n# TYPE x counter\nx 1\n")[0] != 0

@@ -37,7 +37,7 @@ def master(shared_processes: Processes, shared_master: Master) -> Iterator[Maste
 
 
 def answer(master: Master, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any, bytes]:
-    """One exchange with a path as it is: `requests` would tidy it up first."""
+    """Sends a request with the path unchanged; `requests` would normalise it."""
     connection = http.client.HTTPConnection(LOCALHOST, master.http_port, timeout=10)
     connection.putrequest(method, path, skip_accept_encoding=True)
     for name, value in headers.items():
@@ -118,7 +118,7 @@ def test_head_is_get_without_body(path: str, master: Master) -> None:
     got_status, got_headers, got = answer(master, "GET", path)
     assert got_status == 200
     assert headers["Content-Type"] == got_headers["Content-Type"]
-    # Readings change between the two, by a few digits.
+    # Readings change by a few digits between the two requests.
     assert int(headers["Content-Length"]) == pytest.approx(len(got), rel=0.1)
 
 
@@ -196,7 +196,7 @@ def test_active_worker_cannot_be_forgotten(master: Master) -> None:
 
 
 def test_many_concurrent_clients(master: Master) -> None:
-    """Each answer is whole and its own."""
+    """Each client gets the complete answer to its own request."""
     failures: list[object] = []
 
     def ask(number: int) -> None:

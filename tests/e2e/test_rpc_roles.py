@@ -20,15 +20,15 @@ from tests.ports import LOCALHOST, free_port
 
 pytestmark = pytest.mark.e2e
 
-OK, DENIED, UNREACHED, OVER = "OK", "PERMISSION_DENIED", "UNAVAILABLE", "UNAUTHENTICATED"
+OK, DENIED, UNAVAILABLE, UNAUTHENTICATED = "OK", "PERMISSION_DENIED", "UNAVAILABLE", "UNAUTHENTICATED"
 VICTIM = "victim"
 
 EXPECTED = {
-    # what is shown:  none       wrong      expired    revoked/used  its own  another worker's
-    "Fleet.Connect": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
-    "Fleet.SendHeartbeat": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
-    "Fleet.Renew": (UNREACHED, UNREACHED, UNREACHED, OVER, OK, DENIED),
-    # Here a join token is what is shown.
+    # certificate:    none       wrong      expired    revoked/used  its own  another worker's
+    "Fleet.Connect": (UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAUTHENTICATED, OK, DENIED),
+    "Fleet.SendHeartbeat": (UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAUTHENTICATED, OK, DENIED),
+    "Fleet.Renew": (UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, UNAUTHENTICATED, OK, DENIED),
+    # For this RPC: the join token.
     "Enrollment.Join": (DENIED, DENIED, DENIED, DENIED, OK, DENIED),
 }
 HOLDERS = ("none", "wrong", "expired", "revoked", "worker", "other worker")
@@ -57,7 +57,7 @@ def site(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
-    """What somebody shows, and as which worker they speak."""
+    """The channel credentials of a holder, and the worker id in its requests."""
     worker_id = holder.replace(" ", "-")
     own = joined(site.data_dir, worker_id)
     if holder == "none":
@@ -73,9 +73,9 @@ def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
 
 
 def is_refused(site: Site, bundle: Bundle) -> bool:
-    """Whether the master has heard that the certificate was revoked."""
+    """Whether the master refuses the revoked certificate."""
     with GrpcClient(site.master.target, shown(bundle)) as client:
-        return send_heartbeat(client, bundle.worker_id) == OVER
+        return send_heartbeat(client, bundle.worker_id) == UNAUTHENTICATED
 
 
 def connect(client: GrpcClient, worker_id: str) -> str:

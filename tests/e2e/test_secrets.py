@@ -1,4 +1,4 @@
-"""Secrets in the environment of a task: planted, and looked for everywhere but in the task's own container."""
+"""A secret in the environment of a task appears only in the task's own container."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ FORMS = (
     base64.b64encode(SECRET.encode()).decode().rstrip("=")[:-1],
     SECRET.encode().hex(),
 )
-"""As it is, and as it could be written elsewhere."""
+"""The secret in plain text, Base64 and hex."""
 
 ENV = {"PLANTED": SECRET, "OTHER": "harmless"}
 STREAMS = {"/telemetry/stream"}
@@ -51,7 +51,7 @@ def site(processes: Processes, docker_engine: Engine, database_url: str) -> Iter
 
 
 def test_secret_is_only_in_its_container(site: Site, processes: Processes, database_url: str) -> None:
-    mine = site.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="mine")
+    running = site.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="running")
     failed = site.jobs.submit("no-such-program", env=ENV, name="failed")
     ended = site.jobs.submit("sh", "-c", 'test -n "$PLANTED"; exit $?', env=ENV, name="ended")
     waits = site.jobs.submit("true", env=ENV, name="waits", cpu_required=1000)
@@ -68,31 +68,31 @@ def test_secret_is_only_in_its_container(site: Site, processes: Processes, datab
     conflict = {**body, "env": {**ENV, "OTHER": "changed"}}
     answers.append(site.jobs.post("/api/tasks", conflict, **{"Idempotency-Key": "k"}))
     assert [answer.status_code for answer in answers] == [422, 422, 422, 422, 201, 200, 409]
-    for task_id in (mine, other):
+    for task_id in (running, other):
         site.jobs.when(task_id, "running")
     assert site.jobs.ended(ended)["exit_code"] == 0
     site.jobs.ended(failed)
 
-    (container,) = site.containers("vault", mine)
+    (container,) = site.containers("vault", running)
     assert f"PLANTED={SECRET}" in container.attrs["Config"]["Env"]
     del container.attrs["Config"]["Env"]
-    (neighbour,) = site.containers("vault", other)
-    assert_clean({"mine but for its env": container.attrs, "another's container": neighbour.attrs})
+    (another,) = site.containers("vault", other)
+    assert_clean({"the container except its env": container.attrs, "another container": another.attrs})
 
-    task_ids = (mine, failed, ended, waits, other)
+    task_ids = (running, failed, ended, waits, other)
     assert_clean({f"answer {number}": f"{answer.headers} {answer.text}" for number, answer in enumerate(answers)})
     assert_clean(dict(every_get(site, task_ids)))
-    assert site.jobs.get(mine)["env"] == dict.fromkeys(ENV)
+    assert site.jobs.get(running)["env"] == dict.fromkeys(ENV)
     assert_clean({"events": list(site.jobs.follow(ended))})
-    assert_clean({"cancel": site.jobs.cancel(mine).text})
-    eventually(lambda: site.jobs.status(mine) == "cancelled")
+    assert_clean({"cancel": site.jobs.cancel(running).text})
+    eventually(lambda: site.jobs.status(running) == "cancelled")
 
     logs = dict(processes.logs())
     assert len(logs) >= 2
     assert any("DEBUG" in text for name, text in logs.items() if name.startswith("vault"))
     files = [path for path in processes.folder.rglob("*") if path.is_file()]
     assert_clean({str(path): path.read_bytes().decode("latin-1") for path in files})
-    assert "PLANTED" in "".join(stored(database_url, files))  # so the search could find something
+    assert "PLANTED" in "".join(stored(database_url, files))  # the search covers the stored environment
     assert_clean(dict(enumerate(stored(database_url, files))))
 
 
@@ -112,7 +112,7 @@ def test_lost_key_is_reported_and_affects_only_tasks_with_secrets(site: Site, pr
 
 
 def every_get(site: Site, task_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """What every path says that can be read, for each task; of the stream without an end its beginning."""
+    """The answers of every GET path for each task, and the beginning of the telemetry stream."""
     for route in ROUTES:
         if route.path in STREAMS or not any(operation.method == "GET" for operation in route.operations):
             continue

@@ -18,7 +18,7 @@ FAIL_LONG = ("--trouble-for", "600")
 
 
 def states(fleet: RunningProcess) -> list[dict[str, Any]]:
-    """The lines that it printed."""
+    """The status lines of the simulation."""
     return [json.loads(line) for line in fleet.out.splitlines()]
 
 

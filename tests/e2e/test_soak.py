@@ -1,12 +1,12 @@
-"""500 simulated workers for ten minutes at the default terms: `make soak`.
+"""500 simulated workers for ten minutes at the default interval: `make soak`.
 
-Flat means, from the end of the first minute on: the number of open files never changes, and the memory of the last two
-minutes is within 3% of that of the second minute, which is 60 bytes a heartbeat.
+After the first minute usage must be flat: the number of open files is constant, and the memory of the last two minutes
+is within 3% of that of the second minute, which is 60 bytes a heartbeat.
 
-Back to the start means the counts after short fleets of the same size have left: files, threads, greenlets and objects
-as they were, and memory within 10% of the highest of those levels. The counts before any worker came is no measure of
-memory: Python and the C library keep what they freed, and how much of it is in use changes from fleet to fleet by some
-10 MB without growing with their number (measured with 14 of them). A leak of 200 bytes a heartbeat would be more.
+After the fleet has left, files, threads, greenlets and objects must be back at the counts after short fleets of the
+same size, and memory within 10% of the highest of those levels. Memory before the first worker is no baseline: Python
+and the C library keep freed memory, and the level varies by some 10 MB between fleets without growing (measured with
+14 of them). A leak of 200 bytes a heartbeat would exceed that.
 """
 
 import time
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 def samples_of(web: psutil.Process, seconds: float) -> list[Sample]:
-    """Files and memory every few seconds for so long."""
+    """Samples of files and memory during ``seconds``."""
     began = time.monotonic()
     samples = []
     while (elapsed := time.monotonic() - began) < seconds:
@@ -52,10 +52,10 @@ def test_ten_minutes_with_500_workers(processes: Processes, capsys: pytest.Captu
 
     fleet = processes.simulate(master.target, WORKERS)
     eventually(lambda: master.active() == WORKERS, 30.0)
-    heard = master.heartbeats()
+    before = master.heartbeats()
     samples = samples_of(master.web_process(), SECONDS)
     assert master.active() == WORKERS
-    assert master.heartbeats() - heard == pytest.approx(WORKERS * SECONDS / 5.0, rel=0.02)
+    assert master.heartbeats() - before == pytest.approx(WORKERS * SECONDS / 5.0, rel=0.02)
     assert master.sample("fleetpulse_heartbeats_dropped_total") == 0
     assert not master.log_lines("is inactive|Traceback")
 
@@ -70,9 +70,9 @@ def test_ten_minutes_with_500_workers(processes: Processes, capsys: pytest.Captu
 
 
 def level_after_a_short_fleet(processes: Processes, master: CountedMaster, number: int) -> ResourceCounts:
-    heard = master.heartbeats()
+    before = master.heartbeats()
     fleet = processes.simulate(master.target, WORKERS, "--prefix", f"short-{number}")
-    eventually(lambda: master.heartbeats() > heard + 3 * WORKERS, 60.0)
+    eventually(lambda: master.heartbeats() > before + 3 * WORKERS, 60.0)
     leave(fleet, master)
     return master.resource_counts()
 

@@ -1,4 +1,4 @@
-"""How streams end that their worker ends, as the master counts them."""
+"""The master's counters of streams that their worker finished or cancelled."""
 
 import grpc
 import pytest
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 
 
 def ended(master: Master) -> dict[tuple[str, ...], float]:
-    """The streams that ended, by code and method."""
+    """The number of ended streams by code and method."""
     return master.samples("fleetpulse_grpc_requests_total")
 
 

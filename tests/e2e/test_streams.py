@@ -1,4 +1,4 @@
-"""Streams that break the rules of the contract, or come twice, while another worker beats."""
+"""Streams that break the protocol, and second streams of one worker. Another worker is not affected."""
 
 from collections.abc import Callable, Iterator
 
@@ -97,13 +97,13 @@ def test_second_register_is_refused(client: GrpcClient, shared_master: Master) -
 def test_heartbeat_of_another_worker_on_a_stream_is_refused(
     worker_id: str | None, incarnation_id: str, client: GrpcClient, shared_master: Master
 ) -> None:
-    mine = new_worker_id()
+    own_id = new_worker_id()
     stream = client.stream()
-    stream.register(mine)
-    stream.beat(a_heartbeat(worker_id or mine, incarnation_id, cpu=pb.Cpu(usage_percent=99.875)))
+    stream.register(own_id)
+    stream.beat(a_heartbeat(worker_id or own_id, incarnation_id, cpu=pb.Cpu(usage_percent=99.875)))
     code, details = stream.refusal()
     assert code is INVALID
-    assert mine in details
+    assert own_id in details
     for shown in shared_master.json("/telemetry").values():
         assert shown["cpu_usage"] != 99.875
 
@@ -150,14 +150,14 @@ def test_other_incarnation_waits_until_the_first_is_silent(
     assert shared_master.log_lines(f"WARNING.*worker id {worker_id} is taken")
     assert first.is_open
 
-    def comes_in() -> bool:
+    def is_accepted() -> bool:
         try:
             second_client.stream().register(worker_id, "two")
         except grpc.RpcError:
             return False
         return True
 
-    eventually(comes_in)
+    eventually(is_accepted)
     assert shared_master.workers()[worker_id]
     assert first.refusal().code is grpc.StatusCode.ABORTED
 
@@ -165,16 +165,16 @@ def test_other_incarnation_waits_until_the_first_is_silent(
 def test_other_incarnation_takes_over_at_once_after_the_connection_ended(
     client: GrpcClient, second_client: GrpcClient, shared_master: Master
 ) -> None:
-    def is_the_bystander_alone() -> bool:
+    def only_the_healthy_worker_is_connected() -> bool:
         return shared_master.sample("fleetpulse_worker_sessions") == 1
 
-    eventually(is_the_bystander_alone)  # those of the tests before may still be ending
+    eventually(only_the_healthy_worker_is_connected)  # streams of earlier tests may still be ending
     worker_id = new_worker_id()
     first = client.stream()
     first.register(worker_id)
     first.beat(a_heartbeat(worker_id))
     first.cancel()
-    eventually(is_the_bystander_alone)
+    eventually(only_the_healthy_worker_is_connected)
     second_client.stream().register(worker_id, "two")
     assert shared_master.log_lines(f"{worker_id}: a new incarnation took over")
 

@@ -14,7 +14,7 @@ from tests.e2e.waiting import eventually
 pytestmark = pytest.mark.e2e
 
 
-# Longer than a process takes to start on a busy machine.
+# Longer than the start of a process on a busy machine.
 LEASE_FLAGS = ("--heartbeat-interval", "0.5s", "--inactivity-timeout", "8s")
 
 

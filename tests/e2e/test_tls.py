@@ -70,8 +70,8 @@ def test_renewing_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
     assert {one.worker_id for one in shared_tls.authority.issued()}.isdisjoint({"rack-1"})
 
 
-def told_of(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
-    """What the audit trail says that the worker tried with attempts: action, target, why not."""
+def refused_reports(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]]:
+    """The worker's refused reports in the audit trail: action, target and detail."""
     entries = tls.master.json(f"/api/audit?actor=worker:{worker_id}&outcome=refused")
     assert {(one["source"], one["status"], one["client"]) for one in entries} <= {
         ("grpc", "PERMISSION_DENIED", LOCALHOST)
@@ -104,8 +104,8 @@ def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMas
         intruder.send(pb.WorkerMessage(task_update=made_up))
         assert next(intruder._call).ack.stale
         eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 4)
-        eventually(lambda: len(told_of(shared_tls, other.worker_id)) == 4)
-        assert sorted(told_of(shared_tls, other.worker_id)) == sorted(
+        eventually(lambda: len(refused_reports(shared_tls, other.worker_id)) == 4)
+        assert sorted(refused_reports(shared_tls, other.worker_id)) == sorted(
             [
                 ("hold", f"{task_id}/1", f"it is of worker {own.worker_id}"),
                 ("report", f"{task_id}/1", f"it is of worker {own.worker_id}"),
@@ -116,16 +116,16 @@ def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMas
         stream.send(pb.WorkerMessage(task_update=update))
         assert not next(stream._call).ack.stale
         eventually(lambda: shared_tls.master.json(f"/api/tasks/{task_id}")["status"] == "completed")
-        # ResponseModel again when all is over, it is the worker's own past, and nobody's business.
+        # A repeated report of the worker's own ended attempt is stale, but not foreign.
         stream.send(pb.WorkerMessage(task_update=update))
         assert next(stream._call).ack.stale
         eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_stale_total") == before + 4)
         intruder.send(pb.WorkerMessage(task_update=made_up))
         eventually(lambda: shared_tls.master.sample("fleetpulse_task_reports_foreign_total") == foreign + 5)
-        assert told_of(shared_tls, own.worker_id) == []
+        assert refused_reports(shared_tls, own.worker_id) == []
 
 
-# Who is let go
+# Revocation and expiry
 
 
 def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
@@ -162,7 +162,7 @@ def test_stream_ends_when_its_certificate_expires(tls: TlsMaster) -> None:
 
 
 def shown_serial(port: int) -> str:
-    """Of the certificate that a master shows."""
+    """The serial number of the certificate that a master presents."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -179,7 +179,7 @@ def test_certificates_are_renewed_without_a_restart(processes: Processes) -> Non
     eventually(lambda: tls.is_active("rack-7"))
     first, master_first = tls.bundle("rack-7"), shown_serial(tls.join_port)
     master_expiry = tls.master.sample("fleetpulse_certificate_expiry_timestamp_seconds", "master")
-    # The second one is asked for with the first, when that which it joined with has expired.
+    # The worker requests the second certificate with the first, after its original one has expired.
     eventually(lambda: tls.master.sample("fleetpulse_certificates_issued_total", "renew") >= 2, 40.0)
     eventually(lambda: tls.bundle("rack-7").not_after >= first.not_after + 8.0)
     assert tls.bundle("rack-7").key_pem != first.key_pem

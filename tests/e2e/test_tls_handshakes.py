@@ -1,4 +1,4 @@
-"""Mutual TLS with real processes: clients that do not get through the handshake, and what they are told."""
+"""Mutual TLS with real processes: failed handshakes and their errors."""
 
 import signal
 import sys
@@ -47,7 +47,7 @@ def test_master_with_a_ca_names_the_port_that_is_taken(tls: TlsMaster) -> None:
     assert port in ended.err
 
 
-def test_worker_without_a_certificate_says_what_it_lacks(shared_tls: TlsMaster) -> None:
+def test_worker_without_a_certificate_logs_that_it_may_need_one(shared_tls: TlsMaster) -> None:
     worker = shared_tls.worker("plain-1")
     eventually(lambda: "does the master want a certificate" in worker.err)
     assert "plain-1" not in shared_tls.master.workers()

@@ -50,7 +50,7 @@ def test_used_token_is_not_sent_again_and_a_new_token_joins_again(tls: TlsMaster
 
 
 @pytest.mark.parametrize(
-    ("kind", "says", "reason"),
+    ("kind", "message", "reason"),
     [
         ("another id", "is not for the worker id refused-1", "worker_id_not_granted"),
         ("another master", "is not the one that the join token is from", None),
@@ -60,7 +60,7 @@ def test_used_token_is_not_sent_again_and_a_new_token_joins_again(tls: TlsMaster
     ],
 )
 def test_refused_token_ends_the_worker_with_one_line(
-    shared_tls: TlsMaster, tmp_path: Path, kind: str, says: str, reason: str | None
+    shared_tls: TlsMaster, tmp_path: Path, kind: str, message: str, reason: str | None
 ) -> None:
     before = shared_tls.refused("certificates_refused", reason) if reason else 0.0
     if kind == "another master":
@@ -76,7 +76,7 @@ def test_refused_token_ends_the_worker_with_one_line(
     worker = shared_tls.worker("refused-1", token)
     assert worker.wait() == 1
     (line,) = [line for line in worker.err.splitlines() if line.startswith("Error: ")]
-    assert says in line
+    assert message in line
     assert "Traceback" not in worker.err
     assert token not in worker.err
     assert not (shared_tls.folder("refused-1") / "tls.pem").exists()

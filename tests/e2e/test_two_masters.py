@@ -1,4 +1,4 @@
-"""Two masters on one PostgreSQL, as processes: one of them works, and it is always clear which."""
+"""Two masters on one PostgreSQL database, as processes: only one of them is active."""
 
 import signal
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def database_url(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def started(processes: Processes, database_url: str) -> Iterator[list[Master]]:
-    """One master that works."""
+    """The started masters: at first one that is healthy."""
     masters = [started_master(processes, DATABASE_URL=database_url)]
     yield masters
     for master in masters:
@@ -36,19 +36,19 @@ def started(processes: Processes, database_url: str) -> Iterator[list[Master]]:
 
 
 def cut(database_url: str) -> None:
-    """End the connection of the master that has the database."""
+    """Terminates the connection of the master that holds the database's lock."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         assert connection.execute(CUT).fetchall() == [(True,)]
 
 
 def submit(master: Master) -> int:
-    """The status of the answer."""
+    """Submits a task and returns the status of the answer."""
     body = {"docker_image": "busybox", "cpu_required": 1, "memory_required": 32}
     return master.session.post(f"{master.url}/api/tasks", json=body, timeout=15).status_code
 
 
 def assert_refused(master: Master, by: Master) -> None:
-    """It ended, and its last word is who has the database."""
+    """Asserts that the master exited, and that its error names the master that uses the database."""
     assert master.process.wait(REFUSED_SECONDS) == 4
     (line,) = master.log_lines("ERROR master.server")
     assert f":{by.web_process().pid}, process " in line

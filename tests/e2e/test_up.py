@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, MasterClient
 from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess, wait_until_gone
 from tests.e2e.waiting import eventually
-from tests.ports import LOCALHOST, free_port, nobody_listens
+from tests.ports import LOCALHOST, free_port, ports_are_closed
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +47,7 @@ class Up(MasterClient):
     def assert_ended(self, code: int) -> None:
         assert self.process.wait() == code
         wait_until_gone(self.process.left(), 5.0)
-        eventually(lambda: nobody_listens(*self.ports))
+        eventually(lambda: ports_are_closed(*self.ports))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_readings_agree_with_the_kernel(up: Up) -> None:
 
 
 def assert_counters_agree(record: Any) -> None:
-    """The record was read a moment ago, so the counters of the kernel are equal or a little higher."""
+    """The record is a moment old, so the kernel's counters are equal or slightly higher."""
     received = {}
     for line in Path("/proc/net/dev").read_text().splitlines()[2:]:
         name, _, numbers = line.partition(":")

@@ -93,10 +93,10 @@ def test_killed_worker_turns_inactive_at_the_timeout_and_comes_back_at_once(
     eventually(lambda: master.sample("fleetpulse_worker_cpu_logical_cores", worker_id))
     worker.send(signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
-    last_heard = master.sample("fleetpulse_worker_last_heartbeat_timestamp_seconds", worker_id)
+    last_heartbeat = master.sample("fleetpulse_worker_last_heartbeat_timestamp_seconds", worker_id)
 
     eventually(lambda: master.samples("fleetpulse_worker_up")[(worker_id,)] == 0.0)
-    assert time.time() >= last_heard + FAST_TIMEOUT_SECONDS
+    assert time.time() >= last_heartbeat + FAST_TIMEOUT_SECONDS
     assert master.workers() == {worker_id: False}
     assert master.samples("fleetpulse_worker_cpu_logical_cores") == {}
     assert master.log_lines(f"worker {worker_id} is inactive")
@@ -126,7 +126,7 @@ def test_unreachable_master_is_logged_once(processes: Processes) -> None:
 
 
 def logged_lines(worker: RunningProcess, text: str) -> int:
-    """Lines of the log with this text, without debug lines."""
+    """The log lines with this text, except debug lines."""
     return sum(text in line and " DEBUG " not in line for line in worker.err.splitlines())
 
 
@@ -185,7 +185,7 @@ def test_labels_and_capacity_reach_the_master(processes: Processes, master: Mast
 
 
 def test_first_cpu_reading_is_not_zero(processes: Processes, master: Master) -> None:
-    """While all cores are busy, 0 can only be psutil's answer to a first call."""
+    """All cores are busy, so 0 would be psutil's answer to its first call."""
     burners = [processes.start("burner", "sh", "-c", "while :; do :; done") for _ in range(psutil.cpu_count() or 1)]
     worker = processes.worker(master.target, "--worker-id", WORKER_ID)
     eventually(lambda: master.samples("fleetpulse_worker_cpu_usage_ratio"))

@@ -1,4 +1,4 @@
-"""A master that wants certificates, and the workers that have them."""
+"""A master that requires client certificates, and workers with certificates."""
 
 import itertools
 import signal
@@ -18,11 +18,11 @@ from tests.ports import LOCALHOST, free_port
 QUIET = ("--no-tasks", "--no-plugins")
 
 ids = map("by-hand-{}".format, itertools.count(1))
-"""Of workers that tests speak for."""
+"""The ids of workers without a process; the test is their client."""
 
 
 class TlsMaster:
-    """A master with a CA, and what an administrator of it does."""
+    """A master with a CA, and the commands of its administrator."""
 
     def __init__(self, processes: Processes, *flags: str, host: str = LOCALHOST) -> None:
         self.processes = processes
@@ -52,20 +52,20 @@ class TlsMaster:
         return self.processes.folder / f"data-{worker_id}"
 
     def bundle(self, worker_id: str) -> Bundle:
-        """What the worker keeps."""
+        """The worker's own certificate and key."""
         bundle = read_bundle(self.folder(worker_id) / "tls.pem")
         assert bundle is not None
         return bundle
 
     def joined(self, worker_id: str, lifetime: float = 3600.0, age: float = 0.0) -> Bundle:
-        """What a worker that a test speaks for has."""
+        """A certificate and key for a worker without a process, issued ``age`` seconds ago."""
         return joined(self.data_dir, worker_id, lifetime, age)
 
     def connect(self, bundle: Bundle) -> GrpcClient:
         return GrpcClient(self.target, shown(bundle))
 
     def ca(self, *words: str) -> str:
-        """Run ``fleetpulse ca``, as an administrator does; what it says on stdout."""
+        """Runs ``fleetpulse ca`` and returns its stdout."""
         ended = self.processes.run(FLEETPULSE, "ca", *words)
         assert ended.code == 0, ended.err
         return ended.out
@@ -77,12 +77,12 @@ class TlsMaster:
         return self.master.sample(f"fleetpulse_{what}_total", reason)
 
     def audited(self, action: str) -> list[dict[str, Any]]:
-        """The entries of the trail, the newest first."""
+        """The audit entries of an action, the newest first."""
         entries: list[dict[str, Any]] = self.master.json(f"/api/audit?action={action}")
         return entries
 
     def restart(self) -> None:
-        """The same master on the same ports, after the old one has ended."""
+        """Stops the master and starts it again on the same ports."""
         self.master.process.send(signal.SIGTERM)
         self.master.process.wait()
         self.master.process = self.processes.start(
@@ -96,7 +96,7 @@ class TlsMaster:
 
 
 def registered(client: GrpcClient, worker_id: str, *held: pb.AttemptId) -> Stream:
-    """A stream on which a worker that could run tasks has registered, and beats once."""
+    """A stream of a registered worker that can run tasks and has sent one heartbeat."""
     stream = client.stream()
     register = pb.Register(
         worker_id=worker_id,
@@ -116,7 +116,7 @@ def has_registered(worker: RunningProcess) -> bool:
 
 
 def refusal(client: GrpcClient, worker_id: str) -> Refusal:
-    """How a master answers who wants to register."""
+    """Sends Register and returns the status that ends the stream."""
     with client:
         stream = client.stream()
         stream.send(pb.WorkerMessage(register=pb.Register(worker_id=worker_id, incarnation_id="one")))
