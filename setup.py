@@ -1,4 +1,4 @@
-"""The distribution `fleetpulse`. The version is stated here only; code asks `importlib.metadata` for it."""
+"""The distribution `fleetpulse`. Only this file has the version; code reads it with `importlib.metadata`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ README = HERE / "README.md"
 
 
 def runtime_requirements() -> list[str]:
-    """The names and lower bounds in requirements/runtime.in, which the lock files are made from too."""
+    """Returns the requirements of requirements/runtime.in, the source of the lock files too."""
     lines = (HERE / "requirements" / "runtime.in").read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=">=3.11",
     install_requires=runtime_requirements(),
-    # src/fleetpulse/ links to master/, worker/ and proto/: they are imported under one name, and an editable install is
+    # src/fleetpulse/ has links to master/, worker/ and proto/, so that they are one package and an editable install is
     # a plain path entry, which type checkers understand.
     packages=find_namespace_packages("src"),
     package_dir={"": "src"},
@@ -50,7 +50,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["fleetpulse = fleetpulse.master.script:main"],
-        # The command line finds its commands here by name, because master/ and worker/ never import each other.
+        # The command line finds its commands by these names, because master/ and worker/ do not import each other.
         "fleetpulse.commands": [
             "master = fleetpulse.master.cli:master_command",
             "up = fleetpulse.master.cli:up_command",

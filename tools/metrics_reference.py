@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the code; with ``--check``, only tells whether doing so would change it."""
+"""Writes docs/metrics.md from the code; with ``--check`` only reports whether that would change it."""
 
 import argparse
 import sys
@@ -19,38 +19,38 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 LABELS = {
     "worker_id": "the worker, on every series of a worker",
     "hostname": "the machine's own name",
-    "version": "of FleetPulse: the worker's on `fleetpulse_worker_info`, the master's on `fleetpulse_build_info`",
-    "how": "with what a certificate was asked for: `join`, a token, or `renew`, the one before",
-    "holder": "whose certificate it is: `master`, or `worker` for the oldest of those of the connected ones",
-    "mountpoint": "where a filesystem is mounted",
+    "version": "FleetPulse version: the worker's on `fleetpulse_worker_info`, the master's on `fleetpulse_build_info`",
+    "how": "how a certificate was requested: `join`, with a token, or `renew`, with the previous certificate",
+    "holder": "owner of the certificate: `master`, or `worker` for the connected workers together",
+    "mountpoint": "mount point of a filesystem",
     "device": "a physical disk, as the kernel names it",
     "interface": "a network interface, as the kernel names it",
-    "gpu": "position of a GPU on its machine, from 0; may change at a reboot",
-    "uuid": "of a GPU; stays with the device",
+    "gpu": "index of a GPU on its machine, from 0; may change at a reboot",
+    "uuid": "UUID of a GPU; does not change",
     "name": "product name of a GPU",
     "task_id": "a task, only while it runs",
-    "collector": "a part of the worker that takes readings: `cpu`, `memory`, `filesystem`, `gpu` and so on",
+    "collector": "collector of the worker: `cpu`, `memory`, `filesystem`, `gpu` and so on",
     "state": "`active` or `inactive`",
-    "reason": "why something was refused, or why an attempt ended as it did: one of a fixed set of words",
-    "method": "of a call: the gRPC method, or the HTTP method",
-    "code": "how a gRPC call ended",
-    "route": "the template of a path, `/telemetry/{worker_id}` for one; `(none)` where no path matched",
-    "event": "kind of a server-sent event: `reset`, `snapshot`, `update`, `removed` or `problem`",
-    "status": "of an HTTP answer; of a task: `queued`, `pending`, `running`, `completed`, `failed` or `cancelled`; how "
-    "an attempt ended: `completed`, `failed`, `stopped` or `lost`",
-    "python_version": "of the interpreter that runs the master",
-    "generation": "of Python's garbage collector",
-    "implementation": "of Python",
-    "major": "of Python's version",
-    "minor": "of Python's version",
-    "patchlevel": "of Python's version",
+    "reason": "why something was rejected, or why an attempt ended: one of a fixed set of words",
+    "method": "gRPC or HTTP method of a call",
+    "code": "status code of a gRPC call",
+    "route": "path template, for example `/telemetry/{worker_id}`; `(none)` if no path matched",
+    "event": "type of a server-sent event: `reset`, `snapshot`, `update`, `removed` or `problem`",
+    "status": "status of an HTTP response; of a task: `queued`, `pending`, `running`, `completed`, `failed` or "
+    "`cancelled`; of an ended attempt: `completed`, `failed`, `stopped` or `lost`",
+    "python_version": "Python version of the master",
+    "generation": "generation of Python's garbage collector",
+    "implementation": "implementation of Python",
+    "major": "part of Python's version",
+    "minor": "part of Python's version",
+    "patchlevel": "part of Python's version",
 }
 
-# Of metrics whose unit is not in a column of its own, by how the name ends; anything else is a count.
+# Units of the master's metrics by the end of the name. All others are counts.
 UNITS = {"_start_time_seconds": "Unix seconds", "_seconds": "seconds", "_bytes": "bytes", "_info": ""}
 
-# What a worker may have several of, by the labels that tell them apart, and how many a machine with 8 GPUs has.
-THINGS = {
+# Parts of a machine by their labels, with the number of each on a machine with 8 GPUs.
+PARTS = {
     ("mountpoint",): ("filesystem", 2),
     ("device",): ("disk", 1),
     ("interface",): ("network interface", 1),
@@ -62,31 +62,30 @@ THINGS = {
 INTRODUCTION = """\
 # Metrics
 
-What `GET /metrics` of a master shows, in Prometheus' text format or, where `Accept` asks for it, in OpenMetrics.
-`make docs` writes this page from the code, and a test keeps it true.
+The metrics of `GET /metrics` of a master, in Prometheus' text format or, if `Accept` requests it, in OpenMetrics.
+`make docs` generates this page from the code, and a test checks it.
 
 ## Names
 
-Every name begins with `fleetpulse_`, and those that come from a worker with `fleetpulse_worker_`. Units are base units
-and stand at the end of the name: bytes, seconds, degrees Celsius, watts. A ratio runs from 0 to 1, where REST shows
-percent. A counter ends in `_total`; it counts since the machine booted, or since the master or the worker was started.
-A counter with labels has a series once there was something to count. A histogram `x` is shown as `x_bucket`, `x_sum`
-and `x_count`.
+All names begin with `fleetpulse_`, and metrics of workers with `fleetpulse_worker_`. A name ends with its base unit:
+bytes, seconds, degrees Celsius, watts. A ratio is between 0 and 1; REST has percent instead. The name of a counter ends
+with `_total`; it counts since the boot of the machine, or since the start of the master or worker. A counter with
+labels has no series before its first event. A histogram `x` has the series `x_bucket`, `x_sum` and `x_count`.
 
-A reading that a machine does not give has no series. It is never shown as 0: a machine without a GPU has no
-`fleetpulse_worker_gpu_utilization_ratio`, and one whose driver gives no power has the other series of that GPU.
+A missing reading has no series and is never 0: a machine without a GPU has no
+`fleetpulse_worker_gpu_utilization_ratio`, and a GPU whose driver does not report power has only the other series.
 
-## When a worker falls silent
+## Inactive workers
 
-When nothing was heard of a worker for the inactivity timeout, `fleetpulse_worker_up` turns 0 and
-`fleetpulse_worker_last_heartbeat_timestamp_seconds` stays as it is; `fleetpulse_worker_draining` is still told, so that
-nobody is paged for a machine that was drained. All other series of the worker end there, so Prometheus marks them stale
-and no graph shows a dead machine's last reading as if it were live. They are back with the next heartbeat. When the
-worker says goodbye, is deleted, or has been gone for the retention time (`FLEETPULSE_RETENTION`), nothing of it is
-left. Series are made from the live table, so they cannot pile up.
+When a worker has sent no heartbeat for the inactivity timeout, `fleetpulse_worker_up` becomes 0 and
+`fleetpulse_worker_last_heartbeat_timestamp_seconds` keeps its value. `fleetpulse_worker_draining` remains, so that
+alerts can exclude drained machines. All other series of the worker end, so Prometheus marks them stale and no graph
+shows the last reading of a dead machine as live. They return with the next heartbeat. When the worker says goodbye, is
+deleted, or has been inactive for the retention time (`FLEETPULSE_RETENTION`), all its series end. Series are generated
+from the live table, so they cannot accumulate.
 
-`fleetpulse_worker_up` is not Prometheus' own `up`, which tells whether the master could be scraped: alert on both.
-To see which machines are down, with what they were called:
+`fleetpulse_worker_up` differs from `up` of Prometheus, which says whether the master could be scraped: alert on both.
+To list the machines that are down, with their host names:
 
     (fleetpulse_worker_up == 0)
       * on (worker_id) group_left (hostname)
@@ -97,8 +96,8 @@ To see which machines are down, with what they were called:
 LABELS_INTRODUCTION = """
 ## Labels
 
-`instance` and `job` are left to Prometheus. What identifies something and seldom changes is a label of an `_info`
-metric, whose value is always 1; join it where it is needed:
+Prometheus adds `instance` and `job`. Properties that seldom change are labels of an `_info` metric, whose value is
+always 1. Join it where they are needed:
 
     fleetpulse_worker_cpu_usage_ratio * on (worker_id) group_left (hostname) fleetpulse_worker_info
 
@@ -106,17 +105,17 @@ metric, whose value is always 1; join it where it is needed:
 
 
 CUSTOM_METRICS = f"""
-## Of each worker's operator
+## Custom metrics
 
-Custom metrics, which operators add, are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or
-untyped. Type and description of a family are those of the worker that brought it first. A worker that has it with
-another type, and what goes beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, is left out
-and counted by `fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is silent.
+Custom metrics of operators are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or untyped.
+The first worker that sends a family determines its type and description. Samples with another type, and samples beyond
+{MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, are dropped and counted by
+`fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is inactive.
 """
 
 
 class Row(NamedTuple):
-    """One metric as the tables list it."""
+    """A metric as a row of the tables."""
 
     name: str
     kind: str
@@ -126,17 +125,17 @@ class Row(NamedTuple):
 
 
 def worker_rows() -> list[Row]:
-    """The metrics that each worker has."""
+    """Metrics of workers."""
     return [
         Row(family.name, family.kind, ("worker_id", *family.labels), family.unit, family.help) for family in FAMILIES
     ]
 
 
 def master_rows() -> list[Row]:
-    """The metrics that the master has of itself."""
+    """Metrics of the master."""
     instruments = Instruments()
     labels = {
-        next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - nowhere else before there is a sample
+        next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the only place before the first sample
         for group in (instruments, *vars(instruments).values())
         for metric in vars(group).values()
         if isinstance(metric, MetricWrapperBase)
@@ -154,12 +153,12 @@ def master_rows() -> list[Row]:
 
 
 def labels_of(family: Metric) -> list[str]:
-    """The labels of its samples, but for that of a histogram's buckets."""
+    """Labels of the samples, without ``le`` of histogram buckets."""
     return list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
 
 
 def unit_of(name: str) -> str:
-    """The unit that a name ends with."""
+    """Returns the unit at the end of a name."""
     return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "count")
 
 
@@ -172,7 +171,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def metrics_table(rows: Iterable[Row]) -> str:
     """Markdown."""
     return table(
-        ["Name", "Type", "Labels", "Unit", "What it says"],
+        ["Name", "Type", "Labels", "Unit", "Description"],
         (
             [f"`{row.name}`", row.kind, ", ".join(f"`{label}`" for label in row.labels), row.unit, row.help]
             for row in rows
@@ -183,19 +182,19 @@ def metrics_table(rows: Iterable[Row]) -> str:
 def labels_table(rows: Iterable[Row]) -> str:
     """Markdown. Raises KeyError for a label that ``LABELS`` does not explain."""
     used = {label: None for row in rows for label in row.labels}
-    return table(["Label", "What it names"], ([f"`{label}`", LABELS[label]] for label in used))
+    return table(["Label", "Description"], ([f"`{label}`", LABELS[label]] for label in used))
 
 
 def cardinality() -> str:
-    """How many series a worker has, as Markdown."""
+    """The number of series per worker, as Markdown."""
     counts: Counter[str] = Counter()
     for family in FAMILIES:
-        thing, _ = THINGS.get(family.labels[:2], ("worker", 1))
-        counts[thing] += 1
-    machine = counts["worker"] + sum(counts[thing] * number for thing, number in THINGS.values())
+        part, _ = PARTS.get(family.labels[:2], ("worker", 1))
+        counts[part] += 1
+    machine = counts["worker"] + sum(counts[part] * number for part, number in PARTS.values())
     return (
-        "## How many series\n\n"
-        + table(["For each", "Series"], ([thing, str(count)] for thing, count in counts.items()))
+        "## Number of series\n\n"
+        + table(["Per", "Series"], ([part, str(count)] for part, count in counts.items()))
         + "\nA machine with 2 filesystems, 1 disk, 1 network interface, 8 GPUs and 8 collectors that runs no task has "
         + f"{machine} series,\nand {machine - 8 * counts['GPU']} without the GPUs. "
         + "The master's own series do not grow with the fleet.\n"
@@ -203,24 +202,24 @@ def cardinality() -> str:
 
 
 def page() -> str:
-    """The whole of docs/metrics.md."""
+    """The text of docs/metrics.md."""
     workers, own = worker_rows(), master_rows()
     ours = [row for row in own if row.name.startswith("fleetpulse_")]
     process = [row for row in own if row not in ours]
     return "".join(
         [
             INTRODUCTION, cardinality(), LABELS_INTRODUCTION, labels_table([*workers, *ours, *process]),
-            "\n## Of each worker\n\n", metrics_table(workers), CUSTOM_METRICS,
-            "\n## Of the master\n\n", metrics_table(ours),
-            "\n## Of the master's process\n\n",
-            "As every client of Prometheus names them.\n\n",
+            "\n## Worker metrics\n\n", metrics_table(workers), CUSTOM_METRICS,
+            "\n## Master metrics\n\n", metrics_table(ours),
+            "\n## Process metrics of the master\n\n",
+            "The standard metrics of Prometheus clients.\n\n",
             metrics_table(process),
         ]
     )  # fmt: skip
 
 
 def main() -> int:
-    """The exit status: 1 when ``--check`` found that the page is not what would be written."""
+    """Returns the exit status: 1 when ``--check`` found a change."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
     if not parser.parse_args().check:
@@ -228,7 +227,7 @@ def main() -> int:
         return 0
     if PAGE.exists() and PAGE.read_text() == page():
         return 0
-    print("docs/metrics.md is not what the code says. Run: make docs", file=sys.stderr)
+    print("docs/metrics.md is out of date. Run: make docs", file=sys.stderr)
     return 1
 
 

@@ -1,9 +1,9 @@
-"""Takes the pictures of docs/images: real programs on free ports, a simulated fleet and its last hour.
+"""Takes the screenshots of docs/images from real programs with a simulated fleet and an hour of history.
 
     python -m tools.screenshots [NAME...]
 
-Each picture is a function here: PNG of the page, SVG of the command line. The page needs Chromium, and its tasks need a
-Docker Engine: `make tools`.
+Each image has a function: PNG of the page, SVG of the command line. Requires Chromium and a Docker Engine
+(`make tools`).
 """
 
 import asyncio
@@ -55,7 +55,7 @@ done"""
 _HOUR_SECONDS = 3600
 _HEARTBEAT_SECONDS = 5
 _OUTAGE = range(1500, 1800)
-"""Of one worker, in seconds of the hour."""
+"""Outage of one worker, in seconds of the hour."""
 
 _COLUMNS = 96
 _TOP_SIZE = (110, 20)
@@ -72,7 +72,7 @@ class Stage(NamedTuple):
 
 @contextmanager
 def small_fleet(folder: Path) -> Iterator[Stage]:
-    """Workers of which one is inactive and one drained, and tasks in every state."""
+    """Starts workers, of which one is inactive and one drained, and tasks in every status."""
     processes = Processes(folder)
     record_history(folder / "data")
     master = started_master(processes, *LEASE_FLAGS, "--grafana-url", "http://localhost:3000")
@@ -92,7 +92,7 @@ def small_fleet(folder: Path) -> Iterator[Stage]:
 
 
 def record_history(data_dir: Path) -> None:
-    """Writes the last hour of the fleet into the store, on a clock that runs fast. Every fourth worker has GPUs."""
+    """Writes an hour of history into the store, with a simulated clock. Every fourth worker has GPUs."""
     instruments, now = Instruments(), time.time()
     store = open_store(StoreConfig(data_dir), instruments)
     times = [now - _HOUR_SECONDS + second for second in range(0, _HOUR_SECONDS, _HEARTBEAT_SECONDS)]
@@ -122,7 +122,7 @@ def record_history(data_dir: Path) -> None:
 
 
 def submit_tasks(site: Site) -> str:
-    """Tasks that have ended, one that waits, one that was cancelled, and one that runs: its id."""
+    """Submits ended, queued, cancelled and running tasks. Returns the id of the running one."""
     jobs = site.jobs
     for name, script in (("nightly report", "echo done"), ("index rebuild", "echo no space left; exit 28")):
         jobs.ended(jobs.submit("sh", "-c", script, name=name))
@@ -134,7 +134,7 @@ def submit_tasks(site: Site) -> str:
 
 
 def screenshot(stage: Stage, view: str, file: str, ready: Callable[[Page], None], **reader: object) -> None:
-    """Opens a view and takes its picture when it is ready."""
+    """Opens a view and takes a screenshot when it is ready."""
     with visit_to(stage.browser, stage.site.master.url, **reader) as visit:  # type: ignore[arg-type]  # width, scheme
         page = visit.open(view)
         expect(page.locator("#connection")).to_have_text("live")
@@ -154,7 +154,7 @@ def page_fleet(stage: Stage) -> None:
 
 
 def page_worker(stage: Stage) -> None:
-    """One worker with its last hour."""
+    """One worker with an hour of history."""
 
     def ready(page: Page) -> None:
         expect(page.locator(".plot")).to_have_count(9)
@@ -164,12 +164,12 @@ def page_worker(stage: Stage) -> None:
 
 
 def page_tasks(stage: Stage) -> None:
-    """The tasks, and why one waits."""
+    """The tasks, with the reason why one is queued."""
     screenshot(stage, "/tasks", "page-tasks.png", lambda page: expect(page.locator("tbody tr")).to_have_count(5))
 
 
 def page_task(stage: Stage) -> None:
-    """A task whose log is followed."""
+    """A task with its live log."""
 
     def ready(page: Page) -> None:
         expect(page.locator(".lines")).to_contain_text("epoch 12/")
@@ -178,12 +178,12 @@ def page_task(stage: Stage) -> None:
 
 
 def page_narrow(stage: Stage) -> None:
-    """The fleet on a telephone."""
+    """The fleet on a phone."""
     screenshot(stage, "/", "page-narrow.png", cards, width=360)
 
 
 def run_on_terminal(url: str, *words: str) -> str:
-    """The output of a command, with its colours."""
+    """Returns the output of a command, with colours."""
     env = {**os.environ, "FLEETPULSE_URL": url, "TERM": "xterm-256color"}
     child = pexpect.spawn(FLEETPULSE, list(words), env=env, timeout=60, dimensions=(60, _COLUMNS), encoding="utf-8")
     child.expect(pexpect.EOF)
@@ -192,7 +192,7 @@ def run_on_terminal(url: str, *words: str) -> str:
 
 
 def save_svg(file: str, title: str, text: str) -> None:
-    """Draws a text with colours."""
+    """Writes coloured text as SVG."""
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=_COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(text))
@@ -200,12 +200,12 @@ def save_svg(file: str, title: str, text: str) -> None:
 
 
 def without_fonts(svg: str) -> str:
-    """A picture that loads no font from elsewhere."""
+    """Removes fonts that would be loaded from other servers."""
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def console_prompt(stage: Stage) -> None:
-    """A session with the prompt."""
+    """A session of the shell."""
     url = stage.site.master.url
     lines = ("workers", f"status {SHOWN_WORKER}")
     session = [f"master> {line}\n{run_on_terminal(url, *line.split())}" for line in lines]
@@ -213,21 +213,21 @@ def console_prompt(stage: Stage) -> None:
 
 
 def console_tasks(stage: Stage) -> None:
-    """The tasks, and why one waits."""
+    """The tasks, with the reason why one is queued."""
     save_svg("console-tasks.svg", "fleetpulse tasks", run_on_terminal(stage.site.master.url, "tasks"))
 
 
 def console_history(stage: Stage) -> None:
-    """Plots of an hour."""
+    """Plots of an hour of history."""
     fields = ("--field", "cpu_usage", "--field", "memory_usage")
     text = run_on_terminal(stage.site.master.url, "history", SHOWN_WORKER, *fields)
     save_svg("console-history.svg", f"fleetpulse history {SHOWN_WORKER}", text)
 
 
 def console_top(stage: Stage) -> None:
-    """The live table, once it has a past to show."""
+    """The live table with filled sparklines."""
 
-    async def look() -> None:
+    async def take() -> None:
         client = MasterClient(stage.site.master.url)
         app = TopApp(View(), client.now)
         watcher = FleetWatcher(client, on_fleet=app.show_fleet, on_error=app.show_error)
@@ -240,7 +240,7 @@ def console_top(stage: Stage) -> None:
         finally:
             watcher.stop()
 
-    asyncio.run(look())
+    asyncio.run(take())
 
 
 SMALL_FLEET = (
@@ -269,7 +269,7 @@ def page_many(folder: Path) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Takes the named pictures, or all."""
+    """Takes the named screenshots, or all."""
     IMAGES.mkdir(exist_ok=True)
     wanted = [picture for picture in SMALL_FLEET if not names or picture.__name__ in names]
     if wanted:

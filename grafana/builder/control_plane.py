@@ -1,4 +1,4 @@
-"""The Master dashboard, the master about itself, and the Tasks dashboard: flow, queue, waits and failures."""
+"""The Master dashboard and the Tasks dashboard."""
 
 from grafana_foundation_sdk.models import dashboard as sdk
 
@@ -45,7 +45,7 @@ _OPEN = f"max({of_master('process_open_fds')}) / max({of_master('process_max_fds
 def master() -> sdk.Dashboard:
     return dashboard(
         "fleetpulse-master",
-        "The master about itself: heartbeats, latency, HTTP, gRPC, the store, the scheduler, the process.",
+        "The master itself: heartbeats, latency, HTTP, gRPC, the store, the scheduler, the process.",
         [
             Section("Now", _master_now()),
             Section("Heartbeats", _heartbeats()),
@@ -60,19 +60,21 @@ def master() -> sdk.Dashboard:
 
 def _master_now() -> list[sdk.Panel]:
     return [
-        label_panel(Text("Version", "Of FleetPulse on the master.", "short"),
+        label_panel(Text("Version", "FleetPulse version of the master.", "short"),
                     Query("max by (version) (fleetpulse_build_info)", "{{version}}")),
         stat_panel(Text("Up for", "Time since its web process was started.", "s"), f"time() - max({_STARTED})"),
-        stat_panel(Text("Restarts, 30 minutes", "Starts of the web process after the first. Coloured from where "
-                        "FleetPulseMasterRestarting fires.", "short"),
+        stat_panel(Text("Restarts, 30 minutes", "Starts of the web process after the first. Coloured from the "
+                        "threshold of FleetPulseMasterRestarting.", "short"),
                    "max(changes(process_start_time_seconds[30m]) and on (instance, job) fleetpulse_build_info)",
                    alert_thresholds("master_restarts")),
-        stat_panel(Text("Heartbeats", "Accepted, each second.", "cps"),
+        stat_panel(Text("Heartbeats", "Accepted per second.", "cps"),
                    f"sum({rate('fleetpulse_heartbeats_received_total')})"),
-        stat_panel(Text("Time to be visible, p99", "From a heartbeat's arrival until REST and /metrics show it.", "s"),
+        stat_panel(Text("Time to be visible, p99", "From the receipt of a heartbeat until REST and /metrics show it.",
+                        "s"),
                    quantile(0.99, "heartbeat_receipt_to_visible_seconds"),
                    alert_thresholds("heartbeat_visible_seconds")),
-        stat_panel(Text("Open files", "Of those that the process may open; each worker needs one.", "percentunit"),
+        stat_panel(Text("Open files", "Share of the files that the process may open; each worker needs one.",
+                        "percentunit"),
                    _OPEN, alert_thresholds("open_files_ratio")),
     ]  # fmt: skip
 
@@ -80,24 +82,24 @@ def _master_now() -> list[sdk.Panel]:
 def _heartbeats() -> list[sdk.Panel]:
     received, dropped = (rate(f"fleetpulse_heartbeats_{what}_total") for what in ("received", "dropped"))
     return [
-        graph(Text("Accepted", "Heartbeats, each second.", "cps"), Query(f"sum({received})", "received"), size=THIRD),
-        graph(Text("Dropped share", "Of the accepted heartbeats, those that a newer one overtook in a full queue.",
+        graph(Text("Accepted", "Heartbeats per second.", "cps"), Query(f"sum({received})", "received"), size=THIRD),
+        graph(Text("Dropped share", "Share of the accepted heartbeats that a newer one replaced in a full queue.",
                    "percentunit"),
               Query(f"sum({dropped}) / (sum({received}) > 0)", "dropped"),
               limits=alert_thresholds("heartbeats_dropped_ratio"), size=THIRD),
         graph(Text("Rejected",
-                   "Heartbeats that the master refused, each second, by reason. Empty if there never was one.", "cps"),
+                   "Rejected heartbeats per second, by reason. Empty if there was none.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_heartbeats_rejected_total')})", "{{reason}}"),
               limits=alert_thresholds("heartbeats_rejected_rate"), size=THIRD),
         graph(Text("Receipt to visible",
-                   "From a heartbeat's arrival in the master's code until REST and /metrics show it.", "s"),
+                   "From the receipt of a heartbeat until REST and /metrics show it.", "s"),
               *quantiles("heartbeat_receipt_to_visible_seconds"), limits=alert_thresholds("heartbeat_visible_seconds"),
               size=THIRD),
-        heatmap(Text("Receipt to visible, all", "How many heartbeats took so long.", "s"),
+        heatmap(Text("Receipt to visible, all", "The number of heartbeats by this time.", "s"),
                 buckets("heartbeat_receipt_to_visible_seconds"), "short", THIRD),
         graph(Text("Sent to visible",
-                   "From a heartbeat's sending, by the worker's clock, until it is shown, by the master's: "
-                   "clocks that differ show up here.", "s"),
+                   "From the sending of a heartbeat, by the worker's clock, until it is visible, by the master's: "
+                   "different clocks are visible here.", "s"),
               *quantiles("heartbeat_sent_to_visible_seconds"), limits=alert_thresholds("clock_skew_seconds"),
               size=THIRD),
     ]  # fmt: skip
@@ -108,21 +110,21 @@ def _http() -> list[sdk.Panel]:
     errors = rate(f'{requests}{{status=~"5.."}}')
     slowest = quantile(0.99, "http_request_duration_seconds", "route")
     return [
-        graph(Text("Answers by route", "Each second.", "reqps"),
+        graph(Text("Responses by route", "Per second.", "reqps"),
               Query(f"sum by (route) ({rate(requests)})", "{{route}}"), size=THIRD, stacked=True),
-        graph(Text("Answers by status", "Each second.", "reqps"),
+        graph(Text("Responses by status", "Per second.", "reqps"),
               Query(f"sum by (status) ({rate(requests)})", "{{status}}"), size=THIRD, stacked=True),
-        graph(Text("Errors", "Share of the answers with a status of 5xx.", "percentunit"),
+        graph(Text("Errors", "Share of the responses with status 5xx.", "percentunit"),
               Query(f"({or_zero(f'sum({errors})')}) / (sum({rate(requests)}) > 0)", "5xx"),
               limits=alert_thresholds("http_error_ratio"), size=THIRD),
-        graph(Text("Time of an answer, p99", "Without its sending, by route.", "s"), Query(slowest, "{{route}}"),
+        graph(Text("Response time, p99", "By route, without sending the response.", "s"), Query(slowest, "{{route}}"),
               size=THIRD),
-        graph(Text("Scrapes", "Time of a scrape as Prometheus sees it, and of putting the text of /metrics together.",
+        graph(Text("Scrapes", "Duration of a scrape in Prometheus, and of building the text of /metrics.",
                    "s"),
               Query(f"max({of_master('scrape_duration_seconds')})", "scrape"),
               Query(quantile(0.99, "exposition_duration_seconds"), "text, p99"),
               limits=alert_thresholds("scrape_seconds"), size=THIRD),
-        graph(Text("Samples of a scrape", "Prometheus refuses a scrape with more than its sample_limit.", "short"),
+        graph(Text("Samples of a scrape", "Prometheus rejects a scrape with more than its sample_limit.", "short"),
               Query(f"max({of_master('scrape_samples_scraped')})", "samples"),
               limits=alert_thresholds("scrape_samples"), size=THIRD),
     ]  # fmt: skip
@@ -132,18 +134,19 @@ def _grpc() -> list[sdk.Panel]:
     calls = "fleetpulse_grpc_requests_total"
     errors = rate(calls + '{code!~"OK|CANCELLED|UNAVAILABLE|ABORTED"}')
     return [
-        graph(Text("Streams", "Streams of workers that are open and registered, and active workers.", "short"),
+        graph(Text("Streams", "Registered streams of workers, and active workers.", "short"),
               Query("max(fleetpulse_worker_sessions)", "streams"),
               Query('max(fleetpulse_workers{state="active"})', "active"), size=THIRD),
-        graph(Text("Calls that ended", "Each second, by method and how. A stream ends when its worker leaves.", "cps"),
+        graph(Text("Completed calls", "Per second, by method and code. A stream ends when its worker disconnects.",
+                   "cps"),
               Query(f"sum by (method, code) ({rate(calls)})", "{{method}} {{code}}"), size=THIRD),
-        graph(Text("Errors", "Calls that ended in an error other than a lost connection, each second.", "cps"),
+        graph(Text("Errors", "Calls per second that failed, other than by a lost connection.", "cps"),
               Query(f"sum by (code) ({errors})", "{{code}}"), limits=alert_thresholds("grpc_error_rate"), size=THIRD),
-        graph(Text("Refused streams", "Each second, by reason. Empty if there never was one.", "cps"),
+        graph(Text("Refused streams", "Per second, by reason. Empty if there was none.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_worker_sessions_refused_total')})", "{{reason}}"),
               size=THIRD),
-        graph(Text("Life of certificates", "The share that is over: of the master's, and of a connected worker's that "
-                   "has the most behind it. Renewed at two thirds; empty without a CA.", "percentunit"),
+        graph(Text("Used lifetime of certificates", "Of the master, and the highest of the connected workers. "
+                   "Certificates are renewed at two thirds. Empty without a CA.", "percentunit"),
               Query("max by (holder) (fleetpulse_certificate_life_used_ratio)", "{{holder}}"),
               limits=alert_thresholds("certificate_used_ratio", "certificate_nearly_expired_ratio"),
               size=THIRD, maximum=1),
@@ -152,15 +155,17 @@ def _grpc() -> list[sdk.Panel]:
 
 def _store() -> list[sdk.Panel]:
     return [
-        graph(Text("Transactions of the store", "Time of one, made durable.", "s"), *quantiles("store_commit_seconds"),
+        graph(Text("Transactions of the store", "Duration of a durable transaction.", "s"),
+              *quantiles("store_commit_seconds"),
               limits=alert_thresholds("store_commit_seconds"), size=THIRD),
-        heatmap(Text("Transactions, all", "How many took so long.", "s"), buckets("store_commit_seconds"), "short",
+        heatmap(Text("Transactions, all", "The number of transactions by duration.", "s"),
+                buckets("store_commit_seconds"), "short",
                 THIRD),
-        graph(Text("Failed transactions", "Each second, by why. Empty if there never was one.", "cps"),
+        graph(Text("Failed transactions", "Per second, by reason. Empty if there was none.", "cps"),
               Query(f"sum by (reason) ({rate('fleetpulse_store_errors_total')})", "{{reason}}"), size=THIRD),
-        graph(Text("Scheduling rounds", "Time of one round in which waiting tasks were given places.", "s"),
+        graph(Text("Scheduling rounds", "Duration of a round that places queued tasks.", "s"),
               *quantiles("task_scheduling_round_seconds"), size=THIRD),
-        graph(Text("Broadcaster", "Scheduling rounds, each second.", "cps"),
+        graph(Text("Rate of scheduling rounds", "Per second.", "cps"),
               Query(f"sum({rate('fleetpulse_task_scheduling_round_seconds_count')})", "rounds"), size=THIRD),
         alerts_table({"alertname": "FleetPulse(Master|Scrape|Sample|Http|Grpc|Store|Heartbeats|Clock|Certificate).*"},
                      THIRD, ", about the master", of_workers=False),
@@ -171,13 +176,13 @@ def _process() -> list[sdk.Panel]:
     cpu = "rate(process_cpu_seconds_total[$__rate_interval]) and on (instance, job) fleetpulse_build_info"
     collections = "rate(python_gc_collections_total[$__rate_interval]) and on (instance, job) fleetpulse_build_info"
     return [
-        graph(Text("CPU", "Of one core; the hub of the master is one thread.", "percentunit"),
+        graph(Text("CPU", "Share of one core; the event loop of the master is one thread.", "percentunit"),
               Query(f"sum({cpu})", "used"), size=QUARTER),
         graph(Text("Memory", "Of the web process.", "bytes"),
               Query(f"max({of_master('process_resident_memory_bytes')})", "resident"), size=QUARTER),
-        graph(Text("Open files", "Of those that the process may open; each worker needs one.", "percentunit"),
+        graph(Text("Open files", "Share of the files that the process may open; each worker needs one.", "percentunit"),
               Query(_OPEN, "open"), limits=alert_thresholds("open_files_ratio"), size=QUARTER, maximum=1),
-        graph(Text("Garbage collections", "Each second, by generation.", "cps"),
+        graph(Text("Garbage collections", "Per second, by generation.", "cps"),
               Query(f"sum by (generation) ({collections})", "generation {{generation}}"), size=QUARTER),
     ]  # fmt: skip
 
@@ -196,7 +201,7 @@ _HELD = {0: "no", 1: "held back"}
 def tasks() -> sdk.Dashboard:
     return dashboard(
         "fleetpulse-tasks",
-        "What waits and why it takes so long, what runs and where, what fails.",
+        "The queue and its delays, running tasks by worker, and failures.",
         [
             Section("Now", _tasks_now()),
             Section("Flow", _task_flow()),
@@ -209,7 +214,7 @@ def tasks() -> sdk.Dashboard:
 
 
 def or_else(recorded: str, raw: str) -> str:
-    """An increase by the recording rule, which begins at 0, or without it, when the first of all cannot be seen."""
+    """The increase of the recording rule or, without the rule, of the raw counter, which misses its first value."""
     return or_zero(f"sum(increase({recorded})) or sum(increase({raw}))")
 
 
@@ -222,18 +227,19 @@ def _tasks_now() -> list[sdk.Panel]:
         "fleetpulse:task_attempts_lost:total[30m]", 'fleetpulse_task_attempts_ended_total{status="lost"}[30m]'
     )
     return [
-        of("queued", "Tasks that wait for a place. GET /api/tasks/ID says what each waits for."),
+        of("queued", "Tasks that wait for a worker. GET /api/tasks/ID has the reason for each."),
         of("pending",
-           "Tasks that have a place and whose container is being prepared: most often, its image is pulled."),
+           "Tasks on a worker whose container is being prepared, usually by an image pull."),
         of("running", "Tasks whose containers run."),
-        stat_panel(Text("Oldest in the queue", "How long the oldest task has waited for a place. Coloured from where "
-                        "FleetPulseTaskQueueTooOld fires.", "s"),
+        stat_panel(Text("Oldest queued task", "Time in the queue. Coloured from the threshold of "
+                        "FleetPulseTaskQueueTooOld.", "s"),
                    "max(fleetpulse_task_oldest_queued_seconds)", alert_thresholds("queue_age_seconds")),
         stat_panel(Text("Failed, 30 minutes",
-                        "Share of those that completed or failed in the last 30 minutes. Coloured from where "
-                        "FleetPulseTaskFailureRatioHigh fires, if there were enough of them.", "percentunit"),
+                        "Share of the tasks that completed or failed in the last 30 minutes. Coloured from the "
+                        "threshold of FleetPulseTaskFailureRatioHigh, which also requires a number of failures.",
+                        "percentunit"),
                    FAILED_SHARE.format(window="30m"), alert_thresholds("task_failure_ratio")),
-        stat_panel(Text("Lost, 30 minutes", "Attempts that ended with their workers in the last 30 minutes.", "short"),
+        stat_panel(Text("Lost, 30 minutes", "Attempts lost with their workers in the last 30 minutes.", "short"),
                    lost, alert_thresholds("attempts_lost")),
     ]  # fmt: skip
 
@@ -245,32 +251,32 @@ def _task_flow() -> list[sdk.Panel]:
         stacked=True,
     )
     ended = graph(
-        Text("Ended", "Tasks that ended, each second, by how.", "cps"),
+        Text("Ended", "Ended tasks per second, by status.", "cps"),
         Query(f"sum by (status) ({rate('fleetpulse_tasks_finished_total')})", "{{status}}"),
         stacked=True,
     )
     return [
         live, ended,
         graph(Text("Queue",
-                   "Age of the oldest task that waits for a place; 0 when none does. The line is the alert's.", "s"),
+                   "Age of the oldest queued task; 0 without one. The line is the threshold of the alert.", "s"),
               Query("max(fleetpulse_task_oldest_queued_seconds)", "oldest"),
               limits=alert_thresholds("queue_age_seconds"), size=THIRD),
-        graph(Text("All ended tasks in the store", "By how they ended, until their retention is over.", "short"),
+        graph(Text("All ended tasks in the store", "By status, until the end of their retention.", "short"),
               Query('max by (status) (fleetpulse_tasks{status=~"completed|failed|cancelled"})', "{{status}}"),
               size=THIRD),
         state_timeline(Text("Rescheduling held",
-                            "Held back while so much of the fleet is gone at once that the master's own network "
-                            "is the more likely cause: attempts of lost workers are not given up meanwhile.", "short"),
+                            "Held while so many workers are inactive at once that the master's own network is the "
+                            "more likely cause. Meanwhile the attempts of these workers are not lost.", "short"),
                        Query("max(fleetpulse_task_rescheduling_held)", "rescheduling"),
                        limits=ORANGE_FROM_1, names=_HELD, size=THIRD),
     ]  # fmt: skip
 
 
 def _task_times() -> list[sdk.Panel]:
-    waits = Text("Waits", "From when a task could have been placed until it was.", "s")
-    runs = Text("Run times", "From when a container ran until it had ended.", "s")
-    rounds = Text("Scheduling rounds", "Time of one round in which waiting tasks were given places.", "s")
-    # By Little's law, as the alert has it: how many are pending, by how many become so in a second.
+    waits = Text("Queue time", "From when a task can be placed until it is placed.", "s")
+    runs = Text("Run times", "From the start to the end of a container.", "s")
+    rounds = Text("Scheduling rounds", "Duration of a round that places queued tasks.", "s")
+    # By Little's law, as in the alert: the mean number of pending tasks divided by the tasks placed per second.
     pending = (
         'sum(avg_over_time(fleetpulse_tasks{status="pending"}[30m]))'
         " / (sum(rate(fleetpulse_task_queue_wait_seconds_count[30m])) > 0)"
@@ -279,11 +285,13 @@ def _task_times() -> list[sdk.Panel]:
         graph(waits, *quantiles("task_queue_wait_seconds"), size=THIRD),
         graph(runs, *quantiles("task_run_seconds"), size=THIRD),
         graph(rounds, *quantiles("task_scheduling_round_seconds"), size=THIRD),
-        heatmap(Text("Waits, all", "How many tasks were placed after so long a wait.", "s"),
+        heatmap(Text("Queue time, all", "The number of tasks by queue time.", "s"),
                 buckets("task_queue_wait_seconds"), "short", THIRD),
-        heatmap(Text("Run times, all", "How many attempts ran so long.", "s"), buckets("task_run_seconds"), "short",
+        heatmap(Text("Run times, all", "The number of attempts by run time.", "s"), buckets("task_run_seconds"),
+                "short",
                 THIRD),
-        graph(Text("Pending", "Mean time to prepare a container, in the 30 minutes before. The line is the alert's.",
+        graph(Text("Pending",
+                   "Mean time to prepare a container over 30 minutes. The line is the threshold of the alert.",
                    "s"),
               Query(pending, "mean"), limits=alert_thresholds("pending_seconds"), size=THIRD),
     ]  # fmt: skip
@@ -292,27 +300,27 @@ def _task_times() -> list[sdk.Panel]:
 def _task_failures() -> list[sdk.Panel]:
     docker = or_else("fleetpulse:task_attempts_docker_failed:total[15m]", f"{_BY_DOCKER}[15m]")
     ended = rate("fleetpulse_task_attempts_ended_total")
-    not_well = rate('fleetpulse_task_attempts_ended_total{status=~"failed|lost"}')
+    unsuccessful = rate('fleetpulse_task_attempts_ended_total{status=~"failed|lost"}')
     why = f"topk({ROWS}, sum by (status, reason) (increase(fleetpulse_task_attempts_ended_total[$__range])))"
     return [
         graph(Text("Failed share",
-                   "Of the tasks that completed or failed in the 30 minutes before. The line is the alert's.",
+                   "Of the tasks that completed or failed in 30 minutes. The line is the threshold of the alert.",
                    "percentunit"),
               Query(FAILED_SHARE.format(window="30m"), "failed"),
               limits=alert_thresholds("task_failure_ratio"), size=THIRD, maximum=1),
-        graph(Text("Attempts", "Attempts that ended, each second, by how.", "cps"),
+        graph(Text("Attempts", "Ended attempts per second, by status.", "cps"),
               Query(f"sum by (status) ({ended})", "{{status}}"), size=THIRD, stacked=True),
-        graph(Text("Why attempts failed or were lost", "Attempts, each second, by reason.", "cps"),
-              Query(f"sum by (status, reason) ({not_well})", "{{status}}: {{reason}}"), size=THIRD, stacked=True),
+        graph(Text("Failed and lost attempts", "Per second, by reason.", "cps"),
+              Query(f"sum by (status, reason) ({unsuccessful})", "{{status}}: {{reason}}"), size=THIRD, stacked=True),
         graph(Text("Failed by Docker",
-                   "Attempts in the 15 minutes before that failed because of the machine or its engine.",
+                   "Attempts that failed in 15 minutes because of the machine or its Docker Engine.",
                    "short"), Query(docker, "failed"), limits=alert_thresholds("docker_failures"), size=THIRD),
-        table(Text("Attempts by how and why they ended",
+        table(Text("Attempts by status and reason",
                    "In the whole time range; /api/tasks/ID has the attempts of one task.", "short"),
-              Column("How", "status"), Column("Why", "reason"), Column("Attempts", why, "short"), size=THIRD,
+              Column("Status", "status"), Column("Reason", "reason"), Column("Attempts", why, "short"), size=THIRD,
               sort="Attempts"),
         graph(Text("Stale reports",
-                   "Reports and logs about attempts that were not the worker's any more, each second.", "cps"),
+                   "Reports and logs per second about attempts that are not on the reporting worker.", "cps"),
               Query(f"sum({rate('fleetpulse_task_reports_stale_total')})", "stale"),
               limits=alert_thresholds("stale_reports_rate"), size=THIRD),
         alerts_table({"alertname": "FleetPulse(Task|Docker).*"}, WIDE, ", about tasks", of_workers=False),
@@ -326,18 +334,19 @@ def _tasks_by_worker() -> list[sdk.Panel]:
     busiest = f"topk({ROWS}, {cpu})"
     memory = f"max by (worker_id, task_id) ({MATCHING('task_memory_used_bytes')}) and on (worker_id, task_id) {busiest}"
     return [
-        graph(Text("Running tasks", "The ten workers that run most at the end of the time range.", "short"),
+        graph(Text("Running tasks", "The ten workers with the most tasks at the end of the time range.", "short"),
               Query(top(lambda at: f"{MATCHING('running_tasks')}{at}"), "{{worker_id}}"),
               per_worker=True),
-        bar_gauge(Text("Promised CPU", "Share of a worker's cores that is promised to tasks, the ten fullest now.",
+        bar_gauge(Text("Allocated CPU", "Share of a worker's cores that is allocated to tasks; the ten highest now.",
                        "percentunit"),
                   Query(f"topk({TOP}, {share})", "{{worker_id}}"), maximum=1),
-        table(Text("Workers by running tasks", f"The {ROWS} that run most, with what is promised.", "short"), WORKER,
+        table(Text("Workers by running tasks",
+                   f"The {ROWS} workers with the most tasks, with their allocated resources.", "short"), WORKER,
               Column("Tasks", f"topk({ROWS}, {by_worker(MATCHING('running_tasks'))})", "short"),
               Column("Cores", _beside("allocated_cpu_cores"), "short"),
               Column("Memory", _beside("allocated_memory_bytes"), "bytes"),
               Column("GPUs", _beside("allocated_gpus"), "short"), size=HALF, sort="Tasks"),
-        table(Text("Running tasks by CPU", f"The {ROWS} that use most. CPU is of one core: 200 % is two cores.",
+        table(Text("Running tasks by CPU", f"The {ROWS} tasks with the highest CPU usage. 100 % is one core.",
                    "short"),
               Column("Task", "task_id"), WORKER, Column("CPU", busiest, "percentunit"),
               Column("Memory", memory, "bytes"),

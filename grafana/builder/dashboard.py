@@ -11,10 +11,10 @@ from grafana.builder.queries import FIRING
 COLUMNS = 24
 
 MAX_POINTS = 120
-"""Of a graph about many workers: a product over 10,000 of them takes Prometheus some milliseconds a point."""
+"""Maximum points of a graph about many workers: Prometheus needs milliseconds per point for 10,000 workers."""
 
 SCHEMA_VERSION = 39
-"""Of Grafana 11.0. Later ones migrate it when they load it."""
+"""The schema of Grafana 11.0. Later versions migrate it at loading."""
 
 TITLES: Mapping[str, str] = {
     "fleetpulse-fleet": "Fleet",
@@ -23,7 +23,7 @@ TITLES: Mapping[str, str] = {
     "fleetpulse-gpus": "GPUs",
     "fleetpulse-master": "Master",
 }
-"""By uid, in the order of the links."""
+"""Titles by uid, in the order of the links."""
 
 
 class Section(NamedTuple):
@@ -34,7 +34,7 @@ class Section(NamedTuple):
 
 
 class _AlertAnnotations(sdk.AnnotationQuery):
-    """An annotation from a query of Prometheus, for which the SDK has no fields."""
+    """An annotation with the fields of a Prometheus query, which the SDK lacks."""
 
     def to_json(self) -> dict[str, object]:
         target = {"refId": "Alerts", "expr": self.expr, "interval": "1m", "range": True, "editorMode": "code"}
@@ -50,7 +50,7 @@ def dashboard(
     firing: str = FIRING,
     max_points: int | None = MAX_POINTS,
 ) -> sdk.Dashboard:
-    """``firing`` selects the alerts of the annotations. ``max_points`` limits a line; ``None``: the screen's width."""
+    """``firing`` selects the alerts of the annotations. ``max_points``: of a line; ``None`` is the panel's width."""
     for panel in (panel for section in sections for panel in section.panels):
         panel.max_data_points = panel.max_data_points or max_points
     annotations = _AlertAnnotations(
@@ -76,7 +76,7 @@ def dashboard(
 
 
 def _lay_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
-    """Gives every panel an id and a place in the grid."""
+    """Sets the id and the grid position of every panel."""
     placed: list[sdk.Panel | sdk.RowPanel] = []
     top = 0
     for section in sections:
@@ -96,7 +96,7 @@ def _lay_out(sections: Sequence[Section]) -> list[sdk.Panel | sdk.RowPanel]:
 
 
 def _links(uid: str) -> list[sdk.DashboardLink]:
-    """The other dashboards, with time and variables kept, and the runbooks."""
+    """Links to the other dashboards, which keep time and variables, and to the runbooks."""
     kind = sdk.DashboardLinkType.LINK
     others = [
         sdk.DashboardLink(
@@ -107,7 +107,7 @@ def _links(uid: str) -> list[sdk.DashboardLink]:
         if other != uid
     ]  # fmt: skip
     runbooks = sdk.DashboardLink(
-        "Runbooks", kind, icon="doc", tooltip="What to do about each alert", url=RUNBOOKS, target_blank=True
+        "Runbooks", kind, icon="doc", tooltip="Instructions for each alert", url=RUNBOOKS, target_blank=True
     )
     return [*others, runbooks]
 
@@ -125,13 +125,13 @@ def _data_source_variable() -> sdk.VariableModel:
 
 
 def search_variable() -> sdk.VariableModel:
-    """A text box for ``$search``: cheap however many workers there are."""
+    """A text box for ``$search``, which stays fast with many workers."""
     every = sdk.VariableOption(selected=True, text=".*", value=".*")
     return sdk.VariableModel(
         sdk.VariableType.TEXTBOX,
         "search",
-        label="Workers that match",
-        description="A regular expression for the whole worker id: rack-7-.* for all that begin with rack-7-.",
+        label="Worker filter",
+        description="A regular expression for the whole worker id; rack-7-.* selects all that begin with rack-7-.",
         query=".*",
         current=every,
         options=[every],
@@ -139,7 +139,7 @@ def search_variable() -> sdk.VariableModel:
 
 
 def worker_variable(*, several: bool) -> sdk.VariableModel:
-    """A choice of one worker, or several, of those that match ``$search``."""
+    """A list of the workers that match ``$search``, to select one or ``several``."""
     settings: dict[str, Any] = {}
     if several:
         every = sdk.VariableOption(selected=True, text=["All"], value=["$__all"])
@@ -149,7 +149,7 @@ def worker_variable(*, several: bool) -> sdk.VariableModel:
         sdk.VariableType.QUERY,
         "worker",
         label="Worker",
-        description="Narrow the list down by the box before it when there are very many.",
+        description="In a large fleet, narrow the list with the worker filter.",
         query={"query": query, "refId": "worker", "qryType": 1},
         datasource=SOURCE,
         refresh=sdk.VariableRefresh.ON_TIME_RANGE_CHANGED,

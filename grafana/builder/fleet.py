@@ -1,4 +1,4 @@
-"""The Fleet dashboard: is all well? who is not? what is used, and what is free?"""
+"""The Fleet dashboard: health, capacity and outliers."""
 
 from collections.abc import Callable
 
@@ -30,55 +30,56 @@ _CPU = by_worker(MATCHING("cpu_usage_ratio"))
 _MEMORY = MATCHING.recorded("worker_memory_used:ratio")
 _DISK = MATCHING.recorded("worker_filesystem_used:ratio")
 _CORES_USED = f"sum({MATCHING('cpu_usage_ratio')} * {MATCHING('cpu_logical_cores')})"
-_SEEN_INFO = "last_over_time(fleetpulse_worker_info[1d])"
+_LAST_INFO = "last_over_time(fleetpulse_worker_info[1d])"
 _INFO = {"info": "fleetpulse_worker_info", "on": "worker_id", "labels": "hostname, version"}
 
 
 def fleet() -> sdk.Dashboard:
     return dashboard(
         "fleetpulse-fleet",
-        "Is all well? Who is not? What is used, and what is free? Sums, distributions and the few that stand out.",
+        "The whole fleet: health, capacity, distributions and outliers.",
         [
-            Section("Is all well?", _well()),
-            Section("Who is not?", [alerts_table({}, HALF, ", of workers, tasks and the master"), _silent()]),
-            Section("Capacity: used, promised to tasks, there", _capacity()),
+            Section("Health", _health()),
+            Section("Problems", [alerts_table({}, HALF, ", of workers, tasks and the master"), _inactive()]),
+            Section("Capacity", _capacity()),
             Section("All workers", _all()),
-            Section("Those that stand out", _outstanding()),
+            Section("Outliers", _outliers()),
         ],
         [search_variable()],
     )
 
 
-def _well() -> list[sdk.Panel]:
-    # As the alert counts them.
+def _health() -> list[sdk.Panel]:
+    # As in the alert FleetPulseFleetPartlyGone.
     down = f"count({_UP} == 0 unless on (worker_id) {MATCHING('draining')} == 1)"
     return [
-        stat_panel(Text("Active", "Workers that beat.", "short"), f"sum({_UP})"),
-        stat_panel(Text("Inactive", "Workers that have been silent for the inactivity timeout and are not drained.",
+        stat_panel(Text("Active", "Workers that send heartbeats.", "short"), f"sum({_UP})"),
+        stat_panel(Text("Inactive", "Workers without a heartbeat for the inactivity timeout that are not drained.",
                         "short"),
                    or_zero(down), RED_FROM_1),
-        stat_panel(Text("Gone",
-                        "Share of the known workers that are inactive and not drained. Coloured from where "
-                        "FleetPulseFleetPartlyGone fires, if they are more than two.", "percentunit"),
+        stat_panel(Text("Inactive share",
+                        "Share of the known workers that are inactive and not drained. Coloured from the "
+                        "threshold of FleetPulseFleetPartlyGone, which also requires more than two workers.",
+                        "percentunit"),
                    f"({or_zero(down)}) / count({_UP})", alert_thresholds("fleet_gone_ratio")),
         stat_panel(Text("Take no tasks", "Workers that are drained or cannot run tasks.", "short"),
                    or_zero(f"count({MATCHING('schedulable')} == 0)"), ORANGE_FROM_1),
-        stat_panel(Text("Alerts", "Alerts of FleetPulse that fire, whomever they are about.", "short"),
+        stat_panel(Text("Alerts", "Firing alerts of FleetPulse.", "short"),
                    or_zero('count(ALERTS{alertname=~"FleetPulse.+", alertstate="firing"})'), RED_FROM_1),
-        stat_panel(Text("Oldest in the queue", "How long the oldest task has waited for a place. Coloured from where "
-                        "FleetPulseTaskQueueTooOld fires.", "s"),
+        stat_panel(Text("Oldest queued task", "Time in the queue. Coloured from the threshold of "
+                        "FleetPulseTaskQueueTooOld.", "s"),
                    "max(fleetpulse_task_oldest_queued_seconds)", alert_thresholds("queue_age_seconds")),
     ]  # fmt: skip
 
 
-def _silent() -> sdk.Panel:
+def _inactive() -> sdk.Panel:
     since = by_worker(MATCHING("last_heartbeat_timestamp_seconds"))
     silent = f"bottomk({ROWS}, (time() - {since}) and on (worker_id) {_UP} == 0)"
-    named = with_info(silent, _SEEN_INFO, "worker_id", "hostname, version")
+    named = with_info(silent, _LAST_INFO, "worker_id", "hostname, version")
     text = Text(
         "Inactive workers",
-        f"Who is inactive, the {ROWS} that were lost last; a click on one shows what it did before. Host name and "
-        "version are those of the last day.",
+        f"The last {ROWS} workers that became inactive; a click on one opens its dashboard. Host name and version "
+        "are from the last day.",
         "s",
     )
     columns = (
@@ -92,16 +93,16 @@ def _silent() -> sdk.Panel:
 
 
 def _capacity() -> list[sdk.Panel]:
-    def three(title: str, unit: str, used: str, promised: str, there: str) -> sdk.Panel:
-        text = Text(title, "Of active workers: in use, promised to tasks, and what there is.", unit)
-        named = (("used", used), ("promised", promised), ("there is", there))
+    def capacity_graph(title: str, unit: str, used: str, allocated: str, total: str) -> sdk.Panel:
+        text = Text(title, "Of active workers: used, allocated to tasks, and total.", unit)
+        named = (("used", used), ("allocated", allocated), ("total", total))
         return graph(text, *(Query(expr, name) for name, expr in named), size=THIRD)
 
     return [
-        three("CPU cores", "short", _CORES_USED, total("allocated_cpu_cores"), total("cpu_logical_cores")),
-        three("Memory", "bytes", total("memory_used_bytes"), total("allocated_memory_bytes"),
-              total("memory_size_bytes")),
-        three("GPUs", "short", total("gpu_utilization_ratio"), total("allocated_gpus"),
+        capacity_graph("CPU cores", "short", _CORES_USED, sum_of("allocated_cpu_cores"), sum_of("cpu_logical_cores")),
+        capacity_graph("Memory", "bytes", sum_of("memory_used_bytes"), sum_of("allocated_memory_bytes"),
+              sum_of("memory_size_bytes")),
+        capacity_graph("GPUs", "short", sum_of("gpu_utilization_ratio"), sum_of("allocated_gpus"),
               f"count({MATCHING('gpu_memory_size_bytes')})"),
         _used(),
         _free(),
@@ -111,27 +112,27 @@ def _capacity() -> list[sdk.Panel]:
     ]  # fmt: skip
 
 
-def total(name: str) -> str:
+def sum_of(name: str) -> str:
     """The sum of a metric over the fleet."""
     return f"sum({MATCHING(name)})"
 
 
 def _used() -> sdk.Panel:
     shares = {
-        "CPU": f"{_CORES_USED} / {total('cpu_logical_cores')}",
-        "Memory": f"{total('memory_used_bytes')} / {total('memory_size_bytes')}",
-        "Filesystems": f"{total('filesystem_used_bytes')} / {total('filesystem_size_bytes')}",
+        "CPU": f"{_CORES_USED} / {sum_of('cpu_logical_cores')}",
+        "Memory": f"{sum_of('memory_used_bytes')} / {sum_of('memory_size_bytes')}",
+        "Filesystems": f"{sum_of('filesystem_used_bytes')} / {sum_of('filesystem_size_bytes')}",
         "GPUs": f"avg({MATCHING('gpu_utilization_ratio')})",
-        "GPU memory": f"{total('gpu_memory_used_bytes')} / {total('gpu_memory_size_bytes')}",
+        "GPU memory": f"{sum_of('gpu_memory_used_bytes')} / {sum_of('gpu_memory_size_bytes')}",
     }
-    text = Text("Used now", "Share of what all active workers have that is in use.", "percentunit")
+    text = Text("Used now", "Share of the resources of all active workers that is in use.", "percentunit")
     return bar_gauge(text, *(Query(expr, name) for name, expr in shares.items()), size=THIRD, maximum=1)
 
 
 def _free() -> sdk.Panel:
-    def free(size: str, promised: str) -> str:
-        unpromised = f"{size} - {by_worker(MATCHING(promised))}"
-        return f"sum({unpromised} and on (worker_id) {by_worker(MATCHING('schedulable'))} == 1) / sum({size})"
+    def free(size: str, allocated: str) -> str:
+        unallocated = f"{size} - {by_worker(MATCHING(allocated))}"
+        return f"sum({unallocated} and on (worker_id) {by_worker(MATCHING('schedulable'))} == 1) / sum({size})"
 
     gpus = f"count by (worker_id) ({MATCHING('gpu_memory_size_bytes')})"
     shares = {
@@ -141,7 +142,7 @@ def _free() -> sdk.Panel:
     }
     text = Text(
         "Free for tasks now",
-        "Share of what all active workers have that is not promised to a task, on workers that take tasks.",
+        "Share of the resources of all active workers that is not allocated to tasks, on workers that take tasks.",
         "percentunit",
     )
     return bar_gauge(text, *(Query(expr, name) for name, expr in shares.items()), size=THIRD, maximum=1)
@@ -151,7 +152,7 @@ def _all() -> list[sdk.Panel]:
     def heat(title: str, ratio: str) -> sdk.Panel:
         text = Text(
             title,
-            "How many workers are in each tenth, at each time. A worker that falls silent leaves it.",
+            "The number of workers in each tenth over time. Inactive workers are not counted.",
             "percentunit",
         )
         return heatmap(text, distribution(ratio), "short", size=HALF)
@@ -165,7 +166,7 @@ def _table() -> sdk.Panel:
     def beside(expr: str) -> str:
         return f"{expr} and on (worker_id) {busiest}"
 
-    text = Text("Busiest workers", f"The {ROWS} that use most of their CPU, with their other readings.", "short")
+    text = Text("Busiest workers", f"The {ROWS} workers with the highest CPU usage, with other readings.", "short")
     return table(
         text,
         WORKER,
@@ -184,9 +185,9 @@ def _table() -> sdk.Panel:
     )  # fmt: skip
 
 
-def _outstanding() -> list[sdk.Panel]:
-    def ten(title: str, unit: str, what: str, make: Callable[[str], str], *limits: str) -> sdk.Panel:
-        text = Text(title, f"The ten workers with most of it at the end of the time range: {what}.", unit)
+def _outliers() -> list[sdk.Panel]:
+    def top_graph(title: str, unit: str, what: str, make: Callable[[str], str], *limits: str) -> sdk.Panel:
+        text = Text(title, f"The ten highest workers at the end of the time range: {what}.", unit)
         most = 1 if unit == "percentunit" else None
         query = Query(top(make), "{{worker_id}}")
         return graph(text, query, limits=alert_thresholds(*limits), size=THIRD, maximum=most, per_worker=True)
@@ -194,17 +195,20 @@ def _outstanding() -> list[sdk.Panel]:
     odd = MATCHING.recorded("worker_reading:own_z")
     turns = f"topk({TOP}, max by (worker_id) (changes({_UP}[30m])) > 0)"
     return [
-        ten("CPU", "percentunit", "share of all cores", lambda at: f"{MATCHING('cpu_usage_ratio')}{at}", "cpu_ratio"),
-        ten("Memory", "percentunit", "share of the memory's size", lambda at: f"{_MEMORY}{at}", "memory_ratio"),
-        ten("Fullest filesystem", "percentunit", "used share of the fullest", lambda at: f"{_DISK}{at}",
+        top_graph("CPU", "percentunit", "share of all cores", lambda at: f"{MATCHING('cpu_usage_ratio')}{at}",
+                  "cpu_ratio"),
+        top_graph("Memory", "percentunit", "share of the memory's size", lambda at: f"{_MEMORY}{at}", "memory_ratio"),
+        top_graph("Fullest filesystem", "percentunit", "used share of each worker's fullest filesystem",
+                  lambda at: f"{_DISK}{at}",
             "filesystem_ratio", "filesystem_full_ratio"),
-        ten("Missed heartbeats", "cps", "heartbeats that never arrived, each second",
+        top_graph("Missed heartbeats", "cps", "lost heartbeats per second",
             lambda at: rate(MATCHING("heartbeats_missed_total"), at), "heartbeats_missed_rate"),
-        bar_gauge(Text("Flapping", "Turns of active and inactive in the last 30 minutes. Empty is good.", "short"),
+        bar_gauge(Text("Flapping", "Changes between active and inactive in the last 30 minutes.", "short"),
                   Query(turns, "{{worker_id}}"), limits=alert_thresholds("worker_flaps"), size=THIRD),
-        graph(Text("Not as usual",
-                   "How far a reading is from the worker's own last hour, in standard deviations: the ten "
-                   "farthest at the end of the time range. It takes an hour, and the rules of monitoring/.", "short"),
+        graph(Text("Unusual readings",
+                   "Deviation of a reading from the worker's own last hour, in standard deviations: the ten "
+                   "highest at the end of the time range. Requires an hour of data and the rules of monitoring/.",
+                   "short"),
               Query(top(lambda at: f"abs({odd}{at})", "worker_id, reading"), "{{worker_id}} {{reading}}"),
               limits=alert_thresholds("anomaly_own_z"), size=THIRD, per_worker=True),
     ]  # fmt: skip

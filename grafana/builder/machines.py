@@ -1,4 +1,4 @@
-"""The Worker dashboard, one machine in depth, and the GPUs dashboard, each device of the fleet or of some workers."""
+"""The Worker dashboard, about one machine, and the GPUs dashboard, about all devices."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -53,10 +53,10 @@ _FULL = thresholds((1.0, ORANGE))
 def worker() -> sdk.Dashboard:
     return dashboard(
         "fleetpulse-worker",
-        "One machine in depth. Where a graph ends, the worker had fallen silent, or does not give that reading.",
+        "One machine. A graph ends where the worker is inactive or does not have the reading.",
         [
             Section("$worker", _worker_now()),
-            Section("How it was", _worker_history()),
+            Section("History", _worker_history()),
             Section("CPU and memory", _worker_load()),
             Section("Filesystems, disks, network", _worker_io()),
             Section("GPUs", _gpus_of_worker()),
@@ -73,17 +73,19 @@ def _worker_now() -> list[sdk.Panel]:
     silent = f"time() - max({ONE('last_heartbeat_timestamp_seconds')})"
     used, size = ONE("memory_used_bytes"), ONE("memory_size_bytes")
     return [
-        stat_panel(Text("State", "Whether the worker beats.", "short"), f"max({ONE('up')})", GREEN_FROM_1, _ACTIVE),
-        stat_panel(Text("Last heard", "Time since the master last heard it; all that is left of an inactive one.", "s"),
+        stat_panel(Text("State", "Whether the worker sends heartbeats.", "short"), f"max({ONE('up')})", GREEN_FROM_1,
+                   _ACTIVE),
+        stat_panel(Text("Last heartbeat", "Time since the last heartbeat. An inactive worker has no other readings.",
+                        "s"),
                    silent),
         label_panel(Text("Host", "The machine's own name.", "short"),
                     Query(f"max by (hostname) ({ONE('info')})", "{{hostname}}")),
-        label_panel(Text("Version", "Of FleetPulse on it.", "short"),
+        label_panel(Text("Version", "FleetPulse version of the worker.", "short"),
                     Query(f"max by (version) ({ONE('info')})", "{{version}}")),
-        stat_panel(Text("Takes tasks", "No when it is drained or cannot run them.", "short"),
+        stat_panel(Text("Takes tasks", "No if the worker is drained or cannot run tasks.", "short"),
                    f"max({ONE('schedulable')})", GREEN_FROM_1, _TAKES),
         stat_panel(Text("Up for", "Time since the machine booted.", "s"), f"time() - max({ONE('boot_time_seconds')})"),
-        stat_panel(Text("CPU", "Share of all cores' time in use.", "percentunit"),
+        stat_panel(Text("CPU", "Usage of all cores.", "percentunit"),
                    f"max({ONE('cpu_usage_ratio')})", alert_thresholds("cpu_ratio")),
         stat_panel(Text("Cores", "Logical cores.", "short"), f"max({ONE('cpu_logical_cores')})"),
         stat_panel(Text("Memory", "Share in use.", "percentunit"), f"max({used}) / max({size})",
@@ -92,15 +94,18 @@ def _worker_now() -> list[sdk.Panel]:
         stat_panel(Text("Fullest filesystem", "Used share of the fullest one.", "percentunit"),
                    f"max({ONE('filesystem_used_bytes')} / {ONE('filesystem_size_bytes')})",
                    alert_thresholds("filesystem_ratio", "filesystem_full_ratio")),
-        stat_panel(Text("Running tasks", "Tasks that it runs.", "short"), f"max({ONE('running_tasks')})", BLUE_ALWAYS),
+        stat_panel(Text("Running tasks", "Tasks that run on the worker.", "short"), f"max({ONE('running_tasks')})",
+                   BLUE_ALWAYS),
     ]  # fmt: skip
 
 
 def _worker_history() -> list[sdk.Panel]:
     text = Text(
-        "Active", "Active or inactive over time. A gap is a master that was not scraped, or did not know it.", "short"
+        "Active",
+        "Active or inactive over time. In a gap the master was not scraped, or did not know the worker.",
+        "short",
     )
-    takes = Text("Takes tasks", "Whether it might be given tasks; no band while it is inactive.", "short")
+    takes = Text("Takes tasks", "Whether tasks can be placed on the worker. Empty while it is inactive.", "short")
     return [
         alerts_table({"worker_id": "$worker"}, HALF, " about this worker"),
         state_timeline(text, Query(f"max({ONE('up')})", "state"), limits=GREEN_FROM_1, names=_ACTIVE, size=QUARTER),
@@ -113,19 +118,19 @@ def _worker_history() -> list[sdk.Panel]:
 def _worker_load() -> list[sdk.Panel]:
     cores = f"max({ONE('cpu_logical_cores')})"
     return [
-        graph(Text("CPU", "Share of all cores' time in use, and share that is promised to tasks.", "percentunit"),
+        graph(Text("CPU", "Usage of all cores, and share that is allocated to tasks.", "percentunit"),
               Query(f"max({ONE('cpu_usage_ratio')})", "used"),
-              Query(f"max({ONE('allocated_cpu_cores')}) / {cores}", "promised"),
+              Query(f"max({ONE('allocated_cpu_cores')}) / {cores}", "allocated"),
               limits=alert_thresholds("cpu_ratio"), maximum=1),
-        graph(Text("Load", "Mean number of processes that ran or waited, and how many cores there are.", "short"),
+        graph(Text("Load", "Mean number of running and waiting processes, and number of cores.", "short"),
               *(Query(f"max({ONE(f'load{minutes}')})", f"{minutes} min") for minutes in (1, 5, 15)),
-              Query(cores, "there is")),
-        graph(Text("Memory", "In use, promised to tasks, and the machine's size.", "bytes"),
+              Query(cores, "total")),
+        graph(Text("Memory", "Used, allocated to tasks, and total.", "bytes"),
               Query(f"max({ONE('memory_used_bytes')})", "used"),
-              Query(f"max({ONE('allocated_memory_bytes')})", "promised"),
-              Query(f"max({ONE('memory_size_bytes')})", "there is")),
-        graph(Text("Swap", "In use, and the size. No line: no swap, or no reading of it.", "bytes"),
-              Query(f"max({ONE('swap_used_bytes')})", "used"), Query(f"max({ONE('swap_size_bytes')})", "there is")),
+              Query(f"max({ONE('allocated_memory_bytes')})", "allocated"),
+              Query(f"max({ONE('memory_size_bytes')})", "total")),
+        graph(Text("Swap", "Used and total. Empty without swap or its reading.", "bytes"),
+              Query(f"max({ONE('swap_used_bytes')})", "used"), Query(f"max({ONE('swap_size_bytes')})", "total")),
     ]  # fmt: skip
 
 
@@ -137,61 +142,61 @@ def _worker_io() -> list[sdk.Panel]:
         then = f"predict_linear({ONE('filesystem_used_bytes')}[1h]{at}, 4 * 3600)"
         return f"{then} / {ONE('filesystem_size_bytes')}{at}"
 
-    def way(by: str, name: str) -> str:
+    def top_rate(by: str, name: str) -> str:
         return top(lambda at: rate(ONE(name), at), by)
 
-    def flow(title: str, what: str, by: str, *pair: tuple[str, str]) -> sdk.Panel:
-        text = Text(title, f"Bytes {what}, each second; the ten busiest at the end of the time range.", "Bps")
-        return graph(text, *(Query(way(by, name), f"{{{{{by}}}}} {verb}") for name, verb in pair), size=QUARTER)
+    def throughput(title: str, what: str, by: str, *pair: tuple[str, str]) -> sdk.Panel:
+        text = Text(title, f"Bytes {what} per second; the ten highest at the end of the time range.", "Bps")
+        return graph(text, *(Query(top_rate(by, name), f"{{{{{by}}}}} {verb}") for name, verb in pair), size=QUARTER)
 
     return [
-        graph(Text("Filesystems", "Used share of each, the ten fullest at the end of the time range.", "percentunit"),
+        graph(Text("Filesystems", "Used share of each; the ten highest at the end of the time range.", "percentunit"),
               Query(top(used, "mountpoint"), "{{mountpoint}}"),
               limits=alert_thresholds("filesystem_ratio", "filesystem_full_ratio"),
               size=QUARTER, maximum=1),
         graph(Text("Filesystems in 4 hours",
-                   "Used share of each if the last hour goes on. FleetPulseFilesystemFillsIn4Hours "
-                   "fires when that is full, and the filesystem more than half full already.", "percentunit"),
+                   "Used share of each if the trend of the last hour continues. FleetPulseFilesystemFillsIn4Hours "
+                   "fires when that is full and the filesystem is more than 60 % full already.", "percentunit"),
               Query(top(in_4_hours, "mountpoint"), "{{mountpoint}}"), limits=_FULL, size=QUARTER),
-        flow("Disks", "read and written", "device",
+        throughput("Disks", "read and written", "device",
              ("disk_read_bytes_total", "read"), ("disk_written_bytes_total", "written")),
-        flow("Network", "received and sent", "interface",
+        throughput("Network", "received and sent", "interface",
              ("network_received_bytes_total", "received"), ("network_transmitted_bytes_total", "sent")),
     ]  # fmt: skip
 
 
 def _worker_tasks() -> list[sdk.Panel]:
-    def ten(title: str, what: str, unit: str, name: str) -> sdk.Panel:
-        text = Text(title, f"{what}, by running task; the ten with most at the end of the time range.", unit)
+    def top_graph(title: str, what: str, unit: str, name: str) -> sdk.Panel:
+        text = Text(title, f"{what}, by running task; the ten highest at the end of the time range.", unit)
         return graph(text, Query(top(lambda at: f"{ONE(name)}{at}", "task_id"), "{{task_id}}"), size=THIRD)
 
     return [
         graph(
-            Text("Running tasks", "Tasks that it runs.", "short"),
+            Text("Running tasks", "Tasks that run on the worker.", "short"),
             Query(f"max({ONE('running_tasks')})", "running"),
             size=THIRD,
         ),
-        ten("CPU of tasks", "Share of one core: 2 is two cores", "percentunit", "task_cpu_usage_ratio"),
-        ten("Memory of tasks", "Memory in use", "bytes", "task_memory_used_bytes"),
+        top_graph("CPU of tasks", "Share of one core (200 % is two cores)", "percentunit", "task_cpu_usage_ratio"),
+        top_graph("Memory of tasks", "Memory in use", "bytes", "task_memory_used_bytes"),
     ]
 
 
 def _worker_telemetry() -> list[sdk.Panel]:
     collectors = Query(f"min by (collector) ({ONE('collector_success')})", "{{collector}}")
     return [
-        graph(Text("Age of the last heartbeat", "How old what is shown here was: a sawtooth as high as the interval.",
+        graph(Text("Age of the last heartbeat", "A sawtooth up to the heartbeat interval.",
                    "s"),
               Query(f"time() - max({ONE('last_heartbeat_timestamp_seconds')})", "age"), size=Size(6, 8)),
-        graph(Text("Heartbeats lost", "Missed never arrived; dropped were overtaken by a newer one in the queue.",
+        graph(Text("Heartbeats lost", "Missed: never arrived. Dropped: replaced in a full queue by a newer one.",
                    "cps"),
               Query(f"max({rate(ONE('heartbeats_missed_total'))})", "missed"),
               Query(f"max({rate(ONE('heartbeats_dropped_total'))})", "dropped"),
               limits=alert_thresholds("heartbeats_missed_rate"), size=QUARTER),
-        graph(Text("Slowest collector", "Time that the slowest of the worker's collectors took.", "s"),
+        graph(Text("Slowest collector", "Duration of the slowest collector.", "s"),
               Query(f"max({ONE('collectors_duration_seconds')})", "slowest"), limits=GREY_ALWAYS, size=QUARTER),
-        state_timeline(Text("Collectors", "Whether each gave its readings. /telemetry/$worker says why one did not.",
+        state_timeline(Text("Collectors", "Result of each collector. /telemetry/$worker has the errors.",
                             "short"),
-                       collectors, limits=GREEN_FROM_1, names={0: "failed", 1: "well"}, size=QUARTER),
+                       collectors, limits=GREEN_FROM_1, names={0: "failed", 1: "ok"}, size=QUARTER),
     ]  # fmt: skip
 
 
@@ -202,11 +207,11 @@ _GPU_LABELS = "worker_id, gpu, uuid"
 def gpus() -> sdk.Dashboard:
     return dashboard(
         "fleetpulse-gpus",
-        "Every GPU: how busy, how full, how hot, and which are promised to tasks but idle.",
+        "All GPUs: utilization, memory, temperature, power, and allocated but idle GPUs.",
         [
             Section("Now", _gpus_now()),
             Section("All GPUs", _gpus_all()),
-            Section("Those that stand out", _highest_gpus(SELECTED)),
+            Section("Outliers", _highest_gpus(SELECTED)),
             Section("Each device", [_gpu_table()]),
         ],
         [search_variable(), worker_variable(several=True)],
@@ -223,15 +228,15 @@ def _gpus_now() -> list[sdk.Panel]:
     used, size = (f"sum({SELECTED(f'gpu_memory_{what}_bytes')})" for what in ("used", "size"))
     return [
         stat_panel(Text("GPUs", "Of active workers.", "short"), count),
-        stat_panel(Text("Promised", "Share of the GPUs that tasks have for themselves.", "percentunit"),
+        stat_panel(Text("Allocated", "Share of the GPUs that is allocated to tasks.", "percentunit"),
                    f"sum({SELECTED('allocated_gpus')}) / {count}"),
-        stat_panel(Text("Utilization", "Mean share of time in which a kernel ran.", "percentunit"),
+        stat_panel(Text("Utilization", "Mean share of the time in which a kernel ran.", "percentunit"),
                    f"avg({SELECTED('gpu_utilization_ratio')})"),
         stat_panel(Text("Memory", "Share of all GPU memory in use.", "percentunit"), f"{used} / {size}"),
-        stat_panel(Text("Hottest", "Temperature of the hottest. Coloured from where FleetPulseGpuHot fires.",
+        stat_panel(Text("Hottest", "Highest temperature. Coloured from the threshold of FleetPulseGpuHot.",
                         "celsius"),
                    f"max({SELECTED('gpu_temperature_celsius')})", alert_thresholds("gpu_temperature_celsius")),
-        stat_panel(Text("Power", "What all of them draw.", "watt"), f"sum({SELECTED('gpu_power_watts')})"),
+        stat_panel(Text("Power", "Total power.", "watt"), f"sum({SELECTED('gpu_power_watts')})"),
     ]  # fmt: skip
 
 
@@ -239,18 +244,18 @@ def _gpus_all() -> list[sdk.Panel]:
     busy = SELECTED("gpu_utilization_ratio")
     idle = or_zero(f"count({SELECTED('allocated_gpus')} > 0 unless on (worker_id) {busy} > 0.05)")
     models = f"topk({TOP}, count by (name) ({SELECTED('gpu_info')}))"
-    how = "How many GPUs are in each tenth, at each time."
+    how = "The number of GPUs in each tenth over time."
     return [
         heatmap(Text("Utilization of all GPUs", how, "percentunit"), distribution(busy), "short", HALF),
         heatmap(Text("Memory of all GPUs", how, "percentunit"), distribution(_GPU_MEMORY), "short", HALF),
-        graph(Text("Promised and busy",
-                   "GPUs that there are, that tasks have for themselves, and how many are busy in sum.", "short"),
-              Query(f"count({busy})", "there is"),
-              Query(f"sum({SELECTED('allocated_gpus')})", "promised"), Query(f"sum({busy})", "used"),
+        graph(Text("Allocated and busy",
+                   "Total GPUs, GPUs allocated to tasks, and the sum of their utilization.", "short"),
+              Query(f"count({busy})", "total"),
+              Query(f"sum({SELECTED('allocated_gpus')})", "allocated"), Query(f"sum({busy})", "used"),
               size=THIRD),
-        graph(Text("Promised but idle",
-                   "Workers with promised GPUs of which none is busy for more than 5 % of the time: somebody "
-                   "may have forgotten a task, or its input is slow.", "short"), Query(idle, "workers"), size=THIRD),
+        graph(Text("Allocated but idle",
+                   "Workers with allocated GPUs of which none is busy for more than 5 % of the time: a "
+                   "task may be forgotten, or its input is slow.", "short"), Query(idle, "workers"), size=THIRD),
         bar_gauge(Text("Models", "GPUs by product name.", "short"), Query(models, "{{name}}"), size=THIRD),
         alerts_table({"alertname": "FleetPulseGpu.*", "worker_id": "$worker"}, WIDE, " about GPUs"),
     ]  # fmt: skip
@@ -262,7 +267,7 @@ def _gpu_table() -> sdk.Panel:
     def beside(expr: str) -> str:
         return f"{expr} and on ({_GPU_LABELS}) {busiest}"
 
-    text = Text("Devices", f"Every GPU with its readings, {ROWS} at most: narrow down by the boxes above.", "short")
+    text = Text("Devices", f"At most {ROWS} GPUs with their readings. Use the filters above for others.", "short")
     named = with_info(busiest, SELECTED("gpu_info"), _GPU_LABELS, "name")
     return table(
         text,
@@ -292,7 +297,7 @@ def _gpu_table() -> sdk.Panel:
 
 
 class _GpuReading(NamedTuple):
-    """``expr`` builds the query for some workers, with a modifier behind each selector."""
+    """``expr`` builds the query for ``Workers``, with a modifier after each selector."""
 
     title: str
     description: str
@@ -311,23 +316,23 @@ def _gpu_memory(workers: Workers, at: str) -> str:
 
 
 _GPU_READINGS = (
-    _GpuReading("Utilization", "Share of time in which a kernel ran", "percentunit",
+    _GpuReading("Utilization", "Share of the time in which a kernel ran", "percentunit",
                 _gpu_metric("gpu_utilization_ratio"), maximum=1),
-    _GpuReading("Memory", "Share of its memory in use", "percentunit", _gpu_memory,
+    _GpuReading("Memory", "Share of the GPU memory in use", "percentunit", _gpu_memory,
                 alert_thresholds("gpu_memory_ratio"), maximum=1),
-    _GpuReading("Temperature", "Degrees", "celsius", _gpu_metric("gpu_temperature_celsius"),
+    _GpuReading("Temperature", "Temperature", "celsius", _gpu_metric("gpu_temperature_celsius"),
                 alert_thresholds("gpu_temperature_celsius")),
-    _GpuReading("Power", "What it draws", "watt", _gpu_metric("gpu_power_watts")),
+    _GpuReading("Power", "Power draw", "watt", _gpu_metric("gpu_power_watts")),
 )  # fmt: skip
 
 
 def _gpus_of_worker() -> list[sdk.Panel]:
-    """A line for each GPU of ``$worker``; there are at most some 16."""
+    """A line for each GPU of ``$worker``, at most 16."""
     return [_gpu_graph(reading, ONE, "gpu", 16, QUARTER, ", by GPU. Empty without one.") for reading in _GPU_READINGS]
 
 
 def _highest_gpus(workers: Workers) -> list[sdk.Panel]:
-    note = "; the ten with most at the end of the time range."
+    note = "; the ten highest at the end of the time range."
     return [_gpu_graph(reading, workers, "worker_id, gpu", TOP, HALF, note) for reading in _GPU_READINGS]
 
 

@@ -21,7 +21,7 @@ BY_SEVERITY = {"info": BLUE, "warning": ORANGE, "critical": RED}
 SERIES_COLOURS = {
     "queued": "yellow", "pending": "light-blue", "running": "blue", "completed": "green", "failed": "red",
     "cancelled": "text", "lost": "purple", "stopped": "text", "active": "green", "inactive": "red",
-    "used": "blue", "promised": "orange", "there is": "text",
+    "used": "blue", "allocated": "orange", "total": "text",
 }  # fmt: skip
 """By legend, the same in every panel."""
 
@@ -29,13 +29,13 @@ Thresholds = sdk.ThresholdsConfig
 
 
 def thresholds(*steps: tuple[float, str], base: str = GREEN) -> Thresholds:
-    """Each value with the colour that begins there."""
+    """``steps`` are values and the colours that begin there."""
     levels = [sdk.Threshold(None, base), *(sdk.Threshold(value, colour) for value, colour in sorted(steps))]
     return Thresholds(sdk.ThresholdsMode.ABSOLUTE, levels)
 
 
 def alert_thresholds(*names: str) -> Thresholds:
-    """Coloured where these alerts fire. ``names`` are keys of ``THRESHOLDS``; raises ``KeyError``."""
+    """The thresholds and colours of these alerts. ``names`` are keys of ``THRESHOLDS``; raises ``KeyError``."""
     return thresholds(*((THRESHOLDS[name].value, BY_SEVERITY[THRESHOLDS[name].severity]) for name in names))
 
 
@@ -189,7 +189,7 @@ def state_timeline(
 
 
 class Column(NamedTuple):
-    """``source`` is a label, or with a unit an expression; ``limits`` colours the cell, ``share`` draws a bar to 1."""
+    """``source`` is a label or, with a unit, an expression. ``limits`` colours the cell, ``share`` adds a bar to 1."""
 
     title: str
     source: str
@@ -235,10 +235,10 @@ def table(text: Text, *columns: Column, size: Size = HALF, sort: str = "") -> sd
 
 
 def alerts_table(matchers: dict[str, str], size: Size, about: str, *, of_workers: bool = True) -> sdk.Panel:
-    """The firing alerts whose labels match; only alerts about workers name one."""
+    """The firing alerts with matching labels. ``of_workers`` adds the column of the worker."""
     text = Text(
-        "Alerts that fire",
-        f"Alerts of FleetPulse that fire now{about}; a click on one opens its runbook. Empty is good, or Prometheus "
+        "Firing alerts",
+        f"Alerts of FleetPulse that fire now{about}; a click on one opens its runbook. Also empty if Prometheus "
         "has not loaded the rules of monitoring/.",
         "short",
     )
@@ -255,7 +255,7 @@ def alerts_table(matchers: dict[str, str], size: Size, about: str, *, of_workers
 def _panel(
     kind: str, text: Text, size: Size, queries: Sequence[prom.Dataquery], options: object, defaults: sdk.FieldConfig
 ) -> sdk.Panel:
-    """The dashboard adds the place and the id."""
+    """A panel without id and position, which the dashboard adds."""
     defaults.unit = text.unit
     return sdk.Panel(
         kind,

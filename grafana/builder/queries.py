@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 TOP = 10
-"""Lines of a panel about single workers or devices."""
+"""Maximum lines of a panel about single workers or devices."""
 
 ROWS = 200
-"""Rows of a table."""
+"""Maximum rows of a table."""
 
 
 class Query(NamedTuple):
@@ -41,12 +41,12 @@ SELECTED = Workers('worker_id=~"$search", worker_id=~"$worker"')
 
 
 def by_worker(expr: str) -> str:
-    """For tables. Slow over the time range of a large fleet: there, aggregate after ``topk``."""
+    """For tables only. Over a time range it is slow for a large fleet; there, aggregate after ``topk``."""
     return f"max by (worker_id) ({expr})"
 
 
 def or_zero(expr: str) -> str:
-    """0 in place of an empty panel."""
+    """Returns 0 instead of an empty result."""
     return f"{expr} or vector(0)"
 
 
@@ -55,16 +55,16 @@ def rate(selector: str, at: str = "") -> str:
 
 
 def top(make: Callable[[str], str], by: str = "worker_id", count: int = TOP) -> str:
-    """The highest series at the end of the time range, over the whole range.
+    """Selects the series that are highest at the end of the time range, and shows them over the whole range.
 
-    ``topk`` alone chooses at every step, and over a day draws every worker that was ever high. ``make`` gets the
-    modifier of each selector. Aggregates last: 10,000 groups at each of 240 steps take Prometheus 20 s.
+    Plain ``topk`` selects at every step, so it would draw every worker that was high at any time. ``make`` gets the
+    modifier of each selector. The aggregation is last: 10,000 groups at each of 240 steps take Prometheus 20 s.
     """
     return f"max by ({by}) ({make('')} and topk({count}, {make(' @ end()')}))"
 
 
 def quantile(share: float, name: str, by: str = "") -> str:
-    """Of the histogram ``fleetpulse_NAME``, by labels such as "route" or "route, method"."""
+    """A quantile of the histogram ``fleetpulse_NAME``, by labels such as "route" or "route, method"."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) ({rate(f'fleetpulse_{name}_bucket')}))"
 
@@ -79,7 +79,7 @@ def buckets(name: str) -> Query:
 
 
 def distribution(ratio: str) -> Query:
-    """How many series of a ratio are in each tenth, for a heat map: 10 series for any fleet."""
+    """The number of series of a ratio in each tenth, for a heat map: 10 series for any fleet."""
     tenths = (
         f'label_replace(count({ratio} <= {le}) or vector(0), "le", "{le}", "", "")'
         for le in (f"{n / 10:.1f}" for n in range(1, 11))
@@ -88,18 +88,18 @@ def distribution(ratio: str) -> Query:
 
 
 def with_info(expr: str, info: str, on: str, labels: str) -> str:
-    """Adds labels of an ``_info`` metric. A series without info stays, without them."""
+    """Adds labels of an ``_info`` metric. A series without info is kept without these labels."""
     named = f"max by ({on}, {labels}) ({info})"
     return f"({expr}) * on ({on}) group_left ({labels}) topk by ({on}) (1, {named}) or on ({on}) ({expr})"
 
 
 def of_master(selector: str) -> str:
-    """Series of the master: other targets have ``process_...`` and ``scrape_...`` as well."""
+    """Only series of the master: other targets also have ``process_...`` and ``scrape_...``."""
     return f"{selector} and on (instance, job) fleetpulse_build_info"
 
 
 def alerts(matchers: Mapping[str, str] | None = None) -> str:
-    """Seconds that each firing alert of FleetPulse has been active; the label ``about`` names the part concerned."""
+    """Seconds that each firing alert of FleetPulse has been active; the label ``about`` names the affected part."""
     chosen = "".join(f', {label}=~"{pattern}"' for label, pattern in (matchers or {}).items())
     names = f'alertname=~"FleetPulse.+"{chosen}'
     firing = f'ALERTS_FOR_STATE{{{names}}} and ignoring (alertstate) ALERTS{{{names}, alertstate="firing"}}'

@@ -18,9 +18,9 @@ from tests.tools import ROOT
 pytestmark = pytest.mark.e2e
 
 EXPECTED_EMPTY = {
-    ("fleetpulse-fleet", "Not as usual"): "needs an hour of data",
+    ("fleetpulse-fleet", "Unusual readings"): "needs an hour of data",
     ("fleetpulse-master", "Failed transactions"): "the store of a healthy master has no failures",
-    ("fleetpulse-master", "Life of certificates"): "this master has no CA",
+    ("fleetpulse-master", "Used lifetime of certificates"): "this master has no CA",
 }
 
 NOT_SIMULATED = {("fleetpulse-worker", "Swap")}
@@ -162,7 +162,7 @@ def test_fleet_counts(scene: Scene) -> None:
     assert count.values == [active]
     (inactive,) = shown(scene, "fleetpulse-fleet", "Inactive")
     assert inactive.values == [len(VANISHING)]
-    (gone,) = shown(scene, "fleetpulse-fleet", "Gone")
+    (gone,) = shown(scene, "fleetpulse-fleet", "Inactive share")
     assert gone.values == [pytest.approx(len(VANISHING) / (WORKERS + 1))]
     silent = shown(scene, "fleetpulse-fleet", "Inactive workers")
     assert {(s.labels["worker_id"], s.labels["hostname"]) for s in silent} == {(w, f"{w}.simulated") for w in VANISHING}
@@ -182,9 +182,9 @@ def test_heat_map_counts_each_active_worker_once(scene: Scene, panel: str) -> No
 def test_inactive_worker_shows_its_last_heartbeat(scene: Scene) -> None:
     by_panel = {
         panel: [s.values for target in of("fleetpulse-worker", panel) for s in answer(scene, target, VANISHING[0])]
-        for panel in ("State", "Last heard", "Cores", "Up for")
+        for panel in ("State", "Last heartbeat", "Cores", "Up for")
     }
     assert by_panel["State"] == [[0.0]]
-    ((silence,),) = by_panel["Last heard"]
+    ((silence,),) = by_panel["Last heartbeat"]
     assert 2.0 < silence < 60.0
     assert by_panel["Cores"] == by_panel["Up for"] == []

@@ -32,9 +32,9 @@ def firing(z: str, reading: str = "cpu") -> Firing:
     return Firing(
         "info",
         "anomalies",
-        f"The {reading} of worker w0 is not as usual",
+        f"The {reading} of worker w0 is abnormal",
         f"The {reading} reading of worker w0 is {z} standard deviations from its own last hour, and its peers do not "
-        "share it. Its tasks do not explain it.",
+        "deviate likewise. Its tasks do not explain it.",
         "curl -s http://master:8080/telemetry/w0 | jq '{cpu, memory, load, gpus, running_tasks}'",
         "fleetpulse-worker?var-worker=w0",
         {"worker_id": "w0", "reading": reading},

@@ -81,7 +81,7 @@ MEMORY = pair(
     "FleetPulseWorkerMemoryLow", 10, memory(0.96), memory(0.94),
     firing(
         "Worker rack-7 is short of memory",
-        "96% of the memory of worker rack-7 is in use. The kernel will soon kill what takes most.",
+        "96% of the memory of worker rack-7 is in use. The kernel may soon kill the largest process.",
         f"{SSH} ps -eo pid,rss,comm --sort=-rss | head -20",
     ),
 )  # fmt: skip
@@ -126,7 +126,7 @@ GPU_CASES = [
         "FleetPulseGpuHot", 10, {HOT: flat(87)}, {HOT: flat(84)},
         firing(
             "GPU 1 of worker rack-7 is hot",
-            "GPU 1 (GPU-a) of worker rack-7 has 87 °C. It runs slower to protect itself, or will soon.",
+            "GPU 1 (GPU-a) of worker rack-7 has 87 °C. It reduces its speed to protect itself, or will soon.",
             f"{SSH} nvidia-smi -q -d TEMPERATURE,PERFORMANCE -i GPU-a", GPUS, **ON_GPU,
         ),
     ),
@@ -134,7 +134,7 @@ GPU_CASES = [
         "FleetPulseGpuMemoryNearlyFull", 30, gpu_memory(980), gpu_memory(960),
         firing(
             "Memory of GPU 1 of worker rack-7 is nearly full",
-            "98% of the memory of GPU 1 (GPU-a) of worker rack-7 is in use. What asks for more fails.",
+            "98% of the memory of GPU 1 (GPU-a) of worker rack-7 is in use. Further allocations fail.",
             f"{SSH} nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv -i GPU-a", GPUS, "info", **ON_GPU,
         ),
     ),

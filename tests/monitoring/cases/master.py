@@ -20,8 +20,8 @@ PRESENCE = [
         [
             firing(
                 "critical", "The master master:8080 cannot be scraped",
-                "Prometheus cannot scrape the master master:8080. Nothing is known of its fleet, and no alert about it "
-                "can fire.",
+                "Prometheus cannot scrape the master master:8080. The state of its fleet is unknown, and alerts "
+                "about the fleet cannot fire.",
                 "curl -s --max-time 10 http://master:8080/health",
             )
         ],
@@ -33,8 +33,8 @@ PRESENCE = [
         [
             Firing(
                 "critical", "master", "Prometheus has no master to scrape",
-                "No target has the job fleetpulse. The configuration of Prometheus has lost it, and no alert about the "
-                "fleet can fire.",
+                "No target has the job fleetpulse. The configuration of Prometheus has lost it, and alerts about the "
+                "fleet cannot fire.",
                 "curl -s http://localhost:9090/api/v1/targets | jq -r '.data.activeTargets[] | [.labels.job, "
                 ".scrapeUrl, .health] | @tsv'",
                 DASHBOARD, master={"job": "fleetpulse"},
@@ -46,9 +46,9 @@ PRESENCE = [
         "FleetPulseMasterRestarting", "three-starts", ALIVE | {STARTS: "10 60 120 180+0x30"}, [2, 3], 4,
         [
             firing(
-                "critical", "The master master:8080 restarts again and again",
-                "The web process of the master master:8080 was started 3 times in 30 minutes. Workers that were down "
-                "before are not known to it any more.",
+                "critical", "The master master:8080 restarts repeatedly",
+                "The web process of the master master:8080 was started 3 times in 30 minutes. After a restart it "
+                "does not know workers that were already down.",
                 "journalctl -u fleetpulse-master --since -30min --priority warning",
             )
         ],
@@ -63,7 +63,8 @@ SCRAPES = [
         [
             firing(
                 "warning", "Scrapes of the master master:8080 are slow",
-                "A scrape of the master master:8080 takes 5.5s. Past the scrape timeout there are no metrics at all.",
+                "A scrape of the master master:8080 takes 5.5s. Beyond the scrape timeout there are no metrics at "
+                "all.",
                 "curl -s -o /dev/null -w '%{time_starttransfer} s, %{time_total} s, %{size_download} bytes\\n' "
                 "--compressed http://master:8080/metrics",
             )
@@ -76,8 +77,8 @@ SCRAPES = [
         [
             firing(
                 "warning", "The fleet outgrows the sample limit",
-                "A scrape of the master master:8080 has 850000 samples. Past the sample_limit of prometheus.yml, "
-                "1000000, Prometheus takes none of them.",
+                "A scrape of the master master:8080 has 850000 samples. Beyond the sample_limit of prometheus.yml, "
+                "1000000, Prometheus rejects the whole scrape.",
                 "curl -s http://master:8080/metrics | grep -v '^#' | grep -oE '^[a-z_]+' | sort | uniq -c | sort -rn | "
                 "head",
             )
@@ -120,7 +121,7 @@ DOORS = [
         [
             firing(
                 "warning", "gRPC calls to the master master:8080 end with INVALID_ARGUMENT",
-                "0.11 calls a second of Connect to the master master:8080 end with INVALID_ARGUMENT.",
+                "0.11 calls per second of Connect to the master master:8080 end with INVALID_ARGUMENT.",
                 f"{METRICS} -E '^fleetpulse_(grpc_requests|worker_sessions_refused)_total'",
                 method="Connect", code="INVALID_ARGUMENT",
             )
@@ -136,7 +137,7 @@ DOORS = [
         [
             firing(
                 "warning", "The master master:8080 refuses heartbeats",
-                "0.11 heartbeats a second are refused by the master master:8080 as invalid_reading.",
+                "0.11 heartbeats per second are rejected by the master master:8080 with the reason invalid_reading.",
                 f"{METRICS} '^fleetpulse_heartbeats_rejected_total'",
                 reason="invalid_reading",
             )
@@ -175,7 +176,7 @@ CERTIFICATES = [
         [
             firing(
                 "warning", "A certificate of a worker was not renewed in time",
-                "A certificate of a worker has 76% of its life behind it, at the master master:8080. It should have "
+                "A certificate of a worker has used 76% of its lifetime, on the master master:8080. It should have "
                 "been renewed at two thirds.",
                 "fleetpulse ca list", holder="worker",
             )
@@ -187,8 +188,8 @@ CERTIFICATES = [
         [
             firing(
                 "critical", "A certificate of a master is about to expire",
-                "A certificate of a master has 91% of its life behind it, at the master master:8080. When it is over, "
-                "the streams that need it end.",
+                "A certificate of a master has used 91% of its lifetime, on the master master:8080. When it expires, "
+                "the streams that use it end.",
                 "fleetpulse ca list", holder="master",
             )
         ],
@@ -202,8 +203,8 @@ STORE = [
         [
             firing(
                 "critical", "The store of the master master:8080 fails",
-                "0.30 transactions a second of the master master:8080 fail as disk_full. No task is accepted while "
-                "they do.",
+                "0.30 transactions per second of the master master:8080 fail with disk_full. Meanwhile no task is "
+                "accepted.",
                 "curl -s http://master:8080/health | jq", reason="disk_full",
             )
         ],
@@ -214,8 +215,8 @@ STORE = [
         [
             firing(
                 "warning", "The store of the master master:8080 is slow",
-                "One transaction in a hundred of the master master:8080 takes 1.136s or longer. Submits wait for as "
-                "long.",
+                "One transaction in a hundred of the master master:8080 takes 1.136s or longer. Submits are delayed "
+                "as much.",
                 f"{METRICS} '^fleetpulse_store_commit_seconds'",
             )
         ],
@@ -226,8 +227,8 @@ STORE = [
         [
             firing(
                 "warning", "The master master:8080 runs out of open files",
-                "82% of the files that the master master:8080 may open are open. Every worker is one; past the limit "
-                "none can connect.",
+                "82% of the files that the master master:8080 may open are open. Every worker needs one; at the "
+                "limit no worker can connect.",
                 f"{METRICS} -E '^(process_(open|max)_fds|fleetpulse_worker_sessions) '",
             )
         ],
@@ -239,8 +240,8 @@ STORE = [
         [
             firing(
                 "warning", "The audit trail of the master master:8080 has a gap",
-                "Entries of the audit trail of the master master:8080 were lost in the last quarter of an hour, as "
-                "write_failed. What was done meanwhile may be recorded nowhere.",
+                "Entries of the audit trail of the master master:8080 were lost in the last 15 minutes "
+                "(write_failed). Some actions may not be recorded.",
                 f"{METRICS} '^fleetpulse_audit_'", reason="write_failed",
             )
         ],

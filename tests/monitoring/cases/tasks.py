@@ -37,8 +37,8 @@ QUEUE = [
         [
             Firing(
                 "warning", "tasks", "A task has waited for 15m 30s",
-                "The oldest task in the queue of the master master:8080 has waited for 15m 30s. The fleet is full, or "
-                "nothing in it fits what the task asks for.",
+                "The oldest task in the queue of the master master:8080 has waited for 15m 30s. The fleet is full, "
+                "or no worker has the resources that the task requires.",
                 f"curl -s '{MASTER}/api/tasks?status=queued&limit=1000' | jq -r '.[] | [.created_at, .task_id, "
                 ".queue_reason] | @tsv' | sort | head",
                 TASKS,
@@ -74,8 +74,8 @@ LOST = [
         [
             Firing(
                 "warning", "tasks", "Attempts of tasks were lost",
-                "4 attempts of tasks were lost in 30 minutes on the master master:8080: their workers fell silent, or "
-                "came back without them.",
+                "4 attempts of tasks were lost in 30 minutes on the master master:8080: their workers became "
+                "inactive, or reconnected without them.",
                 f"curl -s {MASTER}/workers | jq -r '.[] | select(.is_active | not) | .worker_id'",
                 TASKS,
             )
@@ -113,8 +113,8 @@ REPORTS = [
         [
             Firing(
                 "warning", "tasks", "Workers report about tasks that are not theirs",
-                "The master master:8080 refuses 0.11 reports a second about attempts that it has given to others or "
-                "has ended: workers run what they should not.",
+                "The master master:8080 rejects 0.11 reports per second about attempts that are on other workers or "
+                "have ended: workers run attempts that they should not run.",
                 f"curl -s {MASTER}/metrics | grep -E '^fleetpulse_task_(reports_stale|attempts_ended)'",
                 TASKS,
             )

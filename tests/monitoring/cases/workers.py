@@ -21,8 +21,8 @@ def inactive(worker_id: str, instance: str) -> Firing:
         "warning",
         "workers",
         f"Worker {worker_id} is inactive",
-        f"Nothing was heard of worker {worker_id} for 2m 0s. The machine, its network or its worker process is down; "
-        "what it ran is given up after the inactivity timeout.",
+        f"Worker {worker_id} has sent no heartbeat for 2m 0s. The machine, its network or its worker process is down. "
+        "Its attempts are lost after the inactivity timeout.",
         f"curl -s http://{instance}/api/workers/{worker_id} | jq '{{hostname, is_active, telemetry}}'",
         f"fleetpulse-worker?var-worker={worker_id}",
         {"worker_id": worker_id},
@@ -61,8 +61,8 @@ DOWN_WITH_TASKS = [
         [
             Firing(
                 "critical", "workers", "Worker rack-7 went down with tasks on it",
-                "Tasks that worker rack-7 ran when it fell silent: 1. Their attempts are lost, and those that have "
-                "retries left start anew elsewhere.",
+                "Worker rack-7 became inactive while it ran tasks (1). Their attempts are lost. Tasks with retries "
+                "left start again on other workers.",
                 f"{API}/tasks | jq", WORKER, RACK_7,
             )
         ],
@@ -85,9 +85,8 @@ FLAPPING = [
         "FleetPulseWorkerFlapping", "five-turns", FIVE_TURNS | NOT_DRAINED, [4, 5], 6,
         [
             Firing(
-                "warning", "workers", "Worker rack-7 comes and goes",
-                "Worker rack-7 turned active or inactive 5 times in 30 minutes. Each time its tasks are at risk of "
-                "being given up.",
+                "warning", "workers", "Worker rack-7 is flapping",
+                "Worker rack-7 became active or inactive 5 times in 30 minutes. Each time its attempts may be lost.",
                 f"{API} | jq '{{hostname, is_active, heartbeats}}'", WORKER, RACK_7,
             )
         ],
@@ -103,8 +102,8 @@ HEARTBEATS = [
         [
             Firing(
                 "warning", "workers", "Heartbeats of worker rack-7 do not arrive",
-                "0.02 heartbeats a second of worker rack-7 were sent and never arrived. Its network or its machine is "
-                "overloaded, and it may soon count as inactive.",
+                "0.02 heartbeats per second of worker rack-7 were sent but never arrived. Its network or its machine "
+                "is overloaded, and it may soon be inactive.",
                 f"{API} | jq '.heartbeats'", WORKER, RACK_7,
             )
         ],
@@ -118,8 +117,8 @@ HEARTBEATS = [
         [
             Firing(
                 "warning", "workers", "The master master:8080 drops heartbeats",
-                "1.1% of the heartbeats that the master master:8080 accepted were overtaken in their queue by newer "
-                "ones. It cannot keep up; what is shown is older than it should be.",
+                "1.1% of the heartbeats that the master master:8080 accepted were replaced in a full queue by newer "
+                "ones. The master cannot keep up, and shows outdated readings.",
                 "curl -s http://master:8080/metrics | grep -E '^fleetpulse_(heartbeats|update_callback)'",
                 "fleetpulse-master",
             )
@@ -162,8 +161,8 @@ LATE = [
         [
             Firing(
                 "warning", "workers", "Clocks differ between workers and the master master:8080",
-                "0.01 heartbeats a second seem to take more than 5 s to the master master:8080, which is not slow "
-                "itself: clocks of some workers are behind its own, or their network holds heartbeats back.",
+                "0.01 heartbeats per second seem to take more than 5 s to the master master:8080, which is not slow "
+                "itself: the clocks of some workers are behind its clock, or their network delays heartbeats.",
                 "timedatectl timesync-status", "fleetpulse-master",
             )
         ],
@@ -189,8 +188,8 @@ PARTLY_GONE = [
         [
             Firing(
                 "critical", "workers", "A large part of the fleet is gone",
-                "21.43% of the workers that the master master:8080 knows are inactive and not drained. So many at once "
-                "have a common cause: a network, a power feed, a roll-out.",
+                "21.43% of the workers that the master master:8080 knows are inactive and not drained. The cause is "
+                "probably a common one: a network, a power feed, a roll-out.",
                 WHO_IS_GONE, "fleetpulse-fleet",
             )
         ],
@@ -203,9 +202,9 @@ PARTLY_GONE = [
         [1, 5], 6,
         [
             Firing(
-                "critical", "workers", "The master master:8080 holds back what lost workers ran",
-                "More of the fleet vanished at once than the master master:8080 believes, so it gives no attempt up "
-                "and places none anew for up to 10 minutes. Its own network is the likelier cause.",
+                "critical", "workers", "The master master:8080 holds back the rescheduling of lost workers' tasks",
+                "Too many workers became inactive at once, so the master master:8080 keeps their attempts and "
+                "reschedules no task for up to 10 minutes. A failure of its own network is the more likely cause.",
                 WHO_IS_GONE, "fleetpulse-fleet",
             )
         ],
@@ -220,9 +219,9 @@ ABILITIES = [
         "FleetPulseWorkerCollectorFailing", "gpu", {COLLECTOR: turning((1, 5), (0, 60))} | NOT_DRAINED, [5, 19], 20,
         [
             Firing(
-                "warning", "workers", "Worker rack-7 gives no gpu readings",
-                "The gpu collector of worker rack-7 fails, so these readings are missing, and so is every alert about "
-                "them.",
+                "warning", "workers", "Worker rack-7 has no gpu readings",
+                "The gpu collector of worker rack-7 fails. These readings are missing, and alerts about them cannot "
+                "fire.",
                 "curl -s http://master:8080/telemetry/rack-7 | jq '.collectors[] | select(.success | not)'", WORKER,
                 {"worker_id": "rack-7", "collector": "gpu"},
             )
@@ -236,8 +235,8 @@ ABILITIES = [
         [
             Firing(
                 "warning", "workers", "Worker rack-7 gets no tasks",
-                "Worker rack-7 is active and not drained, and still gets no tasks: its Docker Engine does not answer, "
-                "or it is reached by single heartbeats only.",
+                "Worker rack-7 is active and not drained, but gets no tasks: its Docker Engine does not respond, or "
+                "the worker sends heartbeats without a stream.",
                 f"{API} | jq '.tasks'", WORKER, RACK_7,
             )
         ],
