@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Settings of all tests."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from hypothesis import settings
 
 from tests.guardian import guarded_run
 
-# A shell has ignore Ctrl-C what it starts in the background, and so would the processes in which tests press it.
+# A shell's background jobs ignore Ctrl-C. The processes of tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no failure. The parent keeps what hypothesis chose for this place: in CI, the same examples always.
+# No deadline, for busy machines. The parent keeps hypothesis' defaults: in CI, the same examples in every run.
 settings.register_profile("fleetpulse", parent=settings(), deadline=None)
 settings.load_profile("fleetpulse")
 
@@ -21,13 +21,13 @@ _guards = contextlib.ExitStack()
 
 
 def pytest_configure() -> None:
-    """What tests start, and their temporary files, end with this process, however it ends. pytest keeps its own."""
+    """Removes processes and temporary files of tests when this process ends, however it ends. pytest keeps its own."""
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     _guards.enter_context(guarded_run("fleetpulse-tests-"))
 
 
 def pytest_unconfigure() -> None:
-    """As ``pytest_configure`` says."""
+    """Ends what ``pytest_configure`` started."""
     _guards.close()
 
 

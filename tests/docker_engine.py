@@ -1,9 +1,9 @@
-"""A real Docker Engine for tests, and an image that it has without any registry.
+"""A real Docker Engine for tests, with an image that needs no registry.
 
-The session fixture ``docker_engine`` gives the engine that answers already (``DOCKER_HOST``, or Docker's usual socket),
-else one that it starts. That one lives in a folder, a cgroup and namespaces of its own (``tests.guardian``): it cannot
-change anything else on the machine, and nothing of it is left when the tests end, even when they are killed. On the
-machine's engine tests clean up by label.
+The session fixture ``docker_engine`` is the running engine (``DOCKER_HOST``, or Docker's default socket), or else a new
+one. A new engine has its own folder, cgroup and namespaces (``tests.guardian``): it cannot change anything else on the
+machine, and nothing of it remains after the tests, even when they are killed. On a running engine tests clean up by
+label.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from tests.port_forwarder import PortForwarder
 from tests.tools import ROOT, require_tool
 
 IMAGE = "fleetpulse-busybox:test"
-"""Busybox with all its commands, and ``sh`` for who names none."""
+"""Busybox with all its commands. The default command is ``sh``."""
 
 WORKER_LABEL = "fleetpulse.worker_id"
 
 _UNPACKED = ROOT / ".tools" / "root"
 ENGINE_PREFIX = "fleetpulse-engine-"
-"""Begins the name of the folder, and of the cgroup, of each engine that tests start."""
+"""The prefix of the folder and the cgroup of each engine that tests start."""
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
@@ -46,7 +46,7 @@ _POLL_SECONDS = 0.02
 
 
 class Engine:
-    """A Docker Engine that answers at ``host``, and has ``image``."""
+    """A Docker Engine at ``host`` that has ``image``."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -54,19 +54,19 @@ class Engine:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a process must have in its environment to use this engine."""
+        """The environment variables of a process that uses this engine."""
         return {"DOCKER_HOST": self.host}
 
     def in_network(self, command: list[str]) -> list[str]:
-        """A command line that runs ``command`` where the engine reaches it by the loopback device."""
+        """A command line that runs ``command`` in the engine's network namespace."""
         return command
 
     def forward(self, port: int) -> None:
-        """Make what containers publish on ``port`` of the engine's loopback device reachable on that of the tests."""
+        """Forwards ``port`` of the tests' loopback device to that of the engine."""
 
     @contextlib.contextmanager
     def client(self) -> Iterator[docker.DockerClient]:
-        """A client that is closed at the end."""
+        """A client for the block."""
         client = docker.DockerClient(self.host, timeout=30)
         try:
             yield client
@@ -74,13 +74,13 @@ class Engine:
             client.close()
 
     def containers(self, worker_id: str) -> list[Container]:
-        """The containers of one worker, whatever their state. Good for reading; their client is closed."""
+        """The containers of one worker in any state. Read-only: their client is closed."""
         with self.client() as client:
             label = f"{WORKER_LABEL}={worker_id}"
             return client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
     def remove_containers(self, worker_id: str) -> None:
-        """Remove what one worker left."""
+        """Removes all containers of one worker."""
         with self.client() as client:
             label = f"{WORKER_LABEL}={worker_id}"
             for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
@@ -89,14 +89,14 @@ class Engine:
                 except docker.errors.NotFound:
                     continue
                 except docker.errors.APIError as error:
-                    # A worker that was killed had asked for the same, and the engine is at it.
+                    # The engine is already removing it for a killed worker.
                     if error.status_code != http.HTTPStatus.CONFLICT:
                         raise
 
     def answers(self) -> bool:
-        """Whether it answers now."""
+        """Whether the engine answers."""
         if not _listens(self.host):
-            return False  # the SDK does not close a socket that could not be connected
+            return False  # the SDK leaks the socket of a failed connection
         try:
             with self.client() as client:
                 return bool(client.ping())
@@ -104,7 +104,7 @@ class Engine:
             return False
 
     def load_image(self) -> None:
-        """Make the image, unless it is there."""
+        """Imports the image unless it exists."""
         with self.client() as client:
             try:
                 client.images.get(self.image)
@@ -113,12 +113,12 @@ class Engine:
                 client.api.import_image_from_data(_root_filesystem(), repository, tag, changes=['CMD ["sh"]'])
 
 
-class OwnEngine(Engine):
-    """An engine that was started here, so it may be killed, stopped and started again."""
+class IsolatedEngine(Engine):
+    """An engine in its own namespaces. Tests may kill, stop and restart it."""
 
     def __init__(self, *, live_restore: bool = False) -> None:
-        """``live_restore``: containers go on while the engine is away. Raises ``GuardianError``."""
-        # Short, because the path of a socket has 104 characters at most; TMPDIR may be anything.
+        """``live_restore``: containers keep running while the engine is down. Raises ``GuardianError``."""
+        # Not TMPDIR, which may be long: a socket path is limited to 104 characters.
         self.folder = Path(tempfile.mkdtemp(prefix=ENGINE_PREFIX, dir="/tmp"))
         super().__init__(f"unix://{self.folder}/docker.sock")
         self._live_restore = live_restore
@@ -128,30 +128,30 @@ class OwnEngine(Engine):
 
     @property
     def log(self) -> str:
-        """What it wrote."""
+        """The engine's output."""
         return (self.folder / "log").read_text(errors="replace")
 
     def in_network(self, command: list[str]) -> list[str]:
-        """As ``Engine`` says: the network namespace is the engine's own."""
+        """As in ``Engine``."""
         return self._guardian.command(*command, only_network=True)
 
     def forward(self, port: int) -> None:
-        """As ``Engine`` says."""
+        """As in ``Engine``."""
         if self._forwarder is None:
             self._forwarder = PortForwarder(self._guardian.network)
         self._forwarder.forward(port)
 
     def start(self) -> None:
-        """Return when it answers."""
+        """Starts the engine and waits until it answers."""
         command = self._guardian.command(
             str(require_tool("dockerd")), "--host", self.host, "--pidfile", f"{self.folder}/pid",
             "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
             "--cgroup-parent", f"/{self._guardian.cgroup}",
-            # Containers have the loopback device alone, unless a test makes a network.
+            # Containers have only a loopback device, unless a test creates a network.
             "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
             *(["--live-restore"] if self._live_restore else []),
         )  # fmt: skip
-        # An engine that was killed leaves these behind, and the next one takes another process with this pid for it.
+        # A killed engine leaves pid files, and the next one may find another process with that pid.
         for name in ("pid", "exec/containerd/containerd.pid"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "tmp").mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ class OwnEngine(Engine):
                 start_new_session=True,
             )
         if not self._answers_within(_START_SECONDS):
-            _without_engine(f"dockerd did not start; it said: {self.log[-1500:]}")
+            _without_engine(f"dockerd did not start: {self.log[-1500:]}")
 
     def _answers_within(self, seconds: float) -> bool:
         assert self._process is not None
@@ -177,11 +177,11 @@ class OwnEngine(Engine):
         return True
 
     def stop(self) -> None:
-        """End it in order: unless it restores, its containers end with it."""
+        """Stops the engine with SIGTERM. Its containers stop too, unless it has ``live_restore``."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """``kill -9``. Its containers go on."""
+        """``kill -9``. Its containers keep running."""
         containerd = [process for process in self._daemon().children() if process.name() == "containerd"]
         self._end(signal.SIGKILL)
         for process in containerd:
@@ -189,7 +189,7 @@ class OwnEngine(Engine):
                 process.kill()
 
     def host_pid(self, container: Container) -> int:
-        """The pid of a container's first process on the machine; the engine knows that of its own namespace."""
+        """The pid of a container's first process outside the engine's pid namespace."""
         pid = container.attrs["State"]["Pid"]
         for process in psutil.process_iter():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -200,7 +200,7 @@ class OwnEngine(Engine):
         raise AssertionError(f"no process of {container.name} is running")
 
     def close(self) -> None:
-        """End it, whatever runs on it, and leave nothing of it."""
+        """Kills the engine and its containers, and removes its folder."""
         if self._forwarder is not None:
             self._forwarder.close()
         self._guardian.close()
@@ -226,12 +226,12 @@ class OwnEngine(Engine):
 
 
 @contextlib.contextmanager
-def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
-    """An engine for one test alone, which may kill it. Takes about a second. Skips where none can be started."""
+def isolated_engine(*, live_restore: bool = False) -> Iterator[IsolatedEngine]:
+    """An engine for a single test, which may kill it. Starts in about a second. Skips where dockerd cannot run."""
     if os.geteuid() != 0:
         _without_engine("only root can start dockerd")
     try:
-        engine = OwnEngine(live_restore=live_restore)
+        engine = IsolatedEngine(live_restore=live_restore)
     except GuardianError as error:
         _without_engine(str(error))
     try:
@@ -244,18 +244,18 @@ def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[Engine]:
-    """The engine that all tests share."""
+    """The shared engine of all tests."""
     engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if engine.answers():
         engine.load_image()
         yield engine
     else:
-        with own_engine() as engine:
+        with isolated_engine() as engine:
             yield engine
 
 
 def _listens(host: str) -> bool:
-    """Whether somebody takes connections there; an address that is no Unix socket is taken for one that does."""
+    """Whether the Unix socket accepts connections. True for any other address."""
     if not host.startswith("unix://"):
         return True
     with socket.socket(socket.AF_UNIX) as probe:
@@ -270,13 +270,13 @@ def _without_engine(why: str) -> NoReturn:
 
 
 def _environment(temporary: Path) -> dict[str, str]:
-    """Where dockerd finds containerd, runc and docker-init, if they were fetched and not installed."""
+    """An environment in which dockerd finds fetched copies of containerd, runc and docker-init."""
     folders = [str(_UNPACKED / "usr/sbin"), str(_UNPACKED / "usr/bin"), os.environ.get("PATH", os.defpath), "/usr/sbin"]
     return os.environ | {"PATH": os.pathsep.join(folders), "TMPDIR": str(temporary)}
 
 
 def _root_filesystem() -> bytes:
-    """A tar of busybox, which must be static, and a link to it for each of its commands."""
+    """A tar with a static busybox and a link for each of its commands."""
     candidates = [_UNPACKED / "bin/busybox", Path(shutil.which("busybox") or "/bin/busybox")]
     busybox = next(
         (path for path in candidates if path.exists() and b"/ld-linux" not in path.read_bytes()[:4096]), None

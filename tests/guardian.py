@@ -1,14 +1,13 @@
-"""A process that cleans up after a test run, also after one that was killed.
+"""A process that cleans up after a test run, even after a killed one.
 
-``Guardian`` starts this file as a program in a session of its own. The program waits until its standard input closes,
-which the kernel does when the test run ends, however it ends. Then it kills what lives in its namespaces and what has
-its folder's name as ``TEST_RUN`` in the environment, and removes its cgroups and its folder. It uses the standard
-library alone, because it is run by path.
+``Guardian`` starts this file as a program in a separate session. The program waits until its standard input closes,
+which happens when the test run ends, however it ends. Then it kills all processes in its namespaces and all with its
+folder's name as ``TEST_RUN`` in the environment, and removes its cgroups and its folder. It uses only the standard
+library, because it is run by path.
 
-With ``isolated``, it makes network, mount and process namespaces. In them the loopback device is up, /run is empty,
-/etc is a copy, and the root filesystem is read-only except for the folder. So a program that is run there with
-``command`` can change nothing else on the machine, and no process, mount, link or firewall rule of it outlives the
-guardian.
+With ``isolated``, it creates network, mount and process namespaces. In them the loopback device is up, /run is empty,
+/etc is a copy, and the root filesystem is read-only except for the folder. A program started there with ``command``
+cannot change anything else on the machine, and its processes, mounts, links and firewall rules end with the guardian.
 """
 
 import contextlib
@@ -34,10 +33,10 @@ _REMOVE_SECONDS = 5.0
 
 @contextlib.contextmanager
 def guarded_run(prefix: str) -> Iterator[Path]:
-    """A folder for the temporary files of this process and its children; with it, all of these end."""
+    """A folder for temporary files. At the end the folder is removed and all child processes are killed."""
     previous = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    folder.chmod(0o711)  # PostgreSQL, which does not run as root, has a folder in it
+    folder.chmod(0o711)  # PostgreSQL runs unprivileged and has a folder in it
     guardian = Guardian(folder)
     tempfile.tempdir = str(folder)
     os.environ |= {"TMPDIR": str(folder), RUN_VARIABLE: folder.name}
@@ -51,7 +50,7 @@ def guarded_run(prefix: str) -> Iterator[Path]:
 
 
 class GuardianError(Exception):
-    """The namespaces cannot be made here; the message says why."""
+    """The namespaces cannot be created; the message has the reason."""
 
 
 class Guardian:
@@ -60,7 +59,7 @@ class Guardian:
     def __init__(self, folder: Path, *, isolated: bool = False) -> None:
         self.folder = folder
         self.cgroup = folder.name
-        """The name of the cgroup, at the root of each hierarchy, that is removed with the folder."""
+        """The cgroup at the root of each hierarchy that is removed with the folder."""
 
         self._process = subprocess.Popen(
             [sys.executable, "-I", __file__, str(folder), *(["--isolated"] if isolated else [])],
@@ -70,11 +69,11 @@ class Guardian:
         assert self._process.stdout is not None
         ready = self._process.stdout.readline().split()
         if not ready:
-            raise GuardianError(self._words())
+            raise GuardianError(self._finish())
         self._init_pid = int(ready[0])
 
     def command(self, *words: str, only_network: bool = False) -> list[str]:
-        """A command line that runs ``words`` in the namespaces, or in that of the network alone."""
+        """A command line that runs ``words`` in the namespaces, or only in the network namespace."""
         kinds = ["--net"] if only_network else ["--net", "--mount", "--pid"]
         return ["nsenter", "--target", str(self._init_pid), *kinds, "--", *words]
 
@@ -84,18 +83,18 @@ class Guardian:
         return Path(f"/proc/{self._init_pid}/ns/net")
 
     def close(self) -> None:
-        """End all that runs there, and remove the folder."""
-        self._words()
+        """Kills all processes in the namespaces and removes the folder."""
+        self._finish()
 
-    def _words(self) -> str:
-        _, words = self._process.communicate()
-        return words.decode(errors="replace").strip()
+    def _finish(self) -> str:
+        _, stderr = self._process.communicate()
+        return stderr.decode(errors="replace").strip()
 
 
 def main(folder: Path, *, isolated: bool) -> None:
-    """Guard until the test run ends."""
+    """Waits for the end of the test run, then cleans up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the test run, which ends in order
+        signal.signal(number, signal.SIG_IGN)  # the test run handles them and ends in order
     init = _start_namespaces(folder) if isolated else None
     print(0 if init is None else _child_of(init.pid), flush=True)
     sys.stdin.buffer.read()
@@ -109,7 +108,7 @@ def main(folder: Path, *, isolated: bool) -> None:
 
 
 def _start_namespaces(folder: Path) -> "subprocess.Popen[bytes]":
-    """Return when they are as they should be. Their first process ends with this one."""
+    """Waits until the namespaces are set up. Their first process ends with this one."""
     process = subprocess.Popen(
         [
             "setpriv", "--pdeathsig", "KILL", "--",
@@ -130,7 +129,7 @@ def _child_of(pid: int) -> int:
 
 
 def inside(folder: Path) -> None:
-    """Be the first process of the namespaces: set them up, and wait for every process that has lost its parent."""
+    """Runs as the first process of the namespaces: sets them up and reaps orphaned processes."""
     _raise_loopback()
     etc = folder / "etc"
     shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
@@ -158,7 +157,7 @@ def _raise_loopback() -> None:
 
 
 def _kill_marked_processes(run: str) -> None:
-    """Again until there is none, because one may start another meanwhile."""
+    """Repeats until none is left, because a process may start another before it is killed."""
     entry = f"{RUN_VARIABLE}={run}".encode()
     deadline = time.monotonic() + _REMOVE_SECONDS
     while time.monotonic() < deadline:
@@ -176,7 +175,7 @@ def _kill_marked_processes(run: str) -> None:
 
 
 def _remove_cgroups(name: str) -> None:
-    """In every hierarchy of cgroup v1, and in that of v2. A cgroup can be removed once its last process is gone."""
+    """Removes the cgroup in every hierarchy of v1 and in v2, which is possible after its last process has ended."""
     deadline = time.monotonic() + _REMOVE_SECONDS
     for root in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):
         while root.exists() and time.monotonic() < deadline:

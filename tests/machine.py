@@ -1,4 +1,4 @@
-"""What a test run may not change on the machine that it runs on."""
+"""The state of the machine that a test run must not change."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _HOME_PATHS = (".docker", ".config/chromium", ".cache/dconf", ".cache/fontconfig
 
 
 def machine_state() -> dict[str, Any]:
-    """The state by kind; equal when nothing has changed. The firewall's rules are only part of it for root."""
+    """The state by kind, equal when nothing has changed. Includes firewall rules only for root."""
     return {
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "addresses": _lines("/proc/net/if_inet6") + _ip("address"),
@@ -33,7 +33,7 @@ def machine_state() -> dict[str, Any]:
             str(path)
             for root in (_CGROUPS, *_CGROUPS.glob("*/"))
             for path in root.glob("*/")
-            if not path.name.startswith(ENGINE_PREFIX)  # of an engine that another test runs at the same time
+            if not path.name.startswith(ENGINE_PREFIX)  # an engine of another test may run at the same time
         ),
         "engines": {path: _entries(Path(path)) for path in _ENGINE_PATHS},
         "configuration": sorted(_files_below(Path("/etc"))),
@@ -61,9 +61,9 @@ def _firewall_rules(table: str) -> str:
 
 
 def _ip(kind: str) -> list[str]:
-    """The addresses of IPv4, without how long they are still valid. ``ip`` belongs to every Debian with a network."""
-    said = subprocess.run(["ip", "-json", kind], capture_output=True, text=True, check=True).stdout
-    return [f"{link['ifname']} {entry['local']}" for link in json.loads(said) for entry in link["addr_info"]]
+    """The IPv4 addresses without their remaining lifetime. Every Debian with a network has ``ip``."""
+    output = subprocess.run(["ip", "-json", kind], capture_output=True, text=True, check=True).stdout
+    return [f"{link['ifname']} {entry['local']}" for link in json.loads(output) for entry in link["addr_info"]]
 
 
 def _lines(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Ports of the tests' loopback device that lead to the same ports in another network namespace."""
+"""Forwards ports of the tests' loopback device to the same ports in another network namespace."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 65536
 
 
 class PortForwarder:
-    """Listens where it is made, and connects in ``network``: a thread enters that namespace and stays there."""
+    """Listens in the current network namespace and connects in ``network``, which its thread enters."""
 
     def __init__(self, network: Path) -> None:
         self._loop = asyncio.new_event_loop()
@@ -25,12 +25,12 @@ class PortForwarder:
         self._thread.start()
 
     def forward(self, port: int) -> None:
-        """Accept connections on ``port`` from now on. Raises ``OSError``."""
+        """Starts to accept connections on ``port``. Raises ``OSError``."""
         listener = socket.create_server((LOCALHOST, port))
         asyncio.run_coroutine_threadsafe(self._serve(listener, port), self._loop).result()
 
     def close(self) -> None:
-        """Cut every connection."""
+        """Cuts all connections and stops the thread."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -13,11 +13,11 @@ _LOWEST = 12_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def _own_ports() -> Iterator[int]:
-    """The ports of this test process, again and again.
+def _process_ports() -> Iterator[int]:
+    """Cycles over the ports of this test process.
 
-    The kernel gives none of them to whoever asks for any port, and test processes side by side share none. So what is
-    free when it is asked for is still free when a server opens it, and nobody else's client knocks there.
+    They are below the kernel's ephemeral range, and parallel test processes share none. So a free port stays free until
+    a server opens it, and no client of another test connects to it.
     """
     below = max(int(_EPHEMERAL.read_text().split()[0]), _LOWEST + 8_000)
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -27,11 +27,11 @@ def _own_ports() -> Iterator[int]:
     return itertools.cycle((*ports[begin:], *ports[:begin]))
 
 
-_PORTS = _own_ports()
+_PORTS = _process_ports()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that nobody takes by chance."""
+    """A free port of 127.0.0.1 that no other process opens by chance."""
     return next(port for port in _PORTS if _is_free(port))
 
 
@@ -45,7 +45,7 @@ def _is_free(port: int) -> bool:
 
 
 def ports_are_closed(*ports: int) -> bool:
-    """Whether nothing on 127.0.0.1 accepts connections on them. A process that ended may take a moment to let go."""
+    """Whether no port of 127.0.0.1 accepts connections. A port may stay open for a moment after its process ended."""
     for port in ports:
         with socket.socket() as probe:
             if probe.connect_ex((LOCALHOST, port)) == 0:

@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests, in a folder of its own and on a Unix socket: nothing on the machine is touched.
+"""A real PostgreSQL for tests, in its own folder and on a Unix socket. It changes nothing else on the machine.
 
-The session fixture ``postgres`` starts it. It ends, and its folder is removed, with the session, also when that is
-killed. Each test takes a database or a schema of its own.
+The session fixture ``postgres`` starts it. The server ends and its folder is removed with the session, even when the
+session is killed. Each test uses its own database or schema.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.02
 
 
 class PostgresServer:
-    """One cluster. It may be stopped, killed and started again; every connection breaks then."""
+    """One cluster. Tests may stop, kill and restart it, which breaks every connection."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self.folder = programs, folder
@@ -42,8 +42,8 @@ class PostgresServer:
         self._numbers = itertools.count(1)
 
     def initialise(self) -> None:
-        """Make the cluster. Its own collation is not that of bytes, so that a test sees what relies on it."""
-        said = ""
+        """Creates the cluster. Its collation differs from byte order, so that tests find code that relies on it."""
+        stderr = ""
         for locale in (["--locale-provider=icu", "--icu-locale=en-US", "--locale=C"], []):
             flags = ["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--no-sync", *locale]
             made = subprocess.run(
@@ -52,16 +52,16 @@ class PostgresServer:
             )  # fmt: skip
             if made.returncode == 0:
                 return
-            said = made.stderr
-        _without_postgres(f"initdb failed: {said[-1500:]}")
+            stderr = made.stderr
+        _without_postgres(f"initdb failed: {stderr[-1500:]}")
 
     def start(self) -> None:
-        """Return when it answers."""
+        """Starts the server and waits until it answers."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
-            "fsync": "off",  # a server that is killed loses nothing by that, only a machine would
-            "jit": "off",  # its library may not have been fetched
+            "fsync": "off",  # only a crash of the machine would lose data
+            "jit": "off",  # its library may be missing
         }
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
@@ -72,46 +72,46 @@ class PostgresServer:
         deadline = time.monotonic() + _SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                _without_postgres(f"it did not start; it said: {self.log[-1500:]}")
+                _without_postgres(f"it did not start: {self.log[-1500:]}")
             time.sleep(_POLL_SECONDS)
 
     @property
     def log(self) -> str:
-        """What it wrote."""
+        """The server's output."""
         return (self.folder / "log").read_text(errors="replace")
 
     def stop(self) -> None:
-        """End it in order, without waiting for those who are connected."""
+        """Stops the server in order, without waiting for its clients."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it as a crash would: the next start recovers."""
+        """Stops the server like a crash: the next start runs recovery."""
         self._end(signal.SIGQUIT)
 
     def url(self, database: str) -> str:
-        """What ``DATABASE_URL`` takes."""
+        """The ``DATABASE_URL`` of a database."""
         return f"postgresql://{USER}@/{database}?host={self.folder}"
 
     def create_schema(self) -> str:
-        """The URL of an empty place in a database that others use too; made in a tenth of the time."""
+        """The URL of a new schema in a shared database, ten times faster than a new database."""
         name = f"test_{next(self._numbers)}"
         with self.connect("postgres") as connection:
             connection.execute(f"CREATE SCHEMA {name}".encode())
         return f"{self.url('postgres')}&options=-csearch_path%3D{name}"
 
     def create_database(self) -> str:
-        """The URL of a new and empty database."""
+        """The URL of a new database."""
         name = f"test_{next(self._numbers)}"
         with self.connect("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
 
     def connect(self, database: str) -> psycopg.Connection:
-        """A connection without transactions, for what a test does behind the store's back."""
+        """A connection with autocommit, for changes that bypass the store."""
         return psycopg.connect(self.url(database), autocommit=True)
 
     def close(self) -> None:
-        """End it, and leave nothing of it."""
+        """Stops the server and removes its folder."""
         if self._process is not None:
             self.kill()
         self._guardian.close()
@@ -134,32 +134,32 @@ class PostgresServer:
         self._process = None
 
     def _command(self, program: str, *flags: str) -> Sequence[str]:
-        """PostgreSQL refuses to run as root. ``setpriv`` also lets it end with the process that started it."""
+        """Switches the user, as PostgreSQL refuses root. ``setpriv`` also ends it with its parent process."""
         user = pwd.getpwnam(_UNPRIVILEGED)
         switch = ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups"]
-        as_whom = switch if os.geteuid() == 0 else []
-        return ["setpriv", "--pdeathsig", "QUIT", *as_whom, str(self._programs / program), *flags]
+        user_flags = switch if os.geteuid() == 0 else []
+        return ["setpriv", "--pdeathsig", "QUIT", *user_flags, str(self._programs / program), *flags]
 
     def _environment(self) -> dict[str, str]:
-        """Where the libraries are, if PostgreSQL was fetched and not installed."""
+        """An environment with the libraries of a fetched PostgreSQL."""
         folders = [str(folder) for folder in _UNPACKED.glob("usr/lib/*-linux-*")]
         return {"PATH": os.environ.get("PATH", os.defpath), "LD_LIBRARY_PATH": os.pathsep.join(folders), "LC_ALL": "C"}
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server for all tests of a session."""
+    """The shared server of a test session."""
     with running_postgres() as server:
         yield server
 
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server of one's own. Skips, or in CI fails, where there is none to start."""
+    """Runs a server. Skips the test, or fails it in CI, without PostgreSQL."""
     programs = find_programs()
     if programs is None:
         _without_postgres("it is missing: `make tools` fetches it on Debian and Ubuntu")
-    # Short, because the path of a socket has 107 characters at most.
+    # A socket path is limited to 107 characters.
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if os.geteuid() == 0:
         shutil.chown(folder, _UNPRIVILEGED)
@@ -173,7 +173,7 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 def find_programs() -> Path | None:
-    """The folder of PostgreSQL's programs, of the newest version: Debian does not put them on PATH."""
+    """The folder of the newest PostgreSQL programs, which Debian does not put on PATH."""
     found = [
         (int(path.parent.parent.name), path.parent)
         for root in (Path("/"), _UNPACKED)

@@ -1,6 +1,6 @@
-"""A real registry of images that wants a name and a password: Debian's, on a free port of 127.0.0.1.
+"""A real image registry (Debian's) that requires a username and password, on a free port of 127.0.0.1.
 
-Docker Engines speak plain HTTP to registries of 127.0.0.0/8 without being told to.
+Docker Engines use plain HTTP for registries in 127.0.0.0/8 by default.
 """
 
 import base64
@@ -18,7 +18,7 @@ from tests.tools import require_tool
 USERNAME = "robot"
 PASSWORD = "correct horse battery"
 _HTPASSWD = f"{USERNAME}:$2y$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS\n"
-"""The same, as bcrypt has it."""
+"""The credentials with a bcrypt hash."""
 
 _CONFIG = """
 version: 0.1
@@ -33,19 +33,19 @@ import socket, sys, time
 deadline = time.monotonic() + {_START_SECONDS}
 while socket.socket().connect_ex((sys.argv[1], int(sys.argv[2]))):
     if time.monotonic() > deadline:
-        sys.exit("nobody listens")
+        sys.exit("the port is closed")
     time.sleep(0.02)
 """
 
 
 class Registry:
-    """One that answers at ``address``."""
+    """A registry at ``address``."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     def push(self, engine: Engine, name: str) -> str:
-        """Put the engine's image there, and take it away from the engine; its reference."""
+        """Pushes the engine's image, removes the local tag, and returns the reference in the registry."""
         reference = f"{self.address}/{name}"
         with engine.client() as client:
             client.images.get(engine.image).tag(reference, "1")
@@ -57,7 +57,7 @@ class Registry:
 
 
 def login_file(path: Path, address: str, password: str = PASSWORD) -> Path:
-    """As ``docker login`` writes it."""
+    """Writes a Docker config file with credentials, like ``docker login``."""
     auth = base64.b64encode(f"{USERNAME}:{password}".encode()).decode()
     path.touch(mode=0o600)
     path.write_text(json.dumps({"auths": {address: {"auth": auth}}}))
@@ -65,8 +65,8 @@ def login_file(path: Path, address: str, password: str = PASSWORD) -> Path:
 
 
 @contextlib.contextmanager
-def own_registry(engine: Engine, folder: Path) -> Iterator[Registry]:
-    """One that ``engine`` reaches. Skips where there is no program for it."""
+def running_registry(engine: Engine, folder: Path) -> Iterator[Registry]:
+    """Runs a registry that ``engine`` can reach. Skips the test without the program."""
     program = require_tool("docker-registry")
     address = f"{LOCALHOST}:{free_port()}"
     (folder / "htpasswd").write_text(_HTPASSWD)

@@ -1,11 +1,11 @@
-"""tests.docker_engine: the engine that other tests rely on."""
+"""tests.docker_engine, which other tests rely on."""
 
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.docker_engine import WORKER_LABEL, Engine, own_engine
+from tests.docker_engine import WORKER_LABEL, Engine, isolated_engine
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ def test_only_the_containers_of_one_worker_are_removed(docker_engine: Engine) ->
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_containers_survive_a_restart_with_live_restore(end: str) -> None:
-    with own_engine(live_restore=True) as engine:
+    with isolated_engine(live_restore=True) as engine:
         with engine.client() as client:
             container_id = client.containers.run(engine.image, ["sleep", "1000"], detach=True).id
         getattr(engine, end)()
@@ -53,16 +53,16 @@ def test_containers_survive_a_restart_with_live_restore(end: str) -> None:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_own_engine_sees_no_link_of_the_machine() -> None:
-    with own_engine() as engine, engine.client() as client:
-        said = client.containers.run(engine.image, ["ls", "/sys/class/net"], network_mode="host", remove=True)
-    assert said.split() == [b"lo"]
+def test_isolated_engine_sees_no_link_of_the_machine() -> None:
+    with isolated_engine() as engine, engine.client() as client:
+        output = client.containers.run(engine.image, ["ls", "/sys/class/net"], network_mode="host", remove=True)
+    assert output.split() == [b"lo"]
 
 
-def test_own_engine_cannot_write_outside_its_folder(tmp_path: Path) -> None:
-    with own_engine() as engine, engine.client() as client:
-        said = client.containers.run(
+def test_isolated_engine_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    with isolated_engine() as engine, engine.client() as client:
+        output = client.containers.run(
             engine.image, ["sh", "-c", "touch /host/file 2>&1 || true"],
             volumes={str(tmp_path.parent): {"bind": "/host"}}, remove=True,
         )  # fmt: skip
-    assert b"Read-only file system" in said
+    assert b"Read-only file system" in output

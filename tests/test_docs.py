@@ -50,7 +50,7 @@ def test_every_link_to_a_file_resolves(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_source_file_named_in_the_docs_exists(page: Path) -> None:
-    """As `rpc/session.py`, from the root of the repository or of one of the programs."""
+    """Paths like `rpc/session.py`, relative to the repository or to one of the programs."""
     named = set(re.findall(r"`([a-z_]+(?:/[A-Za-z_.-]+)*\.(?:py|proto|js|sh))`", page.read_text()))
     programs = [ROOT / "master", ROOT / "worker"]
     folders = [folder for program in programs for folder in (program, *program.glob("*/"))]

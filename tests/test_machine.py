@@ -1,4 +1,4 @@
-"""The Docker Engine, PostgreSQL, masters and workers of tests leave nothing on the machine, also after ``kill -9``."""
+"""The Docker Engine, PostgreSQL, masters and workers of tests leave nothing on the machine, even after ``kill -9``."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker_engine import own_engine
+from tests.docker_engine import isolated_engine
 from tests.e2e.waiting import eventually
 from tests.machine import machine_state, marked_processes
 from tests.postgres import running_postgres
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("end", ["close", "kill"])
 
 ENGINE = """
 import sys
-from tests.docker_engine import own_engine
-with own_engine() as engine:
+from tests.docker_engine import isolated_engine
+with isolated_engine() as engine:
     with engine.client() as client:
         client.networks.create("outside", driver="bridge")
         client.containers.run(engine.image, ["sleep", "1000"], detach=True, network="outside", mem_limit=64 * 2**20)
@@ -61,8 +61,8 @@ def test_something(tmp_path):
 """
 
 
-def leaves_nothing(end: str, *command: str | Path) -> None:
-    """Run a program until it has printed its folder, end it, and compare the machine before and after."""
+def assert_leaves_nothing(end: str, *command: str | Path) -> None:
+    """Runs a program until it prints its folder, ends it, and compares the machine before and after."""
     before = machine_state()
     marker = f"MARKER={uuid.uuid4()}"
     name, _, value = marker.partition("=")
@@ -87,24 +87,24 @@ def leaves_nothing(end: str, *command: str | Path) -> None:
     assert machine_state() == before
 
 
-def test_own_docker_engine_leaves_nothing(end: str) -> None:
-    with own_engine():  # skips where there can be none
+def test_isolated_docker_engine_leaves_nothing(end: str) -> None:
+    with isolated_engine():  # skips where it cannot start
         pass
-    leaves_nothing(end, "-c", ENGINE)
+    assert_leaves_nothing(end, "-c", ENGINE)
 
 
 def test_postgres_leaves_nothing(end: str) -> None:
-    with running_postgres():  # skips where there can be none
+    with running_postgres():  # skips where it cannot start
         pass
-    leaves_nothing(end, "-c", POSTGRES)
+    assert_leaves_nothing(end, "-c", POSTGRES)
 
 
 def test_master_and_worker_of_a_benchmark_leave_nothing(end: str) -> None:
-    leaves_nothing(end, "-c", PROCESSES)
+    assert_leaves_nothing(end, "-c", PROCESSES)
 
 
 def test_master_and_worker_of_a_test_leave_nothing(end: str, tmp_path: Path) -> None:
     (test := tmp_path / "test_something.py").write_text(IN_PYTEST)
     project = ("--rootdir", ROOT, "-c", ROOT / "pyproject.toml", "-p", "tests.conftest")
     flags = ("-p", "no:cacheprovider", "--capture=no", "--basetemp", tmp_path / "base")
-    leaves_nothing(end, "-m", "pytest", *project, *flags, test)
+    assert_leaves_nothing(end, "-m", "pytest", *project, *flags, test)

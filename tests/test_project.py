@@ -21,7 +21,7 @@ PACKAGES = ("master", "worker", "proto")
 
 
 def run(command: Sequence[str | Path], folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; ``env`` is laid over the environment of the tests."""
+    """Runs a command to its end. ``env`` extends the environment of the tests."""
     return subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=False)
 
 
@@ -35,19 +35,19 @@ def executable(path: Path, *lines: str) -> Path:
 # Locks
 
 
-def asked_for(name: str) -> set[str]:
-    """The normalised distribution names in requirements/NAME.in, with those of the files that it includes."""
+def requirements(name: str) -> set[str]:
+    """The normalised distribution names in requirements/NAME.in and the files that it includes."""
     names: set[str] = set()
     for line in (REQUIREMENTS / f"{name}.in").read_text().splitlines():
         if line.startswith("-r "):
-            names |= asked_for(line.removeprefix("-r ").removesuffix(".in"))
+            names |= requirements(line.removeprefix("-r ").removesuffix(".in"))
         elif line and not line.startswith("#"):
             names.add(normalised(re.split(r"[\[<>=!~; ]", line)[0]))
     return names
 
 
 def pins(name: str) -> dict[str, tuple[str, int]]:
-    """Each distribution in requirements/NAME.txt: its version and how many hashes follow."""
+    """The version and the number of hashes of each distribution in requirements/NAME.txt."""
     text = (REQUIREMENTS / f"{name}.txt").read_text()
     blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
     found: dict[str, tuple[str, int]] = {}
@@ -67,7 +67,7 @@ LOCKS = ["build", "runtime", "dev"]
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_lock_pins_every_requirement(name: str) -> None:
-    assert asked_for(name) <= pins(name).keys()
+    assert requirements(name) <= pins(name).keys()
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -100,7 +100,7 @@ def test_changelog_ends_at_the_version_of_the_distribution() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by way of a source distribution, which must be complete as well."""
+    """The wheel, built from a source distribution, which must be complete too."""
     folder = tmp_path_factory.mktemp("dist")
     source = folder / "source"
     ignored = shutil.ignore_patterns("__pycache__")
@@ -119,15 +119,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_contains_only_the_packages_and_their_type_markers(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
 
     files = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
-    assert held == {f"fleetpulse/{path.as_posix()}" for path in files if "__pycache__" not in path.parts}
+    assert packed == {f"fleetpulse/{path.as_posix()}" for path in files if "__pycache__" not in path.parts}
 
 
 @pytest.mark.timeout(300)
 def test_wheel_works_in_a_clean_environment_beside_proto_plus(wheel: Path, tmp_path: Path) -> None:
-    """proto-plus, which all libraries of Google Cloud need, owns the top-level name `proto`."""
+    """proto-plus, a dependency of all Google Cloud libraries, owns the top-level name `proto`."""
     uv = Path(sys.executable).with_name("uv")
     python = tmp_path / "venv" / "bin" / "python"
     versions = tmp_path / "versions.txt"
@@ -190,7 +190,7 @@ def test_missing_ensurepip_names_the_package_and_leaves_no_files(tmp_path: Path)
 
 @pytest.fixture
 def bare_path(tmp_path: Path) -> Callable[..., str]:
-    """Makes a PATH that holds only what is named."""
+    """Makes a PATH with only the named programs."""
 
     def make(*names: str) -> str:
         folder = tmp_path / "path"
@@ -204,18 +204,18 @@ def bare_path(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
-SHELL_WORDS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sed", "sort")
+SHELL_PROGRAMS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sed", "sort")
 
 
 def test_fetch_tools_without_apt_names_the_missing_programs(tmp_path: Path, bare_path: Callable[..., str]) -> None:
-    result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=bare_path(*SHELL_WORDS))
+    result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=bare_path(*SHELL_PROGRAMS))
     assert result.returncode == 0
     assert "install these yourself" in result.stdout
     assert "promtool" in result.stdout
 
 
 def test_failed_fetch_is_reported_with_the_apt_message(tmp_path: Path, bare_path: Callable[..., str]) -> None:
-    path = bare_path(*SHELL_WORDS)
+    path = bare_path(*SHELL_PROGRAMS)
     executable(Path(path) / "apt-get", "echo 'E: no way to the mirror' >&2", "exit 100")
     result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=path)
     assert result.returncode == 0
@@ -225,7 +225,7 @@ def test_failed_fetch_is_reported_with_the_apt_message(tmp_path: Path, bare_path
 
 
 def test_program_on_the_path_is_not_fetched(tmp_path: Path, bare_path: Callable[..., str]) -> None:
-    path = bare_path(*SHELL_WORDS)
+    path = bare_path(*SHELL_PROGRAMS)
     promtool = executable(Path(path) / "promtool")
     executable(Path(path) / "apt-get", "exit 100")
     result = run(["bash", "tools/fetch_tools.sh", tmp_path / "tools"], PATH=path)
@@ -238,19 +238,19 @@ def test_ci_runs_both_halves_and_ends_with_the_pytest_summary(
 ) -> None:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    closing = "========= 3 passed, 1 skipped in 61.10s (0:01:01) ========="
+    summary = "========= 3 passed, 1 skipped in 61.10s (0:01:01) ========="
     executable(
         tmp_path / "make",
-        f"if [ $1 = test ]; then echo '{closing}'; exit {test_exit}; fi",
+        f"if [ $1 = test ]; then echo '{summary}'; exit {test_exit}; fi",
         f"echo linted; exit {lint_exit}",
     )
     result = run(["bash", tmp_path / ".ci" / "run"], PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert result.returncode == expected
     assert "linted" in result.stdout
-    assert result.stdout.splitlines()[-1] == closing
+    assert result.stdout.splitlines()[-1] == summary
 
 
-# The look-up of programs in tests
+# Finding programs in tests
 
 
 def test_fetched_program_takes_precedence_over_the_path(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""tools/check_locks.py and tools/sbom.py: what the project is made of is pinned, known and looked after."""
+"""tools/check_locks.py and tools/sbom.py: pinned dependencies, known vulnerabilities and the bill of materials."""
 
 import http.server
 import json
@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.ports import LOCALHOST, free_port
-from tests.test_project import ROOT, asked_for, normalised, pins
+from tests.test_project import ROOT, normalised, pins, requirements
 
 HASH = "--hash=sha256:" + "0" * 64
 PINNED = f"aaa==1.0 \\\n    {HASH} \\\n    {HASH}\n    # via bbb\nbbb==2.0 ; sys_platform == 'linux' {HASH}\n"
@@ -23,26 +23,26 @@ PINNED = f"aaa==1.0 \\\n    {HASH} \\\n    {HASH}\n    # via bbb\nbbb==2.0 ; sys
 
 def check_locks(*flags: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     command: Sequence[str | Path] = [sys.executable, ROOT / "tools" / "check_locks.py", *flags]
-    # pip-audit keeps answers; here each is asked for.
+    # Without a home pip-audit has no cache.
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent", **env}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With one lock file."""
+    """A folder with one lock file."""
     (tmp_path / "runtime.txt").write_text(PINNED)
     return tmp_path
 
 
 class Advisories(http.server.BaseHTTPRequestHandler):
-    """Speaks as OSV does, and knows of one vulnerability, in aaa 1.0."""
+    """A server with the API of OSV and one vulnerability, in aaa 1.0."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        told: dict[str, Any] = {}
-        if asked["package"]["name"] == "aaa":
-            told = {
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer: dict[str, Any] = {}
+        if request["package"]["name"] == "aaa":
+            answer = {
                 "vulns": [
                     {
                         "id": "PYSEC-2026-1", "summary": "bad", "details": "bad", "aliases": [],
@@ -56,14 +56,14 @@ class Advisories(http.server.BaseHTTPRequestHandler):
                     }
                 ]
             }  # fmt: skip
-        body = json.dumps(told).encode()
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @contextmanager
@@ -94,9 +94,9 @@ def test_no_known_vulnerability_prints_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("service", ["osv", "pypi"])
 def test_unreachable_service_is_reported_in_one_line_without_failing(folder: Path, service: str) -> None:
-    nobody = f"http://{LOCALHOST}:{free_port()}"
-    flags = ["--osv-url", nobody] if service == "osv" else []
-    result = check_locks("--folder", folder, *flags, HTTPS_PROXY=nobody)
+    closed_url = f"http://{LOCALHOST}:{free_port()}"
+    flags = ["--osv-url", closed_url] if service == "osv" else []
+    result = check_locks("--folder", folder, *flags, HTTPS_PROXY=closed_url)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Not checked for known vulnerabilities: the advisory service cannot be reached (")
     assert result.stdout.count("\n") == 1
@@ -134,7 +134,7 @@ def test_bill_of_materials_is_valid_and_lists_the_runtime_lock(tmp_path: Path) -
     assert (itself["name"], itself["type"]) == ("fleetpulse", "application")
     listed = {normalised(one["name"]): one["version"] for one in bill["components"]}
     assert listed == {name: pin for name, (pin, _) in pins("runtime").items()}
-    assert asked_for("runtime") <= listed.keys()
+    assert requirements("runtime") <= listed.keys()
     assert all(one["purl"].startswith("pkg:pypi/") for one in bill["components"])
     assert all(hashes_of(one) for one in bill["components"])
 

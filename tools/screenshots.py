@@ -36,7 +36,7 @@ from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Clock
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.browser import running_browser, visit_to
-from tests.docker_engine import own_engine
+from tests.docker_engine import isolated_engine
 from tests.e2e.jobs import Site
 from tests.e2e.masters import started_master
 from tests.e2e.processes import FLEETPULSE, Processes
@@ -76,7 +76,7 @@ def small_fleet(folder: Path) -> Iterator[Stage]:
     processes = Processes(folder)
     record_history(folder / "data")
     master = started_master(processes, *LEASE_FLAGS, "--grafana-url", "http://localhost:3000")
-    with running_browser() as browser, own_engine() as engine:
+    with running_browser() as browser, isolated_engine() as engine:
         site = Site(processes, master, engine)
         try:
             failures = ("--vanish", "1", "--trouble-after", "4", "--trouble-for", "3600")

@@ -228,7 +228,7 @@ def _log(words: str) -> None:
 
 
 def _end(number: int, _frame: object) -> NoReturn:
-    # An exception, so that everything that was started is ended on the way out; a second Ctrl-C must not disturb that.
+    # An exception stops all processes on the way out. A second Ctrl-C must not interrupt that.
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     raise SystemExit(128 + number)

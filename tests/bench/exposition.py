@@ -1,4 +1,4 @@
-"""Prometheus text, taken apart again: enough for what the master writes, quick enough for half a million samples."""
+"""A parser of the master's Prometheus text, fast enough for half a million samples."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 class Sample(NamedTuple):
-    """One line."""
+    """One sample line."""
 
     name: str
     labels: dict[str, str]
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A metric family as the text format 0.0.4 names it."""
+    """A metric family of the text format 0.0.4."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ def samples(text: str) -> Iterator[Sample]:
 
 
 def fleet_families(text: str) -> list[Family]:
-    """The families that have a sample of a worker, from text format 0.0.4; histograms are none of them."""
+    """The families with samples of workers, from text format 0.0.4, without histograms."""
     families: dict[str, Family] = {}
     for line in text.splitlines():
         if line.startswith("# HELP "):
@@ -52,7 +52,7 @@ def fleet_families(text: str) -> list[Family]:
 
 
 class Scrape:
-    """The master's own metrics at one time, and sums over the workers'."""
+    """The master's own metrics at one time, and sums over the metrics of its workers."""
 
     def __init__(self, text: str) -> None:
         self._values: dict[str, list[Sample]] = {}
@@ -73,7 +73,7 @@ class Scrape:
 
 
 def quantile_between(before: Scrape, after: Scrape, name: str, quantile: float) -> float | None:
-    """A quantile of what a histogram saw between two scrapes; ``None`` if that was nothing.
+    """A quantile of the observations between two scrapes of a histogram; ``None`` without observations.
 
     Interpolated within its bucket as PromQL's ``histogram_quantile`` does; what lies beyond the last bound is infinite.
     """

@@ -1,6 +1,6 @@
-"""Every figure of the table: its name, its unit, and what it should be at which number of workers.
+"""Every figure of the table: its name, its unit and its goals by number of workers.
 
-A run's figures are SI numbers by key, by number of workers: ``{5000: {"master_cores": 0.4}}``. What is ``None`` was not
+A run's figures are SI numbers by number of workers and key: ``{5000: {"master_cores": 0.4}}``. ``None`` means not
 measured.
 """
 
@@ -21,14 +21,14 @@ PLACING = 200
 
 
 class Unit(NamedTuple):
-    """How an SI number is shown."""
+    """The display format of an SI number."""
 
     name: str
     per_si: float = 1.0
     decimals: int = 0
 
     def show(self, value: float) -> str:
-        """The number alone."""
+        """The number without its unit."""
         return f"{value * self.per_si:,.{self.decimals}f}"
 
 
@@ -45,18 +45,18 @@ PER_SECOND = Unit("/s", 1.0, 1)
 
 
 class Goal(NamedTuple):
-    """What a figure should be."""
+    """The goal of a figure."""
 
     sign: str
     limit: float
 
     def is_met(self, value: float) -> bool:
-        """Whether the figure is that."""
+        """Whether the figure meets the goal."""
         return {"<": value < self.limit, ">=": value >= self.limit, "=": value == self.limit}[self.sign]
 
 
 class Figure(NamedTuple):
-    """A line of the table. Of two keys (a p50 and a p99) the last is the one that the goals are for."""
+    """A line of the table. With two keys (a p50 and a p99) the goals apply to the last."""
 
     label: str
     unit: Unit
@@ -65,7 +65,7 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Lines that belong together."""
+    """A group of lines."""
 
     title: str
     figures: tuple[Figure, ...]
@@ -170,12 +170,12 @@ SECTIONS = (
 
 
 def peer_ratios(row: Row) -> dict[str, float | None]:
-    """The ratios to the peers, as far as both were measured. Both times that are compared are medians."""
+    """The ratios to the peers, where both were measured. The compared times are medians."""
     ours = row.get("metrics_p50_seconds")
     return {
         ratio: None if ours is None or theirs is None else theirs / ours
         for ratio, theirs in (
-            # Without HTTP, which makes it harder for FleetPulse: its own time is that of a whole GET.
+            # The peer's time excludes HTTP; FleetPulse's is that of a whole GET.
             ("faster_than_latest", row.get("latest_p50_seconds")),
             ("faster_than_gateway", row.get("gateway_get_p50_seconds")),
         )

@@ -1,6 +1,6 @@
-"""``python -m tests.bench.history FOLDER COUNT``: a store with many tasks that have ended, as after months of work.
+"""``python -m tests.bench.history FOLDER COUNT``: writes a store with many ended tasks, as after months of use.
 
-Written by the store itself, so it is what a master would have left. Prints how many tasks there are, as JSON.
+The store's own code writes it. Prints the number of tasks as JSON.
 """
 
 import json
@@ -14,7 +14,7 @@ from fleetpulse.master.store.database import default_url
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Outcome, Task, TaskEvent, TaskStatus
 from tests.bench.processes import run_json
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.encryptor import ENCRYPTOR
 
 _IN_A_ROW = 5_000
@@ -23,13 +23,13 @@ _WORKERS = 40
 
 
 def fill_history(folder: Path, count: int) -> None:
-    """Make such a store in ``folder``, in a process of its own."""
+    """Creates such a store in ``folder`` in a separate process."""
     folder.mkdir()
     run_json("history", [sys.executable, "-m", "tests.bench.history", str(folder), str(count)], folder, 600.0)
 
 
 def main() -> None:
-    """Write, and wait until all of it is durable."""
+    """Writes the tasks and waits until all of them are durable."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     store = SqlTaskStore(default_url(folder), ENCRYPTOR, Instruments().store)
     store.start()
@@ -49,7 +49,7 @@ def _ended(number: int) -> Changes:
     has_failed = number % 10 == 0
     outcome = Outcome(exit_code=int(has_failed), oom_killed=False, reason="exit_code" if has_failed else None)
     task = Task(
-        task_id, a_request("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
+        task_id, task_request("busybox:1", name=f"job-{number % 100}", command=("sh", "-c", "work")),
         TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED, started_at,
         attempt=1, pending_at=started_at, running_at=started_at + 1.0, finished_at=started_at + 60.0, outcome=outcome,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The machine and the software of a run, for who compares it with another."""
+"""The machine and the software versions of a run."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _LIBRARIES = ("gevent", "grpcio", "gunicorn", "falcon", "orjson", "protobuf", "p
 
 
 def describe_host() -> dict[str, str]:
-    """What to print above the table, by heading."""
+    """The lines above the table, by heading."""
     return {
         "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",

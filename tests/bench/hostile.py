@@ -16,21 +16,21 @@ from tests.bench.processes import ROOT, Child, running, wait_until
 from tests.hostile.attacks import ATTACKS
 
 GOAL_SECONDS = 0.05
-"""For the 99th percentile of the other client."""
+"""The goal for the other client's 99th percentile."""
 
 ATTACK_SECONDS = 15.0
 QUICK_ATTACK_SECONDS = 3.0
 _ATTACKER, _NEIGHBOUR = "127.0.2.1", "127.0.2.2"
-_NO_ATTACK = "nobody"
+_NO_ATTACK = "none"
 _READY_SECONDS = 20.0
 
 
 class Result(NamedTuple):
-    """One attack: the figures of the other client, the ends of the attacker's requests, the cost of the web process."""
+    """One attack: the figures of the other client, the outcomes of the attacker's requests, the cost of the master."""
 
     attack: str
     neighbour: dict[str, Any]
-    ends: dict[str, int]
+    outcomes: dict[str, int]
     cpu_cores: float
     peak_rss_bytes: int
 
@@ -47,26 +47,26 @@ def measure_hostile(
             started_at, before = time.monotonic(), master.process.usage().cpu_seconds
             if attack == _NO_ATTACK:
                 time.sleep(seconds)
-                ends: dict[str, int] = {}
+                outcomes: dict[str, int] = {}
             else:
                 with _client(folder, attack, master, _ATTACKER) as attacker:
                     time.sleep(seconds)
-                    ends = _stop_and_read(attacker)
+                    outcomes = _stop_and_read(attacker)
             usage = master.process.usage()
             cores = (usage.cpu_seconds - before) / (time.monotonic() - started_at)
-            yield Result(attack, _stop_and_read(neighbour), ends, cores, usage.peak_rss_bytes)
+            yield Result(attack, _stop_and_read(neighbour), outcomes, cores, usage.peak_rss_bytes)
 
 
 def print_hostile(results: list[Result], console: Console) -> None:
     """Prints a row for each attack."""
-    table = Table(title="Others while a client attacks", box=None, pad_edge=False)
-    for title in ("attack", "answers", "failures", "p50 ms", "p99 ms", "max ms", "cores", "peak MB", "its ends"):
-        table.add_column(title, justify="left" if title in {"attack", "its ends"} else "right")
-    for attack, neighbour, ends, cores, peak in results:
+    table = Table(title="Other clients during an attack", box=None, pad_edge=False)
+    for title in ("attack", "answers", "failures", "p50 ms", "p99 ms", "max ms", "cores", "peak MB", "outcomes"):
+        table.add_column(title, justify="left" if title in {"attack", "outcomes"} else "right")
+    for attack, neighbour, outcomes, cores, peak in results:
         times = [f"{1000 * neighbour[f'{name}_seconds']:.1f}" for name in ("p50", "p99", "max")]
         table.add_row(
             attack, str(neighbour["answers"]), str(len(neighbour["failures"])), *times, f"{cores:.2f}",
-            f"{peak / 1e6:.0f}", " ".join(f"{end}: {count:,}" for end, count in sorted(ends.items())),
+            f"{peak / 1e6:.0f}", " ".join(f"{outcome}: {count:,}" for outcome, count in sorted(outcomes.items())),
         )  # fmt: skip
     console.print(table)
     missed = [one.attack for one in results if one.neighbour["p99_seconds"] > GOAL_SECONDS]

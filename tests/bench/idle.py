@@ -1,4 +1,4 @@
-"""A master that has next to nothing to do."""
+"""The start time of a master, and its cost with one worker."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ from tests.bench.fleet import running_master, running_worker
 
 
 def measure_idle(folder: Path, seconds: float, starts: int) -> dict[str, float | None]:
-    """Start the master ``starts`` times; watch the last one with one real worker for ``seconds``, asking nothing."""
+    """Starts the master ``starts`` times. Measures the last for ``seconds`` with one real worker and no requests."""
     up_seconds = []
     for _ in range(starts - 1):
         with running_master(folder) as master:

@@ -1,7 +1,7 @@
-"""prometheus_client holding given samples. ``python -m tests.bench.latest FILE PORT``.
+"""prometheus_client with the samples of a fleet. ``python -m tests.bench.latest FILE PORT``.
 
-FILE is a master's /metrics; the samples of its workers go into gauges and counters with labels, as a program that
-exposes them itself would keep them. Prints how long ``generate_latest`` takes as one line of JSON, then serves.
+FILE is a master's /metrics. The samples of its workers become gauges and counters with labels, as in a program that
+exposes them itself. Prints the time of ``generate_latest`` as one line of JSON, then serves /metrics.
 """
 
 import json
@@ -28,7 +28,7 @@ _LEAST_RUNS, _MOST_RUNS = 5, 20
 
 
 def main() -> None:
-    """Measure, print, serve until the process is ended."""
+    """Measures, prints, and serves until the process is stopped."""
     registry = CollectorRegistry()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
     for family in fleet_families(Path(sys.argv[1]).read_text()):

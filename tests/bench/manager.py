@@ -1,8 +1,8 @@
 """The TelemetryManager without a network: ``python -m tests.bench.manager ROUNDS``.
 
-A whole master is built as the product builds it, but heartbeats go straight into its TelemetryManager, one at a time,
-at the pace of a fleet that beats every 5 s. For each the clock runs until queries show it. REST and /metrics are in
-demand, so they are rendered meanwhile, and count. Prints its figures as one line of JSON.
+A complete master runs, but heartbeats go directly into its TelemetryManager, one at a time, at the rate of a fleet with
+an interval of 5 s. The time of a heartbeat lasts until queries show it. REST and /metrics are read, so the cost of
+rendering them is included. Prints the figures as one line of JSON.
 """
 
 import json
@@ -34,7 +34,7 @@ _FLEET_QUERIES = 500
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints the figures."""
     data_dir = Path(tempfile.mkdtemp(prefix="fleetpulse-bench-"))
     master = Master(MasterConfig(StoreConfig(data_dir), grpc=Address(LOCALHOST, free_port())))
     master.start()
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _beat_in_pace(master: Master, machines: list[SimulatedMachine], rounds: int) -> tuple[list[float], float]:
-    """Seconds for each heartbeat, and the CPU time of all together with everything that follows from them."""
+    """Returns the seconds of each heartbeat, and the CPU time of all of them with the work that they cause."""
     chance = random.Random(1)
     due = list(_heartbeats(machines, range(2, rounds + 2)))
     _read(master)
@@ -68,7 +68,7 @@ def _beat_in_pace(master: Master, machines: list[SimulatedMachine], rounds: int)
     started_at, cpu_began = time.perf_counter(), time.process_time()
     at = 0.0
     for heartbeat in due:
-        # A Poisson process, as many independent workers make it.
+        # Many independent workers form a Poisson process.
         at += chance.expovariate(WORKERS / _INTERVAL_SECONDS)
         gevent.sleep(max(started_at + at - time.perf_counter(), 0.0))
         seconds.append(_beat(master.telemetry, heartbeat))
@@ -77,7 +77,7 @@ def _beat_in_pace(master: Master, machines: list[SimulatedMachine], rounds: int)
 
 
 def _heartbeats(machines: list[SimulatedMachine], turns: range) -> Iterator[pb.Heartbeat]:
-    """One of every machine at each turn, as it comes from the wire."""
+    """Yields one decoded heartbeat of every machine per turn."""
     for number in turns:
         for machine in machines:
             sampled_at = time.time() + number * _INTERVAL_SECONDS
@@ -97,7 +97,7 @@ def _beat(manager: TelemetryManager, heartbeat: pb.Heartbeat) -> float:
 
 
 def _read(master: Master) -> None:
-    """Bring REST and /metrics up to date, and into demand."""
+    """Reads REST and /metrics, so that the master renders both."""
     client = TestClient(master.wsgi)
     for path in ("/telemetry", "/metrics"):
         if client.simulate_get(path, host=LOOPBACK).status_code != 200:

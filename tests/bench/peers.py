@@ -1,6 +1,6 @@
-"""The same samples in prometheus_client, in its own process, and in the Pushgateway.
+"""The same samples in prometheus_client, in a separate process, and in the Pushgateway.
 
-The fleet is stopped before, so the peers have the whole machine, which the master did not have.
+The fleet is stopped first, so the peers have the whole machine, unlike the master.
 """
 
 import http.client
@@ -23,15 +23,15 @@ _UNCHECKED = "--push.disable-consistency-check"
 _UNCHECKED_PUSHES = 2_000
 _CHECKED_SECONDS = 15.0
 _CHECKED_PUSHES = 50
-_TAKEN = (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED)
-"""Checked, and queued to be stored."""
+_ACCEPTED = (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED)
+"""The statuses of a checked push and of a queued one."""
 
 _QUEUE_SECONDS = 1.0
 _GROUP = "/metrics/job/fleetpulse/worker_id/"
 
 
 def measure_latest(text: str, folder: Path, fetches: int) -> dict[str, float | None]:
-    """``prometheus_client`` with the samples of the workers in ``text``."""
+    """Measures ``prometheus_client`` with the samples of the workers in ``text``."""
     exposition = folder / "metrics.txt"
     exposition.write_text(text)
     port = free_port()
@@ -50,7 +50,7 @@ def measure_latest(text: str, folder: Path, fetches: int) -> dict[str, float | N
 
 
 def measure_gateway(text: str, folder: Path, fetches: int) -> dict[str, float | None]:
-    """The Pushgateway with a group for every worker, pushed as each worker would push its own samples.
+    """Measures the Pushgateway with a group for every worker, which pushes its own samples.
 
     It is filled by pushes without consistency checks, then restarted from its file with default settings: the time of
     checked pushes grows with the square of the number of groups.
@@ -95,7 +95,7 @@ def _answers(port: int) -> bool:
 
 
 def _groups(text: str) -> dict[str, bytes]:
-    """The body of each worker's push by its id. The id is left out: it is in the path, which names the group."""
+    """The body of each worker's push, by worker id. The body omits the id, which is in the path as the group."""
     lines: dict[str, list[str]] = {}
     for family in fleet_families(text):
         headers = f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
@@ -114,13 +114,13 @@ def _groups(text: str) -> dict[str, bytes]:
 def _cpu_seconds_per_push(process: Child, port: int, groups: Mapping[str, bytes], pushes: int, seconds: float) -> float:
     before = process.usage().cpu_seconds
     done = _push(port, groups, pushes, seconds)
-    # Pushes that are not checked are answered before they are stored.
+    # Unchecked pushes are answered before they are stored.
     time.sleep(_QUEUE_SECONDS)
     return (process.usage().cpu_seconds - before) / done
 
 
 def _push(port: int, groups: Mapping[str, bytes], pushes: int, seconds: float) -> int:
-    """Push one group after the other, from the first again after the last; how many until the time was over."""
+    """Pushes the groups in rounds. Returns the number of pushes in the given time."""
     deadline = time.monotonic() + seconds
     connection = http.client.HTTPConnection(LOCALHOST, port, timeout=seconds)
     try:
@@ -130,7 +130,7 @@ def _push(port: int, groups: Mapping[str, bytes], pushes: int, seconds: float) -
             connection.request("PUT", _GROUP + worker_id, body)
             answer = connection.getresponse()
             words = answer.read()
-            if answer.status not in _TAKEN:
+            if answer.status not in _ACCEPTED:
                 raise BenchError(f"the Pushgateway refused a push: {answer.status} {words[:300]!r}")
     finally:
         connection.close()
@@ -138,12 +138,12 @@ def _push(port: int, groups: Mapping[str, bytes], pushes: int, seconds: float) -
 
 
 def _require_same_samples(text: str, answer: Answer) -> None:
-    """Raise ``BenchError`` unless the peer shows as many samples of workers as the master did."""
+    """Raises ``BenchError`` unless the peer exposes as many samples of workers as the master."""
     ours, theirs = _count_samples(text), _count_samples(answer.body.decode())
     if ours != theirs:
         raise BenchError(f"a peer shows {theirs} samples where the master shows {ours}")
 
 
 def _count_samples(text: str) -> int:
-    # The Pushgateway adds two of its own to every group.
+    # The Pushgateway adds two samples to every group.
     return sum('worker_id="' in line and not line.startswith("push_") for line in text.splitlines())

@@ -22,10 +22,10 @@ _TIMEOUT_SECONDS = 10.0
 
 
 def measure_probe(fleet: Fleet, probes: int) -> dict[str, float | None]:
-    """Beat ``probes`` times, each marked by a number of its own."""
+    """Sends ``probes`` heartbeats, each with a unique number."""
     with grpc.insecure_channel(f"{LOCALHOST}:{fleet.master.grpc_port}") as channel:
         stub = pb_grpc.FleetStub(channel)
-        _probe(stub, fleet.master.http_port, 0)  # the first pays for the connection and for the registration
+        _probe(stub, fleet.master.http_port, 0)  # the first includes the connection and the registration
         seconds = [_probe(stub, fleet.master.http_port, number) for number in range(1, probes + 1)]
     return {"probe_p50_seconds": percentile(seconds, 50), "probe_p99_seconds": percentile(seconds, 99)}
 

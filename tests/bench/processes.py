@@ -47,7 +47,7 @@ class Child:
         self.output_path = folder / f"{name}.out"
         self.log_path = folder / f"{name}.err"
         with self.output_path.open("wb") as output, self.log_path.open("wb") as log:
-            # A session of its own: Ctrl-C reaches the benchmark alone, which then ends everything in order.
+            # A separate session: Ctrl-C reaches only the benchmark, which then stops everything in order.
             self._process = subprocess.Popen(
                 command, cwd=cwd or folder, env=_environment() | dict(env or {}), stdin=subprocess.DEVNULL,
                 stdout=output, stderr=log, start_new_session=True,
@@ -123,7 +123,7 @@ class Child:
 def running(
     name: str, command: Command, folder: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
-    """The process, until the block ends. What it says goes to ``folder``; it runs there unless ``cwd`` is given."""
+    """Runs a process during the block, in ``cwd`` or else ``folder``. Its output goes to files in ``folder``."""
     child = Child(name, command, folder, cwd, env)
     try:
         yield child
@@ -132,7 +132,7 @@ def running(
 
 
 def run_json(name: str, command: Command, folder: Path, timeout_seconds: float) -> dict[str, Any]:
-    """Run a program to its end and return the last line of its stdout, an object."""
+    """Runs a program to its end and returns the last line of its stdout, a JSON object."""
     with running(name, command, folder, cwd=ROOT) as child:
         child.wait(timeout_seconds)
         found: dict[str, Any] = json.loads(child.last_output)
@@ -142,7 +142,7 @@ def run_json(name: str, command: Command, folder: Path, timeout_seconds: float) 
 def wait_until(
     is_so: Callable[[], bool], timeout_seconds: float, complaint: str, *needed: Child, poll_seconds: float = 0.05
 ) -> None:
-    """Wait for a condition; raise ``BenchError`` with the complaint after the timeout, or when a process ends."""
+    """Waits for a condition. Raises ``BenchError`` with the complaint after the timeout, or when a process ends."""
     deadline = time.monotonic() + timeout_seconds
     while not is_so():
         if time.monotonic() > deadline:

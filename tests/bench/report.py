@@ -63,7 +63,7 @@ class _Line(NamedTuple):
 
 
 def print_table(run: Run, console: Console) -> None:
-    """The table, with what it was measured on below it."""
+    """The table, with the host below it."""
     table = Table(title="FleetPulse benchmark", title_justify="left")
     table.add_column("")
     for workers in _columns(run):
@@ -81,7 +81,7 @@ def print_table(run: Run, console: Console) -> None:
 
 
 def write_docs(run: Run, path: Path) -> None:
-    """Rewrite what stands between the two markers."""
+    """Replaces the text between the two markers."""
     text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise BenchError(f"{path.name} must hold the line {BEGIN} once, and after it {END}")
@@ -119,7 +119,7 @@ def _heading(workers: int) -> str:
 
 
 def _sections(run: Run) -> Iterator[tuple[str, list[_Line]]]:
-    """Every section of which anything was measured."""
+    """The sections with measured figures."""
     for section in SECTIONS:
         lines = [_line(figure, run) for figure in section.figures]
         if any(value for line in lines for value in line.values):

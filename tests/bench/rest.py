@@ -32,7 +32,7 @@ class Load(NamedTuple):
 
 
 def measure_rest(fleet: Fleet, folder: Path, seconds: float) -> dict[str, float | None]:
-    """Each route for ``seconds``: one worker's record at a given rate, the rest back to back on one connection."""
+    """Measures each route for ``seconds``: one record at a fixed rate, the rest back to back on one connection."""
     port = fleet.master.http_port
     records = [f"/telemetry/{worker_id}" for worker_id in fleet.records()]
     load = run_wrk(port, records, folder, seconds, PACED_CONNECTIONS, PACED_RATE)
@@ -45,7 +45,7 @@ def measure_rest(fleet: Fleet, folder: Path, seconds: float) -> dict[str, float 
 
 
 def measure_metrics(fleet: Fleet, fetches: int) -> tuple[dict[str, float | None], str]:
-    """``/metrics`` plain and packed, and the last plain text."""
+    """Measures ``/metrics`` plain and compressed. Also returns the last plain text."""
     port = fleet.master.http_port
     plain = fetch_repeatedly(port, "/metrics", fetches)
     packed = fetch_repeatedly(port, "/metrics", fetches, packed=True)
@@ -62,7 +62,7 @@ def measure_metrics(fleet: Fleet, fetches: int) -> tuple[dict[str, float | None]
 def run_wrk(
     port: int, paths: Sequence[str], folder: Path, seconds: float, connections: int = 1, rate: int | None = None
 ) -> Load:
-    """Run wrk with one thread. Raises ``BenchError`` when a request failed."""
+    """Runs wrk with one thread. Raises ``BenchError`` when a request failed."""
     listed = folder / "paths.txt"
     listed.write_text("".join(f"{path}\n" for path in paths))
     command: list[str | Path] = [

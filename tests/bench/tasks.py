@@ -20,7 +20,7 @@ from tests.bench.figures import PLACING
 from tests.bench.fleet import Fleet, Master, running_master, running_simulator, running_worker
 from tests.bench.history import fill_history
 from tests.bench.processes import BenchError, wait_until
-from tests.docker_engine import Engine, own_engine
+from tests.docker_engine import Engine, isolated_engine
 from tests.ports import LOCALHOST
 
 _CLIENTS = 8
@@ -92,7 +92,7 @@ def measure_submits(folder: Path, plan: TaskPlan) -> Row:
 def measure_containers(folder: Path, plan: TaskPlan) -> Row:
     """Measures the time from submit to a running container, with the image present. Needs a Docker Engine."""
     try:
-        with own_engine() as engine:
+        with isolated_engine() as engine:
             return _measure_containers(folder, plan, engine)
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
         raise BenchError(str(error)) from error

@@ -1,4 +1,4 @@
-"""The benchmark runs, keeps its figures, and leaves nothing behind. What it measures here says nothing."""
+"""The benchmark runs, saves its figures and leaves no processes. The measured values are not checked."""
 
 import json
 import os

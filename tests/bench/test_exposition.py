@@ -1,4 +1,4 @@
-"""Reading Prometheus text back."""
+"""Parsing Prometheus text."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a run becomes for its readers."""
+"""The reports of a run: table, JSON, docs."""
 
 import io
 from pathlib import Path

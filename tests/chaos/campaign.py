@@ -19,7 +19,7 @@ from tests.docker_engine import Engine
 from tests.e2e.processes import Processes
 
 SETTLE_SECONDS = 90.0
-"""The longest task, its retries and their pauses take less."""
+"""Longer than the longest task with its retries and their pauses."""
 
 ORPHAN_SECONDS = 60.0
 _LIVE = "queued,pending,running"
@@ -35,7 +35,7 @@ class Campaign(NamedTuple):
     kinds: Sequence[Kind]
     rounds_of_each: int
     calm_after_seconds: float = 2.0
-    """After each round. With streams that are always short the workers would wait longer and longer before each try."""
+    """The pause after each round. Without it the workers' backoff would grow, because all their streams are short."""
 
 
 class _Run:
@@ -159,7 +159,7 @@ def run_campaign(campaign: Campaign, engine: Engine, folder: Path, path: Path, l
 
 
 def describe(plan: Round) -> str:
-    """The fault of a round in words."""
+    """Describes the fault of a round."""
     match plan.kind:
         case Kind.MASTER:
             return "kill -9 the master"

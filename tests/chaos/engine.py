@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker_engine import Engine, own_engine
+from tests.docker_engine import Engine, isolated_engine
 
 
 class EngineUnavailable(Exception):
@@ -22,7 +22,7 @@ def docker_engine() -> Iterator[Engine]:
         yield engine
         return
     try:
-        with own_engine() as own:
+        with isolated_engine() as own:
             yield own
     except (pytest.skip.Exception, pytest.fail.Exception) as why:
         raise EngineUnavailable(str(why)) from None

@@ -1,4 +1,4 @@
-"""The history of a chaos run: everything that was done and observed, one JSON object a line, in the order of recording.
+"""The history of a chaos run: all actions and observations, one JSON object per line, in the order of recording.
 
 Times are Unix seconds. dockerd, the master and the workers run on the same machine, so one clock is enough.
 """
@@ -88,7 +88,7 @@ class ContainerListing(NamedTuple):
 
 
 class WorkerListing(NamedTuple):
-    """Which workers are active, according to the master. No record while it does not answer."""
+    """Whether each worker is active, according to the master. No record while it does not answer."""
 
     time: float
     active: dict[str, bool]

@@ -92,7 +92,7 @@ class Container:
 
 
 class HistoryIndex:
-    """What the rules ask of a history."""
+    """The queries of the rules on a history."""
 
     def __init__(self, records: Sequence[history.Record]) -> None:
         starts = list(history.of_type(records, history.RunStarted))

@@ -40,7 +40,7 @@ def script(job: Job) -> str:
     return (
         f"{trap}beat=0; while [ $beat -lt {job.beats} ]; do line=0; while [ $line -lt {job.lines} ]; do "
         f"printf '{job.key} %d.%0{max(job.width, 1)}d\\n' $beat $line; line=$((line+1)); done; "
-        # In the background, because a shell handles no signal while it waits for a command in the foreground.
+        # sleep runs in the background, because a shell handles no signal while a foreground command runs.
         f"sleep {pause:.3f} & wait $!; beat=$((beat+1)); done; "
         f"printf '{job.key} ends'; exit {job.exit_code}"
     )

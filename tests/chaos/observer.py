@@ -127,7 +127,7 @@ class RestObserver:
                 )
                 self._see(self._client.json("/api/tasks", limit=_RECENT))
             except requests.RequestException:
-                continue  # the master is down, as it is meant to be
+                continue  # the master is down: an injected fault
 
     def _see(self, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:

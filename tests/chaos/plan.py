@@ -11,7 +11,7 @@ from tests.chaos.jobs import Job, wide
 HEARTBEAT_SECONDS = 0.5
 TIMEOUT_SECONDS = 3.0
 WORKERS = 3
-"""So few that the loss of one worker never counts as a mass loss."""
+"""Few enough that the loss of one worker is never a mass loss."""
 
 
 class Kind(StrEnum):
@@ -73,10 +73,10 @@ def submissions(seed: int) -> Iterator[Submission]:
 
 
 def _round(rng: random.Random, number: int, kind: Kind) -> Round:
-    # Every draw is made for every kind, so that later rounds do not depend on this one.
+    # Draw every value for every kind, so that later rounds do not depend on this one.
     calm_seconds, victim, stalls = rng.uniform(1.0, 4.0), rng.randrange(WORKERS), rng.random() < 0.5
     share, gap = rng.random(), rng.uniform(-0.6, 0.6)
-    # A killed worker shall mostly be back in time, even on a busy machine.
+    # A killed worker is usually back in time, even on a busy machine.
     outage_seconds = TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS + 1.5 * share if kind is Kind.CUT else 0.5 * share
     return Round(number, kind, calm_seconds, victim, stalls, outage_seconds, gap)
 
@@ -103,7 +103,7 @@ def _steady(rng: random.Random, key: str) -> Job:
 
 
 def _long(rng: random.Random, key: str) -> Job:
-    """Longer than every fault, so that it still runs when its worker is back."""
+    """A job that is longer than every fault, so that it still runs when its worker is back."""
     seconds = rng.uniform(8.0, 14.0)
     return Job(key, beats=round(seconds), seconds=seconds)
 

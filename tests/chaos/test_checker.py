@@ -45,15 +45,15 @@ def test_cancelled_attempt_may_fail_with_a_signal_when_its_worker_was_killed() -
     assert "ends_have_a_cause" in {violation.rule for violation in check(records)}
 
 
-# Clean histories of any shape
+# Generated histories
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Records:
-    """Tasks with any ends that are honest, one after the other, in any number."""
-    told = SyntheticHistory(draw(st.integers(0, 9)))
+def clean_histories(draw: st.DrawFn) -> Records:
+    """Draws histories of one to eight tasks, one after the other, without violations."""
+    synthetic = SyntheticHistory(draw(st.integers(0, 9)))
     for number in range(draw(st.integers(1, 8))):
-        told.quiet_round(draw(st.integers(10, 18)))
+        synthetic.quiet_round(draw(st.integers(10, 18)))
         bad = draw(st.lists(st.sampled_from(["failed", "lost"]), max_size=3))
         end = draw(st.sampled_from(["completed", "stopped", "bad"]))
         job = Job(
@@ -71,17 +71,17 @@ def stories(draw: st.DrawFn) -> Records:
             runs.append(Run(status, worker_id=worker_id))
         if end != "bad" or not runs:
             runs.append(Run("stopped" if end == "stopped" else "completed", worker_id=worker_ids[-1]))
-        told.task(job, *runs, cancelled=end == "stopped", acknowledged=draw(st.booleans()))
-        told.advance(30.0)
-    return told.finished()
+        synthetic.task(job, *runs, cancelled=end == "stopped", acknowledged=draw(st.booleans()))
+        synthetic.advance(30.0)
+    return synthetic.finished()
 
 
-@given(stories())
+@given(clean_histories())
 def test_generated_clean_histories_have_no_violations(records: Records) -> None:
     assert check(records) == []
 
 
-@given(stories(), st.data())
+@given(clean_histories(), st.data())
 def test_lost_acknowledged_task_is_found_in_every_history(records: Records, data: st.DataObject) -> None:
     records.append(history.Acknowledged(EPOCH, "job-0", "lost-task"))
     assert "acknowledged_tasks_exist" in {violation.rule for violation in check(records)}
@@ -89,18 +89,18 @@ def test_lost_acknowledged_task_is_found_in_every_history(records: Records, data
 
 @given(st.lists(st.integers(10, 17), min_size=10, max_size=60))
 def test_varying_open_files_are_no_leak(levels: list[int]) -> None:
-    told = SyntheticHistory()
+    synthetic = SyntheticHistory()
     for files in levels:
-        told.quiet_round(files)
-    assert check(told.finished()) == []
+        synthetic.quiet_round(files)
+    assert check(synthetic.finished()) == []
 
 
 @given(st.lists(st.integers(0, 6), min_size=45, max_size=60), st.floats(0.5, 3.0))
 def test_leak_is_found_in_noise(noise: list[int], a_round: float) -> None:
-    told = SyntheticHistory()
+    synthetic = SyntheticHistory()
     for number, extra in enumerate(noise):
-        told.quiet_round(10 + extra + int(number * a_round))
-    assert {violation.rule for violation in check(told.finished())} == {"open_files_do_not_grow"}
+        synthetic.quiet_round(10 + extra + int(number * a_round))
+    assert {violation.rule for violation in check(synthetic.finished())} == {"open_files_do_not_grow"}
 
 
 def test_slope_of_a_line() -> None:
@@ -108,7 +108,7 @@ def test_slope_of_a_line() -> None:
     assert fleet.slope({1: 5}) == 0.0
 
 
-# A history in a file
+# Saved histories
 
 
 def test_history_is_the_same_after_save_and_load(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_checker_command_checks_a_file(tmp_path: Path) -> None:
     assert "acknowledged_tasks_exist: task task-1 (good)" in result.stdout
 
 
-# What a job prints
+# Jobs
 
 
 def test_output_of_a_job() -> None:

@@ -1,4 +1,4 @@
-"""What dockerd does with a container is seen, with its times and its exit code."""
+"""Events of dockerd are recorded with times and exit codes."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The plan follows from the seed, and the jobs do what they are said to do."""
+"""The plan depends only on the seed. Jobs print and return what the plan expects."""
 
 import subprocess
 from itertools import islice

@@ -1,4 +1,4 @@
-"""The network of a chaos run breaks as it is told to."""
+"""The network proxy of a chaos run cuts, stalls and heals connections."""
 
 import socket
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ SILENCE_SECONDS = 0.1
 
 
 class Pair:
-    """A client and the connection that the server got for it."""
+    """A client connection and its connection on the server's side."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
 
     def carries(self) -> bool:
-        """Whether a word gets through, both ways."""
+        """Whether bytes are forwarded in both directions."""
         self.client.sendall(b"there")
         self.server.sendall(b"back")
         return self.server.recv(5) == b"there" and self.client.recv(4) == b"back"

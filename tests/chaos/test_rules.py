@@ -19,7 +19,7 @@ def index(*records: history.Record) -> HistoryIndex:
 
 
 def seen(since: float, until: float, *, active: bool = True) -> list[history.Record]:
-    """The worker, looked at twice a second."""
+    """Listings of the worker, two per second."""
     return [
         history.WorkerListing(LOST_AT + since + step / 2, {WORKERS[0]: active})
         for step in range(int(until - since) * 2)
@@ -31,8 +31,8 @@ def fault(after: float, what: str, worker_id: str = WORKERS[0], number: int = 1)
 
 
 def test_stale_deadline_counts_from_the_return_of_the_worker() -> None:
-    told = index(*seen(0.5, 10.0, active=False), *seen(10.0, 30.0))
-    assert stale_deadline(told, LOST) == pytest.approx(LOST_AT + 10.0 + STALE_STOP_SECONDS)
+    history_index = index(*seen(0.5, 10.0, active=False), *seen(10.0, 30.0))
+    assert stale_deadline(history_index, LOST) == pytest.approx(LOST_AT + 10.0 + STALE_STOP_SECONDS)
 
 
 def test_no_stale_deadline_before_or_right_after_the_return() -> None:
@@ -48,32 +48,32 @@ def test_activity_before_the_loss_is_no_return() -> None:
     ("what", "worker_id"), [("kill worker", WORKERS[0]), ("stall", WORKERS[0]), ("kill master", "")]
 )
 def test_fault_of_the_worker_delays_the_deadline(what: str, worker_id: str) -> None:
-    told = index(*seen(10.0, 30.0), fault(12.2, what, worker_id))
-    assert stale_deadline(told, LOST) == pytest.approx(LOST_AT + 12.5 + STALE_STOP_SECONDS)
+    history_index = index(*seen(10.0, 30.0), fault(12.2, what, worker_id))
+    assert stale_deadline(history_index, LOST) == pytest.approx(LOST_AT + 12.5 + STALE_STOP_SECONDS)
 
 
 @pytest.mark.parametrize(("what", "worker_id"), [("kill worker", WORKERS[1]), ("heal", WORKERS[0])])
 def test_fault_of_another_worker_does_not_delay_the_deadline(what: str, worker_id: str) -> None:
-    told = index(*seen(10.0, 30.0), fault(12.2, what, worker_id))
-    assert stale_deadline(told, LOST) == pytest.approx(LOST_AT + 10.0 + STALE_STOP_SECONDS)
+    history_index = index(*seen(10.0, 30.0), fault(12.2, what, worker_id))
+    assert stale_deadline(history_index, LOST) == pytest.approx(LOST_AT + 10.0 + STALE_STOP_SECONDS)
 
 
 def test_unknown_activity_is_no_return() -> None:
-    told = index(*seen(10.0, 12.0), *seen(20.0, 40.0), fault(12.1, "kill master", ""))
-    assert stale_deadline(told, LOST) == pytest.approx(LOST_AT + 20.0 + STALE_STOP_SECONDS)
+    history_index = index(*seen(10.0, 12.0), *seen(20.0, 40.0), fault(12.1, "kill master", ""))
+    assert stale_deadline(history_index, LOST) == pytest.approx(LOST_AT + 20.0 + STALE_STOP_SECONDS)
 
 
-def blamed(*faults: Any) -> history.Fault | None:
+def first_fault(*faults: Any) -> history.Fault | None:
     return first_fault_of_the_round(index(*faults), LOST)
 
 
 def test_first_fault_of_the_round_started_the_silence() -> None:
     first, second = fault(-5.0, "kill worker", number=2), fault(-4.5, "kill master", "", number=2)
-    assert blamed(fault(-12.0, "cut", number=1), second, first) == first
+    assert first_fault(fault(-12.0, "cut", number=1), second, first) == first
 
 
 def test_later_old_and_unrelated_faults_are_ignored() -> None:
-    assert blamed(fault(1.0, "cut")) is None
-    assert blamed(fault(-AFTERMATH_SECONDS - 1.0, "cut")) is None
-    assert blamed(fault(-5.0, "cut", WORKERS[1])) is None
-    assert blamed(fault(-5.0, "heal")) is None
+    assert first_fault(fault(1.0, "cut")) is None
+    assert first_fault(fault(-AFTERMATH_SECONDS - 1.0, "cut")) is None
+    assert first_fault(fault(-5.0, "cut", WORKERS[1])) is None
+    assert first_fault(fault(-5.0, "heal")) is None

@@ -13,7 +13,7 @@ import yaml
 from fleetpulse.master.config import parse_duration
 from tests.compose.images import load_images
 from tests.compose.stack import SERVICES, WORKER_ID, Message, Stack, patiently
-from tests.docker_engine import IMAGE, Engine, own_engine
+from tests.docker_engine import IMAGE, Engine, isolated_engine
 from tests.monitoring.rules import ALERTS, MONITORING
 from tests.tools import require_tool
 
@@ -53,7 +53,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     iptables.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{iptables.parent}{os.pathsep}{os.environ['PATH']}")
-        with own_engine() as engine:
+        with isolated_engine() as engine:
             yield engine
 
 

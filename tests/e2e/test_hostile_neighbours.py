@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
-from tests.hostile.attacks import ATTACKS, IDLE, room_for
+from tests.hostile.attacks import ATTACKS, IDLE, allow_connections
 
 pytestmark = pytest.mark.e2e
 
@@ -91,8 +91,8 @@ def test_attack_does_not_affect_other_clients(attack: str, master: Master, share
     served = report(victim)
     outcomes = report(attacker)
     print(f"{attack}: {outcomes}; {served}; {(highest - before) / 1e6:.0f} MB more")
-    if attack == "idle" and room_for(IDLE) < IDLE:
-        print(f"only {room_for(IDLE)} connections: the limit of open files")
+    if attack == "idle" and allow_connections(IDLE) < IDLE:
+        print(f"only {allow_connections(IDLE)} connections: the limit of open files")
     assert served["failures"] == []
     assert served["answers"] > 5
     assert highest < before + TOLERANCE_BYTES

@@ -15,7 +15,7 @@ from tests.e2e.healthy_worker import HealthyWorker
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
-from tests.hostile.attacks import room_for
+from tests.hostile.attacks import allow_connections
 from tests.ports import LOCALHOST
 
 pytestmark = pytest.mark.e2e
@@ -96,7 +96,7 @@ def test_streams_above_the_limit_are_refused_and_unary_calls_are_served(master: 
 
 
 def test_connections_above_the_limit_are_cut(master: Master) -> None:
-    allowed = room_for(MAX_CONNECTIONS + 100)
+    allowed = allow_connections(MAX_CONNECTIONS + 100)
     if allowed < MAX_CONNECTIONS + 100:
         pytest.skip(f"this process may open {allowed} connections only")
     with ExitStack() as stack:

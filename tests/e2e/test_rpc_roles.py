@@ -11,7 +11,7 @@ from fleetpulse.master.pki.authority import Authority
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import Bundle, new_key, signing_request
-from tests.certificates import joined, new_authority, shown
+from tests.certificates import channel_credentials, issued_bundle, new_authority
 from tests.e2e.grpc_client import TIMEOUT_SECONDS, GrpcClient, Refusal, a_heartbeat
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
@@ -59,22 +59,22 @@ def site(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) 
 def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
     """The channel credentials of a holder, and the worker id in its requests."""
     worker_id = holder.replace(" ", "-")
-    own = joined(site.data_dir, worker_id)
+    own = issued_bundle(site.data_dir, worker_id)
     if holder == "none":
         return grpc.ssl_channel_credentials(own.ca_pem), worker_id
     if holder == "wrong":
-        return shown(joined(site.elsewhere, worker_id), own), worker_id
+        return channel_credentials(issued_bundle(site.elsewhere, worker_id), own), worker_id
     if holder == "expired":
-        return shown(joined(site.data_dir, worker_id, lifetime=60.0, age=120.0)), worker_id
+        return channel_credentials(issued_bundle(site.data_dir, worker_id, lifetime=60.0, age=120.0)), worker_id
     if holder == "revoked":
         site.authority.revoke(worker_id)
         eventually(lambda: is_refused(site, own))
-    return shown(own), VICTIM if holder == "other worker" else worker_id
+    return channel_credentials(own), VICTIM if holder == "other worker" else worker_id
 
 
 def is_refused(site: Site, bundle: Bundle) -> bool:
     """Whether the master refuses the revoked certificate."""
-    with GrpcClient(site.master.target, shown(bundle)) as client:
+    with GrpcClient(site.master.target, channel_credentials(bundle)) as client:
         return send_heartbeat(client, bundle.worker_id) == UNAUTHENTICATED
 
 

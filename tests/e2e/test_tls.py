@@ -27,14 +27,14 @@ def test_metrics_show_a_certificate_that_was_not_renewed(shared_tls: TlsMaster) 
         return shared_tls.master.samples("fleetpulse_certificate_life_used_ratio").get((holder,), 0.0)
 
     assert 0.0 < used("master") < 0.01
-    with shared_tls.connect(shared_tls.joined(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as client:
+    with shared_tls.connect(shared_tls.issued_bundle(worker_id := next(ids), lifetime=3600.0, age=3300.0)) as client:
         registered(client, worker_id)
         eventually(lambda: 0.9 < used("worker") < 1.0)
     eventually(lambda: used("worker") <= 0.75)
 
 
 def test_registering_as_another_worker_is_refused(shared_tls: TlsMaster) -> None:
-    own, other = shared_tls.joined(next(ids)), next(ids)
+    own, other = shared_tls.issued_bundle(next(ids)), next(ids)
     before = shared_tls.refused("worker_sessions_refused", "certificate_mismatch")
     answer = refusal(shared_tls.connect(own), other)
     assert answer == Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is for worker {own.worker_id} only")
@@ -45,7 +45,7 @@ def test_registering_as_another_worker_is_refused(shared_tls: TlsMaster) -> None
 
 
 def test_heartbeat_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
-    own, other = shared_tls.joined(next(ids)), next(ids)
+    own, other = shared_tls.issued_bundle(next(ids)), next(ids)
     before = shared_tls.refused("heartbeats_rejected", "certificate_mismatch")
     with shared_tls.connect(own) as client:
         answer = client.send_heartbeat(a_heartbeat(other))
@@ -62,7 +62,7 @@ def test_heartbeat_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
 
 
 def test_renewing_for_another_worker_is_refused(shared_tls: TlsMaster) -> None:
-    own = shared_tls.joined(next(ids))
+    own = shared_tls.issued_bundle(next(ids))
     request = pb.RenewRequest(csr=signing_request(new_key(), "rack-1"))
     with shared_tls.connect(own) as client, pytest.raises(grpc.RpcError) as caught:
         pb_grpc.FleetStub(client.channel).Renew(request, timeout=TIMEOUT_SECONDS)
@@ -80,7 +80,7 @@ def refused_reports(tls: TlsMaster, worker_id: str) -> list[tuple[str, str, str]
 
 
 def test_report_about_another_workers_attempt_changes_nothing(shared_tls: TlsMaster) -> None:
-    own, other = shared_tls.joined(next(ids)), shared_tls.joined(next(ids))
+    own, other = shared_tls.issued_bundle(next(ids)), shared_tls.issued_bundle(next(ids))
     with shared_tls.connect(own) as client, shared_tls.connect(other) as other_client:
         stream = registered(client, own.worker_id)
         eventually(lambda: shared_tls.is_active(own.worker_id))
@@ -153,7 +153,7 @@ def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
 
 
 def test_stream_ends_when_its_certificate_expires(tls: TlsMaster) -> None:
-    with tls.connect(tls.joined("rack-7", lifetime=4.0)) as client:
+    with tls.connect(tls.issued_bundle("rack-7", lifetime=4.0)) as client:
         stream = registered(client, "rack-7")
         assert stream.refusal() == Refusal(
             grpc.StatusCode.UNAUTHENTICATED, "the certificate of worker rack-7 has expired"
@@ -196,7 +196,7 @@ def test_restarted_master_keeps_certificates_and_tokens(tls: TlsMaster) -> None:
     token = tls.token()
     worker = tls.worker("rack-7", token)
     eventually(lambda: tls.is_active("rack-7"))
-    revoked = tls.joined("rack-9")
+    revoked = tls.issued_bundle("rack-9")
     tls.ca("revoke", "rack-9")
     tls.restart()
     eventually(lambda: tls.is_active("rack-7"))

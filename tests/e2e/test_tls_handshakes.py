@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from fleetpulse.worker.credentials.bundle import write_bundle
-from tests.certificates import joined, new_authority, shown
+from tests.certificates import channel_credentials, issued_bundle, new_authority
 from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import Master
 from tests.e2e.processes import Processes
@@ -21,19 +21,19 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize("kind", ["another CA", "expired", "nothing", "plain"])
 def test_handshake_without_a_valid_certificate_is_refused(shared_tls: TlsMaster, tmp_path: Path, kind: str) -> None:
-    own = shared_tls.joined(worker_id := next(ids))
+    own = shared_tls.issued_bundle(worker_id := next(ids))
     if kind == "plain":
         credentials = None
     elif kind == "nothing":
         credentials = grpc.ssl_channel_credentials(own.ca_pem)
     elif kind == "expired":
-        credentials = shown(shared_tls.joined(worker_id, lifetime=60.0, age=120.0))
+        credentials = channel_credentials(shared_tls.issued_bundle(worker_id, lifetime=60.0, age=120.0))
     else:
         new_authority(tmp_path)
-        credentials = shown(joined(tmp_path, worker_id), own)
+        credentials = channel_credentials(issued_bundle(tmp_path, worker_id), own)
     assert refusal(GrpcClient(shared_tls.target, credentials), worker_id).code is grpc.StatusCode.UNAVAILABLE
     assert worker_id not in shared_tls.master.workers()
-    with shared_tls.connect(shared_tls.joined(worker_id)) as client:
+    with shared_tls.connect(shared_tls.issued_bundle(worker_id)) as client:
         client.stream().register(worker_id)
 
 
@@ -58,7 +58,7 @@ def test_worker_without_a_certificate_logs_that_it_may_need_one(shared_tls: TlsM
 def test_worker_with_a_certificate_does_not_use_a_master_without_tls(
     shared_tls: TlsMaster, processes: Processes, master: Master
 ) -> None:
-    write_bundle(shared_tls.folder("secured-1") / "tls.pem", shared_tls.joined("secured-1"))
+    write_bundle(shared_tls.folder("secured-1") / "tls.pem", shared_tls.issued_bundle("secured-1"))
     worker = shared_tls.worker("secured-1", None, "--master", master.target)
     eventually(lambda: "the master does not speak TLS" in worker.err)
     assert master.workers() == {}

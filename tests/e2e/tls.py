@@ -8,7 +8,7 @@ from typing import Any
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.credentials.bundle import Bundle, read_bundle
-from tests.certificates import joined, new_authority, shown
+from tests.certificates import channel_credentials, issued_bundle, new_authority
 from tests.e2e.grpc_client import GrpcClient, Refusal, Stream, a_heartbeat
 from tests.e2e.masters import FAST_LEASE_FLAGS, READY_SECONDS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes, RunningProcess
@@ -57,12 +57,12 @@ class TlsMaster:
         assert bundle is not None
         return bundle
 
-    def joined(self, worker_id: str, lifetime: float = 3600.0, age: float = 0.0) -> Bundle:
+    def issued_bundle(self, worker_id: str, lifetime: float = 3600.0, age: float = 0.0) -> Bundle:
         """A certificate and key for a worker without a process, issued ``age`` seconds ago."""
-        return joined(self.data_dir, worker_id, lifetime, age)
+        return issued_bundle(self.data_dir, worker_id, lifetime, age)
 
     def connect(self, bundle: Bundle) -> GrpcClient:
-        return GrpcClient(self.target, shown(bundle))
+        return GrpcClient(self.target, channel_credentials(bundle))
 
     def ca(self, *words: str) -> str:
         """Runs ``fleetpulse ca`` and returns its stdout."""

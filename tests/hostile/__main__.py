@@ -26,7 +26,7 @@ async def run_attack(attack: str, target: Target) -> None:
     attacking = asyncio.ensure_future(ATTACKS[attack](target))
     print("ready", flush=True)
     await asyncio.wait([attacking, asyncio.ensure_future(over.wait())], return_when=asyncio.FIRST_COMPLETED)
-    print(json.dumps(target.ends), flush=True)
+    print(json.dumps(target.outcomes), flush=True)
     # Ending thousands of tasks one by one would take long.
     os._exit(0 if over.is_set() else 1)
 

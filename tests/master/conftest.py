@@ -10,13 +10,13 @@ from tests.master.web import Web, running_web
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
-    """A fleet with the default terms: a heartbeat every 5 s, inactive after 30 s."""
+    """A fleet with the default lease: a heartbeat every 5 s, inactive after 30 s."""
     with running_fleet() as fleet:
         yield fleet
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """The same, with the master's web application."""
+    """A fleet with the default lease and the master's web application."""
     with running_web() as web:
         yield web

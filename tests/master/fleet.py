@@ -1,4 +1,4 @@
-"""A live table on a clock that tests move, and heartbeats to feed it."""
+"""A telemetry manager on a manual clock, and heartbeats for it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ GIB = 1024**3
 
 
 class ManualClock:
-    """Time that stands still until a test moves it."""
+    """A clock that only tests advance."""
 
     def __init__(self) -> None:
-        # Quarters of a second are exact as floats, so limits can be tested to the tick.
+        # Quarters of a second are exact as floats, so tests can hit limits exactly.
         self.monotonic = 1000.0
         self.wall = 1_700_000_000.0
 
@@ -33,7 +33,7 @@ class ManualClock:
 
 
 class Recorder:
-    """An observer that keeps what it was told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.changes: list[WorkerTelemetry] = []
@@ -47,21 +47,21 @@ class Recorder:
 
 
 class Fleet:
-    """A TelemetryManager with everything around it. Its own checker does not run: ``pass_time`` does its work."""
+    """A TelemetryManager with its dependencies. ``pass_time`` replaces its periodic liveness check."""
 
-    def __init__(self, terms: LeaseConfig, *observers: TelemetryObserver) -> None:
+    def __init__(self, lease_config: LeaseConfig, *observers: TelemetryObserver) -> None:
         self.clock = ManualClock()
         self.instruments = Instruments()
         self.seen = Recorder()
-        self.manager = TelemetryManager(terms, self.instruments, (self.seen, *observers), self.clock.port)
+        self.manager = TelemetryManager(lease_config, self.instruments, (self.seen, *observers), self.clock.port)
 
     def beat(self, worker_id: str = "rack-7", **fields: Any) -> None:
-        """Process a heartbeat until it is visible."""
+        """Processes a heartbeat until it is visible."""
         self.manager.process_heartbeat(heartbeat(worker_id, **fields))
         settle()
 
     def pass_time(self, seconds: float) -> None:
-        """Let the time pass in the steps in which the master checks."""
+        """Advances the clock and checks liveness at the master's interval."""
         for _ in range(round(seconds / LIVENESS_CHECK_SECONDS)):
             self.clock.advance(LIVENESS_CHECK_SECONDS)
             self.manager.check_liveness()
@@ -70,13 +70,13 @@ class Fleet:
         return self.manager.get_worker_telemetry(worker_id).is_active
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """One of the master's own metrics as a scrape would read it."""
+        """The value of one of the master's own metrics."""
         return self.instruments.registry.get_sample_value(f"fleetpulse_{name}", labels)
 
 
 @contextmanager
-def running_fleet(terms: LeaseConfig = LeaseConfig(), *observers: TelemetryObserver) -> Iterator[Fleet]:  # noqa: B008 - immutable
-    fleet = Fleet(terms, *observers)
+def running_fleet(lease_config: LeaseConfig = LeaseConfig(), *observers: TelemetryObserver) -> Iterator[Fleet]:  # noqa: B008 - immutable
+    fleet = Fleet(lease_config, *observers)
     try:
         yield fleet
     finally:
@@ -84,12 +84,12 @@ def running_fleet(terms: LeaseConfig = LeaseConfig(), *observers: TelemetryObser
 
 
 def settle() -> None:
-    """Let every greenlet run until all of them wait."""
+    """Runs all greenlets until all of them wait."""
     gevent.idle()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Let greenlets run until it holds; far longer than that takes, then the test fails."""
+    """Runs greenlets until the condition holds. Fails after 20 s."""
     with gevent.Timeout(20.0):
         while not condition():
             gevent.sleep(0.005)
@@ -100,7 +100,7 @@ def heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
 
 
 def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
-    """One of a machine that can give every reading, each of them different."""
+    """A heartbeat with every reading, each with a different value."""
     return heartbeat(
         worker_id,
         incarnation_id="first",

@@ -1,4 +1,4 @@
-"""Guards for an app that is asked without a network."""
+"""Access middleware for apps under Falcon's test client."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from fleetpulse.master.api.access import AccessMiddleware
 from fleetpulse.master.api.routes import ROUTES
 from fleetpulse.master.app import Access
 
-ASKED_FOR = "falconframework.org"
-"""The host that Falcon's test client asks for."""
+TEST_HOST = "falconframework.org"
+"""The ``Host`` of Falcon's test client."""
 
 
 def open_access() -> Access:
-    """That of a master that nobody has made a token for."""
+    """The access of a master without tokens."""
     return access_of(TokenStore(TokenFile(Path("/nowhere/tokens.json"))))
 
 
 def access_of(tokens: TokenStore) -> Access:
-    """That of a master with these tokens."""
+    """The access of a master with these tokens."""
     sessions = SessionStore(tokens)
-    return Access(AccessMiddleware(tokens, sessions, ROUTES, [ASKED_FOR]), sessions)
+    return Access(AccessMiddleware(tokens, sessions, ROUTES, [TEST_HOST]), sessions)

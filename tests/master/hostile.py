@@ -1,4 +1,4 @@
-"""What nobody should send, and how its refusal must read."""
+"""Invalid input, and a check of the errors for it."""
 
 import math
 
@@ -20,7 +20,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 """Any text that protobuf can carry."""
 
 
-def assert_fit_for_a_log(text: str) -> None:
+def assert_safe_to_log(text: str) -> None:
     assert text.isprintable()
     assert text.isascii()
     assert len(text) < 1000

@@ -1,4 +1,4 @@
-"""An HTTP server that answers as a test tells it, in place of a Prometheus."""
+"""A fake Prometheus server with answers that tests choose."""
 
 import http.server
 import threading
@@ -18,10 +18,10 @@ def success(*series: dict[str, Any]) -> bytes:
 
 
 class Server:
-    """``respond`` makes the body from the form; ``trickle`` sends it a byte at a time, with that pause."""
+    """``respond`` builds the body from the form. ``trickle`` is the pause after each byte of the body, in seconds."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.queries: list[tuple[str, dict[str, str]]] = []
         self.respond: Respond = lambda _: success()
         self.status = 200
         self.trickle = 0.0
@@ -31,7 +31,7 @@ class Server:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 form = {name: values[0] for name, values in parse_qs(body).items()}
-                server.asked.append((self.path, form))
+                server.queries.append((self.path, form))
                 answer = server.respond(form)
                 self.send_response(server.status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -46,7 +46,7 @@ class Server:
                     self.close_connection = True
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server gives it
-                """Nothing: pytest's output is for failures."""
+                """Logs nothing: pytest shows output only for failures."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"

@@ -1,10 +1,10 @@
-"""Requests of tasks for tests that need not ask for anything valid."""
+"""Task requests for tests."""
 
 from typing import Any
 
 from fleetpulse.master.tasks.request import TaskRequest, request_from
 
 
-def a_request(docker_image: str = "busybox", **fields: Any) -> TaskRequest:
+def task_request(docker_image: str = "busybox", **fields: Any) -> TaskRequest:
     """Not validated; fields that are not given have their defaults."""
     return request_from({"docker_image": docker_image, **fields})

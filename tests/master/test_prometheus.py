@@ -55,7 +55,7 @@ def test_point_covers_the_step_before_its_evaluation(server: Server, clocked: Cl
     found = clocked.history.read("rack-7", WINDOW, FIELD)
     assert found.keys() == {"cpu_usage"}
     assert found["cpu_usage"] == ([12.346, None, None], [None, None, None], [None, None, 3.0])
-    ((path, form),) = server.asked
+    ((path, form),) = server.queries
     assert path == "/api/v1/query_range"
     assert (form["start"], form["end"], form["step"]) == (str(NOW + 15), str(NOW + 45), "15")
     assert form["query"] == query_for("rack-7", FIELD, 15)
@@ -92,12 +92,12 @@ def test_prometheus_is_not_asked_again_soon_after_a_failure(server: Server, cloc
     for _ in range(3):
         with pytest.raises(PrometheusUnavailable):
             clocked.read()
-    assert len(server.asked) == 1
+    assert len(server.queries) == 1
     server.status, server.respond = 200, lambda _: success(series("mean", (NOW + 15, "1")))
     clocked.now += RETRY_SECONDS
     assert clocked.read() == [1.0, None, None]
     assert clocked.read() == [1.0, None, None]
-    assert len(server.asked) == 3
+    assert len(server.queries) == 3
 
 
 def test_refused_connection_is_unavailable() -> None:
@@ -128,6 +128,6 @@ def test_endless_answer_is_cut(server: Server) -> None:
 
 def test_incomplete_step_is_not_queried(server: Server, clocked: ClockedHistory) -> None:
     assert clocked.history.read("rack-7", Window(NOW, NOW + 90, 15), FIELD)["cpu_usage"].mean == [None] * 6
-    assert server.asked[0][1]["end"] == str(NOW + 45)
+    assert server.queries[0][1]["end"] == str(NOW + 45)
     assert clocked.history.read("rack-7", Window(NOW + 45, NOW + 60, 15), FIELD)["cpu_usage"].mean == [None]
-    assert len(server.asked) == 1
+    assert len(server.queries) == 1

@@ -1,4 +1,4 @@
-"""The Falcon app of a master over a live table, asked without a network."""
+"""The Falcon app of a master with a telemetry manager, without a network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ from tests.master.tasks.running import running_tasks
 
 
 class Web:
-    """``ailments`` is what each part of the master says is wrong with it."""
+    """``health_errors`` has the error of each unhealthy part of the master."""
 
     def __init__(self, fleet: Fleet, tasks: TaskService, views: FleetViews, exposition: FleetExposition) -> None:
         self.fleet = fleet
         self.tasks = tasks
-        self.ailments: dict[str, str | None] = {"telemetry": None, "grpc": None}
-        checks = {part: lambda part=part: self.ailments[part] for part in self.ailments}
+        self.health_errors: dict[str, str | None] = {"telemetry": None, "grpc": None}
+        checks = {part: lambda part=part: self.health_errors[part] for part in self.health_errors}
         health = HealthResource(checks, "1.2.3")
         self.app = create_wsgi(
             HttpServices(
@@ -38,14 +38,14 @@ class Web:
         self.client = TestClient(self.app)
 
     def json(self, path: str) -> Any:
-        """What a GET answers, which must be a 200."""
+        """The JSON of a GET, which must succeed."""
         result = self.client.simulate_get(path)
         assert result.status_code == 200, result.text
         return result.json
 
 
 @contextmanager
-def running_web(terms: LeaseConfig = LeaseConfig()) -> Iterator[Web]:  # noqa: B008 - immutable
+def running_web(lease_config: LeaseConfig = LeaseConfig()) -> Iterator[Web]:  # noqa: B008 - immutable
     views, exposition = FleetViews(), FleetExposition()
-    with running_fleet(terms, views, exposition) as fleet, running_tasks(fleet) as tasks:
+    with running_fleet(lease_config, views, exposition) as fleet, running_tasks(fleet) as tasks:
         yield Web(fleet, tasks, views, exposition)

@@ -126,7 +126,7 @@ def no_container_is_left(index: HistoryIndex) -> Iterator[str]:
 
 
 def stale_deadline(index: HistoryIndex, attempt: Attempt) -> float | None:
-    """When the container of a lost attempt must have ended: a while after its worker is back without another fault.
+    """The time by which the container of a lost attempt must have ended: a while after its worker is back.
 
     ``None`` when the worker did not come back.
     """

@@ -30,7 +30,7 @@ def no_anomaly_was_recorded(index: HistoryIndex) -> Iterator[str]:
 
 _SILENT = "nothing was heard of it"
 _FORGOTTEN = "came back without it"
-"""Errors of lost attempts."""
+"""Parts of the errors of lost attempts."""
 
 
 def attempts_are_lost_only_after_a_fault(index: HistoryIndex) -> Iterator[str]:
@@ -43,21 +43,21 @@ def attempts_are_lost_only_after_a_fault(index: HistoryIndex) -> Iterator[str]:
             continue
         fault = first_fault_of_the_round(index, attempt)
         if fault is None:
-            yield f"{container} was lost, and nothing had happened to its worker"
+            yield f"{container} was lost without a fault of its worker"
             continue
         ran_before = container.started[0] < fault.time
         why = attempt.error or ""
         if _FORGOTTEN in why and ran_before:
             yield f"{container} ran before '{fault.what}', and its worker came back without it"
         elif _FORGOTTEN not in why and _SILENT not in why:
-            yield f"{container} was lost for a reason that this rule does not know: {why!r}"
+            yield f"{container} was lost for an unknown reason: {why!r}"
         silent_seconds = attempt.finished_at - fault.time
         if ran_before and silent_seconds < timeout - SILENCE_SLACK_SECONDS:
             yield f"{container} was lost {silent_seconds:.1f} s after '{fault.what}', and the timeout is {timeout:g} s"
 
 
 def first_fault_of_the_round(index: HistoryIndex, attempt: Attempt) -> Fault | None:
-    """The fault with which the silence began in which the attempt was lost."""
+    """The fault that started the silence in which the attempt was lost."""
     assert attempt.finished_at is not None
     before = [
         fault

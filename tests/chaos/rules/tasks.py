@@ -12,7 +12,7 @@ _ORDER = {"pending": 1, "running": 2, "queued": 3, "completed": 4, "failed": 4, 
 
 
 _STOPPED_CODES = frozenset({128 + 9, 128 + 15})
-"""Of SIGKILL and SIGTERM."""
+"""The exit codes of SIGKILL and SIGTERM."""
 
 
 def acknowledged_tasks_exist(index: HistoryIndex) -> Iterator[str]:
@@ -44,7 +44,7 @@ def every_task_has_ended(index: HistoryIndex) -> Iterator[str]:
 
 
 def attempts_are_numbered(index: HistoryIndex) -> Iterator[str]:
-    """1, 2, 3, ... each once."""
+    """The attempts of a task are numbered 1, 2, 3, ... without gaps."""
     for task in index.tasks.values():
         numbers = sorted(attempt.attempt for attempt in task.attempts)
         if numbers != list(range(1, len(numbers) + 1)):

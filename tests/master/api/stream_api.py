@@ -62,9 +62,9 @@ def running_stream(
     guards: Sequence[AccessMiddleware] = (),
     max_readers: int = MAX_READERS,
     max_removals: int = MAX_REMOVALS,
-    terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
+    lease_config: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
 ) -> Iterator[StreamApi]:
-    with running_fleet(terms) as fleet:
+    with running_fleet(lease_config) as fleet:
         yield StreamApi(fleet, timing, max_readers, max_removals, *guards)
 
 

@@ -14,7 +14,7 @@ from fleetpulse.master.api import problems
 from fleetpulse.master.api.access import SESSION_COOKIE
 from fleetpulse.master.api.operations import add_routes
 from fleetpulse.master.api.routes import ROUTES
-from tests.master.guards import ASKED_FOR, access_of
+from tests.master.guards import TEST_HOST, access_of
 
 FIELDS = {"worker_id": "rack-7", "task_id": "t1", "page_version": "0123456789ab", "page_file": "app.js"}
 OPERATIONS = [(route.path, operation) for route in ROUTES for operation in route.operations]
@@ -108,7 +108,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 def session(cookie: str) -> dict[str, str]:
-    return {"Cookie": f"{SESSION_COOKIE}={cookie}", "Origin": f"http://{ASKED_FOR}"}
+    return {"Cookie": f"{SESSION_COOKIE}={cookie}", "Origin": f"http://{TEST_HOST}"}
 
 
 def basic(secret: str) -> dict[str, str]:
@@ -179,7 +179,7 @@ def test_foreign_origin_is_refused(site: Site, open_site: Site, origin: str, met
     assert asked.status(method, "/api/tasks", Origin=origin, **headers) == 403
 
 
-@pytest.mark.parametrize("origin", [f"http://{ASKED_FOR}", f"http://{ASKED_FOR.upper()}", f"http://{ASKED_FOR}:80"])
+@pytest.mark.parametrize("origin", [f"http://{TEST_HOST}", f"http://{TEST_HOST.upper()}", f"http://{TEST_HOST}:80"])
 def test_own_origin_is_allowed(open_site: Site, origin: str) -> None:
     assert open_site.status("POST", "/api/tasks", Origin=origin) == 200
 
@@ -210,7 +210,7 @@ def test_foreign_host_is_refused_while_no_token_exists(open_site: Site, host: st
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:8080", "localhost.", "a.localhost", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", ASKED_FOR],
+    ["localhost", "LOCALHOST:8080", "localhost.", "a.localhost", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", TEST_HOST],
 )
 def test_own_host_names_and_addresses_are_allowed(open_site: Site, host: str) -> None:
     assert open_site.status("GET", "/telemetry", Host=host) == 200

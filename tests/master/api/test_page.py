@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fleetpulse.master.api.page import Assets, StaticFile, load_assets, render_page
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.web import Web
 
 
@@ -49,7 +49,7 @@ def test_overview_counts_workers_by_state_and_tasks_by_status(web: Web) -> None:
     web.fleet.pass_time(web.fleet.manager.lease_config.inactivity_timeout_seconds + 1)
     web.fleet.beat("rack-3")
     web.tasks.drain("rack-3", "new disk")
-    web.tasks.submit(a_request("busybox"))
+    web.tasks.submit(task_request("busybox"))
     overview = web.json("/api/overview")
     assert overview["workers"] == {"active": 1, "inactive": 2, "draining": 1}
     assert overview["tasks"] == {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fleetpulse.master.api.tasks import parse_request
 from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.api.task_api import JSON, TaskApi
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 
 MIB = 1024 * 1024
 
@@ -41,7 +41,7 @@ def test_minimal_request(tasks: TaskApi) -> None:
     assert result.json["status"] == "queued"
     assert result.json["queue_reason"] == "no worker is there"
     (found,) = tasks.fake._tasks.values()
-    assert found.request == a_request("busybox")
+    assert found.request == task_request("busybox")
 
 
 def test_request_with_every_field() -> None:
@@ -61,7 +61,7 @@ def test_request_with_every_field() -> None:
     }
     spec, idempotency = parse_request(body, None)
     assert idempotency is None
-    assert spec == a_request(
+    assert spec == task_request(
         docker_image="python:3.9",
         name="größe 1",
         command=("python", "-c", "print(1)\nprint(2)"),
@@ -371,8 +371,8 @@ def test_digest_does_not_depend_on_how_a_request_is_written() -> None:
 
 def test_digest_leaves_out_defaults() -> None:
     # Digests are in the store: what is said, and nothing else, may be in them.
-    assert a_request("busybox").digest() == hashlib.sha256(b'{"docker_image":"busybox"}').hexdigest()
-    assert a_request("busybox", priority=1).digest() == (
+    assert task_request("busybox").digest() == hashlib.sha256(b'{"docker_image":"busybox"}').hexdigest()
+    assert task_request("busybox", priority=1).digest() == (
         hashlib.sha256(b'{"docker_image":"busybox","priority":1}').hexdigest()
     )
 

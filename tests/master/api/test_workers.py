@@ -79,7 +79,7 @@ def test_healthy(web: Web) -> None:
 
 
 def test_unhealthy(web: Web) -> None:
-    web.ailments["grpc"] = "the gRPC server takes no calls"
+    web.health_errors["grpc"] = "the gRPC server takes no calls"
     result = web.client.simulate_get("/health")
     assert result.status_code == 503
     assert result.json["status"] == "unhealthy"

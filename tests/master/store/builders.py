@@ -16,13 +16,13 @@ from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, LogChunk, Outcome, Task
 from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.store.tables import make_tables
 
 NOW = 1_700_000_000.0
 
-FULL_SPEC = a_request(
+FULL_SPEC = task_request(
     docker_image="registry.example/train:1",
     name="train é–\N{GRINNING FACE}",
     command=("python", "-c", "print('x')\n"),
@@ -69,7 +69,7 @@ def as_read(task: Task) -> Task:
     return task._replace(request=task.request.model_copy(update={"env": dict.fromkeys(task.request.env, HIDDEN)}))
 
 
-def submit(store: SqlTaskStore, task_id: str, spec: TaskRequest = a_request("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable
+def submit(store: SqlTaskStore, task_id: str, spec: TaskRequest = task_request("busybox"), now: float = NOW) -> Task:  # noqa: B008 - immutable
     """A new task, durable."""
     change = transitions.submitted(task_id, spec, now)
     assert store.submit(of(change), None) == task_id

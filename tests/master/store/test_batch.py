@@ -12,7 +12,7 @@ from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.store.tables import attempts, events, log_chunks, metadata, tasks
 from fleetpulse.master.tasks.records import LogSlice, Task, TaskQuery, TaskStatus
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import NOW, append, finish, open_store, place, submit
 from tests.master.store.encryptor import ENCRYPTOR
 
@@ -92,7 +92,7 @@ def connection() -> Iterator[Connection]:
 def ended_tasks(connection: Connection, count: int, chunks: int, chunk_bytes: int) -> None:
     """Straight into the tables, because it is a lot."""
     names = [f"t{number}" for number in range(count)]
-    ended = [Task(name, a_request("busybox"), TaskStatus.COMPLETED, NOW, finished_at=NOW) for name in names]
+    ended = [Task(name, task_request("busybox"), TaskStatus.COMPLETED, NOW, finished_at=NOW) for name in names]
     connection.execute(tasks.insert(), [task_row(task, None, None, ENCRYPTOR) for task in ended])
     for name in names:
         for number in range(chunks):

@@ -20,7 +20,7 @@ from fleetpulse.master.store.encryption import (
 )
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Idempotency
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import NOW, of, open_store, submit
 from tests.master.store.encryptor import ENCRYPTOR, KEY
 from tests.postgres import PostgresServer
@@ -96,7 +96,7 @@ def test_configured_key_file_must_exist(tmp_path: Path) -> None:
 
 def test_only_load_live_returns_values_of_environments(database_url: str) -> None:
     with open_store(database_url) as store:
-        task = submit(store, "t1", a_request("busybox", env=ENV))
+        task = submit(store, "t1", task_request("busybox", env=ENV))
         assert store.details("t1").task.request.env == dict.fromkeys(ENV, "***")
         assert store.load_live()[0].task == task
     with open_store(database_url, encryptor=OTHER) as store:
@@ -107,8 +107,8 @@ def test_only_load_live_returns_values_of_environments(database_url: str) -> Non
 
 
 def test_idempotency_key_works_after_a_change_of_the_encryption_key(database_url: str) -> None:
-    change = transitions.submitted("t1", a_request("busybox", env=ENV), NOW)
-    again = of(transitions.submitted("t2", a_request("busybox", env=ENV), NOW))
+    change = transitions.submitted("t1", task_request("busybox", env=ENV), NOW)
+    again = of(transitions.submitted("t2", task_request("busybox", env=ENV), NOW))
     with open_store(database_url) as store:
         store.submit(of(change), Idempotency("k", "digest"))
         assert store.submit(again, Idempotency("k", "digest")) == "t1"
@@ -120,7 +120,7 @@ def test_idempotency_key_works_after_a_change_of_the_encryption_key(database_url
 
 def test_sqlite_file_holds_no_value_of_an_environment(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/db") as store:
-        submit(store, "t1", a_request("busybox", env=ENV))
+        submit(store, "t1", task_request("busybox", env=ENV))
         assert "TOKEN" in content_of(tmp_path)  # names are no secret; and so this test can find something
         assert SECRET not in content_of(tmp_path)
 
@@ -144,7 +144,7 @@ def make_old(database_url: str) -> None:
 def test_rows_of_an_older_version_are_encrypted_at_start(database_url: str) -> None:
     with open_store(database_url) as store:
         for number in range(4):
-            change = of(transitions.submitted(f"t{number}", a_request("busybox", env={"A": "b"}), NOW))
+            change = of(transitions.submitted(f"t{number}", task_request("busybox", env={"A": "b"}), NOW))
             store.submit(change, Idempotency(f"k{number}", "digest"))
     make_old(database_url)
     if (path := parse_database_url(database_url).path) is not None:
@@ -152,7 +152,7 @@ def test_rows_of_an_older_version_are_encrypted_at_start(database_url: str) -> N
     with open_store(database_url) as store:
         found = [live.task.request.env for live in store.load_live()]
         assert found == [{}, ENV, ENV]
-        again = of(transitions.submitted("t9", a_request("busybox"), NOW))
+        again = of(transitions.submitted("t9", task_request("busybox"), NOW))
         assert store.submit(again, Idempotency("k1", "plain digest")) == "t1"
     if path is not None:
         assert SECRET not in content_of(path.parent)
@@ -161,7 +161,7 @@ def test_rows_of_an_older_version_are_encrypted_at_start(database_url: str) -> N
 def test_no_column_of_postgresql_holds_a_value_of_an_environment(postgres: PostgresServer) -> None:
     database_url = postgres.create_schema()
     with open_store(database_url) as store:
-        submit(store, "t1", a_request("busybox", env=ENV))
+        submit(store, "t1", task_request("busybox", env=ENV))
     engines = open_engines(parse_database_url(database_url), 1)
     with engines.reader.connect() as connection:
         (row,) = connection.execute(text("SELECT * FROM tasks")).all()

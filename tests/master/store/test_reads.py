@@ -19,7 +19,7 @@ from fleetpulse.master.store.tables import metadata
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Attempt, AttemptStatus, Changes, Task, TaskQuery, TaskStatus
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import NOW, place, submit
 
 NAMES = ("", "a", "ab", "abc", "Ab", "b", "a_", "a%", "ä", "a\U0010ffff", "é\ud7ff")
@@ -43,7 +43,7 @@ def many(store: SqlTaskStore, count: int) -> list[tuple[Task, Attempt | None]]:
     made: list[tuple[Task, Attempt | None]] = []
     saved: list[bool] = []
     for number in range(count):
-        task = Task(f"t{number}", a_request("busybox", name=chance.choice(NAMES)), TaskStatus.QUEUED, NOW)
+        task = Task(f"t{number}", task_request("busybox", name=chance.choice(NAMES)), TaskStatus.QUEUED, NOW)
         attempt = None
         if status := chance.choice([None, *TaskStatus]):
             task = task._replace(status=status, attempt=2)

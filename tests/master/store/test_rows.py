@@ -5,18 +5,18 @@ from sqlalchemy import update
 from fleetpulse.master.store.database import open_engines, parse_database_url
 from fleetpulse.master.store.rows import known_options, options_of
 from fleetpulse.master.store.tables import tasks
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import open_store, submit
 
 FIELDS = ("user", "network", "read_only")
 
 
 def test_fields_without_a_column_are_stored_unless_they_have_their_default() -> None:
-    assert options_of(a_request("busybox", user="1000", read_only=False), FIELDS) == {
+    assert options_of(task_request("busybox", user="1000", read_only=False), FIELDS) == {
         "user": "1000",
         "read_only": False,
     }
-    assert options_of(a_request("busybox"), FIELDS) is None
+    assert options_of(task_request("busybox"), FIELDS) is None
 
 
 def test_stored_options_are_read_back() -> None:

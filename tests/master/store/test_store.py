@@ -18,7 +18,7 @@ from fleetpulse.master.tasks.records import (
     TaskStatus,
 )
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import (
     FULL_SPEC,
     NOW,
@@ -85,7 +85,7 @@ def test_stop_writes_what_waits(database_url: str) -> None:
 
 
 def test_idempotency_key_returns_the_first_task(store: SqlTaskStore) -> None:
-    first, second = (of(transitions.submitted(task_id, a_request("busybox"), NOW)) for task_id in ("t1", "t2"))
+    first, second = (of(transitions.submitted(task_id, task_request("busybox"), NOW)) for task_id in ("t1", "t2"))
     key = Idempotency("k", "digest")
     assert store.submit(first, key) == "t1"
     assert store.submit(second, key) == "t1"
@@ -94,16 +94,16 @@ def test_idempotency_key_returns_the_first_task(store: SqlTaskStore) -> None:
 
 
 def test_idempotency_key_with_another_digest_is_a_conflict(store: SqlTaskStore) -> None:
-    store.submit(of(transitions.submitted("t1", a_request("busybox"), NOW)), Idempotency("k", "one"))
+    store.submit(of(transitions.submitted("t1", task_request("busybox"), NOW)), Idempotency("k", "one"))
     with pytest.raises(IdempotencyConflict, match="'k'"):
-        store.submit(of(transitions.submitted("t2", a_request("busybox"), NOW)), Idempotency("k", "two"))
+        store.submit(of(transitions.submitted("t2", task_request("busybox"), NOW)), Idempotency("k", "two"))
     assert store.count_by_status()[TaskStatus.QUEUED] == 1
     assert store.health_error() is None
 
 
 def test_concurrent_submits_with_one_key_create_one_task(store: SqlTaskStore) -> None:
     def try_it(number: int) -> str:
-        change = transitions.submitted(f"t{number}", a_request("busybox"), NOW)
+        change = transitions.submitted(f"t{number}", task_request("busybox"), NOW)
         return store.submit(of(change), Idempotency("k", "digest"))
 
     tries = [gevent.spawn(try_it, number) for number in range(50)]
@@ -129,7 +129,7 @@ def test_load_live_returns_tasks_oldest_first_with_attempt_and_log_size(store: S
 
 
 def test_load_live_returns_no_attempt_for_a_task_between_attempts(store: SqlTaskStore) -> None:
-    task, attempt = place(store, submit(store, "t1", a_request("busybox", max_retries=1)))
+    task, attempt = place(store, submit(store, "t1", task_request("busybox", max_retries=1)))
     append(store, attempt, 0, b"of the first attempt")
     task, _ = finish(store, task, attempt, AttemptStatus.FAILED)
     assert store.load_live() == [LiveTask(task, None, 0)]
@@ -140,7 +140,7 @@ def test_load_live_returns_no_attempt_for_a_task_between_attempts(store: SqlTask
 def test_writes_keep_their_order(store: SqlTaskStore) -> None:
     saved: list[int] = []
     for number in range(1200):  # more than one batch
-        change = transitions.submitted("t1", a_request("busybox", name="first"), NOW)
+        change = transitions.submitted("t1", task_request("busybox", name="first"), NOW)
         changed = change._replace(task=change.task._replace(retries_used=number), events=())
         store.save(of(changed), lambda number=number: saved.append(number))  # type: ignore[misc]  # mypy knows no lambda with a default
     wait_until(lambda: len(saved) == 1200)
@@ -158,7 +158,7 @@ def test_saving_the_same_again_changes_nothing(store: SqlTaskStore) -> None:
 
 def test_request_of_a_task_never_changes(store: SqlTaskStore) -> None:
     task = submit(store, "t1", FULL_SPEC)
-    save(store, transitions.Change(task._replace(request=a_request("other"), retries_used=1), None))
+    save(store, transitions.Change(task._replace(request=task_request("other"), retries_used=1), None))
     assert store.details("t1").task == as_read(task._replace(retries_used=1))
 
 

@@ -18,7 +18,7 @@ from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Changes, Drain, Idempotency, LogChunk, TaskQuery
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.builders import NOW, nothing_can_be_written, of, open_store, place, save, submit
 from tests.master.store.conftest import sqlite_url
 from tests.master.store.encryptor import ENCRYPTOR
@@ -123,14 +123,14 @@ def test_submit_that_timed_out_is_never_written(impatient_store: SqlTaskStore, d
     with nothing_can_be_written(database_url):
         for task_id in ("in-flight", "waiting"):
             with pytest.raises(StoreUnavailable):
-                impatient_store.submit(of(transitions.submitted(task_id, a_request("busybox"), NOW)), key)
+                impatient_store.submit(of(transitions.submitted(task_id, task_request("busybox"), NOW)), key)
     save(impatient_store)  # behind all that was there
     assert [task.task_id for task in impatient_store.find(TaskQuery()).tasks] == []
     for task_id in ("in-flight", "waiting"):
         with pytest.raises(UnknownTask):
             impatient_store.details(task_id)
     # Its key is free again.
-    assert impatient_store.submit(of(transitions.submitted("again", a_request("busybox"), NOW)), key) == "again"
+    assert impatient_store.submit(of(transitions.submitted("again", task_request("busybox"), NOW)), key) == "again"
 
 
 def test_outage_ends_without_waiting_writes(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_row_error_does_not_stop_other_writes(
     failed: list[RuntimeError] = []
 
     def try_it() -> None:
-        change = transitions.submitted("waited", a_request("busybox", priority=2**70), NOW)
+        change = transitions.submitted("waited", task_request("busybox", priority=2**70), NOW)
         try:
             store.submit(of(change), None)
         except RuntimeError as error:
@@ -184,7 +184,7 @@ def test_row_error_does_not_stop_other_writes(
         store.save(Changes(), lambda: saved.append("first"))
         gevent.sleep(0.05)
         for name, priority in (("good", 1), ("bad", 2**70), ("late", 2)):
-            change = transitions.submitted(name, a_request("busybox", priority=priority), NOW)
+            change = transitions.submitted(name, task_request("busybox", priority=priority), NOW)
             store.save(of(change), lambda name=name: saved.append(name))  # type: ignore[misc]  # mypy knows no lambda with a default
         waiting = gevent.spawn(try_it)
         gevent.sleep(0.05)

@@ -18,7 +18,7 @@ from fleetpulse.master.store.writes import (
 )
 from fleetpulse.master.tasks import transitions
 from fleetpulse.master.tasks.records import Changes, Drain, LogChunk
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def note(name: str = "rack-7") -> SaveWorker:
 
 
 def submit(task_id: str) -> Submit:
-    change = transitions.submitted(task_id, a_request("busybox"), 0.0)
+    change = transitions.submitted(task_id, task_request("busybox"), 0.0)
     return Submit(Changes((change.task,)), 0, None, task_id)
 
 

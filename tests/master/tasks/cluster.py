@@ -17,12 +17,12 @@ from fleetpulse.master.telemetry.decoding import decode_registration
 from fleetpulse.master.telemetry.manager import LIVENESS_CHECK_SECONDS
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, running_fleet, wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.store.encryptor import ENCRYPTOR
 from tests.master.tasks.running import running_store
 
 GIB = 1024**3
-SMALL = a_request("busybox:1", cpu_required=1.0, memory_required=256)
+SMALL = task_request("busybox:1", cpu_required=1.0, memory_required=256)
 
 
 class FakeWorker:
@@ -146,12 +146,12 @@ class Cluster:
 @contextmanager
 def running_cluster(
     folder: Path,
-    terms: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
+    lease_config: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
     policy: Policy = best_fit,
     encryptor: Encryptor = ENCRYPTOR,
 ) -> Iterator[Cluster]:
     """A master's tasks and fleet, on what is in the folder."""
-    with running_fleet(terms) as fleet, running_store(folder, encryptor) as store:
+    with running_fleet(lease_config) as fleet, running_store(folder, encryptor) as store:
         cluster = Cluster(fleet, store, policy)
         cluster.tasks.start()
         try:

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fleetpulse.master.tasks.records import AttemptStatus
 from fleetpulse.master.tasks.request import TaskRequest
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.tasks.fleet_model import FleetModel, ModelWorker
 
 SAID = st.sampled_from(
@@ -157,7 +157,7 @@ def everybody_gets_a_place(model: FleetModel) -> None:
         patient = {task_id: last for task_id, last in patient.items() if model.tasks[task_id].attempt == last}
         if not patient:
             return
-        model.submit(a_request("busybox", cpu_required=0.1, memory_required=64, priority=1))
+        model.submit(task_request("busybox", cpu_required=0.1, memory_required=64, priority=1))
         model.round()
         model.check_states()
     raise AssertionError(f"starved: {sorted(patient)}")

@@ -15,7 +15,7 @@ from fleetpulse.master.tasks.records import Attempt, AttemptStatus, LogChunk, Ou
 from fleetpulse.master.tasks.transitions import Report
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_LOG_CHUNK_BYTES
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 
 ID = pb.AttemptId(task_id="task-1", attempt=2)
 
@@ -74,7 +74,7 @@ def test_held_attempts_are_decoded_and_limited() -> None:
 
 
 def test_start_and_stop_messages() -> None:
-    spec = a_request("busybox:1", command=("echo", "hi"), env={"A": "b"}, memory_required=2, timeout_seconds=1.5)
+    spec = task_request("busybox:1", command=("echo", "hi"), env={"A": "b"}, memory_required=2, timeout_seconds=1.5)
     attempt = Attempt("task-1", 2, "rack-7", AttemptStatus.ASSIGNED, assigned_at=0.0, gpu_uuids=("GPU-a",))
     start = start_message(Task("task-1", spec, TaskStatus.PENDING, created_at=0.0), attempt).start_task
     assert (start.id, start.docker_image, list(start.command), dict(start.env)) == (
@@ -83,13 +83,13 @@ def test_start_and_stop_messages() -> None:
     )
     assert (start.memory_bytes, list(start.gpu_uuids), start.timeout_seconds) == (2 * 1024**2, ["GPU-a"], 1.5)
     assert (start.HasField("read_only"), start.user, start.network) == (False, "", pb.NETWORK_UNSPECIFIED)
-    confined = a_request("busybox:1", read_only=False, user="1:2", network="none")
+    confined = task_request("busybox:1", read_only=False, user="1:2", network="none")
     start = start_message(Task("task-1", confined, TaskStatus.PENDING, created_at=0.0), attempt).start_task
     assert (start.HasField("read_only"), start.read_only, start.user, start.network) == (
         *(True, False),
         *("1:2", pb.NETWORK_NONE),
     )
-    no_limit = start_message(Task("task-1", a_request("busybox:1"), TaskStatus.PENDING, created_at=0.0), attempt)
+    no_limit = start_message(Task("task-1", task_request("busybox:1"), TaskStatus.PENDING, created_at=0.0), attempt)
     assert not no_limit.start_task.HasField("timeout_seconds")
     stop = stop_message(attempt, "enough", forget=True).stop_task
     assert (stop.id, stop.reason, stop.forget) == (ID, "enough", True)

@@ -12,7 +12,7 @@ from fleetpulse.master.tasks.service import TaskService, apply_policy
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.policy import TaskPolicy
 from tests.master.fleet import wait_until
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 from tests.master.tasks.cluster import GIB, SMALL, Cluster, FakeWorker, new_cluster, running_cluster
 
 
@@ -474,7 +474,7 @@ def test_worker_that_is_not_back_after_a_restart_of_the_master_is_lost(tmp_path:
 
 
 def test_defaults_of_the_policy_are_in_the_task() -> None:
-    spec = a_request("busybox", env={"A": "b"}, max_retries=3)
+    spec = task_request("busybox", env={"A": "b"}, max_retries=3)
     assert apply_policy(spec, TaskPolicy()) == spec
     policy = TaskPolicy(read_only_root="forced", user="1000", networks=("none",))
     assert apply_policy(spec, policy) == spec.model_copy(update={"read_only": True, "user": "1000", "network": "none"})
@@ -483,7 +483,7 @@ def test_defaults_of_the_policy_are_in_the_task() -> None:
 
 
 def test_task_refused_by_the_policy_lists_every_broken_rule() -> None:
-    spec = a_request("evil/app", cpu_required=3.0, memory_required=2048, user="0")
+    spec = task_request("evil/app", cpu_required=3.0, memory_required=2048, user="0")
     policy = TaskPolicy(images=("ghcr.io/**",), max_cpu_cores=2.0, max_memory_mib=1024, require_non_root=True)
     with pytest.raises(TaskRefused) as refused:
         apply_policy(spec, policy)

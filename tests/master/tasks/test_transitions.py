@@ -17,7 +17,7 @@ from fleetpulse.master.tasks.transitions import (
     retry_delay_seconds,
     submitted,
 )
-from tests.master.requests import a_request
+from tests.master.requests import task_request
 
 NO_OUTCOME = Outcome()
 EXIT_3 = Outcome(exit_code=3, oom_killed=False, reason="exit_code", error="the command ended with exit code 3")
@@ -28,7 +28,7 @@ TERMINAL_TASKS = [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED]
 
 
 def a_task(max_retries: int = 0) -> Task:
-    return submitted("t", a_request("busybox", max_retries=max_retries), 100.0).task
+    return submitted("t", task_request("busybox", max_retries=max_retries), 100.0).task
 
 
 def an_assigned(max_retries: int = 0) -> tuple[Task, Attempt]:
@@ -65,7 +65,7 @@ def kinds(change: Change | None) -> list[str]:
 
 
 def test_submitted_task_is_queued() -> None:
-    change = submitted("t", a_request("busybox"), 100.0)
+    change = submitted("t", task_request("busybox"), 100.0)
     assert (change.task.status, change.task.created_at, change.task.attempt) == (TaskStatus.QUEUED, 100.0, 0)
     assert (change.attempt, change.instruction) == (None, None)
     assert kinds(change) == ["submitted"]

@@ -28,7 +28,7 @@ from fleetpulse.master.telemetry.records import (
 )
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
-from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
+from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_safe_to_log
 
 # What is left out
 
@@ -180,7 +180,7 @@ def test_unprintable_or_long_text_is_refused(field: str, text: str) -> None:
         decode_heartbeat(TEXTS[field](text))
     assert not isinstance(caught.value, InvalidReading)
     assert field in str(caught.value)
-    assert_fit_for_a_log(str(caught.value))
+    assert_safe_to_log(str(caught.value))
 
 
 @pytest.mark.parametrize("text", ['/mnt/"quoted"', "C:\\data", "/mnt/{a=b}", "/mnt/名前", "a" * MAX_TEXT_LENGTH, ""])
@@ -267,7 +267,7 @@ def test_any_heartbeat_is_decoded_or_refused_with_a_reason(message: pb.Heartbeat
     try:
         reading = decode_heartbeat(message)
     except InvalidMessage as error:
-        assert_fit_for_a_log(str(error))
+        assert_safe_to_log(str(error))
         return
     for leaf in leaves(reading):
         assert not isinstance(leaf, float) or math.isfinite(leaf)

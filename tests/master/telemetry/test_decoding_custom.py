@@ -22,7 +22,7 @@ from fleetpulse.proto.rules import (
     is_custom_name,
 )
 from tests.master.fleet import heartbeat
-from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_fit_for_a_log
+from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_safe_to_log
 
 GAUGE, COUNTER = pb.CUSTOM_TYPE_GAUGE, pb.CUSTOM_TYPE_COUNTER
 
@@ -43,7 +43,7 @@ def custom_of(*items: pb.CustomMetric) -> tuple[CustomMetric, ...]:
 def refusal_of(*items: pb.CustomMetric) -> str:
     with pytest.raises(InvalidMessage) as caught:
         custom_of(*items)
-    assert_fit_for_a_log(str(caught.value))
+    assert_safe_to_log(str(caught.value))
     return str(caught.value)
 
 
@@ -141,4 +141,4 @@ def test_any_custom_metric_is_decoded_or_refused(name: str, text: str, label: st
     try:
         custom_of(item)
     except InvalidMessage as error:
-        assert_fit_for_a_log(str(error))
+        assert_safe_to_log(str(error))

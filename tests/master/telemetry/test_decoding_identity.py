@@ -12,7 +12,7 @@ from fleetpulse.master.telemetry.records import Registration, Resources
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
 from tests.master.fleet import GIB
-from tests.master.hostile import ANY_TEXT, BAD_WORKER_IDS, NOT_NUMBERS, assert_fit_for_a_log
+from tests.master.hostile import ANY_TEXT, BAD_WORKER_IDS, NOT_NUMBERS, assert_safe_to_log
 
 GOOD_WORKER_IDS = ["a", "7", "rack-7", "Rack_7.example.com", "0.0", "a" * WORKER_ID_MAX_LENGTH]
 
@@ -29,7 +29,7 @@ def test_invalid_worker_id_is_refused_with_a_printable_error(worker_id: str) -> 
         with pytest.raises(InvalidMessage) as caught:
             refuse()
         assert WORKER_ID_RULE in str(caught.value)
-        assert_fit_for_a_log(str(caught.value))
+        assert_safe_to_log(str(caught.value))
 
 
 def test_every_field_of_a_registration_is_decoded() -> None:
@@ -81,7 +81,7 @@ def test_invalid_registration_is_refused(register: pb.Register, named: str) -> N
     register.worker_id = "rack-7"
     with pytest.raises(InvalidMessage, match=named) as caught:
         decode_registration(register)
-    assert_fit_for_a_log(str(caught.value))
+    assert_safe_to_log(str(caught.value))
 
 
 @pytest.mark.parametrize("value", [*NOT_NUMBERS, -1.0])
@@ -97,4 +97,4 @@ def test_any_registration_is_decoded_or_refused_with_a_reason(worker_id: str, la
     try:
         decode_registration(pb.Register(worker_id=worker_id, labels=labels))
     except InvalidMessage as error:
-        assert_fit_for_a_log(str(error))
+        assert_safe_to_log(str(error))

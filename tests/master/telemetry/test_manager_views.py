@@ -29,8 +29,8 @@ class LiveTable(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.exposition, self.views = FleetExposition(), FleetViews()
-        terms = LeaseConfig(max_workers=3, retention_seconds=120.0)
-        self.fleet = Fleet(terms, self.exposition, self.views)
+        lease_config = LeaseConfig(max_workers=3, retention_seconds=120.0)
+        self.fleet = Fleet(lease_config, self.exposition, self.views)
 
     def teardown(self) -> None:
         self.fleet.manager.shutdown()

@@ -15,7 +15,7 @@ from fleetpulse.proto.join import new_join_token
 from fleetpulse.worker.credentials import CredentialsError, JoinEndpoint
 from fleetpulse.worker.credentials.bundle import read_bundle, write_bundle
 from fleetpulse.worker.credentials.renewer import CertificateRenewer, load_or_join
-from tests.certificates import joined, new_authority
+from tests.certificates import issued_bundle, new_authority
 
 UNREACHABLE = JoinEndpoint("127.0.0.1", 1)
 
@@ -32,7 +32,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def test_stored_bundle_is_read_back_and_its_repr_shows_no_key(data_dir: Path, tmp_path: Path) -> None:
-    bundle = joined(data_dir, "rack-7")
+    bundle = issued_bundle(data_dir, "rack-7")
     write_bundle(tmp_path / "tls.pem", bundle)
     assert read_bundle(tmp_path / "tls.pem") == bundle
     assert (tmp_path / "tls.pem").stat().st_mode & 0o777 == 0o600
@@ -41,10 +41,10 @@ def test_stored_bundle_is_read_back_and_its_repr_shows_no_key(data_dir: Path, tm
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "key of another", "noise"])
 def test_damaged_bundle_raises_with_the_remedy(data_dir: Path, tmp_path: Path, damage: str) -> None:
-    path, bundle = tmp_path / "tls.pem", joined(data_dir, "rack-7")
+    path, bundle = tmp_path / "tls.pem", issued_bundle(data_dir, "rack-7")
     write_bundle(path, bundle)
     if damage == "key of another":
-        write_bundle(path, bundle._replace(key_pem=joined(data_dir, "rack-8").key_pem))
+        write_bundle(path, bundle._replace(key_pem=issued_bundle(data_dir, "rack-8").key_pem))
     else:
         path.write_bytes({"cut": path.read_bytes()[:600], "empty": b"", "noise": bytes(100)}[damage])
     with pytest.raises(CredentialsError, match=r"damaged; remove it and join again$"):
@@ -56,13 +56,13 @@ def test_without_bundle_and_token_there_is_no_tls(tmp_path: Path) -> None:
 
 
 def test_certificate_of_another_worker_id_is_refused(data_dir: Path, tmp_path: Path) -> None:
-    write_bundle(tmp_path / "tls.pem", joined(data_dir, "rack-7"))
+    write_bundle(tmp_path / "tls.pem", issued_bundle(data_dir, "rack-7"))
     with pytest.raises(CredentialsError, match="is for the worker id rack-7, not for rack-8"):
         load_or_join("rack-8", tmp_path, None, UNREACHABLE, time.time(), fail_on_sleep)
 
 
 def test_expired_certificate_is_refused_with_the_remedy(data_dir: Path, tmp_path: Path) -> None:
-    bundle = joined(data_dir, "rack-7")
+    bundle = issued_bundle(data_dir, "rack-7")
     write_bundle(tmp_path / "tls.pem", bundle)
     assert load_or_join("rack-7", tmp_path, None, UNREACHABLE, bundle.not_after - 1.0, fail_on_sleep) == bundle
     with pytest.raises(CredentialsError, match=r"expired on .* UTC; join again with a new token"):
@@ -85,7 +85,7 @@ def test_joining_waits_for_an_unreachable_master(tmp_path: Path) -> None:
 
 
 def test_certificate_is_renewed_when_due_and_stored(data_dir: Path, tmp_path: Path) -> None:
-    bundle = joined(data_dir, "rack-7")
+    bundle = issued_bundle(data_dir, "rack-7")
     now = bundle.not_before
     refusals = [grpc.StatusCode.UNAVAILABLE]
     asked: list[bytes] = []

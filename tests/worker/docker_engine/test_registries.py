@@ -14,7 +14,7 @@ from fleetpulse.worker.docker_engine.engine import DockerEngine
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryConfigError, RegistryLogins
 from fleetpulse.worker.tasks.engine import EngineRefused
 from tests.docker_engine import Engine
-from tests.registry import PASSWORD, USERNAME, Registry, login_file, own_registry
+from tests.registry import PASSWORD, USERNAME, Registry, login_file, running_registry
 from tests.worker.scripted import run
 from tests.worker.tasks.fake_master import running_executor
 
@@ -93,7 +93,7 @@ def test_file_removed_later_refuses_the_pull(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def registry(docker_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with own_registry(docker_engine, tmp_path_factory.mktemp("registry")) as registry:
+    with running_registry(docker_engine, tmp_path_factory.mktemp("registry")) as registry:
         yield registry
 
 

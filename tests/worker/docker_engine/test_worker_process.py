@@ -15,7 +15,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
 from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.executor import Executor
-from tests.docker_engine import Engine, own_engine
+from tests.docker_engine import Engine, isolated_engine
 from tests.worker.scripted import run
 from tests.worker.tasks.fake_master import running_executor, until
 from tests.worker.tasks.grpc_master import GrpcMaster, grpc_master
@@ -155,7 +155,7 @@ def test_containers_not_kept_are_removed(docker_engine: Engine, worker_id: str, 
 
 def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
-        with own_engine() as engine:
+        with isolated_engine() as engine:
             async with worker_at(engine, worker_id, tmp_path) as (master, _):
                 key = await master.start(engine.image, "sh", "-c", "sleep 1; exit 3")
                 await master.wait_for_phase(key, "running")
@@ -179,7 +179,7 @@ def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Pa
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
     async def test() -> None:
-        with own_engine(live_restore=True) as engine:
+        with isolated_engine(live_restore=True) as engine:
             async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
                 script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5"
                 key = master.start("t", engine.image, "sh", "-c", script)
@@ -208,7 +208,7 @@ def task_support(executor: Executor) -> pb.TaskSupport:
 @ignore_leaked_socket
 def test_containers_ended_by_the_engine_are_failures(worker_id: str) -> None:
     async def test() -> None:
-        with own_engine() as engine:
+        with isolated_engine() as engine:
             async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
                 key = master.start("t", engine.image, "sleep", "1000")
                 await master.wait_for_phase(key, "running")
