@@ -20,7 +20,7 @@ ACCEPTED: dict[str, str] = {}
 
 CONNECT_SECONDS = 5
 FIRST_SECONDS = 12
-"""For the shortest file, which shows whether there is a service."""
+"""Limit for the shortest file, which shows whether the service responds."""
 
 ALL_SECONDS = 180
 
