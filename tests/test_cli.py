@@ -18,7 +18,7 @@ SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT"
 
 
 def run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the folder, with no setting of the project but those in ``env``."""
+    """Runs a command in the folder with only the settings in ``env``."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_") and name not in SETTINGS
     }
@@ -29,7 +29,7 @@ def run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says why a command was refused."""
+    """The one-line error of a refused command."""
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     (line,) = re.findall(r"^Error: (.*)$", result.stderr, re.MULTILINE)

@@ -37,7 +37,7 @@ from fleetpulse.master.telemetry.records import Clock
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 from tests.browser import running_browser, visit_to
 from tests.docker_engine import isolated_engine
-from tests.e2e.jobs import Site
+from tests.e2e.jobs import DockerFleet
 from tests.e2e.masters import started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
@@ -65,7 +65,7 @@ class Stage(NamedTuple):
     """A small fleet with tasks, and a browser."""
 
     browser: Browser
-    site: Site
+    fleet: DockerFleet
     running: str
     """The id of a task that writes a log."""
 
@@ -77,16 +77,16 @@ def small_fleet(folder: Path) -> Iterator[Stage]:
     record_history(folder / "data")
     master = started_master(processes, *LEASE_FLAGS, "--grafana-url", "http://localhost:3000")
     with running_browser() as browser, isolated_engine() as engine:
-        site = Site(processes, master, engine)
+        fleet = DockerFleet(processes, master, engine)
         try:
             failures = ("--vanish", "1", "--trouble-after", "4", "--trouble-for", "3600")
             processes.simulate(master.target, WORKERS, "--prefix", PREFIX, "--no-tasks", *failures)
-            site.worker("build-1")
+            fleet.worker("build-1")
             eventually(lambda: master.active() == WORKERS, 30.0)
-            site.jobs.post(f"/api/workers/{PREFIX}-08/drain", {"reason": "new disk"})
-            yield Stage(browser, site, submit_tasks(site))
+            fleet.jobs.post(f"/api/workers/{PREFIX}-08/drain", {"reason": "new disk"})
+            yield Stage(browser, fleet, submit_tasks(fleet))
         finally:
-            site.close()
+            fleet.close()
             processes.close()
             master.close()
 
@@ -121,9 +121,9 @@ def record_history(data_dir: Path) -> None:
     store.stop()
 
 
-def submit_tasks(site: Site) -> str:
+def submit_tasks(fleet: DockerFleet) -> str:
     """Submits ended, queued, cancelled and running tasks. Returns the id of the running one."""
-    jobs = site.jobs
+    jobs = fleet.jobs
     for name, script in (("nightly report", "echo done"), ("index rebuild", "echo no space left; exit 28")):
         jobs.ended(jobs.submit("sh", "-c", script, name=name))
     jobs.cancel(jobs.submit(name="old experiment", constraints={"zone": "b"}))
@@ -135,7 +135,7 @@ def submit_tasks(site: Site) -> str:
 
 def screenshot(stage: Stage, view: str, file: str, ready: Callable[[Page], None], **reader: object) -> None:
     """Opens a view and takes a screenshot when it is ready."""
-    with visit_to(stage.browser, stage.site.master.url, **reader) as visit:  # type: ignore[arg-type]  # width, scheme
+    with visit_to(stage.browser, stage.fleet.master.url, **reader) as visit:  # type: ignore[arg-type]  # width, scheme
         page = visit.open(view)
         expect(page.locator("#connection")).to_have_text("live")
         ready(page)
@@ -206,7 +206,7 @@ def without_fonts(svg: str) -> str:
 
 def console_prompt(stage: Stage) -> None:
     """A session of the shell."""
-    url = stage.site.master.url
+    url = stage.fleet.master.url
     lines = ("workers", f"status {SHOWN_WORKER}")
     session = [f"master> {line}\n{run_on_terminal(url, *line.split())}" for line in lines]
     save_svg("console-prompt.svg", "fleetpulse shell", "".join(session) + "master> ")
@@ -214,13 +214,13 @@ def console_prompt(stage: Stage) -> None:
 
 def console_tasks(stage: Stage) -> None:
     """The tasks, with the reason why one is queued."""
-    save_svg("console-tasks.svg", "fleetpulse tasks", run_on_terminal(stage.site.master.url, "tasks"))
+    save_svg("console-tasks.svg", "fleetpulse tasks", run_on_terminal(stage.fleet.master.url, "tasks"))
 
 
 def console_history(stage: Stage) -> None:
     """Plots of an hour of history."""
     fields = ("--field", "cpu_usage", "--field", "memory_usage")
-    text = run_on_terminal(stage.site.master.url, "history", SHOWN_WORKER, *fields)
+    text = run_on_terminal(stage.fleet.master.url, "history", SHOWN_WORKER, *fields)
     save_svg("console-history.svg", f"fleetpulse history {SHOWN_WORKER}", text)
 
 
@@ -228,7 +228,7 @@ def console_top(stage: Stage) -> None:
     """The live table with filled sparklines."""
 
     async def take() -> None:
-        client = MasterClient(stage.site.master.url)
+        client = MasterClient(stage.fleet.master.url)
         app = TopApp(View(), client.now)
         watcher = FleetWatcher(client, on_fleet=app.show_fleet, on_error=app.show_error)
         watcher.start()

@@ -64,7 +64,7 @@ class Scrape:
         return math.fsum(s.value for s in self._values.get(name, ()) if labels.items() <= s.labels.items())
 
     def count(self, name: str, value: float) -> int:
-        """How many samples have this value."""
+        """The number of samples with this value."""
         return sum(sample.value == value for sample in self._values.get(name, ()))
 
     def buckets(self, name: str) -> dict[float, float]:

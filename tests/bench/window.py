@@ -1,7 +1,7 @@
 """The steady window: the work and the cost of the master with the fleet's heartbeats and few readers.
 
-Every 15 s there is a scrape of /metrics and a request for /telemetry. The master renders a view only while somebody
-reads it, so without them the figures would be too low.
+Every 15 s there is a scrape of /metrics and a request for /telemetry. The master renders a view only while it is read,
+so without them the figures would be too low.
 
 The window begins after one scrape and ends after another. Both count the heartbeats, and CPU is read at the same times.
 So the window contains the cost of the last scrape, not of the first.

@@ -54,11 +54,11 @@ def leave_an_attempt_running(records: Records) -> None:
     task_named(records, "bad")["attempts"][0] |= {"status": "running", "finished_at": None}
 
 
-def skip_a_number(records: Records) -> None:
+def skip_an_attempt_number(records: Records) -> None:
     task_named(records, "bad")["attempts"][1]["attempt"] = 3
 
 
-def use_a_number_twice(records: Records) -> None:
+def repeat_an_attempt_number(records: Records) -> None:
     attempts = task_named(records, "bad")["attempts"]
     attempts.append(copy.deepcopy(attempts[1]))
 
@@ -108,25 +108,25 @@ def swap_a_container(records: Records) -> None:
     task_named(records, "moved")["attempts"][0]["container_id"] = "f" * 64
 
 
-def fail_what_should_complete(records: Records) -> None:
+def fail_a_succeeding_job(records: Records) -> None:
     task = task_named(records, "good")
     task["status"] = "failed"
     task["attempts"][0] |= {"status": "failed", "exit_code": 137}
 
 
-def complete_what_should_fail(records: Records) -> None:
+def complete_a_failing_job(records: Records) -> None:
     task_named(records, "bad")["attempts"][1] |= {"status": "completed", "exit_code": 0}
 
 
-def stop_what_nobody_cancelled(records: Records) -> None:
+def stop_without_a_cancel(records: Records) -> None:
     task_named(records, "good")["attempts"][0]["status"] = "stopped"
 
 
-def cancel_what_nobody_cancelled(records: Records) -> None:
+def cancel_without_a_request(records: Records) -> None:
     task_named(records, "bad")["status"] = "cancelled"
 
 
-def end_otherwise_than_the_last_attempt(records: Records) -> None:
+def end_with_another_status_than_the_last_attempt(records: Records) -> None:
     task_named(records, "good")["exit_code"] = 1
 
 
@@ -177,7 +177,7 @@ def lose_a_log(records: Records) -> None:
     records[:] = [r for r in records if not (isinstance(r, history.FinalLog) and r.task_id == task_id)]
 
 
-def run_what_nobody_asked_for(records: Records) -> None:
+def run_a_container_of_an_unknown_task(records: Records) -> None:
     records.append(history.ContainerEvent(EPOCH + 5, "e" * 64, "nobody's", 1, WORKERS[0], "start"))
 
 
@@ -197,7 +197,7 @@ def start_a_container_again(records: Records) -> None:
     records += [died._replace(time=died.time + 0.1, action="start"), died._replace(time=died.time + 0.2)]
 
 
-def look_away(records: Records) -> None:
+def drop_the_container_events(records: Records) -> None:
     records[:] = [r for r in records if not isinstance(r, history.ContainerEvent)]
 
 
@@ -245,7 +245,7 @@ def leave_a_container(records: Records) -> None:
     records.append(history.ContainerListing(EPOCH + 10_000, {started.container_id: "exited"}))
 
 
-def do_not_look(records: Records) -> None:
+def drop_the_final_container_listing(records: Records) -> None:
     records[:] = [r for r in records if not isinstance(r, history.ContainerListing)]
 
 
@@ -260,7 +260,7 @@ def lose_too_soon(records: Records) -> None:
     assert started.time < cut.time + 1.5
 
 
-def come_back_without_it(records: Records) -> None:
+def forget_a_container_on_return(records: Records) -> None:
     task_named(records, "moved")["attempts"][0]["error"] = "worker worker-1 came back without it"
 
 
@@ -273,11 +273,11 @@ def leak_a_file_a_round(records: Records) -> None:
         replace(records, record, files=record.files + record.round)
 
 
-def meet_trouble(records: Records) -> None:
+def record_an_anomaly(records: Records) -> None:
     records.append(history.Anomaly(EPOCH, "a traceback in the master's log"))
 
 
-def break_off(records: Records) -> None:
+def drop_the_end_of_the_run(records: Records) -> None:
     records[:] = [r for r in records if not isinstance(r, history.RunEnded)]
 
 
@@ -287,8 +287,8 @@ MUTATIONS: list[tuple[str, Mutation]] = [
     ("each_key_makes_one_task", make_two_tasks_of_one_key),
     ("every_task_has_ended", leave_a_task_running),
     ("every_task_has_ended", leave_an_attempt_running),
-    ("attempts_are_numbered", skip_a_number),
-    ("attempts_are_numbered", use_a_number_twice),
+    ("attempts_are_numbered", skip_an_attempt_number),
+    ("attempts_are_numbered", repeat_an_attempt_number),
     ("attempts_follow_each_other", assign_too_early),
     ("each_attempt_ends_once", end_twice),
     ("each_attempt_ends_once", end_without_an_event),
@@ -297,11 +297,11 @@ MUTATIONS: list[tuple[str, Mutation]] = [
     ("status_never_goes_back", change_an_end),
     ("status_never_goes_back", change_an_exit_code),
     ("status_never_goes_back", move_an_attempt),
-    ("ends_have_a_cause", fail_what_should_complete),
-    ("ends_have_a_cause", complete_what_should_fail),
-    ("ends_have_a_cause", stop_what_nobody_cancelled),
-    ("ends_have_a_cause", cancel_what_nobody_cancelled),
-    ("ends_have_a_cause", end_otherwise_than_the_last_attempt),
+    ("ends_have_a_cause", fail_a_succeeding_job),
+    ("ends_have_a_cause", complete_a_failing_job),
+    ("ends_have_a_cause", stop_without_a_cancel),
+    ("ends_have_a_cause", cancel_without_a_request),
+    ("ends_have_a_cause", end_with_another_status_than_the_last_attempt),
     ("retries_are_counted", forget_a_retry),
     ("retries_are_counted", retry_too_often),
     ("cancelled_tasks_stay_cancelled", run_after_the_cancel),
@@ -311,12 +311,12 @@ MUTATIONS: list[tuple[str, Mutation]] = [
     ("logs_are_complete", double_a_byte),
     ("logs_are_complete", add_to_a_log),
     ("logs_are_complete", lose_a_log),
-    ("containers_are_known", run_what_nobody_asked_for),
+    ("containers_are_known", run_a_container_of_an_unknown_task),
     ("containers_are_known", run_on_the_wrong_worker),
     ("each_attempt_runs_once", run_an_attempt_again),
     ("each_attempt_runs_once", start_a_container_again),
     ("each_attempt_runs_once", swap_a_container),
-    ("every_exit_code_has_a_container", look_away),
+    ("every_exit_code_has_a_container", drop_the_container_events),
     ("exit_codes_match_docker", report_another_exit_code),
     ("containers_end_with_their_attempts", report_an_end_too_early),
     ("containers_end_with_their_attempts", leave_a_stale_container_running),
@@ -325,12 +325,12 @@ MUTATIONS: list[tuple[str, Mutation]] = [
     ("stale_containers_end_first", start_beside_a_stale_container),
     ("cancelled_containers_are_gone", leave_a_cancelled_container_running),
     ("no_container_is_left", leave_a_container),
-    ("no_container_is_left", do_not_look),
+    ("no_container_is_left", drop_the_final_container_listing),
     ("attempts_are_lost_only_after_a_fault", lose_without_a_fault),
     ("attempts_are_lost_only_after_a_fault", lose_too_soon),
-    ("attempts_are_lost_only_after_a_fault", come_back_without_it),
+    ("attempts_are_lost_only_after_a_fault", forget_a_container_on_return),
     ("attempts_are_lost_only_after_a_fault", lose_for_another_reason),
     ("open_files_do_not_grow", leak_a_file_a_round),
-    ("no_anomaly_was_recorded", meet_trouble),
-    ("history_is_complete", break_off),
+    ("no_anomaly_was_recorded", record_an_anomaly),
+    ("history_is_complete", drop_the_end_of_the_run),
 ]

@@ -22,7 +22,7 @@ WORKER_ID = "observed-1"
 def client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
     with docker_engine.client() as client:
         yield client
-    remove_containers(docker_engine.host, [WORKER_ID, "somebody-else"])
+    remove_containers(docker_engine.host, [WORKER_ID, "another-worker"])
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_running_and_remaining_containers_are_known(
 def test_containers_of_other_workers_are_ignored(
     client: docker.DockerClient, observer: DockerObserver, path: Path
 ) -> None:
-    other, own = run(client, "sleep 60", "somebody-else"), run(client, "sleep 60")
+    other, own = run(client, "sleep 60", "another-worker"), run(client, "sleep 60")
     eventually(lambda: observer.running == {own.id: WORKER_ID})
     assert observer.list_containers() == {own.id: "running"}
     assert str(other.id) not in path.read_text()

@@ -28,15 +28,15 @@ _UP_SECONDS = 400.0
 Answer = TypeVar("Answer")
 
 
-def patiently(condition: Callable[[], Answer | None], timeout: float) -> Answer:
+def wait_for(condition: Callable[[], Answer | None], timeout: float) -> Answer:
     """Like ``eventually``, but checks only twice a second, because the machine is busy."""
 
-    def slowly() -> Answer | None:
+    def poll() -> Answer | None:
         if not (answer := condition()):
             time.sleep(0.5)
         return answer
 
-    answer = eventually(slowly, timeout)
+    answer = eventually(poll, timeout)
     assert answer is not None
     return answer
 

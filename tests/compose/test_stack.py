@@ -12,7 +12,7 @@ import yaml
 
 from fleetpulse.master.config import parse_duration
 from tests.compose.images import load_images
-from tests.compose.stack import SERVICES, WORKER_ID, Message, Stack, patiently
+from tests.compose.stack import SERVICES, WORKER_ID, Message, Stack, wait_for
 from tests.docker_engine import IMAGE, Engine, isolated_engine
 from tests.monitoring.rules import ALERTS, MONITORING
 from tests.tools import require_tool
@@ -59,7 +59,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Up; with a worker that is missed sooner, and an Alertmanager that tells sooner that all is well."""
+    """A running stack with a short inactivity timeout, and a short group interval for resolved alerts."""
     folder = tmp_path_factory.mktemp("stack")
     alertmanager = settings_of("alertmanager.yml")
     alertmanager["route"]["group_interval"] = GROUP_INTERVAL
@@ -79,7 +79,7 @@ def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_every_service_becomes_healthy(stack: Stack) -> None:
     healthy = dict.fromkeys(set(SERVICES) - {"webhook"}, "healthy")
-    patiently(lambda: stack.health() == healthy, 90.0)
+    wait_for(lambda: stack.health() == healthy, 90.0)
 
 
 def test_master_requires_a_token(stack: Stack) -> None:
@@ -94,8 +94,8 @@ def test_no_process_runs_as_root(stack: Stack) -> None:
 
 
 def test_prometheus_has_the_master_the_simulated_fleet_and_this_machine(stack: Stack) -> None:
-    patiently(lambda: stack.value('up{job="fleetpulse"}') == 1.0, 40.0)
-    patiently(lambda: stack.value('sum(fleetpulse_worker_up{worker_id=~"sim-.*"})') == SIMULATED, 40.0)
+    wait_for(lambda: stack.value('up{job="fleetpulse"}') == 1.0, 40.0)
+    wait_for(lambda: stack.value('sum(fleetpulse_worker_up{worker_id=~"sim-.*"})') == SIMULATED, 40.0)
     assert stack.value('count(fleetpulse_worker_gpu_temperature_celsius{worker_id=~"sim-.*"})') == SIMULATED
     assert stack.value(f'fleetpulse_worker_memory_size_bytes{{worker_id="{WORKER_ID}"}}') == memory_bytes()
 
@@ -110,7 +110,7 @@ def test_task_runs_on_this_machine_through_the_docker_socket(stack: Stack) -> No
     body = {"docker_image": IMAGE, "command": ["echo", "hello"], "cpu_required": 0.1, "memory_required": 32}
     task = stack.post("/api/tasks", body)
     path = f"/api/tasks/{task['task_id']}"
-    ended = patiently(
+    ended = wait_for(
         lambda: found if (found := stack.json("MASTER_HTTP", path))["status"] == "completed" else None, 60.0
     )
     assert ended["worker_id"] == WORKER_ID
@@ -119,7 +119,7 @@ def test_task_runs_on_this_machine_through_the_docker_socket(stack: Stack) -> No
 def test_alert_about_a_killed_worker_is_sent_in_time_and_resolved_when_it_is_back(
     stack: Stack,
 ) -> None:
-    patiently(lambda: stack.value(f'fleetpulse_worker_up{{worker_id="{WORKER_ID}"}}') == 1.0, 40.0)
+    wait_for(lambda: stack.value(f'fleetpulse_worker_up{{worker_id="{WORKER_ID}"}}') == 1.0, 40.0)
     stack.container("worker").kill()
     killed = time.time()
 
@@ -131,7 +131,7 @@ def test_alert_about_a_killed_worker_is_sent_in_time_and_resolved_when_it_is_bac
     pending = seconds(ALERTS[ALERT].pending)
     round_trip = seconds(prometheus["scrape_interval"]) + 2 * seconds(prometheus["evaluation_interval"])
     within = seconds(INACTIVITY_TIMEOUT) + round_trip + pending + seconds(group_wait) + SLACK_SECONDS
-    fired = patiently(lambda: first_message(stack, "firing"), within)
+    fired = wait_for(lambda: first_message(stack, "firing"), within)
     assert killed + pending < fired.time < killed + within
     assert fired.receiver == "team"
     assert fired.labels.items() >= {"worker_id": WORKER_ID, "severity": ALERTS[ALERT].labels["severity"]}.items()
@@ -140,7 +140,7 @@ def test_alert_about_a_killed_worker_is_sent_in_time_and_resolved_when_it_is_bac
     assert {m.labels.get("worker_id") for m in stack.messages() if m.labels["alertname"] == ALERT} == {WORKER_ID}
 
     stack.compose("up", "--detach", "worker")
-    resolved = patiently(
+    resolved = wait_for(
         lambda: first_message(stack, "resolved"), round_trip + seconds(GROUP_INTERVAL) + 2 * SLACK_SECONDS
     )
     assert resolved.time > fired.time

@@ -74,7 +74,7 @@ class Jobs:
                     kind = "message"
 
 
-class Site:
+class DockerFleet:
     """A master, its tasks, and workers on one Docker Engine, each with a folder of its own."""
 
     def __init__(self, processes: Processes, master: Master, engine: Engine) -> None:

@@ -34,7 +34,7 @@ EXPECTED = {
 HOLDERS = ("none", "wrong", "expired", "revoked", "worker", "other worker")
 
 
-class Site(NamedTuple):
+class PkiSetup(NamedTuple):
     """A master with a CA, and another CA that it does not know."""
 
     master: Master
@@ -45,36 +45,36 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def site(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def pki(shared_processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PkiSetup]:
     data_dir, elsewhere = shared_processes.folder / "data", tmp_path_factory.mktemp("elsewhere")
     authority = new_authority(data_dir)
     new_authority(elsewhere)
     join_port = free_port()
     master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--join-port", str(join_port))
-    yield Site(master, authority, data_dir, elsewhere, join_port)
+    yield PkiSetup(master, authority, data_dir, elsewhere, join_port)
     master.close()
     master.assert_no_errors()
 
 
-def credentials(site: Site, holder: str) -> tuple[grpc.ChannelCredentials, str]:
+def credentials(pki: PkiSetup, holder: str) -> tuple[grpc.ChannelCredentials, str]:
     """The channel credentials of a holder, and the worker id in its requests."""
     worker_id = holder.replace(" ", "-")
-    own = issued_bundle(site.data_dir, worker_id)
+    own = issued_bundle(pki.data_dir, worker_id)
     if holder == "none":
         return grpc.ssl_channel_credentials(own.ca_pem), worker_id
     if holder == "wrong":
-        return channel_credentials(issued_bundle(site.elsewhere, worker_id), own), worker_id
+        return channel_credentials(issued_bundle(pki.elsewhere, worker_id), own), worker_id
     if holder == "expired":
-        return channel_credentials(issued_bundle(site.data_dir, worker_id, lifetime=60.0, age=120.0)), worker_id
+        return channel_credentials(issued_bundle(pki.data_dir, worker_id, lifetime=60.0, age=120.0)), worker_id
     if holder == "revoked":
-        site.authority.revoke(worker_id)
-        eventually(lambda: is_refused(site, own))
+        pki.authority.revoke(worker_id)
+        eventually(lambda: is_refused(pki, own))
     return channel_credentials(own), VICTIM if holder == "other worker" else worker_id
 
 
-def is_refused(site: Site, bundle: Bundle) -> bool:
+def is_refused(pki: PkiSetup, bundle: Bundle) -> bool:
     """Whether the master refuses the revoked certificate."""
-    with GrpcClient(site.master.target, channel_credentials(bundle)) as client:
+    with GrpcClient(pki.master.target, channel_credentials(bundle)) as client:
         return send_heartbeat(client, bundle.worker_id) == UNAUTHENTICATED
 
 
@@ -97,21 +97,21 @@ def renew(client: GrpcClient, worker_id: str) -> str:
     return ended(lambda: pb_grpc.FleetStub(client.channel).Renew(request, timeout=TIMEOUT_SECONDS))
 
 
-def join(site: Site, holder: str) -> str:
+def join(pki: PkiSetup, holder: str) -> str:
     worker_id = f"joins-{holder}".replace(" ", "-")
     tokens = {
         "none": "",
-        "wrong": new_authority_token(site.elsewhere),
-        "expired": site.authority.new_join_token(0.001),
-        "worker": site.authority.new_join_token(60.0, worker_id),
-        "other worker": site.authority.new_join_token(60.0, VICTIM),
-        "revoked": site.authority.new_join_token(60.0),
+        "wrong": new_authority_token(pki.elsewhere),
+        "expired": pki.authority.new_join_token(0.001),
+        "worker": pki.authority.new_join_token(60.0, worker_id),
+        "other worker": pki.authority.new_join_token(60.0, VICTIM),
+        "revoked": pki.authority.new_join_token(60.0),
     }
     if holder == "revoked":
-        site.authority.join(tokens[holder], signing_request(new_key(), "joined-before"))
+        pki.authority.join(tokens[holder], signing_request(new_key(), "joined-before"))
     request = pb.JoinRequest(token=tokens[holder], csr=signing_request(new_key(), worker_id))
-    root = grpc.ssl_channel_credentials(site.authority.certificate_pem)
-    with grpc.secure_channel(f"{LOCALHOST}:{site.join_port}", root) as channel:
+    root = grpc.ssl_channel_credentials(pki.authority.certificate_pem)
+    with grpc.secure_channel(f"{LOCALHOST}:{pki.join_port}", root) as channel:
         return ended(lambda: pb_grpc.EnrollmentStub(channel).Join(request, timeout=TIMEOUT_SECONDS))
 
 
@@ -138,18 +138,18 @@ def test_every_rpc_has_a_row() -> None:
 
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("rpc", EXPECTED)
-def test_permissions_of_every_rpc(site: Site, rpc: str, holder: str) -> None:
+def test_permissions_of_every_rpc(pki: PkiSetup, rpc: str, holder: str) -> None:
     if rpc == "Enrollment.Join":
-        answer = join(site, holder)
+        answer = join(pki, holder)
     else:
-        channel, worker_id = credentials(site, holder)
-        with GrpcClient(site.master.target, channel) as client:
+        channel, worker_id = credentials(pki, holder)
+        with GrpcClient(pki.master.target, channel) as client:
             answer = FLEET_CALLS[rpc](client, worker_id)
     assert answer == EXPECTED[rpc][HOLDERS.index(holder)]
-    assert VICTIM not in site.master.workers()
-    assert VICTIM not in {one.worker_id for one in site.authority.issued()}
+    assert VICTIM not in pki.master.workers()
+    assert VICTIM not in {one.worker_id for one in pki.authority.issued()}
 
 
-def test_refused_calls_are_in_the_audit_trail(site: Site) -> None:
-    entries = site.master.json("/api/audit?outcome=refused&limit=1000")
+def test_refused_calls_are_in_the_audit_trail(pki: PkiSetup) -> None:
+    entries = pki.master.json("/api/audit?outcome=refused&limit=1000")
     assert {"join", "register", "send_heartbeat", "renew"} <= {entry["action"] for entry in entries}

@@ -11,7 +11,7 @@ import pytest
 
 from fleetpulse.master.api.routes import ROUTES
 from tests.docker_engine import Engine
-from tests.e2e.jobs import Site
+from tests.e2e.jobs import DockerFleet
 from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -41,51 +41,51 @@ def database_url(request: pytest.FixtureRequest, processes: Processes) -> str:
 
 
 @pytest.fixture
-def site(processes: Processes, docker_engine: Engine, database_url: str) -> Iterator[Site]:
+def fleet(processes: Processes, docker_engine: Engine, database_url: str) -> Iterator[DockerFleet]:
     master = started_master(processes, *FAST_LEASE_FLAGS, "--log-level", "debug", DATABASE_URL=database_url)
-    site = Site(processes, master, docker_engine)
-    site.worker("vault", "--log-level", "debug")
-    yield site
-    site.close()
+    fleet = DockerFleet(processes, master, docker_engine)
+    fleet.worker("vault", "--log-level", "debug")
+    yield fleet
+    fleet.close()
     master.close()
 
 
-def test_secret_is_only_in_its_container(site: Site, processes: Processes, database_url: str) -> None:
-    running = site.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="running")
-    failed = site.jobs.submit("no-such-program", env=ENV, name="failed")
-    ended = site.jobs.submit("sh", "-c", 'test -n "$PLANTED"; exit $?', env=ENV, name="ended")
-    waits = site.jobs.submit("true", env=ENV, name="waits", cpu_required=1000)
-    other = site.jobs.submit("sleep", "1000", name="other")
+def test_secret_is_only_in_its_container(fleet: DockerFleet, processes: Processes, database_url: str) -> None:
+    running = fleet.jobs.submit("sh", "-c", "sleep 1000", env=ENV, name="running")
+    failed = fleet.jobs.submit("no-such-program", env=ENV, name="failed")
+    ended = fleet.jobs.submit("sh", "-c", 'test -n "$PLANTED"; exit $?', env=ENV, name="ended")
+    waits = fleet.jobs.submit("true", env=ENV, name="waits", cpu_required=1000)
+    other = fleet.jobs.submit("sleep", "1000", name="other")
     refused = [
         {"docker_image": "x", "env": {"PLANTED": SECRET, "BAD NAME": SECRET}},
         {"docker_image": "x", "env": {"PLANTED": [SECRET]}},
         {"docker_image": "x", "env": SECRET},
         {"docker_image": "x", "env": {"PLANTED": SECRET + "\x00"}},
     ]
-    answers = [site.jobs.post("/api/tasks", body) for body in refused]
-    body = {"docker_image": site.engine.image, "command": ["true"], "env": ENV, "cpu_required": 1000}
-    answers += [site.jobs.post("/api/tasks", body, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    answers = [fleet.jobs.post("/api/tasks", body) for body in refused]
+    body = {"docker_image": fleet.engine.image, "command": ["true"], "env": ENV, "cpu_required": 1000}
+    answers += [fleet.jobs.post("/api/tasks", body, **{"Idempotency-Key": "k"}) for _ in range(2)]
     conflict = {**body, "env": {**ENV, "OTHER": "changed"}}
-    answers.append(site.jobs.post("/api/tasks", conflict, **{"Idempotency-Key": "k"}))
+    answers.append(fleet.jobs.post("/api/tasks", conflict, **{"Idempotency-Key": "k"}))
     assert [answer.status_code for answer in answers] == [422, 422, 422, 422, 201, 200, 409]
     for task_id in (running, other):
-        site.jobs.when(task_id, "running")
-    assert site.jobs.ended(ended)["exit_code"] == 0
-    site.jobs.ended(failed)
+        fleet.jobs.when(task_id, "running")
+    assert fleet.jobs.ended(ended)["exit_code"] == 0
+    fleet.jobs.ended(failed)
 
-    (container,) = site.containers("vault", running)
+    (container,) = fleet.containers("vault", running)
     assert f"PLANTED={SECRET}" in container.attrs["Config"]["Env"]
     del container.attrs["Config"]["Env"]
-    (another,) = site.containers("vault", other)
+    (another,) = fleet.containers("vault", other)
     assert_clean({"the container except its env": container.attrs, "another container": another.attrs})
 
     task_ids = (running, failed, ended, waits, other)
     assert_clean({f"answer {number}": f"{answer.headers} {answer.text}" for number, answer in enumerate(answers)})
-    assert_clean(dict(every_get(site, task_ids)))
-    assert site.jobs.get(running)["env"] == dict.fromkeys(ENV)
-    assert_clean({"events": list(site.jobs.follow(ended))})
-    assert_clean({"cancel": site.jobs.cancel(running).text})
-    eventually(lambda: site.jobs.status(running) == "cancelled")
+    assert_clean(dict(every_get(fleet, task_ids)))
+    assert fleet.jobs.get(running)["env"] == dict.fromkeys(ENV)
+    assert_clean({"events": list(fleet.jobs.follow(ended))})
+    assert_clean({"cancel": fleet.jobs.cancel(running).text})
+    eventually(lambda: fleet.jobs.status(running) == "cancelled")
 
     logs = dict(processes.logs())
     assert len(logs) >= 2
@@ -96,22 +96,22 @@ def test_secret_is_only_in_its_container(site: Site, processes: Processes, datab
     assert_clean(dict(enumerate(stored(database_url, files))))
 
 
-def test_lost_key_is_reported_and_affects_only_tasks_with_secrets(site: Site, processes: Processes) -> None:
-    lost = site.jobs.submit("true", env=ENV, constraints={"worker_id": "nobody"})
-    kept = site.jobs.submit("true", constraints={"worker_id": "nobody"})
+def test_lost_key_is_reported_and_affects_only_tasks_with_secrets(fleet: DockerFleet, processes: Processes) -> None:
+    lost = fleet.jobs.submit("true", env=ENV, constraints={"worker_id": "nobody"})
+    kept = fleet.jobs.submit("true", constraints={"worker_id": "nobody"})
     (key,) = processes.folder.rglob("secret.key")
     key.unlink()
-    web = site.master.web_process()
+    web = fleet.master.web_process()
     web.kill()
-    eventually(lambda: site.master.process.children() not in ([], [web]) and site.master.is_healthy())
-    task = site.jobs.ended(lost)
+    eventually(lambda: fleet.master.process.children() not in ([], [web]) and fleet.master.is_healthy())
+    task = fleet.jobs.ended(lost)
     assert (task["status"], task["reason"]) == ("failed", "secrets_lost")
     assert "the key that sealed them" in task["error"]
-    assert site.jobs.status(kept) == "queued"
-    assert site.jobs.ended(site.jobs.submit("true", env=ENV))["status"] == "completed"
+    assert fleet.jobs.status(kept) == "queued"
+    assert fleet.jobs.ended(fleet.jobs.submit("true", env=ENV))["status"] == "completed"
 
 
-def every_get(site: Site, task_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def every_get(fleet: DockerFleet, task_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """The answers of every GET path for each task, and the beginning of the telemetry stream."""
     for route in ROUTES:
         if route.path in STREAMS or not any(operation.method == "GET" for operation in route.operations):
@@ -119,9 +119,9 @@ def every_get(site: Site, task_ids: tuple[str, ...]) -> Iterator[tuple[str, str]
         for task_id in task_ids if "{task_id}" in route.path else ("",):
             values = {"task_id": task_id, "worker_id": "vault"}
             path = "/".join(values.get(part.strip("{}"), part) for part in route.path.split("/"))
-            answer = site.master.get(path)
+            answer = fleet.master.get(path)
             yield path, f"{answer.headers} {answer.text}"
-    with site.master.session.get(f"{site.master.url}/telemetry/stream", stream=True, timeout=10) as stream:
+    with fleet.master.session.get(f"{fleet.master.url}/telemetry/stream", stream=True, timeout=10) as stream:
         yield "/telemetry/stream", next(stream.iter_content(65536, decode_unicode=True))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker_engine import Engine
-from tests.e2e.jobs import Site
+from tests.e2e.jobs import DockerFleet
 from tests.e2e.masters import FAST_LEASE_FLAGS, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
 from tests.e2e.waiting import eventually
@@ -29,21 +29,21 @@ max_pids = 50
 
 
 @pytest.fixture(scope="module")
-def site(shared_processes: Processes, docker_engine: Engine) -> Iterator[Site]:
+def fleet(shared_processes: Processes, docker_engine: Engine) -> Iterator[DockerFleet]:
     for name, policy in (("master.toml", MASTERS_POLICY), ("worker.toml", WORKERS_POLICY)):
         (shared_processes.folder / name).write_text(policy)
     master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--task-policy", "master.toml")
-    site = Site(shared_processes, master, docker_engine)
-    site.worker("strict", FLEETPULSE_TASK_POLICY="worker.toml")
-    yield site
-    site.close()
+    fleet = DockerFleet(shared_processes, master, docker_engine)
+    fleet.worker("strict", FLEETPULSE_TASK_POLICY="worker.toml")
+    yield fleet
+    fleet.close()
     master.close()
     master.assert_no_errors()
 
 
-def test_master_refusal_names_the_rule(site: Site) -> None:
+def test_master_refusal_names_the_rule(fleet: DockerFleet) -> None:
     body = {"docker_image": "ghcr.io/evil/app", "cpu_required": 5, "env": {"TOKEN": "hunter2" * 20}, "network": "none"}
-    response = site.jobs.post("/api/tasks", body)
+    response = fleet.jobs.post("/api/tasks", body)
     assert response.status_code == 422
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["errors"] == [
@@ -64,33 +64,33 @@ def test_master_refusal_names_the_rule(site: Site) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("network", "host"), ("user", "root:x:y"), ("read_only", "yes"), ("privileged", True)]
 )
-def test_unknown_task_fields_are_refused(site: Site, field: str, value: object) -> None:
-    response = site.jobs.post("/api/tasks", {"docker_image": site.engine.image, field: value})
+def test_unknown_task_fields_are_refused(fleet: DockerFleet, field: str, value: object) -> None:
+    response = fleet.jobs.post("/api/tasks", {"docker_image": fleet.engine.image, field: value})
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
-def test_worker_refusal_names_the_rule(site: Site) -> None:
-    ended = site.jobs.ended(site.jobs.submit("true", memory_required=128, network="bridge", user="0"))
+def test_worker_refusal_names_the_rule(fleet: DockerFleet) -> None:
+    ended = fleet.jobs.ended(fleet.jobs.submit("true", memory_required=128, network="bridge", user="0"))
     assert (ended["status"], ended["reason"]) == ("failed", "policy_refused")
     assert ended["error"].startswith("this worker refuses it by its rule max_memory_mib, networks, user: ")
     assert "network must be one of: none" in ended["error"]
     assert (ended["exit_code"], ended["attempts"][0]["container_id"]) == (None, None)
-    assert site.containers("strict") == []
+    assert fleet.containers("strict") == []
 
 
-def test_master_and_worker_policies_combine(site: Site) -> None:
-    task_id = site.jobs.submit("sh", "-c", "id; touch /x; sleep 1000")
-    task = site.jobs.when(task_id, "running")
+def test_master_and_worker_policies_combine(fleet: DockerFleet) -> None:
+    task_id = fleet.jobs.submit("sh", "-c", "id; touch /x; sleep 1000")
+    task = fleet.jobs.when(task_id, "running")
     assert (task["read_only"], task["user"], task["network"]) == (True, None, None)
-    (container,) = site.containers("strict", task_id)
+    (container,) = fleet.containers("strict", task_id)
     host = container.attrs["HostConfig"]
     assert (host["ReadonlyRootfs"], host["NetworkMode"], host["PidsLimit"]) == (True, "none", 50)
     assert container.attrs["Config"]["User"] == "4321:4321"
-    eventually(lambda: "Read-only" in site.jobs.log(task_id))
-    site.jobs.cancel(task_id)
-    site.jobs.ended(task_id)
-    log = site.jobs.log(task_id)
+    eventually(lambda: "Read-only" in fleet.jobs.log(task_id))
+    fleet.jobs.cancel(task_id)
+    fleet.jobs.ended(task_id)
+    log = fleet.jobs.log(task_id)
     assert "uid=4321 gid=4321" in log
     assert "Read-only file system" in log
 

@@ -11,7 +11,7 @@ _LABELS = re.compile(r"\b(?:by|on|ignoring|group_left)\s*\(([^)]*)\)")
 
 
 class Names(NamedTuple):
-    """What a query asks for."""
+    """The names in a query."""
 
     metrics: frozenset[str]
     matched: frozenset[tuple[str, str]]

@@ -27,7 +27,7 @@ NOT_SIMULATED = {("fleetpulse-worker", "Swap")}
 """Simulated machines lack this reading; another worker has it."""
 
 MAX_LINES = 16
-"""Of one query of a graph; there are more workers and GPUs."""
+"""The maximum for one query of a graph; the fleet has more workers and GPUs."""
 
 PROMETHEUS_OWN = {
     "ALERTS": {"alertname", "alertstate", "severity", "worker_id"},
@@ -55,7 +55,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def variables(scene: Scene, uid: str, worker: str = IN_DEPTH) -> Mapping[str, str]:
-    """As Grafana would set them: every worker, the whole time range, a step and a scrape of one second."""
+    """The variables as Grafana sets them: every worker, the whole time range, a step and a scrape of one second."""
     return {
         "search": ".*",
         "worker": worker if uid == "fleetpulse-worker" else ".*",
@@ -107,7 +107,7 @@ def test_legends_and_columns_name_existing_labels(scene: Scene, uid: str) -> Non
 
 
 def test_metrics_and_labels_exist(scene: Scene) -> None:
-    """In /metrics, in the recording rules, or from Prometheus itself."""
+    """Names exist in /metrics, in the recording rules, or in Prometheus itself."""
     labels = dict(PROMETHEUS_OWN)
     for family in text_string_to_metric_families(scene.exposition):
         labels[family.name] = labels.setdefault(family.name, set())

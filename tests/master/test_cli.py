@@ -12,7 +12,7 @@ from fleetpulse.master.cli import child_environment, fleetpulse, master_command,
 
 
 def refused(*arguments: str, **environment: str) -> Result:
-    """Run a command that must not start anything."""
+    """Runs a command that must not start anything."""
     result = CliRunner().invoke(master_command, list(arguments), env=environment)
     assert result.exit_code == 2, result.output
     return result

@@ -18,7 +18,7 @@ def queue() -> Iterator[HubQueue]:
 
 
 def in_a_thread(function: Callable[[], None]) -> None:
-    """Run it in a native thread, to its end, while the hub stands still."""
+    """Runs a function to its end in a native thread while the hub is blocked."""
     thread = threading.Thread(target=function)
     thread.start()
     thread.join()
@@ -58,11 +58,11 @@ def test_failing_call_is_logged_and_the_next_is_made(queue: HubQueue, caplog: py
     made: list[str] = []
 
     def fail() -> None:
-        raise RuntimeError("nobody expected this")
+        raise RuntimeError("an unexpected error")
 
     queue.post([fail, lambda: made.append("next")])
     wait_until(lambda: made == ["next"])
-    assert "nobody expected this" in caplog.text
+    assert "an unexpected error" in caplog.text
 
 
 @pytest.mark.parametrize(("make_calls", "expected"), [(True, ["before"]), (False, [])])

@@ -70,15 +70,15 @@ def test_process_metrics_equal_those_of_the_kernel() -> None:
     cpu_seconds = value("process_cpu_seconds_total")
     assert cpu_seconds is not None
     assert before <= cpu_seconds <= sum(process.cpu_times()[:2])
-    assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
+    assert value("process_open_fds") == process.num_fds() - 1  # without the one that lists them
     with contextlib.ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(pathlib.Path("/dev/null").open())
-        assert value("process_open_fds") == process.num_fds() - 1  # which it lists them by
+        assert value("process_open_fds") == process.num_fds() - 1  # without the one that lists them
 
 
 def test_no_created_series() -> None:
-    """That would be a series more for each, and what the process says is enough."""
+    """They would add a series per metric; the start time of the process is enough."""
     assert b"_created" not in generate_latest(Instruments().registry)  # type: ignore[no-untyped-call]
 
 

@@ -18,7 +18,7 @@ FIELD = ["cpu_usage"]
 
 
 class ClockedHistory:
-    """A history over a server, on a clock that the test moves."""
+    """A history from a fake server, on a manual clock."""
 
     def __init__(self, url: str, seconds: float = 10.0) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""master.up: the log of the children"""
+"""master.up: the log of the child processes"""
 
 import os
 import stat

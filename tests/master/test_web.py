@@ -1,4 +1,4 @@
-"""master.web: slow, silent and abusive clients, over a real socket"""
+"""master.web: slow, idle and abusive clients on a real socket"""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 class Hello:
-    """Answers with as much as is asked for, and looks at no body."""
+    """Answers with the requested number of bytes, and reads no body."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.data = b"x" * req.get_param_as_int("bytes", default=1)

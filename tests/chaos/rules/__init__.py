@@ -7,7 +7,7 @@ from tests.chaos.index import HistoryIndex
 
 
 class Violation(NamedTuple):
-    """``rule`` is the name of the rule; ``what`` says where it was broken and what was expected."""
+    """``rule`` is the name of the rule; ``what`` describes the place and the expected behaviour."""
 
     rule: str
     what: str

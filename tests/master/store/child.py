@@ -15,12 +15,12 @@ from tests.master.store.builders import open_store, submit
 
 
 def submit_for_ever(store: SqlTaskStore, _url: str) -> None:
-    """Say the id of every task that was accepted."""
+    """Prints the id of every accepted task."""
 
     def submit_some(name: str) -> None:
         number = 0
         while True:
-            # ResponseModel with one write, so that a kill leaves no half of an id behind.
+            # One write, so that a kill cannot leave half of an id.
             os.write(1, f"{submit(store, f'{name}-{number}').task_id}\n".encode())
             number += 1
 

@@ -24,8 +24,8 @@ def cluster_with(policy: Policy, folder: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-class Told:
-    """A policy that places every task as a test says, and counts its rounds."""
+class FixedPolicy:
+    """A policy that places every task with the function of a test, and counts its rounds."""
 
     def __init__(self, decide: Decide) -> None:
         self.decide = decide
@@ -41,7 +41,7 @@ def to(worker_id: str, *gpu_uuids: str) -> Decide:
 
 
 def test_policy_decides_where_a_task_runs(tmp_path: Path) -> None:
-    with cluster_with(Told(to("b")), tmp_path) as cluster:
+    with cluster_with(FixedPolicy(to("b")), tmp_path) as cluster:
         cluster.worker("a")
         b = cluster.worker("b")
         cluster.placed(b)
@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Decide, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_placement_is_not_carried_out_and_the_next_may_be_right(case: str, tmp_path: Path) -> None:
     decide, fields = WRONG[case]
-    policy = Told(decide)
+    policy = FixedPolicy(decide)
     with cluster_with(policy, tmp_path) as cluster:
         workers = [
             cluster.worker("small", cores=1.0),
@@ -80,7 +80,7 @@ def test_wrong_placement_is_not_carried_out_and_the_next_may_be_right(case: str,
 
 
 def test_worker_never_gets_more_than_its_capacity(tmp_path: Path) -> None:
-    with cluster_with(Told(to("a")), tmp_path) as cluster:
+    with cluster_with(FixedPolicy(to("a")), tmp_path) as cluster:
         a = cluster.worker("a", cores=3.0)
         for _ in range(5):
             cluster.submit()
@@ -90,7 +90,7 @@ def test_worker_never_gets_more_than_its_capacity(tmp_path: Path) -> None:
 
 
 def test_policy_whose_placements_are_all_wrong_is_called_rarely(tmp_path: Path) -> None:
-    policy = Told(to("nobody"))
+    policy = FixedPolicy(to("nobody"))
     with cluster_with(policy, tmp_path) as cluster:
         cluster.worker("a")
         cluster.submit()
