@@ -94,9 +94,11 @@ def test_task_from_post_to_the_end_of_its_container_enters_few_modules(
     jobs = Jobs(fleet.rest, docker_engine.image)
     eventually(lambda: fleet.worker() and fleet.worker()["tasks"]["accepted"])
     fleet.begin()
-    task_id = jobs.submit("true")
-    jobs.ended(task_id)
+    task_id = jobs.submit("sleep", "1")
+    # Not by REST, which would enter modules that are not on the way.
+    eventually(lambda: docker_engine.containers("traced"))
     eventually(lambda: not docker_engine.containers("traced"))
     entered = fleet.entered(*TELEMETRY)
+    assert jobs.status(task_id) == "completed"
     assert {"worker.docker_engine.engine", "master.tasks.transitions"} <= set(entered)
     assert len(entered) <= MAX_MODULES_OF_A_TASK, "\n".join(entered)

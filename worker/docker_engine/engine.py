@@ -25,6 +25,7 @@ from fleetpulse.worker.docker_engine.containers import (
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins
 from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import (
+    MAX_PARALLEL_PULLS,
     ContainerInfo,
     ContainerStatus,
     ContainerUsage,
@@ -34,7 +35,6 @@ from fleetpulse.worker.tasks.engine import (
     NoSuchContainer,
     Progress,
 )
-from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from fleetpulse.worker.tasks.engine import (
     ContainerUsage,
     EngineClient,
     EngineError,
+    ImagePuller,
     NoSuchContainer,
     wait_for_event,
 )
-from fleetpulse.worker.tasks.images import ImagePuller
 from fleetpulse.worker.tasks.log_reader import LogReader
 from fleetpulse.worker.tasks.outbox import Outbox
 

@@ -21,8 +21,8 @@ from fleetpulse.worker.tasks.engine import (
     ContainerStatus,
     EngineClient,
     EngineError,
+    ImagePuller,
 )
-from fleetpulse.worker.tasks.images import ImagePuller
 from fleetpulse.worker.tasks.log_reader import MAX_FOLLOWED
 from fleetpulse.worker.tasks.outbox import Outbox
 

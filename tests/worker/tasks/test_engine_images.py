@@ -1,4 +1,4 @@
-"""worker.tasks.images"""
+"""worker.tasks.engine: the image puller."""
 
 import asyncio
 import random
@@ -6,8 +6,7 @@ import random
 import pytest
 
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import EngineClient, EngineRefused
-from fleetpulse.worker.tasks.images import MAX_PARALLEL_PULLS, ImagePuller
+from fleetpulse.worker.tasks.engine import MAX_PARALLEL_PULLS, EngineClient, EngineRefused, ImagePuller
 from tests.worker.scripted import run
 from tests.worker.tasks.fake_master import running_executor, until
 
