@@ -15,31 +15,30 @@ from fleetpulse.master.tasks.records import AttemptStatus, Outcome, TaskStatus
 from fleetpulse.master.tasks.request import SECRETS, TaskRequest
 
 _NOTHING = Outcome()
+_REASON = "How it ended badly, in one word for programs: exit_code, out_of_memory, timeout, image_not_found …"
+
+ExitCode = Annotated[int | None, Meta(description="Null where there never was a container.")]
+OomKilled = Annotated[bool | None, Meta(description="Whether the kernel killed it for its memory limit.")]
+Reason = Annotated[str | None, Meta(description=_REASON)]
+ErrorText = Annotated[str | None, Meta(description="The same in words for people.")]
 
 
-class _Outcome(ResponseModel):
-    exit_code: int | None
-    """Null where there never was a container."""
-    oom_killed: bool | None
-    """Whether the kernel killed it for its memory limit."""
-    reason: str | None
-    """How it ended badly, in one word for programs: exit_code, out_of_memory, timeout, image_not_found …"""
-    error: str | None
-    """The same in words for people."""
-
-
-class Ended(_Outcome):
+class Ended(ResponseModel):
     """The end of a task or of an attempt, as a server-sent event."""
 
     attempt: Count
     status: str
+    exit_code: ExitCode
+    oom_killed: OomKilled
+    reason: Reason
+    error: ErrorText
 
     @classmethod
     def of(cls, attempt: int, status: str, outcome: Outcome) -> Self:
-        return cls(*outcome, attempt, status)
+        return cls(attempt, status, *outcome)
 
 
-class Attempt(_Outcome):
+class Attempt(ResponseModel):
     """One run of a task on a worker."""
 
     attempt: Count
@@ -51,17 +50,21 @@ class Attempt(_Outcome):
     preparing_at: Time | None
     running_at: Time | None
     finished_at: Time | None
+    exit_code: ExitCode
+    oom_killed: OomKilled
+    reason: Reason
+    error: ErrorText
 
     @classmethod
     def of(cls, attempt: records.Attempt, *more: Any) -> Self:
         return cls(
-            *attempt.outcome,
             attempt.attempt,
             attempt.worker_id,
             attempt.status,
             attempt.gpu_uuids,
             attempt.container_id,
             *_rounded(attempt.assigned_at, attempt.preparing_at, attempt.running_at, attempt.finished_at),
+            *list[Any](attempt.outcome),
             *more,
         )
 
@@ -102,7 +105,7 @@ class TaskEvent(ResponseModel):
         return cls(round(event.time, 3), event.kind, event.message, event.attempt or None)
 
 
-class _TaskState(_Outcome):
+class _TaskState(ResponseModel):
     task_id: str
     status: TaskStatus
     queue_reason: str | None
@@ -112,6 +115,10 @@ class _TaskState(_Outcome):
     attempt: Count
     """The number of the newest attempt; 0 before the first."""
     retries_used: Count
+    exit_code: ExitCode
+    oom_killed: OomKilled
+    reason: Reason
+    error: ErrorText
     created_at: Time
     pending_at: Time | None
     running_at: Time | None
@@ -126,13 +133,13 @@ class _TaskState(_Outcome):
         is_placed = attempt is not None and task.status is not TaskStatus.QUEUED
         request = task.request
         return cls(
-            *(task.outcome if task.status.is_terminal else _NOTHING),
             task.task_id,
             task.status,
             queue_reason,
             attempt.worker_id if attempt is not None and is_placed else None,
             task.attempt,
             task.retries_used,
+            *(task.outcome if task.status.is_terminal else _NOTHING),
             *_rounded(*_times(task)),
             *more,
             *_shown(request),
