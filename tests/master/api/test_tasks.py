@@ -299,7 +299,7 @@ def test_drain_and_undrain(tasks: TaskApi) -> None:
         ("undrain", "x", "(body)"),
     ],
 )
-def test_a_bad_drain(tasks: TaskApi, verb: str, body: object, field: str) -> None:
+def test_invalid_drain_request_is_rejected(tasks: TaskApi, verb: str, body: object, field: str) -> None:
     result = tasks.client.simulate_post(f"/api/workers/rack-7/{verb}", json=body)
     assert result.status_code == 422
     assert [error["field"] for error in result.json["errors"]] == [field]
@@ -309,7 +309,7 @@ def test_a_bad_drain(tasks: TaskApi, verb: str, body: object, field: str) -> Non
 @pytest.mark.parametrize(
     "worker_id", ["stranger", *[text for text in BAD_WORKER_IDS if text and "/" not in text]], ids=ascii
 )
-def test_an_unknown_worker(tasks: TaskApi, worker_id: str) -> None:
+def test_unknown_worker_is_not_found(tasks: TaskApi, worker_id: str) -> None:
     for method, suffix in (("GET", "tasks"), ("POST", "drain"), ("POST", "undrain")):
         environ_path = f"/api/workers/{worker_id}/{suffix}".encode("utf-8", "surrogateescape").decode("latin-1")
         result = tasks.client.simulate_request(method, "/", extras={"PATH_INFO": environ_path})
@@ -334,7 +334,7 @@ def test_head_is_get_without_the_body(tasks: TaskApi, path: str) -> None:
 
 @pytest.mark.parametrize("path", [*PATHS, "/api/workers/rack-7/drain", "/api/workers/rack-7/undrain"])
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_method_that_a_path_does_not_take(tasks: TaskApi, method: str, path: str) -> None:
+def test_unsupported_method_is_rejected(tasks: TaskApi, method: str, path: str) -> None:
     problem(tasks.client.simulate_request(method, path), 405)
 
 
@@ -349,7 +349,7 @@ def test_a_method_that_a_path_does_not_take(tasks: TaskApi, method: str, path: s
         ("POST", "/api/workers/rack-7/drain"), ("POST", "/api/workers/rack-7/undrain"),
     ],
 )  # fmt: skip
-def test_a_store_that_does_not_answer(
+def test_unavailable_store_is_reported(
     tasks: TaskApi, method: str, path: str, error: errors.FleetPulseError, status: int
 ) -> None:
     tasks.submit()

@@ -69,7 +69,7 @@ def reading() -> Iterator[Reading]:
     reading.recorder.stop()
 
 
-def test_an_hour_has_15_second_points(reading: Reading) -> None:
+def test_hour_has_15_second_points(reading: Reading) -> None:
     reading.keep(15, (NOW - 3600, 1.0), (NOW - 15, 2.0))
     window, source, warning, values = reading.read(3600)
     assert (window, source, warning) == (Window(NOW - 3600, NOW, 15), "store", None)
@@ -85,7 +85,7 @@ def test_automatic_step_depends_on_length_and_retention(reading: Reading, second
     assert reading.read(seconds)[0].step == step
 
 
-def test_a_week_has_5_minute_points(reading: Reading) -> None:
+def test_week_has_5_minute_points(reading: Reading) -> None:
     reading.keep(300, (NOW - 7 * 86_400, 1.0), (NOW - 7 * 86_400 + 300, 3.0))
     reading.keep(15, (NOW - 7 * 86_400, 99.0))
     window, _, _, values = reading.read(7 * DAY_SECONDS)
@@ -97,7 +97,7 @@ def test_longer_steps_of_recent_hours_use_short_points(reading: Reading) -> None
     assert reading.read(600, step=300)[3] == [None, 2.0]
 
 
-def test_a_week_without_the_long_tier_uses_short_points() -> None:
+def test_week_without_the_long_tier_uses_short_points() -> None:
     reading = Reading(TIERS[:1])
     reading.keep(15, (NOW - 15, 3.0))
     window, _, _, values = reading.read(7 * DAY_SECONDS)

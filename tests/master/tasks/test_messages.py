@@ -54,7 +54,7 @@ def test_missing_fields_of_an_end_are_none_and_not_zero() -> None:
         ({"container_id": "a b"}, "container_id"),
     ],
 )
-def test_a_report_that_breaks_a_rule(fields: dict[str, object], named: str) -> None:
+def test_invalid_report_is_rejected(fields: dict[str, object], named: str) -> None:
     good: dict[str, object] = {"id": ID, "phase": pb.ATTEMPT_PHASE_RUNNING}
     with pytest.raises(InvalidMessage, match=named):
         report_from(pb.TaskUpdate(**(good | fields)))  # type: ignore[arg-type]  # wrong on purpose

@@ -247,7 +247,7 @@ def test_demand_for_cores_is_rounded_up_but_not_for_the_error_of_a_float(cores: 
 
 
 @given(st.lists(st.integers(1, 64_000), max_size=200))
-def test_what_is_left_after_many_demands_is_exact(demands: list[int]) -> None:
+def test_free_amounts_are_exact_after_many_allocations(demands: list[int]) -> None:
     free = ResourceAmounts(1_000_000, 0, 0)
     for demand in demands:
         free = free.minus(ResourceAmounts(millicores(demand / 1000), 0, 0))

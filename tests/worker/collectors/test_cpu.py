@@ -40,12 +40,12 @@ def test_usage_is_absent_when_no_time_has_passed() -> None:
     assert usage_percent(AT_REST, AT_REST) is None
 
 
-def test_a_state_that_runs_backwards_counts_as_no_time() -> None:
+def test_decreasing_counter_counts_as_no_time() -> None:
     assert usage_percent(AT_REST, later(iowait=-10.0, user=1.0, idle=1.0)) == pytest.approx(50.0)
     assert usage_percent(AT_REST, later(iowait=-10.0)) is None
 
 
-def test_a_state_that_was_not_there_before_counts_as_no_time() -> None:
+def test_new_counter_counts_as_no_time() -> None:
     assert usage_percent({"user": 1.0, "idle": 1.0}, {"user": 2.0, "idle": 2.0, "steal": 500.0}) == pytest.approx(50.0)
 
 

@@ -313,7 +313,7 @@ def test_every_field_is_read() -> None:
     assert (gpu.memory_used_bytes, gpu.memory_size_bytes) == (8 * GIB, 80 * GIB)
 
 
-def test_an_idle_gpu_reads_zero_not_absent() -> None:
+def test_idle_gpu_reads_zero_not_absent() -> None:
     gpu = read(FakeGpu(utilization_percent=0, memory_used_bytes=0, temperature_celsius=0, power_milliwatts=0))
     assert present(gpu) == set(READINGS)
     assert (gpu.utilization_percent, gpu.memory_used_bytes, gpu.temperature_celsius, gpu.power_watts) == (0, 0, 0, 0)
