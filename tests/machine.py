@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import platformdirs
 from tests.docker_engine import ENGINE_PREFIX
 from tests.tools import require_tool
 
+_OF_CONTAINERS = re.compile(r"veth|br-[0-9a-f]{12}|-s (\S+/32) -d \1 ")
+"""Links of containers, bridges of their networks, and rules with these or with the address of a container."""
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "vm/overcommit_memory", "kernel/pid_max")
 _ENGINE_PATHS = ("/run/docker", "/run/containerd", "/var/lib/docker", "/var/lib/containerd")
@@ -19,13 +23,17 @@ _HOME_PATHS = (".docker", ".config/chromium", ".cache/dconf", ".cache/fontconfig
 
 
 def machine_state() -> dict[str, Any]:
-    """The state by kind, equal when nothing has changed. Includes firewall rules only for root."""
+    """The state by kind, equal when nothing has changed. Includes firewall rules only for root.
+
+    What a Docker Engine of the machine makes for its containers is left out, because they may come and go meanwhile.
+    """
+    is_root = os.geteuid() == 0
     return {
-        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "addresses": _lines("/proc/net/if_inet6") + _ip("address"),
-        "routes": _lines("/proc/net/route") + _lines("/proc/net/ipv6_route"),
-        "firewall": [_firewall_rules(table) for table in ("filter", "nat")] if os.geteuid() == 0 else [],
-        "mounts": [line.split()[4] for line in _lines("/proc/self/mountinfo")],
+        "links": sorted(_not_of_containers(path.name for path in Path("/sys/class/net").iterdir())),
+        "addresses": _not_of_containers(_addresses()),
+        "routes": _not_of_containers(_routes()),
+        "firewall": _not_of_containers(_firewall_rules("filter") + _firewall_rules("nat")) if is_root else [],
+        "mounts": list(_mounts()),
         "users": _lines("/etc/passwd") + _lines("/etc/group"),
         "sysctls": {name: _lines(f"/proc/sys/{name}") for name in _SYSCTLS},
         "loop devices": sorted(path.parent.parent.name for path in Path("/sys/block").glob("loop*/loop/backing_file")),
@@ -55,15 +63,37 @@ def marked_processes(marker: str) -> list[str]:
     return found
 
 
-def _firewall_rules(table: str) -> str:
+def _not_of_containers(lines: Iterable[str]) -> list[str]:
+    return [line for line in lines if not _OF_CONTAINERS.search(line)]
+
+
+def _firewall_rules(table: str) -> list[str]:
     command = [str(require_tool("iptables-nft")), "--table", table, "--list-rules"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def _ip(kind: str) -> list[str]:
-    """The IPv4 addresses without their remaining lifetime. Every Debian with a network has ``ip``."""
-    output = subprocess.run(["ip", "-json", kind], capture_output=True, text=True, check=True).stdout
+def _addresses() -> list[str]:
+    """Interface and address, without the remaining lifetime. Every Debian with a network has ``ip``."""
+    output = subprocess.run(["ip", "-json", "address"], capture_output=True, text=True, check=True).stdout
     return [f"{link['ifname']} {entry['local']}" for link in json.loads(output) for entry in link["addr_info"]]
+
+
+def _routes() -> Iterator[str]:
+    """Interface, destination and gateway, without the counters of use."""
+    for line in _lines("/proc/net/route")[1:]:
+        interface, destination, gateway, *_ = line.split()
+        yield f"{interface} {destination} {gateway}"
+    for line in _lines("/proc/net/ipv6_route"):
+        destination, length, _, _, gateway, *_, interface = line.split()
+        yield f"{interface} {destination}/{length} {gateway}"
+
+
+def _mounts() -> Iterator[str]:
+    for line in _lines("/proc/self/mountinfo"):
+        mount_point, filesystem = line.split()[4], line.partition(" - ")[2].split()[0]
+        is_of_container = filesystem in {"overlay", "nsfs"} or mount_point.endswith("/mounts/shm")
+        if ENGINE_PREFIX in mount_point or not is_of_container:
+            yield mount_point
 
 
 def _lines(path: str) -> list[str]:

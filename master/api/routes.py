@@ -179,7 +179,7 @@ ROUTES: tuple[Route, ...] = (
         Operation("POST", "sign_in", OPEN, "begin a session of the page with a token",
             answer(SessionInfo, "the session's cookie is set",
                 Set_Cookie="`fleetpulse_session`: for `SameSite` requests alone, and for no script"),
-            problems=(*_BODY, 411), query=NoQuery, body=Body(SignIn, example={"token": "fp_…"})),
+            problems=(*_BODY, 411), query=NoQuery, body=Body(SignIn, example={"token": "fp_…"})),  # nosec B105 # an example
         Operation("DELETE", "sign_out", OPEN, "end the session", Answer(204, "there is none any more"))),
     Route("/api/overview", "Page",
         Operation("GET", "get_overview", READ, "the fleet in numbers: workers by state, tasks by status",

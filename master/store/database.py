@@ -266,7 +266,7 @@ def _try_lock(descriptor: int) -> bool:
 # One lock for each schema, because each may be a store of its own. The first number is arbitrary and used nowhere else.
 _LOCK = 4_201_703
 _ACQUIRE = "SELECT pg_try_advisory_lock(%s, hashtext(coalesce(current_schema(), '')))"
-_READ_TOKEN = "SELECT coalesce(max(master), 'unknown') FROM mastership"
+_READ_TOKEN = "SELECT coalesce(max(master), 'unknown') FROM mastership"  # nosec B105 # a query
 _FIND_HOLDER = """
 SELECT activity.application_name, activity.pid
 FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)

@@ -201,7 +201,7 @@ def _plain(kind: Type) -> tuple[Type, bool]:
 
 def _declared(record: type) -> dict[str, Type]:
     info = msgspec.inspect.type_info(record)
-    assert isinstance(info, StructType)
+    assert isinstance(info, StructType)  # nosec B101 # for the type checker
     return {field.name: field.type for field in info.fields}
 
 

@@ -38,7 +38,7 @@ from fleetpulse.worker.credentials.bundle import (
 
 _LOGGER = logging.getLogger(__name__)
 
-_USED_TOKEN_NAME = "tls.joined"
+_USED_TOKEN_NAME = "tls.joined"  # nosec B105 # a file name
 """A file with the digest of the token that was last used to join."""
 
 _RENEW_AT_RATIO = 2 / 3

@@ -103,7 +103,7 @@ def _parse_login(name: str, entry: Any) -> dict[str, str]:
     try:
         username, colon, password = base64.b64decode(fields["auth"], validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        username = colon = password = ""
+        username = colon = password = ""  # nosec B105 # no secret
     if not (username and colon):
         raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD")
     return {"username": username, "password": password, **server}
