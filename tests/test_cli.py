@@ -83,7 +83,18 @@ def test_worker_does_not_load_the_master(tmp_path: Path) -> None:
     code = (
         "import sys; from importlib.metadata import entry_points;"
         "(entry,) = entry_points(group='fleetpulse.commands', name='worker'); entry.load();"
-        "print([name for name in sys.modules if name.partition('.')[0] in {'master', 'gevent', 'gunicorn', 'falcon'}])"
+        "print([name for name in sys.modules if name.partition('.')[0] in {'gevent', 'gunicorn', 'falcon'}],"
+        "[name for name in sys.modules if name.startswith('fleetpulse.master')])"
+    )
+    result = run(tmp_path, sys.executable, "-c", code)
+    assert (result.returncode, result.stdout) == (0, "[] []\n")
+
+
+def test_arbiter_does_not_load_what_only_the_web_process_or_a_client_needs(tmp_path: Path) -> None:
+    code = (
+        "import sys, fleetpulse.master.cli, fleetpulse.master.server;"
+        "large = {'cryptography', 'gevent', 'grpc', 'prometheus_client', 'pydantic', 'requests', 'sqlalchemy'};"
+        "print(sorted(large & set(sys.modules)))"
     )
     result = run(tmp_path, sys.executable, "-c", code)
     assert (result.returncode, result.stdout) == (0, "[]\n")

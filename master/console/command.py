@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import platformdirs
 
-from fleetpulse.master.audit.entries import record_command
-from fleetpulse.master.console.client import MasterClient
 from fleetpulse.master.console.connection import DEFAULT_URL, base_url, token_source
 from fleetpulse.master.console.errors import ConsoleError, ExitCode
 from fleetpulse.master.console.screen import FORMATS, Screen, discard_stdout
+
+if TYPE_CHECKING:
+    from fleetpulse.master.console.client import MasterClient
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -135,7 +136,7 @@ class CommandGroup(click.Group):
 class ClientContext(NamedTuple):
     """What a command works with."""
 
-    client: MasterClient
+    client: "MasterClient"
     screen: Screen
 
 
@@ -164,6 +165,8 @@ def console_command(name: str, cls: type[ConsoleCommand] = ConsoleCommand) -> Ca
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(*, url: str, token: str | None, no_color: bool, output: str, as_json: bool, **own: Any) -> None:
+            from fleetpulse.master.console.client import MasterClient  # noqa: PLC0415 - a master does not load requests
+
             client = MasterClient(base_url(url), token_source(base_url(url), token))
             try:
                 function(ClientContext(client, Screen("json" if as_json else output, no_color=no_color)), **own)
@@ -183,6 +186,8 @@ class LocalContext(NamedTuple):
 
     def record(self, action: str, target: str, detail: str = "") -> None:
         """Adds an entry to the audit trail. If it cannot be written, says so: the action is already done."""
+        from fleetpulse.master.audit.entries import record_command  # noqa: PLC0415 - as above
+
         try:
             record_command(self.data_dir, action, target, detail)
         except OSError as error:

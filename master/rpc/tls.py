@@ -46,9 +46,7 @@ class ServerCertificate:
 
     def __init__(self, authority: Authority, names: Sequence[str], clock: Callable[[], float]) -> None:
         """Makes the first certificate."""
-        self._authority = authority
-        self._names = names
-        self._clock = clock
+        self._authority, self._names, self._clock = authority, names, clock
         self._renew_at = 0.0
         self.expires_at = 0.0
         """Unix seconds."""

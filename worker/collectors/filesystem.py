@@ -75,9 +75,7 @@ class FilesystemCollector:
         read_usage: Callable[[str], Usage] = read_usage,
         is_directory: Callable[[str], bool] = os.path.isdir,
     ) -> None:
-        self._read_mounts = read_mounts
-        self._read_usage = read_usage
-        self._is_directory = is_directory
+        self._read_mounts, self._read_usage, self._is_directory = read_mounts, read_usage, is_directory
 
     def collect(self) -> pb.Heartbeat:
         # Container tools mount single files, /etc/hosts for one, out of a filesystem of the host.

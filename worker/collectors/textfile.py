@@ -45,9 +45,7 @@ class TextfileCollector:
         self, folder: Path, max_age_seconds: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         """A file older than ``max_age_seconds`` is reported as failed, and its metrics are left out."""
-        self._folder = folder
-        self._max_age_seconds = max_age_seconds
-        self._clock = clock
+        self._folder, self._max_age_seconds, self._clock = folder, max_age_seconds, clock
         self._files: dict[str, _File] = {}
 
     def collect(self) -> pb.Heartbeat:
