@@ -118,6 +118,8 @@ class Master:
         _collect_garbage_rarely()
         _switch_threads_often()
         _raise_open_files_limit()
+        # Freed at once: from then on glibc reuses the blocks of large answers instead of mapping each anew.
+        bytes(16 * 1024**2)
         self._audit.start()
         self.telemetry.start()
         for view in self._views:
