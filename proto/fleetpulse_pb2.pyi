@@ -389,9 +389,14 @@ class Registered(_message.Message):
     INACTIVITY_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MASTER_VERSION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_TO_KEEP_FIELD_NUMBER: _builtins.int
+    RECONNECT_SPREAD_SECONDS_FIELD_NUMBER: _builtins.int
     heartbeat_interval_seconds: _builtins.float
     inactivity_timeout_seconds: _builtins.float
     master_version: _builtins.str
+    reconnect_spread_seconds: _builtins.float
+    """Over how long the workers spread their reconnections: after the loss of its stream each waits a random time of 0 to
+    so many seconds. 0: none, the fleet is small enough to come back at once.
+    """
     @_builtins.property
     def attempts_to_keep(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptAttempt]:
         """Those of `attempts_held` that are still assigned to this worker. It first stops and forgets all others."""
@@ -403,10 +408,11 @@ class Registered(_message.Message):
         inactivity_timeout_seconds: _builtins.float = ...,
         master_version: _builtins.str = ...,
         attempts_to_keep: _abc.Iterable[Global___KeptAttempt] | None = ...,
+        reconnect_spread_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_to_keep", b"attempts_to_keep", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_to_keep", b"attempts_to_keep", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version", "reconnect_spread_seconds", b"reconnect_spread_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,8 @@ class FleetServicer:
         RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
         stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
         worker) or UNAUTHENTICATED (the certificate is revoked or expired).
+        The trailing metadata of a refusal may contain `grpc-retry-pushback-ms`: the worker waits that many milliseconds
+        before it tries again, because the master is busy with other workers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,6 +44,8 @@ class FleetStub:
     RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
     stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
     worker) or UNAUTHENTICATED (the certificate is revoked or expired).
+    The trailing metadata of a refusal may contain `grpc-retry-pushback-ms`: the worker waits that many milliseconds
+    before it tries again, because the master is busy with other workers.
     """
     SendHeartbeat: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]
     """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker."""
@@ -59,6 +61,8 @@ class FleetAsyncStub(FleetStub):
     RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
     stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
     worker) or UNAUTHENTICATED (the certificate is revoked or expired).
+    The trailing metadata of a refusal may contain `grpc-retry-pushback-ms`: the worker waits that many milliseconds
+    before it tries again, because the master is busy with other workers.
     """
     SendHeartbeat: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]  # type: ignore[assignment]
     """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker."""
@@ -77,6 +81,8 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
         stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
         worker) or UNAUTHENTICATED (the certificate is revoked or expired).
+        The trailing metadata of a refusal may contain `grpc-retry-pushback-ms`: the worker waits that many milliseconds
+        before it tries again, because the master is busy with other workers.
         """
 
     @_abc_1.abstractmethod
