@@ -4,6 +4,9 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 import grpc
 
@@ -18,6 +21,17 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),
 )
+
+
+OpenChannel = Callable[[str, grpc.ChannelCredentials | None], AbstractAsyncContextManager[grpc.aio.Channel]]
+"""Opens a channel for one try, or gives a share of an open one. Called with the target and the credentials."""
+
+
+class Failure(NamedTuple):
+    """Why a try failed."""
+
+    code: grpc.StatusCode
+    details: str
 
 
 def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
@@ -102,15 +116,17 @@ class OutageLog:
 
     def __init__(self, worker_id: str, target: str, logger: logging.Logger) -> None:
         self._worker_id, self._target, self._logger = worker_id, target, logger
-        self._logged: grpc.StatusCode | None = None
         self._since = 0.0
+        self.failure: Failure | None = None
+        """Of the last try, during an outage."""
 
     def failed(self, code: grpc.StatusCode, details: str) -> None:
         """A try failed."""
-        if self._logged is None:
+        if self.failure is None:
             self._since = time.monotonic()
-        level = logging.DEBUG if code is self._logged else logging.WARNING
-        self._logged = code
+        is_known = self.failure is not None and code is self.failure.code
+        level = logging.DEBUG if is_known else logging.WARNING
+        self.failure = Failure(code, details)
         self._logger.log(
             level, "worker %s: no stream to the master at %s (%s: %s); it will be tried until it works",
             self._worker_id, self._target, code.name, details,
@@ -118,7 +134,7 @@ class OutageLog:
 
     def ended(self) -> None:
         """The master answered."""
-        if self._logged is not None:
+        if self.failure is not None:
             seconds = time.monotonic() - self._since
             self._logger.info("worker %s: connected again after %.1f s", self._worker_id, seconds)
-        self._logged = None
+        self.failure = None

@@ -17,7 +17,7 @@ import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
-from fleetpulse.worker.connection import Backoff, MasterStream, OutageLog, open_channel
+from fleetpulse.worker.connection import Backoff, Failure, MasterStream, OpenChannel, OutageLog, open_channel
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
@@ -82,13 +82,16 @@ class WorkerSession:
         rng: random.Random | None = None,
         tasks: TaskExecutor | None = None,
         credentials: "CertificateRenewer | None" = None,
+        open_channel: OpenChannel = open_channel,
     ) -> None:
         """``register`` identifies the worker; for each stream ``tasks`` adds what the worker holds.
 
-        Without ``credentials`` no connection is encrypted; with them every one is.
+        Without ``credentials`` no connection is encrypted; with them every one is. Simulated workers that share a
+        connection give their own ``open_channel``.
         """
         self._target = target
         self._credentials = credentials
+        self._open_channel = open_channel
         self._tasks = tasks
         self._register = register
         self._sample = sample
@@ -100,6 +103,11 @@ class WorkerSession:
         self.is_connected = False
         """Whether the master has registered this worker on a stream that is open."""
         self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the last try failed; ``None`` while it is connected and before the first try has ended."""
+        return self._outage.failure
 
     async def run(self) -> None:
         """Stays connected until ``stop``; returns after the goodbye. A session runs once."""
@@ -139,7 +147,7 @@ class WorkerSession:
     async def _connect(self) -> None:
         """One connection, from the registration to its end. Raises ``AioRpcError``, ``TimeoutError``."""
         credentials = None if self._credentials is None else self._credentials.channel_credentials()
-        async with open_channel(self._target, credentials) as channel:
+        async with self._open_channel(self._target, credentials) as channel:
             stub = pb_grpc.FleetStub(channel)
             stream = MasterStream(stub.Connect())
             registration = asyncio.ensure_future(self._register_on(stream))

@@ -143,6 +143,16 @@ def test_reconnection_keeps_incarnation_and_sequence_numbers(caplog: pytest.LogC
     assert "connected again after" in caplog.text
 
 
+def test_session_tells_why_the_last_try_failed() -> None:
+    async def test() -> None:
+        async with scripted_master(refuse, refuse, serve) as master, session_at(master.target) as session:
+            await eventually(lambda: session.failure)
+            assert session.failure == (grpc.StatusCode.ALREADY_EXISTS, "another one is connected")
+            await eventually(lambda: session.is_connected and session.failure is None)
+
+    run(test())
+
+
 def test_stream_ended_with_ok_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with scripted_master(register_and_end, serve) as master, session_at(master.target):
