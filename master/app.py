@@ -70,7 +70,8 @@ class Master:
         self.instruments = instruments = Instruments()
         instruments.build_info.labels(version("fleetpulse"), platform.python_version()).set(1)
         self._audit = AuditTrail(config.store.data_dir / FILE_NAME, instruments.audit, config.audit_file_bytes)
-        exposition, views = FleetExposition(), FleetViews()
+        exposition, views = FleetExposition(self._has_task), FleetViews()
+        exposition.budget.report_to(instruments.exposition.show_names_left_out)
         exposition.custom.report_to(instruments.exposition.custom_samples_dropped)
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.lease, instruments, observers=self._views)
@@ -112,6 +113,10 @@ class Master:
             )
         )  # fmt: skip
         self.connection_limiter = ConnectionLimiter(config.limits, instruments.http, self._audit.record)
+
+    def _has_task(self, worker_id: str, task_id: str, attempt: int) -> bool:
+        # The exposition observes telemetry, which the tasks need, so it is built before them.
+        return self.tasks.is_assigned(worker_id, task_id, attempt)
 
     def start(self) -> None:
         """Opens the store, checks for silent workers, accepts calls. Raises ``ConfigError``, ``StoreUnavailable``."""

@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.budget import MAX_FLEET_DEVICES, MAX_NEW_DEVICES_AN_HOUR
 from fleetpulse.master.metrics.custom import MAX_FAMILIES, MAX_SAMPLES, PREFIX
 from fleetpulse.master.metrics.families import FAMILIES
 
@@ -103,6 +104,15 @@ always 1. Join it where they are needed:
 
 """
 
+
+BUDGET = f"""
+## What is left out
+
+What a worker names becomes a label, so the names have a budget. Of running tasks, only those are shown that the master
+assigned to the worker. Of filesystems, disks, interfaces, GPUs and collectors, a worker may bring
+{MAX_NEW_DEVICES_AN_HOUR} new names an hour, and the fleet may show {MAX_FLEET_DEVICES:,}; what is shown already stays.
+`fleetpulse_metrics_names_left_out` counts what is left out, by reason, and `GET /api/overview` has the sum.
+"""
 
 CUSTOM_METRICS = f"""
 ## Custom metrics
@@ -209,7 +219,7 @@ def page() -> str:
     return "".join(
         [
             INTRODUCTION, cardinality(), LABELS_INTRODUCTION, labels_table([*workers, *ours, *process]),
-            "\n## Worker metrics\n\n", metrics_table(workers), CUSTOM_METRICS,
+            "\n## Worker metrics\n\n", metrics_table(workers), BUDGET, CUSTOM_METRICS,
             "\n## Master metrics\n\n", metrics_table(ours),
             "\n## Process metrics of the master\n\n",
             "The standard metrics of Prometheus clients.\n\n",

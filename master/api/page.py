@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,6 +122,9 @@ class Overview(ResponseModel):
 
     workers: WorkerCounts
     tasks: TaskCounts
+    metrics_left_out: Count
+    """What workers report and /metrics leaves out, as of its last scrape: running tasks that the master did not assign
+    to them, devices past the budget, samples of custom metrics past their limits."""
 
 
 class OverviewResource:
@@ -129,9 +133,11 @@ class OverviewResource:
     def __init__(self, telemetry: TelemetryManager, instruments: Instruments) -> None:
         self._telemetry = telemetry
         self._tasks = instruments.tasks.tasks
+        self._left_out = instruments.exposition.names_left_out, instruments.exposition.custom_samples_dropped
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        send_json(resp, Overview(self._worker_counts(), self._task_counts()), cache_control="no-store")
+        overview = Overview(self._worker_counts(), self._task_counts(), self._left_out_count())
+        send_json(resp, overview, cache_control="no-store")
 
     on_head = on_get
 
@@ -143,6 +149,10 @@ class OverviewResource:
             counts["active" if worker.is_active else "inactive"] += 1
             counts["draining"] += worker.allocation.drain_reason is not None
         return WorkerCounts(**counts)
+
+    def _left_out_count(self) -> int:
+        families = chain.from_iterable(gauge.collect() for gauge in self._left_out)
+        return sum(int(sample.value) for family in families for sample in family.samples)
 
     def _task_counts(self) -> TaskCounts:
         counts = dict.fromkeys(TaskCounts.__struct_fields__, 0)

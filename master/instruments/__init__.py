@@ -124,6 +124,12 @@ class ExpositionInstruments(_Group):
     duration = _metric(Histogram, "exposition_duration_seconds", "Time to put the text of /metrics together.")
     custom_samples_dropped = _metric(Gauge, "custom_samples_dropped",
         "Samples of workers' custom metrics that /metrics leaves out now, by reason.", "reason")
+    names_left_out = _metric(Gauge, "metrics_names_left_out",
+        "Running tasks and devices that workers report and /metrics leaves out now, by reason.", "reason")
+
+    def show_names_left_out(self, reason: str, count: int) -> None:
+        """So many are left out now, for this reason."""
+        self.names_left_out.labels(reason).set(count)
 
 
 class TaskInstruments(_Group):

@@ -11,7 +11,7 @@ The static families, half of the text, are joined only when a line of theirs has
 import re
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from operator import attrgetter, sub
 from typing import Any, NamedTuple
@@ -23,10 +23,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from prometheus_client.registry import Collector
 
 from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.metrics.budget import NOT_ASSIGNED, NameBudget, TaskCheck
 from fleetpulse.master.metrics.custom import CustomFamilies, escape
-from fleetpulse.master.metrics.families import FAMILIES, Family, Number, Subject
+from fleetpulse.master.metrics.families import DEVICES, FAMILIES, RUNNING_TASKS, Family, Number, Subject
 from fleetpulse.master.telemetry.lazy_view import LazyView
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 
 BYTES_IN_A_ROW = 512 * 1024
 """Of text joined, about half a millisecond, after which other greenlets have their turn."""
@@ -80,11 +81,22 @@ class _Layout(NamedTuple):
 class FleetExposition(LazyView):
     """Keeps the lines of the live table."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        has_task: TaskCheck = lambda _worker_id, _task_id, _attempt: True,
+        budget: NameBudget | None = None,
+        clock: Clock = Clock(),  # noqa: B008 - an immutable pair of functions
+    ) -> None:
+        """Of running tasks, those are shown that ``has_task``; by default, all that workers report."""
+        super().__init__(clock)
+        self._has_task = has_task
         subjects = {id(family.subject): family.subject for family in FAMILIES}
         self._sections = [_Section(subject) for subject in subjects.values()]
-        self._needs = [(section.items, section.layout_of, section.volatile_reads) for section in self._sections]
+        self._tasks_at = next(n for n, section in enumerate(self._sections) if section.is_of_tasks)
+        self._with_tasks: set[str] = set()
+        """The workers that reported tasks last time."""
+
+        self._needs = [(section.layout_of, section.volatile_reads) for section in self._sections]
         self._volatile = [family for section in self._sections for family in section.volatile]
         self._static = [family for section in self._sections for family in section.static]
         self._volatile_columns = Columns(len(self._volatile))
@@ -92,23 +104,19 @@ class FleetExposition(LazyView):
         self._layouts: dict[str, _Layout] = {}
         self._headers = [_headers(family) for family in FAMILIES]
         self.custom = CustomFamilies()
+        self.budget = NameBudget() if budget is None else budget
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's lines. An inactive one keeps those that outlive silence; the rest end, and go stale."""
         worker_id = telemetry.worker_id
-        depends_on: list[Any] = []
-        numbers: list[Number] = []
-        for items_of, layout_of, reads in self._needs:
-            items = items_of(telemetry)
-            # How many follow; a list of its own for each section would take 1 KB a worker.
-            depends_on.append(len(items))
-            if items:
-                depends_on += map(layout_of, items)
-                for read in reads:
-                    numbers += map(read, items)
+        items = self._items(telemetry)
+        depends_on, numbers = self._read(items)
         layout = self._layouts.get(worker_id)
         if layout is None or layout.depends_on != depends_on:
-            layout = self._layouts[worker_id] = _Layout(depends_on, self._lay_out(telemetry))
+            if self._leave_out(worker_id, items, layout):
+                depends_on, numbers = self._read(items)
+            if layout is None or layout.depends_on != depends_on:
+                layout = self._layouts[worker_id] = _Layout(depends_on, self._lay_out(telemetry, items))
         # All numbers at once: ten times faster than one by one.
         texts = orjson.dumps(numbers)[1:-1].split(b",")
         text = layout.text % tuple(texts)
@@ -122,9 +130,11 @@ class FleetExposition(LazyView):
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
         self._layouts.pop(worker_id, None)
+        self._with_tasks.discard(worker_id)
         self._volatile_columns.remove(worker_id)
         self._static_columns.remove(worker_id)
         self.custom.remove(worker_id)
+        self.budget.remove(worker_id)
 
     def chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
         """The families, one after the other. Lets other greenlets run in between, so each is consistent in itself."""
@@ -145,12 +155,61 @@ class FleetExposition(LazyView):
             else:
                 yield self._volatile_columns.join(self._volatile.index(family))
 
-    def _lay_out(self, telemetry: WorkerTelemetry) -> bytes:
+    def _items(self, telemetry: WorkerTelemetry) -> list[Sequence[Any]]:
+        """What each section is about, without the tasks that are not the worker's."""
+        worker_id, reported = telemetry.worker_id, telemetry.reading.running_tasks
+        items = [section.items(telemetry) for section in self._sections]
+        if reported or worker_id in self._with_tasks:
+            own = [task for task in reported if self._has_task(worker_id, task.task_id, task.attempt)]
+            items[self._tasks_at] = own
+            self.budget.note_left_out(worker_id, NOT_ASSIGNED, len(reported) - len(own))
+            (self._with_tasks.add if reported else self._with_tasks.discard)(worker_id)
+        return items
+
+    def _read(self, items: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Number]]:
+        """What the layout depends on, and the numbers that go into its holes."""
+        depends_on: list[Any] = []
+        numbers: list[Number] = []
+        for found, (layout_of, reads) in zip(items, self._needs, strict=True):
+            # How many follow; a list of its own for each section would take 1 KB a worker.
+            depends_on.append(len(found))
+            if found:
+                depends_on += map(layout_of, found)
+                for read in reads:
+                    numbers += map(read, found)
+        return depends_on, numbers
+
+    def _leave_out(self, worker_id: str, items: list[Sequence[Any]], layout: "_Layout | None") -> bool:
+        """Take the devices out of ``items`` that the worker's budget has no room for; whether there are any."""
+        reported = [
+            (number, section.names_of(item))
+            for number, section in enumerate(self._sections)
+            if section.is_of_devices
+            for item in items[number]
+        ]
+        before = self._device_names(layout.depends_on) if layout is not None else frozenset()
+        hidden = self.budget.admit(worker_id, reported, before, self._clock.monotonic())
+        for number, section in enumerate(self._sections) if hidden else ():
+            if section.is_of_devices:
+                items[number] = [item for item in items[number] if (number, section.names_of(item)) not in hidden]
+        return bool(hidden)
+
+    def _device_names(self, depends_on: Sequence[Any]) -> frozenset[Hashable]:
+        names: set[Hashable] = set()
+        start = 0
+        for number, section in enumerate(self._sections):
+            end = start + 1 + depends_on[start]
+            if section.is_of_devices:
+                names.update((number, section.names_in(known)) for known in depends_on[start + 1 : end])
+            start = end
+        return frozenset(names)
+
+    def _lay_out(self, telemetry: WorkerTelemetry, items: Sequence[Sequence[Any]]) -> bytes:
         """Render the static families; returns the volatile families' lines, with holes."""
         with_holes: list[bytes] = []
         written_out: list[bytes] = []
-        for section in self._sections:
-            volatile, static = section.lay_out(telemetry)
+        for section, found in zip(self._sections, items, strict=True):
+            volatile, static = section.lay_out(telemetry.worker_id, found)
             with_holes += volatile
             written_out += static
         self._static_columns.put(telemetry.worker_id, _shown(telemetry, self._static, written_out))
@@ -181,19 +240,31 @@ class _Section:
         self.volatile = [family for family in families if not family.static]
         self.static = [family for family in families if family.static]
         self.items = subject.items
-        self.layout_of = attrgetter(*subject.field_by_label.values(), *(family.field for family in self.static))
+        self.is_of_tasks = subject is RUNNING_TASKS
+        self.is_of_devices = subject in DEVICES
+        fields = [*subject.field_by_label.values(), *(family.field for family in self.static)]
+        self._labels_count, self._fields_count = len(subject.field_by_label), len(fields)
+        self.layout_of = attrgetter(*fields)
         """Of one item, all that the two texts of ``lay_out`` depend on."""
 
         self.volatile_reads = [family.read for family in self.volatile]
         self._static_reads = [family.read for family in self.static]
         self._labels = [(f',{label}="', attrgetter(field)) for label, field in subject.field_by_label.items()]
 
-    def lay_out(self, telemetry: WorkerTelemetry) -> tuple[list[bytes], list[bytes]]:
+    def names_of(self, item: Any) -> Hashable:
+        """The values of the item's labels."""
+        return self.names_in(self.layout_of(item))
+
+    def names_in(self, of_layout: Any) -> Hashable:
+        """The same, from what ``layout_of`` returned."""
+        names: Hashable = of_layout[: self._labels_count] if self._fields_count > 1 else of_layout
+        return names
+
+    def lay_out(self, worker_id: str, items: Sequence[Any]) -> tuple[list[bytes], list[bytes]]:
         """The lines of each volatile family, with a ``%b`` for each number, and those of each static family."""
-        items = self.items(telemetry)
         if not items:
             return [b""] * len(self.volatile), [b""] * len(self.static)
-        middles = [self._middle(telemetry.worker_id, item) for item in items]
+        middles = [self._middle(worker_id, item) for item in items]
         escaped = [middle.replace("%", "%%") for middle in middles]
         with_holes = ["".join([f"{family.name}{middle}%b\n" for middle in escaped]) for family in self.volatile]
         written_out = [

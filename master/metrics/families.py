@@ -81,8 +81,10 @@ _DISK = Subject(attrgetter("reading.disk_devices"), {"device": "device"})
 _NETWORK = Subject(attrgetter("reading.network_interfaces"), {"interface": "interface"})
 _GPU = Subject(attrgetter("reading.gpus"), {"gpu": "index", "uuid": "uuid"})
 _GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
-_TASK = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
+RUNNING_TASKS = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
+DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_IDENTITY, _COLLECTOR)
+"""What a worker names as it likes."""
 
 
 def _family(name: str, *fields: Any, **flags: Any) -> Family:
@@ -149,8 +151,8 @@ FAMILIES: tuple[Family, ...] = (
             "Calls of the worker to its Docker Engine that found none, or got no answer.",
             _WORKER, "reading.engine_failures", static=True),
     _family("task_cpu_usage_ratio", "ratio", "CPU that a running task uses, of one core: 2 is two cores.",
-            _TASK, "cpu_usage_percent", _ratio),
-    _family("task_memory_used_bytes", "bytes", "Memory that a running task uses.", _TASK, "memory_used_bytes"),
+            RUNNING_TASKS, "cpu_usage_percent", _ratio),
+    _family("task_memory_used_bytes", "bytes", "Memory that a running task uses.", RUNNING_TASKS, "memory_used_bytes"),
     _family("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
             _COLLECTOR, "success", int, static=True),
     _family("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",

@@ -106,6 +106,12 @@ class LiveTasks:
         entries = [self._entries[task_id] for task_id in self._by_worker.get(worker_id, ())]
         return [(entry, entry.attempt) for entry in entries if entry.attempt is not None]
 
+    def is_assigned(self, worker_id: str, task_id: str, attempt: int) -> bool:
+        """Whether the task's live attempt is this one, and the worker's."""
+        entry = self._entries.get(task_id)
+        live = None if entry is None else entry.attempt
+        return live is not None and (live.worker_id, live.attempt) == (worker_id, attempt)
+
     def workers(self) -> Sequence[str]:
         """Returns the workers that have live attempts."""
         return list(self._by_worker)

@@ -186,6 +186,10 @@ class TaskService:
             return None
         return self._reasons.reason(entry.task, self._clock.wall())
 
+    def is_assigned(self, worker_id: str, task_id: str, attempt: int) -> bool:
+        """Whether this is the live attempt of the task, and the worker's. Does not wait."""
+        return self._registry.live.is_assigned(worker_id, task_id, attempt)
+
     def read_log(self, task_id: str, attempt: int | None, offset: int, limit: int) -> tuple[int, LogSlice]:
         """Waits for a part of an attempt's log; ``None``: of the newest attempt. Returns the attempt's number, too.
 

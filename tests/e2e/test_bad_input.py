@@ -130,6 +130,20 @@ def test_invalid_worker_id_is_refused(worker_id: str, client: GrpcClient, shared
         assert answer.status_code in {404, 414}
 
 
+def test_invented_tasks_make_no_series_and_are_counted(client: GrpcClient, shared_master: Master) -> None:
+    worker_id = new_worker_id()
+    for beat in range(3):
+        tasks = [pb.RunningTask(task_id=f"invented-{beat}-{number}", cpu_usage_percent=1.0) for number in range(1000)]
+        answer = client.send_heartbeat(a_heartbeat(worker_id, running_tasks=tasks))
+        assert isinstance(answer, pb.HeartbeatAck)
+        # The worker's own record shows what it said.
+        eventually(lambda: tasks[0].task_id in shared_master.get(f"/telemetry/{worker_id}").text)  # noqa: B023 - waited for
+        text = shared_master.get("/metrics").text
+        assert "invented" not in text
+        assert shared_master.sample("fleetpulse_metrics_names_left_out", "task_not_assigned") == 1000.0
+    assert shared_master.json("/api/overview")["metrics_left_out"] == 1000
+
+
 def test_refused_ids_are_not_in_metrics(client: GrpcClient, shared_master: Master) -> None:
     for worker_id in BAD_IDS.values():
         client.send_heartbeat(a_heartbeat(worker_id))
