@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -24,14 +25,103 @@ _CHANNEL_OPTIONS = (
 
 
 OpenChannel = Callable[[str, grpc.ChannelCredentials | None], AbstractAsyncContextManager[grpc.aio.Channel]]
-"""Opens a channel for one try, or gives a share of an open one. Called with the target and the credentials."""
+"""Opens a channel, or gives a share of an open one. Called with the target and the credentials. The context is left
+when the channel is of no use, and entered again for the next try.
+"""
+
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_MAX_PUSHBACK_DIGITS = 9
+_PASSING_CODES = frozenset(
+    (
+        *(grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED),
+        *(grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE),
+    )
+)
+"""Ends of a stream after which the next try may well work. After others, the wait must not occupy a connection."""
 
 
 class Failure(NamedTuple):
-    """Why a try failed."""
+    """Why a try failed, or how a stream that worked has ended."""
 
     code: grpc.StatusCode
     details: str
+    pushback_seconds: float | None = None
+    """How long the master asks the worker to wait."""
+
+    unanswered_seconds: float = 0.0
+    """How long the worker waited for an answer to its registration, if none came."""
+
+
+def pushback_seconds(error: grpc.aio.AioRpcError) -> float | None:
+    """The delay that the master asks for in the trailing metadata of a refusal; ``None`` without a valid one.
+
+    The format is that of https://github.com/grpc/proposal/blob/master/A6-client-retries.md: milliseconds.
+    """
+    for key, value in error.trailing_metadata() or ():
+        text = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if key == _PUSHBACK_KEY and text.isascii() and text.isdecimal() and len(text) <= _MAX_PUSHBACK_DIGITS:
+            return int(text) / 1000.0
+    return None
+
+
+class MasterChannel:
+    """The channel of a worker, which it keeps over its tries: a connection, above all with TLS, costs the master more
+    than a stream. All methods belong to one asyncio loop.
+    """
+
+    def __init__(
+        self, target: str, credentials: Callable[[], grpc.ChannelCredentials | None], open_channel: OpenChannel
+    ) -> None:
+        """``credentials`` returns the same object until there are newer ones, and ``None`` for no encryption."""
+        self._target, self._credentials = target, credentials
+        self._open_channel = open_channel
+        self._opened_with: grpc.ChannelCredentials | None = None
+        self._context: AbstractAsyncContextManager[grpc.aio.Channel] | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._unanswered_seconds = 0.0
+
+    async def open(self) -> grpc.aio.Channel:
+        """Returns the channel for the next stream: the same one, unless it is of no use or the certificate is new."""
+        wanted = self._credentials()
+        if self._opened_with is not wanted:
+            await self.close()
+        if self._channel is None:
+            context = self._open_channel(self._target, wanted)
+            self._channel = await context.__aenter__()
+            self._context, self._opened_with, self._unanswered_seconds = context, wanted, 0.0
+        return self._channel
+
+    def answered(self) -> None:
+        """The master answered on this channel."""
+        self._unanswered_seconds = 0.0
+
+    async def failed(self, failure: Failure) -> None:
+        """A stream ended. Closes the channel unless the next stream is better off on it."""
+        self._unanswered_seconds += failure.unanswered_seconds
+        if self._channel is not None and not is_worth_keeping(
+            self._channel.get_state(), failure, self._unanswered_seconds
+        ):
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and its streams."""
+        context, self._context, self._channel = self._context, None, None
+        if context is not None:
+            await context.__aexit__(None, None, None)
+
+
+def is_worth_keeping(state: grpc.ChannelConnectivity, failure: Failure, unanswered_seconds: float) -> bool:
+    """Whether the next stream should use a channel in this state, on which the master has left the last tries without
+    an answer for so long.
+
+    A channel that could not connect goes on trying by itself, when *it* wants; a new one connects when the session
+    wants. On one that is connected and silent the master may only be slow, but not for ever.
+    """
+    if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+        return False
+    if failure.code not in _PASSING_CODES and failure.pushback_seconds is None:
+        return False
+    return unanswered_seconds < ReconnectTimes.LONGEST_FIRST_ANSWER_SECONDS
 
 
 def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
@@ -68,6 +158,10 @@ class MasterStream:
     async def finish(self) -> None:
         """Closes the worker's side."""
         await self._call.done_writing()
+
+    def cancel(self) -> None:
+        """Ends the stream, and leaves its connection open. Does nothing when it has ended."""
+        self._call.cancel()
 
     async def error(self) -> grpc.aio.AioRpcError:
         """The end of the stream as an error, also where the master ended it with OK."""
@@ -111,6 +205,74 @@ class Backoff:
         self._next_seconds = self._initial_seconds
 
 
+class ReconnectTimes:
+    """When a worker tries again, and how long it waits for the answer to its registration. Pure; in seconds.
+
+    * Delays grow (``Backoff``) up to half the inactivity timeout: a master that starts again gives up the tasks of
+      workers that are not back in time.
+    * A large fleet spreads out. ``reconnect_spread_seconds`` of the last ``Registered`` is about what it costs the
+      master to register all workers. After the loss of a stream a worker waits a random time within it. While its
+      tries fail, they are about as far apart, so the fleet is spread out whenever the master returns.
+    * The spread never endangers the lease. The last heartbeat may be one interval old when the stream is lost, so the
+      spread is cut to half of what is then left of the inactivity timeout. A master with more workers than it can
+      register in that time refuses the rest with a pushback.
+    * A worker keeps to the pushback of a refusal, at most two minutes, so that no master can send a fleet away. It adds
+      up to a quarter at random.
+    * The time for the first answer doubles with each try without one, because a master that is slow only gets slower
+      when its workers give up and start over. A worker of a large fleet has more patience from the beginning.
+    """
+
+    FIRST_ANSWER_SECONDS = 10.0
+    LONGEST_FIRST_ANSWER_SECONDS = 60.0
+    LONGEST_PUSHBACK_SECONDS = 120.0
+
+    _STABLE_SECONDS = 5.0
+    """After a stream that lasted so long, the next outage starts with short delays again."""
+
+    _MAX_DELAY_RATIO = 0.5
+    """Longest delay between two tries, as a share of the inactivity timeout."""
+
+    _PATIENCE_FACTOR = 3.0
+    """A busy master takes longer for a registration than it has measured."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._backoff = Backoff(rng=rng)
+        self._spread_seconds = 0.0
+        self._shortest_first_answer_seconds = self.FIRST_ANSWER_SECONDS
+        self.first_answer_seconds = self.FIRST_ANSWER_SECONDS
+        """How long the next try waits for the answer to its registration."""
+
+    def registered(self, lease: pb.Registered) -> None:
+        """The master answered the registration."""
+        timeout = lease.inactivity_timeout_seconds
+        self._backoff.limit(timeout * self._MAX_DELAY_RATIO)
+        told = lease.reconnect_spread_seconds
+        if not (math.isfinite(told) and told > 0.0):
+            told = 0.0
+        self._spread_seconds = min(told, max(timeout - lease.heartbeat_interval_seconds, 0.0) / 2.0)
+        self._shortest_first_answer_seconds = min(
+            max(told * self._PATIENCE_FACTOR, self.FIRST_ANSWER_SECONDS), self.LONGEST_FIRST_ANSWER_SECONDS
+        )
+        self.first_answer_seconds = self._shortest_first_answer_seconds
+
+    def delay_after_loss(self, lasted_seconds: float) -> float:
+        """The delay after the end of a stream on which the worker was registered."""
+        if lasted_seconds >= self._STABLE_SECONDS:
+            self._backoff.reset()
+        return max(self._backoff.next_delay_seconds(), self._rng.uniform(0.0, self._spread_seconds))
+
+    def delay_after_failure(self, failure: Failure) -> float:
+        """The delay after a try on which the worker was not registered."""
+        if failure.unanswered_seconds:
+            self.first_answer_seconds = min(self.first_answer_seconds * 2.0, self.LONGEST_FIRST_ANSWER_SECONDS)
+        delay = self._backoff.next_delay_seconds()
+        if failure.pushback_seconds is not None:
+            asked = min(failure.pushback_seconds, self.LONGEST_PUSHBACK_SECONDS)
+            return max(delay, asked * self._rng.uniform(1.0, 1.25))
+        return max(delay, self._spread_seconds * self._rng.uniform(0.5, 1.0))
+
+
 class OutageLog:
     """Logs an outage once for each status code, however often the master is tried, and its end."""
 
@@ -120,16 +282,16 @@ class OutageLog:
         self.failure: Failure | None = None
         """Of the last try, during an outage."""
 
-    def failed(self, code: grpc.StatusCode, details: str) -> None:
-        """A try failed."""
+    def failed(self, failure: Failure) -> None:
+        """A try failed, or a stream has ended."""
         if self.failure is None:
             self._since = time.monotonic()
-        is_known = self.failure is not None and code is self.failure.code
+        is_known = self.failure is not None and failure.code is self.failure.code
         level = logging.DEBUG if is_known else logging.WARNING
-        self.failure = Failure(code, details)
+        self.failure = failure
         self._logger.log(
             level, "worker %s: no stream to the master at %s (%s: %s); it will be tried until it works",
-            self._worker_id, self._target, code.name, details,
+            self._worker_id, self._target, failure.code.name, failure.details,
         )  # fmt: skip
 
     def ended(self) -> None:

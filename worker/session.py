@@ -17,7 +17,16 @@ import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
-from fleetpulse.worker.connection import Backoff, Failure, MasterStream, OpenChannel, OutageLog, open_channel
+from fleetpulse.worker.connection import (
+    Failure,
+    MasterChannel,
+    MasterStream,
+    OpenChannel,
+    OutageLog,
+    ReconnectTimes,
+    open_channel,
+    pushback_seconds,
+)
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
@@ -27,16 +36,9 @@ _LOGGER = logging.getLogger(__name__)
 Sample = Callable[[], Awaitable[pb.Heartbeat]]
 """Takes the readings of one heartbeat; the session adds the sender and the time."""
 
-REGISTRATION_TIMEOUT_SECONDS = 10.0
 GOODBYE_TIMEOUT_SECONDS = 1.0
 _STOP_GRACE_SECONDS = 0.25
 """After a stop: for the answer to a registration, and for a heartbeat that is being written."""
-
-_STABLE_SECONDS = 5.0
-"""After a stream that lasted so long, the next outage starts with short delays again."""
-
-_MAX_DELAY_RATIO = 0.5
-"""Longest delay between two tries, as a share of the inactivity timeout."""
 
 _CONNECTION_CUT = re.compile("Socket closed|Connection reset|Broken pipe|GOAWAY", re.IGNORECASE)
 """grpc's words when a master with TLS ends a connection without TLS."""
@@ -91,17 +93,19 @@ class WorkerSession:
         """
         self._target = target
         self._credentials = credentials
-        self._open_channel = open_channel
+        self._channel = MasterChannel(target, self._channel_credentials, open_channel)
         self._tasks = tasks
         self._register = register
         self._sample = sample
         self._rng = rng or random.Random()  # nosec B311 # chance without a secret
-        self._backoff = Backoff(rng=self._rng)
+        self._times = ReconnectTimes(self._rng)
         self._outage = OutageLog(register.worker_id, target, _LOGGER)
         self.heartbeats_sent = 0
         """Over all streams of this session; the last sequence number."""
         self.is_connected = False
         """Whether the master has registered this worker on a stream that is open."""
+        self._registered_at: float | None = None
+        """When the last try registered the worker, on the monotonic clock; ``None`` when it did not."""
         self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -111,21 +115,35 @@ class WorkerSession:
 
     async def run(self) -> None:
         """Stays connected until ``stop``; returns after the goodbye. A session runs once."""
-        while not self._stopped.done():
-            started = time.monotonic()
-            try:
-                await self._connect()
-            except grpc.aio.AioRpcError as error:
-                self._outage.failed(error.code(), self._explain(error))
-            except _RegisterAgain:
-                _LOGGER.info("worker %s: registers again", self._register.worker_id)
-                continue
-            except TimeoutError:
-                details = f"no answer within {REGISTRATION_TIMEOUT_SECONDS:.0f} s"
-                self._outage.failed(grpc.StatusCode.DEADLINE_EXCEEDED, details)
-            if time.monotonic() - started >= _STABLE_SECONDS:
-                self._backoff.reset()
-            await asyncio.wait({self._stopped}, timeout=self._backoff.next_delay_seconds())
+        try:
+            while not self._stopped.done():
+                self._registered_at = None
+                try:
+                    await self._connect()
+                except grpc.aio.AioRpcError as error:
+                    failure = Failure(error.code(), self._explain(error), pushback_seconds(error))
+                except _RegisterAgain:
+                    _LOGGER.info("worker %s: registers again", self._register.worker_id)
+                    continue
+                except TimeoutError:
+                    waited = self._times.first_answer_seconds
+                    details = f"no answer within {waited:.0f} s"
+                    failure = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details, unanswered_seconds=waited)
+                else:
+                    return
+                self._outage.failed(failure)
+                await self._channel.failed(failure)
+                await asyncio.wait({self._stopped}, timeout=self._delay_seconds(failure))
+        finally:
+            await self._channel.close()
+
+    def _channel_credentials(self) -> grpc.ChannelCredentials | None:
+        return None if self._credentials is None else self._credentials.channel_credentials()
+
+    def _delay_seconds(self, failure: Failure) -> float:
+        if self._registered_at is None:
+            return self._times.delay_after_failure(failure)
+        return self._times.delay_after_loss(time.monotonic() - self._registered_at)
 
     def stop(self, reason: str) -> None:
         """Says goodbye with this reason and ends ``run``, also before ``run`` has begun."""
@@ -145,36 +163,46 @@ class WorkerSession:
         return details
 
     async def _connect(self) -> None:
-        """One connection, from the registration to its end. Raises ``AioRpcError``, ``TimeoutError``."""
-        credentials = None if self._credentials is None else self._credentials.channel_credentials()
-        async with self._open_channel(self._target, credentials) as channel:
-            stub = pb_grpc.FleetStub(channel)
-            stream = MasterStream(stub.Connect())
-            registration = asyncio.ensure_future(self._register_on(stream))
-            try:
-                await asyncio.wait(
-                    (registration, self._stopped),
-                    timeout=REGISTRATION_TIMEOUT_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if self._stopped.done():
-                    # The master may know this worker already; only a registered worker can say goodbye.
-                    await asyncio.wait((registration,), timeout=_STOP_GRACE_SECONDS)
-            finally:
-                registration.cancel()  # no effect when it is done
-            if not registration.done():
-                if not self._stopped.done():
-                    raise TimeoutError
+        """One stream, from the registration to its end. Returns after a stop; raises ``AioRpcError``, ``TimeoutError``
+        when there was no answer in time, ``_RegisterAgain``.
+        """
+        stub = pb_grpc.FleetStub(await self._channel.open())
+        stream = MasterStream(stub.Connect())
+        try:
+            lease = await self._first_answer(stream)
+            if lease is None:
                 return
-            lease = registration.result()
-            # A restarted master gives up the tasks of workers that are not back within the inactivity timeout.
-            self._backoff.limit(lease.inactivity_timeout_seconds * _MAX_DELAY_RATIO)
+            self._registered_at = time.monotonic()
+            self._channel.answered()
+            self._times.registered(lease)
             self._outage.ended()
             _LOGGER.info(
                 "worker %s: registered at %s, heartbeats every %g s",
                 self._register.worker_id, self._target, lease.heartbeat_interval_seconds,
             )  # fmt: skip
             await self._serve(stream, lease, stub)
+        finally:
+            stream.cancel()
+
+    async def _first_answer(self, stream: MasterStream) -> pb.Registered | None:
+        """The answer to the registration; ``None`` after a stop. Raises as ``_connect``."""
+        registration = asyncio.ensure_future(self._register_on(stream))
+        try:
+            await asyncio.wait(
+                (registration, self._stopped),
+                timeout=self._times.first_answer_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._stopped.done():
+                # The master may know this worker already; only a registered worker can say goodbye.
+                await asyncio.wait((registration,), timeout=_STOP_GRACE_SECONDS)
+        finally:
+            registration.cancel()  # no effect when it is done
+        if registration.done():
+            return registration.result()
+        if self._stopped.done():
+            return None
+        raise TimeoutError
 
     async def _register_on(self, stream: MasterStream) -> pb.Registered:
         register = pb.Register()

@@ -26,6 +26,8 @@ class ScriptedStream:
         self.messages: list[pb.WorkerMessage] = []
         self.was_closed = False
         """The worker closed its side."""
+        self.peer: str = context.peer()
+        """The address of the connection, which several streams may share."""
         self._context = context
         self._sending = asyncio.Lock()
 
@@ -64,8 +66,8 @@ class ScriptedStream:
         while len(self.heartbeats) < count:
             assert await self.receive() is not None
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        await self._context.abort(code, details)
+    async def abort(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        await self._context.abort(code, details, metadata)
 
 
 Behavior = Callable[[ScriptedStream], Awaitable[None]]

@@ -73,11 +73,15 @@ class CertificateRenewer:
         self._bundle = bundle
         self._rng = rng or random.Random()  # nosec B311 # spreads renewals in time
         self._clock = clock
+        self._credentials: tuple[Bundle, grpc.ChannelCredentials] | None = None
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a new connection."""
+        """For a new connection. The same object until there is a newer certificate."""
         bundle = self._bundle
-        return grpc.ssl_channel_credentials(bundle.ca_pem, bundle.key_pem, bundle.certificate_pem)
+        if self._credentials is None or self._credentials[0] is not bundle:
+            credentials = grpc.ssl_channel_credentials(bundle.ca_pem, bundle.key_pem, bundle.certificate_pem)
+            self._credentials = bundle, credentials
+        return self._credentials[1]
 
     def health_error(self) -> str | None:
         """Why every master will refuse this certificate, as far as the worker can know."""

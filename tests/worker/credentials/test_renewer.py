@@ -107,6 +107,7 @@ def test_certificate_is_renewed_when_due_and_stored(data_dir: Path, tmp_path: Pa
     async def scenario() -> None:
         nonlocal now
         renewer = CertificateRenewer(tmp_path, bundle, random.Random(1), clock)
+        before = renewer.channel_credentials()
         now = bundle.not_before + 0.6 * (bundle.not_after - bundle.not_before)
         early = asyncio.ensure_future(renewer.renew_when_due(renew))
         await asyncio.sleep(0.05)
@@ -120,8 +121,10 @@ def test_certificate_is_renewed_when_due_and_stored(data_dir: Path, tmp_path: Pa
         await asyncio.sleep(0.05)
         assert len(asked) == 1
         late.cancel()
+        assert renewer.channel_credentials() is before, "the connection is kept"
         now = bundle.not_after - 60.0
         await renewer.renew_when_due(renew)
+        assert renewer.channel_credentials() is not before
         assert renewer.health_error() is None
         now = bundle.not_after
         assert renewer.health_error() is None
