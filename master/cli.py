@@ -7,21 +7,29 @@ does not load gunicorn, and master and worker do not import each other.
 import inspect
 import socket
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 import click
-from dotenv import load_dotenv
 
 from fleetpulse.master import config
 from fleetpulse.master.access.store import TokenFile, TokenFileError, find_owner_secret
 from fleetpulse.master.addresses import Address, claim_port, parse_address
-from fleetpulse.master.console.command import CommandGroup, Option, Parsed, data_dir_option, with_options
+from fleetpulse.master.console.command import (
+    COMMANDS_GROUP,
+    CommandGroup,
+    Option,
+    Parsed,
+    data_dir_option,
+    with_options,
+)
 from fleetpulse.master.console.errors import EXIT_CODES_HELP, ExitCode
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.master.pki import workers_need_certificates
+from fleetpulse.proto.env_file import ServiceCommand
 from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 
 _MIN_AUDIT_FILE_BYTES = 4096
@@ -40,7 +48,8 @@ class MainGroup(CommandGroup):
 
 _HELP = f"""Telemetry and Docker tasks for a fleet of machines.
 
-Every setting is a flag, an environment variable or a line in a .env file in this folder, in this order.
+Every setting is a flag or an environment variable, in this order. The commands that run a service (master, up,
+worker, simulate) also read a .env file in this folder.
 
 {EXIT_CODES_HELP}"""
 
@@ -53,7 +62,6 @@ def fleetpulse() -> None:
 
 def main() -> None:
     """The ``fleetpulse`` console script."""
-    load_dotenv(".env")
     fleetpulse(prog_name="fleetpulse")
 
 
@@ -246,7 +254,7 @@ def _master_options(command: Any) -> Any:
     return with_options(command, _SETTINGS)
 
 
-@click.command("master")
+@click.command("master", cls=ServiceCommand)
 @_master_options
 @_shell_option
 def master_command(has_shell: bool, **settings: Any) -> None:
@@ -265,7 +273,17 @@ def master_command(has_shell: bool, **settings: Any) -> None:
     MasterServer(result).run()
 
 
-@click.command("up")
+class _UpCommand(ServiceCommand):
+    """Its ``.env`` has the settings of the worker too, which its processes get."""
+
+    def known_settings(self) -> AbstractSet[str]:
+        """Returns the environment variables of this command and of ``worker``."""
+        (worker,) = entry_points(group=COMMANDS_GROUP, name="worker")
+        command: ServiceCommand = worker.load()
+        return super().known_settings() | command.known_settings()
+
+
+@click.command("up", cls=_UpCommand)
 @_master_options
 @click.option("--worker-id", envvar="FLEETPULSE_WORKER_ID", show_envvar=True, help="Id of this machine's worker.")
 @_shell_option

@@ -1,4 +1,4 @@
-"""The master's settings, and parsers for their text. Read once: flags, then environment, then a ``.env`` file."""
+"""The master's settings, and parsers for their text. Read once, from flags, then the environment."""
 
 import math
 import re

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.entries import record_command
 from fleetpulse.master.config import MasterConfig
+from fleetpulse.proto import env_file
 
 LOG_NAME = "up.log"
 
@@ -59,7 +60,9 @@ class Supervisor:
         self._log = None if prompt is None else config.store.data_dir / LOG_NAME
         self._stop_signal: int | None = None
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._environment = {**os.environ, **environment, "FLEETPULSE_MASTER": str(_reachable(config.grpc))}
+        self._environment = {
+            **os.environ, **environment, "FLEETPULSE_MASTER": str(_reachable(config.grpc)), env_file.SWITCH: "1",
+        }  # fmt: skip
         if worker_id:
             self._environment["FLEETPULSE_WORKER_ID"] = worker_id
         if config.tls is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import platformdirs
 
+from fleetpulse.proto.env_file import ServiceCommand
 from fleetpulse.proto.logs import configure_logging
 from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
@@ -168,7 +169,7 @@ _simulate_options = _options(
 # fmt: on
 
 
-@click.command("worker")
+@click.command("worker", cls=ServiceCommand)
 @_worker_options
 def worker_command(
     data_dir: Path,
@@ -201,7 +202,7 @@ def worker_command(
         raise click.ClickException(str(error)) from error
 
 
-@click.command("simulate")
+@click.command("simulate", cls=ServiceCommand)
 @_simulate_options
 def simulate_command(
     duration: float | None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
 
-_COMMANDS_GROUP = "fleetpulse.commands"
+COMMANDS_GROUP = "fleetpulse.commands"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -121,11 +121,11 @@ class CommandGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, sorted."""
-        return sorted(entry.name for entry in entry_points(group=_COMMANDS_GROUP) if self.includes(entry))
+        return sorted(entry.name for entry in entry_points(group=COMMANDS_GROUP) if self.includes(entry))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Loads a command; ``None`` if there is none of this name."""
-        found = (entry for entry in entry_points(group=_COMMANDS_GROUP, name=cmd_name) if self.includes(entry))
+        found = (entry for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name) if self.includes(entry))
         return next((entry.load() for entry in found), None)
 
     def includes(self, entry: EntryPoint) -> bool:
