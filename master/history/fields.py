@@ -4,31 +4,22 @@ They are few and fixed, so that a point has a fixed size. Stored points have the
 end, with a new version in ``points``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
-from fleetpulse.master.telemetry.records import WorkerTelemetry
+from fleetpulse.master.telemetry.records import (
+    DiskDevice,
+    Filesystem,
+    Gpu,
+    NetworkInterface,
+    Reading,
+    WorkerTelemetry,
+    mean_gpu_utilization,
+)
 
 Sample = tuple[float | None, ...]
 """A value for each field, in the order of ``FIELDS``. ``None``: the reading is missing."""
-
-_Pair = tuple[int | None, int | None]
-"""Read and written, or received and transmitted, since boot."""
-
-
-def fullest_filesystem_percent(telemetry: WorkerTelemetry) -> float | None:
-    """Space in use on the fullest filesystem, percent of its size; ``None`` where none gives both."""
-    used = [
-        min(100.0 * item.used_bytes / item.size_bytes, 100.0)
-        for item in telemetry.reading.filesystems
-        if item.used_bytes is not None and item.size_bytes
-    ]
-    return max(used, default=None)
-
-
-def hottest_gpu_celsius(telemetry: WorkerTelemetry) -> float | None:
-    temperatures = [gpu.temperature_celsius for gpu in telemetry.reading.gpus]
-    return max([celsius for celsius in temperatures if celsius is not None], default=None)
 
 
 class Gauge(NamedTuple):
@@ -36,7 +27,6 @@ class Gauge(NamedTuple):
 
     name: str
     unit: str
-    read: Callable[[WorkerTelemetry], float | None]
     promql: str
 
 
@@ -49,33 +39,19 @@ class Rate(NamedTuple):
     label: str
 
 
+# In the order of what ``_gauges`` returns.
 GAUGES = (
-    Gauge("cpu_usage", "percent", lambda update: update.cpu_usage, "100 * max({cpu_usage_ratio})"),
-    Gauge(
-        "memory_usage",
-        "percent",
-        lambda update: update.memory_usage,
-        "100 * max({memory_used_bytes}) / max({memory_size_bytes} > 0)",
-    ),
-    Gauge(
-        "gpu_usage",
-        "percent",
-        lambda update: update.gpu_usage,
-        "100 * avg(max by (gpu, uuid) ({gpu_utilization_ratio}))",
-    ),
-    Gauge(
-        "filesystem_usage",
-        "percent",
-        fullest_filesystem_percent,
-        "100 * max({filesystem_used_bytes} / ({filesystem_size_bytes} > 0))",
-    ),
-    Gauge("memory_used_bytes", "bytes", lambda update: update.reading.memory.used_bytes, "max({memory_used_bytes})"),
-    Gauge("load1", "processes", lambda update: update.reading.load.load1, "max({load1})"),
-    Gauge("running_tasks", "tasks", lambda update: len(update.reading.running_tasks), "max({running_tasks})"),
-    Gauge("gpu_temperature_celsius", "celsius", hottest_gpu_celsius, "max({gpu_temperature_celsius})"),
+    Gauge("cpu_usage", "percent", "100 * max({cpu_usage_ratio})"),
+    Gauge("memory_usage", "percent", "100 * max({memory_used_bytes}) / max({memory_size_bytes} > 0)"),
+    Gauge("gpu_usage", "percent", "100 * avg(max by (gpu, uuid) ({gpu_utilization_ratio}))"),
+    Gauge("filesystem_usage", "percent", "100 * max({filesystem_used_bytes} / ({filesystem_size_bytes} > 0))"),
+    Gauge("memory_used_bytes", "bytes", "max({memory_used_bytes})"),
+    Gauge("load1", "processes", "max({load1})"),
+    Gauge("running_tasks", "tasks", "max({running_tasks})"),
+    Gauge("gpu_temperature_celsius", "celsius", "max({gpu_temperature_celsius})"),
 )
 
-# In the order of what ``Counters`` returns.
+# In the order of what ``SampleReader`` appends.
 RATES = (
     Rate("disk_read_bytes_per_second", "bytes/second", "disk_read_bytes_total", "device"),
     Rate("disk_written_bytes_per_second", "bytes/second", "disk_written_bytes_total", "device"),
@@ -87,12 +63,18 @@ FIELDS: tuple[Gauge | Rate, ...] = (*GAUGES, *RATES)
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
 INDEX_BY_NAME = {field.name: index for index, field in enumerate(FIELDS)}
 
-_READ_GAUGES = tuple(gauge.read for gauge in GAUGES)
 _NO_RATES: Sample = (None,) * len(RATES)
+
+_Row = tuple[str, int | None, int | None]
+"""A device, and its counters since boot: read and written, or received and transmitted."""
+
+_disk_row: Callable[[object], _Row] = attrgetter("device", "read_bytes", "written_bytes")
+_network_row: Callable[[object], _Row] = attrgetter("interface", "received_bytes", "transmitted_bytes")
 
 
 class SampleReader:
-    """Makes samples of one worker's updates. Remembers the counters of its disks and network interfaces for the rates.
+    """Makes samples of one worker's updates. Remembers the counters of its disks and network interfaces for the rates,
+    as the records that the live table has too.
 
     Times are those of receipt, by the master's wall clock. There is no rate over more than ``max_seconds``, because the
     worker was not heard meanwhile, nor when the clock was set back.
@@ -103,30 +85,68 @@ class SampleReader:
     def __init__(self, max_seconds: float) -> None:
         self._max_seconds = max_seconds
         self._time: float | None = None
-        self._disks: Mapping[str, _Pair] = {}
-        self._networks: Mapping[str, _Pair] = {}
+        self._disks: tuple[DiskDevice, ...] = ()
+        self._networks: tuple[NetworkInterface, ...] = ()
 
     def sample(self, telemetry: WorkerTelemetry) -> tuple[Sample, float]:
         """Returns a sample, and the seconds since the last update that its rates are of; 0 when it has none."""
-        reading = telemetry.reading
-        disks = {item.device: (item.read_bytes, item.written_bytes) for item in reading.disk_devices}
-        networks = {one.interface: (one.received_bytes, one.transmitted_bytes) for one in reading.network_interfaces}
+        reading, now = telemetry.reading, telemetry.last_update
+        disks, networks = reading.disk_devices, reading.network_interfaces
         rates, seconds = _NO_RATES, 0.0
-        if self._time is not None and 0.0 < telemetry.last_update - self._time <= self._max_seconds:
-            seconds = telemetry.last_update - self._time
-            rates = (*_rates(self._disks, disks, seconds), *_rates(self._networks, networks, seconds))
-        self._time, self._disks, self._networks = telemetry.last_update, disks, networks
-        return (*[read(telemetry) for read in _READ_GAUGES], *rates), seconds
+        if self._time is not None and 0.0 < now - self._time <= self._max_seconds:
+            seconds = now - self._time
+            rates = (
+                *_rates(map(_disk_row, self._disks), map(_disk_row, disks), seconds),
+                *_rates(map(_network_row, self._networks), map(_network_row, networks), seconds),
+            )
+        self._time, self._disks, self._networks = now, disks, networks
+        return _gauges(reading) + rates, seconds
 
 
-def _rates(before: Mapping[str, _Pair], now: Mapping[str, _Pair], seconds: float) -> tuple[float | None, float | None]:
-    pairs = [(before[name], counts) for name, counts in now.items() if name in before]
-    return _rate([(old[0], new[0]) for old, new in pairs], seconds), _rate(
-        [(old[1], new[1]) for old, new in pairs], seconds
+def _gauges(reading: Reading) -> Sample:
+    """One expression a field and no call a field: this runs for every heartbeat."""
+    memory = reading.memory
+    used, size = memory.used_bytes, memory.size_bytes
+    gpu_usage = hottest = None
+    if gpus := reading.gpus:
+        gpu_usage, hottest = mean_gpu_utilization(gpus), hottest_gpu_celsius(gpus)
+    return (
+        reading.cpu.usage_percent,
+        None if used is None or not size else min(100.0 * used / size, 100.0),
+        gpu_usage,
+        fullest_filesystem_percent(reading.filesystems),
+        used,
+        reading.load.load1,
+        len(reading.running_tasks),
+        hottest,
     )
 
 
-def _rate(pairs: Iterable[_Pair], seconds: float) -> float | None:
+def fullest_filesystem_percent(filesystems: Iterable[Filesystem]) -> float | None:
+    """Space in use on the fullest filesystem, percent of its size; ``None`` where none gives both."""
+    fullest = None
+    for item in filesystems:
+        used, size = item.used_bytes, item.size_bytes
+        if used is not None and size and (fullest is None or used / size > fullest):
+            fullest = used / size
+    return None if fullest is None else min(100.0 * fullest, 100.0)
+
+
+def hottest_gpu_celsius(gpus: Iterable[Gpu]) -> float | None:
+    return max([gpu.temperature_celsius for gpu in gpus if gpu.temperature_celsius is not None], default=None)
+
+
+def _rates(before: Iterable[_Row], now: Iterable[_Row], seconds: float) -> tuple[float | None, float | None]:
     """Of the devices that were read both times. A counter that fell has begun again at 0."""
-    known = [new - old if new >= old else new for old, new in pairs if old is not None and new is not None]
-    return sum(known) / seconds if known else None
+    known = {row[0]: row for row in before}
+    first: int | None = None
+    second: int | None = None
+    for row in now:
+        if (old := known.get(row[0])) is not None:
+            _, one, other = row
+            _, old_one, old_other = old
+            if one is not None and old_one is not None:
+                first = (first or 0) + (one - old_one if one >= old_one else one)
+            if other is not None and old_other is not None:
+                second = (second or 0) + (other - old_other if other >= old_other else other)
+    return None if first is None else first / seconds, None if second is None else second / seconds

@@ -152,14 +152,11 @@ class SeriesWriter:
     ``tiers`` are at least one, the shortest step first. What is complete goes to the buffer.
     """
 
-    __slots__ = ("_bucket", "_buffer", "_is_fed_by_points", "_next", "_phase", "_points", "_tier", "_worker_id")
+    __slots__ = ("_bucket", "_buffer", "_next", "_phase", "_points", "_tier", "_worker_id")
 
-    def __init__(
-        self, worker_id: str, tiers: Sequence[Tier], buffer: WriteBuffer, *, is_fed_by_points: bool = False
-    ) -> None:
+    def __init__(self, worker_id: str, tiers: Sequence[Tier], buffer: WriteBuffer) -> None:
         self._worker_id, self._tier, self._buffer = worker_id, tiers[0], buffer
-        self._is_fed_by_points = is_fed_by_points
-        self._next = SeriesWriter(worker_id, tiers[1:], buffer, is_fed_by_points=True) if len(tiers) > 1 else None
+        self._next = SeriesWriter(worker_id, tiers[1:], buffer) if len(tiers) > 1 else None
         self._bucket: Bucket | None = None
         self._points = _no_points()
         # Spreads the ends of a fleet's chunks over time.
@@ -180,7 +177,7 @@ class SeriesWriter:
         if self._bucket is not None and not 0 <= self._bucket.index - index <= _SMALL_STEP_BACK_SECONDS // step:
             self.close_bucket()
         if self._bucket is None:
-            self._bucket = Bucket(index, is_compact=self._is_fed_by_points)
+            self._bucket = Bucket(index)
         return self._bucket
 
     def close_bucket(self) -> None:

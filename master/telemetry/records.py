@@ -8,7 +8,7 @@ times are Unix seconds, counters run since the machine's boot.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -249,8 +249,7 @@ class WorkerTelemetry(Struct, frozen=True, gc=False):
     @property
     def gpu_usage(self) -> float | None:
         """Mean utilisation of the machine's GPUs, percent; ``None`` without a GPU that gives the reading."""
-        known = [gpu.utilization_percent for gpu in self.reading.gpus if gpu.utilization_percent is not None]
-        return sum(known) / len(known) if known else None
+        return mean_gpu_utilization(self.reading.gpus)
 
     @property
     def task_support(self) -> TaskSupport | None:
@@ -271,6 +270,12 @@ class WorkerTelemetry(Struct, frozen=True, gc=False):
     def running_tasks_count(self) -> int | None:
         """``None`` before the first heartbeat."""
         return len(self.reading.running_tasks) if self.counts.received else None
+
+
+def mean_gpu_utilization(gpus: Sequence[Gpu]) -> float | None:
+    """Percent; ``None`` without a GPU that gives the reading."""
+    known = [gpu.utilization_percent for gpu in gpus if gpu.utilization_percent is not None]
+    return sum(known) / len(known) if known else None
 
 
 UpdateCallback = Callable[[str, WorkerTelemetry], None]

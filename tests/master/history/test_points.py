@@ -33,7 +33,7 @@ CPU = INDEX_BY_NAME["cpu_usage"]
 READ = INDEX_BY_NAME["disk_read_bytes_per_second"]
 
 VALUES = st.none() | st.floats(min_value=0.0, max_value=1e15)
-SAMPLES = st.lists(st.tuples(st.tuples(*[VALUES] * WIDTH), st.floats(min_value=0.25, max_value=60.0)), max_size=8)
+SAMPLES = st.lists(st.tuples(st.tuples(*[VALUES] * WIDTH), st.floats(min_value=0.25, max_value=60.0)), max_size=40)
 
 
 def bucket_of(samples: list[tuple[Sample, float]]) -> Point:
@@ -82,6 +82,15 @@ def test_mean_of_a_rate_is_weighted_by_time() -> None:
     bucket.add(sample(disk_read_bytes_per_second=100.0), 1.0)
     bucket.add(sample(disk_read_bytes_per_second=10.0), 9.0)
     assert bucket.point()[READ] == pytest.approx(19.0)
+
+
+def test_bucket_of_a_worker_that_floods_stays_small() -> None:
+    """A worker that beats far too often costs no more memory than others."""
+    bucket = Bucket(0)
+    for number in range(5_000):
+        bucket.add(sample(cpu_usage=float(number)), 1.0)
+        assert len(bucket._packed) < 16
+    assert (bucket.point()[CPU], bucket.point()[WIDTH + CPU], bucket.point()[2 * WIDTH + CPU]) == (2499.5, 0.0, 4999.0)
 
 
 def test_missing_reading_is_not_zero() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleetpulse.master.history.points import Points, Window, decode_chunk
-from fleetpulse.master.history.recorder import FINISHED_IN_A_ROUND, Recorder
+from fleetpulse.master.history.recorder import FINISHED_IN_A_ROUND, NOTED_AT_ONCE, Recorder
 from fleetpulse.master.instruments import Instruments
 from tests.master.fleet import settle, wait_until
 from tests.master.history.builders import DAY_SECONDS, NOW, TIERS, disk, telemetry, values_of
@@ -61,6 +61,18 @@ def test_updates_become_points_in_the_journal(recording: Recording, store: Memor
     assert recording.recorder.recent("rack-8", 15) == []
     assert recording.metric("samples_total") == 4.0
     assert recording.metric("written_rows_total") == 1.0
+
+
+def test_updates_are_taken_in_together_and_few_wait(recording: Recording) -> None:
+    """A fleet that beats between two rounds must not pile up its readings."""
+    taken_in = 0
+    for number in range(1_000):
+        recording.record(NOW, f"worker-{number}", cpu_usage_percent=1.0)
+        assert len(recording.recorder._noted) < NOTED_AT_ONCE
+        taken_in += not recording.recorder._noted
+    assert taken_in == 1_000 // NOTED_AT_ONCE
+    assert recording.recorder.knows_worker("worker-999")
+    assert recording.metric("samples_total") == 1_000.0
 
 
 def test_clean_stop_loses_nothing(store: MemoryStore) -> None:
