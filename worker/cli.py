@@ -155,8 +155,10 @@ _simulate_options = _options(
             show_default=True, metavar="SECONDS", help="How long those are well before their trouble."),
     _option("--trouble-for", "trouble_seconds", type=click.FloatRange(0.0), default=45.0, show_default=True,
             metavar="SECONDS", help="How long a stall or an absence lasts."),
-    _option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), default=5.0, show_default=True,
-            metavar="SECONDS", help="Time over which the machines come up."),
+    _option("--ramp", "ramp_seconds", type=click.FloatRange(0.0), show_default="5 s, and 25 s for 10,000",
+            metavar="SECONDS", help="Time over which the machines come up; 0: all at once, a storm."),
+    _option("--streams-per-connection", type=click.IntRange(1, 1_000), default=1,
+            show_default=True, metavar="NUMBER", help="Machines that share one; each of a real fleet has its own."),
     _option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
             help="End after this time; by default run until SIGTERM or Ctrl-C."),
     _option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once."),
@@ -217,7 +219,8 @@ def simulate_command(
     """Simulate a fleet of machines, over the real wire with the real session code."""
     _exit_on_signals()
     _silence_grpc_core()
-    from fleetpulse.worker.simulation.fleet import SimulationConfig  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.simulation.connections import TooFewFiles  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.simulation.fleet import SimulationConfig  # noqa: PLC0415
     from fleetpulse.worker.simulation.run import join_all, run_simulation  # noqa: PLC0415
 
     config = SimulationConfig(**settings)
@@ -237,7 +240,14 @@ def simulate_command(
             renewers = join_all(config.worker_ids(), folder, token, endpoint)
         except CredentialsError as error:
             raise click.ClickException(str(error)) from error
-    run_simulation(config, duration, renewers, say_goodbye=goodbye, as_json=as_json)
+    if renewers and config.streams_per_connection > 1:
+        raise click.UsageError(
+            "--streams-per-connection: a certificate speaks for one worker, so each needs a connection"
+        )
+    try:
+        run_simulation(config, duration, renewers, say_goodbye=goodbye, as_json=as_json)
+    except TooFewFiles as error:
+        raise click.ClickException(str(error)) from error
 
 
 def read_join_token(join_token: str | None, join_file: Path | None, *, has_joined: bool) -> "JoinToken | None":

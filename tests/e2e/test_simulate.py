@@ -37,7 +37,7 @@ def test_simulation_ends_after_its_duration(processes: Processes, master: Master
     assert master.workers() == {}
     assert goodbyes(master) == 10
     first, *_, last = states(fleet)
-    assert first.keys() == last.keys() == {"time", "workers", "connected", "heartbeats_sent"}
+    assert first.keys() == last.keys() == {"time", "workers", "connected", "heartbeats_sent", "waiting"}
     assert (last["workers"], last["connected"]) == (10, 10)
     assert last["time"] - first["time"] == pytest.approx(3.0, abs=1.5)
     accepted = master.sample("fleetpulse_heartbeats_received_total")
@@ -110,6 +110,35 @@ def test_simulation_waits_for_a_master_and_ends_on_sigterm(processes: Processes)
     fleet = processes.simulate(f"{LOCALHOST}:{free_port()}", 3)
     eventually(lambda: states(fleet))
     assert states(fleet)[0]["connected"] == 0
+    eventually(lambda: [group["reason"] for group in states(fleet)[-1]["waiting"]] == ["UNAVAILABLE"])
+    (group,) = states(fleet)[-1]["waiting"]
+    assert group["workers"] == 3
+    assert "Connection refused" in group["details"]
     fleet.send(signal.SIGTERM)
     assert fleet.wait() == 0
     assert fleet.err == ""
+
+
+def limited(soft: int, hard: int, *command: str) -> tuple[str, ...]:
+    """The command with these limits of open files."""
+    return ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh", *command)
+
+
+def test_simulation_raises_its_limit_of_open_files(processes: Processes, master: Master) -> None:
+    command = (FLEETPULSE, "simulate", "--master", master.target, "--workers", "150", "--ramp", "0", "--json")
+    fleet = processes.start("simulate", *limited(100, 400, *command))
+    eventually(lambda: master.active() == 150)
+    fleet.send(signal.SIGTERM)
+    assert (fleet.wait(), fleet.err) == (0, "")
+
+
+def test_simulation_that_may_not_open_enough_files_says_so_and_does_not_start(processes: Processes) -> None:
+    command = (FLEETPULSE, "simulate", "--master", f"{LOCALHOST}:{free_port()}", "--workers", "1000")
+    ended = processes.run(*limited(100, 400, *command))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
+        "Error: 1000 connections need 1200 open files, and this process may open 400 at most: raise that limit"
+        " (ulimit -Hn 1200), or share connections with --streams-per-connection\n"
+    )
+    shared = processes.run(*limited(100, 400, *command, "--streams-per-connection", "10", "--duration", "0.2"))
+    assert shared.code == 0

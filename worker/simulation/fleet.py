@@ -7,16 +7,20 @@ flap     is cut off without a goodbye and returns as a new incarnation, again an
 """
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.connection import Failure, OpenChannel
 from fleetpulse.worker.identity import new_incarnation_id
 from fleetpulse.worker.session import WorkerSession
+from fleetpulse.worker.simulation.connections import SharedConnections
 from fleetpulse.worker.simulation.engine import SimulatedEngine
 from fleetpulse.worker.simulation.machine import SimulatedMachine
 from fleetpulse.worker.tasks.engine import wait_for_event
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
 
 _RESYNC_SECONDS = 60.0
 """A simulated engine misses no exit."""
+
+
+_MIN_RAMP_SECONDS = 5.0
+_ARRIVALS_PER_SECOND = 400.0
+"""More at a time is a storm, which ``--ramp 0`` gives."""
+
+_NOT_STARTED, _CONNECTING, _CUT_OFF = "not started", "connecting", "cut off"
+_MAX_DETAILS = 160
 
 
 class FailureMode(Enum):
@@ -49,11 +61,24 @@ class SimulationConfig(NamedTuple):
     flap: int = 0
     trouble_after_seconds: float = 30.0
     trouble_seconds: float = 45.0
-    ramp_seconds: float = 5.0
+    ramp_seconds: float | None = None
+    """``None``: as long as a fleet of this size takes, see ``ramp``."""
+    streams_per_connection: int = 1
     seed: int = 1
     runs_tasks: bool = True
     custom_samples: int = 0
     """Samples of custom metrics in each heartbeat of each machine."""
+
+    @property
+    def ramp(self) -> float:
+        """The time over which the machines come up, as asked for or else by their number."""
+        usual = max(_MIN_RAMP_SECONDS, self.workers / _ARRIVALS_PER_SECOND)
+        return usual if self.ramp_seconds is None else self.ramp_seconds
+
+    @property
+    def connections(self) -> int:
+        """How many the fleet opens."""
+        return math.ceil(self.workers / self.streams_per_connection)
 
     def worker_ids(self) -> list[str]:
         digits = len(str(self.workers))
@@ -74,10 +99,22 @@ class SimulationConfig(NamedTuple):
             yield SimulatedMachine(worker_id, gpu_count, self.seed, now, self.custom_samples)
 
 
+class Waiting(NamedTuple):
+    """Workers that are not connected for the same reason."""
+
+    workers: int
+    reason: str
+    """The status code of their last try, or ``not started``, ``connecting`` or ``cut off`` (by intent)."""
+    details: str = ""
+    """Those of most of them."""
+
+
 class FleetStatus(NamedTuple):
     workers: int
     connected: int
     heartbeats_sent: int
+    waiting: tuple[Waiting, ...] = ()
+    """The most frequent reason first."""
 
 
 class _SimulatedWorker:
@@ -90,7 +127,9 @@ class _SimulatedWorker:
         mode: FailureMode,
         version: str,
         credentials: "CertificateRenewer | None",
+        open_channel: OpenChannel,
     ) -> None:
+        self._open_channel = open_channel
         self._config = config
         self._credentials = credentials
         self._machine = machine
@@ -100,6 +139,7 @@ class _SimulatedWorker:
         self._stalled_until = 0.0
         self._stopping = asyncio.Event()
         self._session: WorkerSession | None = None
+        self._has_started = False
         self._sent_before = 0
         # Belongs to the machine, so it outlives every incarnation of its worker.
         self._engine = SimulatedEngine(random.Random(f"{config.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
@@ -107,6 +147,13 @@ class _SimulatedWorker:
     @property
     def is_connected(self) -> bool:
         return self._session is not None and self._session.is_connected
+
+    @property
+    def waits_for(self) -> Failure | str | None:
+        """Why it is not connected; ``None`` if it is."""
+        if self._session is None:
+            return _CUT_OFF if self._has_started else _NOT_STARTED
+        return None if self._session.is_connected else self._session.failure or _CONNECTING
 
     @property
     def heartbeats_sent(self) -> int:
@@ -119,7 +166,7 @@ class _SimulatedWorker:
             self._session.stop("the simulation ends")
 
     async def run(self) -> None:
-        if await wait_for_event(self._stopping, self._rng.uniform(0.0, self._config.ramp_seconds)):
+        if await wait_for_event(self._stopping, self._rng.uniform(0.0, self._config.ramp)):
             return
         try:
             while True:
@@ -131,6 +178,7 @@ class _SimulatedWorker:
 
     async def _run_incarnation(self) -> None:
         executor = Executor(self._engine, resync_seconds=_RESYNC_SECONDS) if self._config.runs_tasks else None
+        self._has_started = True
         self._session = WorkerSession(
             self._config.master,
             self._machine.register(new_incarnation_id(), self._version),
@@ -138,6 +186,7 @@ class _SimulatedWorker:
             random.Random(self._rng.random()),  # nosec B311 # chance without a secret
             executor,
             self._credentials,
+            self._open_channel,
         )
         if executor is not None:
             executor.start()
@@ -190,9 +239,13 @@ class SimulatedFleet:
         credentials: "Mapping[str, CertificateRenewer]" = MappingProxyType({}),
     ) -> None:
         """``credentials`` by worker id; connections without them are not encrypted."""
+        connections = SharedConnections(config.streams_per_connection)
+        machines = zip(config.machines(time.time()), config.failure_modes(), strict=True)
         self._workers = [
-            _SimulatedWorker(config, machine, mode, version, credentials.get(machine.worker_id))
-            for machine, mode in zip(config.machines(time.time()), config.failure_modes(), strict=True)
+            _SimulatedWorker(
+                config, machine, mode, version, credentials.get(machine.worker_id), connections.opener(number)
+            )
+            for number, (machine, mode) in enumerate(machines)
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -217,4 +270,20 @@ class SimulatedFleet:
             workers=len(self._workers),
             connected=sum(worker.is_connected for worker in self._workers),
             heartbeats_sent=sum(worker.heartbeats_sent for worker in self._workers),
+            waiting=tuple(group_waiting(worker.waits_for for worker in self._workers)),
         )
+
+
+def group_waiting(reasons: Iterable[Failure | str | None]) -> list[Waiting]:
+    """One group for each status code or other reason, the largest first. ``None`` is a worker that does not wait."""
+    groups: dict[str, Counter[str]] = {}
+    for reason in reasons:
+        if isinstance(reason, Failure):
+            groups.setdefault(reason.code.name, Counter())[reason.details] += 1
+        elif reason is not None:
+            groups.setdefault(reason, Counter())[""] += 1
+    found = [
+        Waiting(details.total(), reason, details.most_common(1)[0][0][:_MAX_DETAILS])
+        for reason, details in groups.items()
+    ]
+    return sorted(found, key=lambda group: group.workers, reverse=True)

@@ -42,6 +42,7 @@ class SimulatedMachine:
         self._read_bytes = self._written_bytes = self._received_bytes = self._transmitted_bytes = 0.0
         self._gpu_loads = [self._rng.random() for _ in range(gpu_count)]
         self._gpu_temperatures = [40.0] * gpu_count
+        self._readings = self._constant_readings()
 
     def register(self, incarnation_id: str, version: str) -> pb.Register:
         return pb.Register(
@@ -65,33 +66,24 @@ class SimulatedMachine:
         self._sampled_at = now
         load = self._load_at(now, elapsed)
         self._move_bytes(load, elapsed)
-        return pb.Heartbeat(
-            cpu=pb.Cpu(usage_percent=100.0 * load, logical_cores=self._cores),
-            memory=pb.Memory(used_bytes=int((0.15 + 0.6 * load) * self._memory_bytes), size_bytes=self._memory_bytes),
-            filesystems=[pb.Filesystem(mountpoint="/", used_bytes=int(self._disk_used_bytes), size_bytes=_DISK_BYTES)],
-            disk_devices=[
-                pb.DiskDevice(
-                    device="nvme0n1", read_bytes=int(self._read_bytes), written_bytes=int(self._written_bytes)
-                )
-            ],
-            network_interfaces=[
-                pb.NetworkInterface(
-                    interface="eth0",
-                    received_bytes=int(self._received_bytes),
-                    transmitted_bytes=int(self._transmitted_bytes),
-                )
-            ],
-            load=pb.Load(
-                load1=load * self._cores, load5=0.8 * load * self._cores, load15=self._mean_load * self._cores
-            ),
-            uptime_seconds=now - self._booted_at,
-            gpus=[self._gpu(index, load, elapsed) for index in range(len(self._gpu_loads))],
-            collectors=[
-                pb.CollectorReport(collector=name, success=True, duration_seconds=self._rng.uniform(1e-4, 2e-3))
-                for name in _COLLECTORS
-            ],
-            custom=custom_metrics(self._custom_samples, load, now - self._booted_at),
-        )
+        readings = self._readings
+        readings.cpu.usage_percent = 100.0 * load
+        readings.memory.used_bytes = int((0.15 + 0.6 * load) * self._memory_bytes)
+        readings.filesystems[0].used_bytes = int(self._disk_used_bytes)
+        disk, network = readings.disk_devices[0], readings.network_interfaces[0]
+        disk.read_bytes, disk.written_bytes = int(self._read_bytes), int(self._written_bytes)
+        network.received_bytes, network.transmitted_bytes = int(self._received_bytes), int(self._transmitted_bytes)
+        readings.load.load1, readings.load.load5 = load * self._cores, 0.8 * load * self._cores
+        readings.uptime_seconds = now - self._booted_at
+        for index, gpu in enumerate(readings.gpus):
+            self._move_gpu(gpu, index, load, elapsed)
+        for report in readings.collectors:
+            report.duration_seconds = 1e-4 + 1.9e-3 * self._rng.random()
+        heartbeat = pb.Heartbeat()
+        heartbeat.CopyFrom(readings)
+        if self._custom_samples:
+            heartbeat.custom.extend(custom_metrics(self._custom_samples, load, now - self._booted_at))
+        return heartbeat
 
     def _load_at(self, now: float, elapsed: float) -> float:
         """Share of the cores' time in use, 0 to 1."""
@@ -114,21 +106,31 @@ class SimulatedMachine:
     def _gpu_uuid(self, index: int) -> str:
         return f"GPU-{random.Random(f'{self.worker_id}-{index}').getrandbits(64):016x}"  # nosec B311 # chance without a secret
 
-    def _gpu(self, index: int, load: float, elapsed: float) -> pb.Gpu:
+    def _move_gpu(self, gpu: pb.Gpu, index: int, load: float, elapsed: float) -> None:
         step = self._rng.gauss(0.0, 0.02) * math.sqrt(elapsed)
         busy = self._gpu_loads[index] = min(max(self._gpu_loads[index] + step, 0.0), 1.0)
         # A die follows its power within a minute or so.
         target = 35.0 + 45.0 * busy
         self._gpu_temperatures[index] += (target - self._gpu_temperatures[index]) * (1.0 - math.exp(-elapsed / 30.0))
-        return pb.Gpu(
-            index=index,
-            uuid=self._gpu_uuid(index),
-            name=_GPU_NAME,
-            utilization_percent=100.0 * busy,
-            memory_used_bytes=int((0.05 + 0.9 * busy * load) * _GPU_MEMORY_BYTES),
-            memory_size_bytes=_GPU_MEMORY_BYTES,
-            temperature_celsius=self._gpu_temperatures[index],
-            power_watts=_GPU_IDLE_WATTS + (_GPU_PEAK_WATTS - _GPU_IDLE_WATTS) * busy,
+        gpu.utilization_percent = 100.0 * busy
+        gpu.memory_used_bytes = int((0.05 + 0.9 * busy * load) * _GPU_MEMORY_BYTES)
+        gpu.temperature_celsius = self._gpu_temperatures[index]
+        gpu.power_watts = _GPU_IDLE_WATTS + (_GPU_PEAK_WATTS - _GPU_IDLE_WATTS) * busy
+
+    def _constant_readings(self) -> pb.Heartbeat:
+        """A heartbeat with all that does not change. Building each anew would cost more than to move its readings."""
+        return pb.Heartbeat(
+            cpu=pb.Cpu(logical_cores=self._cores),
+            memory=pb.Memory(size_bytes=self._memory_bytes),
+            filesystems=[pb.Filesystem(mountpoint="/", size_bytes=_DISK_BYTES)],
+            disk_devices=[pb.DiskDevice(device="nvme0n1")],
+            network_interfaces=[pb.NetworkInterface(interface="eth0")],
+            load=pb.Load(load15=self._mean_load * self._cores),
+            gpus=[
+                pb.Gpu(index=index, uuid=self._gpu_uuid(index), name=_GPU_NAME, memory_size_bytes=_GPU_MEMORY_BYTES)
+                for index in range(len(self._gpu_loads))
+            ],
+            collectors=[pb.CollectorReport(collector=name, success=True) for name in _COLLECTORS],
         )
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import json
+import math
 import random
-import resource
 import signal
 import sys
 import time
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.worker.credentials import JoinEndpoint
+from fleetpulse.worker.simulation.connections import allow_connections
 from fleetpulse.worker.simulation.fleet import FleetStatus, SimulatedFleet, SimulationConfig
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _GOODBYE_SECONDS = 10.0
 _STATUS_SECONDS = 1.0
+_CHANGED_STATUS_SECONDS = 5.0
 _UNCHANGED_STATUS_SECONDS = 15.0
 
 
@@ -51,9 +53,8 @@ def run_simulation(
     say_goodbye: bool,
     as_json: bool,
 ) -> None:
-    """Returns after the duration, or on SIGTERM or SIGINT."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """Returns after the duration, or on SIGTERM or SIGINT. Raises ``TooFewFiles`` before anything is started."""
+    allow_connections(config.connections)
     # With Python's defaults the collector stops all sessions again and again while their number grows.
     gc.set_threshold(50_000, 20, 100)
     fleet = SimulatedFleet(config, version("fleetpulse"), credentials)
@@ -80,19 +81,39 @@ async def _run(fleet: SimulatedFleet, duration_seconds: float | None, *, say_goo
 
 
 async def _print_status(fleet: SimulatedFleet, *, as_json: bool) -> None:
-    """Every second while the number of connected workers changes, else every 15 s."""
-    printed, printed_at = -1, 0.0
+    """Now and then while the number of connected workers changes, at once when all are connected, else every 15 s."""
+    printed, printed_at = -1, -math.inf
+    is_frozen = False
+    interval = _STATUS_SECONDS if as_json else _CHANGED_STATUS_SECONDS
     while True:
-        status = fleet.status()
-        if status.connected != printed or time.monotonic() - printed_at >= _UNCHANGED_STATUS_SECONDS:
+        status, now = fleet.status(), time.monotonic()
+        is_changed = status.connected != printed
+        is_complete = is_changed and status.connected == status.workers
+        if is_complete or now - printed_at >= (interval if is_changed else _UNCHANGED_STATUS_SECONDS):
             _print(status, as_json=as_json)
-            printed, printed_at = status.connected, time.monotonic()
+            printed, printed_at = status.connected, now
+            if is_complete and not is_frozen:
+                # What a connected fleet holds it keeps: the collector need not walk it again and again.
+                gc.freeze()
+                is_frozen = True
         await asyncio.sleep(_STATUS_SECONDS)
 
 
 def _print(status: FleetStatus, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"time": time.time(), **status._asdict()}), flush=True)
+        waiting = [group._asdict() for group in status.waiting]
+        print(json.dumps({"time": time.time(), **status._asdict(), "waiting": waiting}), flush=True)
     else:
-        text = f"{status.connected} of {status.workers} workers connected, {status.heartbeats_sent} heartbeats sent"
-        print(text, file=sys.stderr)
+        print(describe_status(status), file=sys.stderr)
+
+
+def describe_status(status: FleetStatus) -> str:
+    """One line: how many are connected, and why the others are not."""
+    text = f"{status.connected:,} of {status.workers:,} workers connected, {status.heartbeats_sent:,} heartbeats sent"
+    if not status.waiting:
+        return text
+    reasons = [
+        f"{group.workers:,}x {group.reason}" + (f" ({group.details})" if group.details else "")
+        for group in status.waiting
+    ]
+    return f"{text}, {status.workers - status.connected:,} waiting: {', '.join(reasons)}"

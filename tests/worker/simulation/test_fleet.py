@@ -7,10 +7,19 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 
-from fleetpulse.worker.simulation.fleet import FailureMode, SimulatedFleet, SimulationConfig
-from tests.worker.scripted import ScriptedMaster, eventually, run, scripted_master, serve
+from fleetpulse.worker.connection import Failure
+from fleetpulse.worker.simulation.fleet import (
+    FailureMode,
+    FleetStatus,
+    SimulatedFleet,
+    SimulationConfig,
+    Waiting,
+    group_waiting,
+)
+from tests.worker.scripted import ScriptedMaster, ScriptedStream, eventually, refuse, run, scripted_master, serve
 from tests.worker.tasks.grpc_master import grpc_master
 
 
@@ -67,7 +76,7 @@ def test_ids_are_zero_padded() -> None:
 def test_status_counts_connections_and_heartbeats() -> None:
     async def test() -> None:
         async with scripted_master(serve) as master, fleet_at(master, 3) as fleet:
-            assert fleet.status() == (3, 0, 0)
+            assert fleet.status() == FleetStatus(3, 0, 0, (Waiting(3, "not started"),))
             await eventually(lambda: fleet.status().connected == 3 and fleet.status().heartbeats_sent >= 9)
             await fleet.stop(5.0)
             assert fleet.status().connected == 0
@@ -171,3 +180,66 @@ def test_fleet_without_tasks() -> None:
         assert not master.streams[0].heartbeats[0].HasField("task_support")
 
     run(test())
+
+
+@pytest.mark.parametrize(("streams", "connections"), [(1, 6), (2, 3), (4, 2), (1_000, 1)])
+def test_workers_share_connections(streams: int, connections: int) -> None:
+    async def test() -> None:
+        async with scripted_master(serve) as master, fleet_at(master, 6, streams_per_connection=streams) as fleet:
+            await eventually(lambda: fleet.status().connected == 6)
+            assert len({stream.peer for stream in master.streams}) == connections
+            assert SimulationConfig("m", 6, streams_per_connection=streams).connections == connections
+            await fleet.stop(5.0)
+            assert all(stream.messages[-1].HasField("goodbye") for stream in master.streams)
+
+    run(test())
+
+
+def test_workers_on_one_connection_return_after_its_end() -> None:
+    async def serve_once(stream: ScriptedStream) -> None:
+        await stream.register()
+        await stream.receive_heartbeats(1)
+        await stream.abort(grpc.StatusCode.UNAVAILABLE, "the master is stopping")
+
+    async def test() -> None:
+        behaviors = (serve_once,) * 4
+        async with scripted_master(*behaviors, serve) as master, fleet_at(master, 4, streams_per_connection=4) as fleet:
+            await eventually(lambda: len(master.streams) == 8 and fleet.status().connected == 4)
+
+    run(test())
+
+
+def test_status_tells_why_workers_wait() -> None:
+    async def test() -> None:
+        async with scripted_master(serve, serve, refuse) as master, fleet_at(master, 5) as fleet:
+            waiting = (Waiting(3, "ALREADY_EXISTS", "another one is connected"),)
+            await eventually(lambda: fleet.status().connected == 2 and fleet.status().waiting == waiting)
+
+    run(test())
+
+
+def test_status_tells_which_workers_are_cut_off_by_intent() -> None:
+    async def test() -> None:
+        failures = {"vanish": 1, "trouble_after_seconds": 0.05, "trouble_seconds": 0.01}
+        async with scripted_master(serve) as master, fleet_at(master, 2, **failures) as fleet:
+            await eventually(lambda: fleet.status().waiting == (Waiting(1, "cut off"),))
+
+    run(test())
+
+
+def test_reasons_are_grouped_by_code() -> None:
+    refused = [Failure(grpc.StatusCode.UNAVAILABLE, f"connection refused, {number % 2}") for number in range(5)]
+    late = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "x" * 1_000)
+    assert group_waiting([None, "connecting", *refused, late, None, late]) == [
+        Waiting(5, "UNAVAILABLE", "connection refused, 0"),
+        Waiting(2, "DEADLINE_EXCEEDED", "x" * 160),
+        Waiting(1, "connecting"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("workers", "asked", "ramp"),
+    [(1, None, 5.0), (2_000, None, 5.0), (10_000, None, 25.0), (10_000, 3.0, 3.0), (5_000, 0.0, 0.0)],
+)
+def test_ramp_grows_with_the_fleet_unless_it_is_given(workers: int, asked: float | None, ramp: float) -> None:
+    assert SimulationConfig("m", workers, ramp_seconds=asked).ramp == ramp
