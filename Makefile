@@ -7,7 +7,7 @@ JOBS ?= 3
 
 BIN := $(VENV)/bin
 # --no-input: a package index that requires a password fails at once instead of waiting for it.
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PIP := $(BIN)/python -P -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 SHIPPED := master worker proto grafana monitoring tools setup.py
 CODE := $(SHIPPED) tests

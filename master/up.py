@@ -104,9 +104,10 @@ class Supervisor:
     def _start(self, name: str) -> None:
         with contextlib.ExitStack() as files:
             output = None if self._log is None else files.enter_context(open_log(self._log))
+            # -P: nothing is imported from the working directory, which may be anybody's.
             # In a session of its own: Ctrl-C reaches only this process, which stops each child once and in order.
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", f"fleetpulse.{name}"],
+                [sys.executable, "-P", "-m", f"fleetpulse.{name}"],
                 env=self._environment, start_new_session=True, stdout=output, stderr=output,
                 stdin=None if output is None else subprocess.DEVNULL,
             )  # fmt: skip

@@ -41,7 +41,7 @@ def unpinned(lock: Path) -> list[str]:
 def vulnerabilities(locks: Sequence[Path], service: Sequence[str], limit_seconds: float) -> list[str]:
     """One line each. Raises ``NoService``, or ``SystemExit`` when pip-audit fails otherwise."""
     command = [
-        *(sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"),
+        *(sys.executable, "-P", "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"),
         *("--format", "json", "--timeout", str(CONNECT_SECONDS), *service),
         *(word for name in ACCEPTED for word in ("--ignore-vuln", name)),
         *(word for lock in locks for word in ("--requirement", str(lock))),

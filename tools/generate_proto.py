@@ -22,7 +22,7 @@ def generate(folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     kinds = ["python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:"]
     outputs = [f"--{kind}{folder}" for kind in kinds]
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-Isrc", *outputs, "fleetpulse/proto/fleetpulse.proto"]
+    command = [sys.executable, "-P", "-m", "grpc_tools.protoc", "-Isrc", *outputs, "fleetpulse/proto/fleetpulse.proto"]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
 
 

@@ -28,7 +28,7 @@ def write(target: Path) -> None:
         pyproject.write_text(_PYPROJECT.format(version=version("fleetpulse")), encoding="utf-8")
         command = [
             # It warns that a lock has no dependencies between packages.
-            *(sys.executable, "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
+            *(sys.executable, "-P", "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements", str(RUNTIME)),
             *("--pyproject", str(pyproject), "--mc-type", "application", "--output-reproducible"),
             *("--spec-version", SPEC_VERSION, "--output-format", "JSON", "--output-file", str(target)),
         ]

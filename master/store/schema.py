@@ -118,7 +118,8 @@ def _is_current(connection: Connection, database: str) -> bool:
 def _migrate_in_child(url: URL) -> None:
     """Raises ``StoreUnavailable`` with the child's last words when it fails."""
     child = subprocess.run(
-        [sys.executable, "-m", "fleetpulse.master.store.schema"],
+        # -P: nothing is imported from the working directory, which may be anybody's.
+        [sys.executable, "-P", "-m", "fleetpulse.master.store.schema"],
         # Others can read flags and variables, and the URL may hold a password.
         input=url.render_as_string(hide_password=False),
         capture_output=True,

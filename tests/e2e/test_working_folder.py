@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,49 @@ def test_a_file_sets_ports_and_the_worker_but_runs_no_code_and_opens_nothing(pro
         assert environment.get("FLEETPULSE_INSECURE_NETWORK") in ("", "False", None)
         assert environment["FLEETPULSE_TASKS"] == "false"
     assert not Path(mark).exists()
+
+
+HOSTILE_MODULES = (
+    "alembic", "anyio", "click", "docker", "dotenv", "falcon", "gevent", "grpc", "gunicorn", "logging", "master",
+    "platformdirs", "proto", "psutil", "pydantic", "random", "sitecustomize", "sqlalchemy", "tomllib", "usercustomize",
+    "worker",
+)  # fmt: skip
+LOADED_BEFORE_ANY_LINE_OF_OURS = {"logging", "random", "sitecustomize", "usercustomize"}
+
+
+@pytest.fixture
+def hostile(processes: Processes) -> Path:
+    """A working directory with modules and a plug-in that leave a mark. Returns the folder of the marks."""
+    marks = processes.folder / "marks"
+    marks.mkdir()
+    for name in HOSTILE_MODULES:
+        (processes.folder / f"{name}.py").write_text(f"open({str(marks / name)!r}, 'w')\n")
+    package = processes.folder / "hostile-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[fleetpulse.collectors]\nhostile = click:main\n")
+    return marks
+
+
+def test_up_and_the_client_import_nothing_from_the_working_directory(hostile: Path, processes: Processes) -> None:
+    http_port, grpc_port = free_port(), free_port()
+    ports = ("--http-port", str(http_port), "--grpc-port", str(grpc_port))
+    processes.start("up", FLEETPULSE, "up", *ports, "--worker-id", "safe", FLEETPULSE_TASKS="false")
+    master = MasterClient(http_port)
+    eventually(lambda: master.is_healthy() and master.workers().get("safe"), READY_SECONDS)
+    ended = processes.run(FLEETPULSE, "workers", FLEETPULSE_URL=f":{http_port}")
+    assert (ended.code, "safe" in ended.out) == (0, True)
+    assert sorted(path.name for path in hostile.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["fleetpulse.master", "fleetpulse.worker"])
+@pytest.mark.parametrize("flags", [("-P",), ()])
+def test_modules_that_run_as_commands_import_nothing_from_it(
+    module: str, flags: tuple[str, ...], hostile: Path, processes: Processes
+) -> None:
+    """Without -P, Python itself may load a module before ours can prevent it."""
+    if not flags:
+        for name in LOADED_BEFORE_ANY_LINE_OF_OURS:
+            (processes.folder / f"{name}.py").unlink()
+    assert processes.run(sys.executable, *flags, "-m", module, "--help").code == 0
+    assert sorted(path.name for path in hostile.iterdir()) == []
