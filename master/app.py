@@ -1,6 +1,5 @@
 """The composition root of the web process: builds, starts and stops every object of a master."""
 
-import gc
 import logging
 import os
 import platform
@@ -35,6 +34,7 @@ from fleetpulse.master.audit.trail import AuditTrail
 from fleetpulse.master.config import HistoryConfig, MasterConfig, StoreConfig, TlsConfig
 from fleetpulse.master.edge.connections import ConnectionLimiter
 from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.garbage import GarbageCollector
 from fleetpulse.master.history.recorder import Recorder
 from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.history.service import HistoryService
@@ -75,6 +75,7 @@ class Master:
         exposition.custom.report_to(instruments.exposition.custom_samples_dropped)
         self._views: tuple[LazyView, ...] = (exposition, views)
         self.telemetry = TelemetryManager(config.lease, instruments, observers=self._views)
+        self._garbage = GarbageCollector(lambda: self.telemetry.worker_count)
         self._store = open_store(config.store, instruments)
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
         self.tasks = TaskService(
@@ -120,7 +121,7 @@ class Master:
 
     def start(self) -> None:
         """Opens the store, checks for silent workers, accepts calls. Raises ``ConfigError``, ``StoreUnavailable``."""
-        _collect_garbage_rarely()
+        self._garbage.start()
         _switch_threads_often()
         _raise_open_files_limit()
         # Freed at once: from then on glibc reuses the blocks of large answers instead of mapping each anew.
@@ -151,6 +152,7 @@ class Master:
             view.stop()
         self._store.stop()
         self._audit.stop()
+        self._garbage.stop()
         _LOGGER.info("the master has stopped")
 
 
@@ -282,14 +284,3 @@ def _raise_open_files_limit() -> None:
     """Every worker is a connection, so take what the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _collect_garbage_rarely() -> None:
-    """Keeps the collector of reference cycles from stopping the hub.
-
-    Nearly all garbage is freed by its reference count. With Python's defaults a growing fleet makes the collector walk
-    the whole live table again and again, half a second each time for 5,000 workers.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

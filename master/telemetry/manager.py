@@ -241,6 +241,11 @@ class TelemetryManager:
         """Grows with every change of the table."""
         return self._revision
 
+    @property
+    def worker_count(self) -> int:
+        """How many workers are in the table, active or not."""
+        return len(self._workers)
+
     def knows_worker(self, worker_id: str) -> bool:
         """Whether the worker is in the table, active or not."""
         return worker_id in self._workers
