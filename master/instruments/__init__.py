@@ -151,7 +151,8 @@ class TaskInstruments(_Group):
     reports_foreign = _metric(Counter, "task_reports_foreign_total",
         "Reports, logs and claims to hold an attempt that was never the worker's; the audit trail has them.")
     rescheduling_held = _metric(Gauge, "task_rescheduling_held",
-        "1 while attempts of lost workers are not given up, because much of the fleet is gone at once.")
+        "1 while attempts of lost workers are not given up, because much of the fleet is gone at once, or not back "
+        "since the master started.")
     scheduling_round = _metric(Histogram, "task_scheduling_round_seconds",
         "Time of one round in which waiting tasks were given places.")
 

@@ -85,9 +85,10 @@ class TaskService:
         self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set)
         self._limiter = EvictionLimiter()
         self._foreign_reports = ForeignReports(store, instruments.tasks)
-        lost_workers = LostWorkerTracker(self._limiter)
+        lease = telemetry.lease_config
+        lost_workers = LostWorkerTracker(self._limiter, lease.inactivity_timeout_seconds)
         self.reports = AttemptReportHandler(
-            self._registry, store, lost_workers, self._foreign_reports.check, telemetry.lease_config, clock
+            self._registry, store, lost_workers, self._foreign_reports.check, lease, clock
         )
         self._scheduler = Scheduler(self._registry, capacity_freed, clock, policy)
         self._reasons = QueueReasons(self._registry.capacity, self._scheduler)
@@ -104,9 +105,9 @@ class TaskService:
         live = self._store.load_live()
         self._registry.load(live, self._store.count_by_status())
         self._fail_without_secrets(live)
-        now = self._clock.monotonic()
-        for worker_id in self._registry.live.workers():
-            self._limiter.worker_back(worker_id, now)
+        workers = set(self._registry.live.workers())
+        self._limiter.expect(workers, self._clock.monotonic())
+        for worker_id in workers:
             self.reports.expect(worker_id)
         if live:
             _LOGGER.info("%d tasks had not ended when the master started", len(live))

@@ -1,14 +1,16 @@
 """A master under test: a process with an HTTP client."""
 
 import re
+import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.processes import Processes
+from tests.e2e.processes import Processes, RunningProcess
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST, free_port
 
@@ -65,13 +67,23 @@ class MasterClient:
 class Master(MasterClient):
     """``python -m fleetpulse.master`` on two free ports."""
 
-    def __init__(self, processes: Processes, *flags: str, **env: str) -> None:
+    def __init__(self, processes: Processes, *flags: str, prefix: Sequence[str] = (), **env: str) -> None:
+        """``prefix`` is a command line that runs the master's."""
         self.http_port, self.grpc_port = free_port(), free_port()
         super().__init__(self.http_port)
         self.target = f"{LOCALHOST}:{self.grpc_port}"
-        self.process = processes.start(
-            "master", sys.executable, "-m", "fleetpulse.master", *self.port_flags, *flags, **env
-        )
+        self._processes, self._prefix, self._flags, self._env = processes, prefix, flags, env
+        self.process = self._start()
+
+    def restart(self, *flags: str) -> None:
+        """Stops it, and starts it again on the same ports and with the same data. Later flags win."""
+        self.process.send(signal.SIGTERM)
+        self.process.wait()
+        self.process = self._start(*flags)
+
+    def _start(self, *flags: str) -> RunningProcess:
+        command = (sys.executable, "-m", "fleetpulse.master", *self.port_flags, *self._flags, *flags)
+        return self._processes.start("master", *self._prefix, *command, **self._env)
 
     @property
     def port_flags(self) -> tuple[str, ...]:
@@ -91,9 +103,9 @@ class Master(MasterClient):
         return [line for line in self.process.err.splitlines() if re.search(pattern, line)]
 
 
-def started_master(processes: Processes, *flags: str, **env: str) -> Master:
+def started_master(processes: Processes, *flags: str, prefix: Sequence[str] = (), **env: str) -> Master:
     """Starts a master and waits until it is healthy."""
-    master = Master(processes, *flags, **env)
+    master = Master(processes, *flags, prefix=prefix, **env)
     eventually(lambda: master.is_healthy() or not master.process.is_running, READY_SECONDS)
     assert master.process.is_running, master.process.err
     return master

@@ -5,6 +5,7 @@ import pytest
 from fleetpulse.master.tasks.lost_workers import EvictionLimiter, LostWorkerTracker
 
 START = 1000.0
+RETURN_SECONDS = 30.0
 
 
 def a_limiter(workers: int, **settings: float) -> EvictionLimiter:
@@ -221,7 +222,7 @@ def test_limits_can_be_set() -> None:
 
 
 def tracker() -> LostWorkerTracker:
-    return LostWorkerTracker(EvictionLimiter())
+    return LostWorkerTracker(EvictionLimiter(), RETURN_SECONDS)
 
 
 def test_attempts_are_lost_once_when_the_grace_period_ends() -> None:
@@ -257,7 +258,7 @@ def test_time_in_which_the_master_stalled_does_not_count() -> None:
     assert lost_workers.expired(405.0) == ["rack-7"]
 
 
-def test_nothing_is_lost_while_most_of_the_fleet_is_away() -> None:
+def test_workers_that_are_away_when_a_hold_ends_get_the_time_to_come_back() -> None:
     lost_workers = tracker()
     workers = [f"rack-{number}" for number in range(4)]
     for worker_id in workers:
@@ -269,4 +270,81 @@ def test_nothing_is_lost_while_most_of_the_fleet_is_away() -> None:
     for worker_id in workers[:2]:
         lost_workers.limiter.worker_back(worker_id, 102.0)
         lost_workers.back(worker_id)
-    assert lost_workers.expired(102.5) == ["rack-2"]
+    assert first_lost(lost_workers, 103, 300) == (133, ["rack-2"]), "30 s after the first check that sees the end"
+
+
+def expecting(*worker_ids: str, grace_seconds: float = 35.0) -> LostWorkerTracker:
+    """Of a master that started at 100.0."""
+    lost_workers = tracker()
+    lost_workers.limiter.expect(worker_ids, 100.0)
+    for worker_id in worker_ids:
+        lost_workers.away(worker_id, grace_seconds, 100.0)
+    return lost_workers
+
+
+def come_back(lost_workers: LostWorkerTracker, worker_id: str, now: float) -> None:
+    lost_workers.limiter.worker_back(worker_id, now)
+    lost_workers.back(worker_id)
+
+
+def first_lost(lost_workers: LostWorkerTracker, since: int, until: int) -> tuple[int, list[str]] | None:
+    """When anybody is lost first, and who."""
+    for now in range(since, until):
+        if lost := lost_workers.expired(now):
+            return now, sorted(lost)
+    return None
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4, 40])
+def test_start_gives_nothing_up_for_ten_minutes_while_nobody_comes(workers: int) -> None:
+    worker_ids = [f"w{number}" for number in range(workers)]
+    assert first_lost(expecting(*worker_ids), 100, 2000) == (700, sorted(worker_ids))
+
+
+def test_start_with_a_single_worker_does_not_hold() -> None:
+    """As in a small fleet under a running master: it may well be gone."""
+    lost_workers = expecting("rack-7")
+    assert not lost_workers.limiter.is_holding(100.0)
+    assert first_lost(lost_workers, 100, 2000) == (135, ["rack-7"])
+
+
+def test_start_without_live_attempts_does_not_hold() -> None:
+    assert not expecting().limiter.is_holding(100.0)
+
+
+def test_start_holds_until_half_of_the_expected_workers_are_back() -> None:
+    lost_workers = expecting("w0", "w1", "w2", "w3")
+    assert first_lost(lost_workers, 100, 300) is None
+    come_back(lost_workers, "w0", 300.0)
+    come_back(lost_workers, "a new one", 300.0)
+    assert lost_workers.limiter.is_holding(300.0), "1 of 4"
+    come_back(lost_workers, "w1", 301.0)
+    assert not lost_workers.limiter.is_holding(301.0)
+
+
+def test_second_half_of_a_large_fleet_has_more_time_than_the_first_needed() -> None:
+    """Or a slow master, which takes longer than the timeout for each half, would give up the second meanwhile."""
+    workers = [f"w{number}" for number in range(100)]
+    lost_workers = expecting(*workers)
+    for number, worker_id in enumerate(workers):
+        come_back(lost_workers, worker_id, 100.0 + number)
+        assert lost_workers.expired(100.0 + number) == []
+    assert first_lost(lost_workers, 199, 2000) is None
+
+
+def test_workers_that_came_back_after_a_start_are_lost_as_ever() -> None:
+    lost_workers = expecting("w0", "w1")
+    come_back(lost_workers, "w0", 101.0)
+    come_back(lost_workers, "w1", 102.0)
+    assert first_lost(lost_workers, 102, 150) is None
+    lost_workers.limiter.worker_lost("w0", 150.0)
+    lost_workers.away("w0", 5.0, 150.0)
+    assert first_lost(lost_workers, 150, 300) == (155, ["w0"])
+
+
+def test_goodbyes_end_the_hold_of_a_start() -> None:
+    lost_workers = expecting("w0", "w1", "w2")
+    lost_workers.limiter.worker_left("w0", 101.0)
+    assert lost_workers.limiter.is_holding(101.0)
+    come_back(lost_workers, "w1", 102.0)
+    assert not lost_workers.limiter.is_holding(102.0), "1 of 2"

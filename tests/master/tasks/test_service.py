@@ -458,6 +458,26 @@ def test_worker_keeps_its_attempts_when_the_master_restarts(tmp_path: Path) -> N
         wait_until(lambda: (waiting, 1) in worker.starts())
 
 
+def test_restarted_master_that_no_worker_reaches_gives_nothing_up(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as cluster:
+        workers = [cluster.worker(f"rack-{number}") for number in range(3)]
+        tasks = [cluster.submit(cpu_required=4.0) for _ in workers]
+        wait_until(lambda: all(worker.starts() for worker in workers))
+        held = {worker.worker_id: worker.starts()[0] for worker in workers}
+        for worker in workers:
+            worker.run(held[worker.worker_id][0])
+    with running_cluster(tmp_path) as cluster:
+        assert metric(cluster, "task_rescheduling_held") == 1
+        cluster.pass_time(300.0)
+        assert {cluster.task(task_id).status for task_id in tasks} == {TaskStatus.RUNNING}
+        for worker_id, attempt in held.items():
+            FakeWorker(cluster, worker_id, 4.0, ()).register(attempt)
+            cluster.fleet.beat(worker_id, incarnation_id="first")
+        assert metric(cluster, "task_rescheduling_held") == 0
+        cluster.pass_time(20.0)
+        assert {cluster.task(task_id).status for task_id in tasks} == {TaskStatus.RUNNING}
+
+
 def test_worker_that_is_not_back_after_a_restart_of_the_master_is_lost(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as cluster:
         worker = cluster.worker()

@@ -203,8 +203,9 @@ PARTLY_GONE = [
         [
             Firing(
                 "critical", "workers", "The master master:8080 holds back the rescheduling of lost workers' tasks",
-                "Too many workers became inactive at once, so the master master:8080 keeps their attempts and "
-                "reschedules no task for up to 10 minutes. A failure of its own network is the more likely cause.",
+                "Too many workers became inactive at once, or are not back since the master master:8080 started, so "
+                "it keeps their attempts and reschedules no task for up to 10 minutes. A failure of its own network is "
+                "the more likely cause.",
                 WHO_IS_GONE, "fleetpulse-fleet",
             )
         ],
