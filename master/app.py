@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.store import SessionStore, TokenFile, TokenStore, owner_secret
+from fleetpulse.master.access.peers import PeerCheck, peer_check
+from fleetpulse.master.access.store import SessionStore, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.access import AccessMiddleware, SessionResource
+from fleetpulse.master.api.access import AccessMiddleware, SessionResource, is_own_user
 from fleetpulse.master.api.audit import AuditResource
 from fleetpulse.master.api.history import WorkerHistory
 from fleetpulse.master.api.middleware import AuditMiddleware
@@ -40,6 +41,7 @@ from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.exposition import FleetExposition, MetricsResource
+from fleetpulse.master.rpc.peers import LocalWorkers
 from fleetpulse.master.rpc.server import RpcServer
 from fleetpulse.master.store.batch import Retention
 from fleetpulse.master.store.database import default_url
@@ -97,6 +99,7 @@ class Master:
             config.lease.max_workers + _SPARE_STREAMS, self._audit.record,
             None if config.tls is None else open_authority(config.tls, config.store.data_dir), config.tls,
         )  # fmt: skip
+        self._rpc.local_workers = workers = local_workers(config)
         checks = {
             "telemetry": self.telemetry.health_error,
             "grpc": self._rpc.health_error,
@@ -113,7 +116,9 @@ class Master:
                 instruments, HealthResource(checks, version("fleetpulse")), self._subscribers, config.grafana_url,
             )
         )  # fmt: skip
-        self.connection_limiter = ConnectionLimiter(config.limits, instruments.http, self._audit.record)
+        clients = local_clients(config)
+        self.connection_limiter = ConnectionLimiter(config.limits, instruments.http, self._audit.record, clients)
+        self._peer_checks = (clients, None if workers is None else workers.check)
 
     def _has_task(self, worker_id: str, task_id: str, attempt: int) -> bool:
         # The exposition observes telemetry, which the tasks need, so it is built before them.
@@ -153,6 +158,9 @@ class Master:
         self._store.stop()
         self._audit.stop()
         self._garbage.stop()
+        for check in self._peer_checks:
+            if check is not None:
+                check.close()
         _LOGGER.info("the master has stopped")
 
 
@@ -191,16 +199,39 @@ def create_access(config: MasterConfig) -> Access:
         owner = owner_secret(data_dir)
     except OSError as error:
         raise ConfigError(f"FLEETPULSE_DATA_DIR={data_dir}: cannot be written: {error.strerror or error}") from error
-    tokens = TokenStore(TokenFile(config.tokens_file), owner, always_requires_auth=config.is_exposed)
+    tokens = TokenStore(config.token_file, owner, always_requires_auth=config.is_exposed)
     if not tokens.auth_required:
+        who = f"whoever reaches {config.http}" if config.access.serves_anybody else "its own user and root"
+        _LOGGER.warning("%s may use all of this master; `fleetpulse token create NAME` closes it", who)
+    elif not config.is_exposed and not config.token_file.read():
         _LOGGER.warning(
-            "whoever reaches %s may use all of this master; `fleetpulse token create NAME` closes it", config.http
+            "there are no tokens, and this master was closed by one: `fleetpulse token create NAME` makes another, "
+            "`fleetpulse token open` opens it"
         )
     sessions = SessionStore(tokens)
-    return Access(
-        AccessMiddleware(tokens, sessions, ROUTES, (socket.gethostname(), config.http.host, *config.access.names)),
-        sessions,
-    )
+    names = (socket.gethostname(), config.http.host, *config.access.names)
+    return Access(AccessMiddleware(tokens, sessions, ROUTES, names, is_own_user), sessions)
+
+
+def local_clients(config: MasterConfig) -> PeerCheck | None:
+    """Returns the check of who is on the other end while there is no token; ``None``: everybody is served."""
+    if config.access.serves_anybody:
+        return None
+    if (check := peer_check()) is None:
+        _LOGGER.warning(
+            "this system does not tell whose a connection is: while there is no token, every user of this machine may "
+            "use this master over HTTP, and every user may connect as a worker until `fleetpulse ca init`"
+        )
+    return check
+
+
+def local_workers(config: MasterConfig) -> LocalWorkers | None:
+    """Returns the check of workers without a certificate; ``None``: none is needed or possible."""
+    if config.tls is not None or config.access.is_network_trusted or (check := peer_check()) is None:
+        return None
+    # Of its own: grpc's thread reads the tokens by itself.
+    tokens = TokenStore(config.token_file, always_requires_auth=not config.access.serves_any_local_user)
+    return LocalWorkers(check, config.grpc, lambda: tokens.auth_required)
 
 
 def open_prometheus(url: str) -> "PrometheusHistory":

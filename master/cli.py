@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from fleetpulse.master import config
-from fleetpulse.master.access.store import TokenFile, TokenFileError, find_owner_secret
+from fleetpulse.master.access.store import TokenFileError, find_owner_secret
 from fleetpulse.master.addresses import Address, claim_port, parse_address
 from fleetpulse.master.console.command import (
     COMMANDS_GROUP,
@@ -146,6 +146,9 @@ _SETTINGS = (
              help_text="A Prometheus that scrapes this master, to ask for history first."),
     _setting("--tokens-file", "FLEETPULSE_TOKENS_FILE", None, _PATH, show_default="tokens.json in the data directory",
              help_text="Where tokens are stored; `fleetpulse token` writes it."),
+    _setting("--any-local-user", "FLEETPULSE_ANY_LOCAL_USER", False, bool, is_flag=True, show_default="off",
+             help_text="While there is no token, serve every user of this machine, not only the master's own and root. "
+                       "For a proxy of another user."),
     _setting("--allowed-host", "FLEETPULSE_ALLOWED_HOSTS", None, str, name="allowed_hosts", multiple=True,
              show_default="none",
              help_text="A further host name of the master, needed while there is no token. May be repeated."),
@@ -195,7 +198,7 @@ def master_config(settings: dict[str, Any]) -> config.MasterConfig:
             placement=_placement(settings["placement"]),
             task_policy=TaskPolicy() if settings["task_policy"] is None else read_policy(settings["task_policy"]),
         )
-        has_tokens = bool(TokenFile(result.tokens_file).read())
+        has_tokens = bool(result.token_file.read())
         return config.check_exposure(result, has_tokens=has_tokens, has_worker_tls=result.tls is not None)
     except (ConfigError, PolicyError, TokenFileError) as error:
         raise click.UsageError(str(error)) from error
@@ -206,7 +209,10 @@ def _access_config(settings: dict[str, Any]) -> config.AccessConfig:
     if (certificate is None) != (key is None):
         raise ConfigError("--tls-certificate and --tls-key go together, and one of them is missing")
     tls = None if certificate is None else config.check_tls(config.TlsFiles(certificate, key))
-    return config.AccessConfig(settings["tokens_file"], settings["allowed_hosts"], tls, settings["insecure_network"])
+    return config.AccessConfig(
+        settings["tokens_file"], settings["allowed_hosts"], tls, settings["insecure_network"],
+        settings["any_local_user"],
+    )  # fmt: skip
 
 
 def _tls_config(settings: dict[str, Any], grpc: Address) -> config.TlsConfig | None:
@@ -298,7 +304,7 @@ def _supervise(
     from fleetpulse.master.up import Supervisor  # noqa: PLC0415 - only needed here
 
     result = master_config(settings)
-    is_open = not result.is_exposed and not TokenFile(result.tokens_file).read()
+    is_open = not result.is_exposed and not result.token_file.requires_auth()
     prompt = _prompt(settings["data_dir"]) if has_shell else None
     supervisor = Supervisor(
         result, child_environment(settings, result), worker_id,

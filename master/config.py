@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from fleetpulse.master.access.store import TOKENS_FILE_NAME
+from fleetpulse.master.access.store import STATE_FILE_NAME, TOKENS_FILE_NAME, TokenFile
 from fleetpulse.master.addresses import LOOPBACK, Address, is_loopback
 from fleetpulse.master.errors import ConfigError
 from fleetpulse.proto.policy import TaskPolicy
@@ -76,6 +76,14 @@ class AccessConfig(NamedTuple):
     is_network_trusted: bool = False
     """The operator accepts that whoever reaches the ports may use them without tokens or TLS."""
 
+    serves_any_local_user: bool = False
+    """Whether every user of this machine is served while there is no token, not only the master's own and root."""
+
+    @property
+    def serves_anybody(self) -> bool:
+        """Whether whoever reaches the ports is served while there is no token."""
+        return self.is_network_trusted or self.serves_any_local_user
+
 
 class TlsConfig(NamedTuple):
     """Settings of a master with a CA: where machines join, and the names by which workers reach it."""
@@ -139,9 +147,10 @@ class MasterConfig(NamedTuple):
     """``None``: there is no CA, and workers connect without TLS."""
 
     @property
-    def tokens_file(self) -> Path:
-        """The path of the token file."""
-        return self.access.tokens_file or self.store.data_dir / TOKENS_FILE_NAME
+    def token_file(self) -> TokenFile:
+        """The tokens, and whether one has closed the master."""
+        data_dir = self.store.data_dir
+        return TokenFile(self.access.tokens_file or data_dir / TOKENS_FILE_NAME, data_dir / STATE_FILE_NAME)
 
     @property
     def is_exposed(self) -> bool:

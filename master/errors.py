@@ -21,6 +21,7 @@
     ├── LogExpired               the log has been pruned
     ├── HistoryOff               no history of telemetry is kept
     ├── PrometheusUnavailable    Prometheus cannot be reached, is too slow, or refuses
+    ├── ForeignUser              a worker without a certificate is of another user of the master's machine
     ├── CertificateRefused       a worker's certificate is not accepted
     │   ├── CertificateMismatch  it is another worker's, or not a worker's
     │   ├── CertificateRevoked   it was revoked by ``fleetpulse ca revoke``
@@ -148,6 +149,10 @@ class HistoryOff(FleetPulseError):
 
 class PrometheusUnavailable(FleetPulseError):
     reason = "prometheus_unavailable"
+
+
+class ForeignUser(FleetPulseError):
+    reason = "foreign_user"
 
 
 class CertificateRefused(FleetPulseError):

@@ -185,7 +185,7 @@ class Supervisor:
         url = self._url
         access = "with a token; the command line here has its owner's"
         if self._is_open:
-            access = "open to this machine; `fleetpulse token create NAME` closes it"
+            access = "open to this user and root; `fleetpulse token create NAME` closes it"
         children = "the master and the worker" if self._has_worker else "the master"
         end = f"Ctrl-C stops {children}.\n"
         if self._log is not None:

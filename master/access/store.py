@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from fleetpulse.proto.private_files import locked, write_private
 _LOGGER = logging.getLogger(__name__)
 
 TOKENS_FILE_NAME = "tokens.json"
+STATE_FILE_NAME = "access.json"
+"""Beside the tokens by default: whether the master is closed, so that losing the tokens does not open it."""
+
 OWNER_FILE_NAME = "owner-token"
 OWNER = "owner"
 """The name that the local command line acts under."""
@@ -35,10 +38,14 @@ class TokenFileError(Exception):
 
 
 class TokenFile:
-    """The tokens of one master. Its methods raise ``TokenFileError``."""
+    """The tokens of one master, and whether it was closed by one. Its methods raise ``TokenFileError``.
 
-    def __init__(self, path: Path) -> None:
+    A master is closed by its first token. It stays so, whatever happens to the tokens, until ``open`` is called.
+    """
+
+    def __init__(self, path: Path, state_path: Path | None = None) -> None:
         self.path = path
+        self.state_path = state_path or path.with_name(STATE_FILE_NAME)
 
     def read(self) -> list[Token]:
         """Returns all tokens; an empty list where there is no file."""
@@ -58,12 +65,55 @@ class TokenFile:
 
     def change(self, change: Callable[[list[Token]], list[Token]]) -> None:
         """Replaces the tokens by what ``change`` returns: one process at a time, all or nothing, durable on return."""
+        with self._changing():
+            tokens = change(self.read())
+            if tokens:
+                self.close()
+            self._write(tokens)
+
+    def open(self, check: Callable[[list[Token]], None]) -> None:
+        """Removes all tokens and opens the master again, unless ``check`` raises for the tokens that there are."""
+        with self._changing():
+            check(self.read())
+            self._write([])
+            self._write_state(is_closed=False)
+
+    def is_closed(self) -> bool | None:
+        """Whether the master was closed, or opened again; ``None`` if neither was ever written. A damaged file: yes."""
+        try:
+            document = json.loads(self.state_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return True
+        return not (isinstance(document, dict) and document.get("closed") is False)
+
+    def requires_auth(self) -> bool:
+        """Whether requests need a token."""
+        return bool(self.read()) or bool(self.is_closed())
+
+    def close(self) -> None:
+        """Writes that the master is closed, if that is not written yet."""
+        if not self.is_closed():
+            self._write_state(is_closed=True)
+
+    def _write(self, tokens: list[Token]) -> None:
+        document = {"version": _VERSION, "tokens": [token.to_json() for token in tokens]}
+        write_private(self.path, json.dumps(document, indent=1).encode() + b"\n")
+
+    def _write_state(self, *, is_closed: bool) -> None:
+        try:
+            self.state_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(self.state_path, json.dumps({"version": _VERSION, "closed": is_closed}).encode() + b"\n")
+        except OSError as error:
+            raise TokenFileError(f"{self.state_path}: cannot be written: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                tokens = change(self.read())
-                document = {"version": _VERSION, "tokens": [token.to_json() for token in tokens]}
-                write_private(self.path, json.dumps(document, indent=1).encode() + b"\n")
+                yield
         except OSError as error:
             raise TokenFileError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
@@ -87,16 +137,16 @@ class TokenStore:
         self._file, self._clock, self._monotonic = file, clock, monotonic
         self._owner_digest = None if owner_secret is None else digest_of(owner_secret)
         self._always_requires_auth = always_requires_auth
-        self._signature: tuple[int, ...] | None = None
+        self._signature: tuple[int | None, ...] | None = None
         self._tokens: dict[str, Token] = {}
-        self._is_broken = False
+        self._is_broken = self._is_closed = False
         self._recheck_at = float("-inf")
 
     @property
     def auth_required(self) -> bool:
-        """Whether requests need a token: true as soon as one was made, even if it has expired or was revoked."""
+        """Whether requests need a token: from the first one on until `fleetpulse token open`, also without the file."""
         self._refresh()
-        return self._always_requires_auth or bool(self._tokens) or self._is_broken
+        return self._always_requires_auth or self._is_closed or self._is_broken
 
     def identify(self, secret: str) -> Identity | None:
         """Returns the holder of the secret; ``None`` for an unknown, expired or revoked one."""
@@ -114,7 +164,7 @@ class TokenStore:
         if now < self._recheck_at:
             return
         self._recheck_at = now + _RECHECK_SECONDS
-        signature = _signature(self._file.path)
+        signature = *_signature(self._file.path), None, *_signature(self._file.state_path)
         if signature == self._signature and not self._is_broken:
             return
         self._signature = signature
@@ -125,6 +175,15 @@ class TokenStore:
             if not self._is_broken:
                 _LOGGER.error("no token is accepted until this is fixed: %s", error)  # noqa: TRY400 - nothing to trace
             self._tokens, self._is_broken = {}, True
+        state = self._file.is_closed()
+        # Lost files do not open a master that has been closed: only what `token open` wrote does.
+        self._is_closed = bool(self._tokens) or (self._is_closed if state is None else state)
+        if self._tokens and not state:
+            # Tokens of an earlier version, or that a command with another data directory made. Written once.
+            try:
+                self._file.close()
+            except TokenFileError as error:
+                _LOGGER.error("%s", error)  # noqa: TRY400 - nothing to trace
 
 
 def _signature(path: Path) -> tuple[int, ...]:

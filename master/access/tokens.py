@@ -50,7 +50,7 @@ class Identity(NamedTuple):
 
 
 ANYBODY = Identity("anonymous", Role.ADMIN, "loopback")
-"""Every client of a master without tokens: whoever may start containers controls the whole machine anyway."""
+"""A client of a master without tokens: its own user and root, or whoever reaches it where the operator allowed that."""
 
 
 class Token(NamedTuple):

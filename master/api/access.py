@@ -6,9 +6,9 @@
 import base64
 import ipaddress
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import falcon
@@ -19,6 +19,12 @@ from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.queries import NoQuery
 from fleetpulse.master.api.validation import RequestBody, query_of, read_json, validated
+
+STRANGER = (
+    "while it has no token, this master serves only its own user and root: ask them for a token "
+    "(`fleetpulse token create NAME`), or for --any-local-user"
+)
+"""What other users of the machine are told."""
 
 CHALLENGE = 'Bearer realm="FleetPulse"'
 SESSION_COOKIE = "fleetpulse_session"
@@ -43,19 +49,26 @@ class SessionInfo(ResponseModel):
     name: str
     role: Literal["read", "submit", "admin"]
     auth_method: Literal["token", "session", "loopback"]
-    """`loopback`: whoever is on the master's machine, because no token was made yet."""
+    """`loopback`: the master's own user or root on its machine, because no token was made yet."""
 
 
 class AccessMiddleware:
     """Refuses what foreign pages make browsers send, and what the role of the request's identity does not allow.
 
-    ``names`` are the host names that the master goes by, beside ``localhost`` and every IP address.
+    ``names`` are the host names that the master goes by, beside ``localhost`` and every IP address. ``is_own_user``
+    says whether a request needs no token while none exists.
     """
 
     def __init__(
-        self, tokens: TokenStore, sessions: SessionStore, routes: Sequence[Route], names: Collection[str] = ()
+        self,
+        tokens: TokenStore,
+        sessions: SessionStore,
+        routes: Sequence[Route],
+        names: Collection[str] = (),
+        is_own_user: Callable[[falcon.Request], bool] = lambda _req: True,
     ) -> None:
         self._tokens = tokens
+        self._is_own_user = is_own_user
         self._names = frozenset(name.lower().rstrip(".") for name in names)
         self._sessions = sessions
         self._roles: dict[tuple[str, str], Role] = {
@@ -81,7 +94,11 @@ class AccessMiddleware:
         if required is Role.OPEN:
             return
         if identity is None:
-            raise unauthorized("a token is wanted here; `fleetpulse token create` makes one")
+            raise unauthorized(
+                "a token is wanted here; `fleetpulse token create` makes one"
+                if self._tokens.auth_required
+                else STRANGER
+            )
         if identity.role < required:
             raise falcon.HTTPForbidden(
                 description=f"this takes the role {required.name.lower()}, and {identity.name} has "
@@ -118,7 +135,7 @@ class AccessMiddleware:
             if identity is not None and req.auth[:6].lower() == "basic ":
                 return identity._replace(role=min(identity.role, _BASIC_ROLE))
             return identity
-        if not self._tokens.auth_required:
+        if not self._tokens.auth_required and self._is_own_user(req):
             return ANYBODY
         cookie = req.cookies.get(SESSION_COOKIE)
         if cookie is None:
@@ -139,6 +156,19 @@ class AccessMiddleware:
         except ValueError:
             return False
         return True
+
+
+class ClientConnection(Protocol):
+    """What the HTTP edge knows of a request's connection; ``gunicorn.socket`` in the request's environment."""
+
+    def is_own_user(self) -> bool:
+        """Returns whether the other end belongs to the master's own user or root."""
+
+
+def is_own_user(req: falcon.Request) -> bool:
+    """Returns whether the request's connection is one of the master's own user or root, as the system says."""
+    connection: ClientConnection = req.env["gunicorn.socket"]
+    return connection.is_own_user()
 
 
 class SessionResource:

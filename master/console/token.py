@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from fleetpulse.master.access.store import OWNER, TOKENS_FILE_NAME, TokenFile, TokenFileError
+from fleetpulse.master.access.store import OWNER, STATE_FILE_NAME, TOKENS_FILE_NAME, TokenFile, TokenFileError
 from fleetpulse.master.access.tokens import GRANTED, NAME_RULE, Token, is_name, make_token
 from fleetpulse.master.audit.entries import ANONYMOUS, MASTER
 from fleetpulse.master.console import formatting as fmt
@@ -49,7 +49,8 @@ def _file_errors() -> Iterator[None]:
 def token_command() -> None:
     """Tokens for the REST API. Run on the master's machine, as its user.
 
-    Once there is a token, every request needs one. Commands of the master's own user have one automatically.
+    Once there is a token, every request needs one. Commands of the master's own user have one automatically. Losing
+    the file of tokens opens nothing: `fleetpulse token open` does.
     """
 
 
@@ -64,7 +65,7 @@ _token_command = partial(
 
 
 def _file(context: LocalContext, tokens_file: Path | None) -> TokenFile:
-    return TokenFile(tokens_file or context.data_dir / TOKENS_FILE_NAME)
+    return TokenFile(tokens_file or context.data_dir / TOKENS_FILE_NAME, context.data_dir / STATE_FILE_NAME)
 
 
 def _record(context: LocalContext, action: str, token: Token) -> None:
@@ -114,8 +115,11 @@ def create_command(
 @_token_command("list")
 def list_command(context: LocalContext, tokens_file: Path | None) -> None:
     """List the tokens, without their secrets."""
-    empty = "no tokens: everybody on this machine has full access to the master"
-    context.screen.table(_COLUMNS, _file(context, tokens_file).read(), empty=empty, public=_public)
+    file = _file(context, tokens_file)
+    empty = "no tokens: the master's own user and root have full access without one"
+    if file.is_closed():
+        empty = "no tokens, and the master is closed: `fleetpulse token open` opens it for its own user and root"
+    context.screen.table(_COLUMNS, file.read(), empty=empty, public=_public)
 
 
 @_token_command("revoke")
@@ -141,6 +145,25 @@ def revoke_command(context: LocalContext, tokens_file: Path | None, which: str) 
         return
     for token in revoked:
         context.screen.line(f"token {token.token_id} for {token.name} is revoked")
+
+
+@_token_command("open")
+def open_command(context: LocalContext, tokens_file: Path | None) -> None:
+    """Remove all tokens, and open the master again: its own user and root then need none.
+
+    Refused while there is an active token. A running master obeys within a second.
+    """
+
+    def check(tokens: list[Token]) -> None:
+        if active := sorted({one.name for one in tokens if one.is_active(time.time())}):
+            raise ConsoleError(f"there are active tokens ({', '.join(active)}); revoke them first")
+
+    _file(context, tokens_file).open(check)
+    context.record("open_access", "master", "no token is needed by the master's own user and root")
+    if context.screen.is_json:
+        context.screen.json({"open": True})
+        return
+    context.screen.line("the master is open to its own user and root; `fleetpulse token create NAME` closes it")
 
 
 def _public(token: Token) -> dict[str, Any]:

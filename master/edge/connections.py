@@ -19,6 +19,7 @@ import gevent.ssl
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from fleetpulse.master.access.peers import PeerCheck, endpoint_of
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.audit.entries import Record, unrecorded
 from fleetpulse.master.config import Limits
@@ -43,6 +44,9 @@ MAX_LINGER_BYTES = 4 * 1024 * 1024
 REFUSALS_PER_TURN = 50
 """Of connections, before other greenlets run. Each costs some 20 microseconds."""
 
+_OPEN_STATES = (1, 8)
+"""``TCP_ESTABLISHED`` and ``TCP_CLOSE_WAIT``, in which the other end may have sent its last byte."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -54,7 +58,7 @@ class Connection:
     """
 
     __slots__ = (
-        *("_head_bytes", "_head_deadline_set", "_is_cut", "_is_idle", "_last_iteration", "_limiter"),
+        *("_head_bytes", "_head_deadline_set", "_is_cut", "_is_idle", "_is_own_user", "_last_iteration", "_limiter"),
         *("_socket", "_timeout", "address", "client", "first_request_counted"),
     )
 
@@ -71,6 +75,7 @@ class Connection:
         self._head_bytes = 0
         self._timeout: gevent.Timeout | None = None
         self._last_iteration = -1
+        self._is_own_user: bool | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -162,6 +167,12 @@ class Connection:
             self._limiter.mark_busy(self)
         return has_sent
 
+    def is_own_user(self) -> bool:
+        """Returns whether the other end belongs to a user who needs no token. Asks the system once."""
+        if self._is_own_user is None:
+            self._is_own_user = self._limiter.is_own_user(self._socket)
+        return self._is_own_user
+
     def check_request(self, path: str) -> HttpRefusal | None:
         """Returns a refusal if the client requests too often."""
         return self._limiter.check_request(self, path)
@@ -216,7 +227,15 @@ class _Client:
 class ConnectionLimiter:
     """Limits open connections, in all and per client, and the rate of requests. Nothing here switches."""
 
-    def __init__(self, limits: Limits, instruments: HttpInstruments, record: Record = unrecorded) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        instruments: HttpInstruments,
+        record: Record = unrecorded,
+        peers: PeerCheck | None = None,
+    ) -> None:
+        """``peers`` says whose the other end of a connection is; ``None``: everybody is as the master's own user."""
+        self._peers = peers
         self.idle_seconds = limits.idle_seconds
         self.head_seconds = limits.head_seconds
         self.answer_seconds = limits.answer_seconds
@@ -291,6 +310,21 @@ class ConnectionLimiter:
             connection.cut()
 
     # For a connection
+
+    def is_own_user(self, sock: Any) -> bool:
+        """Returns whether the other end belongs to the master's own user or root. May switch where that is slow."""
+        if self._peers is None:
+            return True
+        try:
+            ends = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+            if self._peers.is_slow:
+                is_own: bool = gevent.get_hub().threadpool.apply(self._peers.is_own, ends)
+            else:
+                is_own = self._peers.is_own(*ends)
+            # Still open, so nobody else can have had the same two ends meanwhile.
+            return is_own and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _OPEN_STATES
+        except OSError:
+            return False
 
     def mark_idle(self, connection: Connection) -> None:
         """The connection waits for a request from now on."""

@@ -24,11 +24,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
 from fleetpulse.master.config import TlsConfig
-from fleetpulse.master.errors import ConfigError
+from fleetpulse.master.errors import ConfigError, FleetPulseError
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
+from fleetpulse.master.rpc.peers import LocalWorkers
 from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamSession
-from fleetpulse.master.rpc.status import RpcStatus, audit_entry
+from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
 from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -110,6 +111,9 @@ class RpcServer:
 
         ``authority`` and ``tls`` are given together, for a master with a CA.
         """
+        self.local_workers: LocalWorkers | None = None
+        """Says who may call a master without a CA; ``None``: everybody. To be set before the start."""
+
         self._address = address
         self._instruments = instruments
         self._max_streams = max_streams
@@ -178,6 +182,10 @@ class RpcServer:
             result = RpcStatus(grpc.StatusCode.INTERNAL, "the master failed on this heartbeat; its log says why")
         self._loop.call_soon_threadsafe(_resolve, answer, result)
 
+    def _record_stranger(self, peer: str, action: str, error: FleetPulseError) -> None:
+        self._instruments.rpc.sessions_refused.labels(error.reason).inc()
+        self._record(refusal_entry(action, "", "", peer, error))
+
     def _record_full(self, peer: str, reason: str) -> None:
         status = grpc.StatusCode.RESOURCE_EXHAUSTED
         self._record(audit_entry("connect", "", "", peer, reason, AuditOutcome.REFUSED, status))
@@ -241,6 +249,7 @@ class RpcServer:
                 reason = f"the master serves at most {self._max_streams} streams"
                 self._bridge.call(self._record_full, call.peer(), reason)
                 await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+            await self._refuse_stranger(call, "register")
             await self._run_session(call)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
@@ -249,6 +258,13 @@ class RpcServer:
         finally:
             self._open_streams -= 1
             self._count_soon("Connect", code)
+
+    async def _refuse_stranger(self, call: RpcCall, action: str) -> None:
+        """Ends a call without a certificate that is of another user of this machine."""
+        if self.local_workers is None or (error := await self.local_workers.refusal(call.peer())) is None:
+            return
+        self._bridge.call(self._record_stranger, call.peer(), action, error)
+        await call.abort(status_of(error), str(error))
 
     async def _run_session(self, call: RpcCall) -> None:
         stream = Stream(self._loop, call.peer())
@@ -279,6 +295,7 @@ class RpcServer:
 
     async def _send_heartbeat(self, data: bytes, call: RpcCall) -> bytes:
         async with self._heartbeat_limiter.admit(call):
+            await self._refuse_stranger(call, "send_heartbeat")
             answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
             self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
             result = await answer

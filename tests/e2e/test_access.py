@@ -164,6 +164,47 @@ def test_new_web_process_knows_the_tokens(master: Master, processes: Processes) 
     assert statuses(master, bearer(secret))[0] == 200
 
 
+def test_lost_tokens_do_not_open_the_master(master: Master, processes: Processes) -> None:
+    secret = make_token(processes, "ci", "--role", "admin")
+    eventually(lambda: statuses(master, {})[0] == 401)
+    data = processes.folder / "data"
+    (data / "tokens.json").unlink()
+    eventually(lambda: master.get("/workers", headers=bearer(secret)).status_code == 401)
+    assert statuses(master, {}) == [401, 401, 401]
+    web = master.web_process()
+    web.kill()
+    eventually(lambda: master.web_process() != web and master.is_healthy(), READY_SECONDS)
+    assert statuses(master, {}) == [401, 401, 401]
+    assert master.log_lines("there are no tokens, and this master was closed by one")
+    listed = cli(processes, "token", "list")
+    assert "`fleetpulse token open` opens it" in listed.out + listed.err
+
+    # Both files lost: the running master remembers.
+    (data / "access.json").unlink()
+    (data / "tokens.json").unlink(missing_ok=True)
+    other = make_token(processes, "other")
+    eventually(lambda: master.get("/workers", headers=bearer(other)).status_code == 200)
+    (data / "access.json").unlink()
+    (data / "tokens.json").unlink()
+    eventually(lambda: master.get("/workers", headers=bearer(other)).status_code == 401)
+    assert statuses(master, {}) == [401, 401, 401]
+
+
+def test_token_open_opens_the_master_again(master: Master, processes: Processes) -> None:
+    make_token(processes, "ci")
+    eventually(lambda: statuses(master, {})[0] == 401)
+    assert "active tokens (ci); revoke them first" in cli(processes, "token", "open").error_line()
+    assert cli(processes, "token", "revoke", "ci").code == 0
+    assert statuses(master, {})[0] == 401
+    opened = cli(processes, "token", "open")
+    assert (opened.code, "open to its own user and root" in opened.out) == (0, True)
+    eventually(lambda: statuses(master, {}) == [200, 201, 404])
+    (entry,) = master.json("/api/audit?action=open_access")
+    assert entry["source"] == "cli"
+    make_token(processes, "ci")
+    eventually(lambda: statuses(master, {})[0] == 401)
+
+
 def test_cli_of_the_owner_needs_no_token(master: Master, processes: Processes, tmp_path: Path) -> None:
     secret = make_token(processes, "ci")
     eventually(lambda: master.get("/workers").status_code == 401)

@@ -1,0 +1,196 @@
+"""Whose the other end of a loopback connection is, as the kernel says.
+
+One exact look-up of the peer's socket by ``sock_diag`` (netlink) takes 10 microseconds, however many sockets there are.
+``/proc/net/tcp`` answers the same where netlink is not allowed, but lists every socket.
+"""
+
+import contextlib
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = 0
+
+_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG, linux/netlink.h
+_BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY, linux/sock_diag.h
+_IS_REQUEST = 1  # NLM_F_REQUEST
+_ANY_STATE = _ANY_COOKIE = 0xFFFFFFFF
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_QUERY = struct.Struct("=BBBxI2s2s16s16sIII")  # inet_diag_req_v2, linux/inet_diag.h
+_ANSWER = struct.Struct("=BBxx2s2s44xIIIII")  # inet_diag_msg: family, state, ports; expires, queues, uid, inode
+_REPLY_SECONDS = 1.0
+"""The kernel answers before ``sendto`` returns; never reached."""
+
+_OF_A_CONNECTION = range(1, 10)
+"""TCP states of a socket that may have an owner: neither listening nor a request that is not accepted yet."""
+
+_TIME_WAIT = 6
+
+_MAPPED = "0000000000000000" + f"{int.from_bytes(bytes((0, 0, 255, 255)), sys.byteorder):08X}"
+"""Before an IPv4 address in ``tcp6``: ``::ffff:0:0/96`` as the kernel writes it."""
+
+
+class Endpoint(NamedTuple):
+    """An IP address and a port, as a socket names them."""
+
+    host: str
+    port: int
+
+
+FindUser = Callable[[Endpoint, Endpoint], int | None]
+"""Called with the peer's end and this end; returns the user id of the peer's socket, ``None`` if it has no owner.
+
+A closed socket and one that the kernel keeps after its owner closed it (inode 0) have none. Raises ``OSError`` where
+the system does not tell.
+"""
+
+
+class NetlinkUsers:
+    """Asks ``sock_diag`` for one socket. For one thread. The kernel answers at once, so it may be called on the hub."""
+
+    def __init__(self) -> None:
+        """Raises ``OSError`` where netlink is not allowed."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG)
+        self._socket.settimeout(_REPLY_SECONDS)
+        self._number = 0
+
+    def __call__(self, peer: Endpoint, local: Endpoint) -> int | None:
+        """See ``FindUser``."""
+        family, addresses = _packed(peer, local)
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        query = _QUERY.pack(
+            family,
+            socket.IPPROTO_TCP,
+            0,
+            _ANY_STATE,
+            _port(peer),
+            _port(local),
+            *addresses,
+            0,
+            _ANY_COOKIE,
+            _ANY_COOKIE,
+        )
+        self._socket.sendto(
+            _HEADER.pack(_HEADER.size + len(query), _BY_FAMILY, _IS_REQUEST, self._number, 0) + query, (0, 0)
+        )
+        while True:
+            answer = self._socket.recv(8192)
+            _, kind, _, number, _ = _HEADER.unpack_from(answer)
+            if number == self._number:
+                break
+        if kind != _BY_FAMILY:
+            (code,) = struct.unpack_from("=i", answer, _HEADER.size)
+            if code == -2:  # ENOENT
+                return None
+            raise OSError(-code, os.strerror(-code))
+        _, state, source, target, _, _, _, user, inode = _ANSWER.unpack_from(answer, _HEADER.size)
+        # The kernel falls back to a listening socket on the peer's port.
+        is_exact = (source, target) == (_port(peer), _port(local)) and state in _OF_A_CONNECTION and state != _TIME_WAIT
+        return user if is_exact and inode else None
+
+    def close(self) -> None:
+        """Closes the netlink socket."""
+        self._socket.close()
+
+
+class TableUsers:
+    """Reads ``/proc/net/tcp`` and ``tcp6``: milliseconds with many sockets, so not for the hub."""
+
+    def __init__(self, folder: Path = Path("/proc/net")) -> None:
+        self._folder = folder
+
+    def __call__(self, peer: Endpoint, local: Endpoint) -> int | None:
+        """See ``FindUser``."""
+        family, addresses = _packed(peer, local)
+        wanted = [_in_table(addresses[0], peer.port), _in_table(addresses[1], local.port)]
+        tables = [("tcp" if family == socket.AF_INET else "tcp6", wanted)]
+        if family == socket.AF_INET:
+            # A client may have connected by an IPv6 socket, to ::ffff:127.0.0.1.
+            tables.append(("tcp6", [_MAPPED + one for one in wanted]))
+        for name, ends in tables:
+            with (self._folder / name).open(encoding="ascii") as rows:
+                next(rows)
+                for row in rows:
+                    fields = row.split()
+                    if fields[1:3] == ends:
+                        has_owner = int(fields[3], 16) in _OF_A_CONNECTION and int(fields[3], 16) != _TIME_WAIT
+                        return int(fields[7]) if has_owner and fields[9] != "0" else None
+        return None
+
+
+class PeerCheck:
+    """Whether the other end of a connection belongs to one of ``users``. For one thread."""
+
+    def __init__(self, find: FindUser, users: Iterable[int], *, is_slow: bool = False) -> None:
+        self._find, self._users = find, frozenset(users)
+        self.is_slow = is_slow
+        """Whether it waits for a file, so that the hub must not call it itself."""
+
+    def is_own(self, peer: Endpoint, local: Endpoint) -> bool:
+        """Returns whether one of the users has the other end open. An error of the system is no."""
+        try:
+            return self._find(peer, local) in self._users
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        """Closes what it asks with."""
+        if isinstance(self._find, NetlinkUsers):
+            self._find.close()
+
+
+def peer_check() -> PeerCheck | None:
+    """Returns a check for this process's user and root; ``None`` where the system does not tell whose a socket is.
+
+    Tries the ways on a connection of its own first: a sandbox may forbid netlink or hide ``/proc``.
+    """
+    users = {os.geteuid(), ROOT}
+    with contextlib.suppress(OSError):
+        find = NetlinkUsers()
+        if _tells(find):
+            return PeerCheck(find, users)
+        find.close()
+    table = TableUsers()
+    return PeerCheck(table, users, is_slow=True) if _tells(table) else None
+
+
+def _tells(find: FindUser) -> bool:
+    """Whether a connection of this process to itself is found to be its user's."""
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), _REPLY_SECONDS) as client,
+        ):
+            return find(Endpoint(*client.getsockname()), Endpoint(*server.getsockname())) == os.geteuid()
+    except (OSError, ValueError):
+        return False
+
+
+def endpoint_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Returns the end that ``getsockname`` or ``getpeername`` gave."""
+    return Endpoint(name[0], name[1])
+
+
+def _packed(peer: Endpoint, local: Endpoint) -> tuple[int, tuple[bytes, bytes]]:
+    """Returns the family and both addresses; IPv4 for a pair of mapped ones. Raises ``ValueError`` for other text."""
+    ends = [ipaddress.ip_address(one.host.partition("%")[0]) for one in (peer, local)]
+    plain = [getattr(one, "ipv4_mapped", None) or one for one in ends]
+    if plain[0].version != plain[1].version:
+        raise ValueError("the two ends are of different families")
+    family = socket.AF_INET if plain[0].version == 4 else socket.AF_INET6
+    return family, (plain[0].packed, plain[1].packed)
+
+
+def _port(end: Endpoint) -> bytes:
+    return end.port.to_bytes(2, "big")
+
+
+def _in_table(packed: bytes, port: int) -> str:
+    """Returns an end as the kernel writes it: words of 32 bits in the machine's order, and the port."""
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
