@@ -81,7 +81,12 @@ class Master:
         self._store = open_store(config.store, instruments)
         policy = policy_named(config.placement, entry_points(group=POLICIES_GROUP))
         self.tasks = TaskService(
-            self._store, self.telemetry, instruments, policy=policy, task_policy=config.task_policy
+            self._store,
+            self.telemetry,
+            instruments,
+            policy=policy,
+            task_policy=config.task_policy,
+            queue_limits=config.queue,
         )
         self.telemetry.add_observer(self.tasks.reports)
         tiers = history_tiers(config.history)

@@ -33,6 +33,8 @@ from fleetpulse.proto.env_file import ServiceCommand
 from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 
 _MIN_AUDIT_FILE_BYTES = 4096
+_MIN_QUEUE_BYTES = 1024**2
+"""So that the largest request fits."""
 
 
 class MainGroup(CommandGroup):
@@ -89,10 +91,15 @@ def _parse_file_size(name: str, text: str) -> int:
     return config.parse_size(name, text, _MIN_AUDIT_FILE_BYTES)
 
 
+def _parse_queue_size(name: str, text: str) -> int:
+    return config.parse_size(name, text, _MIN_QUEUE_BYTES)
+
+
 _PATH = click.Path(path_type=Path)
 _PEM_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
 _POSITIVE = click.IntRange(min=1)
 _LIMITS = config.Limits()
+_QUEUE = config.QueueLimits()
 _SETTINGS = (
     _setting("--http-port", "HTTP_PORT", ":8080", parse_address,
              "Where REST and /metrics listen: PORT, :PORT or HOST:PORT; without a host on 127.0.0.1."),
@@ -120,6 +127,14 @@ _SETTINGS = (
              "How many requests a second one HTTP client may make, with bursts of twice as many; 0: any."),
     _setting("--limit-loopback/--no-limit-loopback", "FLEETPULSE_LIMIT_LOOPBACK", False, bool, show_default="off",
              help_text="Whether the limits of one client hold for clients on this machine."),
+    _setting("--max-queued-tasks", "FLEETPULSE_MAX_QUEUED_TASKS", _QUEUE.tasks, _POSITIVE,
+             "How many tasks may be queued."),
+    _setting("--max-queued-size", "FLEETPULSE_MAX_QUEUED_SIZE", "1GiB", _parse_queue_size,
+             "How large the requests of the queued tasks may be together."),
+    _setting("--token-queued-tasks", "FLEETPULSE_TOKEN_QUEUED_TASKS", _QUEUE.token_tasks, _POSITIVE,
+             "How many tasks of one token may be queued."),
+    _setting("--token-queued-size", "FLEETPULSE_TOKEN_QUEUED_SIZE", "512MiB", _parse_queue_size,
+             "How large the requests of the queued tasks of one token may be together."),
     _setting("--database-url", "DATABASE_URL", None, str, show_default="SQLite in the data directory",
              help_text="Where tasks are stored: sqlite:////folder/file.db or postgresql://user:password@host/database."),
     data_dir_option("Where the master stores its files."),
@@ -191,6 +206,12 @@ def master_config(settings: dict[str, Any]) -> config.MasterConfig:
                 client_connections=settings["client_connections"],
                 client_requests_per_second=settings["client_rate"],
                 limit_loopback=settings["limit_loopback"],
+            ),
+            queue=config.QueueLimits(
+                settings["max_queued_tasks"],
+                settings["max_queued_size"],
+                settings["token_queued_tasks"],
+                settings["token_queued_size"],
             ),
             log_level=settings["log_level"],
             audit_file_bytes=settings["audit_file_size"],

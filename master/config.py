@@ -31,6 +31,15 @@ class LeaseConfig(NamedTuple):
     queue_length: int = 8
 
 
+class QueueLimits(NamedTuple):
+    """How much may wait in the queue of tasks, for the master and for each token. Bytes are those of the requests."""
+
+    tasks: int = 100_000
+    size_bytes: int = 1024**3
+    token_tasks: int = 50_000
+    token_bytes: int = 512 * 1024**2
+
+
 class StoreConfig(NamedTuple):
     """Where tasks are stored, and how long after their end."""
 
@@ -143,6 +152,7 @@ class MasterConfig(NamedTuple):
     task_policy: TaskPolicy = TaskPolicy()
     """The tasks that are allowed at all."""
 
+    queue: QueueLimits = QueueLimits()
     tls: TlsConfig | None = None
     """``None``: there is no CA, and workers connect without TLS."""
 

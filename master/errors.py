@@ -13,6 +13,7 @@
     ├── WorkerStillActive        the worker is active, so it cannot be forgotten
     ├── UnknownTask              no task has this id
     ├── TaskRefused              the master's policy does not allow the task
+    ├── QuotaExceeded            too much is queued: for the master, or of this submitter
     ├── TaskAlreadyFinished      the task has ended, so it cannot be cancelled
     ├── IllegalTransition        a task or an attempt cannot change to this status; a bug
     ├── StaleReport              a worker reports an attempt that is not assigned to it now
@@ -48,6 +49,9 @@ from fleetpulse.proto.policy import Refusal
 
 RETRY_AFTER_SECONDS = 5
 """``Retry-After`` of a 503 and of a client past its limit: by then another web process may be there, or the store."""
+
+QUEUE_LIMITS = ("queued_bytes", "queued_tasks", "token_queued_bytes", "token_queued_tasks")
+"""The limits of the queue of tasks, as ``QuotaExceeded`` and ``/metrics`` name them."""
 
 
 class FleetPulseError(Exception):
@@ -114,6 +118,15 @@ class TaskRefused(FleetPulseError):
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         super().__init__("; ".join(map(str, refusals)))
         self.refusals = tuple(refusals)
+
+
+class QuotaExceeded(FleetPulseError):
+    reason = "quota_exceeded"
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+        """The name of the limit, one of ``QUEUE_LIMITS``."""
 
 
 class TaskAlreadyFinished(FleetPulseError):

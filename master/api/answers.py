@@ -4,10 +4,12 @@ An answer is one ``msgspec.Struct``: it serialises itself, and ``master.api.open
 a field is the field's description.
 """
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated
 
 import falcon
+import gevent
 import msgspec
 from msgspec import Meta
 
@@ -22,12 +24,36 @@ class ResponseModel(msgspec.Struct, omit_defaults=True):
     """An object of an answer. A field with a default is left out while it has that value; others are always there."""
 
 
+PIECE_BYTES = 64 * 1024
+ITEMS_IN_A_ROW = 64
+"""Encoded, after which other greenlets have their turn."""
+
 _ENCODER = msgspec.json.Encoder()
 
 
 def encoded(body: object) -> bytes:
     """JSON of a ``Struct``, or of lists and maps of them. NaN and infinities become ``null``."""
     return _ENCODER.encode(body)
+
+
+def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control: str = "no-cache") -> None:
+    """Answers with a JSON array. Lets other greenlets run between two pieces, so that a large one stops nobody."""
+    pieces: list[bytes] = []
+    piece = bytearray(b"[")
+    for number, item in enumerate(items):
+        if len(piece) >= PIECE_BYTES or (number and number % ITEMS_IN_A_ROW == 0):
+            pieces.append(bytes(piece))
+            piece.clear()
+            gevent.sleep(0)
+        piece += b"," if number else b""
+        piece += encoded(item)
+    piece += b"]"
+    pieces.append(bytes(piece))
+    resp.cache_control = (cache_control,)
+    resp.content_type = falcon.MEDIA_JSON
+    # A list, so that it can be compressed on its way.
+    resp.stream = pieces
+    resp.content_length = sum(map(len, pieces))
 
 
 def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:

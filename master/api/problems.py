@@ -29,6 +29,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], int] = {
     errors.MasterStopping: 503,
     errors.UnknownTask: 404,
     errors.TaskRefused: 422,
+    errors.QuotaExceeded: 429,
     errors.TaskAlreadyFinished: 409,
     errors.IdempotencyConflict: 409,
     errors.LogExpired: 410,
@@ -53,7 +54,8 @@ TEXT_BY_STATUS: Mapping[int, str] = {
     415: "the body is not `application/json`",
     421: "while no token was made: the master does not go by the name that `Host` says",
     422: "the body, the query or a header says something wrong; `errors` lists all of it",
-    429: "this client asks too often, or has too many connections or readers; `Retry-After` says when to come back",
+    429: "this client asks too often, has too many connections or readers, or too much is queued; `limit` names the "
+    "limit, and `Retry-After` says when to come back",
     431: "a header has more than 8,190 bytes, all together have more than 64 KiB, or there are more than 100",
     500: "a bug; the master's log has the traceback",
     503: "the master cannot do this now; `Retry-After` says when to come back",
@@ -82,6 +84,8 @@ class Problem(ResponseModel):
     """The path that was asked; absent where the master did not come so far as to look at it."""
     errors: tuple[FieldProblem, ...] = ()
     """Of a 422: everything that is wrong, 100 at most."""
+    limit: str = ""
+    """Of a 429: the limit that is reached, as `fleetpulse_http_rejected_total` names it."""
 
 
 class InvalidRequest(falcon.HTTPUnprocessableEntity):
@@ -110,6 +114,7 @@ def install(app: "falcon.App[Any, Any]", count_rejection: Callable[[str], None] 
     app.set_error_serializer(partial(_serialize, count_rejection))
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(errors.FleetPulseError, _domain)
+    app.add_error_handler(errors.QuotaExceeded, _quota)
 
 
 def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPulseError, _params: Any) -> None:
@@ -118,6 +123,10 @@ def _domain(_req: falcon.Request, _resp: falcon.Response, error: errors.FleetPul
     status = STATUS_BY_ERROR.get(type(error), 500)
     headers = {"Retry-After": str(errors.RETRY_AFTER_SECONDS)} if status == 503 else None
     raise falcon.HTTPError(status, description=str(error), headers=headers) from error
+
+
+def _quota(_req: falcon.Request, _resp: falcon.Response, error: errors.QuotaExceeded, _params: Any) -> None:
+    raise Rejection(429, error.limit, str(error), errors.RETRY_AFTER_SECONDS) from error
 
 
 def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> None:
@@ -138,7 +147,8 @@ def _serialize(
     detail = error.description or _DETAIL_BY_STATUS.get(status, title)
     found = error.errors if isinstance(error, InvalidRequest) else ()
     resp.content_type = PROBLEM_TYPE
-    resp.data = encoded(Problem("about:blank", title, status, detail, req.path, found))
+    limit = error.reason if isinstance(error, Rejection) and status == 429 else ""
+    resp.data = encoded(Problem("about:blank", title, status, detail, req.path, found, limit))
 
 
 _DETAIL_BY_STATUS = {

@@ -39,7 +39,7 @@ from fleetpulse.master.api.queries import (
     StreamQuery,
     TaskListQuery,
 )
-from fleetpulse.master.api.task_answers import Assignment, DrainState, LogPart, Task, TaskDetails
+from fleetpulse.master.api.task_answers import Assignment, DrainState, ListedTask, LogPart, Task, TaskDetails
 from fleetpulse.master.api.tasks import IDEMPOTENCY_KEY_PATTERN, DrainRequest, UndrainRequest
 from fleetpulse.master.api.worker_answers import (
     Health,
@@ -144,10 +144,12 @@ ROUTES: tuple[Route, ...] = (
             answer(TaskDetails, "the task of an earlier request with this key", Location="the path of the task"),
             problems=(*_BODY, 409, 411, 503), query=NoQuery, body=Body(TaskRequest, example=_EXAMPLE_TASK),
             headers=(Header("Idempotency-Key", "makes it safe to try again", IDEMPOTENCY_KEY_PATTERN),),
-            text="A task that no worker can run now is accepted, and waits."),
+            text="A task that no worker can run now waits. When too much is queued: 429 with the `limit`."),
         Operation("GET", "list_tasks", READ, "array of tasks, newest first, in pages",
-            answer(list[Task], "one page", Link="the next page, `<…>; rel=\"next\"`; absent on the last one"),
-            problems=(422, 503), query=TaskListQuery)),
+            answer(list[ListedTask], "one page", Link="the next page, `<…>; rel=\"next\"`; absent on the last one"),
+            problems=(422, 503), query=TaskListQuery,
+            text="Of a `command`, `env`, `labels` or `constraints` over 4 KiB only the name is given, in `truncated`: "
+                "`/api/tasks/{task_id}` has all of it.")),
     Route("/api/tasks/{task_id}", "Tasks",
         Operation("GET", "get_task", READ, "one task with its attempts and its events",
             answer(TaskDetails, "the task"), problems=(404, 422, 503), query=NoQuery),

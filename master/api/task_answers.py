@@ -147,6 +147,12 @@ class _TaskState(ResponseModel):
         )
 
 
+class _TaskInList(_TaskState):
+    truncated: Sequence[str]
+    """Those of `command`, `env`, `labels` and `constraints` that have over 4 KiB of JSON. They are empty here;
+    `/api/tasks/{task_id}` has them."""
+
+
 class _TaskHistory(_TaskState):
     attempts: list[Attempt]
     """The oldest first; so are the events."""
@@ -174,9 +180,11 @@ def _with_request(name: str, base: type[_TaskState], text: str) -> type[Struct]:
 
 if TYPE_CHECKING:  # the fields of a request are added at run time
     Task: TypeAlias = _TaskState
+    ListedTask: TypeAlias = _TaskInList
     TaskDetails: TypeAlias = _TaskHistory
 else:
     Task = _with_request("Task", _TaskState, "A task with its present state.")
+    ListedTask = _with_request("ListedTask", _TaskInList, "A task in a list, without what is large.")
     TaskDetails = _with_request("TaskDetails", _TaskHistory, "A task with all its attempts and its history.")
 
 

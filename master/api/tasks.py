@@ -5,21 +5,19 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 import falcon
-import gevent
 
-from fleetpulse.master.api.answers import send_json
+from fleetpulse.master.access.tokens import Identity
+from fleetpulse.master.api.answers import send_array, send_json
 from fleetpulse.master.api.problems import FieldProblem, InvalidRequest
 from fleetpulse.master.api.queries import AttemptListQuery, NoQuery, TaskListQuery, check_task_id, check_worker_id
 from fleetpulse.master.api.subscribers import Subscribers
-from fleetpulse.master.api.task_answers import Assignment, DrainState, Task, TaskDetails
+from fleetpulse.master.api.task_answers import Assignment, DrainState, ListedTask, Task, TaskDetails
 from fleetpulse.master.api.task_logs import TaskLogs
 from fleetpulse.master.api.validation import RequestBody, query_of, read_json, validated
-from fleetpulse.master.tasks.records import Idempotency
+from fleetpulse.master.tasks import records
+from fleetpulse.master.tasks.records import Idempotency, TaskPage
 from fleetpulse.master.tasks.request import SECRETS, Line, TaskRequest
 from fleetpulse.master.tasks.service import TaskService
-
-TASKS_IN_A_ROW = 64
-"""Tasks of a page after which other greenlets have their turn."""
 
 IDEMPOTENCY_KEY_PATTERN = r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?"
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
@@ -51,7 +49,8 @@ class Tasks(_Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         query_of(req, NoQuery)
         request, idempotency = parse_request(read_json(req), req.get_header("Idempotency-Key"))
-        task, is_new = self._tasks.submit(request, idempotency)
+        identity: Identity | None = getattr(req.context, "identity", None)
+        task, is_new = self._tasks.submit(request, idempotency, None if identity is None else identity.name)
         if is_new:
             send_json(resp, Task.of(task, None, self._tasks.queue_reason(task)), status=HTTPStatus.CREATED)
         else:
@@ -61,16 +60,15 @@ class Tasks(_Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         query = query_of(req, TaskListQuery)
         page = self._tasks.find(query.task_query())
-        answers = []
-        for number, task in enumerate(page.tasks, start=1):
-            if number % TASKS_IN_A_ROW == 0:
-                gevent.sleep(0)
-            answers.append(Task.of(task, page.attempts.get(task.task_id), self._tasks.queue_reason(task)))
         if page.next_cursor is not None:
             resp.append_link(_page_after(query, page.next_cursor), "next")
-        send_json(resp, answers)
+        send_array(resp, (self._listed(page, task) for task in page.tasks))
 
     on_head = on_get
+
+    def _listed(self, page: TaskPage, task: records.Task) -> ListedTask:
+        truncated = page.truncated.get(task.task_id, ())
+        return ListedTask.of(task, page.attempts.get(task.task_id), self._tasks.queue_reason(task), truncated)
 
 
 class OneTask(_Resource):
@@ -97,7 +95,7 @@ class WorkerTasks(_Resource):
         query = query_of(req, AttemptListQuery)
         check_worker_id(worker_id)
         found = self._tasks.worker_attempts(worker_id, query.limit)
-        send_json(resp, [Assignment.of_task(attempt, task) for attempt, task in found])
+        send_array(resp, (Assignment.of_task(attempt, task) for attempt, task in found))
 
     on_head = on_get
 

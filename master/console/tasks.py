@@ -82,10 +82,15 @@ def tasks_command(
     most = None if shows_all else limit
     # The master filters by all but labels. No status is left to ask for in `--active --status failed`.
     found = context.client.items("/api/tasks", query, None if wanted else most) if statuses or is_live is None else ()
-    tasks = list(
-        itertools.islice((task for task in found if wanted.items() <= (task.get("labels") or {}).items()), most)
-    )
+    tasks = list(itertools.islice((task for task in found if wanted.items() <= _labels(context, task).items()), most))
     context.screen.table(_columns(context.client.now()), tasks, empty="no such tasks")
+
+
+def _labels(context: ClientContext, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The task's labels; a list leaves out very many of them."""
+    if "labels" in (task.get("truncated") or ()):
+        task = context.client.get_dict(task_path(str(task.get("task_id"))))
+    return task.get("labels") or {}
 
 
 @console_command("task")

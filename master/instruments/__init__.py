@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 
+from fleetpulse.master.errors import QUEUE_LIMITS
 from fleetpulse.master.instruments.collectors import FAST_SECONDS, HubCounter, HubHistogram, ProcessMetrics
 
 # A series more for each counter and histogram, which says since when it counts: process_start_time_seconds does.
@@ -27,8 +28,8 @@ STREAM_EVENTS = ("reset", "snapshot", "update", "removed", "problem")
 
 REJECT_REASONS = (
     "answer_not_taken", "body_too_large", "client_connections", "client_readers", "client_requests", "connections",
-    "head_too_large", "idle", "json_too_deep", "line_too_long", "malformed", "readers", "slow_body", "slow_head",
-    "tls_handshake",
+    "head_too_large", "idle", "json_too_deep", "line_too_long", "malformed", *QUEUE_LIMITS, "readers", "slow_body",
+    "slow_head", "tls_handshake",
 )  # fmt: skip
 """Every reason for which something is refused or cut; ``docs/security.md`` says of each when."""
 
@@ -144,6 +145,7 @@ class TaskInstruments(_Group):
         "Time from when a container ran until it had ended.", buckets=_RUN_SECONDS)
     oldest_queued = _metric(Gauge, "task_oldest_queued_seconds",
         "Age of the oldest task that waits for a place; 0 when none does.")
+    queued_bytes = _metric(Gauge, "task_queued_bytes", "Size of the requests of the tasks that are queued.")
     attempts_ended = _metric(Counter, "task_attempts_ended_total",
         "Attempts that ended, by how and why; the reasons of Docker are among them.", "status", "reason")
     reports_stale = _metric(Counter, "task_reports_stale_total",

@@ -15,7 +15,7 @@ from gevent.threadpool import ThreadPool
 from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, and_, func, literal, select, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
-from fleetpulse.master.errors import InvalidCursor, StoreUnavailable, UnknownTask
+from fleetpulse.master.errors import IdempotencyConflict, InvalidCursor, StoreUnavailable, UnknownTask
 from fleetpulse.master.store import rows
 from fleetpulse.master.store.database import error_message
 from fleetpulse.master.store.encryption import Encryptor
@@ -24,6 +24,7 @@ from fleetpulse.master.store.tables import attempts, events, tasks, workers
 from fleetpulse.master.tasks.records import (
     Attempt,
     Drain,
+    Idempotency,
     LiveTask,
     LogSlice,
     Task,
@@ -123,6 +124,18 @@ def load_live(connection: Connection, encryptor: Encryptor) -> Sequence[LiveTask
     return found
 
 
+def submitted_with(connection: Connection, encryptor: Encryptor, idempotency: Idempotency) -> str | None:
+    """Returns the task that has the key. Raises ``IdempotencyConflict`` when it has another digest."""
+    columns = (tasks.c.idempotency_digest, tasks.c.task_id)
+    found = connection.execute(select(*columns).where(tasks.c.idempotency_key == idempotency.key)).first()
+    if found is None:
+        return None
+    stored, task_id = found
+    if not encryptor.matches_digest(stored, idempotency.digest):
+        raise IdempotencyConflict(f"the idempotency key {idempotency.key!r} was used for another request")
+    return str(task_id)
+
+
 def count_by_status(connection: Connection) -> Mapping[TaskStatus, int]:
     counted = connection.execute(select(tasks.c.status, func.count()).group_by(tasks.c.status))
     return dict.fromkeys(TaskStatus, 0) | {TaskStatus(status): count for status, count in counted}
@@ -131,14 +144,16 @@ def count_by_status(connection: Connection) -> Mapping[TaskStatus, int]:
 def find(connection: Connection, query: TaskQuery) -> TaskPage:
     page = find_page(connection, query)
     found = connection.execute(
-        select(*rows.TASK_COLUMNS, *rows.ATTEMPT_COLUMNS)
+        select(*rows.LISTED_COLUMNS, *rows.ATTEMPT_COLUMNS)
         .select_from(tasks.outerjoin(attempts, _NEWEST))
         .where(tasks.c.sequence.in_(page.sequences))
         .order_by(tasks.c.sequence.desc())
     ).all()
     newest = (rows.attempt_from(row[_TASK_WIDTH:]) for row in found)
+    listed = [rows.listed_task_from(row[:_TASK_WIDTH]) for row in found]
     return TaskPage(
-        tasks=[rows.task_from(row[:_TASK_WIDTH]) for row in found],
+        tasks=[task for task, _ in listed],
+        truncated={task.task_id: missing for task, missing in listed if missing},
         attempts={attempt.task_id: attempt for attempt in newest if attempt is not None},
         next_cursor=page.next_cursor,
     )
@@ -168,14 +183,14 @@ def assigned_to(connection: Connection, task_id: str, attempt: int) -> str | Non
 
 def worker_attempts(connection: Connection, worker_id: str, limit: int) -> Sequence[tuple[Attempt, Task]]:
     found = connection.execute(
-        select(*rows.TASK_COLUMNS, *rows.ATTEMPT_COLUMNS)
+        select(*rows.LISTED_COLUMNS, *rows.ATTEMPT_COLUMNS)
         .join_from(attempts, tasks, attempts.c.task_id == tasks.c.task_id)
         .where(attempts.c.worker_id == worker_id)
         .order_by(attempts.c.assigned_at.desc(), tasks.c.sequence.desc(), attempts.c.attempt.desc())
         .limit(limit)
     )
-    pairs = ((rows.attempt_from(row[_TASK_WIDTH:]), rows.task_from(row[:_TASK_WIDTH])) for row in found)
-    return [(attempt, task) for attempt, task in pairs if attempt is not None]
+    pairs = ((rows.attempt_from(row[_TASK_WIDTH:]), rows.listed_task_from(row[:_TASK_WIDTH])) for row in found)
+    return [(attempt, task) for attempt, (task, _) in pairs if attempt is not None]
 
 
 def read_log(connection: Connection, task_id: str, attempt: int, offset: int, limit: int) -> LogSlice:

@@ -6,7 +6,7 @@ A field of a request has the column of its name in ``tasks``; fields without one
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, case, func
 
 from fleetpulse.master.store.encryption import DecryptionFailed, Encryptor
 from fleetpulse.master.store.tables import attempts, events, tasks
@@ -32,12 +32,27 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
 )
 """Of an environment only the names: no answer needs the values."""
 
+_LARGE = ("command", "env", "labels", "constraints")
+MAX_LISTED_BYTES = 4096
+"""Of the JSON of one field of a request in a page of tasks."""
+
+
+def _unless_large(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((func.length(column) <= MAX_LISTED_BYTES, column), else_=None)
+
+
+LISTED_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
+    _unless_large(column) if column.key in {*_LARGE, "env_names"} else column for column in TASK_COLUMNS
+)
+"""``TASK_COLUMNS`` without what is large: a thousand of the largest tasks are half a gigabyte."""
+
 ATTEMPT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
     attempts.c[name] for name in (*_ATTEMPT_STATE, *Outcome._fields)
 )
 EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(events.c[name] for name in TaskEvent._fields)
 
 _OPTIONS_AT = 1 + len(_REQUEST)
+_LARGE_AT = tuple((name, 1 + _REQUEST.index(name)) for name in _LARGE)
 _OUTCOME_AT = _OPTIONS_AT + 1 + len(_TASK_STATE)
 
 
@@ -91,6 +106,18 @@ def task_from(row: Sequence[Any]) -> Task:
     status, *state = row[_OPTIONS_AT + 1 : _OUTCOME_AT]
     outcome = Outcome(*row[_OUTCOME_AT:])
     return Task._make((row[0], request_from(values), TaskStatus(status), *state, outcome, False))
+
+
+def listed_task_from(row: Sequence[Any]) -> tuple[Task, Sequence[str]]:
+    """From the values of ``LISTED_COLUMNS``; and the fields that are empty because they are large."""
+    missing = [name for name, at in _LARGE_AT if row[at] is None]
+    if not missing:
+        return task_from(row), ()
+    values = list(row)
+    for name, at in _LARGE_AT:
+        if row[at] is None:
+            values[at] = [] if name in ("command", "env") else {}
+    return task_from(values), missing
 
 
 def with_env(task: Task, encrypted: str, encryptor: Encryptor) -> Task:

@@ -34,7 +34,7 @@ from fleetpulse.master.store.tables import events, tasks
 
 _LOGGER = logging.getLogger(__name__)
 
-VERSIONS = ("0001", "0002", "0003", "0004", "0005")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """The versions of the schema, oldest first. This code needs the last."""
 
 _RETRY_SECONDS = 0.25

@@ -130,6 +130,9 @@ class SqlTaskStore:
     def load_live(self) -> Sequence[LiveTask]:
         return self._readers.run(lambda connection: reads.load_live(connection, self._encryptor), _LOAD_SECONDS)
 
+    def submitted_with(self, idempotency: Idempotency) -> str | None:
+        return self._readers.run(lambda c: reads.submitted_with(c, self._encryptor, idempotency), _READ_SECONDS)
+
     count_by_status = _read(reads.count_by_status)
     find = _read(reads.find)
     details = _read(reads.details)

@@ -104,7 +104,7 @@ tasks = Table(
     *_required(priority=Integer, max_retries=Integer),
     *_optional(timeout_seconds=Double),
     *_required(labels=Json, constraints=Json),
-    *_optional(read_only=Boolean, user=SafeText, network=SafeText, options=Json),
+    *_optional(read_only=Boolean, user=SafeText, network=SafeText, options=Json, submitter=SafeText),
     # The state.
     *_required(status=SafeText, created_at=Double, attempt=Integer, retries_used=Integer),
     *_optional(not_before=Double, cancel_requested_at=Double, pending_at=Double, running_at=Double, finished_at=Double),

@@ -6,6 +6,7 @@ A task is what somebody asked for; an attempt is one run of it on one worker. An
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from fleetpulse.master.tasks.request import TaskRequest
@@ -79,6 +80,8 @@ class Task(NamedTuple):
     pending_at: float | None = None
     running_at: float | None = None
     finished_at: float | None = None
+    submitter: str | None = None
+    """The name of the token that it was submitted with, if it is known."""
     outcome: Outcome = Outcome()
     """Of the last attempt that ended."""
     env_is_lost: bool = False
@@ -174,6 +177,8 @@ class TaskPage(NamedTuple):
     attempts: Mapping[str, Attempt]
     """The newest attempt by task id."""
     next_cursor: str | None
+    truncated: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """By task id, the fields of its request that are too large for a page, and empty here; only tasks that have any."""
 
 
 class TaskDetails(NamedTuple):
@@ -203,6 +208,10 @@ class TaskStore(Protocol):
         """Waits until one new task is durable. Returns its id, or that of the task that has the same idempotency key
         and digest already. Raises ``IdempotencyConflict`` for the same key with another digest."""
 
+    def submitted_with(self, idempotency: Idempotency) -> str | None:
+        """Waits for the id of the task that has this key and digest, if there is one. Raises ``IdempotencyConflict``
+        as ``submit``."""
+
     def save(self, changes: Changes, on_saved: OnSaved | None = None) -> None:
         """Hands changes over without waiting; the store retries until they are written."""
 
@@ -222,7 +231,8 @@ class TaskStore(Protocol):
         """Waits for everything about one task. Raises ``UnknownTask``."""
 
     def worker_attempts(self, worker_id: str, limit: int) -> Sequence[tuple[Attempt, Task]]:
-        """Waits for the attempts that were assigned to a worker and their tasks, newest first."""
+        """Waits for the attempts that were assigned to a worker and their tasks, newest first; without what is
+        ``truncated`` in a page of tasks."""
 
     def assigned_to(self, task_id: str, attempt: int) -> str | None:
         """Waits for the worker that an attempt was assigned to; ``None``: there is no such attempt."""

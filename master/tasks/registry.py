@@ -20,6 +20,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.tasks.capacity import FleetCapacity
 from fleetpulse.master.tasks.messages import WorkerLink, start_message, stop_message
 from fleetpulse.master.tasks.placement import QueuedTask, ResourceAmounts, millicores
+from fleetpulse.master.tasks.quotas import QueueQuotas
 from fleetpulse.master.tasks.records import (
     Attempt,
     AttemptKey,
@@ -212,9 +213,11 @@ class TaskRegistry:
         telemetry: TelemetryManager,
         instruments: Instruments,
         on_capacity_freed: Callable[[], None] = lambda: None,
+        quotas: QueueQuotas | None = None,
     ) -> None:
         """``on_capacity_freed`` is called when a task might be placed that could not be before."""
         self.live = LiveTasks()
+        self.quotas = quotas = QueueQuotas() if quotas is None else quotas
         self.capacity = FleetCapacity()
         self.watchers = TaskWatchers()
         self.instruments = instruments.tasks
@@ -224,6 +227,7 @@ class TaskRegistry:
         self._links: dict[str, WorkerLink] = {}
         self._pending_ends: dict[tuple[str, AttemptKey], PendingEnd] = {}
         self._counts = dict.fromkeys(TaskStatus, 0)
+        self.instruments.queued_bytes.set_function(lambda: quotas.usage.size_bytes)
         for status in TaskStatus:
             self.instruments.tasks.labels(status).set_function(partial(self._counts.__getitem__, status))
 
@@ -231,12 +235,14 @@ class TaskRegistry:
         """Takes in the tasks that had not ended when the master started, and how many of each status there are."""
         for task, attempt, log_bytes in found:
             self.live.put(task, attempt, log_bytes)
+            if task.status is TaskStatus.QUEUED:
+                self.quotas.add(task)
             if attempt is not None:
                 self.capacity.allocate(attempt.worker_id, attempt.key, demand_of(task), attempt.gpu_uuids)
         self._counts.update(counts)
 
     def accept(self, task: Task) -> None:
-        """Takes in a new task, which is durable already."""
+        """Takes in a new task, which is durable already, and counted by ``quotas``."""
         self._counts[task.status] += 1
         self.live.put(task, None)
         self.on_capacity_freed()
@@ -248,6 +254,7 @@ class TaskRegistry:
         self._measure(before, task, entry.attempt, attempt)
         self._counts[before.status] -= 1
         self._counts[task.status] += 1
+        self._count_queued(before, task)
         if task.status.is_terminal:
             self.live.drop(task.task_id)
         else:
@@ -319,6 +326,13 @@ class TaskRegistry:
     def publish_allocation(self, worker_id: str) -> None:
         """Has telemetry show what the worker's tasks take of it."""
         self._telemetry.set_allocation(worker_id, self.capacity.allocation(worker_id))
+
+    def _count_queued(self, before: Task, task: Task) -> None:
+        was_queued, is_queued = (one.status is TaskStatus.QUEUED for one in (before, task))
+        if was_queued and not is_queued:
+            self.quotas.release(before.submitter, before.request)
+        elif is_queued and not was_queued:
+            self.quotas.add(task)
 
     def _measure(self, before: Task, task: Task, old: Attempt | None, attempt: Attempt | None) -> None:
         instruments = self.instruments

@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 import gevent
 from gevent.event import Event
 
-from fleetpulse.master.errors import LogExpired, MasterStopping, TaskRefused, UnknownWorker
+from fleetpulse.master.config import QueueLimits
+from fleetpulse.master.errors import LogExpired, MasterStopping, QuotaExceeded, TaskRefused, UnknownWorker
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler, ForeignReports
 from fleetpulse.master.tasks.lost_workers import EvictionLimiter, LostWorkerTracker
 from fleetpulse.master.tasks.placement import Policy, best_fit
 from fleetpulse.master.tasks.queue_reasons import QueueReasons
+from fleetpulse.master.tasks.quotas import QueueQuotas
 from fleetpulse.master.tasks.records import (
     Attempt,
     Changes,
@@ -75,6 +77,7 @@ class TaskService:
         new_id: Callable[[], str] = new_task_id,
         policy: Policy = best_fit,
         task_policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
+        queue_limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -82,7 +85,7 @@ class TaskService:
         self._new_id = new_id
         self._task_policy = task_policy
         capacity_freed = Event()
-        self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set)
+        self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set, QueueQuotas(queue_limits))
         self._limiter = EvictionLimiter()
         self._foreign_reports = ForeignReports(store, instruments.tasks)
         lease = telemetry.lease_config
@@ -135,19 +138,36 @@ class TaskService:
 
     # Tasks
 
-    def submit(self, request: TaskRequest, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
+    def submit(
+        self, request: TaskRequest, idempotency: Idempotency | None = None, submitter: str | None = None
+    ) -> tuple[Task, bool]:
         """Waits until the task is durable. Returns it, and whether it is new; else an earlier request with the key
-        made it.
+        made it. ``submitter`` is the name whose quota it counts against.
 
-        Raises ``TaskRefused``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``; there is no task
-        then.
+        Raises ``TaskRefused``, ``QuotaExceeded``, ``StoreUnavailable``, ``IdempotencyConflict``, ``MasterStopping``;
+        there is no task then.
         """
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")
         request = apply_policy(request, self._task_policy)
-        change = submitted(self._new_id(), request, self._clock.wall())
-        task_id = self._store.submit(Changes((change.task,), (), tuple(change.events)), idempotency)
-        if task_id != change.task.task_id:
+        change = submitted(self._new_id(), request, self._clock.wall(), submitter)
+        quotas = self._registry.quotas
+        try:
+            # Counted before the wait, so that requests that come at once cannot pass together.
+            quotas.take(submitter, request)
+        except QuotaExceeded:
+            known = None if idempotency is None else self._store.submitted_with(idempotency)
+            if known is None:
+                raise
+            return self._store.details(known).task, False
+        is_new = False
+        try:
+            task_id = self._store.submit(Changes((change.task,), (), tuple(change.events)), idempotency)
+            is_new = task_id == change.task.task_id
+        finally:
+            if not is_new:
+                quotas.release(submitter, request)
+        if not is_new:
             return self._store.details(task_id).task, False
         self._registry.accept(change.task)
         return change.task, True

@@ -57,9 +57,9 @@ class Report(NamedTuple):
     message: str = ""
 
 
-def submitted(task_id: str, request: TaskRequest, now: float) -> Change:
+def submitted(task_id: str, request: TaskRequest, now: float, submitter: str | None = None) -> Change:
     """A new task, queued."""
-    task = Task(task_id, request, TaskStatus.QUEUED, created_at=now)
+    task = Task(task_id, request, TaskStatus.QUEUED, created_at=now, submitter=submitter)
     return Change(task, None, (TaskEvent(task_id, now, "submitted", request.docker_image),))
 
 

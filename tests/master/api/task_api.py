@@ -60,7 +60,9 @@ class FakeTaskService:
 
     # What REST asks for
 
-    def submit(self, spec: TaskRequest, idempotency: Idempotency | None = None) -> tuple[Task, bool]:
+    def submit(
+        self, spec: TaskRequest, idempotency: Idempotency | None = None, submitter: str | None = None
+    ) -> tuple[Task, bool]:
         self._answer()
         task_id = f"task-{len(self._tasks) + 1}"
         if idempotency is not None:
@@ -69,7 +71,7 @@ class FakeTaskService:
                 raise IdempotencyConflict(f"the key {idempotency.key!r} was used for another request")
             if known in self._tasks:
                 return self._tasks[known], False
-        return self._apply(submitted(task_id, spec, self.now)), True
+        return self._apply(submitted(task_id, spec, self.now, submitter)), True
 
     def cancel(self, task_id: str) -> Task:
         task = self._task(task_id)

@@ -45,12 +45,13 @@ def test_opening_a_current_database_changes_nothing(database_url: str) -> None:
         assert store.details("t1").task.task_id == "t1"
 
 
-def test_tasks_of_a_database_without_the_column_for_options_are_kept(database_url: str) -> None:
+def test_tasks_of_a_database_without_the_columns_for_options_and_submitters_are_kept(database_url: str) -> None:
     with open_store(database_url) as store:
         task = submit(store, "t1")
     engines = engines_of(database_url)
     with engines.writer.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN options")
+        for column in ("options", "submitter"):
+            connection.exec_driver_sql(f"ALTER TABLE tasks DROP COLUMN {column}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
     engines.close()
     with open_store(database_url) as store:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleetpulse.master.config import LeaseConfig
+from fleetpulse.master.config import LeaseConfig, QueueLimits
 from fleetpulse.master.store.encryption import Encryptor
 from fleetpulse.master.store.store import SqlTaskStore
 from fleetpulse.master.tasks.placement import Policy, best_fit
@@ -104,10 +104,18 @@ class FakeWorker:
 class Cluster:
     """The service, its fleet and its store."""
 
-    def __init__(self, fleet: Fleet, store: SqlTaskStore, policy: Policy = best_fit) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: SqlTaskStore,
+        policy: Policy = best_fit,
+        queue_limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
+    ) -> None:
         self.fleet = fleet
         self.store = store
-        self.tasks = TaskService(store, fleet.manager, fleet.instruments, fleet.clock.port, policy=policy)
+        self.tasks = TaskService(
+            store, fleet.manager, fleet.instruments, fleet.clock.port, policy=policy, queue_limits=queue_limits
+        )
         fleet.manager.add_observer(self.tasks.reports)
 
     def worker(self, worker_id: str = "rack-7", cores: float = 4.0, gpus: Sequence[str] = ()) -> FakeWorker:
@@ -149,10 +157,11 @@ def running_cluster(
     lease_config: LeaseConfig = LeaseConfig(),  # noqa: B008 - immutable
     policy: Policy = best_fit,
     encryptor: Encryptor = ENCRYPTOR,
+    queue_limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
 ) -> Iterator[Cluster]:
     """A master's tasks and fleet, on what is in the folder."""
     with running_fleet(lease_config) as fleet, running_store(folder, encryptor) as store:
-        cluster = Cluster(fleet, store, policy)
+        cluster = Cluster(fleet, store, policy, queue_limits)
         cluster.tasks.start()
         try:
             yield cluster
