@@ -165,6 +165,7 @@ class WorkerMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     TASK_UPDATE_FIELD_NUMBER: _builtins.int
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register: ...
     @_builtins.property
@@ -175,6 +176,8 @@ class WorkerMessage(_message.Message):
     def task_update(self) -> Global___TaskUpdate: ...
     @_builtins.property
     def log_chunk(self) -> Global___LogChunk: ...
+    @_builtins.property
+    def report(self) -> Global___Report: ...
     def __init__(
         self,
         *,
@@ -183,12 +186,13 @@ class WorkerMessage(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         task_update: Global___TaskUpdate | None = ...,
         log_chunk: Global___LogChunk | None = ...,
+        report: Global___Report | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "task_update", b"task_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "report", b"report", "task_update", b"task_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "task_update", b"task_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "log_chunk", b"log_chunk", "message", b"message", "register", b"register", "report", b"report", "task_update", b"task_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "goodbye", "task_update", "log_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "goodbye", "task_update", "log_chunk", "report"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -203,6 +207,7 @@ class MasterMessage(_message.Message):
     STOP_TASK_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    REPORT_ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -213,6 +218,8 @@ class MasterMessage(_message.Message):
     def ack(self) -> Global___Ack: ...
     @_builtins.property
     def drain(self) -> Global___Drain: ...
+    @_builtins.property
+    def report_answer(self) -> Global___ReportAnswer: ...
     def __init__(
         self,
         *,
@@ -221,12 +228,13 @@ class MasterMessage(_message.Message):
         stop_task: Global___StopTask | None = ...,
         ack: Global___Ack | None = ...,
         drain: Global___Drain | None = ...,
+        report_answer: Global___ReportAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start_task", "stop_task", "ack", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start_task", "stop_task", "ack", "drain", "report_answer"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -438,6 +446,144 @@ class Goodbye(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
+
+@_typing.final
+class Report(_message.Message):
+    """Heartbeats of many workers on one stream, from an agent that speaks for them: a site, a gateway, a simulator. The
+    stream begins with `report` instead of `register`, and carries reports only, and at the end `goodbye`.
+      * A worker is carried from its Register in `registrations` until its departure, a Register on another stream, or
+        the end of this stream. Its incarnation_id follows the rules of a worker with a stream: another incarnation is
+        refused while this one beats, and the same one takes over.
+      * Each entry is checked as on a stream of its own, and with a CA the certificate must allow its worker_id. An entry
+        that is refused refuses no other: the answer names it, and the stream goes on.
+      * The end of the stream releases every carried worker: it stays active until its lease ends, and any incarnation
+        may register it at once. `goodbye` removes them all.
+      * A carried worker runs no tasks: `task_support`, `attempts_held` and `attempts_unknown` must be unset.
+      * Entries are handled in this order: registrations, heartbeats, departures. At most MAX_REPORT_ENTRIES of
+        proto/rules.py in all: an agent for more workers sends several reports, best spread over the interval.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTRATIONS_FIELD_NUMBER: _builtins.int
+    HEARTBEATS_FIELD_NUMBER: _builtins.int
+    DEPARTURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def registrations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Register]: ...
+    @_builtins.property
+    def heartbeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Heartbeat]:
+        """Of workers that this stream carries."""
+
+    @_builtins.property
+    def departures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Departure]:
+        """Workers that have shut down: the master removes them at once."""
+
+    def __init__(
+        self,
+        *,
+        registrations: _abc.Iterable[Global___Register] | None = ...,
+        heartbeats: _abc.Iterable[Global___Heartbeat] | None = ...,
+        departures: _abc.Iterable[Global___Departure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["departures", b"departures", "heartbeats", b"heartbeats", "registrations", b"registrations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Departure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Departure: _TypeAlias = Departure  # noqa: Y015
+
+@_typing.final
+class ReportAnswer(_message.Message):
+    """The master's answer to each report, in the order of the reports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEAT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    INACTIVITY_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MASTER_VERSION_FIELD_NUMBER: _builtins.int
+    RECONNECT_SPREAD_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    heartbeat_interval_seconds: _builtins.float
+    """As in Registered, of every worker that the stream carries."""
+    inactivity_timeout_seconds: _builtins.float
+    master_version: _builtins.str
+    reconnect_spread_seconds: _builtins.float
+    accepted: _builtins.int
+    """The entries that were taken."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]: ...
+    def __init__(
+        self,
+        *,
+        heartbeat_interval_seconds: _builtins.float = ...,
+        inactivity_timeout_seconds: _builtins.float = ...,
+        master_version: _builtins.str = ...,
+        reconnect_spread_seconds: _builtins.float = ...,
+        accepted: _builtins.int = ...,
+        refused: _abc.Iterable[Global___Refusal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version", "reconnect_spread_seconds", b"reconnect_spread_seconds", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAnswer: _TypeAlias = ReportAnswer  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """An entry of a report that was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    code: _builtins.str
+    """The name of the gRPC status that a stream of the worker's own would have ended with. NOT_FOUND: the stream does not
+    carry the worker; register it first.
+    """
+    message: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

@@ -55,7 +55,8 @@ class FleetServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Connect(self, request_iterator, context):
-        """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`.
+        """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`. An agent
+        that speaks for many workers sends `report` first and again.
         Ends with INVALID_ARGUMENT (an invalid message), ALREADY_EXISTS (another incarnation uses the worker_id),
         RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
         stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another

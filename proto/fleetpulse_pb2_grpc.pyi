@@ -39,7 +39,8 @@ class FleetStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FleetAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_fleetpulse_pb2.WorkerMessage, _fleetpulse_pb2.MasterMessage]
-    """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`.
+    """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`. An agent
+    that speaks for many workers sends `report` first and again.
     Ends with INVALID_ARGUMENT (an invalid message), ALREADY_EXISTS (another incarnation uses the worker_id),
     RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
     stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
@@ -56,7 +57,8 @@ class FleetStub:
 class FleetAsyncStub(FleetStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_fleetpulse_pb2.WorkerMessage, _fleetpulse_pb2.MasterMessage]  # type: ignore[assignment]
-    """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`.
+    """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`. An agent
+    that speaks for many workers sends `report` first and again.
     Ends with INVALID_ARGUMENT (an invalid message), ALREADY_EXISTS (another incarnation uses the worker_id),
     RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
     stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another
@@ -76,7 +78,8 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_fleetpulse_pb2.WorkerMessage],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fleetpulse_pb2.MasterMessage], _abc.AsyncIterator[_fleetpulse_pb2.MasterMessage]]:
-        """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`.
+        """One long-lived stream per worker. The worker first sends `register`; the master first sends `registered`. An agent
+        that speaks for many workers sends `report` first and again.
         Ends with INVALID_ARGUMENT (an invalid message), ALREADY_EXISTS (another incarnation uses the worker_id),
         RESOURCE_EXHAUSTED (the master is full), DEADLINE_EXCEEDED (no message arrived in time), UNAVAILABLE (the master
         stops), ABORTED (the same incarnation opened a newer stream), PERMISSION_DENIED (the certificate belongs to another

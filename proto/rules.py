@@ -23,6 +23,9 @@ _LABEL_NAME = re.compile(LABEL_NAME_PATTERN)
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message that either end accepts; a heartbeat of a machine with 16 GPUs is under 8 KiB."""
 
+MAX_REPORT_ENTRIES = 256
+"""Registrations, heartbeats and departures in one ``Report``, in all."""
+
 MAX_LOG_CHUNK_BYTES = 64 * 1024
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
 """How much of an attempt's output is kept."""
