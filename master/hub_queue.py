@@ -5,6 +5,7 @@ All calls that wait when the hub wakes cost one wake-up. Used by everything that
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -15,15 +16,20 @@ _LOGGER = logging.getLogger(__name__)
 
 Call = Callable[[], object]
 
-BATCH_LENGTH = 16
-"""Calls before other greenlets run."""
+SLICE_SECONDS = 0.01
+"""Calls are made for this long before other greenlets run."""
 
 
 class HubQueue:
-    """Made and closed on the hub; ``put``, ``wake`` and ``post`` are for any thread. Calls are made in order."""
+    """Made and closed on the hub; ``put``, ``wake`` and ``post`` are for any thread. Calls are made in order.
 
-    def __init__(self, name: str) -> None:
+    Calls are made in slices of time, so that thousands that wait delay no other greenlet by more than
+    ``SLICE_SECONDS`` and one call.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
+        self._clock = clock
         self._calls: deque[Call] = deque()
         self._wakeup = gevent.get_hub().loop.async_()
         self._arrived = Event()
@@ -34,9 +40,9 @@ class HubQueue:
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f"{name}-queue"
 
-    def put(self, calls: Iterable[Call]) -> None:
-        """Queues calls; they are made when the hub is woken."""
-        self._calls.extend(calls)
+    def put(self, call: Call) -> None:
+        """Queues a call; it is made when the hub is woken."""
+        self._calls.append(call)
 
     def wake(self) -> None:
         """Wakes the hub. Cheap to repeat before it wakes: its loop folds that into one wake-up."""
@@ -63,12 +69,12 @@ class HubQueue:
         while True:
             self._arrived.wait()
             self._arrived.clear()
-            made = 0
+            ends_at = self._clock() + SLICE_SECONDS
             while self._calls:
                 self._make(self._calls.popleft())
-                made += 1
-                if made % BATCH_LENGTH == 0:
+                if self._clock() >= ends_at:
                     gevent.sleep(0)
+                    ends_at = self._clock() + SLICE_SECONDS
 
     def _make(self, call: Call) -> None:
         try:

@@ -75,6 +75,9 @@ class TelemetryInstruments(_Group):
         "Heartbeats that the master accepted, over a stream or one by one.")
     heartbeats_dropped = _metric(HubCounter, "heartbeats_dropped_total",
         "Accepted heartbeats that a newer one of the same worker overtook in a full queue.")
+    heartbeats_superseded = _metric(HubCounter, "heartbeats_superseded_total",
+        "Heartbeats that waited for the master until a newer one of the same worker replaced them; none counts as "
+        "missed.")
     heartbeats_rejected = _metric(Counter, "heartbeats_rejected_total",
         "Heartbeats that the master refused, by reason.", "reason")
     receipt_to_visible = _metric(HubHistogram, "heartbeat_receipt_to_visible_seconds",
@@ -93,6 +96,8 @@ class RpcInstruments(_Group):
     sessions = _metric(Gauge, "worker_sessions", "Streams of workers that are open and registered.")
     sessions_refused = _metric(Counter, "worker_sessions_refused_total",
         "Streams that the master ended with an error, by reason.", "reason")
+    backlog_age = _metric(Gauge, "grpc_backlog_age_seconds",
+        "Age of the oldest message of a worker that the master has received and not handled; 0 when none waits.")
     requests = _metric(Counter, "grpc_requests_total", "Calls that ended, by method and status code.", "method", "code")
 
 

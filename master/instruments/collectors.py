@@ -29,8 +29,8 @@ class HubCounter(Collector):
         self.value = 0
         registry.register(self)
 
-    def inc(self) -> None:
-        self.value += 1
+    def inc(self, count: int = 1) -> None:
+        self.value += count
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(self._name, self._documentation, value=self.value)

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent import futures
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -28,7 +29,7 @@ from fleetpulse.master.errors import ConfigError, FleetPulseError
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.rpc.peers import LocalWorkers
-from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamSession
+from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamReceipts, StreamSession
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
 from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
@@ -69,6 +70,10 @@ _OPTIONS = (
     # A connection that does not begin to speak HTTP/2, and one without calls.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
+    # Calls that were not taken up yet: beyond the first some are refused, beyond the second all. A whole fleet may come
+    # back at once; grpc's default is 1000.
+    ("grpc.server.max_pending_requests", 30_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
     # A second master on this port must fail, not share it.
     ("grpc.so_reuseport", 0),
     # Workers send every few seconds: a bandwidth probe with every message costs more than it gains.
@@ -86,6 +91,7 @@ _MAX_WAITING_MESSAGES = 16
 """Per stream, between grpc's thread and the hub."""
 
 _SLOW_DOWN_SECONDS = 0.005
+_MAX_SLOW_DOWN_SECONDS = 0.1
 
 _END_OF_STREAM: object = grpc.aio.EOF
 """What read() returns at the end, which its stubs leave out."""
@@ -122,6 +128,8 @@ class RpcServer:
         self._sessions = SessionTable(manager, reports, instruments, admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
+        manager.set_receipts(StreamReceipts(self._bridge, self._sessions))
+        instruments.rpc.backlog_age.set_function(self._bridge.backlog_seconds)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
         self._tls: TlsPorts | None = None
         if authority is not None and tls is not None:
@@ -197,6 +205,7 @@ class RpcServer:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._bridge.listen)
         self._loop.run_forever()
         self._loop.close()
 
@@ -270,26 +279,44 @@ class RpcServer:
         stream = Stream(self._loop, call.peer())
         session = StreamSession(self._sessions, stream, self._certificate_of(call))
         reading = asyncio.ensure_future(self._read(call, session, stream))
-        waiting = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._bridge.call, session.expect_registration)
+        self._expect_registration(session, stream)
         try:
             await stream.pump(call)
         finally:
-            waiting.cancel()
+            if stream.deadline is not None:
+                stream.deadline.cancel()
             reading.cancel()
             self._bridge.call(session.close)
+
+    def _expect_registration(self, session: StreamSession, stream: Stream) -> None:
+        stream.deadline = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._check_silence, session, stream)
+
+    def _check_silence(self, session: StreamSession, stream: Stream) -> None:
+        stream.deadline = None
+        if stream.heard_at is not None:
+            return
+        if self._bridge.is_behind():
+            # What it sent may wait to be read.
+            self._expect_registration(session, stream)
+        else:
+            self._bridge.call(session.expect_registration)
 
     def _certificate_of(self, call: RpcCall) -> WorkerCertificate | None:
         return None if self._tls is None else self._tls.certificate_of(call)
 
     async def _read(self, call: RpcCall, session: StreamSession, stream: Stream) -> None:
-        handed_over = 0
+        process = session.process
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
-                self._bridge.call_soon(session.receive, data, time.monotonic())
-                handed_over += 1
+                if stream.put(data, time.monotonic()):
+                    self._bridge.call_soon(process)
                 # HTTP/2's flow control slows down a worker that sends faster than the hub can follow, and no other.
-                while handed_over - session.received > _MAX_WAITING_MESSAGES:  # noqa: ASYNC110 - an event would cost a wake-up
-                    await asyncio.sleep(_SLOW_DOWN_SECONDS)
+                pause_seconds = _SLOW_DOWN_SECONDS
+                while stream.waiting > _MAX_WAITING_MESSAGES:
+                    await asyncio.sleep(pause_seconds)
+                    # What the worker sends now is not read, so it is not silent.
+                    stream.heard_at = time.monotonic()
+                    pause_seconds = min(2 * pause_seconds, _MAX_SLOW_DOWN_SECONDS)
         finally:
             stream.hang_up()
 
@@ -297,7 +324,9 @@ class RpcServer:
         async with self._heartbeat_limiter.admit(call):
             await self._refuse_stranger(call, "send_heartbeat")
             answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
-            self._bridge.call(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
+            self._bridge.call_soon(
+                partial(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
+            )
             result = await answer
         if isinstance(result, RpcStatus):
             self._count_soon("SendHeartbeat", result.code)

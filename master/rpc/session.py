@@ -21,9 +21,10 @@ from fleetpulse.master.errors import (
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
-from fleetpulse.master.rpc.stream import Stream, decode
+from fleetpulse.master.rpc.stream import HubBridge, Received, Stream, decode
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.telemetry.decoding import decode_registration
+from fleetpulse.master.telemetry.leases import Receipts
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -100,6 +101,11 @@ class SessionTable:
             older.end(StreamSuperseded(f"worker {session.worker_id} opened a newer stream"))
         return older is not None
 
+    def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
+        """Returns when bytes last arrived on the incarnation's stream (monotonic), handled or not."""
+        session = self._sessions.get(worker_id)
+        return None if session is None or session.incarnation_id != incarnation_id else session.heard_at
+
     def remove(self, session: "StreamSession") -> bool:
         """Removes the session; returns whether it was the session of its worker."""
         if self._sessions.get(session.worker_id) is not session:
@@ -129,38 +135,64 @@ class SessionTable:
             session.end(MasterStopping("the master is stopping"))
 
 
+class StreamReceipts(Receipts):
+    """What grpc's thread has received."""
+
+    def __init__(self, bridge: HubBridge, sessions: SessionTable) -> None:
+        self._bridge = bridge
+        self._sessions = sessions
+
+    def heard_until(self, now: float) -> float:
+        """See ``HubBridge.heard_until``."""
+        return self._bridge.heard_until(now)
+
+    def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
+        """See ``SessionTable.last_heard``."""
+        return self._sessions.last_heard(worker_id, incarnation_id)
+
+
 class StreamSession:
     """Handles the messages of one stream in order; also the ``WorkerLink`` of its worker. Belongs to the hub."""
 
     __slots__ = (
         *("_claimed_id", "_has_ended", "_registration", "_stream", "_table"),
-        *("certificate", "received", "worker_id"),
+        *("certificate", "worker_id"),
     )
 
     def __init__(self, table: SessionTable, stream: Stream, certificate: WorkerCertificate | None = None) -> None:
         self.worker_id = self._claimed_id = ""
-        self.received = 0
-        """The number of handled messages, from which grpc's thread knows how many wait."""
-
         self._registration = Registration()
         self._table = table
         self._stream = stream
         self._has_ended = False
         self.certificate = certificate
 
-    def receive(self, data: bytes, received_at: float | None = None) -> None:
-        """Handles a message that arrived at ``received_at`` (monotonic). A violation ends the stream."""
-        self.received += 1
-        if self._has_ended:
-            return
-        try:
-            message = decode(pb.WorkerMessage, data)
-            if self.worker_id:
-                self._dispatch(message, received_at)
-            else:
-                self._register(message)
-        except FleetPulseError as error:
-            self.end(error)
+    @property
+    def heard_at(self) -> float | None:
+        """When bytes last arrived on the stream (monotonic)."""
+        return self._stream.heard_at
+
+    @property
+    def incarnation_id(self) -> str:
+        """The registered one; empty before."""
+        return self._registration.incarnation_id
+
+    def process(self) -> None:
+        """Handles everything that has arrived. A violation ends the stream."""
+        received = self._stream.take()
+        if received.superseded:
+            self._table.instruments.telemetry.heartbeats_superseded.inc(received.superseded)
+        for data in received.messages:
+            if self._has_ended:
+                return
+            try:
+                message = decode(pb.WorkerMessage, data)
+                if self.worker_id:
+                    self._dispatch(message, received)
+                else:
+                    self._register(message)
+            except FleetPulseError as error:
+                self.end(error)
 
     def send(self, message: pb.MasterMessage) -> None:
         """Sends to the worker; does nothing when the stream has ended."""
@@ -177,7 +209,7 @@ class StreamSession:
         )  # fmt: skip
 
     def close(self) -> None:
-        """The stream is over, whoever ended it."""
+        """The stream is over, whoever ended it. The hub has handled all that arrived before."""
         self._has_ended = True
         self._table.reports.unregister(self.worker_id, self)
         if self._table.remove(self):
@@ -207,8 +239,11 @@ class StreamSession:
             self.end(refusal)
 
     def expect_registration(self) -> None:
-        """Ends the stream if the worker has not registered. Called when the time for the first message is over."""
-        if not self.worker_id:
+        """Ends the stream if nothing has arrived on it. Called when the time for the first message is over.
+
+        What has arrived is handled, however late, and registers the worker or ends the stream.
+        """
+        if self.heard_at is None:
             self.end(
                 RegistrationTimeout(
                     f"nobody registered on this stream within {FIRST_MESSAGE_SECONDS:.0f} s; send register first"
@@ -231,10 +266,10 @@ class StreamSession:
         self.send(pb.MasterMessage(registered=_registered(self._table.manager.lease_config, kept)))
         self._table.reports.registered(worker_id, self)
 
-    def _dispatch(self, message: pb.WorkerMessage, received_at: float | None) -> None:
+    def _dispatch(self, message: pb.WorkerMessage, received: Received) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
-            self._handle_heartbeat(message.heartbeat, received_at)
+            self._handle_heartbeat(message.heartbeat, received)
         elif kind == "task_update":
             self._table.reports.update(self.worker_id, message.task_update, self)
         elif kind == "log_chunk":
@@ -245,14 +280,14 @@ class StreamSession:
             raise ProtocolViolation("register was sent twice on one stream")
         # An unknown kind comes from a newer worker and is ignored.
 
-    def _handle_heartbeat(self, heartbeat: pb.Heartbeat, received_at: float | None) -> None:
+    def _handle_heartbeat(self, heartbeat: pb.Heartbeat, received: Received) -> None:
         if heartbeat.worker_id != self.worker_id or heartbeat.incarnation_id != self._registration.incarnation_id:
             raise InvalidMessage(f"this stream speaks for worker {self.worker_id} only, and for its incarnation")
         manager = self._table.manager
         if not manager.knows_worker(self.worker_id):
             # The worker was forgotten while it was silent.
             manager.register_worker(self.worker_id, self._registration)
-        manager.process_heartbeat(heartbeat, received_at)
+        manager.process_heartbeat(heartbeat, received.heartbeat_at, received.superseded)
 
     def _handle_goodbye(self, goodbye: pb.Goodbye) -> None:
         self._has_ended = True

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from fleetpulse.master.errors import InvalidMessage
 from fleetpulse.master.hub_queue import HubQueue
 from fleetpulse.master.rpc.status import RpcStatus
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_MESSAGE_BYTES
 
 RpcCall = grpc.aio.ServicerContext[bytes, bytes]
@@ -20,10 +24,19 @@ RpcCall = grpc.aio.ServicerContext[bytes, bytes]
 GATHER_SECONDS = 0.01
 """How long ``HubBridge.call_soon`` gathers calls."""
 
+LISTEN_SECONDS = 0.5
+"""How often grpc's thread notes that it listens."""
+
+BEHIND_SECONDS = 1.0
+"""Age of the oldest message that waits, above which the master judges nobody by silence."""
+
 MAX_UNSENT_MESSAGES = 4_000
 """Per stream whose worker does not read; one that reads has a few."""
 
 _CANCELLED_WITHIN_SECONDS = 0.05
+
+_HEARTBEAT_START = bytes((pb.WorkerMessage.HEARTBEAT_FIELD_NUMBER << 3 | 2,))
+"""Its tag: the number of the field, and that a length follows."""
 
 M = TypeVar("M", bound=Message)
 
@@ -38,50 +51,166 @@ def decode(kind: type[M], data: bytes) -> M:
         raise InvalidMessage(f"the message is not a {kind.__name__}: {error}") from error
 
 
+def is_heartbeat(data: bytes) -> bool:
+    """Whether a serialized ``WorkerMessage`` is one heartbeat and nothing else. Does not decode it."""
+    if data[:1] != _HEARTBEAT_START:
+        return False
+    # What follows is its length, seven bits in a byte, the lowest first.
+    length = shift = 0
+    for place in range(1, min(len(data), 5)):
+        length |= (data[place] & 0x7F) << shift
+        if data[place] < 0x80:
+            return place + 1 + length == len(data)
+        shift += 7
+    return False
+
+
 class HubBridge:
     """Calls functions on the hub from grpc's thread. Made and closed on the hub.
 
     Handling one message between other work costs up to three times what it costs in a row: it has left the processor's
     caches, and the hub must be woken. So calls that can wait some milliseconds are gathered.
+
+    Knows how far behind the master is, from either thread.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
-        self._wakes_soon = False
-        self._queue = HubQueue("rpc")
+        self._clock = clock
+        self._gathering = False
+        # When each gathering began whose calls the hub has not all made; the first is the age of the oldest call.
+        self._gathered_at: deque[float] = deque()
+        self._looked_at: float | None = None
+        self._listened_at: float | None = None
+        self._queue = HubQueue("rpc", clock)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Calls ``function(*args)`` on the hub, after all earlier calls."""
         self._queue.post((partial(function, *args),))
 
-    def call_soon(self, function: Callable[..., None], *args: Any) -> None:
+    def call_soon(self, call: Callable[[], None]) -> None:
         """Does the same, but does not wake the hub for this call alone. In the loop's thread only."""
-        self._queue.put((partial(function, *args),))
-        if not self._wakes_soon:
-            self._wakes_soon = True
+        if not self._gathering:
+            self._gathering = True
+            # First, so that the hub never sees the call without its time.
+            self._gathered_at.append(self._clock())
             self._loop.call_later(GATHER_SECONDS, self._wake)
+        self._queue.put(call)
+
+    def listen(self) -> None:
+        """Notes now and every ``LISTEN_SECONDS`` that grpc's thread is at its work. In the loop's thread."""
+        now, before = self._clock(), self._looked_at
+        # After a delay, what arrived meanwhile is about to be read.
+        is_late = before is not None and now - before > 2 * LISTEN_SECONDS
+        self._listened_at = before if is_late else now
+        self._looked_at = now
+        self._loop.call_later(LISTEN_SECONDS, self.listen)
+
+    def heard_until(self, now: float) -> float:
+        """Returns the time up to which all that arrived has been handled: ``now`` if nothing waits.
+
+        What came later may wait for the hub, or for grpc's thread. From any thread.
+        """
+        try:
+            until = min(now, self._gathered_at[0])
+        except IndexError:
+            until = now
+        listened_at = self._listened_at
+        if listened_at is not None and now - listened_at > 2 * LISTEN_SECONDS:
+            until = min(until, listened_at)
+        return until
+
+    def backlog_seconds(self) -> float:
+        """Returns the age of the oldest message that waits, 0 if none does. From any thread."""
+        now = self._clock()
+        return now - self.heard_until(now)
+
+    def is_behind(self) -> bool:
+        """Whether what has just arrived may wait for long to be handled. From any thread."""
+        return self.backlog_seconds() > BEHIND_SECONDS
 
     def close(self) -> None:
         """Makes no more calls."""
         self._queue.close()
 
     def _wake(self) -> None:
-        self._wakes_soon = False
+        self._gathering = False
+        self._queue.put(self._gathered_at.popleft)
         self._queue.wake()
 
 
-class Stream:
-    """The outgoing side of an open ``Connect``. ``send`` and ``end`` are for the hub, all else for grpc's thread."""
+class Received(NamedTuple):
+    """What ``Stream.take`` returns: the messages in order, of which at most one is a heartbeat."""
 
-    __slots__ = ("_loop", "_outbox", "_pump", "_waiter", "peer")
+    messages: list[bytes]
+    heartbeat_at: float
+    """Monotonic time at which the heartbeat arrived."""
+    superseded: int
+    """Heartbeats that the one among the messages replaced."""
+
+
+class Stream:
+    """An open ``Connect``. ``take``, ``send`` and ``end`` are for the hub, all else for grpc's thread.
+
+    Of the heartbeats that wait for the hub, the newest replaces the one before it; all other messages keep their order.
+    """
+
+    __slots__ = (
+        *("_heartbeat_at", "_heartbeat_place", "_inbox", "_is_announced", "_lock", "_loop", "_outbox", "_pump"),
+        *("_superseded", "_waiter", "deadline", "heard_at", "peer"),
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
         self.peer = peer
+        self.heard_at: float | None = None
+        """Monotonic time at which the last message arrived; read by the hub."""
+
+        self.deadline: asyncio.TimerHandle | None = None
+        """When the stream is ended if nothing has arrived."""
+
         self._loop = loop
+        # For the inbox: the only data that both threads change.
+        self._lock = threading.Lock()
+        self._inbox: list[bytes] = []
+        self._is_announced = False
+        self._heartbeat_place = -1
+        self._heartbeat_at = 0.0
+        self._superseded = 0
         # Not asyncio's Queue, which takes 3 KB per stream; nearly all streams have nothing to send.
         self._outbox: list[bytes | RpcStatus] = []
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[object] | None = None
+
+    def put(self, data: bytes, now: float) -> bool:
+        """Keeps a message for the hub; returns whether the hub must be told, because it has taken all earlier ones."""
+        self.heard_at = now
+        with self._lock:
+            inbox = self._inbox
+            if data[:1] == _HEARTBEAT_START:
+                if self._heartbeat_place >= 0 and is_heartbeat(inbox[self._heartbeat_place]) and is_heartbeat(data):
+                    # It never overtakes what was sent before it.
+                    del inbox[self._heartbeat_place]
+                    self._superseded += 1
+                self._heartbeat_place = len(inbox)
+                self._heartbeat_at = now
+            inbox.append(data)
+            is_first, self._is_announced = not self._is_announced, True
+        return is_first
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that the hub has not taken."""
+        return len(self._inbox)
+
+    def take(self) -> Received:
+        """Returns what has arrived since the last time."""
+        with self._lock:
+            received = Received(self._inbox, self._heartbeat_at, self._superseded)
+            self._inbox = []
+            self._is_announced = False
+            self._heartbeat_place = -1
+            self._superseded = 0
+        return received
 
     def send(self, message: bytes) -> None:
         """Sends a serialized ``MasterMessage``."""

@@ -4,7 +4,23 @@ Every worker has a lease of the same length, so leases run out in the order in w
 keeps that order finds the expired ones first: a check of 10,000 healthy workers reads one entry.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+
+def _not_heard(_worker_id: str) -> None:
+    """Nobody knows more than the table."""
+
+
+class Receipts:
+    """What was heard of workers and may not have been handled yet. This one knows of nothing."""
+
+    def heard_until(self, now: float) -> float:
+        """Returns the time (monotonic) up to which all that arrived has been handled; ``now`` if nothing waits."""
+        return now
+
+    def last_heard(self, _worker_id: str, _incarnation_id: str) -> float | None:
+        """Returns when the incarnation was last heard (monotonic); ``None`` if nothing is known of it."""
+        return None
 
 
 class LeaseTable:
@@ -44,11 +60,24 @@ class LeaseTable:
         renewed_at = self._renewed_at.get(worker_id)
         return None if renewed_at is None else own_now - renewed_at
 
-    def expire(self, now: float) -> list[str]:
-        """End the leases that have run out at ``now``; returns their workers, the longest silent first."""
-        expired = list(self._expired(self._own_time(now) - self.timeout_seconds))
-        for worker_id in expired:
-            del self._renewed_at[worker_id]
+    def expire(
+        self, now: float, heard_until: float | None = None, last_heard: Callable[[str], float | None] = _not_heard
+    ) -> list[str]:
+        """End the leases that have run out at ``now``; returns their workers, the longest silent first.
+
+        A lease that runs out after ``heard_until`` does not end: what arrived since then may wait to be handled.
+        ``last_heard(worker_id)`` knows when the worker was heard, even if that has not been handled: within the
+        timeout, its lease is renewed. It is asked only about leases that have run out.
+        """
+        unheard_seconds = 0.0 if heard_until is None else max(0.0, now - heard_until)
+        expired = []
+        for worker_id in list(self._expired(self._own_time(now) - self.timeout_seconds - unheard_seconds)):
+            heard_at = last_heard(worker_id)
+            if heard_at is not None and now - heard_at < self.timeout_seconds:
+                self.renew(worker_id, heard_at)
+            else:
+                del self._renewed_at[worker_id]
+                expired.append(worker_id)
         return expired
 
     def _own_time(self, now: float) -> float:

@@ -26,7 +26,7 @@ from fleetpulse.master.errors import (
 )
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, decode_heartbeat
-from fleetpulse.master.telemetry.leases import LeaseTable
+from fleetpulse.master.telemetry.leases import LeaseTable, Receipts
 from fleetpulse.master.telemetry.records import (
     Allocation,
     Clock,
@@ -93,8 +93,8 @@ class _WorkerRow:
         self.wake.set()
         return overflows
 
-    def is_next(self, sequence: int) -> bool:
-        """Whether the sequence number is new; a gap is added to ``missed``.
+    def is_next(self, sequence: int, superseded: int) -> bool:
+        """Whether the sequence number is new; a gap, without those superseded, is added to ``missed``.
 
         0 comes from a sender that does not count. Without an incarnation id a restart looks like a repetition, so every
         number is new.
@@ -104,7 +104,7 @@ class _WorkerRow:
         if sequence <= self._sequence:
             return False
         if self._sequence:
-            self.missed += sequence - self._sequence - 1
+            self.missed += max(0, sequence - self._sequence - 1 - superseded)
         self._sequence = sequence
         return True
 
@@ -136,6 +136,7 @@ class TelemetryManager:
         self._workers: dict[str, _WorkerRow] = {}
         self._leases = LeaseTable(lease_config.inactivity_timeout_seconds)
         self._remembered = LeaseTable(lease_config.retention_seconds)
+        self._receipts = Receipts()
         self._callback: UpdateCallback | None = None
         self._revision = 0
         self._checker: gevent.Greenlet[..., None] | None = None
@@ -146,6 +147,10 @@ class TelemetryManager:
     def add_observer(self, observer: TelemetryObserver) -> None:
         """Add an observer that is built after the manager."""
         self._observers += (observer,)
+
+    def set_receipts(self, receipts: Receipts) -> None:
+        """Judge silence by these too, from now on: who was heard is active, whatever waits to be handled."""
+        self._receipts = receipts
 
     def register_worker(self, worker_id: str, registration: Registration = Registration()) -> None:  # noqa: B008 - immutable
         """Add the worker to the table, or note its return; either way it is active now.
@@ -200,10 +205,11 @@ class TelemetryManager:
         if worker is not None and worker.incarnation_id == incarnation_id:
             worker.held = False
 
-    def process_heartbeat(self, heartbeat: pb.Heartbeat, received_at: float | None = None) -> None:
+    def process_heartbeat(self, heartbeat: pb.Heartbeat, received_at: float | None = None, superseded: int = 0) -> None:
         """Check the heartbeat and queue it for its worker's greenlet. Never blocks.
 
-        ``received_at``, on the monotonic clock, is now by default. Registers an unknown worker. A full queue drops and
+        ``received_at``, on the monotonic clock, is now by default. ``superseded`` heartbeats came just before it and
+        were replaced by it: they are not missed. Registers an unknown worker. A full queue drops and
         counts its oldest heartbeat. A repeated sequence number is counted and otherwise ignored. Raises
         ``InvalidMessage``, ``InvalidReading``, ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
         """
@@ -214,7 +220,7 @@ class TelemetryManager:
         except FleetPulseError as error:
             self._instruments.heartbeats_rejected.labels(error.reason).inc()
             raise
-        if not worker.is_next(heartbeat.sequence_number):
+        if not worker.is_next(heartbeat.sequence_number, superseded):
             self._instruments.heartbeats_rejected.labels("stale").inc()
             return
         # The row's own string, so that it is not kept twice.
@@ -286,7 +292,7 @@ class TelemetryManager:
     def check_liveness(self) -> None:
         """Mark workers with expired leases inactive, and forget those that were so for the retention time."""
         now, config = self._clock.monotonic(), self.lease_config
-        for worker_id in self._leases.expire(now):
+        for worker_id in self._leases.expire(now, self._receipts.heard_until(now), self._last_heard):
             timeout_seconds = config.inactivity_timeout_seconds
             _LOGGER.warning("worker %s is inactive: nothing heard for %.0f s", worker_id, timeout_seconds)
             self._remembered.renew(worker_id, now)
@@ -332,10 +338,16 @@ class TelemetryManager:
         self._leases.renew(worker_id, now)
         self._remembered.drop(worker_id)
 
+    def _last_heard(self, worker_id: str) -> float | None:
+        return self._receipts.last_heard(worker_id, self._workers[worker_id].incarnation_id)
+
     def _refuse_if_beating(self, worker: _WorkerRow, now: float) -> None:
         """Raise ``WorkerIdTaken`` unless the holder lost its connection or missed two heartbeats."""
         worker_id = worker.telemetry.worker_id
         silent = self._leases.silent_seconds(worker_id, now)
+        heard_at = self._receipts.last_heard(worker_id, worker.incarnation_id)
+        if silent is not None and heard_at is not None:
+            silent = min(silent, now - heard_at)
         grace_seconds = 2.0 * self.lease_config.heartbeat_interval_seconds
         if worker.held and silent is not None and silent <= grace_seconds:
             _LOGGER.warning("worker id %s is taken: another incarnation beat %.1f s ago", worker_id, silent)

@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import gevent
 import pytest
 
-from fleetpulse.master.hub_queue import BATCH_LENGTH, HubQueue
+from fleetpulse.master.hub_queue import SLICE_SECONDS, HubQueue
 from tests.master.fleet import wait_until
 
 
@@ -40,18 +41,26 @@ def test_posted_calls_are_made_on_the_hub_in_order(queue: HubQueue) -> None:
     assert made == [(number, threading.get_ident()) for number in range(1000)]
 
 
-def test_other_greenlets_run_under_load(queue: HubQueue) -> None:
+def test_other_greenlets_run_after_every_slice() -> None:
+    now = 0.0
     made: list[int] = []
     seen: list[int] = []
 
+    def call() -> None:
+        nonlocal now
+        now += SLICE_SECONDS / 4
+        made.append(1)
+
     def watch() -> None:
-        while len(made) < 10 * BATCH_LENGTH:
+        while len(made) < 40:
             seen.append(len(made))
             gevent.sleep(0)
 
-    queue.post([lambda: made.append(1)] * (10 * BATCH_LENGTH))
+    queue = HubQueue("test", lambda: now)
+    queue.post([call] * 40)
     gevent.spawn(watch).join(timeout=20.0)
-    assert {BATCH_LENGTH, 5 * BATCH_LENGTH} <= set(seen)
+    queue.close()
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 5
 
 
 def test_failing_call_is_logged_and_the_next_is_made(queue: HubQueue, caplog: pytest.LogCaptureFixture) -> None:

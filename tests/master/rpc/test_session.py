@@ -1,5 +1,6 @@
 """master.rpc.session: one stream, message by message"""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -23,7 +24,8 @@ class FakeStream(Stream):
     """Keeps what is sent and how the stream was ended."""
 
     def __init__(self) -> None:
-        self.peer = "ipv4:127.0.0.1:40000"
+        super().__init__(asyncio.new_event_loop(), "ipv4:127.0.0.1:40000")
+        self._loop.close()
         self.sent: list[pb.MasterMessage] = []
         self.endings: list[RpcStatus] = []
 
@@ -82,9 +84,16 @@ class FakeWorker:
         self.stream = FakeStream()
         self.session = StreamSession(table, self.stream, certificate)
         self.worker_id, self.incarnation_id = worker_id, incarnation_id
+        self.now = 1000.0  # when a fleet's clock starts
 
-    def send(self, message: pb.WorkerMessage) -> None:
-        self.session.receive(message.SerializeToString())
+    def send(self, *messages: pb.WorkerMessage) -> None:
+        self.send_bytes(*(message.SerializeToString() for message in messages))
+
+    def send_bytes(self, *messages: bytes) -> None:
+        """They arrive before the hub takes any."""
+        for data in messages:
+            self.stream.put(data, self.now)
+        self.session.process()
         settle()
 
     def register(self, **fields: Any) -> "FakeWorker":
@@ -141,12 +150,11 @@ def test_heartbeat_reaches_the_manager(fleet: Fleet, table: SessionTable) -> Non
     worker = FakeWorker(table).register().beat(load=pb.Load(load1=1.0))
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
     assert worker.stream.code is None
-    assert worker.session.received == 2
 
 
 def test_unknown_kind_of_message_is_ignored(fleet: Fleet, table: SessionTable) -> None:
     worker = FakeWorker(table).register()
-    worker.session.receive(b"\x82\x7d\x02hi")  # field 2000
+    worker.send_bytes(b"\x82\x7d\x02hi")  # field 2000
     worker.beat(load=pb.Load(load1=1.0))
     assert worker.stream.code is None
     assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 == 1.0
@@ -312,7 +320,7 @@ def test_malformed_message_ends_the_stream(fleet: Fleet, table: SessionTable, da
     worker = FakeWorker(table)
     if is_registered:
         worker.register()
-    worker.session.receive(data)
+    worker.send_bytes(data)
     assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused(fleet, "invalid_message") == 1
 
@@ -340,6 +348,70 @@ def test_registered_stream_does_not_time_out(table: SessionTable) -> None:
     worker = FakeWorker(table).register()
     worker.session.expect_registration()
     assert worker.stream.code is None
+
+
+def test_late_registration_does_not_time_out(table: SessionTable) -> None:
+    worker = FakeWorker(table)
+    register = pb.Register(worker_id="rack-7", incarnation_id="first")
+    worker.stream.put(pb.WorkerMessage(register=register).SerializeToString(), worker.now)
+    worker.session.expect_registration()
+    worker.session.process()
+    assert worker.stream.code is None
+    assert worker.session.worker_id == "rack-7"
+
+
+# Several messages at once
+
+
+def beat_message(sequence: int, **fields: Any) -> pb.WorkerMessage:
+    identity = {"worker_id": "rack-7", "incarnation_id": "first", "sequence_number": sequence}
+    return pb.WorkerMessage(heartbeat=pb.Heartbeat(**{**identity, **fields}))
+
+
+def test_newest_heartbeat_replaces_those_that_wait_and_is_no_gap(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register().beat(sequence_number=1)
+    worker.send(*(beat_message(number, load=pb.Load(load1=float(number))) for number in range(2, 7)))
+    telemetry = fleet.manager.get_worker_telemetry("rack-7")
+    assert telemetry.reading.load.load1 == 6.0
+    assert (telemetry.counts.received, telemetry.counts.missed) == (2, 0)
+    assert fleet.metric("heartbeats_superseded_total") == 4
+    assert fleet.metric("heartbeats_received_total") == 2
+    worker.send(beat_message(9))
+    assert fleet.manager.get_worker_telemetry("rack-7").counts.missed == 2
+
+
+def test_heartbeats_that_are_missed_among_the_superseded_are_counted(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table).register().beat(sequence_number=1)
+    worker.send(beat_message(3), beat_message(6))
+    assert fleet.manager.get_worker_telemetry("rack-7").counts.missed == 3
+
+
+def test_task_updates_that_wait_are_all_handled_in_order(table: SessionTable, reports: FakeAttemptReports) -> None:
+    worker = FakeWorker(table).register()
+    messages = []
+    for number in range(1, 9):
+        messages += [beat_message(number), pb.WorkerMessage(task_update=pb.TaskUpdate(update_number=number))]
+    worker.send(*messages)
+    assert reports.received == [("rack-7", pb.TaskUpdate(update_number=number)) for number in range(1, 9)]
+
+
+def test_stream_that_ends_ignores_what_waits_behind(fleet: Fleet, table: SessionTable) -> None:
+    worker = FakeWorker(table)
+    register = pb.WorkerMessage(register=pb.Register(worker_id="rack-7", incarnation_id="first"))
+    worker.send(register, register, beat_message(1, load=pb.Load(load1=9.0)))
+    assert worker.stream.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert fleet.manager.get_worker_telemetry("rack-7").reading.load.load1 is None
+
+
+def test_table_knows_when_a_registered_incarnation_was_last_heard(table: SessionTable) -> None:
+    worker = FakeWorker(table).register()
+    worker.now = 1020.0
+    worker.stream.put(beat_message(1).SerializeToString(), worker.now)
+    assert table.last_heard("rack-7", "first") == 1020.0
+    assert table.last_heard("rack-7", "second") is None
+    assert table.last_heard("rack-8", "first") is None
+    worker.session.end(InvalidMessage("something"))
+    assert table.last_heard("rack-7", "first") is None
 
 
 def test_full_master_refuses_a_worker() -> None:
