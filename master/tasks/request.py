@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fleetpulse.proto.image import IMAGE_PATTERN, MAX_IMAGE_LENGTH, parse_image
 from fleetpulse.proto.rules import (
     ENV_NAME_PATTERN,
+    ENV_NAME_RULE,
     LABEL_NAME_PATTERN,
     MAX_CPU_CORES,
     MAX_ENV_ENTRIES,
@@ -146,7 +147,6 @@ def _map_schema(limit: int) -> Any:
     return _schema(additionalProperties=False, maxProperties=limit)
 
 
-_ENV_NAME_RULE = "1 to 255 ASCII letters, digits and '_', no digit first"
 _LABEL_NAME_RULE = "1 to 64 ASCII letters, digits and '_./-', a letter or '_' first"
 _Printable = _must(str.isprintable, "printable, without control characters")
 
@@ -155,7 +155,7 @@ Name = Annotated[str, Field(max_length=128), _schema(format="printable"), _Print
 Line = Annotated[str, Field(max_length=256), _schema(format="printable"), _Printable]
 User = Annotated[str, _schema(pattern=f"^{USER_PATTERN}$", format="user"), _must(is_user, USER_RULE)]
 Text = Annotated[str, _schema(pattern=_TEXT_PATTERN, maxLength=MAX_STRING_BYTES), AfterValidator(_text)]
-EnvName = Annotated[str, _schema(pattern=f"^{ENV_NAME_PATTERN}$"), _must(is_env_name, _ENV_NAME_RULE)]
+EnvName = Annotated[str, _schema(pattern=f"^{ENV_NAME_PATTERN}$"), _must(is_env_name, ENV_NAME_RULE)]
 LabelName = Annotated[str, _schema(pattern=f"^{LABEL_NAME_PATTERN}$"), _must(is_label_name, _LABEL_NAME_RULE)]
 
 _PROGRAM = {"type": "string", "pattern": _TEXT_PATTERN, "minLength": 1, "maxLength": MAX_STRING_BYTES}
@@ -193,7 +193,8 @@ class TaskRequest(BaseModel):
     """Words, or a string that is split into words as a POSIX shell splits it. No shell runs and nothing is expanded.
     256 KiB at most; if there is none, the image says what runs."""
     env: Env = {}
-    """The environment; 256 KiB at most. The values are secret: no answer shows them."""
+    """The environment; 256 KiB at most. The values are secret: no answer shows them. `NVIDIA_*` and
+    `AMD_VISIBLE_DEVICES` are the worker's."""
     cpu_required: Annotated[float, Field(ge=MIN_CPU_CORES, le=MAX_CPU_CORES)] = 1.0
     """Cores that the task gets at most, and that the worker must have free."""
     memory_required: Annotated[int, Field(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB), Whole] = 512

@@ -26,10 +26,18 @@ def container_settings(spec: ContainerSpec, worker_id: str) -> dict[str, Any]:
         "image": spec.image,
         "command": list(spec.command) or None,
         "name": f"fleetpulse-{spec.key.task_id}-{spec.key.attempt}",
-        "environment": dict(spec.env),
+        "environment": {**spec.env, **_device_environment(spec)},
         "user": spec.user,
         "labels": container_labels(spec, worker_id),
     }
+
+
+def _device_environment(spec: ContainerSpec) -> dict[str, str]:
+    """What the runtimes of GPU vendors read, where one is Docker's default: an image's own value would be all GPUs.
+
+    ``void`` is the NVIDIA runtime's word for none. Tasks get no device of AMD.
+    """
+    return {"NVIDIA_VISIBLE_DEVICES": ",".join(spec.gpu_uuids) or "void", "AMD_VISIBLE_DEVICES": ""}
 
 
 def container_labels(spec: ContainerSpec, worker_id: str) -> dict[str, str]:

@@ -107,7 +107,7 @@ def _validate(request: pb.StartTask) -> None:
     except ValueError as error:
         raise RequestRefused("docker_image", f"the reference {error}", "image_invalid") from error
     if not all(map(rules.is_env_name, request.env)):
-        raise RequestRefused("env", "each name must be ASCII letters, digits and '_', no digit first")
+        raise RequestRefused("env", f"each name must be {rules.ENV_NAME_RULE}")
     if any("\0" in text for text in (*request.command, *request.env.values())):
         raise RequestRefused("command", "neither a word nor a value of env may hold a NUL")
     if not request.cpu_cores >= rules.MIN_CPU_CORES:  # written so that NaN is refused

@@ -227,6 +227,8 @@ BAD_ENTRIES: list[tuple[str, object, str, str]] = [
     ("env", {"Ä": "x"}, "env.Ä", "a name that must be"),
     ("env", {"A\n": "x"}, "env.A\n", "a name that must be"),
     ("env", {"E" * 256: "x"}, "env." + "E" * 196, "a name that must be"),
+    ("env", {"NVIDIA_VISIBLE_DEVICES": "all"}, "env.NVIDIA_VISIBLE_DEVICES", "hands out devices"),
+    ("env", {"AMD_VISIBLE_DEVICES": "all"}, "env.AMD_VISIBLE_DEVICES", "hands out devices"),
     ("labels", {"a b": "x"}, "labels.a b", "a name that must be"),
     ("labels", {"l" * 65: "x"}, "labels." + "l" * 65, "a name that must be"),
     ("labels", {"a": 1}, "labels.a", "must be a string"),

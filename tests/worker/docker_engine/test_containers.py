@@ -8,6 +8,7 @@ from fleetpulse.worker.docker_engine.containers import (
     attempt_key,
     container_info,
     container_labels,
+    container_settings,
     container_usage,
     containers_of_worker,
     host_config,
@@ -69,6 +70,12 @@ def test_host_config_has_only_requested_limits() -> None:
     assert config["nano_cpus"] == 10_000_000  # Docker takes no less
     (request,) = config["device_requests"]
     assert request["DeviceIDs"] == ["GPU-1", "GPU-2"]
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [((), "void"), (("GPU-1", "GPU-2"), "GPU-1,GPU-2")])
+def test_visible_devices_are_the_tasks_own(gpus: tuple[str, ...], visible: str) -> None:
+    environment = container_settings(ContainerSpec(KEY, "busybox", gpu_uuids=gpus), "w")["environment"]
+    assert environment == {"NVIDIA_VISIBLE_DEVICES": visible, "AMD_VISIBLE_DEVICES": ""}
 
 
 @pytest.mark.parametrize(("network", "mode"), [("bridge", "default"), ("none", "none")])
