@@ -8,8 +8,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from fleetpulse.master.errors import ConfigError
+from fleetpulse.proto.listeners import is_loopback as is_loopback  # noqa: PLC0414 - the place where the master looks for it
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_6 = "::1"
+
+_TRIES = 20
+"""To find a port that is free on both loopbacks."""
 
 _NETWORK_BITS = 64
 """Of an IPv6 address: a client with one address has all of its network."""
@@ -43,31 +48,53 @@ def parse_address(name: str, text: str) -> Address:
 
 
 def claim_port(name: str, address: Address) -> Address:
-    """Returns the address with a port that is free now. Raises ``ConfigError`` when the given one is not.
+    """Returns the address with a port that is free now, on both loopbacks where the master listens on both.
 
-    Called before any process is started, so that a port in use is one clear line and not a restart loop.
+    Called before any process is started, so that a port in use is one clear line and not a restart loop. Raises
+    ``ConfigError`` when the given port is not free.
     """
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(target)
-            probe.listen()
-            return Address(address.host, probe.getsockname()[1])
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot listen on {address}: {error.strerror or error}") from error
-    except UnicodeError as error:
-        raise ConfigError(f"{name}: {address.host!r} is not a host: {error}") from error
+    for tries_left in reversed(range(_TRIES if address.port == 0 else 1)):
+        port, tried = address.port, address
+        try:
+            for tried in listen_addresses(address):
+                port = _bind(tried._replace(port=port))
+        except OSError as error:
+            if not tries_left:
+                raise ConfigError(f"{name}: cannot listen on {tried}: {error.strerror or error}") from error
+        except UnicodeError as error:
+            raise ConfigError(f"{name}: {address.host!r} is not a host: {error}") from error
+        else:
+            return Address(address.host, port)
+    raise AssertionError
 
 
-def is_loopback(host: str) -> bool:
-    """Returns whether only this machine reaches a listener on this host."""
-    if host == "localhost":
-        return True
+def _bind(address: Address) -> int:
+    family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(target)
+        probe.listen()
+        return int(probe.getsockname()[1])
+
+
+def listen_addresses(address: Address) -> tuple[Address, ...]:
+    """Returns where to listen: on both loopbacks for 127.0.0.1 and ``localhost``, else at the address.
+
+    Otherwise another user of this machine could take ``[::1]``, which is ``localhost`` too.
+    """
+    if address.host not in (LOOPBACK, "localhost"):
+        return (address,)
+    hosts = (LOOPBACK, LOOPBACK_6) if _has_ipv6_loopback() else (LOOPBACK,)
+    return tuple(Address(host, address.port) for host in hosts)
+
+
+def _has_ipv6_loopback() -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind((LOOPBACK_6, 0))
+    except OSError:
         return False
+    return True
 
 
 def host_of_peer(peer: str) -> str:

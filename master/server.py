@@ -10,6 +10,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from fleetpulse.master.addresses import listen_addresses
 from fleetpulse.master.config import MasterConfig, check_tls
 from fleetpulse.master.errors import ConfigError, StoreUnavailable
 from fleetpulse.proto.logs import LineFormatter
@@ -40,7 +41,7 @@ class MasterServer(BaseApplication):
     def load_config(self) -> None:
         """Sets gunicorn's settings. Called by gunicorn."""
         settings: dict[str, Any] = {
-            "bind": str(self.config.http),
+            "bind": [str(address) for address in listen_addresses(self.config.http)],
             "workers": 1,
             "worker_class": "fleetpulse.master.server.WebProcess",
             "logger_class": ServerLogger,

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import EntryPoints, entry_points, version
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
+from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.collectors import Collector
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
@@ -61,6 +63,9 @@ class WorkerConfig(NamedTuple):
 
     runs_tasks: bool = True
     task_policy: TaskPolicy = TaskPolicy()
+    master_user: str = ""
+    """A further user, name or number, whose master on this machine is trusted without TLS."""
+
     registry_logins: "RegistryLogins | None" = None
     """``None``: those of the docker command."""
 
@@ -204,13 +209,29 @@ async def _run_session(
         return await loop.run_in_executor(threads, sampler.sample)
 
     async with _task_executor(config, register.worker_id) as tasks:
-        session = WorkerSession(config.master, register, sample, tasks=tasks, credentials=renewer)
+        check_master = partial(check_plain_master, config.master, config.master_user) if renewer is None else _no_check
+        session = WorkerSession(
+            config.master, register, sample, tasks=tasks, credentials=renewer, check_master=check_master
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:
             await session.run()
         finally:
             threads.shutdown(wait=False)
+
+
+def check_plain_master(target: str, master_user: str) -> None:
+    """Raises ``ForeignListener`` if another user of this machine listens in place of the master. Without TLS nothing
+    else would show it.
+    """
+    host, _, port = target.rpartition(":")
+    if is_loopback(host.strip("[]")):
+        check_listener(int(port), master_user)
+
+
+def _no_check() -> None:
+    """For a master that its certificate identifies."""
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ import click
 import platformdirs
 
 from fleetpulse.proto.env_file import ServiceCommand
+from fleetpulse.proto.listeners import MASTER_USER
 from fleetpulse.proto.logs import configure_logging
 from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
 from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
@@ -26,7 +27,7 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def _target(master: str) -> str:
     """A grpc target. A wrong address is refused here; grpc would look its name up for ever."""
-    host, port = _host_and_port("FLEETPULSE_MASTER", master, "localhost:50051")
+    host, port = _host_and_port("FLEETPULSE_MASTER", master, "127.0.0.1:50051")
     return f"{host}:{port}"
 
 
@@ -80,7 +81,7 @@ def _options(*options: _Decorator) -> _Decorator:
 
 
 # fmt: off
-_master_option = _option("--master", envvar="FLEETPULSE_MASTER", default="localhost:50051", show_default=True,
+_master_option = _option("--master", envvar="FLEETPULSE_MASTER", default="127.0.0.1:50051", show_default=True,
                          parse=_target, help="HOST:PORT of the master's gRPC port.")
 
 
@@ -120,6 +121,8 @@ _custom_metrics_options = _options(
 
 _worker_options = _options(
     _master_option,
+    _option("--master-user", envvar=MASTER_USER, default="", metavar="USER", show_default="this user and root",
+            help="A further user of this machine whose master is trusted without TLS."),
     _option("--worker-id", envvar="FLEETPULSE_WORKER_ID",
             help="Name of this worker; by default the one it had before, else the host's name."),
     _option("--label", "labels", multiple=True, metavar="NAME=VALUE",
@@ -274,9 +277,9 @@ def read_join_token(join_token: str | None, join_file: Path | None, *, has_joine
 def join_endpoint(join_address: str | None, target: str) -> JoinEndpoint:
     """The join port: as configured, or one above the master's. Raises ``click.UsageError``."""
     if join_address:
-        host, port = _host_and_port("FLEETPULSE_JOIN_ADDRESS", join_address, "localhost:50052")
+        host, port = _host_and_port("FLEETPULSE_JOIN_ADDRESS", join_address, "127.0.0.1:50052")
     else:
-        host, port = _host_and_port("FLEETPULSE_MASTER", target, "localhost:50051")
+        host, port = _host_and_port("FLEETPULSE_MASTER", target, "127.0.0.1:50051")
         port = min(port + 1, 65535)
     return JoinEndpoint(host.removeprefix("[").removesuffix("]"), port)
 

@@ -17,6 +17,7 @@ import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.proto.listeners import ForeignListener
 from fleetpulse.worker.connection import (
     Failure,
     MasterChannel,
@@ -85,15 +86,18 @@ class WorkerSession:
         tasks: TaskExecutor | None = None,
         credentials: "CertificateRenewer | None" = None,
         open_channel: OpenChannel = open_channel,
+        check_master: Callable[[], None] = lambda: None,
     ) -> None:
         """``register`` identifies the worker; for each stream ``tasks`` adds what the worker holds.
 
         Without ``credentials`` no connection is encrypted; with them every one is. Simulated workers that share a
-        connection give their own ``open_channel``.
+        connection give their own ``open_channel``. ``check_master`` is called before each try, and raises
+        ``ForeignListener`` if the worker must not connect.
         """
         self._target = target
         self._credentials = credentials
         self._channel = MasterChannel(target, self._channel_credentials, open_channel)
+        self._check_master = check_master
         self._tasks = tasks
         self._register = register
         self._sample = sample
@@ -122,6 +126,8 @@ class WorkerSession:
                     await self._connect()
                 except grpc.aio.AioRpcError as error:
                     failure = Failure(error.code(), self._explain(error), pushback_seconds(error))
+                except ForeignListener as error:
+                    failure = Failure(grpc.StatusCode.PERMISSION_DENIED, str(error))
                 except _RegisterAgain:
                     _LOGGER.info("worker %s: registers again", self._register.worker_id)
                     continue
@@ -164,8 +170,9 @@ class WorkerSession:
 
     async def _connect(self) -> None:
         """One stream, from the registration to its end. Returns after a stop; raises ``AioRpcError``, ``TimeoutError``
-        when there was no answer in time, ``_RegisterAgain``.
+        when there was no answer in time, ``ForeignListener``, ``_RegisterAgain``.
         """
+        self._check_master()
         stub = pb_grpc.FleetStub(await self._channel.open())
         stream = MasterStream(stub.Connect())
         try:

@@ -14,8 +14,9 @@ import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
-from fleetpulse.master.console.connection import LOOPBACK, TokenSource
+from fleetpulse.master.console.connection import TokenSource
 from fleetpulse.master.console.errors import ConsoleError, UnknownId, Unreachable
+from fleetpulse.proto.listeners import is_loopback
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -50,7 +51,7 @@ class MasterClient:
         self._session.headers["User-Agent"] = "fleetpulse"
         # Requests to this machine bypass the proxies that the environment names.
         host = urlsplit(url).hostname or ""
-        self._proxies = {"no_proxy": host} if host in LOOPBACK else None
+        self._proxies = {"no_proxy": host} if is_loopback(host) else None
         self._clock_offset_seconds = 0.0
         self._streams: set[requests.Response] = set()
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,17 +10,22 @@ import click
 import platformdirs
 
 from fleetpulse.master.access.store import find_owner_secret
+from fleetpulse.master.console.errors import ConsoleError
+from fleetpulse.proto.listeners import (
+    MASTER_USER,
+    ForeignListener,
+    UsersListening,
+    check_listener,
+    is_loopback,
+    users_listening,
+)
 
 TokenSource = Callable[[], str | None]
 """Called before each request."""
 
-DEFAULT_URL = "http://localhost:8080"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+DEFAULT_URL = "http://127.0.0.1:8080"
 _DEFAULT_PORT = 8080
 _PORT_BY_SCHEME = {"http": 80, "https": 443}
-_ROOT = 0
-_SOCKET_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LISTENING = "0A"
 
 
 def base_url(given: str) -> str:
@@ -30,7 +35,7 @@ def base_url(given: str) -> str:
     """
     given = given.strip()
     if given.startswith(":"):
-        given = f"localhost{given}"
+        given = f"127.0.0.1{given}"
     has_scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given) is not None
     url = given if has_scheme else f"http://{given}"
     error = click.UsageError(f"--url (FLEETPULSE_URL) must look like {DEFAULT_URL}, not {given!r}")
@@ -48,43 +53,49 @@ def base_url(given: str) -> str:
     return url.rstrip("/")
 
 
-def users_listening(port: int, tables: Sequence[Path] = _SOCKET_TABLES) -> frozenset[int]:
-    """The user ids that listen on this TCP port of this machine. Empty where the system does not tell."""
-    return frozenset(user for table in tables for user in _users_in(table, port))
-
-
-def _users_in(table: Path, port: int) -> Iterator[int]:
-    try:
-        _, *sockets = table.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    for socket in sockets:
-        _, address, _, state, _, _, _, user, *_ = socket.split()
-        if state == _LISTENING and int(address.rpartition(":")[2], 16) == port:
-            yield int(user)
-
-
 def token_source(
     url: str,
     given: str | None,
     environment: Mapping[str, str] = os.environ,
-    users_listening: Callable[[int], frozenset[int]] = users_listening,
+    users_listening: UsersListening = users_listening,
 ) -> TokenSource:
     """The token given, else the one in ``FLEETPULSE_TOKEN_FILE``, else the owner's for a master on this machine.
 
-    Raises ``click.UsageError`` for a file that cannot be read.
+    Where another user of this machine listens on the master's port, calling the source raises ``ConsoleError``, or
+    gives no token if it would be the owner's: such a master may be open. Raises ``click.UsageError`` for a file that
+    cannot be read.
     """
+    parts = urlsplit(url)
+    is_local = is_loopback(parts.hostname or "")
+    port = parts.port or _PORT_BY_SCHEME[parts.scheme]
+    master_user = environment.get(MASTER_USER, "")
+
+    def checked(read: Callable[[], str]) -> TokenSource:
+        def read_checked() -> str:
+            try:
+                check_listener(port, master_user, users_listening)
+            except ForeignListener as error:
+                raise ConsoleError(f"the token is not sent: {error}") from error
+            return read()
+
+        return read_checked if is_local else read
+
     if given:
-        return given.strip
+        return checked(given.strip)
     if file := environment.get("FLEETPULSE_TOKEN_FILE"):
         try:
-            return Path(file).read_text(encoding="ascii").strip
+            return checked(Path(file).read_text(encoding="ascii").strip)
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"FLEETPULSE_TOKEN_FILE={file}: {getattr(error, 'strerror', error)}") from error
-    parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK:
+    if not is_local:
         return lambda: None
-    port = parts.port or _PORT_BY_SCHEME[parts.scheme]
     data_dir = Path(environment.get("FLEETPULSE_DATA_DIR") or platformdirs.user_state_path("fleetpulse"))
-    # While the master is down, any user of this machine could listen in its place.
-    return lambda: find_owner_secret(data_dir) if users_listening(port) <= {_ROOT, os.geteuid()} else None
+
+    def owner_token() -> str | None:
+        try:
+            check_listener(port, master_user, users_listening)
+        except ForeignListener:
+            return None
+        return find_owner_secret(data_dir)
+
+    return owner_token

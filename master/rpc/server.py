@@ -22,7 +22,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from fleetpulse.master.addresses import Address
+from fleetpulse.master.addresses import Address, listen_addresses
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
 from fleetpulse.master.config import TlsConfig
 from fleetpulse.master.errors import ConfigError, FleetPulseError
@@ -396,13 +396,14 @@ def _listen(
     server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None = None
 ) -> None:
     """Listens without TLS if there are no credentials. Raises ``ConfigError`` that names the setting."""
-    try:
-        if credentials is None:
-            server.add_insecure_port(str(address))
-        else:
-            server.add_secure_port(str(address), credentials)
-    except RuntimeError as error:
-        raise ConfigError(f"{setting}: cannot listen on {address}: {error}") from error
+    for one in listen_addresses(address):
+        try:
+            if credentials is None:
+                server.add_insecure_port(str(one))
+            else:
+                server.add_secure_port(str(one), credentials)
+        except RuntimeError as error:
+            raise ConfigError(f"{setting}: cannot listen on {one}: {error}") from error
 
 
 def _resolve(answer: "asyncio.Future[bytes | RpcStatus]", result: bytes | RpcStatus) -> None:

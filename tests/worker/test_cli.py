@@ -49,7 +49,7 @@ def error_of(result: Result) -> str:
 
 
 BAD_MASTERS = [
-    "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536", "localhost:http", "http://localhost:50051/",
+    "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536", "localhost:http", "http://127.0.0.1:50051/",
     " ", "localhost:\u0665\u0660",
 ]  # fmt: skip
 
@@ -57,7 +57,7 @@ BAD_MASTERS = [
 @pytest.mark.parametrize("command", [worker_command, simulate_command])
 @pytest.mark.parametrize("master", BAD_MASTERS)
 def test_invalid_master_address_is_refused(master: str, command: click.Command, tmp_path: Path) -> None:
-    expected = f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as localhost:50051"
+    expected = f"FLEETPULSE_MASTER={master!r}: expected HOST:PORT, as 127.0.0.1:50051"
     assert error_of(invoked(command, FLEETPULSE_MASTER=master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
     assert error_of(invoked(command, "--master", master, FLEETPULSE_DATA_DIR=str(tmp_path))) == expected
 
@@ -65,7 +65,7 @@ def test_invalid_master_address_is_refused(master: str, command: click.Command, 
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("localhost:50051", "localhost:50051"),
+        ("127.0.0.1:50051", "127.0.0.1:50051"),
         (" rack-7.example.org:1 ", "rack-7.example.org:1"),
         ("192.0.2.7:65535", "192.0.2.7:65535"),
         ("[::1]:50051", "[::1]:50051"),
@@ -176,12 +176,12 @@ def test_missing_token_file_is_ignored_after_joining(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["localhost", "localhost:0", ":50052"])
 def test_invalid_join_address_is_refused(text: str, tmp_path: Path) -> None:
     result = invoked(worker_command, "--join-address", text, FLEETPULSE_DATA_DIR=str(tmp_path))
-    assert error_of(result) == f"FLEETPULSE_JOIN_ADDRESS={text!r}: expected HOST:PORT, as localhost:50052"
+    assert error_of(result) == f"FLEETPULSE_JOIN_ADDRESS={text!r}: expected HOST:PORT, as 127.0.0.1:50052"
 
 
 def test_join_port_is_by_default_one_above_the_master_port() -> None:
     assert join_endpoint(None, "[::1]:50051") == JoinEndpoint("::1", 50052)
-    assert join_endpoint("rack:7", "localhost:50051") == JoinEndpoint("rack", 7)
+    assert join_endpoint("rack:7", "127.0.0.1:50051") == JoinEndpoint("rack", 7)
     assert str(JoinEndpoint("::1", 50052)) == "[::1]:50052"
 
 

@@ -1,25 +1,17 @@
 """master.console.connection: the address of the master, and the token that is sent to it"""
 
 import os
-import socket
 from pathlib import Path
 
 import click
 import pytest
 
 from fleetpulse.master.access.store import owner_secret
-from fleetpulse.master.console.connection import base_url, token_source, users_listening
+from fleetpulse.master.console.connection import base_url, token_source
+from fleetpulse.master.console.errors import ConsoleError
 
 URL = "http://localhost:8080"
 ROOT, OTHER = 0, 4711
-
-# As a kernel wrote it: port 8080 with a listener, a client of it, and a connection to port 8080 elsewhere.
-TABLE = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  4711        0 119 1
-   1: 0100007F:1F90 0100007F:8CC0 01 00000000:00000000 00:00000000 00000000     5        0 120 1
-   2: 0100007F:8CC0 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     6        0 121 3
-"""
 
 
 @pytest.fixture
@@ -86,19 +78,20 @@ def test_listener_is_checked_before_each_request(secret: str, environment: Envir
     assert [token() for _ in range(3)] == [secret, None, secret]
 
 
-@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::")])
-def test_users_listening_finds_this_process(family: socket.AddressFamily, host: str) -> None:
-    with socket.create_server((host, 0), family=family) as server:
-        port = server.getsockname()[1]
-        assert users_listening(port) == {os.geteuid()}
-    assert users_listening(port) == set()
-
-
-def test_users_listening_reads_only_listening_sockets(tmp_path: Path) -> None:
-    table = tmp_path / "tcp"
-    table.write_text(TABLE)
-    assert users_listening(8080, [table, tmp_path / "none"]) == {OTHER}
-    assert users_listening(0x8CC0, [table]) == set()
+@pytest.mark.parametrize("more", [{}, {"FLEETPULSE_MASTER_USER": "4711"}, {"FLEETPULSE_MASTER_USER": "root"}])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_given_token_is_not_sent_to_a_port_of_another_user(
+    in_file: bool, more: dict[str, str], environment: Environment, tmp_path: Path
+) -> None:
+    if in_file:
+        (tmp_path / "token").write_text("given")
+        more = more | {"FLEETPULSE_TOKEN_FILE": str(tmp_path / "token")}
+    token = token_source(URL, None if in_file else "given", environment | more, lambda _port: frozenset({ROOT, OTHER}))
+    if more.get("FLEETPULSE_MASTER_USER") == "4711":
+        assert token() == "given"
+    else:
+        with pytest.raises(ConsoleError, match="port 8080 of this machine is open, and belongs to the user 4711"):
+            token()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +102,7 @@ def test_users_listening_reads_only_listening_sockets(tmp_path: Path) -> None:
         ("http://host/behind/", "http://host/behind"),
         ("host", "http://host:8080"),
         ("host:99", "http://host:99"),
-        (":99", "http://localhost:99"),
+        (":99", "http://127.0.0.1:99"),
         ("[::1]:99", "http://[::1]:99"),
     ],
 )
