@@ -18,8 +18,15 @@ class UnusableFile(OSError):
     """The path is a link or no regular file, or the file is too long. ``strerror`` says which, and quotes nothing."""
 
 
-def read_regular(path: Path, limit_bytes: int) -> FoundFile:
-    """Reads a regular file of at most this size. Never waits for a writer, as ``open`` does for a pipe.
+class OpenFile(NamedTuple):
+    """A regular file, open for reading. The caller closes the descriptor."""
+
+    descriptor: int
+    status: os.stat_result
+
+
+def open_regular(path: Path) -> OpenFile:
+    """Opens a regular file. Never waits for a writer, as ``open`` does for a pipe.
 
     Raises ``UnusableFile`` and other ``OSError``. Folders above the file may be links.
     """
@@ -35,6 +42,12 @@ def read_regular(path: Path, limit_bytes: int) -> FoundFile:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise UnusableFile(errno.EINVAL, "is not a regular file", str(path))
+    return OpenFile(descriptor, status)
+
+
+def read_regular(path: Path, limit_bytes: int) -> FoundFile:
+    """Reads a regular file of at most this size. Raises as ``open_regular``, also for a longer file."""
+    descriptor, status = open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:

@@ -1,5 +1,6 @@
 """Custom metrics of an operator, from a real worker to /metrics and REST."""
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -97,6 +98,24 @@ def test_text_file_that_contradicts_a_command_is_reported_and_left_out(worker: C
     assert (worker.reported("good"), worker.reported("other")) == ([5.0], [7.0])
     (worker.folder / "second.prom").unlink()
     eventually(lambda: worker.errors().get("textfile", "") is None)
+
+
+def test_link_to_a_secret_is_not_published(worker: CustomWorker, tmp_path: Path) -> None:
+    """Another user, who may write the folder, has the worker read what only the worker may read."""
+    secret = tmp_path / "shadow"
+    secret.write_text("root:hunter2:0:0\n")
+    secret.chmod(0o600)
+    link = worker.folder / "link.prom"
+    link.symlink_to(secret)
+    if os.geteuid() == 0:
+        os.lchown(link, 65534, 65534)
+    eventually(lambda: worker.errors().get("textfile:link.prom"))
+    assert worker.errors()["textfile:link.prom"] == "is a link"
+    assert "hunter2" not in worker.master.get("/telemetry").text
+    link.unlink()
+    worker.write("link.prom", "root:hunter2:0:0\n")
+    eventually(lambda: worker.errors()["textfile:link.prom"] == "line 1 is not Prometheus' text format")
+    link.unlink()
 
 
 def test_worker_ends_with_its_running_commands(worker: CustomWorker) -> None:

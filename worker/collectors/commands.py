@@ -10,6 +10,7 @@ import os
 import selectors
 import shlex
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -198,7 +199,20 @@ def _parse_assignment(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _programs(folder: Path) -> list[Path]:
     try:
+        _check_owner(folder)
         entries = sorted(folder.absolute().iterdir())
+        programs = [
+            entry for entry in entries if entry.is_file() and os.access(entry, os.X_OK) and entry.name[0] != "."
+        ]
+        for program in programs:
+            _check_owner(program)
     except OSError as error:
         raise InvalidSource(f"{folder}: {error.strerror or error}") from error
-    return [entry for entry in entries if entry.is_file() and os.access(entry, os.X_OK) and entry.name[0] != "."]
+    return programs
+
+
+def _check_owner(path: Path) -> None:
+    """Raises ``InvalidSource`` if a user other than root and this one decides what would be run."""
+    status = path.stat()
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        raise InvalidSource(f"{path}: other users may write it, and nothing of it is run. Say chown and chmod o-w")

@@ -46,6 +46,11 @@ _Series = tuple[str, tuple[tuple[str, str], ...]]
 class InvalidMetrics(CollectorError):
     """A source of custom metrics breaks a rule or failed. The message names the fault and the rule."""
 
+    def __init__(self, message: str, unquoted: str | None = None) -> None:
+        """``unquoted``: the message without a word of the source, for one that may be a stranger's file."""
+        super().__init__(message)
+        self.unquoted = message if unquoted is None else unquoted
+
 
 class InvalidSource(ValueError):
     """A configured source of custom metrics cannot be used. The message is for the operator."""
@@ -85,10 +90,10 @@ def metrics_from_text(text: bytes) -> list[pb.CustomMetric]:
         # The parser only iterates over its file.
         return metrics_from_families(text_fd_to_metric_families(cast("TextIO", lines())))
     except InvalidMetrics as error:
-        raise InvalidMetrics(f"{error} (by line {line_number})") from error
+        raise InvalidMetrics(f"{error} (by line {line_number})", f"{error.unquoted} (by line {line_number})") from error
     except Exception as error:
-        details = f": {error}" if str(error) else ""
-        raise InvalidMetrics(f"line {line_number} is not Prometheus' text format{details}") from error
+        message = f"line {line_number} is not Prometheus' text format"
+        raise InvalidMetrics(f"{message}: {error}" if str(error) else message, message) from error
 
 
 def metrics_from_families(families: Iterable[Metric]) -> list[pb.CustomMetric]:
@@ -129,36 +134,44 @@ def _name_and_type(family: Metric) -> tuple[str, _Type]:
     types = {"unknown": pb.CUSTOM_TYPE_UNTYPED, "gauge": pb.CUSTOM_TYPE_GAUGE}
     kind = pb.CUSTOM_TYPE_COUNTER if is_counter else types.get(family.type)
     if kind is None:
-        raise InvalidMetrics(f"{family.name} is a {family.type}; gauges, counters and untyped metrics are accepted")
+        problem = "gauges, counters and untyped metrics are accepted"
+        raise InvalidMetrics(f"{family.name} is a {family.type}; {problem}", f"a metric of another type; {problem}")
     name = f"{family.name.removesuffix('_total')}_total" if is_counter else family.name
     if not is_custom_name(name, is_counter=is_counter):
-        raise InvalidMetrics(f"name {name[:60]!a} is refused: it must be {CUSTOM_NAME_RULE}")
+        problem = f"is refused: it must be {CUSTOM_NAME_RULE}"
+        raise InvalidMetrics(f"name {name[:60]!a} {problem}", f"a name {problem}")
     return name, kind
 
 
 def _value_and_labels(name: str, sample: Sample) -> tuple[float, list[tuple[str, str]]]:
     if sample.name != name:
-        raise InvalidMetrics(f"sample {sample.name} does not belong to {name}")
+        raise InvalidMetrics(
+            f"sample {sample.name} does not belong to {name}", "a sample does not belong to its metric"
+        )
     if sample.timestamp is not None:
-        raise InvalidMetrics(f"{name} has a timestamp; only readings of now are accepted")
+        problem = "has a timestamp; only readings of now are accepted"
+        raise InvalidMetrics(f"{name} {problem}", f"a metric {problem}")
     try:
         value = float(sample.value)
     except (TypeError, ValueError, OverflowError) as error:  # from a plug-in
-        raise InvalidMetrics(f"{name} has a value that is no number: {str(sample.value)[:40]!a}") from error
+        problem = "has a value that is no number"
+        raise InvalidMetrics(f"{name} {problem}: {str(sample.value)[:40]!a}", f"a metric {problem}") from error
     return value, _labels(name, sample.labels)
 
 
 def _labels(name: str, labels: Mapping[Any, Any]) -> list[tuple[str, str]]:
     """Sorted, without empty ones: to Prometheus an empty label is no label."""
     if len(labels) > MAX_CUSTOM_LABELS:
-        raise InvalidMetrics(f"{name} has {len(labels)} labels; at most {MAX_CUSTOM_LABELS} are accepted")
+        problem = f"has {len(labels)} labels; at most {MAX_CUSTOM_LABELS} are accepted"
+        raise InvalidMetrics(f"{name} {problem}", f"a metric {problem}")
     for label, text in labels.items():
         if not isinstance(label, str) or not is_custom_label_name(label):
-            raise InvalidMetrics(f"label {str(label)[:60]!a} of {name} is refused: it must be {CUSTOM_LABEL_NAME_RULE}")
+            problem = f"is refused: it must be {CUSTOM_LABEL_NAME_RULE}"
+            raise InvalidMetrics(f"label {str(label)[:60]!a} of {name} {problem}", f"a label {problem}")
         if not isinstance(text, str) or len(text) > MAX_CUSTOM_LABEL_VALUE_LENGTH or not text.isprintable():
+            problem = f"it must be at most {MAX_CUSTOM_LABEL_VALUE_LENGTH} printable characters"
             raise InvalidMetrics(
-                f"label {label} of {name} is {str(text)[:40]!a}; it must be at most {MAX_CUSTOM_LABEL_VALUE_LENGTH} "
-                "printable characters"
+                f"label {label} of {name} is {str(text)[:40]!a}; {problem}", f"a label's value is refused: {problem}"
             )
     return sorted((label, text) for label, text in labels.items() if text)
 

@@ -2,16 +2,17 @@
 
 Each file has a report of its own, ``textfile:<file>``, and a broken one does not affect the others. A file is parsed
 again only when it has changed. Writers should write another file and rename it, so that no reader sees half of it.
+Links and pipes are not read, and errors quote nothing of a file, because others may write the folder.
 """
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.safe_files import open_regular
 from fleetpulse.worker.collectors import printable
 from fleetpulse.worker.collectors.custom_metrics import (
     MAX_TEXT_BYTES,
@@ -65,8 +66,8 @@ class TextfileCollector:
                 files[name] = self._read(name)
             except FileNotFoundError:
                 continue  # removed meanwhile
-            except (InvalidMetrics, OSError) as error:
-                fields.collectors.append(_report(name, str(error)))
+            except OSError as error:
+                fields.collectors.append(_report(name, error.strerror or str(error)))
         self._files = files
         budget = CustomMetricsBudget()
         if files:
@@ -92,12 +93,9 @@ class TextfileCollector:
         return ""
 
     def _read(self, name: str) -> _File:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
-        descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Whoever may write the folder could otherwise have this worker read any file that it may read.
+        descriptor, status = open_regular(self._folder / name)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidMetrics("not a regular file")
             signature = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
             known = self._files.get(name)
             if known is not None and known.signature == signature:
@@ -111,7 +109,7 @@ class TextfileCollector:
         try:
             return _File(signature, status.st_mtime, metrics_from_text(text))
         except InvalidMetrics as error:
-            return _File(signature, status.st_mtime, str(error))
+            return _File(signature, status.st_mtime, error.unquoted)
 
 
 def _mtimes(files: dict[str, _File]) -> pb.CustomMetric:

@@ -207,3 +207,19 @@ def test_invalid_assignments_are_refused(assignments: list[str], expected: str) 
 def test_missing_folder_of_commands_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match="nowhere: No such file"):
         configured_commands([], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("what", ["folder", "program"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
+@pytest.mark.parametrize("change", ["mode", "owner"])
+def test_programs_that_other_users_may_write_are_refused(what: str, change: str, tmp_path: Path) -> None:
+    folder = tmp_path / "programs"
+    folder.mkdir(mode=0o755)
+    add_program(folder / "a")
+    path = folder if what == "folder" else folder / "a"
+    if change == "mode":
+        path.chmod(0o777)
+    else:
+        os.chown(path, 65534, 65534)
+    with pytest.raises(InvalidSource, match="other users may write it, and nothing of it is run"):
+        configured_commands([], folder)

@@ -122,8 +122,8 @@ def test_pipes_folders_and_big_files_are_reported_without_blocking(folder: Folde
     assert folder.read() == {"ok": [1.0]}
     assert psutil.Process().num_fds() == before
     assert folder.errors() == {
-        "textfile:folder.prom": "not a regular file",
-        "textfile:pipe.prom": "not a regular file",
+        "textfile:folder.prom": "is not a regular file",
+        "textfile:pipe.prom": "is not a regular file",
         "textfile:big.prom": f"more than {MAX_TEXT_BYTES} bytes",
         "textfile:ok.prom": "",
     }
@@ -135,3 +135,24 @@ def test_surplus_and_badly_named_files_share_one_report(folder: Folder) -> None:
     folder.write("a b\n.prom", "x 1\n")
     assert len(folder.read()) == MAX_FILES
     assert folder.errors()["textfile:others"].startswith(r"2 not read, 'a b\n.prom' first: at most 16 files")
+
+
+def test_links_are_not_read(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("x 1\n")
+    (folder.path / "a.prom").symlink_to(tmp_path / "elsewhere")
+    assert folder.read() == {}
+    assert folder.errors() == {"textfile:a.prom": "is a link"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SECRET:x:0:0\n", "SECRET SECRET\n", "fleetpulse_SECRET 1\n", "# TYPE SECRET histogram\nSECRET_bucket 1\n",
+        "# TYPE x counter\nSECRET 1\n", 'x{SECRET="1" 1\n', 'x{__SECRET="1"} 1\n', 'x{a="SECRET\\n"} 1\n',
+        "SECRET 1 1\n", "SECRET\n",
+    ],
+)  # fmt: skip
+def test_errors_quote_nothing_of_a_file(text: str, folder: Folder) -> None:
+    folder.write("a.prom", text)
+    folder.read()
+    assert "SECRET" not in str(folder.errors())
