@@ -73,7 +73,11 @@ def init_command(context: LocalContext, if_missing: bool) -> None:
 
 @_ca_command("join-token")
 @click.option("--lifetime", default="1h", show_default=True, help="How long it may be used.")
-@click.option("--worker-id", metavar="ID", help="The id that it is for, or PREFIX*; by default any that is not in use.")
+@click.option(
+    "--worker-id",
+    metavar="ID",
+    help="The id that it is for, also if it is in use; or PREFIX*; by default any. The last two take none in use.",
+)
 @click.option(
     "--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many may join with it."
 )
@@ -91,7 +95,8 @@ def join_token_command(context: LocalContext, lifetime: str, worker_id: str | No
 
 
 def _public(record: IssuedRecord) -> dict[str, Any]:
-    return msgspec.structs.asdict(record) | {"revoked": record.revoked_at is not None}
+    shown = {name: value for name, value in msgspec.structs.asdict(record).items() if name != "key_fingerprint"}
+    return shown | {"revoked": record.revoked_at is not None}
 
 
 @_ca_command("list")

@@ -31,7 +31,8 @@
     │   ├── UnknownJoinToken     this master did not make the join token
     │   ├── UsedJoinToken        the join token has no use left
     │   ├── ExpiredJoinToken     the join token has expired
-    │   ├── WorkerIdNotGranted   the token is not for this worker id, which may be in use
+    │   ├── WorkerIdNotGranted   the token is not for this worker id
+    │   │   └── WorkerIdInUse    nor for taking it over from the worker that has a certificate for it
     │   └── TooManyAttempts      the host was refused too often, or the worker has too many certificates
     ├── AuditUnavailable         the audit trail cannot be read now; it may still be written
     ├── StoreUnavailable         the store cannot be written or read now; nothing has changed
@@ -202,6 +203,10 @@ class ExpiredJoinToken(JoinRefused):
 
 class WorkerIdNotGranted(JoinRefused):
     reason = "worker_id_not_granted"
+
+
+class WorkerIdInUse(WorkerIdNotGranted):
+    reason = "worker_id_in_use"
 
 
 class TooManyAttempts(JoinRefused):

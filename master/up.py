@@ -21,6 +21,7 @@ from fleetpulse.master.addresses import Address
 from fleetpulse.master.audit.entries import record_command
 from fleetpulse.master.config import MasterConfig
 from fleetpulse.proto import env_file
+from fleetpulse.proto.rules import is_worker_id
 
 LOG_NAME = "up.log"
 
@@ -117,7 +118,9 @@ class Supervisor:
         if self._config.tls is not None:
             from fleetpulse.master.pki.authority import Authority  # noqa: PLC0415 - heavy, and rarely needed
 
-            data_dir, worker_id = self._config.store.data_dir, self._worker_id or "*"
+            data_dir = self._config.store.data_dir
+            # By its exact id if it has one: such a token also replaces a certificate that was lost.
+            worker_id = self._worker_id or _kept_worker_id(data_dir) or "*"
             token = Authority(data_dir).new_join_token(_JOIN_TOKEN_SECONDS, worker_id)
             self._environment["FLEETPULSE_JOIN_TOKEN"] = token
             with contextlib.suppress(OSError):  # the master reports the same of its own entries
@@ -203,6 +206,15 @@ class Supervisor:
                 end,
             ]
         )
+
+
+def _kept_worker_id(data_dir: Path) -> str | None:
+    """The id that this machine's worker chose at its first start; ``None`` before."""
+    try:
+        text = (data_dir / "worker_id").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if is_worker_id(text) else None
 
 
 def open_log(path: Path) -> BinaryIO:

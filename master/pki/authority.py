@@ -20,6 +20,7 @@ from fleetpulse.master.errors import (
     TooManyAttempts,
     UnknownJoinToken,
     UsedJoinToken,
+    WorkerIdInUse,
     WorkerIdNotGranted,
 )
 from fleetpulse.master.pki import CERTIFICATE_NAME, ca_folder, certificates, workers_need_certificates
@@ -63,7 +64,7 @@ class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret_hash: str
     expires_at: float
     worker_id: str | None
-    """The only id that it is for; ``PREFIX*`` for a prefix; ``None`` for any id that has no certificate yet."""
+    """The only id that it is for; ``PREFIX*`` for a prefix; ``None`` for any. The first may be in use."""
 
     max_uses: int
     uses: tuple[TokenUse, ...] = ()
@@ -97,6 +98,8 @@ class IssuedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     issued_at: float
     expires_at: float
     revoked_at: float | None = None
+    key_fingerprint: str | None = None
+    """SHA-256 of the public key, in hex; ``None`` in records of an earlier version."""
 
     def is_live(self, now: float) -> bool:
         """Returns whether the certificate is accepted."""
@@ -131,6 +134,10 @@ class CaState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def live(self, worker_id: str, now: float) -> tuple[IssuedRecord, ...]:
         """Returns the accepted certificates of a worker."""
         return tuple(one for one in self.issued if one.worker_id == worker_id and one.is_live(now))
+
+    def keys_of(self, serials: set[str]) -> set[str]:
+        """Returns the fingerprints of the keys for which tokens gave these certificates."""
+        return {use.key_fingerprint for token in self.tokens for use in token.uses if use.serial in serials}
 
     def is_in_force(self, use: TokenUse, now: float) -> bool:
         """Returns whether the certificate issued for this use is live and is the worker's newest."""
@@ -285,7 +292,9 @@ class Authority:
             raise TooManyAttempts(f"worker {request.worker_id} was given too many certificates")
         certificate = certificates.worker_certificate(self._ca, request, now, self._lifetime_seconds)
         given = certificates.described(certificate, request.worker_id)
-        record = IssuedRecord(given.worker_id, given.serial, now, given.not_after)
+        record = IssuedRecord(
+            given.worker_id, given.serial, now, given.not_after, key_fingerprint=request.key_fingerprint
+        )
         change.state = msgspec.structs.replace(change.state, issued=(*issued, record))
         return [one.public_bytes(serialization.Encoding.DER) for one in (certificate, self._ca.certificate)]
 
@@ -345,10 +354,12 @@ def _check_use(state: CaState, token: TokenRecord, request: CertificateRequest, 
     # The same key is the same machine: a second use would revoke the machine that replaced it.
     if again is not None or len(token.uses) >= token.max_uses:
         raise UsedJoinToken("the join token has been used; make another with `fleetpulse ca join-token`")
-    if token.worker_id is None and state.live(worker_id, now):
-        raise WorkerIdNotGranted(
-            f"worker {worker_id} has a certificate: revoke it, or make a join token with --worker-id {worker_id}"
-        )
+    if token.worker_id != worker_id and (live := state.live(worker_id, now)):
+        keys = {one.key_fingerprint for one in live} | state.keys_of({one.serial for one in live})
+        if request.key_fingerprint not in keys:
+            raise WorkerIdInUse(
+                f"worker {worker_id} has a certificate: revoke it, or make a join token with --worker-id {worker_id}"
+            )
 
 
 def _read_pair(folder: Path) -> KeyPair:

@@ -10,7 +10,7 @@ import grpc
 
 from fleetpulse.master.addresses import host_of_peer
 from fleetpulse.master.audit.entries import Record
-from fleetpulse.master.errors import FleetPulseError, StoreUnavailable, TooManyAttempts
+from fleetpulse.master.errors import FleetPulseError, StoreUnavailable, TooManyAttempts, WorkerIdInUse
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.pki.authority import Authority
@@ -88,7 +88,8 @@ class Enrollment:
             self._limiter.check(host)
             chain = await self._answer("Join", "join", work)
         except FleetPulseError as error:
-            if not isinstance(error, TooManyAttempts | StoreUnavailable):
+            # Whoever asks for an id in use has a valid token, and guesses none.
+            if not isinstance(error, TooManyAttempts | StoreUnavailable | WorkerIdInUse):
                 self._limiter.add_refusal(host)
             # The actor is unknown: the id in a request is only what it asks for.
             self._bridge.call(self._record, refusal_entry("join", "", worker_id, call.peer(), error))

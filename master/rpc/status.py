@@ -25,6 +25,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.UsedJoinToken: grpc.StatusCode.PERMISSION_DENIED,
     errors.ExpiredJoinToken: grpc.StatusCode.PERMISSION_DENIED,
     errors.WorkerIdNotGranted: grpc.StatusCode.PERMISSION_DENIED,
+    errors.WorkerIdInUse: grpc.StatusCode.PERMISSION_DENIED,
     errors.TooManyAttempts: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.MasterStopping: grpc.StatusCode.UNAVAILABLE,

@@ -49,6 +49,26 @@ def test_used_token_is_not_sent_again_and_a_new_token_joins_again(tls: TlsMaster
     assert states == [False, True]
 
 
+def test_token_for_a_prefix_takes_no_id_from_a_live_worker(tls: TlsMaster) -> None:
+    worker = tls.worker("sim-1", tls.token("sim-1"))
+    eventually(lambda: tls.is_active("sim-1"))
+    token = tls.token("sim-*", uses=20)
+    thief = tls.worker("sim-1", token, "--data-dir", str(tls.folder("thief")))
+    assert thief.wait() == 1
+    assert "sim-1 has a certificate" in thief.err
+    assert tls.is_active("sim-1")
+    assert worker.is_running
+    assert [one.revoked_at for one in tls.authority.issued()] == [None]
+    eventually(lambda: any(one["detail"].startswith("worker_id_in_use: ") for one in tls.audited("join")))
+    # The worker itself may use it: it shows the key that it has.
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    again = tls.worker("sim-1", token)
+    eventually(lambda: has_registered(again))
+    assert "has joined" in again.err
+    assert [one.revoked_at is None for one in tls.authority.issued()] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("kind", "message", "reason"),
     [

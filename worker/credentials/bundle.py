@@ -38,6 +38,12 @@ class Bundle(NamedTuple):
         """SHA-256 of the CA's certificate in DER."""
         return x509.load_pem_x509_certificate(self.ca_pem).fingerprint(hashes.SHA256())
 
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of the certificate."""
+        key = serialization.load_pem_private_key(self.key_pem, None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)  # nosec B101 # for the type checker
+        return key
+
     def has_expired(self, now: float) -> bool:
         """``now`` is in Unix seconds."""
         return self.not_after <= now

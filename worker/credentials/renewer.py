@@ -59,6 +59,10 @@ Renew = Callable[..., Awaitable[pb.CertificateChain]]
 """The RPC: ``FleetStub(channel).Renew``."""
 
 
+class JoinDenied(CredentialsError):
+    """The master answered, and gives no certificate for this token, id and key."""
+
+
 class MasterUnreachable(CredentialsError):
     """No master answers now; a later try may succeed."""
 
@@ -159,7 +163,13 @@ def load_or_join(
         if is_usable and used_token.read_bytes() == digest:
             return stored
     try:
-        bundle = _join_with_retries(endpoint, token, worker_id, sleep)
+        try:
+            bundle = _join_with_retries(endpoint, token, worker_id, new_key(), sleep)
+        except JoinDenied:
+            if stored is None or not is_usable:
+                raise
+            # A token for several ids gives one that is in use only to the key that the master knows of it.
+            bundle = _join_with_retries(endpoint, token, worker_id, stored.private_key(), sleep)
     except CredentialsError as error:
         if not is_usable:
             raise
@@ -183,11 +193,15 @@ def _why_unusable(bundle: Bundle, worker_id: str, now: float) -> str | None:
 
 
 def _join_with_retries(
-    endpoint: JoinEndpoint, token: JoinToken, worker_id: str, sleep: Callable[[float], None]
+    endpoint: JoinEndpoint,
+    token: JoinToken,
+    worker_id: str,
+    key: ec.EllipticCurvePrivateKey,
+    sleep: Callable[[float], None],
 ) -> Bundle:
     """Joins, and tries again while no master answers. Raises ``CredentialsError`` for a permanent error."""
     # One key for all tries: the master answers it again when an answer was lost.
-    key, logged = new_key(), ""
+    logged = ""
     while True:
         try:
             return _join(endpoint, token, worker_id, key)
@@ -208,9 +222,7 @@ def _join(endpoint: JoinEndpoint, token: JoinToken, worker_id: str, key: ec.Elli
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             if code in _PERMANENT_CODES:
-                raise CredentialsError(
-                    f"the master at {endpoint} refuses to let this worker join: {details}"
-                ) from error
+                raise JoinDenied(f"the master at {endpoint} refuses to let this worker join: {details}") from error
             raise MasterUnreachable(f"the master at {endpoint} gave no certificate ({code.name}: {details})") from error
     return bundle_from(key, list(chain.certificates), ca)
 

@@ -23,6 +23,7 @@ from fleetpulse.master.errors import (
     TooManyAttempts,
     UnknownJoinToken,
     UsedJoinToken,
+    WorkerIdInUse,
     WorkerIdNotGranted,
 )
 from fleetpulse.master.pki import authority as module
@@ -222,6 +223,48 @@ def test_token_for_several_uses(ca: Authority) -> None:
         ca.join(token, csr(worker_id))
     with pytest.raises(UsedJoinToken):
         ca.join(token, csr("sim-3"))
+
+
+@pytest.mark.parametrize("wanted", [None, "*", "rack-*", "rack-7*"])
+def test_only_a_token_for_exactly_this_id_takes_over_an_id_in_use(ca: Authority, wanted: str | None) -> None:
+    key = new_key()
+    held = certificate(ca.join(ca.new_join_token(HOUR), signing_request(key, "rack-7")))
+    with pytest.raises(WorkerIdInUse, match="--worker-id rack-7"):
+        ca.join(ca.new_join_token(HOUR, wanted, uses=5), csr())
+    ca.refresh()
+    ca.admission.check(held, "rack-7")
+
+    same_key = certificate(ca.join(ca.new_join_token(HOUR, wanted), signing_request(key, "rack-7")))
+    renewal = new_key()
+    ca.refresh()
+    renewed = certificate(ca.renew(same_key, signing_request(renewal, "rack-7")))
+    again = certificate(ca.join(ca.new_join_token(HOUR, wanted), signing_request(renewal, "rack-7")))
+    named = certificate(ca.join(ca.new_join_token(HOUR, "rack-7"), csr()))
+    assert [one.serial for one in ca.issued() if one.revoked_at is None] == [named.serial]
+    assert len({renewed.serial, again.serial, named.serial}) == 3
+
+
+def test_id_is_free_again_once_its_certificate_is_revoked_or_expired(ca: Authority, clock: Clock) -> None:
+    token = ca.new_join_token(90 * 86400.0, "rack-*", uses=5)
+    ca.join(ca.new_join_token(HOUR), csr())
+    ca.revoke("rack-7")
+    held = certificate(ca.join(token, csr()))
+    clock.now = held.not_after
+    ca.join(ca.new_join_token(HOUR, "rack-*"), csr())
+
+
+def test_key_of_a_certificate_that_an_earlier_version_issued_is_known_by_its_token(
+    tmp_path: Path, ca: Authority
+) -> None:
+    request = csr()
+    ca.join(ca.new_join_token(HOUR), request)
+    path = ca_folder(tmp_path) / "state.json"
+    content = orjson.loads(path.read_bytes())
+    del content["issued"][0]["key_fingerprint"]
+    path.write_bytes(orjson.dumps(content))
+    with pytest.raises(WorkerIdInUse):
+        ca.join(ca.new_join_token(HOUR, "rack-*"), csr())
+    ca.join(ca.new_join_token(HOUR, "rack-*"), request)
 
 
 def test_token_expires(ca: Authority, clock: Clock) -> None:
