@@ -13,17 +13,21 @@ import click
 from rich.console import Console
 
 from tests.bench import manager
-from tests.bench.figures import IDLE, PLACING, SMALL, peer_ratios
-from tests.bench.fleet import running_fleet
+from tests.bench.figures import IDLE, LARGE, PLACING, SMALL, load_ratios, peer_ratios
+from tests.bench.fleet import running_fleet, streams_per_connection
+from tests.bench.floor import measure_floor
 from tests.bench.host import describe_host
 from tests.bench.hostile import ATTACK_SECONDS, QUICK_ATTACK_SECONDS, measure_hostile, print_hostile
 from tests.bench.idle import measure_idle
+from tests.bench.overload import measure_overload
 from tests.bench.peers import measure_gateway, measure_latest
 from tests.bench.probe import measure_probe
 from tests.bench.processes import ROOT, BenchError, find_tool, run_json
 from tests.bench.report import Run, print_table, write_docs
 from tests.bench.rest import measure_metrics, measure_rest
+from tests.bench.storm import STORM_SECONDS, measure_storm
 from tests.bench.tasks import TaskPlan, measure_burst, measure_containers, measure_placing, measure_submits
+from tests.bench.unary import measure_unary
 from tests.bench.window import measure_whole_run, measure_window
 from tests.guardian import guarded_run
 
@@ -32,6 +36,7 @@ _DOCS = ROOT / "docs" / "performance.md"
 _TABLE_WIDTH = 150
 _WORKERS = "1000,5000,10000"
 _SECONDS = 60.0
+PARTS = ("idle", "manager", "tasks", "fleet", "peers", "floor", "storm", "overload", "unary")
 
 Rows = dict[int, dict[str, float | None]]
 
@@ -49,11 +54,28 @@ class Plan(NamedTuple):
     manager_rounds: int = 5
     peers: bool = True
     tasks: TaskPlan | None = TaskPlan()
+    parts: frozenset[str] = frozenset(PARTS)
+    overload_seconds: float = 75.0
+    """Twice the inactivity timeout and more."""
+    overload_flags: tuple[str, ...] = ()
+    calm_seconds: float = 15.0
+    storm_seconds: float = STORM_SECONDS
+    storm_quiet_seconds: float = 10.0
+
+    def sizes_for_goals(self) -> set[int]:
+        """The sizes that have goals for single calls and overload, or else the largest."""
+        return {size for size in self.workers if size in (SMALL, LARGE)} or {max(self.workers)}
+
+    def overload_size(self) -> int:
+        """One size is enough: overload is relative to what the fleet takes."""
+        return max(self.sizes_for_goals())
 
 
 QUICK = Plan(
     workers=(200,), window_seconds=10.0, rest_seconds=1.0, fetches=10, probes=20, idle_seconds=2.0, idle_starts=1,
-    manager_rounds=1, tasks=TaskPlan(submits=10, containers=2, queued=50, history=500, pages=5, burst=20),
+    manager_rounds=1, overload_seconds=5.0, overload_flags=("--heartbeat-interval", "1s"), calm_seconds=3.0,
+    storm_quiet_seconds=0.0,
+    tasks=TaskPlan(submits=10, containers=2, queued=50, history=500, pages=5, burst=20),
 )  # fmt: skip
 
 
@@ -63,6 +85,7 @@ QUICK = Plan(
 @click.option("--quick", is_flag=True, help="200 workers for 10 s, and everything else short: to see that it works.")
 @click.option("--skip-peers", is_flag=True, help="Leave out prometheus_client and the Pushgateway.")
 @click.option("--skip-tasks", is_flag=True, help="Leave out tasks, which need a Docker Engine and root to start one.")
+@click.option("--parts", default=",".join(PARTS), help="Measure only these.")
 @click.option("--hostile", is_flag=True, help="Measure nothing but how others are served while a client attacks.")
 @click.option(
     "--json",
@@ -93,7 +116,12 @@ def main(**options: Any) -> None:
 
 def _new_run(options: Mapping[str, Any]) -> Run:
     plan = QUICK if options["quick"] else Plan(_sizes(options["workers"]), options["seconds"])
-    plan = plan._replace(peers=not options["skip_peers"], tasks=None if options["skip_tasks"] else plan.tasks)
+    parts = _parts(options["parts"])
+    plan = plan._replace(
+        parts=parts,
+        peers=not options["skip_peers"] and "peers" in parts,
+        tasks=None if options["skip_tasks"] or "tasks" not in parts else plan.tasks,
+    )
     for tool in ("wrk", "prometheus-pushgateway") if plan.peers else ("wrk",):
         find_tool(tool)
     started_at = datetime.now().astimezone()
@@ -136,22 +164,44 @@ def _report(run: Run, *, write: bool) -> None:
 def measure(plan: Plan, folder: Path) -> Iterator[Rows]:
     """Measures everything, the smallest first, so that errors show early. Yields all rows after each step."""
     rows: Rows = {}
-    _log(f"an idle master for {plan.idle_seconds:.0f} s")
-    rows[IDLE] = measure_idle(folder, plan.idle_seconds, plan.idle_starts)
-    yield rows
-    _log("the TelemetryManager without a network")
-    command = [sys.executable, "-m", "tests.bench.manager", str(plan.manager_rounds)]
-    rows[manager.WORKERS] = run_json("manager", command, folder, 300.0)
-    yield rows
+    if "idle" in plan.parts:
+        _log(f"an idle master for {plan.idle_seconds:.0f} s")
+        rows[IDLE] = measure_idle(folder, plan.idle_seconds, plan.idle_starts)
+        yield rows
+    if "manager" in plan.parts:
+        _log("the TelemetryManager without a network")
+        command = [sys.executable, "-m", "tests.bench.manager", str(plan.manager_rounds)]
+        rows[manager.WORKERS] = run_json("manager", command, folder, 300.0)
+        yield rows
     if plan.tasks is not None:
-        rows[IDLE] |= _measure_tasks(plan.tasks, folder)
+        rows.setdefault(IDLE, {}).update(_measure_tasks(plan.tasks, folder))
         rows[PLACING] = _measure_placing(plan.tasks, folder)
         yield rows
     for workers in plan.workers:
         row = rows.setdefault(workers, {})
-        row |= _measure_fleet(plan, workers, folder)
-        row |= peer_ratios(row)
-        yield rows
+        for figures in _measure_size(plan, workers, folder):
+            row |= figures
+            row |= peer_ratios(row)
+            row |= load_ratios(workers, row, rows[min(plan.workers)], rows.get(IDLE, {}))
+            yield rows
+
+
+def _measure_size(plan: Plan, workers: int, folder: Path) -> Iterator[dict[str, float | None]]:
+    """The parts of one size, each with processes of its own."""
+    if "fleet" in plan.parts:
+        yield _measure_fleet(plan, workers, folder)
+    if "floor" in plan.parts:
+        _log(f"{workers:,} workers: a bare grpc.aio server")
+        yield measure_floor(folder, workers, plan.window_seconds / 2.0)
+    if "storm" in plan.parts:
+        _log(f"{workers:,} workers: all at once")
+        yield measure_storm(folder, workers, plan.storm_seconds, quiet_seconds=plan.storm_quiet_seconds)
+    if "unary" in plan.parts and workers in plan.sizes_for_goals():
+        _log(f"{workers:,} workers: single calls")
+        yield measure_unary(folder, workers, plan.window_seconds / 2.0)
+    if "overload" in plan.parts and workers == plan.overload_size():
+        _log(f"{workers:,} workers: half of the processor time they take")
+        yield measure_overload(folder, workers, plan.overload_seconds, plan.overload_flags, plan.calm_seconds)
 
 
 def _measure_tasks(plan: TaskPlan, folder: Path) -> dict[str, float | None]:
@@ -171,6 +221,10 @@ def _measure_fleet(plan: Plan, workers: int, folder: Path) -> dict[str, float | 
     with running_fleet(folder, workers) as fleet:
         _log(f"{workers:,} workers: steady window of {plan.window_seconds:.0f} s")
         row = measure_window(fleet, plan.window_seconds)
+        row |= {
+            "connect_seconds": fleet.connect_seconds,
+            "streams_per_connection": float(streams_per_connection(workers)),
+        }
         _log(f"{workers:,} workers: REST by wrk")
         row |= measure_rest(fleet, folder, plan.rest_seconds)
         _log(f"{workers:,} workers: /metrics")
@@ -212,6 +266,13 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
+def _parts(text: str) -> frozenset[str]:
+    parts = frozenset(text.split(","))
+    if unknown := parts - frozenset(PARTS):
+        raise click.UsageError(f"--parts: {', '.join(sorted(unknown))}: expected some of {','.join(PARTS)}")
+    return parts
+
+
 def _command(options: Mapping[str, Any]) -> str:
     """The command for this run, without options that do not change its figures."""
     words = ["--quick"] if options["quick"] else []
@@ -219,6 +280,8 @@ def _command(options: Mapping[str, Any]) -> str:
         words.append(f"--workers {options['workers']}")
     if options["seconds"] != _SECONDS:
         words.append(f"--seconds {options['seconds']:g}")
+    if options["parts"] != ",".join(PARTS):
+        words.append(f"--parts {options['parts']}")
     words += [f"--skip-{part}" for part in ("peers", "tasks") if options[f"skip_{part}"]]
     return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 

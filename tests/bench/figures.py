@@ -10,7 +10,7 @@ from typing import NamedTuple
 Row = Mapping[str, float | None]
 Results = Mapping[int, Row]
 
-SMALL, LARGE = 1_000, 5_000
+SMALL, LARGE, STORM = 1_000, 5_000, 10_000
 """The numbers of workers for which there are goals."""
 
 IDLE = 1
@@ -41,6 +41,8 @@ SECONDS = Unit("s", 1.0, 2)
 MB = Unit("MB", 1e-6, 1)
 CORES = Unit("cores", 1.0, 3)
 TIMES = Unit("times", 1.0, 1)
+TIMES_FINE = Unit("times", 1.0, 2)
+KB = Unit("kB", 1e-3, 1)
 PER_SECOND = Unit("/s", 1.0, 1)
 
 
@@ -83,6 +85,8 @@ _NONE = {LARGE: Goal("=", 0.0)}
 
 SECTIONS = (
     Section("Heartbeats in the window", (
+        Figure("all connected, by the simulator's own ramp, after", SECONDS, ("connect_seconds",)),
+        Figure("workers on a connection", COUNT, ("streams_per_connection",)),
         Figure("accepted", COUNT, ("heartbeats_accepted",)),
         Figure("accepted, of one each 5 s from every worker", PERCENT, ("heartbeats_accepted_ratio",)),
         Figure("dropped", COUNT, ("heartbeats_dropped",), _NONE),
@@ -99,9 +103,38 @@ SECTIONS = (
         Figure("... so history takes", CORES, ("history_cores",), _below(0.05)),
         Figure("master RSS", MB, ("master_rss_bytes",), _below(None, 500e6)),
         Figure("master RSS, highest of the whole run", MB, ("master_peak_rss_bytes",), _below(None, 500e6)),
+        Figure("master CPU per heartbeat / that of the smallest fleet", TIMES_FINE, ("cpu_growth_ratio",)),
+        Figure("master RSS per worker above an idle master, after reads", KB, ("rss_bytes_per_worker",),
+               _below(None, 60e3)),
         Figure("simulator CPU per heartbeat", US, ("simulator_cpu_seconds_per_heartbeat",)),
         Figure("simulator", CORES, ("simulator_cores",)),
         Figure("anything else on the machine", CORES, ("other_cores",)),
+    )),
+    Section("Beside a bare grpc.aio stream server", (
+        Figure("its CPU per heartbeat", US, ("floor_cpu_seconds_per_heartbeat",)),
+        Figure("its RSS per worker", KB, ("floor_rss_bytes_per_worker",)),
+        Figure("master CPU per heartbeat / that", TIMES_FINE, ("cpu_to_floor_ratio",), _below(None, 1.4)),
+    )),
+    Section("A storm: all connect at once", (
+        Figure("until all are active", SECONDS, ("storm_seconds",), {STORM: Goal("<", 30.0)}),
+        Figure("active in the end", COUNT, ("storm_active",)),
+        Figure("calls that the master refused or ended", COUNT, ("storm_refusals",)),
+        Figure("workers that waited after a refusal, most at a time", COUNT, ("storm_refused_peak",)),
+        Figure("found inactive", COUNT, ("storm_inactive",), {LARGE: Goal("=", 0.0), STORM: Goal("=", 0.0)}),
+        _percentiles("/health meanwhile", "storm_health", {}),
+    )),
+    Section("Overload: half of the CPU that the fleet takes", (
+        Figure("the master may use", CORES, ("overload_cores",)),
+        Figure("heartbeats processed", PER_SECOND, ("overload_heartbeats_per_second",)),
+        Figure("heartbeats superseded by newer ones", PER_SECOND, ("overload_superseded_per_second",)),
+        Figure("found inactive", COUNT, ("overload_inactive",), _NONE),
+        _percentiles("answers meanwhile", "overload_answer", _below(None, 1.0)),
+    )),
+    Section("Single calls (SendHeartbeat)", (
+        Figure("master CPU per heartbeat", US, ("unary_cpu_seconds_per_heartbeat",)),
+        Figure("heartbeats accepted", PER_SECOND, ("unary_heartbeats_per_second",)),
+        Figure("calls that failed", COUNT, ("unary_failed",), _NONE),
+        Figure("found inactive", COUNT, ("unary_inactive",), _NONE),
     )),
     Section("Time until a heartbeat is visible", (
         _percentiles("from receipt", "receipt_to_visible", _below(None, 50e-3)),
@@ -114,9 +147,12 @@ SECTIONS = (
         _percentiles("/telemetry", "telemetry", _below(5e-3, 20e-3)),
         _percentiles("/workers", "workers", _below(5e-3, 20e-3)),
         _percentiles("/api/workers", "api_workers", _below(5e-3)),
+        Figure("/api/workers, p50 / that of the smallest fleet", TIMES_FINE, ("api_workers_growth_ratio",),
+               _below(None, 5.0)),
         _percentiles("/health", "health", _below(5e-3)),
         _percentiles("/metrics", "metrics", _below(5e-3, 40e-3)),
-        Figure("/metrics, the first when nobody had asked", MS, ("metrics_first_seconds",)),
+        Figure("/metrics, the first when nobody had asked", MS, ("metrics_first_seconds",),
+               _below(None, 0.3)),
         Figure("/metrics, gzip, the slowest of one each 15 s in the window", MS, ("metrics_in_window_max_seconds",)),
         _percentiles("/metrics, gzip", "metrics_gzip", _below(5e-3)),
         Figure("/metrics, size plain / gzip", MB, ("metrics_bytes", "metrics_gzip_bytes")),
@@ -180,3 +216,19 @@ def peer_ratios(row: Row) -> dict[str, float | None]:
             ("faster_than_gateway", row.get("gateway_get_p50_seconds")),
         )
     }
+
+
+def load_ratios(workers: int, row: Row, smallest: Row, idle: Row) -> dict[str, float | None]:
+    """What the figures of a fleet are beside those of the bare server, of the smallest fleet and of an idle master."""
+    rss, idle_rss = row.get("master_rss_after_reads_bytes"), idle.get("idle_rss_bytes")
+    return {
+        "cpu_to_floor_ratio": _ratio(row, "master_cpu_seconds_per_heartbeat", row, "floor_cpu_seconds_per_heartbeat"),
+        "cpu_growth_ratio": _ratio(row, "master_cpu_seconds_per_heartbeat", smallest),
+        "api_workers_growth_ratio": _ratio(row, "api_workers_p50_seconds", smallest),
+        "rss_bytes_per_worker": None if rss is None or idle_rss is None else (rss - idle_rss) / workers,
+    }
+
+
+def _ratio(row: Row, key: str, other: Row, other_key: str = "") -> float | None:
+    value, reference = row.get(key), other.get(other_key or key)
+    return value / reference if value is not None and reference else None

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +19,12 @@ INTERVAL_SECONDS = 5.0
 PREFIX = "sim"
 """The prefix of the ids of simulated workers."""
 
-_ARRIVALS_PER_SECOND = 150.0
 _TIMEOUT_SECONDS = 120.0
+_CONNECT_SECONDS = 240.0
+_DEFAULT_MAX_WORKERS = 15_000
+_OTHER_FILES = 1_000
+"""Of the master or the simulator, beside their connections."""
+
 _UP_SECONDS = 20.0
 _SETTLING_SECONDS = 3.0
 _POLL_SECONDS = 0.005
@@ -41,6 +47,8 @@ class Fleet(NamedTuple):
     master: Master
     simulator: Child
     workers: int
+    connect_seconds: float | None = None
+    """From the simulator's first try until all were connected, by its own statuses; they come every second."""
 
     def records(self) -> dict[str, dict[str, Any]]:
         """``/telemetry``."""
@@ -69,16 +77,15 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
 
 @contextmanager
 def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iterator[Fleet]:
-    """Runs a fleet. Every worker has sent a heartbeat."""
-    ramp_seconds = max(workers / _ARRIVALS_PER_SECOND, 1.0)
+    """Runs a fleet that comes up as the simulator lets it by default. Every worker has sent a heartbeat."""
     with (
-        running_master(folder, flags=flags) as master,
-        running_simulator(folder, master, workers, ramp_seconds) as simulator,
+        running_master(folder, flags=(*for_size(workers), *flags)) as master,
+        running_simulator(folder, master.grpc_port, workers) as simulator,
     ):
-        fleet = Fleet(master, simulator, workers)
-        patience_seconds = ramp_seconds + _TIMEOUT_SECONDS
         needed = (master.process, simulator)
-        wait_until(lambda: _connected(simulator) == workers, patience_seconds, "not all are connected", *needed)
+        wait_until(lambda: connected(simulator) == workers, _CONNECT_SECONDS, "not all are connected", *needed)
+        statuses = simulator_statuses(simulator)
+        fleet = Fleet(master, simulator, workers, statuses[-1]["time"] - statuses[0]["time"])
         wait_until(lambda: _have_beaten(fleet), _TIMEOUT_SECONDS, "not all have beaten", *needed, poll_seconds=1.0)
         # The large answers above delay the master; let it catch up.
         time.sleep(_SETTLING_SECONDS)
@@ -86,14 +93,43 @@ def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iter
 
 
 @contextmanager
-def running_simulator(folder: Path, master: Master, workers: int, ramp_seconds: float) -> Iterator[Child]:
-    """Runs simulated workers. They may not have connected yet."""
+def running_simulator(folder: Path, grpc_port: int, workers: int, *flags: str) -> Iterator[Child]:
+    """Runs simulated workers with the default settings but ``flags``. They may not have connected yet."""
     command: Command = [
-        Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{LOCALHOST}:{master.grpc_port}",
-        "--workers", str(workers), "--prefix", PREFIX, "--ramp", str(ramp_seconds), "--no-goodbye", "--json",
+        Path(sys.executable).with_name("fleetpulse"), "simulate", "--master", f"{LOCALHOST}:{grpc_port}",
+        "--workers", str(workers), "--prefix", PREFIX, "--no-goodbye", "--json",
+        "--streams-per-connection", str(streams_per_connection(workers)), *flags,
     ]  # fmt: skip
     with running("simulator", command, folder) as simulator:
         yield simulator
+
+
+def streams_per_connection(workers: int) -> int:
+    """1 as in a real fleet, unless this machine's limit of open files is too low for so many connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 if hard == resource.RLIM_INFINITY else math.ceil(workers / max(hard - _OTHER_FILES, 1))
+
+
+def for_size(workers: int) -> tuple[str, ...]:
+    """The master's flags for more workers than it takes by default."""
+    return () if workers <= _DEFAULT_MAX_WORKERS else ("--max-workers", str(workers))
+
+
+def simulator_status(simulator: Child) -> dict[str, Any]:
+    """The last status of the simulator, at most a second old; an empty fleet before the first."""
+    line = simulator.last_output
+    status: dict[str, Any] = json.loads(line) if line else {"time": 0.0, "connected": 0, "heartbeats_sent": 0}
+    return status
+
+
+def simulator_statuses(simulator: Child) -> list[dict[str, Any]]:
+    """All its statuses, one a second."""
+    return [json.loads(line) for line in simulator.output_lines]
+
+
+def connected(simulator: Child) -> int:
+    """How many simulated workers are connected."""
+    return int(simulator_status(simulator)["connected"])
 
 
 @contextmanager
@@ -112,11 +148,6 @@ def _is_healthy(http_port: int) -> bool:
     with contextlib.suppress(OSError):
         return fetch(http_port, "/health").status == 200
     return False
-
-
-def _connected(simulator: Child) -> int:
-    line = simulator.last_output
-    return int(json.loads(line)["connected"]) if line else 0
 
 
 def _have_beaten(fleet: Fleet) -> bool:

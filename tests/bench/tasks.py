@@ -102,7 +102,7 @@ def measure_placing(folder: Path, plan: TaskPlan) -> Row:
     """Measures the time from the first worker until all queued tasks are placed."""
     with running_master(folder) as master:
         _submit_all(master, plan.queued, docker_image="busybox:1", command=["sleep", "30"], **_SMALL)
-        with running_simulator(folder, master, PLACING, ramp_seconds=0.0) as simulator:
+        with running_simulator(folder, master.grpc_port, PLACING, "--ramp", "0") as simulator:
             needed = (master.process, simulator)
             has_worker = lambda: bool(fetch_json(master.http_port, "/workers"))  # noqa: E731 - asked in the next line
             wait_until(has_worker, _TIMEOUT_SECONDS, "no worker connected", *needed, poll_seconds=_POLL_SECONDS)

@@ -35,7 +35,7 @@ def left_behind(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_quick_run_measures_every_figure(tmp_path: Path) -> None:
     require_tool("wrk")
     require_tool("prometheus-pushgateway")

@@ -88,6 +88,7 @@ def measure_whole_run(fleet: Fleet) -> dict[str, float | None]:
     return {
         "run_heartbeats_lost": sum(scrape.total(name) for name in (_DROPPED, _REJECTED, _MISSED)),
         "run_workers_inactive": max(scrape.count(_UP, 0.0), _not_active(fleet), fleet.inactive_so_far()),
+        "master_rss_after_reads_bytes": usage.rss_bytes,
         "master_peak_rss_bytes": usage.peak_rss_bytes,
     }
 

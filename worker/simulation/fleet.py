@@ -145,10 +145,6 @@ class _SimulatedWorker:
         self._engine = SimulatedEngine(random.Random(f"{config.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
 
     @property
-    def is_connected(self) -> bool:
-        return self._session is not None and self._session.is_connected
-
-    @property
     def waits_for(self) -> Failure | str | None:
         """Why it is not connected; ``None`` if it is."""
         if self._session is None:
@@ -266,11 +262,12 @@ class SimulatedFleet:
             task.cancel()
 
     def status(self) -> FleetStatus:
+        reasons = [worker.waits_for for worker in self._workers]
         return FleetStatus(
-            workers=len(self._workers),
-            connected=sum(worker.is_connected for worker in self._workers),
+            workers=len(reasons),
+            connected=reasons.count(None),
             heartbeats_sent=sum(worker.heartbeats_sent for worker in self._workers),
-            waiting=tuple(group_waiting(worker.waits_for for worker in self._workers)),
+            waiting=tuple(group_waiting(reasons)),
         )
 
 

@@ -81,15 +81,17 @@ async def _run(fleet: SimulatedFleet, duration_seconds: float | None, *, say_goo
 
 
 async def _print_status(fleet: SimulatedFleet, *, as_json: bool) -> None:
-    """Now and then while the number of connected workers changes, at once when all are connected, else every 15 s."""
+    """For people every 5 s while the number of connected workers changes, else every 15 s, and at once when all are
+    connected. For programs every second.
+    """
     printed, printed_at = -1, -math.inf
     is_frozen = False
-    interval = _STATUS_SECONDS if as_json else _CHANGED_STATUS_SECONDS
     while True:
         status, now = fleet.status(), time.monotonic()
         is_changed = status.connected != printed
         is_complete = is_changed and status.connected == status.workers
-        if is_complete or now - printed_at >= (interval if is_changed else _UNCHANGED_STATUS_SECONDS):
+        interval = _CHANGED_STATUS_SECONDS if is_changed else _UNCHANGED_STATUS_SECONDS
+        if as_json or is_complete or now - printed_at >= interval:
             _print(status, as_json=as_json)
             printed, printed_at = status.connected, now
             if is_complete and not is_frozen:
