@@ -17,6 +17,9 @@ _OF_CONTAINERS = re.compile(r"veth|br-[0-9a-f]{12}|-s (\S+/32) -d \1 ")
 """Links of containers, bridges of their networks, and rules with these or with the address of a container."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OF_TESTS = (ENGINE_PREFIX, "fleetpulse-tests-", "fleetpulse-chaos-")
+"""Prefixes of the cgroups of tests."""
+
 _SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "vm/overcommit_memory", "kernel/pid_max")
 _ENGINE_PATHS = ("/run/docker", "/run/containerd", "/var/lib/docker", "/var/lib/containerd")
 _HOME_PATHS = (".docker", ".config/chromium", ".cache/dconf", ".cache/fontconfig")
@@ -41,7 +44,7 @@ def machine_state() -> dict[str, Any]:
             str(path)
             for root in (_CGROUPS, *_CGROUPS.glob("*/"))
             for path in root.glob("*/")
-            if not path.name.startswith(ENGINE_PREFIX)  # an engine of another test may run at the same time
+            if not path.name.startswith(_OF_TESTS)  # another test may run at the same time
         ),
         "engines": {path: _entries(Path(path)) for path in _ENGINE_PATHS},
         "configuration": sorted(_files_below(Path("/etc"))),

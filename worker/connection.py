@@ -219,10 +219,12 @@ class ReconnectTimes:
     * A worker keeps to the pushback of a refusal, at most two minutes, so that no master can send a fleet away. It adds
       up to a quarter at random.
     * The time for the first answer doubles with each try without one, because a master that is slow only gets slower
-      when its workers give up and start over. A worker of a large fleet has more patience from the beginning.
+      when its workers give up and start over. At a wrong address a new worker says so after 10 s. One that was
+      registered before is more patient from the first try, and the more so the larger the fleet is.
     """
 
     FIRST_ANSWER_SECONDS = 10.0
+    RECONNECT_FIRST_ANSWER_SECONDS = 30.0
     LONGEST_FIRST_ANSWER_SECONDS = 60.0
     LONGEST_PUSHBACK_SECONDS = 120.0
 
@@ -239,7 +241,6 @@ class ReconnectTimes:
         self._rng = rng
         self._backoff = Backoff(rng=rng)
         self._spread_seconds = 0.0
-        self._shortest_first_answer_seconds = self.FIRST_ANSWER_SECONDS
         self.first_answer_seconds = self.FIRST_ANSWER_SECONDS
         """How long the next try waits for the answer to its registration."""
 
@@ -251,10 +252,8 @@ class ReconnectTimes:
         if not (math.isfinite(told) and told > 0.0):
             told = 0.0
         self._spread_seconds = min(told, max(timeout - lease.heartbeat_interval_seconds, 0.0) / 2.0)
-        self._shortest_first_answer_seconds = min(
-            max(told * self._PATIENCE_FACTOR, self.FIRST_ANSWER_SECONDS), self.LONGEST_FIRST_ANSWER_SECONDS
-        )
-        self.first_answer_seconds = self._shortest_first_answer_seconds
+        patience_seconds = max(told * self._PATIENCE_FACTOR, self.RECONNECT_FIRST_ANSWER_SECONDS)
+        self.first_answer_seconds = min(patience_seconds, self.LONGEST_FIRST_ANSWER_SECONDS)
 
     def delay_after_loss(self, lasted_seconds: float) -> float:
         """The delay after the end of a stream on which the worker was registered."""

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos import history
+from tests.chaos import history, restarts
 from tests.chaos.campaign import Campaign, run_campaign
 from tests.chaos.checker import check
 from tests.chaos.engine import EngineUnavailable, docker_engine
@@ -36,8 +36,22 @@ _KINDS = [kind.value for kind in Kind]
 @click.option(
     "--results", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS, help="Where histories are kept."
 )
-def main(number_of_rounds: int, kinds: Sequence[str], seed: int | None, results: Path) -> None:
+@click.option(
+    "--restarts",
+    "restarted_workers",
+    type=click.IntRange(1),
+    default=None,
+    metavar="WORKERS",
+    help="Instead: a master that starts again every minute under so many simulated workers.",
+)
+@click.option("--minutes", type=click.IntRange(1), default=20, help="How long, with --restarts.")
+def main(
+    number_of_rounds: int, kinds: Sequence[str], seed: int | None, results: Path, restarted_workers: int | None,
+    minutes: int,
+) -> None:  # fmt: skip
     """Kill masters and workers and cut connections under a stream of tasks, and check what came of it."""
+    if restarted_workers is not None:
+        _restart(restarted_workers, minutes)
     seed = random.randrange(1_000_000) if seed is None else seed
     print(f"seed {seed}", flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,6 +70,15 @@ def main(number_of_rounds: int, kinds: Sequence[str], seed: int | None, results:
     _print_table(rows)
     print(f"seed {seed}: {len(found)} violations")
     sys.exit(1 if found else 0)
+
+
+def _restart(workers: int, minutes: int) -> NoReturn:
+    with guarded_run("fleetpulse-chaos-") as folder:
+        problems = restarts.run(workers, minutes, folder, _log)
+    for problem in problems[:_SHOWN]:
+        print(problem, flush=True)
+    print(f"{len(problems)} violations")
+    sys.exit(1 if problems else 0)
 
 
 def _campaign(campaign: Campaign, engine: Engine, results: Path) -> tuple[list[Violation], Summary]:

@@ -77,8 +77,16 @@ class Master(MasterClient):
 
     def restart(self, *flags: str) -> None:
         """Stops it, and starts it again on the same ports and with the same data. Later flags win."""
+        self.stop()
+        self.start(*flags)
+
+    def stop(self) -> None:
+        """Ends it with SIGTERM."""
         self.process.send(signal.SIGTERM)
         self.process.wait()
+
+    def start(self, *flags: str) -> None:
+        """Starts it again, see ``restart``."""
         self.process = self._start(*flags)
 
     def _start(self, *flags: str) -> RunningProcess:

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from tests.cpu_cap import cpu_cap
+from tests.e2e.fleet_restarts import RestartedFleet
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_LEASE_FLAGS, FAST_TIMEOUT_SECONDS, Master, started_master
 from tests.e2e.processes import Processes
@@ -67,3 +69,20 @@ def test_attempts_of_the_only_worker_are_lost_when_it_is_not_back(processes: Pro
     master.restart("--grpc-port", str(free_port()))
     assert jobs.ended(task_id)["reason"] == "worker_lost"
     master.close()
+
+
+def test_fleet_is_back_after_a_restart_of_a_slow_master(processes: Processes) -> None:
+    """Slow by a fifth of a core, fleet not slowed down: nobody gives up on it, and nothing is lost."""
+    workers = 100
+    with cpu_cap() as cap:
+        master = started_master(processes, prefix=cap.prefix)
+        fleet = RestartedFleet(master, processes.simulate(master.target, workers), workers)
+        assert fleet.wait_until_connected(60.0)
+        tasks = running(Jobs(master, "simulated"), "sleep 1000", ["sim-001", "sim-050", "sim-100"])
+        cap.limit(0.2)
+        comeback = fleet.restart(within_seconds=120.0)
+        cap.limit(None)
+        assert comeback.problems() == [], comeback
+        assert [len(one) for one in attempts(Jobs(master, "simulated"), tasks)] == [1, 1, 1]
+        master.close()
+        processes.close()

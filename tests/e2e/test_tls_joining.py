@@ -122,8 +122,7 @@ def test_join_needs_a_name_of_the_master_certificate(processes: Processes) -> No
     worker = tls.worker("rack-7", tls.token("rack-7"), *address)
     assert worker.wait() == 1
     assert f"not for {elsewhere}: reach it by one of these, or start it with --tls-name {elsewhere}" in worker.err
-    tls._flags = (*tls._flags, "--tls-name", f"fleet.example,{elsewhere}")
-    tls.restart()
+    tls.restart("--tls-name", f"fleet.example,{elsewhere}")
     tls.worker("rack-7", tls.token("rack-7"), *address)
     eventually(lambda: tls.is_active("rack-7"))
     tls.close()

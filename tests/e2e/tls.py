@@ -1,8 +1,7 @@
 """A master that requires client certificates, and workers with certificates."""
 
 import itertools
-import signal
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ ids = map("by-hand-{}".format, itertools.count(1))
 class TlsMaster:
     """A master with a CA, and the commands of its administrator."""
 
-    def __init__(self, processes: Processes, *flags: str, host: str = LOCALHOST) -> None:
+    def __init__(self, processes: Processes, *flags: str, host: str = LOCALHOST, prefix: Sequence[str] = ()) -> None:
+        """``flags`` win over those of a short lease; ``prefix`` is a command line that runs the master's."""
         self.processes = processes
         self.data_dir = processes.folder / "data"
         self.authority = new_authority(self.data_dir)
         self.join_port = free_port()
         flags = (*FAST_LEASE_FLAGS, "--join-port", f"{host}:{self.join_port}", *flags)
-        self.master = started_master(processes, *flags)
-        self._flags = flags
+        self.master = started_master(processes, *flags, prefix=prefix)
 
     @property
     def target(self) -> str:
@@ -81,13 +80,9 @@ class TlsMaster:
         entries: list[dict[str, Any]] = self.master.json(f"/api/audit?action={action}")
         return entries
 
-    def restart(self) -> None:
-        """Stops the master and starts it again on the same ports."""
-        self.master.process.send(signal.SIGTERM)
-        self.master.process.wait()
-        self.master.process = self.processes.start(
-            "master", sys.executable, "-m", "fleetpulse.master", *self.master.port_flags, *self._flags
-        )
+    def restart(self, *flags: str) -> None:
+        """Stops the master and starts it again on the same ports, with these flags in addition."""
+        self.master.restart(*flags)
         eventually(self.master.is_healthy, READY_SECONDS)
 
     def close(self) -> None:

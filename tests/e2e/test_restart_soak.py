@@ -1,0 +1,63 @@
+"""A restart under a large fleet, of a slow master and of one with the whole machine: `make soak`."""
+
+import pytest
+
+from tests.cpu_cap import cpu_cap
+from tests.e2e.fleet_restarts import RestartedFleet
+from tests.e2e.masters import started_master
+from tests.e2e.processes import Processes
+from tests.e2e.tls import TlsMaster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(900)]
+
+SLOW_CORES = 0.2
+CONNECT_SECONDS = 240.0
+BACK_SECONDS = 240.0
+ALLOWED_WASTE_RATIO = 0.02
+"""Of workers that were sent away meanwhile, or whose connection broke."""
+
+DEFAULT_LEASE = ("--heartbeat-interval", "5s", "--inactivity-timeout", "30s")
+
+
+def assert_comes_back(fleet: RestartedFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    comeback = fleet.restart(BACK_SECONDS)
+    with capsys.disabled():
+        print(f"\n{comeback}")
+    assert comeback.problems(ALLOWED_WASTE_RATIO) == [], comeback
+
+
+def test_fleet_is_back_after_a_restart_of_a_slow_master(
+    processes: Processes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cpu_cap() as cap:
+        master = started_master(processes, prefix=cap.prefix)
+        fleet = RestartedFleet(master, processes.simulate(master.target, 1500, "--ramp", "10"), 1500)
+        assert fleet.wait_until_connected(CONNECT_SECONDS)
+        cap.limit(SLOW_CORES)
+        assert_comes_back(fleet, capsys)
+        processes.close()
+
+
+def test_fleet_with_certificates_is_back_after_a_restart_of_a_slow_master(
+    processes: Processes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cpu_cap() as cap:
+        tls = TlsMaster(processes, *DEFAULT_LEASE, prefix=cap.prefix)
+        (processes.folder / "token").write_text(tls.token("sim-*", lifetime=600.0, uses=1500))
+        joining = ("--join-address", f"127.0.0.1:{tls.join_port}", "--join-file", str(processes.folder / "token"))
+        flags = (*joining, "--data-dir", str(processes.folder / "sim"), "--ramp", "10")
+        fleet = RestartedFleet(tls.master, processes.simulate(tls.target, 1500, *flags), 1500)
+        assert fleet.wait_until_connected(CONNECT_SECONDS)
+        cap.limit(SLOW_CORES)
+        assert_comes_back(fleet, capsys)
+        processes.close()
+
+
+@pytest.mark.parametrize("workers", [5_000, 10_000])
+def test_large_fleet_is_back_after_a_restart(
+    workers: int, processes: Processes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master = started_master(processes)
+    fleet = RestartedFleet(master, processes.simulate(master.target, workers, "--ramp", "30"), workers)
+    assert fleet.wait_until_connected(CONNECT_SECONDS)
+    assert_comes_back(fleet, capsys)
