@@ -10,6 +10,7 @@
     ├── StreamSuperseded         the same incarnation opened a newer stream
     ├── FleetFull                the master has its maximum of workers or streams
     ├── UnknownWorker            no worker has this id
+    ├── WorkerNotCarried         a report speaks for a worker that is not registered on its stream
     ├── WorkerStillActive        the worker is active, so it cannot be forgotten
     ├── UnknownTask              no task has this id
     ├── TaskRefused              the master's policy does not allow the task
@@ -99,6 +100,10 @@ class UnknownWorker(FleetPulseError):
     def __init__(self, worker_id: str) -> None:
         super().__init__(f"no worker has the id {worker_id!r}")
         self.worker_id = worker_id
+
+
+class WorkerNotCarried(FleetPulseError):
+    reason = "not_carried"
 
 
 class WorkerStillActive(FleetPulseError):

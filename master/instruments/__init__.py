@@ -98,6 +98,8 @@ class RpcInstruments(_Group):
         "Streams that the master ended with an error, by reason.", "reason")
     backlog_age = _metric(Gauge, "grpc_backlog_age_seconds",
         "Age of the oldest message of a worker that the master has received and not handled; 0 when none waits.")
+    report_entries_refused = _metric(Counter, "report_entries_refused_total",
+        "Entries of reports for many workers that the master refused, by reason.", "reason")
     requests = _metric(Counter, "grpc_requests_total", "Calls that ended, by method and status code.", "method", "code")
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 
+import gevent
 import grpc
 
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
@@ -20,6 +21,7 @@ from fleetpulse.master.errors import (
 )
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.rpc.reports import CarriedWorker, ReportHandler
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
 from fleetpulse.master.rpc.stream import HubBridge, Received, Stream, decode
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
@@ -39,7 +41,10 @@ _NOT_AUDITED = (MasterStopping, StreamSuperseded)
 
 
 class SessionTable:
-    """The registered sessions by worker id, at most one per worker. Answers single heartbeats too."""
+    """The registered sessions by worker id, at most one per worker; those of an agent share a stream.
+
+    Answers single heartbeats too.
+    """
 
     def __init__(
         self,
@@ -55,7 +60,7 @@ class SessionTable:
         self.reports = reports
         self.admission = admission
         self.instruments = instruments
-        self._sessions: dict[str, StreamSession] = {}
+        self._sessions: dict[str, StreamSession | CarriedWorker] = {}
         self._stopping = False
         instruments.rpc.sessions.set_function(lambda: len(self._sessions))
 
@@ -91,7 +96,7 @@ class SessionTable:
             inactivity_timeout_seconds=lease.inactivity_timeout_seconds,
         ).SerializeToString()
 
-    def add(self, session: "StreamSession") -> bool:
+    def add(self, session: "StreamSession | CarriedWorker") -> bool:
         """Makes this the session of its worker; returns whether it replaced an older one. Raises ``MasterStopping``."""
         if self._stopping:
             raise MasterStopping("the master is stopping")
@@ -106,7 +111,7 @@ class SessionTable:
         session = self._sessions.get(worker_id)
         return None if session is None or session.incarnation_id != incarnation_id else session.heard_at
 
-    def remove(self, session: "StreamSession") -> bool:
+    def remove(self, session: "StreamSession | CarriedWorker") -> bool:
         """Removes the session; returns whether it was the session of its worker."""
         if self._sessions.get(session.worker_id) is not session:
             return False
@@ -155,7 +160,7 @@ class StreamSession:
     """Handles the messages of one stream in order; also the ``WorkerLink`` of its worker. Belongs to the hub."""
 
     __slots__ = (
-        *("_claimed_id", "_has_ended", "_registration", "_stream", "_table"),
+        *("_claimed_id", "_has_ended", "_registration", "_reports", "_stream", "_table"),
         *("certificate", "worker_id"),
     )
 
@@ -165,6 +170,7 @@ class StreamSession:
         self._table = table
         self._stream = stream
         self._has_ended = False
+        self._reports: ReportHandler | None = None
         self.certificate = certificate
 
     @property
@@ -189,10 +195,19 @@ class StreamSession:
                 message = decode(pb.WorkerMessage, data)
                 if self.worker_id:
                     self._dispatch(message, received)
+                elif self._reports is not None:
+                    self._handle_report(message)
+                    # The next one waits until others have had their turn: a report may take 10 ms.
+                    gevent.sleep(0)
                 else:
                     self._register(message)
             except FleetPulseError as error:
                 self.end(error)
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the last of the messages arrived that wait to be handled (monotonic); ``None`` when none waits."""
+        return self._stream.heard_at if self._stream.waiting else None
 
     def send(self, message: pb.MasterMessage) -> None:
         """Sends to the worker; does nothing when the stream has ended."""
@@ -214,6 +229,8 @@ class StreamSession:
         self._table.reports.unregister(self.worker_id, self)
         if self._table.remove(self):
             self._table.manager.release_worker(self.worker_id, self._registration.incarnation_id)
+        if self._reports is not None:
+            self._reports.release_all()
 
     def end(self, error: FleetPulseError) -> None:
         """Ends the stream with this error."""
@@ -252,8 +269,12 @@ class StreamSession:
 
     def _register(self, first: pb.WorkerMessage) -> None:
         kind = first.WhichOneof("message")
+        if kind == "report":
+            self._reports = ReportHandler(self._table, self, self._stream.peer)
+            self._handle_report(first)
+            return
         if kind != "register":
-            raise ProtocolViolation(f"the first message must be register, not {kind or 'empty'}")
+            raise ProtocolViolation(f"the first message must be register or report, not {kind or 'empty'}")
         self._claimed_id = worker_id = first.register.worker_id
         registration = decode_registration(first.register)
         if self._table.admission is not None:
@@ -278,6 +299,8 @@ class StreamSession:
             self._handle_goodbye(message.goodbye)
         elif kind == "register":
             raise ProtocolViolation("register was sent twice on one stream")
+        elif kind == "report":
+            raise ProtocolViolation("a stream that began with register carries no report; open another one for it")
         # An unknown kind comes from a newer worker and is ignored.
 
     def _handle_heartbeat(self, heartbeat: pb.Heartbeat, received: Received) -> None:
@@ -288,6 +311,20 @@ class StreamSession:
             # The worker was forgotten while it was silent.
             manager.register_worker(self.worker_id, self._registration)
         manager.process_heartbeat(heartbeat, received.heartbeat_at, received.superseded)
+
+    def _handle_report(self, message: pb.WorkerMessage) -> None:
+        """A message of an agent that speaks for many workers."""
+        assert self._reports is not None  # nosec B101 # for the type checker
+        kind = message.WhichOneof("message")
+        if kind == "report":
+            lease = _registered(self._table.manager.lease_config, ())
+            answer = self._reports.process(message.report, self.heard_at, lease)
+            self.send(pb.MasterMessage(report_answer=answer))
+        elif kind == "goodbye":
+            self._reports.remove_all(message.goodbye.reason)
+        elif kind is not None:
+            raise ProtocolViolation(f"a stream that began with report carries no {kind}")
+        # An unknown kind comes from a newer agent and is ignored.
 
     def _handle_goodbye(self, goodbye: pb.Goodbye) -> None:
         self._has_ended = True

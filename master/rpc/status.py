@@ -17,6 +17,7 @@ STATUS_BY_ERROR: dict[type[errors.FleetPulseError], grpc.StatusCode] = {
     errors.StreamSuperseded: grpc.StatusCode.ABORTED,
     errors.FleetFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnknownWorker: grpc.StatusCode.NOT_FOUND,
+    errors.WorkerNotCarried: grpc.StatusCode.NOT_FOUND,
     errors.ForeignUser: grpc.StatusCode.UNAUTHENTICATED,
     errors.CertificateMismatch: grpc.StatusCode.PERMISSION_DENIED,
     errors.CertificateRevoked: grpc.StatusCode.UNAUTHENTICATED,

@@ -48,6 +48,11 @@ class Stream:
     def beat(self, heartbeat: pb.Heartbeat) -> None:
         self.send(pb.WorkerMessage(heartbeat=heartbeat))
 
+    def report(self, report: pb.Report) -> pb.ReportAnswer:
+        """Sends a report for many workers and waits for the answer."""
+        self.send(pb.WorkerMessage(report=report))
+        return next(self._call).report_answer
+
     def refusal(self) -> Refusal:
         """Waits for the end of the stream and returns its status."""
         try:
