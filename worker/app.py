@@ -66,6 +66,9 @@ class WorkerConfig(NamedTuple):
     master_user: str = ""
     """A further user, name or number, whose master on this machine is trusted without TLS."""
 
+    is_network_trusted: bool = False
+    """Whether a master on another machine may be reached without TLS."""
+
     registry_logins: "RegistryLogins | None" = None
     """``None``: those of the docker command."""
 
@@ -81,8 +84,15 @@ class WorkerConfig(NamedTuple):
     """0: any age."""
 
 
+class UnprotectedMaster(ValueError):
+    """The worker would send its messages over a network without TLS. The message is one line for the operator."""
+
+
 def run_worker(config: WorkerConfig) -> None:
-    """Reports this machine until a signal. Raises ``InvalidWorkerId``, ``InvalidSource``, ``CredentialsError``."""
+    """Reports this machine until a signal.
+
+    Raises ``InvalidWorkerId``, ``InvalidSource``, ``CredentialsError``, ``UnprotectedMaster``.
+    """
     hostname = socket.gethostname()
     gpu = GpuCollector()
     custom = custom_collectors(config, entry_points(group=PLUGINS_GROUP))
@@ -101,6 +111,8 @@ def run_worker(config: WorkerConfig) -> None:
     )
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
     renewer = _certificate_renewer(config, worker_id)
+    if renewer is None:
+        check_network(config.master, is_network_trusted=config.is_network_trusted)
     sampler.start()
     try:
         gpu_uuids = _find_gpus(sampler, gpu)
@@ -219,6 +231,19 @@ async def _run_session(
             await session.run()
         finally:
             threads.shutdown(wait=False)
+
+
+def check_network(target: str, *, is_network_trusted: bool) -> None:
+    """Raises ``UnprotectedMaster`` for a worker without a certificate whose master is on another machine."""
+    if is_loopback(target.rpartition(":")[0].strip("[]")):
+        return
+    if not is_network_trusted:
+        raise UnprotectedMaster(
+            f"FLEETPULSE_MASTER={target} is another machine, and this worker has no certificate: whoever is on the "
+            "network between may read its tasks with their secrets, and have it run containers. Get a certificate with "
+            "--join-file (`fleetpulse ca join-token` makes the token), or say --insecure-network"
+        )
+    _LOGGER.warning("no certificate, and a trusted network is declared: %s is reached without TLS", target)
 
 
 def check_plain_master(target: str, master_user: str) -> None:

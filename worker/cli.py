@@ -123,6 +123,8 @@ _worker_options = _options(
     _master_option,
     _option("--master-user", envvar=MASTER_USER, default="", metavar="USER", show_default="this user and root",
             help="A further user of this machine whose master is trusted without TLS."),
+    _option("--insecure-network", "is_network_trusted", envvar="FLEETPULSE_INSECURE_NETWORK", is_flag=True,
+            help="Reach a master on another machine without TLS: whoever is between may read and change all."),
     _option("--worker-id", envvar="FLEETPULSE_WORKER_ID",
             help="Name of this worker; by default the one it had before, else the host's name."),
     _option("--label", "labels", multiple=True, metavar="NAME=VALUE",
@@ -187,7 +189,7 @@ def worker_command(
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     _exit_on_signals()
     _silence_grpc_core()
-    from fleetpulse.worker.app import WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.app import UnprotectedMaster, WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
     from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
@@ -201,7 +203,7 @@ def worker_command(
     )
     try:
         run_worker(config)
-    except (InvalidWorkerId, InvalidSource) as error:
+    except (InvalidWorkerId, InvalidSource, UnprotectedMaster) as error:
         raise click.UsageError(str(error)) from error
     except CredentialsError as error:
         raise click.ClickException(str(error)) from error

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import time
 
 import psutil
@@ -201,3 +202,23 @@ def test_threads_and_open_files_do_not_grow(processes: Processes, master: Master
     before = handle.num_fds(), handle.num_threads()
     eventually(lambda: received(master) >= count + 6)
     assert (handle.num_fds(), handle.num_threads()) == before
+
+
+OTHER_MACHINE = "192.0.2.1:50051"
+
+
+def test_worker_without_tls_does_not_start_for_another_machine(processes: Processes) -> None:
+    ended = processes.run(sys.executable, "-P", "-m", "fleetpulse.worker", "--master", OTHER_MACHINE)
+    assert ended.code == 2
+    assert ended.error_line().startswith(
+        f"FLEETPULSE_MASTER={OTHER_MACHINE} is another machine, and this worker has no"
+    )
+
+
+@pytest.mark.parametrize("declared", ["flag", "environment"])
+def test_worker_reaches_another_machine_without_tls_over_a_trusted_network(declared: str, processes: Processes) -> None:
+    flags = ("--insecure-network",) if declared == "flag" else ()
+    env = {} if declared == "flag" else {"FLEETPULSE_INSECURE_NETWORK": "true"}
+    worker = processes.worker(OTHER_MACHINE, *flags, **env)
+    eventually(lambda: f"{OTHER_MACHINE} is reached without TLS" in worker.err)
+    assert worker.is_running
