@@ -51,9 +51,7 @@ def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control:
     pieces.append(bytes(piece))
     resp.cache_control = (cache_control,)
     resp.content_type = falcon.MEDIA_JSON
-    # A list, so that it can be compressed on its way.
     resp.stream = pieces
-    resp.content_length = sum(map(len, pieces))
 
 
 def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:

@@ -1,10 +1,11 @@
 """The middleware of every request: metrics, compression, fairness between connections, and the audit trail."""
 
 import re
+import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import falcon
@@ -17,12 +18,14 @@ from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.problems import Problem
 from fleetpulse.master.audit.entries import ANONYMOUS, AuditEntry, AuditOutcome, Record
 from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.telemetry.lazy_view import SteadyBytes
 
 MIN_COMPRESSED_BYTES = 1400
 """A smaller answer fits into one packet anyway."""
 
 _UNROUTED = "(none)"
-_PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
+"""What is sent, or compressed, at a time, at least."""
 
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSALS = frozenset(
@@ -55,18 +58,26 @@ class RequestMetrics:
 
 
 class Compression:
-    """Compresses answers by gzip, in a native thread: a fleet's answer would stop the hub for a tenth of a second."""
+    """Compresses answers by gzip, in a native thread: a fleet's answer would stop the hub for a tenth of a second.
+
+    An answer in pieces is a list of bytes in ``resp.stream``. It is sent without being joined, which would copy it once
+    more; but small pieces are, because each takes a call of the system.
+    """
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _ok: bool) -> None:
         parts = _parts(resp)
-        if sum(map(len, parts)) < MIN_COMPRESSED_BYTES:
-            return
-        resp.append_header("Vary", "Accept-Encoding")
-        if accepts_gzip(req.get_header("Accept-Encoding") or ""):
+        size = sum(map(len, parts))
+        is_compressed = size >= MIN_COMPRESSED_BYTES and accepts_gzip(req.get_header("Accept-Encoding") or "")
+        if size >= MIN_COMPRESSED_BYTES:
+            resp.append_header("Vary", "Accept-Encoding")
+        if is_compressed:
             resp.stream = None
-            resp.data = gevent.get_hub().threadpool.apply(_gzip, (parts,))
+            resp.data = gevent.get_hub().threadpool.apply(gzipped, (parts,))
             resp.content_length = len(resp.data)
             resp.set_header("Content-Encoding", "gzip")
+        elif isinstance(resp.stream, list):
+            resp.stream = joined_pieces(parts)
+            resp.content_length = size
 
 
 class Fairness:
@@ -107,22 +118,57 @@ def _parts(resp: falcon.Response) -> list[bytes]:
     return resp.stream if isinstance(resp.stream, list) else []
 
 
-def _gzip(parts: list[bytes]) -> bytes:
-    compressor = isal_zlib.compressobj(level=1, wbits=isal_zlib.MAX_WBITS + 16)
-    return b"".join([*map(compressor.compress, _pieces(parts)), compressor.flush()])
+class _Deflated(NamedTuple):
+    """Blocks of DEFLATE that refer to nothing before them and end at a whole byte, so that they can be put in a row."""
+
+    blocks: bytes
+    crc: int
+    """CRC-32 of what was compressed."""
 
 
-def _pieces(parts: list[bytes]) -> Iterator[bytes]:
-    """Joins small parts: ISA-L compresses badly all that follows a small one."""
-    piece: list[bytes] = []
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+_LAST_BLOCK = b"\x03\x00"
+"""Empty."""
+
+
+def gzipped(parts: list[bytes]) -> bytes:
+    """One member (RFC 1952). What was compressed of a large ``SteadyBytes`` is kept with it for the next answer."""
+    pieces = [_GZIP_HEADER]
+    crc = size = 0
+    for part in joined_pieces(parts):
+        deflated: _Deflated | None = None
+        if isinstance(part, SteadyBytes):
+            deflated = part.derived
+            if deflated is None:
+                deflated = part.derived = _deflated(part)
+        deflated = deflated or _deflated(part)
+        pieces.append(deflated.blocks)
+        crc = isal_zlib.crc32_combine(crc, deflated.crc, len(part))
+        size += len(part)
+    return b"".join((*pieces, _LAST_BLOCK, struct.pack("<II", crc, size & 0xFFFFFFFF)))
+
+
+def _deflated(part: bytes) -> _Deflated:
+    compressor = isal_zlib.compressobj(level=1, wbits=-isal_zlib.MAX_WBITS)
+    return _Deflated(compressor.compress(part) + compressor.flush(isal_zlib.Z_SYNC_FLUSH), isal_zlib.crc32(part))
+
+
+def joined_pieces(parts: list[bytes]) -> list[bytes]:
+    """Joins small parts: each takes a call of the system, and ISA-L compresses badly all that follows a small one."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
     size = 0
     for part in parts:
-        piece.append(part)
-        size += len(part)
-        if size >= _PIECE_BYTES:
-            yield b"".join(piece)
-            piece, size = [], 0
-    yield b"".join(piece)
+        is_large = len(part) >= PIECE_BYTES
+        if not is_large:
+            small.append(part)
+            size += len(part)
+        if size and (is_large or size >= PIECE_BYTES):
+            pieces.append(b"".join(small))
+            small, size = [], 0
+        if is_large:
+            pieces.append(part)
+    return [*pieces, b"".join(small)] if size else pieces
 
 
 class AuditMiddleware:

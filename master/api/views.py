@@ -15,7 +15,7 @@ from fleetpulse.master.api.worker_answers import (
     WorkerSummary,
 )
 from fleetpulse.master.errors import UnknownWorker
-from fleetpulse.master.telemetry.lazy_view import LazyView
+from fleetpulse.master.telemetry.lazy_view import LazyView, ReadRhythm
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 WORKERS_IN_A_ROW = 256
@@ -41,6 +41,10 @@ class FleetViews(LazyView):
         self._records: dict[str, bytes] = {}
         self._summaries: dict[str, bytes] = {}
         self._details: dict[str, tuple[tuple[object, ...], list[bytes]]] = {}
+        self._detail_members: dict[str, bytes] = {}
+        """Details as they are now. A worker has none after a change until somebody asks, or when nobody does."""
+
+        self._detail_reads = ReadRhythm()
 
     def render(self, telemetry: WorkerTelemetry) -> None:
         """Render the worker's record and its summary."""
@@ -48,10 +52,20 @@ class FleetViews(LazyView):
         self._latest[worker_id] = telemetry
         self._records[worker_id] = _member(worker_id, WorkerRecord.of(telemetry))
         self._summaries[worker_id] = _member(worker_id, WorkerSummary.of(telemetry))
+        if self._detail_reads.in_demand(self._clock.monotonic()):
+            self._detail_members[worker_id] = self._render_details(telemetry)
+        else:
+            self._detail_members.pop(worker_id, None)
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's views."""
-        views: tuple[dict[str, Any], ...] = (self._latest, self._records, self._summaries, self._details)
+        views: tuple[dict[str, Any], ...] = (
+            self._latest,
+            self._records,
+            self._summaries,
+            self._details,
+            self._detail_members,
+        )
         for view in views:
             view.pop(worker_id, None)
 
@@ -71,7 +85,7 @@ class FleetViews(LazyView):
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""
-        return b"".join(self._details_in_parts(self._worker(worker_id)))
+        return self._render_details(self._worker(worker_id))
 
     def all_records(self) -> Pieces:
         """Map of worker_id to record."""
@@ -85,20 +99,21 @@ class FleetViews(LazyView):
 
     def all_details(self) -> Pieces:
         """Array of details."""
+        self._detail_reads.note_read(self._clock.monotonic())
         self.catch_up()
         return _enclosed(b"[", self._joined_details(), b"]")
 
     def _joined_details(self) -> Iterator[bytes]:
         for worker_ids in _in_rows(self._latest):
-            details = [
-                part
-                for worker_id in worker_ids
-                if worker_id in self._latest
-                for part in (b",", *self._details_in_parts(self._latest[worker_id]))
-            ]
-            yield b"".join(details[1:])
+            yield b",".join([self._detail_member(worker_id) for worker_id in worker_ids if worker_id in self._latest])
 
-    def _details_in_parts(self, telemetry: WorkerTelemetry) -> tuple[bytes | memoryview, ...]:
+    def _detail_member(self, worker_id: str) -> bytes:
+        member = self._detail_members.get(worker_id)
+        if member is None:
+            member = self._detail_members[worker_id] = self._render_details(self._latest[worker_id])
+        return member
+
+    def _render_details(self, telemetry: WorkerTelemetry) -> bytes:
         # Mostly the same objects as last time, and then equal by identity.
         key = telemetry.registration, telemetry.allocation, telemetry.task_support, telemetry.is_active
         known, parts = self._details.get(telemetry.worker_id, ((), []))
@@ -107,7 +122,7 @@ class FleetViews(LazyView):
             parts = encoded(WorkerDetails.of(telemetry, heartbeats=hole, record=hole)).split(_HOLE)
             self._details[telemetry.worker_id] = key, parts
         before, between, after = parts
-        return before, encoded(telemetry.counts), between, self._record(telemetry.worker_id), after
+        return b"".join((before, encoded(telemetry.counts), between, self._record(telemetry.worker_id), after))
 
     def _record(self, worker_id: str) -> memoryview:
         """Without the name of the member and the colon."""

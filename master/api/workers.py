@@ -91,6 +91,4 @@ def _send(req: falcon.Request, resp: falcon.Response, pieces: list[bytes], revis
     if not_modified(req, resp, f"{_BOOT_ID}-{revision}"):
         return
     resp.content_type = falcon.MEDIA_JSON
-    # A list, so that it can be compressed on its way.
     resp.stream = pieces
-    resp.content_length = sum(map(len, pieces))

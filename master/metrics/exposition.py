@@ -8,7 +8,6 @@ layout: text with holes, made anew only when it differs. So to render a heartbea
 The static families, half of the text, are joined only when a line of theirs has changed.
 """
 
-import re
 import time
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.budget import NOT_ASSIGNED, NameBudget, TaskCheck
 from fleetpulse.master.metrics.custom import CustomFamilies, escape
 from fleetpulse.master.metrics.families import DEVICES, FAMILIES, RUNNING_TASKS, Family, Number, Subject
-from fleetpulse.master.telemetry.lazy_view import LazyView
+from fleetpulse.master.telemetry.lazy_view import LazyView, SteadyBytes
 from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 
 BYTES_IN_A_ROW = 512 * 1024
@@ -35,8 +34,8 @@ BYTES_IN_A_ROW = 512 * 1024
 _BETWEEN_FAMILIES = b"\xff"
 """In a layout. UTF-8 has no such byte, so no label has."""
 
-_MISSING = re.compile(rb"[^\n\xff]* null\n")
-"""The line of a reading that is not there. Each line ends in its number, and no label has a newline."""
+_MISSING = b" null\n"
+"""Ends the line of a reading that is not there. Each line ends in its number, and no label has a newline."""
 
 _OPENMETRICS = "application/openmetrics-text"
 
@@ -56,9 +55,7 @@ class MetricsResource:
         parts.append(encode(self._instruments.registry))
         resp.content_type = content_type
         resp.append_header("Vary", "Accept")
-        # Not joined: that would copy the whole text once more. A list, so that it can be compressed on its way.
         resp.stream = parts
-        resp.content_length = sum(map(len, parts))
         self._instruments.exposition.duration.observe(time.perf_counter() - started)
 
     on_head = on_get
@@ -80,6 +77,8 @@ class _Layout(NamedTuple):
 
 class FleetExposition(LazyView):
     """Keeps the lines of the live table."""
+
+    renders_ahead = True
 
     def __init__(
         self,
@@ -121,11 +120,15 @@ class FleetExposition(LazyView):
         texts = orjson.dumps(numbers)[1:-1].split(b",")
         text = layout.text % tuple(texts)
         if b"null" in texts:
-            text = _MISSING.sub(b"", text)
+            text = _without_missing(text)
         self._volatile_columns.put(worker_id, _shown(telemetry, self._volatile, text.split(_BETWEEN_FAMILIES)))
         custom = telemetry.reading.custom
         if custom or worker_id in self.custom:
             self.custom.put(worker_id, custom if telemetry.is_active else ())
+
+    def has_rendered(self, worker_id: str) -> bool:
+        """Whether the worker's lines are laid out."""
+        return worker_id in self._layouts
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
@@ -221,6 +224,17 @@ def _shown(telemetry: WorkerTelemetry, families: Iterable[Family], row: Sequence
     if telemetry.is_active:
         return row
     return [lines if family.outlives_silence else b"" for family, lines in zip(families, row, strict=True)]
+
+
+def _without_missing(text: bytes) -> bytes:
+    """Drop the lines of readings that are not there."""
+    pieces: list[bytes] = []
+    start = 0
+    while (end := text.find(_MISSING, start)) >= 0:
+        before = max(text.rfind(b"\n", start, end), text.rfind(_BETWEEN_FAMILIES, start, end), start - 1)
+        pieces.append(text[start : before + 1])
+        start = end + len(_MISSING)
+    return b"".join((*pieces, text[start:]))
 
 
 def _headers(family: Family) -> tuple[bytes, bytes]:
@@ -349,7 +363,7 @@ class _StaticColumn:
     __slots__ = ("_changed", "_starts", "_text")
 
     def __init__(self) -> None:
-        self._text = b""
+        self._text = SteadyBytes()
         self._starts = array("Q", (0,))
         """Of each line, and where the last one ends."""
 
@@ -371,7 +385,7 @@ class _StaticColumn:
                 pieces += text[done : starts[place]], line
                 done = starts[place + 1]
                 lengths[place] = len(line)
-            self._text = b"".join((*pieces, text[done:]))
+            self._text = SteadyBytes(b"".join((*pieces, text[done:])))
             self._starts = array("Q", accumulate(lengths, initial=0))
             self._changed.clear()
         return self._text

@@ -3,12 +3,13 @@
 Rendering one worker's text costs several times more alone than in a batch, because the code and the data of everything
 else have just been through the processor's caches. So a change is only noted. When a read is near, a greenlet renders
 every few milliseconds what has gathered. A reader renders the rest first, so a read is never behind the table. A view
-that nobody reads costs nothing.
+that nobody reads costs nothing, or no more than to render each worker once (``renders_ahead``).
 """
 
 import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -33,8 +34,16 @@ _LOOK_AGAIN_SECONDS = 1.0
 _RENDERED_IN_A_ROW = 16
 """Workers after which other greenlets have their turn."""
 
+_LOOKED_AT_IN_A_ROW = 256
+
 _PAUSE_SECONDS = 0.001
 """The length of such a turn in the background, so that requests find the hub idle every other time."""
+
+
+class SteadyBytes(bytes):
+    """A part of answers that seldom changes. ``derived`` keeps what was made of it, for as long as it is used."""
+
+    derived: Any = None
 
 
 class ReadRhythm:
@@ -70,6 +79,10 @@ class ReadRhythm:
 class LazyView(ABC):
     """A ``TelemetryObserver`` that renders. A subclass calls ``catch_up`` at the start of a read."""
 
+    renders_ahead = False
+    """Whether new workers are rendered in the background, once, though nobody reads: for a view where the first time
+    costs several times more than the next ones, so that the first reader need not wait for all of a fleet."""
+
     def __init__(self, clock: Clock = Clock()) -> None:  # noqa: B008 - an immutable pair of functions
         self._clock = clock
         self._behind: OrderedDict[str, WorkerTelemetry] = OrderedDict()
@@ -84,6 +97,10 @@ class LazyView(ABC):
     @abstractmethod
     def remove(self, worker_id: str) -> None:
         """Drop the view of this worker, if there is one. Must not switch."""
+
+    def has_rendered(self, worker_id: str) -> bool:
+        """Whether there is a view of this worker. Asked of a view that renders ahead."""
+        raise NotImplementedError
 
     def worker_changed(self, telemetry: WorkerTelemetry) -> None:
         """Note the change; of several only the last counts."""
@@ -127,15 +144,45 @@ class LazyView(ABC):
                 gevent.sleep(min(quiet_seconds, _LOOK_AGAIN_SECONDS))
             if self._rhythm.in_demand(self._clock.monotonic()):
                 self._render_behind(_PAUSE_SECONDS)
+            elif self.renders_ahead:
+                self._render_new()
+
+    def _render_new(self) -> None:
+        """Render workers for the first time, until somebody reads. All that has changed stays behind, so its number
+        tells whether there may be new ones."""
+        known = -1
+        while not self._rhythm.in_demand(self._clock.monotonic()):
+            if known != len(self._behind):
+                known = self._render_first_times()
+            gevent.sleep(_LOOK_AGAIN_SECONDS)
+        self._has_work.set()
+
+    def _render_first_times(self) -> int:
+        """Returns how many workers are behind, or -1 when some of them have had no heartbeat yet."""
+        waiting = False
+        for number, worker_id in enumerate(list(self._behind), start=1):
+            if number % _LOOKED_AT_IN_A_ROW == 0:
+                gevent.sleep(_PAUSE_SECONDS)
+            telemetry = self._behind.get(worker_id)
+            if telemetry is not None and not self.has_rendered(worker_id):
+                if telemetry.counts.received:
+                    self._render_one(telemetry)
+                    gevent.sleep(_PAUSE_SECONDS)
+                else:
+                    waiting = True
+        return -1 if waiting else len(self._behind)
+
+    def _render_one(self, telemetry: WorkerTelemetry) -> None:
+        try:
+            self.render(telemetry)
+        except Exception:
+            _LOGGER.exception("worker %s: its telemetry could not be rendered", telemetry.worker_id)
 
     def _render_behind(self, pause_seconds: float) -> None:
         rendered = 0
         while self._behind:
-            worker_id, telemetry = self._behind.popitem(last=False)
-            try:
-                self.render(telemetry)
-            except Exception:
-                _LOGGER.exception("worker %s: its telemetry could not be rendered", worker_id)
+            _, telemetry = self._behind.popitem(last=False)
+            self._render_one(telemetry)
             rendered += 1
             if rendered % _RENDERED_IN_A_ROW == 0:
                 gevent.sleep(pause_seconds)

@@ -1,13 +1,26 @@
 """master.api.middleware"""
 
 import gzip
+import itertools
 import os
+import zlib
+from typing import Any, cast
 
 import falcon
 import gevent
 import pytest
+from falcon.testing import create_environ
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fleetpulse.master.api.middleware import MIN_COMPRESSED_BYTES, accepts_gzip
+from fleetpulse.master.api.middleware import (
+    MIN_COMPRESSED_BYTES,
+    PIECE_BYTES,
+    accepts_gzip,
+    gzipped,
+    joined_pieces,
+)
+from fleetpulse.master.telemetry.lazy_view import SteadyBytes
 from tests.master.fleet import full_heartbeat, settle
 from tests.master.web import Web
 
@@ -47,6 +60,48 @@ def test_long_answer_is_compressed_on_request(web: Web, pieces: list[bytes]) -> 
     head = web.client.simulate_head("/body", headers=GZIP)
     assert head.content == b""
     assert dict(head.headers) == dict(packed.headers)
+
+
+LARGE = os.urandom(48 * 1024) * 2
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"line\n" * 100, LARGE, SteadyBytes(LARGE), SteadyBytes(b"steady")])))
+def test_any_pieces_come_out_as_they_were_put_in(pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    joined = joined_pieces(pieces)
+    assert b"".join(joined) == whole
+    sizes = [len(piece) for piece in joined]
+    assert all(size > 0 for size in sizes)
+    assert not any(one < PIECE_BYTES and after < PIECE_BYTES for one, after in itertools.pairwise(sizes))
+    # zlib reads one member and checks its length and its CRC; it leaves what follows, which must be nothing.
+    for _ in range(2):
+        reader = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)
+        assert reader.decompress(gzipped(pieces)) == whole
+        assert reader.eof
+        assert reader.unused_data == b""
+
+
+def test_steady_piece_is_compressed_once() -> None:
+    steady, changing = SteadyBytes(LARGE), bytes(LARGE)
+    kept: list[Any] = []
+    for _ in range(2):
+        gzipped([b"small", changing, steady])
+        kept.append(steady.derived)
+    assert kept[0] is kept[1] is not None
+
+
+def test_small_pieces_are_sent_together_and_large_ones_as_they_are(web: Web) -> None:
+    small = [b"%d\n" % number for number in range(80)]
+    assert joined_pieces(small) == [b"".join(small)]
+    large = b"x" * PIECE_BYTES
+    (before, between, after) = joined_pieces([*small, large, *small])
+    assert (before, after) == (b"".join(small), b"".join(small))
+    assert between is large
+    web.fleet.manager.process_heartbeat(full_heartbeat("rack-7"))
+    settle()
+    for path in ("/metrics", "/api/workers", "/telemetry", "/api/tasks"):
+        answer: Any = cast("Any", web.app)(create_environ(path), lambda *_: None)
+        assert len([piece for piece in answer if piece]) == 1, path
 
 
 @pytest.mark.parametrize("length", [0, 1, MIN_COMPRESSED_BYTES - 1])

@@ -245,6 +245,31 @@ def test_kept_details_follow_every_change() -> None:
     assert views._details == {}
 
 
+def test_details_of_the_fleet_are_kept_until_a_worker_changes() -> None:
+    other = replace(BARE, worker_id="rack-8")
+    views = showing(FULL, other)
+    first = views.all_details()
+    kept = dict(views._detail_members)
+    assert b"".join(views.all_details()) == b"".join(first)
+    assert all(views._detail_members[worker_id] is member for worker_id, member in kept.items())
+    changed = replace(FULL, counts=HeartbeatCounts(received=11))
+    views.worker_changed(changed)
+    assert b"".join(views.all_details()) == b"".join(showing(changed, other).all_details())
+    assert views._detail_members["rack-8"] is kept["rack-8"]
+
+
+def test_details_of_the_fleet_are_rendered_behind_the_heartbeats_only_while_somebody_reads_them() -> None:
+    views = showing(FULL)
+    views.catch_up()
+    assert views._detail_members == {}
+    views.all_details()
+    views.worker_changed(replace(FULL, is_active=False))
+    views.catch_up()
+    assert json.loads(views._detail_members["rack-7"])["is_active"] is False
+    views.worker_removed("rack-7")
+    assert views._detail_members == {}
+
+
 # The summaries that the stream sends
 
 

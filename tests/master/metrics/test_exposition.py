@@ -8,6 +8,7 @@ from pathlib import Path
 import gevent
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import parser
 from prometheus_client.metrics_core import Metric
@@ -33,7 +34,7 @@ from fleetpulse.master.telemetry.records import (
     RunningTask,
     WorkerTelemetry,
 )
-from tests.master.fleet import full_heartbeat
+from tests.master.fleet import full_heartbeat, wait_until
 from tests.master.hostile import ANY_TEXT
 from tests.tools import require_tool
 
@@ -134,6 +135,30 @@ def test_series_ends_when_its_reading_is_missing() -> None:
     exposition.worker_changed(replace(FULL, reading=Reading(load=Load(load1=0.0))))
     left = series_of(text_of(exposition)) - series_of(text_of(showing(BARE)))
     assert left == {"fleetpulse_worker_load1", "fleetpulse_worker_boot_time_seconds", "fleetpulse_worker_running_tasks"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a null", " null", "x"]), st.none() | st.integers(0, 9)), max_size=8))
+def test_any_pattern_of_missing_readings_leaves_the_others(gpus: list[tuple[str, int | None]]) -> None:
+    reading = Reading(
+        gpus=tuple(Gpu(number, f"{uuid}{number}", "", None, used, 5) for number, (uuid, used) in enumerate(gpus))
+    )
+    samples = samples_of(text_of(showing(replace(FULL, reading=reading))))
+    used = {s.labels["uuid"]: s.value for s in samples if s.name == "fleetpulse_worker_gpu_memory_used_bytes"}
+    assert used == {f"{uuid}{number}": used for number, (uuid, used) in enumerate(gpus) if used is not None}
+    assert sum(s.name == "fleetpulse_worker_gpu_memory_size_bytes" for s in samples) == len(gpus)
+    assert not any(s.name == "fleetpulse_worker_gpu_utilization_ratio" for s in samples)
+
+
+def test_first_text_is_laid_out_before_the_first_scrape() -> None:
+    exposition = FleetExposition()
+    exposition.start()
+    try:
+        for number in range(100):
+            exposition.worker_changed(replace(FULL, worker_id=f"rack-{number}"))
+        wait_until(lambda: all(exposition.has_rendered(f"rack-{number}") for number in range(100)))
+    finally:
+        exposition.stop()
+    assert text_of(exposition).count("fleetpulse_worker_up{") == 100
 
 
 def test_zero_has_a_sample() -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from fleetpulse.master.telemetry.lazy_view import BATCH_SECONDS, DEMAND_SECONDS, LEAD_SECONDS, LazyView, ReadRhythm
 from fleetpulse.master.telemetry.records import Clock, HeartbeatCounts, Load, Reading, Registration, WorkerTelemetry
@@ -130,6 +131,52 @@ def test_view_without_demand_is_not_rendered_until_read() -> None:
         assert view.rendered == []
         view.catch_up()
         assert view.rendered == [("a", 1.0)]
+
+
+class AheadLoads(Loads):
+    """The same, rendered ahead."""
+
+    renders_ahead = True
+
+    def has_rendered(self, worker_id: str) -> bool:
+        return any(worker_id == rendered for rendered, _ in self.rendered)
+
+
+def beaten(worker_id: str, load: float) -> WorkerTelemetry:
+    return replace(loaded(worker_id, load), counts=HeartbeatCounts(received=1))
+
+
+def test_view_that_renders_ahead_renders_each_worker_once_before_the_first_read() -> None:
+    view = AheadLoads()
+    with started(view):
+        view.worker_changed(loaded("silent", 0.0))
+        for number in range(300):
+            view.worker_changed(beaten(f"rack-{number}", 1.0))
+        turns = 0
+        while len(view.rendered) < 300:
+            gevent.sleep(0)
+            turns += 1
+        # One worker at a time, with a turn for everybody else in between.
+        assert turns >= 300
+        view.worker_changed(beaten("rack-0", 2.0))
+        view.worker_changed(beaten("silent", 3.0))
+        wait_until(lambda: view.has_rendered("silent"))
+        assert ("rack-0", 2.0) not in view.rendered
+        before = len(view.rendered)
+        view.catch_up()
+        assert len(view.rendered) == before + 301
+        view.worker_changed(beaten("rack-1", 4.0))
+        wait_until(lambda: ("rack-1", 4.0) in view.rendered)
+
+
+def test_worker_that_left_is_not_rendered_ahead() -> None:
+    view = AheadLoads()
+    with started(view):
+        view.worker_changed(beaten("a", 1.0))
+        view.worker_removed("a")
+        view.worker_changed(beaten("b", 1.0))
+        wait_until(lambda: view.has_rendered("b"))
+        assert not view.has_rendered("a")
 
 
 def test_view_with_regular_reads_is_rendered_shortly_before_the_next() -> None:
