@@ -50,6 +50,9 @@ _T = TypeVar("_T")
 GPU_WAKE_SECONDS = 10.0
 GPU_RETRY_SECONDS = 0.2
 
+CONTAINERS_FOLDER = "containers"
+"""In the data directory: which containers are this worker's."""
+
 
 class WorkerConfig(NamedTuple):
     """All settings of a worker, named as its flags. ``run_worker`` checks the id and the sources of custom metrics."""
@@ -266,9 +269,11 @@ async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[
         yield DisabledExecutor("tasks are switched off on this worker")
         return
     from fleetpulse.worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
+    from fleetpulse.worker.docker_engine.ownership import ContainerOwner  # noqa: PLC0415 - the same
 
     docker = {name: value for name, value in config.environment.items() if name.startswith("DOCKER_")}
-    executor = Executor(DockerEngine(worker_id, docker, config.registry_logins), config.task_policy)
+    owner = ContainerOwner(worker_id, config.data_dir / CONTAINERS_FOLDER)
+    executor = Executor(DockerEngine(owner, docker, config.registry_logins), config.task_policy)
     executor.start()
     try:
         yield executor

@@ -17,7 +17,7 @@ from docker.errors import APIError, DockerException, NotFound, StreamParseError
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
 
-from fleetpulse.worker.docker_engine.containers import WORKER_LABEL
+from fleetpulse.worker.docker_engine.containers import OWNER_LABEL
 from fleetpulse.worker.tasks.engine import EngineError, EngineRefused, EngineUnavailable, NoSuchContainer
 
 _log = logging.getLogger(__name__)
@@ -258,9 +258,9 @@ class DockerEvents(_StreamThread):
     """Calls ``on_exit``, on the loop, with the id of each container of the worker that ended; with an empty one when
     events may have been missed."""
 
-    def __init__(self, connection: DockerConnection, worker_id: str, on_exit: Callable[[str], None]) -> None:
+    def __init__(self, connection: DockerConnection, secret: str, on_exit: Callable[[str], None]) -> None:
         self._connection = connection
-        self._filters = {"type": "container", "event": "die", "label": f"{WORKER_LABEL}={worker_id}"}
+        self._filters = {"type": "container", "event": "die", "label": f"{OWNER_LABEL}={secret}"}
         self._on_exit = on_exit
         super().__init__("docker-events")
 

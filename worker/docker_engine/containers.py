@@ -5,14 +5,18 @@ from datetime import datetime
 from typing import Any
 
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus, ContainerUsage
 
 WORKER_LABEL = "fleetpulse.worker_id"
+OWNER_LABEL = "fleetpulse.owner"
 _TASK_LABEL = "fleetpulse.task_id"
 _ATTEMPT_LABEL = "fleetpulse.attempt"
 _TIMEOUT_LABEL = "fleetpulse.timeout_seconds"
 _LOG_LIMIT_LABEL = "fleetpulse.log_limit_bytes"
+
+_NO_LIMIT = "none"
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
 _NANO = 1_000_000_000
@@ -20,15 +24,15 @@ _STATUS = {"created": ContainerStatus.CREATED, "exited": ContainerStatus.ENDED, 
 """All others (running, paused, restarting, removing) have a process."""
 
 
-def container_settings(spec: ContainerSpec, worker_id: str) -> dict[str, Any]:
+def container_settings(spec: ContainerSpec, owner: ContainerOwner) -> dict[str, Any]:
     """Arguments of ``create_container`` but the host config. One name per attempt: it cannot have two containers."""
     return {
         "image": spec.image,
         "command": list(spec.command) or None,
-        "name": f"fleetpulse-{spec.key.task_id}-{spec.key.attempt}",
+        "name": container_name(spec.key),
         "environment": {**spec.env, **_device_environment(spec)},
         "user": spec.user,
-        "labels": container_labels(spec, worker_id),
+        "labels": container_labels(spec, owner),
     }
 
 
@@ -40,17 +44,20 @@ def _device_environment(spec: ContainerSpec) -> dict[str, str]:
     return {"NVIDIA_VISIBLE_DEVICES": ",".join(spec.gpu_uuids) or "void", "AMD_VISIBLE_DEVICES": ""}
 
 
-def container_labels(spec: ContainerSpec, worker_id: str) -> dict[str, str]:
-    """Everything that a worker needs to adopt the container."""
-    labels = {
-        WORKER_LABEL: worker_id,
+def container_name(key: AttemptKey) -> str:
+    return f"fleetpulse-{key.task_id}-{key.attempt}"
+
+
+def container_labels(spec: ContainerSpec, owner: ContainerOwner) -> dict[str, str]:
+    """Everything that a worker needs to adopt the container. Always all of them: an image's own would show through."""
+    return {
+        WORKER_LABEL: owner.worker_id,
+        OWNER_LABEL: owner.secret,
         _TASK_LABEL: spec.key.task_id,
         _ATTEMPT_LABEL: str(spec.key.attempt),
         _LOG_LIMIT_LABEL: str(spec.log_limit_bytes),
+        _TIMEOUT_LABEL: _NO_LIMIT if spec.timeout_seconds is None else repr(spec.timeout_seconds),
     }
-    if spec.timeout_seconds is not None:
-        labels[_TIMEOUT_LABEL] = repr(spec.timeout_seconds)
-    return labels
 
 
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
@@ -78,22 +85,39 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     return config
 
 
-def attempt_key(details: Mapping[str, Any], worker_id: str) -> AttemptKey | None:
-    """The attempt of a container with this ``Config`` or summary; ``None`` if it is not this worker's."""
-    labels = details.get("Labels") or {}
-    if labels.get(WORKER_LABEL) != worker_id or not labels.get(_TASK_LABEL):
-        return None
-    attempt = labels.get(_ATTEMPT_LABEL, "")
-    return AttemptKey(labels[_TASK_LABEL], int(attempt)) if attempt.isascii() and attempt.isdigit() else None
+def attempt_key(details: Mapping[str, Any], owner: ContainerOwner) -> AttemptKey | None:
+    """The attempt of a container in ``GET /containers/{id}/json``; ``None`` if it is not this worker's."""
+    labels, status = details["Config"].get("Labels") or {}, _status(details["State"]["Status"])
+    return _own_key(str(details["Id"]), [str(details.get("Name"))], labels, status, owner)
 
 
-def containers_of_worker(summaries: Sequence[Mapping[str, Any]], worker_id: str) -> list[ContainerInfo]:
+def containers_of_worker(summaries: Sequence[Mapping[str, Any]], owner: ContainerOwner) -> list[ContainerInfo]:
     """This worker's containers in ``GET /containers/json``."""
-    return [
-        ContainerInfo(str(summary["Id"]), key, _status(summary.get("State")))
-        for summary in summaries
-        if (key := attempt_key(summary, worker_id)) is not None
-    ]
+    containers = []
+    for summary in summaries:
+        container_id, status = str(summary["Id"]), _status(summary.get("State"))
+        key = _own_key(container_id, summary.get("Names") or (), summary.get("Labels") or {}, status, owner)
+        if key is not None:
+            containers.append(ContainerInfo(container_id, key, status))
+    return containers
+
+
+def _own_key(
+    container_id: str,
+    names: Sequence[str],
+    labels: Mapping[str, str],
+    status: ContainerStatus,
+    owner: ContainerOwner,
+) -> AttemptKey | None:
+    """See ``ownership``."""
+    attempt = labels.get(_ATTEMPT_LABEL, "")
+    if labels.get(OWNER_LABEL) != owner.secret or labels.get(WORKER_LABEL) != owner.worker_id:
+        return None
+    if not (attempt.isascii() and attempt.isdigit() and labels.get(_TASK_LABEL)):
+        return None
+    key = AttemptKey(labels[_TASK_LABEL], int(attempt))
+    is_ours = owner.has_noted(container_id) or status is ContainerStatus.CREATED
+    return key if is_ours and f"/{container_name(key)}" in names else None
 
 
 def container_info(details: Mapping[str, Any], key: AttemptKey) -> ContainerInfo:
@@ -110,7 +134,7 @@ def container_info(details: Mapping[str, Any], key: AttemptKey) -> ContainerInfo
         exit_code=int(state["ExitCode"]) if status is ContainerStatus.ENDED else None,
         oom_killed=bool(state.get("OOMKilled")),
         memory_bytes=int((details.get("HostConfig") or {}).get("Memory") or 0),
-        timeout_seconds=float(timeout) if timeout else None,
+        timeout_seconds=None if timeout in {None, _NO_LIMIT} else float(timeout),
         log_limit_bytes=int(labels.get(_LOG_LIMIT_LABEL) or LOG_LIMIT_BYTES),
     )
 

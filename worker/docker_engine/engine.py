@@ -1,4 +1,4 @@
-"""``tasks.engine.ContainerEngine`` on a Docker Engine. Touches only containers with this worker's label."""
+"""``tasks.engine.ContainerEngine`` on a Docker Engine. Touches only this worker's containers."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from docker.errors import APIError, ImageNotFound
 
 from fleetpulse.worker.docker_engine.connection import DockerConnection, DockerEvents, DockerLog, refusal
 from fleetpulse.worker.docker_engine.containers import (
-    WORKER_LABEL,
+    OWNER_LABEL,
     attempt_key,
     container_info,
     container_settings,
@@ -22,6 +22,7 @@ from fleetpulse.worker.docker_engine.containers import (
     containers_of_worker,
     host_config,
 )
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins
 from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import (
@@ -88,9 +89,11 @@ class CallThreads:
 class DockerEngine:
     """The engine of one worker, on one asyncio loop."""
 
-    def __init__(self, worker_id: str, environment: Mapping[str, str], logins: RegistryLogins | None = None) -> None:
+    def __init__(
+        self, owner: ContainerOwner, environment: Mapping[str, str], logins: RegistryLogins | None = None
+    ) -> None:
         """``environment``: ``DOCKER_HOST`` and the like. Without ``logins`` this user's logins of docker are used."""
-        self._worker_id = worker_id
+        self._owner = owner
         self._logins = logins
         self._connection = DockerConnection(environment)
         self._call_threads = CallThreads("docker", _CALL_THREADS)
@@ -100,9 +103,9 @@ class DockerEngine:
         self._events: DockerEvents | None = None
 
     async def containers(self) -> Sequence[ContainerInfo]:
-        label = f"{WORKER_LABEL}={self._worker_id}"
+        label = f"{OWNER_LABEL}={self._owner.secret}"
         summaries = await self._call(lambda client: client.containers(all=True, filters={"label": label}))
-        return containers_of_worker(summaries, self._worker_id)
+        return containers_of_worker(summaries, self._owner)
 
     async def has_image(self, image: str) -> bool:
         def look(client: APIClient) -> bool:
@@ -136,7 +139,7 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
-            settings = container_settings(spec, self._worker_id)
+            settings = container_settings(spec, self._owner)
             try:
                 created = client.create_container(
                     **settings, host_config=client.create_host_config(**host_config(spec))
@@ -145,10 +148,11 @@ class DockerEngine:
                 if error.status_code != _CONFLICT:
                     raise
                 created = client.inspect_container(settings["name"])
-                if attempt_key(created["Config"], self._worker_id) != spec.key:
+                if attempt_key(created, self._owner) != spec.key:
                     text = f"there is a container {settings['name']} already, which is not this worker's"
                     raise EngineRefused(text) from error
-            return str(created["Id"])
+            self._owner.note(container_id := str(created["Id"]))
+            return container_id
 
         return await self._call(create)
 
@@ -156,6 +160,7 @@ class DockerEngine:
         def start(client: APIClient) -> None:
             container = self._inspect(client, container_id)
             if container.status is ContainerStatus.CREATED and container.started_at is None:
+                self._owner.note(container_id)  # its creator may have died too early
                 client.start(container_id)
 
         await self._call(start, container_id)
@@ -165,7 +170,7 @@ class DockerEngine:
 
     def _inspect(self, client: APIClient, container_id: str) -> ContainerInfo:
         details = client.inspect_container(container_id)
-        key = attempt_key(details["Config"], self._worker_id)
+        key = attempt_key(details, self._owner)
         if key is None:
             raise EngineRefused(f"container {container_id[:12]} is not this worker's")
         return container_info(details, key)
@@ -175,10 +180,14 @@ class DockerEngine:
 
     async def remove(self, container_id: str) -> None:
         def remove(client: APIClient) -> None:
-            client.remove_container(container_id, v=True, force=True)
+            # Nothing but the container, if this worker cannot tell that the volumes are of its making.
+            client.remove_container(container_id, v=self._owner.has_noted(container_id), force=True)
 
+        is_gone = True
         with contextlib.suppress(NoSuchContainer):
-            await self._call(_unless_conflict(remove), container_id)  # a conflict: it is being removed
+            is_gone = await self._call(_unless_conflict(remove), container_id)  # a conflict: it is being removed
+        if is_gone:
+            self._owner.forget(container_id)
 
     async def usage(self, container_id: str) -> ContainerUsage:
         def read() -> ContainerUsage:
@@ -192,7 +201,7 @@ class DockerEngine:
         return DockerLog(self._connection, container_id, follow=follow)
 
     def listen(self, on_exit: Callable[[str], None]) -> None:
-        self._events = DockerEvents(self._connection, self._worker_id, on_exit)
+        self._events = DockerEvents(self._connection, self._owner.secret, on_exit)
 
     async def close(self) -> None:
         if self._events is not None:

@@ -13,17 +13,22 @@ from fleetpulse.worker.docker_engine.containers import (
     containers_of_worker,
     host_config,
 )
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
-from fleetpulse.worker.tasks.engine import ContainerStatus, ContainerUsage
+from fleetpulse.worker.tasks.engine import ContainerInfo, ContainerStatus, ContainerUsage
 
 KEY = AttemptKey("t", 2)
+OWNER = ContainerOwner("w")
 
 
 def details(**state: object) -> dict[str, Any]:
-    labels = container_labels(ContainerSpec(KEY, "busybox", timeout_seconds=2.5, log_limit_bytes=77), "w")
+    labels = container_labels(ContainerSpec(KEY, "busybox", timeout_seconds=2.5, log_limit_bytes=77), OWNER)
     known = {"Status": "exited", "ExitCode": 3, "OOMKilled": False, "StartedAt": "2026-01-02T03:04:05.123456789Z",
              "FinishedAt": "2026-01-02T03:04:06Z"}  # fmt: skip
-    return {"Id": "c0ffee", "State": known | state, "Config": {"Labels": labels}, "HostConfig": {"Memory": 4096}}
+    return {
+        "Id": "c0ffee", "Name": "/fleetpulse-t-2", "State": known | state, "Config": {"Labels": labels},
+        "HostConfig": {"Memory": 4096},
+    }  # fmt: skip
 
 
 def test_labels_restore_the_attempt() -> None:
@@ -46,20 +51,33 @@ def test_status_with_a_process_is_running(status: str) -> None:
     assert container_info(details(Status=status), KEY).status is ContainerStatus.RUNNING
 
 
-def test_containers_of_other_workers_are_ignored() -> None:
-    labels = container_labels(ContainerSpec(KEY, "busybox"), "w")
-    assert attempt_key({"Labels": labels}, "w") == KEY
-    assert attempt_key({"Labels": labels}, "another") is None
-    assert attempt_key({}, "w") is None
-    assert attempt_key({"Labels": labels | {"fleetpulse.attempt": "-1"}}, "w") is None
-    summaries: list[dict[str, Any]] = [
-        {"Id": "1", "Labels": labels, "State": "exited"},
-        {"Id": "2", "Labels": container_labels(ContainerSpec(KEY, "busybox"), "another"), "State": "running"},
-        {"Id": "3", "Labels": None, "State": "running"},
+def test_a_container_is_owned_by_name_secret_and_noted_id() -> None:
+    owner = ContainerOwner("w")
+    labels = container_labels(ContainerSpec(KEY, "busybox"), owner)
+    mine = {"Id": "1", "Names": ["/fleetpulse-t-2"], "Labels": labels, "State": "exited"}
+    owner.note("1")
+    assert containers_of_worker([mine], owner) == [ContainerInfo("1", KEY, ContainerStatus.ENDED)]
+    foreign: list[dict[str, Any]] = [
+        mine | {"Id": "2"},  # never noted, and it ran
+        mine | {"Names": ["/fleetpulse-t-1"]},
+        mine | {"Names": ["/x"]},
+        mine | {"Labels": None},
+        mine | {"Labels": labels | {"fleetpulse.attempt": "-1"}},
+        mine | {"Labels": labels | {"fleetpulse.owner": ContainerOwner("w").secret}},
+        mine | {"Labels": labels | {"fleetpulse.worker_id": "another"}},
     ]
-    assert [(container.container_id, container.status) for container in containers_of_worker(summaries, "w")] == [
-        ("1", ContainerStatus.ENDED)
-    ]
+    assert containers_of_worker(foreign, owner) == []
+    # Its worker may have died between the creation and the note.
+    created = mine | {"Id": "3", "State": "created"}
+    assert [container.container_id for container in containers_of_worker([created], owner)] == ["3"]
+    assert attempt_key(details(), OWNER) is None
+    assert attempt_key(details(Status="created"), OWNER) == KEY
+
+
+def test_every_label_is_set() -> None:
+    """One that is not set would be the image's."""
+    full = ContainerSpec(KEY, "busybox", timeout_seconds=1.0)
+    assert container_labels(ContainerSpec(KEY, "busybox"), OWNER).keys() == container_labels(full, OWNER).keys()
 
 
 def test_host_config_has_only_requested_limits() -> None:
@@ -74,7 +92,7 @@ def test_host_config_has_only_requested_limits() -> None:
 
 @pytest.mark.parametrize(("gpus", "visible"), [((), "void"), (("GPU-1", "GPU-2"), "GPU-1,GPU-2")])
 def test_visible_devices_are_the_tasks_own(gpus: tuple[str, ...], visible: str) -> None:
-    environment = container_settings(ContainerSpec(KEY, "busybox", gpu_uuids=gpus), "w")["environment"]
+    environment = container_settings(ContainerSpec(KEY, "busybox", gpu_uuids=gpus), OWNER)["environment"]
     assert environment == {"NVIDIA_VISIBLE_DEVICES": visible, "AMD_VISIBLE_DEVICES": ""}
 
 

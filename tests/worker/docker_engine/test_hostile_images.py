@@ -5,10 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleetpulse.worker.docker_engine.containers import container_labels
 from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from tests.docker_engine import Engine
 from tests.worker.scripted import run
-from tests.worker.tasks.fake_master import running_executor
+from tests.worker.tasks.fake_master import running_executor, until
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +34,7 @@ def image_with(engine: Engine, *changes: str) -> Iterator[str]:
 
 def test_an_image_cannot_ask_for_gpus(docker_engine: Engine, worker_id: str) -> None:
     async def test(image: str) -> None:
-        async with running_executor(DockerEngine(worker_id, docker_engine.env)) as master:
+        async with running_executor(DockerEngine(ContainerOwner(worker_id), docker_engine.env)) as master:
             script = "echo $NVIDIA_VISIBLE_DEVICES,$AMD_VISIBLE_DEVICES"
             key = master.start("greedy", image, "sh", "-c", script)
             assert (await master.wait_for_end(key)).exit_code == 0
@@ -39,3 +42,49 @@ def test_an_image_cannot_ask_for_gpus(docker_engine: Engine, worker_id: str) -> 
 
     with image_with(docker_engine, "ENV NVIDIA_VISIBLE_DEVICES=all", "ENV AMD_VISIBLE_DEVICES=all") as image:
         run(test(image))
+
+
+def test_labels_of_an_image_are_not_believed(docker_engine: Engine, worker_id: str) -> None:
+    """``fleetpulse.timeout_seconds=0.1`` would end the attempt of whoever uses the image."""
+
+    async def test(image: str) -> None:
+        async with running_executor(DockerEngine(ContainerOwner(worker_id), docker_engine.env)) as master:
+            key = master.start("patient", image, "sh", "-c", "sleep 1; echo done")
+            end = await master.wait_for_end(key)
+            assert (end.exit_code, end.reason, master.logs[key]) == (0, "", b"done\n")
+
+    changes = ("LABEL fleetpulse.timeout_seconds=0.1", "LABEL fleetpulse.log_limit_bytes=1")
+    with image_with(docker_engine, *changes) as image:
+        run(test(image))
+
+
+def test_a_copied_container_is_left_alone(docker_engine: Engine, worker_id: str) -> None:
+    """``docker commit`` copies the labels, with the worker's secret, into an image."""
+
+    async def test() -> None:
+        owner = ContainerOwner(worker_id)
+        labels = container_labels(ContainerSpec(AttemptKey("copied", 1), docker_engine.image), owner)
+        forged = {"fleetpulse.worker_id": worker_id, "fleetpulse.task_id": "forged", "fleetpulse.attempt": "1"}
+        with image_with(docker_engine, *(f"LABEL {name}={value}" for name, value in labels.items())) as image:
+            with docker_engine.client() as client:
+                copies = [
+                    client.containers.create(image, ["sleep", "1000"]),
+                    client.containers.create(image, ["sleep", "1000"], name="fleetpulse-copied-1"),
+                    client.containers.create(image, ["sleep", "1000"], name="fleetpulse-forged-1", labels=forged),
+                ]
+                for copy in copies:
+                    copy.start()
+            try:
+                engine = DockerEngine(owner, docker_engine.env)
+                async with running_executor(engine, resync_seconds=0.05) as master:
+                    register = await master.connect()
+                    assert not register.attempts_held
+                    # The orphans of before are gone when a new attempt runs.
+                    await master.wait_for_end(master.start("own", docker_engine.image, "true"))
+                    await until(lambda: len(docker_engine.containers(worker_id)) == len(copies))
+                    assert await engine.containers() == []
+                assert {copy.status for copy in docker_engine.containers(worker_id)} == {"running"}
+            finally:
+                docker_engine.remove_containers(worker_id)
+
+    run(test())

@@ -12,6 +12,7 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import EngineUnavailable
 from fleetpulse.worker.tasks.log_reader import truncation_mark
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.e2e
 @contextlib.asynccontextmanager
 async def docker_master(engine: Engine, worker_id: str) -> AsyncIterator[FakeMaster]:
     """A master with an executor on the engine."""
-    async with running_executor(DockerEngine(worker_id, engine.env)) as master:
+    async with running_executor(DockerEngine(ContainerOwner(worker_id), engine.env)) as master:
         yield master
 
 
@@ -243,8 +244,9 @@ def test_image_for_another_processor(docker_engine: Engine, worker_id: str) -> N
 
 def test_create_returns_the_existing_container(docker_engine: Engine, worker_id: str) -> None:
     async def test() -> None:
-        async with docker_master(docker_engine, worker_id) as master:
-            engine = DockerEngine(worker_id, docker_engine.env)
+        owner = ContainerOwner(worker_id)
+        async with running_executor(DockerEngine(owner, docker_engine.env)) as master:
+            engine = DockerEngine(owner, docker_engine.env)
             key = master.start("twice", docker_engine.image, "sleep", "1000")
             running = await master.wait_for_phase(key, "running")
             spec = master.executor._attempts[key]._origin
@@ -315,13 +317,15 @@ def test_threads_end_when_the_engine_is_closed(docker_engine: Engine, worker_id:
 
 def test_engine_without_docker_is_unavailable(worker_id: str) -> None:
     async def test() -> None:
-        engine = DockerEngine("nobody", {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+        engine = DockerEngine(ContainerOwner("nobody"), {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
         with pytest.raises(
             EngineUnavailable, match=r"no Docker Engine answers at unix:///nowhere/docker\.sock: No such"
         ):
             await engine.containers()
         await engine.close()
-        async with running_executor(DockerEngine("nobody", {"DOCKER_HOST": "unix:///nowhere/docker.sock"})) as master:
+        async with running_executor(
+            DockerEngine(ContainerOwner("nobody"), {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+        ) as master:
             register = await master.connect()
             assert not register.task_support.available
             assert "unix:///nowhere/docker.sock" in register.task_support.reason

@@ -11,6 +11,7 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.docker_engine.engine import DockerEngine
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryConfigError, RegistryLogins
 from fleetpulse.worker.tasks.engine import EngineRefused
 from tests.docker_engine import Engine
@@ -116,7 +117,7 @@ def test_pull_with_login(
     path = login_file(tmp_path / "config.json", registry.address, "wrong password")
 
     async def test() -> None:
-        engine = DockerEngine(worker_id, docker_engine.env, RegistryLogins(path))
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env, RegistryLogins(path))
         async with running_executor(engine) as master:
             refused = await master.wait_for_end(master.start("wrong", image, "true"), 60.0)
             assert refused.reason in {"image_not_found", "image_pull_failed"}, refused
@@ -133,7 +134,7 @@ def test_pull_with_login(
 @pytest.mark.e2e
 def test_pull_without_login(image: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
     async def test() -> None:
-        engine = DockerEngine(worker_id, docker_engine.env, logins(tmp_path, {}))
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env, logins(tmp_path, {}))
         async with running_executor(engine) as master:
             refused = await master.wait_for_end(master.start("none", image, "true"), 60.0)
             assert refused.reason == "image_not_found"

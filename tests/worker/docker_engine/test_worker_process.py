@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.docker_engine.containers import container_labels
 from fleetpulse.worker.docker_engine.engine import DockerEngine
-from fleetpulse.worker.tasks.container_spec import AttemptKey
+from fleetpulse.worker.docker_engine.ownership import ContainerOwner
+from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 from fleetpulse.worker.tasks.executor import Executor
 from tests.docker_engine import Engine, isolated_engine
 from tests.worker.scripted import run
@@ -135,12 +137,15 @@ def test_containers_not_kept_are_removed(docker_engine: Engine, worker_id: str, 
             runs = await master.start(docker_engine.image, "sleep", "1000", task_id="runs")
             await master.wait_for_phase(runs, "running")
             worker.end(signal.SIGKILL)
+            owner = ContainerOwner(worker_id, tmp_path / "data" / "containers")
             with docker_engine.client() as client:  # one never started, one ended
-                labels = {"fleetpulse.worker_id": worker_id, "fleetpulse.attempt": "1"}
                 for name in ("created", "ended"):
-                    labels["fleetpulse.task_id"] = name
-                    container = client.containers.create(docker_engine.image, ["true"], labels=labels)
+                    labels = container_labels(ContainerSpec(AttemptKey(name, 1), docker_engine.image), owner)
+                    container = client.containers.create(
+                        docker_engine.image, ["true"], name=f"fleetpulse-{name}-1", labels=labels
+                    )
                     if name == "ended":
+                        owner.note(str(container.id))
                         container.start()
             updates = len(master.updates)
             master.keeps.clear()
@@ -180,7 +185,9 @@ def test_heartbeats_continue_while_the_engine_hangs(worker_id: str, tmp_path: Pa
 def test_container_survives_an_engine_restart(worker_id: str, end: str) -> None:
     async def test() -> None:
         with isolated_engine(live_restore=True) as engine:
-            async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
+            async with running_executor(
+                DockerEngine(ContainerOwner(worker_id), engine.env), resync_seconds=0.1
+            ) as master:
                 script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5"
                 key = master.start("t", engine.image, "sh", "-c", script)
                 await until(lambda: master.logs.get(key) == b"one\n")
@@ -209,7 +216,9 @@ def task_support(executor: Executor) -> pb.TaskSupport:
 def test_containers_ended_by_the_engine_are_failures(worker_id: str) -> None:
     async def test() -> None:
         with isolated_engine() as engine:
-            async with running_executor(DockerEngine(worker_id, engine.env), resync_seconds=0.1) as master:
+            async with running_executor(
+                DockerEngine(ContainerOwner(worker_id), engine.env), resync_seconds=0.1
+            ) as master:
                 key = master.start("t", engine.image, "sleep", "1000")
                 await master.wait_for_phase(key, "running")
                 await asyncio.to_thread(engine.stop)
