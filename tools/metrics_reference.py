@@ -118,8 +118,8 @@ CUSTOM_METRICS = f"""
 ## Custom metrics
 
 Custom metrics of operators are `{PREFIX}<name>`, with `worker_id` and their own labels, as gauges, counters or untyped.
-The first worker that sends a family determines its type and description. Samples with another type, and samples beyond
-{MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, are dropped and counted by
+The first worker that sends a family determines its type and description. Samples with another type, counters below 0,
+and samples beyond {MAX_FAMILIES} families or {MAX_SAMPLES:,} samples of the whole fleet, are dropped and counted by
 `fleetpulse_custom_samples_dropped`. Like other readings they end while their worker is inactive.
 """
 

@@ -84,7 +84,7 @@ class TelemetryInstruments(_Group):
         "Time from a heartbeat's arrival in the master's code until REST and /metrics show it.")
     sent_to_visible = _metric(HubHistogram, "heartbeat_sent_to_visible_seconds",
         "Time from a heartbeat's sending, by the worker's clock, until REST and /metrics show it, by the master's. "
-        "Clocks that differ show up here.")
+        "Clocks that differ show up here; a sending in the future counts as 0.")
     callback_failures = _metric(Counter, "update_callback_failures_total",
         "Exceptions out of the callback that receives every update.")
     workers = _metric(Gauge, "workers", "Workers that the master knows, by whether they are active.", "state")

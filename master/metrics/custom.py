@@ -1,8 +1,8 @@
 """The text of the workers' custom metrics, whose families come and go with what operators measure.
 
 A family belongs to the fleet: its type and description are those of the worker that sent it first. Samples of another
-type are dropped, and so are those over the limits; a gauge shows how many are dropped at present. Series end with their
-worker, and a family with its last series.
+type are dropped, and so are counters below 0 and samples over the limits; a gauge shows how many are dropped at
+present. Series end with their worker, and a family with its last series.
 """
 
 from collections import Counter
@@ -23,6 +23,7 @@ MAX_SAMPLES = 50_000
 NO_HELP = "A custom metric of workers, without a description."
 
 TYPE_CONFLICT = "type_conflict"
+NEGATIVE_COUNTER = "negative_counter"
 TOO_MANY_FAMILIES = "too_many_families"
 TOO_MANY_SAMPLES = "too_many_samples"
 
@@ -91,7 +92,7 @@ class CustomFamilies:
 
     def report_to(self, gauge: Gauge) -> None:
         """Let the gauge, whose label is the reason, show what is dropped."""
-        for reason in (TYPE_CONFLICT, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES):
+        for reason in (TYPE_CONFLICT, NEGATIVE_COUNTER, TOO_MANY_FAMILIES, TOO_MANY_SAMPLES):
             gauge.labels(reason).set_function(partial(self.dropped, reason))
 
     def _show(self, worker_id: str, metric: CustomMetric) -> str | None:
@@ -100,6 +101,9 @@ class CustomFamilies:
         family = self._families.get(layout.family)
         if family is not None and (family.name, family.kind) != (layout.name, layout.kind):
             return TYPE_CONFLICT
+        # OpenMetrics does not allow it, so one such sample would make the whole text invalid.
+        if layout.kind == "counter" and min(metric.values) < 0:
+            return NEGATIVE_COUNTER
         if family is None and len(self._families) >= self._max_families:
             return TOO_MANY_FAMILIES
         if self._samples + len(metric.values) > self._max_samples:

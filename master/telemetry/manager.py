@@ -380,7 +380,8 @@ class TelemetryManager:
         visible = self._clock.monotonic()
         self._instruments.receipt_to_visible.observe(visible - pending.received_monotonic)
         if pending.sent_wall is not None:
-            self._instruments.sent_to_visible.observe(self._clock.wall() - pending.sent_wall)
+            # A clock that is ahead must not make the sum fall, which is a counter.
+            self._instruments.sent_to_visible.observe(max(self._clock.wall() - pending.sent_wall, 0.0))
         if self._callback is not None:
             try:
                 self._callback(worker.telemetry.worker_id, worker.telemetry)

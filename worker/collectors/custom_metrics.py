@@ -1,8 +1,8 @@
 """Custom metrics of an operator, made fit for a heartbeat: from prometheus_client's metric families and its text. Pure.
 
 All or nothing: one sample that breaks a rule, and the source gives none, so that no graph shows half of it. Four things
-are corrected instead: a description is cut to fit, a sample that is not a finite number is left out, a counter's name
-gets the ``_total`` that it lacks, and an untyped metric with such a name becomes a counter.
+are corrected instead: a description is cut to fit, a sample that is not a finite number or a counter's below 0 is left
+out, a counter's name gets the ``_total`` that it lacks, and an untyped metric with such a name becomes a counter.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def metrics_from_families(families: Iterable[Metric]) -> list[pb.CustomMetric]:
         for sample in kept:
             name, kind = _name_and_type(family)
             value, labels = _value_and_labels(name, sample)
-            if not isfinite(value):
+            if not isfinite(value) or (kind == pb.CUSTOM_TYPE_COUNTER and value < 0):
                 continue
             label_names = tuple(label for label, _ in labels)
             metric = metrics.get((name, kind, label_names))

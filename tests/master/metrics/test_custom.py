@@ -9,6 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.custom import (
+    NEGATIVE_COUNTER,
     TOO_MANY_FAMILIES,
     TOO_MANY_SAMPLES,
     TYPE_CONFLICT,
@@ -122,6 +123,15 @@ def test_samples_over_the_limits_are_dropped_and_counted() -> None:
     families.put("b", [metric("m1"), metric("m2")])
     assert families.dropped(TOO_MANY_SAMPLES) == families.dropped(TOO_MANY_FAMILIES) == 0
     assert shown(families).count('{worker_id="b"}') == 2
+
+
+def test_counter_below_zero_is_dropped_and_counted() -> None:
+    families = CustomFamilies()
+    families.put("a", [metric("runs_total", "counter", "", (("x", "1"),), (("x", "2"),), value=-1.0), metric("m1")])
+    families.put("b", [metric("runs_total", "counter", value=1.0), metric("m1", value=-1.0)])
+    assert families.dropped(NEGATIVE_COUNTER) == 2
+    assert 'runs_total{worker_id="a"' not in shown(families)
+    assert shown(families).count("\nfleetpulse_custom_m1{") == 2
 
 
 def test_gauge_shows_dropped_samples_by_reason() -> None:

@@ -1,12 +1,15 @@
 """master.metrics.exposition: GET /metrics"""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from fleetpulse.master.metrics.families import FAMILIES
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import full_heartbeat, settle
 from tests.master.metrics.test_exposition import check_by_promtool, samples_of
-from tests.master.web import Web
+from tests.master.web import Web, running_web
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 # What Prometheus 2 and Prometheus 3 send.
@@ -55,6 +58,60 @@ def test_openmetrics_is_served_on_request(web: Web, accept: str) -> None:
     assert len(names) == len(set(names))
     assert {family.name.removesuffix("_total") for family in FAMILIES} <= set(names)
     assert "fleetpulse_heartbeats_received" in names
+
+
+SEQUENCE_NUMBERS = st.integers(0, 2**64 - 1)
+TIMES = st.floats(0, 4e9) | st.just(1_700_003_600.0)
+VALUES = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([-1.0, -0.0, -1e300])
+KINDS = st.sampled_from([pb.CUSTOM_TYPE_COUNTER, pb.CUSTOM_TYPE_GAUGE, pb.CUSTOM_TYPE_UNTYPED])
+
+
+@st.composite
+def any_heartbeat(draw: st.DrawFn) -> pb.Heartbeat:
+    """One that the master accepts, whatever it says."""
+    message = full_heartbeat(draw(st.sampled_from(["rack-7", "rack-8"])))
+    message.incarnation_id = ""
+    message.sequence_number = draw(SEQUENCE_NUMBERS)
+    message.sent_time_unix_seconds = draw(TIMES)
+    for name in draw(st.sets(st.sampled_from(["a", "b"]))):
+        kind = draw(KINDS)
+        metric = message.custom.add(name=f"{name}_total" if kind == pb.CUSTOM_TYPE_COUNTER else name, type=kind)
+        metric.samples.add(value=draw(VALUES))
+    message.running_tasks[0].task_id = draw(st.from_regex(r"[a-z0-9-]{1,20}", fullmatch=True))
+    return message
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(any_heartbeat(), min_size=1, max_size=6))
+def test_no_counter_is_negative_whatever_a_worker_says(messages: list[pb.Heartbeat]) -> None:
+    with running_web() as web:
+        for message in messages:
+            web.fleet.manager.process_heartbeat(message)
+            settle()
+        text = web.client.simulate_get("/metrics", headers=OPENMETRICS).text
+    families = list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    counted = [
+        sample
+        for family in families
+        for sample in family.samples
+        if family.type == "counter" or sample.name.endswith(("_bucket", "_count", "_sum"))
+    ]
+    assert len(counted) > 50
+    assert [sample for sample in counted if not sample.value >= 0] == []
+
+
+def test_clock_that_is_an_hour_ahead_and_a_counter_below_zero_leave_the_text_valid(web: Web) -> None:
+    message = full_heartbeat("ahead")
+    message.sent_time_unix_seconds = web.fleet.clock.wall + 3600.0
+    message.custom.add(name="jobs_total", type=pb.CUSTOM_TYPE_COUNTER).samples.add(value=-1.0)
+    web.fleet.manager.process_heartbeat(message)
+    settle()
+    text = web.client.simulate_get("/metrics", headers=OPENMETRICS).text
+    openmetrics = list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    values = {sample.name: sample.value for family in openmetrics for sample in family.samples}
+    assert values["fleetpulse_heartbeat_sent_to_visible_seconds_sum"] == 0.0
+    assert values["fleetpulse_heartbeat_sent_to_visible_seconds_count"] == 2.0
+    assert "fleetpulse_custom_jobs_total" not in values
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain", "text/html,*/*;q=0.8", "application/json", "a;;q=x"])

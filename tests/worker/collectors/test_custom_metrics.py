@@ -63,6 +63,13 @@ def test_sample_that_is_not_finite_is_left_out(number: bytes) -> None:
     assert [part.name for part in metrics_from_text(b"x " + number + b"\ny 1\n")] == ["y"]
 
 
+def test_counter_below_zero_is_left_out() -> None:
+    text = b'# TYPE runs counter\nruns_total{a="x"} -1\nruns_total{a="y"} 2\nidle_total -1\ny -1\n'
+    metrics = metrics_from_text(text)
+    values = {part.name: [sample.value for sample in part.samples] for part in metrics}
+    assert values == {"runs_total": [2.0], "y": [-1.0]}
+
+
 BROKEN = {
     "no value": (b"x\n", "line 1 is not Prometheus' text format"),
     "no number": (b"ok 1\nx one\n", "line 2 is not"),
