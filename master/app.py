@@ -112,13 +112,14 @@ class Master:
             "tasks": self.tasks.health_error,
             "history": self._recorder.health_error,
         }
+        health = HealthResource(checks, version("fleetpulse"), {"grpc": self._rpc.overload})
         self._subscribers = Subscribers(
             clients=Clients(limits_loopback=config.limits.limit_loopback), limit_per_client=config.limits.client_readers
         )
         self.wsgi = create_wsgi(
             HttpServices(
                 self.telemetry, self.tasks, history, self._audit, create_access(config), views, exposition,
-                instruments, HealthResource(checks, version("fleetpulse")), self._subscribers, config.grafana_url,
+                instruments, health, self._subscribers, config.grafana_url,
             )
         )  # fmt: skip
         clients = local_clients(config)

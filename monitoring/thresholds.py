@@ -28,6 +28,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "heartbeat_visible_seconds": Threshold(
         "FleetPulseHeartbeatsLate", "warning", "p99 from receipt until visible", 1.0, "s"
     ),
+    "backlog_age_seconds": Threshold(
+        "FleetPulseMasterOverloaded", "warning", "age of the oldest message of a worker that waits", 5.0, "s"
+    ),
     "clock_skew_seconds": Threshold(
         "FleetPulseClockSkew", "warning", "from sending by the worker's clock until visible", 5.0, "s"
     ),

@@ -25,7 +25,8 @@ _readings_of = attrgetter(*ResourceReadings.__struct_fields__)
 class Health(ResponseModel):
     """The health of the master."""
 
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "degraded", "unhealthy"]
+    """Degraded: every part works, but the master is behind."""
     time: UnixSeconds
     version: str
     failing: dict[str, str] = field(default_factory=dict)

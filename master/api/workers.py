@@ -4,6 +4,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
+from typing import Literal
 
 import falcon
 
@@ -16,23 +18,36 @@ from fleetpulse.master.telemetry.manager import TelemetryManager
 HealthCheck = Callable[[], str | None]
 """Returns what is wrong with a part of the master, or ``None``."""
 
+_NO_CHECKS: Mapping[str, HealthCheck] = MappingProxyType({})
 _BOOT_ID = uuid.uuid4().hex[:12]
 
 
 class HealthResource:
-    """``/health``: 200 while every part works, 503 with what does not."""
+    """``/health``: 200 while every part works, 503 with what does not. Still 200, but degraded, under overload."""
 
-    def __init__(self, checks: Mapping[str, HealthCheck], version: str) -> None:
+    def __init__(
+        self, checks: Mapping[str, HealthCheck], version: str, warnings: Mapping[str, HealthCheck] = _NO_CHECKS
+    ) -> None:
+        """``checks`` and ``warnings`` by part: what makes it unhealthy, and what only degraded."""
         self._checks = checks
+        self._warnings = warnings
         self._version = version
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        failing = {part: error for part, check in self._checks.items() if (error := check()) is not None}
-        health = Health("unhealthy" if failing else "healthy", int(time.time()), self._version, failing)
-        status = HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK
+        state: Literal["healthy", "degraded", "unhealthy"] = "unhealthy"
+        failing, status = _found(self._checks), HTTPStatus.SERVICE_UNAVAILABLE
+        if not failing:
+            status = HTTPStatus.OK
+            failing = _found(self._warnings)
+            state = "degraded" if failing else "healthy"
+        health = Health(state, int(time.time()), self._version, failing)
         send_json(resp, health, status=status, cache_control="no-store")
 
     on_head = on_get
+
+
+def _found(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
+    return {part: error for part, check in checks.items() if (error := check()) is not None}
 
 
 class AllWorkers:

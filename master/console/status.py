@@ -27,6 +27,9 @@ def status_command(context: ClientContext, worker_id: str | None) -> None:
     context.screen.pairs(worker, _worker_lines(worker, context.client.now()))
 
 
+HEALTH_STYLES = {"healthy": "green", "degraded": "yellow"}
+
+
 def _show_fleet(context: ClientContext) -> None:
     health = context.client.get_dict("/health")
     workers = context.client.get_list("/api/workers")
@@ -39,7 +42,7 @@ def _show_fleet(context: ClientContext) -> None:
         {"health": health, "workers": counts, "tasks": tasks},
         [
             ("master", context.client.url),
-            ("health", Cell(status, "green" if status == "healthy" else "bold red")),
+            ("health", Cell(status, HEALTH_STYLES.get(status, "bold red"))),
             ("version", fmt.text(health.get("version"))),
             ("workers", states or "none yet; `fleetpulse worker` on a machine starts one"),
             ("tasks", ", ".join(f"{count} {status}" for status, count in tasks.items())),

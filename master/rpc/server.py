@@ -11,16 +11,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent import futures
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from fleetpulse.master.addresses import Address, listen_addresses
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
@@ -30,6 +29,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import WorkerCertificate
 from fleetpulse.master.rpc.peers import LocalWorkers
 from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamReceipts, StreamSession
+from fleetpulse.master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, LimitedHealth, LimitedReflection
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
 from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
@@ -44,12 +44,12 @@ _LOGGER = logging.getLogger(__name__)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Fleet"].full_name
 
-MAX_WATCHERS = 100
-MAX_REFLECTIONS = 20
-
 _START_SECONDS = 10.0
-_MAX_SINGLE_HEARTBEATS = 1000
-"""That are being answered at a time."""
+_MAX_SINGLE_HEARTBEATS = 10_000
+"""That wait for their answers at a time; a bound for the memory."""
+
+_MAX_BACKLOG_SECONDS = 5.0
+"""Age of the oldest message that waits, above which single heartbeats are turned away, and the master is degraded."""
 
 _SPARE_CALLS = MAX_WATCHERS + MAX_REFLECTIONS + 1000
 """Calls of the standard services, and calls that are being refused with a reason and a count."""
@@ -92,6 +92,8 @@ _MAX_WAITING_MESSAGES = 16
 
 _SLOW_DOWN_SECONDS = 0.005
 _MAX_SLOW_DOWN_SECONDS = 0.1
+_MAX_HEARTBEAT_DELAY_SECONDS = 30.0
+"""That a single heartbeat is asked to wait."""
 
 _END_OF_STREAM: object = grpc.aio.EOF
 """What read() returns at the end, which its stubs leave out."""
@@ -128,7 +130,11 @@ class RpcServer:
         self._sessions = SessionTable(manager, reports, instruments, admission, record)
         self._loop = asyncio.new_event_loop()
         self._bridge = HubBridge(self._loop)
-        manager.set_receipts(StreamReceipts(self._bridge, self._sessions))
+        self.registrations = self._sessions.registrations
+        """The line of workers that wait to be registered."""
+
+        self._receipts = StreamReceipts(self._bridge, self._sessions, time.monotonic)
+        manager.set_receipts(self._receipts)
         instruments.rpc.backlog_age.set_function(self._bridge.backlog_seconds)
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
         self._tls: TlsPorts | None = None
@@ -138,9 +144,9 @@ class RpcServer:
             end_refused = self._sessions.end_refused
             self._tls = ports.TlsPorts(authority, tls, instruments, self._bridge, end_refused, record)
         self._servers: list[grpc.aio.Server] = []
-        self._health = LimitedHealth(self._count_soon)
+        self._health = LimitedHealth(self._count)
         self._open_streams = 0
-        self._heartbeat_limiter = CallLimiter("SendHeartbeat", _MAX_SINGLE_HEARTBEATS, self._count_soon)
+        self._single_heartbeats = 0
 
     # On the hub
 
@@ -150,6 +156,13 @@ class RpcServer:
         if self._tls is not None:
             self._tls.start()
         self._on_loop(self._serve()).result(_START_SECONDS)
+
+    def overload(self) -> str | None:
+        """Returns how far the master is behind its workers, or ``None`` if it is not."""
+        age = self._bridge.backlog_seconds()
+        if age <= _MAX_BACKLOG_SECONDS:
+            return None
+        return f"overloaded: the oldest message of a worker has waited for {age:.0f} s"
 
     def health_error(self) -> str | None:
         """Returns why the server takes no calls, or ``None``."""
@@ -170,9 +183,6 @@ class RpcServer:
 
     def _on_loop(self, coroutine: Coroutine[None, None, T]) -> "futures.Future[T]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def _count(self, method: str, code: grpc.StatusCode) -> None:
-        self._instruments.rpc.requests.labels(method, code.name).inc()
 
     def _answer(
         self,
@@ -200,8 +210,8 @@ class RpcServer:
 
     # In grpc's thread
 
-    def _count_soon(self, method: str, code: grpc.StatusCode) -> None:
-        self._bridge.call(self._count, method, code)
+    def _count(self, method: str, code: grpc.StatusCode) -> None:
+        self._instruments.rpc.requests.labels(method, code.name).inc()
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -218,7 +228,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # it has no types
-        add_reflection(LimitedReflection(services, self._count_soon), server)
+        add_reflection(LimitedReflection(services, self._count), server)
         servers = [server]
         if self._tls is None:
             _listen(server, "GRPC_PORT", self._address)
@@ -259,6 +269,8 @@ class RpcServer:
                 self._bridge.call(self._record_full, call.peer(), reason)
                 await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
             await self._refuse_stranger(call, "register")
+            if self.registrations.is_full:
+                await self._turn_away(call, self._busy())
             await self._run_session(call)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
@@ -266,7 +278,7 @@ class RpcServer:
             raise
         finally:
             self._open_streams -= 1
-            self._count_soon("Connect", code)
+            self._count("Connect", code)
 
     async def _refuse_stranger(self, call: RpcCall, action: str) -> None:
         """Ends a call without a certificate that is of another user of this machine."""
@@ -274,6 +286,19 @@ class RpcServer:
             return
         self._bridge.call(self._record_stranger, call.peer(), action, error)
         await call.abort(status_of(error), str(error))
+
+    def _busy(self) -> RpcStatus:
+        """Returns how a stream ends whose worker shall come later."""
+        delay_seconds = self.registrations.next_turn()
+        self._receipts.turn_away(delay_seconds)
+        self._instruments.rpc.sessions_refused.labels("master_busy").inc()
+        return RpcStatus(
+            grpc.StatusCode.UNAVAILABLE, f"many workers register now; come back in {delay_seconds:.1f} s", delay_seconds
+        )
+
+    @staticmethod
+    async def _turn_away(call: RpcCall, status: RpcStatus) -> None:
+        await call.abort(status.code, status.details, status.trailing_metadata)
 
     async def _run_session(self, call: RpcCall) -> None:
         stream = Stream(self._loop, call.peer())
@@ -286,7 +311,7 @@ class RpcServer:
             if stream.deadline is not None:
                 stream.deadline.cancel()
             reading.cancel()
-            self._bridge.call(session.close)
+            self._bridge.call_soon(session.close)
 
     def _expect_registration(self, session: StreamSession, stream: Stream) -> None:
         stream.deadline = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._check_silence, session, stream)
@@ -308,6 +333,10 @@ class RpcServer:
         process = session.process
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
+                if stream.heard_at is None and not self.registrations.arrive():
+                    stream.heard_at = time.monotonic()
+                    stream.refuse(self._busy())
+                    return
                 if stream.put(data, time.monotonic()):
                     self._bridge.call_soon(process)
                 # HTTP/2's flow control slows down a worker that sends faster than the hub can follow, and no other.
@@ -321,75 +350,28 @@ class RpcServer:
             stream.hang_up()
 
     async def _send_heartbeat(self, data: bytes, call: RpcCall) -> bytes:
-        async with self._heartbeat_limiter.admit(call):
+        backlog_seconds = self._bridge.backlog_seconds()
+        if backlog_seconds > _MAX_BACKLOG_SECONDS or self._single_heartbeats >= _MAX_SINGLE_HEARTBEATS:
+            delay_seconds = min(max(1.0, backlog_seconds), _MAX_HEARTBEAT_DELAY_SECONDS)
+            self._receipts.turn_away(delay_seconds)
+            reason = f"the master is {backlog_seconds:.0f} s behind; try again, or better open a stream (Connect)"
+            self._count("SendHeartbeat", grpc.StatusCode.RESOURCE_EXHAUSTED)
+            await self._turn_away(call, RpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, delay_seconds))
+        self._single_heartbeats += 1
+        try:
             await self._refuse_stranger(call, "send_heartbeat")
             answer: asyncio.Future[bytes | RpcStatus] = self._loop.create_future()
             self._bridge.call_soon(
                 partial(self._answer, answer, data, time.monotonic(), call.peer(), self._certificate_of(call))
             )
             result = await answer
-        if isinstance(result, RpcStatus):
-            self._count_soon("SendHeartbeat", result.code)
-            await call.abort(result.code, result.details)
-        self._count_soon("SendHeartbeat", grpc.StatusCode.OK)
-        return result
-
-
-CountCall = Callable[[str, grpc.StatusCode], None]
-"""Called with the method and the code of a refused call, in grpc's thread."""
-
-
-class CallLimiter:
-    """Limits the open calls of one method. In grpc's thread."""
-
-    def __init__(self, method: str, limit: int, count: CountCall) -> None:
-        self._method = method
-        self._limit = limit
-        self._count = count
-        self._open = 0
-
-    @asynccontextmanager
-    async def admit(self, call: Any) -> AsyncIterator[None]:
-        """Ends the call with RESOURCE_EXHAUSTED above the limit."""
-        if self._open >= self._limit:
-            self._count(self._method, grpc.StatusCode.RESOURCE_EXHAUSTED)
-            reason = f"the master serves at most {self._limit} calls of {self._method} at a time"
-            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
-        self._open += 1
-        try:
-            yield
         finally:
-            self._open -= 1
-
-
-class LimitedHealth(health.aio.HealthServicer):
-    """Health checking with at most ``MAX_WATCHERS``."""
-
-    def __init__(self, count: CountCall) -> None:
-        super().__init__()
-        self._limiter = CallLimiter("Watch", MAX_WATCHERS, count)
-
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 - grpc's name
-        """Reports every change. Called by grpc."""
-        async with self._limiter.admit(context):
-            await super().Watch(request, context)
-
-
-class LimitedReflection(reflection.aio.ReflectionServicer):
-    """Reflection for at most ``MAX_REFLECTIONS`` clients."""
-
-    def __init__(self, services: tuple[str, ...], count: CountCall) -> None:
-        super().__init__(services)
-        self._limiter = CallLimiter("ServerReflectionInfo", MAX_REFLECTIONS, count)
-
-    async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802 - grpc's name; its stub is of no generator
-        self, request_iterator: Any, context: Any
-    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
-        """Describes the contract. Called by grpc."""
-        answers: Any = super().ServerReflectionInfo(request_iterator, context)
-        async with self._limiter.admit(context):
-            async for answer in answers:
-                yield answer
+            self._single_heartbeats -= 1
+        if isinstance(result, RpcStatus):
+            self._count("SendHeartbeat", result.code)
+            await call.abort(result.code, result.details)
+        self._count("SendHeartbeat", grpc.StatusCode.OK)
+        return result
 
 
 def _listen(

@@ -1,14 +1,14 @@
 """Messages of workers on the hub: sessions on streams, and single heartbeats."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import gevent
 import grpc
 
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
-from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import (
     CertificateRefused,
     FleetPulseError,
@@ -21,6 +21,7 @@ from fleetpulse.master.errors import (
 )
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
+from fleetpulse.master.rpc.registrations import RegistrationLine
 from fleetpulse.master.rpc.reports import CarriedWorker, ReportHandler
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
 from fleetpulse.master.rpc.stream import HubBridge, Received, Stream, decode
@@ -60,6 +61,7 @@ class SessionTable:
         self.reports = reports
         self.admission = admission
         self.instruments = instruments
+        self.registrations = RegistrationLine()
         self._sessions: dict[str, StreamSession | CarriedWorker] = {}
         self._stopping = False
         instruments.rpc.sessions.set_function(lambda: len(self._sessions))
@@ -106,6 +108,19 @@ class SessionTable:
             older.end(StreamSuperseded(f"worker {session.worker_id} opened a newer stream"))
         return older is not None
 
+    def registered(self, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
+        """Returns the answer to a registration."""
+        lease = self.manager.lease_config
+        return pb.Registered(
+            heartbeat_interval_seconds=lease.heartbeat_interval_seconds,
+            inactivity_timeout_seconds=lease.inactivity_timeout_seconds,
+            master_version=MASTER_VERSION,
+            attempts_to_keep=kept,
+            reconnect_spread_seconds=self.registrations.spread_seconds(
+                len(self._sessions), lease.inactivity_timeout_seconds
+            ),
+        )
+
     def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
         """Returns when bytes last arrived on the incarnation's stream (monotonic), handled or not."""
         session = self._sessions.get(worker_id)
@@ -141,19 +156,26 @@ class SessionTable:
 
 
 class StreamReceipts(Receipts):
-    """What grpc's thread has received."""
+    """What grpc's thread has received, and whom it has turned away unread."""
 
-    def __init__(self, bridge: HubBridge, sessions: SessionTable) -> None:
+    def __init__(self, bridge: HubBridge, sessions: SessionTable, clock: Callable[[], float]) -> None:
         self._bridge = bridge
         self._sessions = sessions
+        self._clock = clock
+        self._turned_away_until = -math.inf
+
+    def turn_away(self, delay_seconds: float) -> None:
+        """Somebody knocked and was told to come back then: nobody without a stream is silent before. Any thread."""
+        self._turned_away_until = max(self._turned_away_until, self._clock() + delay_seconds)
 
     def heard_until(self, now: float) -> float:
         """See ``HubBridge.heard_until``."""
         return self._bridge.heard_until(now)
 
     def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
-        """See ``SessionTable.last_heard``."""
-        return self._sessions.last_heard(worker_id, incarnation_id)
+        """See ``SessionTable.last_heard``; of those without a stream, when they may have been turned away."""
+        heard_at = self._sessions.last_heard(worker_id, incarnation_id)
+        return min(self._clock(), self._turned_away_until) if heard_at is None else heard_at
 
 
 class StreamSession:
@@ -191,6 +213,7 @@ class StreamSession:
         for data in received.messages:
             if self._has_ended:
                 return
+            is_first = not self.worker_id and self._reports is None
             try:
                 message = decode(pb.WorkerMessage, data)
                 if self.worker_id:
@@ -203,6 +226,9 @@ class StreamSession:
                     self._register(message)
             except FleetPulseError as error:
                 self.end(error)
+            finally:
+                if is_first:
+                    self._table.registrations.leave()
 
     @property
     def waiting_since(self) -> float | None:
@@ -284,7 +310,7 @@ class StreamSession:
         action = "take_over" if self._table.add(self) else "register"
         self._record(action, f"incarnation {registration.incarnation_id}")
         kept = self._table.reports.register(first.register, self)
-        self.send(pb.MasterMessage(registered=_registered(self._table.manager.lease_config, kept)))
+        self.send(pb.MasterMessage(registered=self._table.registered(kept)))
         self._table.reports.registered(worker_id, self)
 
     def _dispatch(self, message: pb.WorkerMessage, received: Received) -> None:
@@ -343,12 +369,3 @@ class StreamSession:
 
     def _record(self, action: str, detail: str) -> None:
         self._table.record(audit_entry(action, self._actor(), self._claimed_id, self._stream.peer, detail))
-
-
-def _registered(lease: LeaseConfig, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
-    return pb.Registered(
-        heartbeat_interval_seconds=lease.heartbeat_interval_seconds,
-        inactivity_timeout_seconds=lease.inactivity_timeout_seconds,
-        master_version=MASTER_VERSION,
-        attempts_to_keep=kept,
-    )

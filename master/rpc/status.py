@@ -38,6 +38,14 @@ class RpcStatus(NamedTuple):
 
     code: grpc.StatusCode
     details: str = ""
+    retry_after_seconds: float | None = None
+    """When the client should try again, if the master says so."""
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Carries ``retry_after_seconds`` under the name that gRPC's own retries use."""
+        delay_seconds = self.retry_after_seconds
+        return () if delay_seconds is None else (("grpc-retry-pushback-ms", str(round(1000 * delay_seconds))),)
 
 
 def status_of(error: errors.FleetPulseError) -> grpc.StatusCode:

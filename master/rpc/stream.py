@@ -237,6 +237,10 @@ class Stream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def refuse(self, status: RpcStatus) -> None:
+        """Ends the call from grpc's thread, with nothing for the hub to do."""
+        self._append(status)
+
     def hang_up(self) -> None:
         """The worker closed its side, cancelled the call, or the connection broke.
 
@@ -250,7 +254,7 @@ class Stream:
         while not isinstance(item := await self._next(), RpcStatus):
             await call.write(item)
         if item.code is not grpc.StatusCode.OK:
-            await call.abort(item.code, item.details)
+            await call.abort(item.code, item.details, item.trailing_metadata)
 
     async def _next(self) -> bytes | RpcStatus:
         while not self._outbox:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fleetpulse.master.rpc.server import MAX_WATCHERS
+from fleetpulse.master.rpc.standard import MAX_WATCHERS
 from fleetpulse.master.rpc.stream import MAX_UNSENT_MESSAGES
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.e2e.grpc_client import GrpcClient, Refusal, a_heartbeat, new_worker_id

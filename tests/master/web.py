@@ -28,7 +28,8 @@ class Web:
         self.tasks = tasks
         self.health_errors: dict[str, str | None] = {"telemetry": None, "grpc": None}
         checks = {part: lambda part=part: self.health_errors[part] for part in self.health_errors}
-        health = HealthResource(checks, "1.2.3")
+        self.overload: str | None = None
+        health = HealthResource(checks, "1.2.3", {"grpc": lambda: self.overload})
         self.app = create_wsgi(
             HttpServices(
                 fleet.manager, tasks, history_of(fleet), unwritten_trail(fleet.instruments), open_access(), views,

@@ -87,6 +87,17 @@ def test_unhealthy(web: Web) -> None:
     assert web.client.simulate_head("/health").status_code == 503
 
 
+def test_overloaded_master_is_degraded_and_answers(web: Web) -> None:
+    web.overload = "overloaded: the oldest message of a worker has waited for 7 s"
+    result = web.client.simulate_get("/health")
+    assert result.status_code == 200
+    assert (result.json["status"], result.json["failing"]) == ("degraded", {"grpc": web.overload})
+    web.health_errors["grpc"] = "the gRPC server takes no calls"
+    result = web.client.simulate_get("/health")
+    assert (result.status_code, result.json["status"]) == (503, "unhealthy")
+    assert result.json["failing"] == {"grpc": "the gRPC server takes no calls"}
+
+
 # HEAD
 
 

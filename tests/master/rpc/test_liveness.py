@@ -104,7 +104,8 @@ class World:
         self.table = SessionTable(self.manager, FakeAttemptReports(), instruments)
         self.bridge = HubBridge(self.loop, lambda: self.loop.now)
         self.bridge.listen()
-        self.manager.set_receipts(StreamReceipts(self.bridge, self.table))
+        self.receipts = StreamReceipts(self.bridge, self.table, clock.monotonic)
+        self.manager.set_receipts(self.receipts)
         self.workers: list[Worker] = [StreamWorker(self, "a"), StreamWorker(self, "b"), UnaryWorker(self, "c")]
         self.disturbed: list[float] = []
         """When the master did not do all that it should; ``STEP_SECONDS`` each."""
@@ -204,3 +205,43 @@ def test_fleet_that_beats_stays_active_through_a_minute(mode: str) -> None:
                 world.step(mode_now)
         assert all(world.manager.get_worker_telemetry(name).is_active for name in "abc")
         assert world.bridge.backlog_seconds() == 0.0
+
+
+def pass_time(world: World, seconds: float) -> None:
+    for _ in range(round(seconds / STEP_SECONDS)):
+        world.loop.advance(STEP_SECONDS)
+        gevent.idle()
+        world.manager.check_liveness()
+
+
+def active(world: World) -> set[str]:
+    return {name for name, worker in world.manager.get_all_worker_telemetry().items() if worker.is_active}
+
+
+def test_only_workers_without_a_stream_are_waited_for_when_somebody_was_turned_away() -> None:
+    with running_world() as world:
+        lost = world.workers[0]
+        assert isinstance(lost, StreamWorker)
+        lost.session.close()
+        pass_time(world, 20.0)
+        world.receipts.turn_away(50.0)
+        pass_time(world, 15.0)
+        assert active(world) == {"a", "c"}
+        pass_time(world, 35.0 + TIMEOUT_SECONDS - 1.0)
+        assert active(world) == {"a", "c"}
+        pass_time(world, TIMEOUT_SECONDS)
+        assert active(world) == set()
+
+
+def test_leases_that_end_after_something_arrived_wait_until_it_is_handled() -> None:
+    with running_world() as world:
+        pass_time(world, TIMEOUT_SECONDS - 2.0)
+        talker = world.workers[0]
+        talker.beat()
+        talker.read()
+        for _ in range(round(5.0 / STEP_SECONDS)):
+            world.step("behind")
+        # The leases of the others ended after that arrived, so something of theirs may wait with it.
+        assert active(world) == {"a", "b", "c"}
+        pass_time(world, 1.0)
+        assert active(world) == {"a"}

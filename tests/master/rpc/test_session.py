@@ -360,6 +360,23 @@ def test_late_registration_does_not_time_out(table: SessionTable) -> None:
     assert worker.session.worker_id == "rack-7"
 
 
+def test_registration_leaves_the_line_however_it_ends(table: SessionTable) -> None:
+    for worker_id, data in (("a", b"\xff"), ("b", beat_message(1).SerializeToString())):
+        table.registrations.arrive()
+        FakeWorker(table, worker_id).send_bytes(data)
+    table.registrations.arrive()
+    assert table.registrations.waiting == 1
+    FakeWorker(table, "c").register().beat().beat()
+    assert table.registrations.waiting == 0
+
+
+def test_registered_worker_is_told_over_how_long_to_spread_its_return(table: SessionTable) -> None:
+    table.registrations.cost_seconds = 2.5
+    first, second = FakeWorker(table, "a").register(), FakeWorker(table, "b").register()
+    spread = [worker.stream.sent[0].registered.reconnect_spread_seconds for worker in (first, second)]
+    assert spread == [2.5, 5.0]
+
+
 # Several messages at once
 
 

@@ -157,6 +157,24 @@ LATE = [
     ),
     Case("FleetPulseHeartbeatsLate", "p99-just-below", beats("receipt", b0_5=900, b1=1000, inf=1000), [11, 30]),
     Case(
+        "FleetPulseMasterOverloaded", "behind-for-minutes",
+        {"fleetpulse_grpc_backlog_age_seconds": turning((0, 5), (5.5, 60))}, [5, 10], 11,
+        [
+            Firing(
+                "warning", "workers", "The master master:8080 is behind its workers",
+                "For five minutes the oldest message of a worker has waited for 5.5s or longer on the master "
+                "master:8080. It shows old readings, and starts tasks late.",
+                "curl -s http://master:8080/metrics | grep -E '^fleetpulse_(grpc_backlog|heartbeats|worker_sessions)'",
+                "fleetpulse-master",
+            )
+        ],
+    ),
+    Case(
+        "FleetPulseMasterOverloaded", "behind-now-and-then",
+        {"fleetpulse_grpc_backlog_age_seconds": turning((12, 4), (0, 1), (12, 4), (0, 60))}, [4, 9, 11, 30],
+    ),
+    Case("FleetPulseMasterOverloaded", "a-little-behind", {"fleetpulse_grpc_backlog_age_seconds": flat(4.5)}, [12, 30]),
+    Case(
         "FleetPulseClockSkew", "one-clock-in-many", IN_TIME | beats("sent", b5=99.3, inf=100), [10, 23], 24,
         [
             Firing(
