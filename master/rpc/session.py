@@ -343,7 +343,7 @@ class StreamSession:
         assert self._reports is not None  # nosec B101 # for the type checker
         kind = message.WhichOneof("message")
         if kind == "report":
-            lease = _registered(self._table.manager.lease_config, ())
+            lease = self._table.registered(())
             answer = self._reports.process(message.report, self.heard_at, lease)
             self.send(pb.MasterMessage(report_answer=answer))
         elif kind == "goodbye":

@@ -53,6 +53,15 @@ class Stream:
         self.send(pb.WorkerMessage(report=report))
         return next(self._call).report_answer
 
+    def next_message(self) -> pb.MasterMessage:
+        """Waits for the master's next message."""
+        message: pb.MasterMessage = next(self._call)
+        return message
+
+    def trailing_metadata(self) -> dict[str, str]:
+        """What came with the end of the stream."""
+        return {key: str(value) for key, value in self._call.trailing_metadata() or ()}
+
     def refusal(self) -> Refusal:
         """Waits for the end of the stream and returns its status."""
         try:
@@ -101,6 +110,10 @@ class GrpcClient:
         if call.code() is not grpc.StatusCode.OK:
             return Refusal(call.code(), call.details() or "")
         return call.result()
+
+    def send_heartbeat_soon(self, heartbeat: pb.Heartbeat) -> None:
+        """A unary heartbeat whose answer nobody waits for."""
+        self._send_heartbeat.future(heartbeat.SerializeToString(), timeout=TIMEOUT_SECONDS)
 
     def __enter__(self) -> Self:
         return self
