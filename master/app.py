@@ -285,6 +285,7 @@ def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
             AuditMiddleware(services.audit.record, ROUTES),
             middleware.Fairness(),
             services.access.middleware,
+            middleware.ExactPaths(),
             middleware.Compression(),
         ]
     )

@@ -11,6 +11,7 @@ import gevent.socket
 import gevent.ssl
 from gevent.pool import Pool
 from greenlet import greenlet
+from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from fleetpulse.master.edge import requests
@@ -80,6 +81,7 @@ class MasterWorker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answers one request. Called by gunicorn; raises ``StopIteration`` to close the connection."""
+        requests.check_host(req)
         if (refusal := sock.check_request(req.path)) is not None:
             closes = requests.has_unread_body(req.body) or req.should_close()
             sock.sendall(refusal.answer(closes=closes, has_body=req.method != "HEAD"))
@@ -119,7 +121,10 @@ class MasterWorker(GeventWorker):
         gevent.spawn(self._on_stop)
 
     def patch(self) -> None:
-        """Replaces the listeners by gevent sockets. Called by gunicorn after the fork."""
+        """Replaces the listeners by gevent sockets, and the name in answers. Called by gunicorn after the fork."""
+        # gunicorn's own says which server, and so which faults, to try.
+        answers: Any = wsgi  # its stub forgets the name
+        answers.SERVER = "fleetpulse"
         listeners: list[Any] = self.sockets  # gunicorn's own wrappers, which its stubs call sockets
         self.sockets = [
             gevent.socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())

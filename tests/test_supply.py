@@ -100,6 +100,7 @@ def test_unreachable_service_is_reported_in_one_line_without_failing(folder: Pat
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Not checked for known vulnerabilities: the advisory service cannot be reached (")
     assert result.stdout.count("\n") == 1
+    assert check_locks("--folder", folder, "--required", *flags, HTTPS_PROXY=closed_url).returncode == 1
 
 
 @pytest.mark.parametrize(

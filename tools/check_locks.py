@@ -1,7 +1,7 @@
 """Checks the lock files: every package has hashes, and no version has a known vulnerability.
 
 pip-audit asks the advisory service of PyPI, or one with the API of OSV. Without an answer the check prints one line and
-succeeds, so that a machine without a network can still lint.
+succeeds, so that a machine without a network can still lint; with ``--required`` it fails.
 """
 
 import argparse
@@ -74,6 +74,7 @@ def main() -> int:
     """Returns the exit status: 1 for a package without hashes and for a vulnerability."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--osv-url", help="ask this service, with the API of OSV, in place of PyPI's")
+    parser.add_argument("--required", action="store_true", help="fail if the service cannot be reached")
     parser.add_argument("--folder", type=Path, default=REQUIREMENTS, help="where the lock files are")
     arguments = parser.parse_args()
     locks = sorted(arguments.folder.glob("*.txt"), key=lambda lock: (lock.stat().st_size, lock.name))
@@ -86,7 +87,7 @@ def main() -> int:
         found = vulnerabilities(locks[:1], service, FIRST_SECONDS) or vulnerabilities(locks, service, ALL_SECONDS)
     except NoService as error:
         print(f"Not checked for known vulnerabilities: the advisory service cannot be reached ({error})")
-        return 0
+        return 1 if arguments.required else 0
     if found:
         print("\n".join(["Known vulnerabilities:", *found]), file=sys.stderr)
     return 1 if found else 0

@@ -24,6 +24,9 @@ class ResponseModel(msgspec.Struct, omit_defaults=True):
     """An object of an answer. A field with a default is left out while it has that value; others are always there."""
 
 
+PRIVATE = "private, no-cache"
+"""The ``Cache-Control`` of answers: no cache that several people share keeps them."""
+
 PIECE_BYTES = 64 * 1024
 ITEMS_IN_A_ROW = 64
 """Encoded, after which other greenlets have their turn."""
@@ -36,7 +39,7 @@ def encoded(body: object) -> bytes:
     return _ENCODER.encode(body)
 
 
-def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control: str = "no-cache") -> None:
+def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control: str = PRIVATE) -> None:
     """Answers with a JSON array. Lets other greenlets run between two pieces, so that a large one stops nobody."""
     pieces: list[bytes] = []
     piece = bytearray(b"[")
@@ -59,7 +62,7 @@ def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:
     etag = falcon.ETag(tag)
     etag.is_weak = True
     resp.set_header("ETag", etag.dumps())
-    resp.cache_control = ("no-cache",)
+    resp.cache_control = (PRIVATE,)
     if {etag, "*"}.isdisjoint(req.if_none_match or ()):
         return False
     resp.status = falcon.HTTP_304
@@ -67,7 +70,7 @@ def not_modified(req: falcon.Request, resp: falcon.Response, tag: str) -> bool:
 
 
 def send_json(
-    resp: falcon.Response, body: object, *, status: int = HTTPStatus.OK, cache_control: str = "no-cache"
+    resp: falcon.Response, body: object, *, status: int = HTTPStatus.OK, cache_control: str = PRIVATE
 ) -> None:
     """Answers with JSON. ``body`` as for ``encoded``, or bytes that are JSON already."""
     resp.status = status

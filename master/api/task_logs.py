@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import falcon
 
-from fleetpulse.master.api.answers import send_json
+from fleetpulse.master.api.answers import PRIVATE, send_json
 from fleetpulse.master.api.queries import MAX_LOG_BYTES, LogQuery, check_task_id, last_event_id, log_query_of
 from fleetpulse.master.api.subscribers import KEEPALIVE_SECONDS, Subscribers, begin_events
 from fleetpulse.master.api.task_answers import LogPart
@@ -78,7 +78,7 @@ class TaskLogs:
         """The bytes as they are, to the present end unless there is a limit."""
         part = self._part(task_id, query)
         end = part.next_offset if query.limit is not None else max(part.size, part.next_offset)
-        resp.cache_control = ("no-cache",)
+        resp.cache_control = (PRIVATE,)
         resp.content_type = "text/plain; charset=utf-8"
         for name, value in (
             ("Attempt", part.attempt),

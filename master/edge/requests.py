@@ -58,6 +58,10 @@ class RateLimiter:
         return allowed
 
 
+class MissingHost(ParseException):
+    """The request does not say for which host it is."""
+
+
 class LimitedChunkedReader(ChunkedReader):
     """Limits the number of chunks, and lets other greenlets run between them."""
 
@@ -79,6 +83,12 @@ def limit_chunks(req: Any) -> None:
     """To be called before anything of the request's body is read."""
     if isinstance(req.body.reader, ChunkedReader):
         req.body = Body(LimitedChunkedReader(req, req.unreader))
+
+
+def check_host(req: Any) -> None:
+    """Raises ``MissingHost`` for a request of HTTP/1.1 that says no host (RFC 9112, 3.2)."""
+    if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
+        raise MissingHost("a request of HTTP/1.1 must have a Host header")
 
 
 def has_unread_body(body: Any) -> bool:

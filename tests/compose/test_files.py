@@ -76,6 +76,12 @@ def test_settings_of_the_master_have_the_defaults_of_its_command() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_limits_on_memory_and_processes(service: str) -> None:
+    assert SERVICES[service]["mem_limit"]
+    assert SERVICES[service]["pids_limit"] == 512
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_image_is_pinned(service: str) -> None:
     assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", SERVICES[service]["image"])
 

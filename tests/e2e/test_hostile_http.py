@@ -209,12 +209,13 @@ def test_deeply_nested_json_is_refused(shared_master: Master, opening: bytes) ->
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nExpect: miracles\r\n\r\n", 417),
     ],
-    ids=["noise", "version", "no colon", "two hosts", "two lengths", "smuggling", "coding", "expectation"],
+    ids=["noise", "version", "no colon", "two hosts", "no host", "two lengths", "smuggling", "coding", "expectation"],
 )
 def test_malformed_request_is_refused(shared_master: Master, client: str, request_bytes: bytes, status: int) -> None:
     before = rejected(shared_master, "malformed")
@@ -224,6 +225,37 @@ def test_malformed_request_is_refused(shared_master: Master, client: str, reques
         assert raw.is_cut()
     assert rejected(shared_master, "malformed") == before + 1
     assert_refused(shared_master, client, "request", str(status), "malformed")
+
+
+def test_request_of_http_1_0_needs_no_host(shared_master: Master) -> None:
+    with RawConnection(shared_master.http_port) as raw:
+        raw.send(b"GET /health HTTP/1.0\r\n\r\n")
+        assert raw.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//", "//telemetry", "/telemetry//", "/%2f", "/%2Ftelemetry", "/api%2Ftasks", "/api/tasks%2f", "/%5ctelemetry"],
+)
+def test_paths_are_found_only_as_they_are_written(path: str, shared_master: Master) -> None:
+    with RawConnection(shared_master.http_port) as raw:
+        raw.get(path).detail(404)
+
+
+def test_answers_are_private_and_do_not_name_the_server_software(shared_master: Master) -> None:
+    with RawConnection(shared_master.http_port) as raw:
+        for path in (
+            "/telemetry",
+            "/workers",
+            "/api/tasks",
+            "/api/workers",
+            "/sd/targets?port=1",
+            "/nowhere",
+            "/health",
+        ):
+            headers = raw.get(path).headers
+            assert headers["Server"] == "fleetpulse"
+            assert path in ("/nowhere", "/health") or headers["Cache-Control"] == "private, no-cache"
 
 
 def test_client_cannot_forge_log_lines(shared_master: Master) -> None:

@@ -330,7 +330,7 @@ def test_head_is_get_without_the_body(tasks: TaskApi, path: str) -> None:
     assert head.content == b""
     assert (head.status, dict(head.headers)) == (get.status, dict(get.headers))
     assert get.headers["Content-Type"] == "application/json"
-    assert get.headers["Cache-Control"] == "no-cache"
+    assert get.headers["Cache-Control"] == "private, no-cache"
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/api/workers/rack-7/drain", "/api/workers/rack-7/undrain"])

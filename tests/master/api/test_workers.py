@@ -126,7 +126,7 @@ def test_matching_etag_gets_304(web: Web, path: str) -> None:
         again = conditional(web, path, etag, method)
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["ETag"] == etag
-        assert again.headers["Cache-Control"] == first.headers["Cache-Control"] == "no-cache"
+        assert again.headers["Cache-Control"] == first.headers["Cache-Control"] == "private, no-cache"
         assert "Content-Type" not in again.headers
     for other in ('"other"', 'W/"other"', etag.replace("-", "x")):
         assert conditional(web, path, other).status_code == 200
