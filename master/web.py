@@ -99,7 +99,9 @@ class MasterWorker(GeventWorker):
             if requests.has_unread_body(req.body):
                 sock.linger()
             raise
-        if not requests.discard(req.body):
+        with sock.evictable():
+            is_whole = requests.discard(req.body)
+        if not is_whole:
             sock.linger()
             raise StopIteration
         return True

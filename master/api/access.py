@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import falcon
@@ -18,7 +18,7 @@ from fleetpulse.master.access.tokens import ANYBODY, Identity, Role
 from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.operations import Route
 from fleetpulse.master.api.queries import NoQuery
-from fleetpulse.master.api.validation import RequestBody, query_of, read_json, validated
+from fleetpulse.master.api.validation import ClientConnection, RequestBody, query_of, read_open_json, validated
 
 STRANGER = (
     "while it has no token, this master serves only its own user and root: ask them for a token "
@@ -158,13 +158,6 @@ class AccessMiddleware:
         return True
 
 
-class ClientConnection(Protocol):
-    """What the HTTP edge knows of a request's connection; ``gunicorn.socket`` in the request's environment."""
-
-    def is_own_user(self) -> bool:
-        """Returns whether the other end belongs to the master's own user or root."""
-
-
 def is_own_user(req: falcon.Request) -> bool:
     """Returns whether the request's connection is one of the master's own user or root, as the system says."""
     connection: ClientConnection = req.env["gunicorn.socket"]
@@ -187,7 +180,7 @@ class SessionResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         query_of(req, NoQuery)
-        session = self._sessions.begin(validated(SignIn, read_json(req)).token.strip())
+        session = self._sessions.begin(validated(SignIn, read_open_json(req)).token.strip())
         if session is None:
             raise unauthorized("this token is unknown, expired or revoked")
         session_id, identity = session

@@ -49,7 +49,7 @@ TEXT_BY_STATUS: Mapping[int, str] = {
     409: "the worker is active, the task has ended, or the idempotency key was used for another request",
     410: "the log has been deleted, after the time for which logs are kept",
     411: "there is no `Content-Length`, and the body is not chunked",
-    413: "the body is over 1 MiB",
+    413: "the body is over 1 MiB, or that of a sign-in over 4 KiB",
     414: "the first line of the request has more than 4,094 bytes",
     415: "the body is not `application/json`",
     421: "while no token was made: the master does not go by the name that `Host` says",

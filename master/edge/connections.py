@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -173,6 +173,15 @@ class Connection:
             self._is_own_user = self._limiter.is_own_user(self._socket)
         return self._is_own_user
 
+    @contextmanager
+    def evictable(self) -> Iterator[None]:
+        """While the context is open, the connection may be cut to make room, as one that waits for a request."""
+        self._limiter.mark_idle(self)
+        try:
+            yield
+        finally:
+            self._limiter.mark_busy(self)
+
     def check_request(self, path: str) -> HttpRefusal | None:
         """Returns a refusal if the client requests too often."""
         return self._limiter.check_request(self, path)
@@ -194,7 +203,7 @@ class Connection:
         On a close with unread data the system would discard the answer as well.
         """
         taken = 0
-        with suppress(OSError), gevent.Timeout(LINGER_SECONDS, False):  # type: ignore[arg-type]  # False: end quietly
+        with suppress(OSError), self.evictable(), gevent.Timeout(LINGER_SECONDS, False):  # type: ignore[arg-type]  # False: end quietly
             self._socket.shutdown(socket.SHUT_WR)
             while taken < MAX_LINGER_BYTES and (data := self._socket.recv(64 * 1024)):
                 taken += len(data)

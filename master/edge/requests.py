@@ -19,7 +19,7 @@ MAX_DISCARDED_BYTES = 1024 * 1024
 MAX_CHUNKS = 4096
 """Per body. Each costs some 20 microseconds, even one of one byte."""
 
-DISCARD_SECONDS = 10.0
+DISCARD_SECONDS = 2.0
 _CHUNKS_PER_TURN = 16
 _PIECE_BYTES = 64 * 1024
 

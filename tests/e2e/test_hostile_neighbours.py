@@ -36,11 +36,13 @@ EXPECTED_OUTCOMES = {
     "readers": {"200"},
     "slow-body": {"408"},
     "slow-head": {"408"},
+    "slow-refused": {"404"},
+    "slow-sign-in": {"400", "408"},
     "tiny-chunks": {"400"},
 }
 """The outcomes of each attack's requests. Any attack may also be cut, or get 429 when it connects too often."""
 
-SLOW_ATTACKS = {"answers-not-taken", "idle", "slow-body", "slow-head"}
+SLOW_ATTACKS = {"answers-not-taken", "idle", "slow-body", "slow-head", "slow-sign-in"}
 """Their requests may last longer than this test."""
 
 
@@ -101,16 +103,19 @@ def test_attack_does_not_affect_other_clients(attack: str, master: Master, share
     assert master.web_process().pid == web.pid
 
 
-def test_idle_connections_are_cut_for_new_requests(processes: Processes) -> None:
-    """Without limits for one client the table fills up, and the oldest idle connections are cut."""
+@pytest.mark.parametrize("attack", ["idle", "slow-refused", "slow-sign-in"])
+def test_idle_connections_are_cut_for_new_requests(attack: str, processes: Processes) -> None:
+    """Without limits for one client the table fills up, and the connections that have waited longest are cut.
+
+    So are those that still send a body before any token is looked at, or one that nobody reads.
+    """
     master = started_master(processes, *FAST_LEASE_FLAGS)
-    attacker = start(processes, "idle", master, ATTACKERS["idle"])
+    attacker = start(processes, attack, master, ATTACKERS[attack])
     eventually(lambda: master.sample("fleetpulse_http_rejected_total", "idle") > 100, 30.0)
     victim = start(processes, "neighbour", master, VICTIM)
     wait_for_answers(victim, 40)
     served = report(victim)
-    print(f"idle, all: {served}")
-    report(attacker)
+    print(f"{attack}, all: {served}; {report(attacker)}")
     assert master.sample("fleetpulse_http_connections") <= 2000
     # On a busy machine a connection may become the oldest before its first request.
     assert len(served["failures"]) <= 0.05 * served["answers"]

@@ -34,15 +34,15 @@ async def connect(target: Target) -> Streams:
     )
 
 
-def repeated(how_many: int, one: Attack) -> Attack:
-    """Runs ``how_many`` at a time, and restarts each that ends."""
+def repeated(how_many: int, one: Attack, pause_seconds: float = 0.01) -> Attack:
+    """Runs ``how_many`` at a time, and restarts each that ends, after a pause."""
 
     async def attack(target: Target) -> None:
         async def again() -> None:
             while True:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
                     await one(target)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause_seconds)
 
         await asyncio.gather(*(again() for _ in range(how_many)))
 
@@ -161,12 +161,40 @@ async def hold_many_idle(target: Target) -> None:
     await repeated(allow_connections(IDLE), hold_idle)(target)
 
 
+async def sign_in_slowly(target: Target) -> None:
+    """Sends the bodies of many sign-ins a byte at a time, for which no token is needed."""
+    head = _POST.replace("/api/tasks", "/api/session") + "Content-Length: 1000\r\n\r\n"
+    await repeated(allow_connections(SIGN_INS), lambda one: trickle(one, head, b" "), 1.0)(target)
+
+
+async def refuse_slowly(target: Target) -> None:
+    """The same with requests that are refused before their body is read."""
+    head = _POST.replace("/api/tasks", "/nowhere") + "Content-Length: 1000\r\n\r\n"
+    await repeated(allow_connections(SIGN_INS), lambda one: trickle_on(one, head, b" "), 1.0)(target)
+
+
+async def trickle_on(target: Target, head: str, drop: bytes) -> None:
+    """Sends a request a few bytes at a time, also after its answer, until the connection is closed."""
+    reader, writer = await connect(target)
+    try:
+        writer.write(head.encode())
+        await count_answer(reader, target)
+        while not reader.at_eof():
+            writer.write(drop)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(65536), _PAUSE_SECONDS)
+    finally:
+        writer.transport.abort()
+
+
 def post(body: bytes) -> bytes:
     return f"{_POST}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 MIB = 1024 * 1024
 IDLE = 10_000
+SIGN_INS = 2_200
+"""More than the connections of a master."""
 
 ATTACKS: dict[str, Attack] = {
     "answers-not-taken": repeated(100, ignore_answers),
@@ -183,6 +211,8 @@ ATTACKS: dict[str, Attack] = {
         target, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
     "readers": repeated(600, read_stream),
     "slow-body": repeated(200, lambda target: trickle(target, _POST + "Content-Length: 1000\r\n\r\n", b" ")),
+    "slow-refused": refuse_slowly,
+    "slow-sign-in": sign_in_slowly,
     "slow-head": repeated(200, lambda target: trickle(
         target, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", b"x")),
     "tiny-chunks": repeated(4, lambda target: pour(
