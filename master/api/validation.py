@@ -106,7 +106,7 @@ def _read(req: falcon.Request, max_bytes: int, deadline_seconds: float) -> bytes
 
 def _too_large(max_bytes: int) -> Rejection:
     """A variable with the exception would make a cycle with its traceback, which keeps the body until a collection."""
-    return Rejection(413, "body_too_large", f"a body may have {max_bytes} bytes at most here")
+    return Rejection(413, "body_too_large", f"a body may have {max_bytes} bytes at most")
 
 
 def parse(body: bytes) -> Any:

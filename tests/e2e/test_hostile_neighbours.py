@@ -5,9 +5,11 @@ Response times are printed, not asserted; ``python -m tests.bench --hostile`` me
 
 import json
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -15,6 +17,7 @@ import pytest
 
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes, RunningProcess
+from tests.e2e.raw import RawConnection
 from tests.e2e.waiting import eventually
 from tests.hostile.attacks import ATTACKS, IDLE, allow_connections
 
@@ -24,6 +27,7 @@ ATTACK_SECONDS = 4.0
 TOLERANCE_BYTES = 200_000_000
 ATTACKERS = {attack: f"127.0.2.{number}" for number, attack in enumerate(sorted(ATTACKS), 1)}
 VICTIM = "127.0.3.1"
+PLACES = 10
 EXPECTED_OUTCOMES = {
     "answers-not-taken": {"cut"},
     "body-to-get": {"200"},
@@ -117,7 +121,37 @@ def test_idle_connections_are_cut_for_new_requests(attack: str, processes: Proce
     served = report(victim)
     print(f"{attack}, all: {served}; {report(attacker)}")
     assert master.sample("fleetpulse_http_connections") <= 2000
+    assert master.sample("fleetpulse_http_rejected_total", "connections") == 0
     # On a busy machine a connection may become the oldest before its first request.
     assert len(served["failures"]) <= 0.05 * served["answers"]
     master.close()
+    master.assert_no_errors()
+
+
+def begin_body(master: Master, path: str) -> RawConnection:
+    """Begins a request, and waits until the master has read its head and waits for its body."""
+    connection = RawConnection(master.http_port)
+    connection.ask(
+        path, "Content-Type: application/json", "Content-Length: 100", "Expect: 100-continue", method="POST", body=b"{"
+    )
+    assert connection.socket.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return connection
+
+
+def test_body_of_a_sign_in_makes_room_and_is_small_and_soon(processes: Processes) -> None:
+    """No token has been looked at, so whoever has not sent it whole holds no place that another one needs."""
+    master = started_master(processes, "--max-connections", str(PLACES))
+    master.close()  # its kept connection
+    with ExitStack() as opened:
+        slow = [opened.enter_context(begin_body(master, "/api/session")) for _ in range(PLACES)]
+        with RawConnection(master.http_port) as other:
+            assert other.get("/health").status == 200
+        broken_off, late = slow[0].answer("POST"), slow[-1].answer("POST")
+        assert "ended after 1 of 100 bytes" in broken_off.detail(400)
+        assert "after 2 s" in late.detail(408)
+    with RawConnection(master.http_port) as large:
+        headers = ("Content-Type: application/json", "Content-Length: 5000")
+        assert "4096 bytes" in large.get("/api/session", *headers, method="POST").detail(413)
+    assert master.sample("fleetpulse_http_rejected_total", "connections") == 0
+    assert master.sample("fleetpulse_http_rejected_total", "idle") >= 1
     master.assert_no_errors()
