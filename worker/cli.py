@@ -164,6 +164,8 @@ _simulate_options = _options(
             metavar="SECONDS", help="Time over which the machines come up; 0: all at once, a storm."),
     _option("--streams-per-connection", type=click.IntRange(1, 1_000), default=1,
             show_default=True, metavar="NUMBER", help="Machines that share one; each of a real fleet has its own."),
+    _option("--batch", type=click.IntRange(2, 10_000), metavar="NUMBER",
+            help="Machines for which one agent reports on one stream; by default each has its own."),
     _option("--duration", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS",
             help="End after this time; by default run until SIGTERM or Ctrl-C."),
     _option("--goodbye/--no-goodbye", default=True, help="At the end, leave properly or all vanish at once."),
@@ -233,6 +235,8 @@ def simulate_command(
         raise click.UsageError("--stall, --vanish and --flap add up to more machines than --workers")
     if not is_worker_id(f"{config.prefix}-{config.workers}"):
         raise click.UsageError(f"--prefix {config.prefix!r} makes no worker ids: a worker id has {WORKER_ID_RULE}")
+    if config.batch and (config.stall or config.vanish or config.flap):
+        raise click.UsageError("--batch: --stall, --vanish and --flap need machines with a stream of their own")
     folder = data_dir / "simulated"
     token = read_join_token(join_token, join_file, has_joined=folder.exists())
     configure_logging("warning")
@@ -240,15 +244,13 @@ def simulate_command(
     logging.getLogger("fleetpulse.worker.session").setLevel(logging.ERROR)
     renewers: Mapping[str, CertificateRenewer] = {}
     if token is not None or folder.exists():
+        if config.connections < config.workers:
+            raise click.UsageError("--batch, --streams-per-connection: each certificate is for one connection")
         try:
             endpoint = join_endpoint(join_address, config.master)
             renewers = join_all(config.worker_ids(), folder, token, endpoint)
         except CredentialsError as error:
             raise click.ClickException(str(error)) from error
-    if renewers and config.streams_per_connection > 1:
-        raise click.UsageError(
-            "--streams-per-connection: a certificate speaks for one worker, so each needs a connection"
-        )
     try:
         run_simulation(config, duration, renewers, say_goodbye=goodbye, as_json=as_json)
     except TooFewFiles as error:

@@ -119,6 +119,26 @@ def test_simulation_waits_for_a_master_and_ends_on_sigterm(processes: Processes)
     assert fleet.err == ""
 
 
+def test_machines_for_which_agents_report_live_and_leave_like_others(processes: Processes, master: Master) -> None:
+    fleet = processes.simulate(master.target, 25, "--batch", "10")
+    eventually(lambda: master.active() == 25 and states(fleet)[-1]["connected"] == 25)
+    assert len(master.samples("fleetpulse_worker_up")) == 25
+    eventually(lambda: states(fleet)[-1]["heartbeats_sent"] >= 100)
+    fleet.send(signal.SIGTERM)
+    assert fleet.wait() == 0
+    assert master.workers() == {}
+    sent = states(fleet)[-1]["heartbeats_sent"]
+    assert master.sample("fleetpulse_heartbeats_received_total") == sent
+    assert fleet.err == ""
+
+
+@pytest.mark.parametrize("trouble", ["--stall", "--vanish", "--flap"])
+def test_machines_in_a_batch_have_no_trouble_of_their_own(trouble: str, processes: Processes) -> None:
+    ended = processes.run(FLEETPULSE, "simulate", "--workers", "5", "--batch", "5", trouble, "1")
+    assert ended.code == 2
+    assert "--batch: --stall, --vanish and --flap need machines with a stream of their own" in ended.err
+
+
 def limited(soft: int, hard: int, *command: str) -> tuple[str, ...]:
     """The command with these limits of open files."""
     return ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh", *command)

@@ -7,22 +7,24 @@ flap     is cut off without a goodbye and returns as a new incarnation, again an
 """
 
 import asyncio
+import itertools
 import math
 import random
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.connection import Failure, OpenChannel
+from fleetpulse.worker.connection import OpenChannel
 from fleetpulse.worker.identity import new_incarnation_id
 from fleetpulse.worker.session import WorkerSession
 from fleetpulse.worker.simulation.connections import SharedConnections
 from fleetpulse.worker.simulation.engine import SimulatedEngine
 from fleetpulse.worker.simulation.machine import SimulatedMachine
+from fleetpulse.worker.simulation.site import SimulatedSite
+from fleetpulse.worker.simulation.status import CONNECTING, CUT_OFF, NOT_STARTED, FleetStatus, Reason, group_waiting
 from fleetpulse.worker.tasks.engine import wait_for_event
 from fleetpulse.worker.tasks.executor import Executor
 
@@ -36,9 +38,6 @@ _RESYNC_SECONDS = 60.0
 _MIN_RAMP_SECONDS = 5.0
 _ARRIVALS_PER_SECOND = 400.0
 """More at a time is a storm, which ``--ramp 0`` gives."""
-
-_NOT_STARTED, _CONNECTING, _CUT_OFF = "not started", "connecting", "cut off"
-_MAX_DETAILS = 160
 
 
 class FailureMode(Enum):
@@ -64,6 +63,8 @@ class SimulationConfig(NamedTuple):
     ramp_seconds: float | None = None
     """``None``: as long as a fleet of this size takes, see ``ramp``."""
     streams_per_connection: int = 1
+    batch: int | None = None
+    """How many machines an agent reports for on one stream; ``None``: each has its own."""
     seed: int = 1
     runs_tasks: bool = True
     custom_samples: int = 0
@@ -76,9 +77,14 @@ class SimulationConfig(NamedTuple):
         return usual if self.ramp_seconds is None else self.ramp_seconds
 
     @property
+    def streams(self) -> int:
+        """How many the fleet opens."""
+        return math.ceil(self.workers / (self.batch or 1))
+
+    @property
     def connections(self) -> int:
         """How many the fleet opens."""
-        return math.ceil(self.workers / self.streams_per_connection)
+        return math.ceil(self.streams / self.streams_per_connection)
 
     def worker_ids(self) -> list[str]:
         digits = len(str(self.workers))
@@ -99,22 +105,20 @@ class SimulationConfig(NamedTuple):
             yield SimulatedMachine(worker_id, gpu_count, self.seed, now, self.custom_samples)
 
 
-class Waiting(NamedTuple):
-    """Workers that are not connected for the same reason."""
+class _Member(Protocol):
+    """What the fleet needs of a simulated worker, or of a site with many."""
 
-    workers: int
-    reason: str
-    """The status code of their last try, or ``not started``, ``connecting`` or ``cut off`` (by intent)."""
-    details: str = ""
-    """Those of most of them."""
+    @property
+    def heartbeats_sent(self) -> int: ...
 
+    def reasons(self) -> list[Reason]:
+        """Why each is not connected."""
 
-class FleetStatus(NamedTuple):
-    workers: int
-    connected: int
-    heartbeats_sent: int
-    waiting: tuple[Waiting, ...] = ()
-    """The most frequent reason first."""
+    def stop(self) -> None:
+        """Says goodbye."""
+
+    async def run(self) -> None:
+        """Runs until ``stop``."""
 
 
 class _SimulatedWorker:
@@ -144,12 +148,11 @@ class _SimulatedWorker:
         # Belongs to the machine, so it outlives every incarnation of its worker.
         self._engine = SimulatedEngine(random.Random(f"{config.seed}-{machine.worker_id}-tasks"))  # nosec B311 # chance without a secret
 
-    @property
-    def waits_for(self) -> Failure | str | None:
-        """Why it is not connected; ``None`` if it is."""
+    def reasons(self) -> list[Reason]:
+        """Why it is not connected, as one of one."""
         if self._session is None:
-            return _CUT_OFF if self._has_started else _NOT_STARTED
-        return None if self._session.is_connected else self._session.failure or _CONNECTING
+            return [CUT_OFF if self._has_started else NOT_STARTED]
+        return [None if self._session.is_connected else self._session.failure or CONNECTING]
 
     @property
     def heartbeats_sent(self) -> int:
@@ -236,13 +239,11 @@ class SimulatedFleet:
     ) -> None:
         """``credentials`` by worker id; connections without them are not encrypted."""
         connections = SharedConnections(config.streams_per_connection)
-        machines = zip(config.machines(time.time()), config.failure_modes(), strict=True)
-        self._workers = [
-            _SimulatedWorker(
-                config, machine, mode, version, credentials.get(machine.worker_id), connections.opener(number)
-            )
-            for number, (machine, mode) in enumerate(machines)
-        ]
+        self._workers: Sequence[_Member] = list(
+            _sites(config, version, connections)
+            if config.batch
+            else _workers(config, version, connections, credentials)
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -262,7 +263,7 @@ class SimulatedFleet:
             task.cancel()
 
     def status(self) -> FleetStatus:
-        reasons = [worker.waits_for for worker in self._workers]
+        reasons = [reason for worker in self._workers for reason in worker.reasons()]
         return FleetStatus(
             workers=len(reasons),
             connected=reasons.count(None),
@@ -271,16 +272,23 @@ class SimulatedFleet:
         )
 
 
-def group_waiting(reasons: Iterable[Failure | str | None]) -> list[Waiting]:
-    """One group for each status code or other reason, the largest first. ``None`` is a worker that does not wait."""
-    groups: dict[str, Counter[str]] = {}
-    for reason in reasons:
-        if isinstance(reason, Failure):
-            groups.setdefault(reason.code.name, Counter())[reason.details] += 1
-        elif reason is not None:
-            groups.setdefault(reason, Counter())[""] += 1
-    found = [
-        Waiting(details.total(), reason, details.most_common(1)[0][0][:_MAX_DETAILS])
-        for reason, details in groups.items()
-    ]
-    return sorted(found, key=lambda group: group.workers, reverse=True)
+def _workers(
+    config: SimulationConfig,
+    version: str,
+    connections: SharedConnections,
+    credentials: "Mapping[str, CertificateRenewer]",
+) -> Iterator[_SimulatedWorker]:
+    machines = zip(config.machines(time.time()), config.failure_modes(), strict=True)
+    for number, (machine, mode) in enumerate(machines):
+        renewer = credentials.get(machine.worker_id)
+        yield _SimulatedWorker(config, machine, mode, version, renewer, connections.opener(number))
+
+
+def _sites(config: SimulationConfig, version: str, connections: SharedConnections) -> Iterator[SimulatedSite]:
+    machines = config.machines(time.time())
+    for number in range(config.streams):
+        rng = random.Random(f"{config.seed}-{number}-site")  # nosec B311 # chance without a secret
+        yield SimulatedSite(
+            config.master, list(itertools.islice(machines, config.batch)), version, rng, config.ramp,
+            connections.opener(number),
+        )  # fmt: skip

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.worker.credentials import JoinEndpoint
 from fleetpulse.worker.simulation.connections import allow_connections
-from fleetpulse.worker.simulation.fleet import FleetStatus, SimulatedFleet, SimulationConfig
+from fleetpulse.worker.simulation.fleet import SimulatedFleet, SimulationConfig
+from fleetpulse.worker.simulation.status import FleetStatus
 
 if TYPE_CHECKING:
     from fleetpulse.worker.credentials.renewer import CertificateRenewer
@@ -57,11 +58,18 @@ def run_simulation(
     allow_connections(config.connections)
     # With Python's defaults the collector stops all sessions again and again while their number grows.
     gc.set_threshold(50_000, 20, 100)
+    asyncio.run(_run(config, duration_seconds, credentials, say_goodbye=say_goodbye, as_json=as_json))
+
+
+async def _run(
+    config: SimulationConfig,
+    duration_seconds: float | None,
+    credentials: "Mapping[str, CertificateRenewer]",
+    *,
+    say_goodbye: bool,
+    as_json: bool,
+) -> None:
     fleet = SimulatedFleet(config, version("fleetpulse"), credentials)
-    asyncio.run(_run(fleet, duration_seconds, say_goodbye=say_goodbye, as_json=as_json))
-
-
-async def _run(fleet: SimulatedFleet, duration_seconds: float | None, *, say_goodbye: bool, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

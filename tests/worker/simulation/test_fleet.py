@@ -11,14 +11,8 @@ import grpc
 import pytest
 
 from fleetpulse.worker.connection import Failure
-from fleetpulse.worker.simulation.fleet import (
-    FailureMode,
-    FleetStatus,
-    SimulatedFleet,
-    SimulationConfig,
-    Waiting,
-    group_waiting,
-)
+from fleetpulse.worker.simulation.fleet import FailureMode, SimulatedFleet, SimulationConfig
+from fleetpulse.worker.simulation.status import FleetStatus, Waiting, group_waiting
 from tests.worker.scripted import ScriptedMaster, ScriptedStream, eventually, refuse, run, scripted_master, serve
 from tests.worker.tasks.grpc_master import grpc_master
 
@@ -127,10 +121,11 @@ def test_stop_does_not_wait_for_failures_to_end(mode: str) -> None:
         failures = {mode: 2, "trouble_after_seconds": 0.05, "trouble_seconds": 600.0}
         async with scripted_master(serve) as master, fleet_at(master, 2, **failures) as fleet:
             await eventually(lambda: len(master.streams) == 2 and all(stream.messages for stream in master.streams))
+            workers: Any = fleet._workers
             if mode == "stall":
-                await eventually(lambda: all(worker._stalled_until for worker in fleet._workers))
+                await eventually(lambda: all(worker._stalled_until for worker in workers))
             else:
-                await eventually(lambda: all(worker._session is None for worker in fleet._workers))
+                await eventually(lambda: all(worker._session is None for worker in workers))
             async with asyncio.timeout(30.0):
                 await fleet.stop(60.0)
             goodbyes = [stream.messages[-1].HasField("goodbye") for stream in master.streams]

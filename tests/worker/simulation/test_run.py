@@ -1,7 +1,7 @@
 """worker.simulation.run"""
 
-from fleetpulse.worker.simulation.fleet import FleetStatus, Waiting
 from fleetpulse.worker.simulation.run import describe_status
+from fleetpulse.worker.simulation.status import FleetStatus, Waiting
 
 
 def test_status_of_a_connected_fleet_is_one_short_line() -> None:
