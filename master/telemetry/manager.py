@@ -54,6 +54,30 @@ class _PendingReading(NamedTuple):
     sent_wall: float | None
 
 
+class _Wake:
+    """An event for the one greenlet that waits: half the time and 1 kB less of its stack than gevent's."""
+
+    __slots__ = ("__weakref__", "_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: Any = None
+
+    def set(self) -> None:
+        """Wake the greenlet, now or when it waits next."""
+        self._is_set = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            gevent.get_hub().loop.run_callback(waiting.switch)
+
+    def wait(self) -> None:
+        """Wait in the current greenlet until ``set`` was called since the last time."""
+        while not self._is_set:
+            self._waiting = gevent.getcurrent()
+            gevent.get_hub().switch()
+        self._is_set = False
+
+
 class _WorkerRow:
     """The latest of a worker, and the queue of its unprocessed heartbeats.
 
@@ -71,7 +95,7 @@ class _WorkerRow:
         # Not a deque, which takes 600 bytes when it is empty, as it nearly always is.
         self.pending: list[_PendingReading] = []
         self._queue_length = queue_length
-        self.wake = Event()
+        self.wake = _Wake()
         self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
         self.closed = False
@@ -360,7 +384,6 @@ class TelemetryManager:
         """Body of a worker's greenlet."""
         while True:
             worker.wake.wait()
-            worker.wake.clear()
             while worker.pending:
                 try:
                     self._process(worker, worker.pending.pop(0))

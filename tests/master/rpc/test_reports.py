@@ -9,6 +9,7 @@ import pytest
 from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.session import SessionTable
+from fleetpulse.master.telemetry.leases import Receipts
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import MAX_REPORT_ENTRIES
 from tests.master.fleet import Fleet
@@ -172,8 +173,19 @@ def test_departure_removes_one_and_goodbye_removes_all(fleet: Fleet, agent: Fake
     assert agent.stream.code is None
 
 
-def test_silent_worker_of_a_talking_stream_is_inactive(fleet: Fleet, agent: FakeAgent) -> None:
+class TableReceipts(Receipts):
+    """Of a grpc thread that waits for nothing."""
+
+    def __init__(self, table: SessionTable) -> None:
+        self._table = table
+
+    def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
+        return self._table.last_heard(worker_id, incarnation_id)
+
+
+def test_silent_worker_of_a_talking_stream_is_inactive(fleet: Fleet, agent: FakeAgent, table: SessionTable) -> None:
     """That the agent is heard says nothing of a worker that it no longer reports."""
+    fleet.manager.set_receipts(TableReceipts(table))
     agent.carry("rack-1", "rack-2")
     for _ in range(60):
         agent.now += 1.0
@@ -181,6 +193,10 @@ def test_silent_worker_of_a_talking_stream_is_inactive(fleet: Fleet, agent: Fake
         agent.report(heartbeats=[beat("rack-1")])
     assert fleet.is_active("rack-1")
     assert not fleet.is_active("rack-2")
+    # A report that waits may speak for it.
+    agent.report(heartbeats=[beat("rack-2")])
+    agent.stream.put(b"", agent.now + 1.0)
+    assert table.last_heard("rack-2", "first") == agent.now + 1.0
 
 
 def test_forgotten_worker_returns_with_its_registration(fleet: Fleet, agent: FakeAgent) -> None:
