@@ -77,6 +77,8 @@ class TaskPolicy(NamedTuple):
     ] = MAX_MEMORY_MIB
     max_pids: Annotated[int, Meta(ge=1, le=_MAX_COUNT, description="a whole number, 1 or more")] = 1024
     """Processes and threads of a container. Only the worker's counts; a task cannot set it."""
+    max_disk_mib: Annotated[int, Meta(ge=1, le=2**40, description="a whole number of MiB, 1 or more")] = 10 * 1024
+    """What a container may write to its root filesystem. Only the worker's counts; a task cannot set it."""
 
 
 class PolicyError(Exception):

@@ -101,6 +101,7 @@ ATTEMPT_REASONS = frozenset(
         "command_not_found",  # the image has no such program, or cannot execute it
         "container_failed",  # the engine refused to create or to start the container
         "container_gone",  # somebody else removed the container
+        "disk_limit",  # it wrote more than the worker lets a container keep
         "disk_full",  # no space is left for the image or the container
         "docker_unavailable",  # the engine did not answer for too long
         "policy_refused",  # the worker's task policy does not allow it; the message names the rule

@@ -1,6 +1,7 @@
 """Translates ``ContainerSpec`` and ``ContainerInfo`` to and from the JSON of Docker's API. Pure."""
 
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +16,10 @@ _TASK_LABEL = "fleetpulse.task_id"
 _ATTEMPT_LABEL = "fleetpulse.attempt"
 _TIMEOUT_LABEL = "fleetpulse.timeout_seconds"
 _LOG_LIMIT_LABEL = "fleetpulse.log_limit_bytes"
+_DISK_LIMIT_LABEL = "fleetpulse.disk_limit_bytes"
 
 _NO_LIMIT = "none"
+_MAX_VOLUME_BYTES = 2**30
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
 _NANO = 1_000_000_000
@@ -56,12 +59,17 @@ def container_labels(spec: ContainerSpec, owner: ContainerOwner) -> dict[str, st
         _TASK_LABEL: spec.key.task_id,
         _ATTEMPT_LABEL: str(spec.key.attempt),
         _LOG_LIMIT_LABEL: str(spec.log_limit_bytes),
+        _DISK_LIMIT_LABEL: str(spec.disk_limit_bytes),
         _TIMEOUT_LABEL: _NO_LIMIT if spec.timeout_seconds is None else repr(spec.timeout_seconds),
     }
 
 
-def host_config(spec: ContainerSpec) -> dict[str, Any]:
-    """Arguments of ``create_host_config``: the limits, the least privileges, no mounts."""
+def host_config(spec: ContainerSpec, volumes: Iterable[str] = ()) -> dict[str, Any]:
+    """Arguments of ``create_host_config``: the limits, the least privileges, no mounts.
+
+    ``volumes``: the image's; Docker would make each a folder on the disk that no limit counts. They become memory, of
+    the task's own and half of it at most.
+    """
     config: dict[str, Any] = {
         "pids_limit": spec.pids_limit,
         "privileged": False,
@@ -73,6 +81,11 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "init": True,
         "log_config": _LOG_CONFIG,
     }
+    if targets := sorted({posixpath.normpath("/" + path.lstrip("/")) for path in volumes}):
+        size = min(spec.memory_bytes // 2 or _MAX_VOLUME_BYTES, _MAX_VOLUME_BYTES)
+        config["mounts"] = [
+            {"Target": target, "Type": "tmpfs", "TmpfsOptions": {"SizeBytes": size}} for target in targets
+        ]
     if spec.cpu_cores > 0.0:
         config["nano_cpus"] = max(round(spec.cpu_cores * _NANO), _NANO // 100)
     if spec.memory_bytes > 0:
@@ -136,6 +149,7 @@ def container_info(details: Mapping[str, Any], key: AttemptKey) -> ContainerInfo
         memory_bytes=int((details.get("HostConfig") or {}).get("Memory") or 0),
         timeout_seconds=None if timeout in {None, _NO_LIMIT} else float(timeout),
         log_limit_bytes=int(labels.get(_LOG_LIMIT_LABEL) or LOG_LIMIT_BYTES),
+        disk_limit_bytes=int(labels[_DISK_LIMIT_LABEL]) if labels.get(_DISK_LIMIT_LABEL) else None,
     )
 
 

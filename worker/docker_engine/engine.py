@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _CALL_THREADS, _USAGE_THREADS = 8, 2
 _CONFLICT = 409
+_MAX_VOLUMES = 32
 
 
 class CallThreads:
@@ -99,6 +100,7 @@ class DockerEngine:
         self._call_threads = CallThreads("docker", _CALL_THREADS)
         # Readings and slow calls, such as removals, must not wait for each other.
         self._usage_threads = CallThreads("docker-usage", _USAGE_THREADS)
+        self._disk_threads = CallThreads("docker-disk", 1)
         self._pull_threads = CallThreads("docker-pull", MAX_PARALLEL_PULLS)
         self._events: DockerEvents | None = None
 
@@ -140,10 +142,9 @@ class DockerEngine:
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
             settings = container_settings(spec, self._owner)
+            limits = host_config(spec, _volumes(client, spec))
             try:
-                created = client.create_container(
-                    **settings, host_config=client.create_host_config(**host_config(spec))
-                )
+                created = client.create_container(**settings, host_config=client.create_host_config(**limits))
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
@@ -197,6 +198,14 @@ class DockerEngine:
 
         return await self._usage_threads.run(read)
 
+    async def written_bytes(self, container_id: str) -> int:
+        def read() -> int:
+            with self._connection.client(container_id) as client:
+                found = client.containers(all=True, size=True, filters={"id": container_id})
+                return int(found[0].get("SizeRw") or 0) if found else 0
+
+        return await self._disk_threads.run(read)
+
     def open_log(self, container_id: str, *, follow: bool) -> LogStream:
         return DockerLog(self._connection, container_id, follow=follow)
 
@@ -206,7 +215,7 @@ class DockerEngine:
     async def close(self) -> None:
         if self._events is not None:
             self._events.close()
-        for threads in (self._call_threads, self._usage_threads, self._pull_threads):
+        for threads in (self._call_threads, self._usage_threads, self._disk_threads, self._pull_threads):
             threads.close()
         self._connection.close()
 
@@ -220,6 +229,21 @@ class DockerEngine:
         except EngineUnavailable:
             self._connection.close()
             raise
+
+
+def _volumes(client: APIClient, spec: ContainerSpec) -> list[str]:
+    """The ``VOLUME``s of the image. Raises ``EngineRefused`` where the policy wants nothing to be written."""
+    image = client.inspect_image(spec.image)  # type: ignore[no-untyped-call]  # its stub has no types
+    volumes = list((image.get("Config") or {}).get("Volumes") or ())
+    if volumes and spec.refuses_volumes:
+        text = ", ".join(sorted(volumes)[:_MAX_VOLUMES])[:200]
+        rule = "this worker refuses it by its rule read_only_root"
+        raise EngineRefused(f"{rule}: the image has a VOLUME, which is writable: {text!a}", "policy_refused")
+    if len(volumes) > _MAX_VOLUMES:
+        raise EngineRefused(
+            f"the image has {len(volumes)} VOLUMEs; at most {_MAX_VOLUMES} are allowed", "image_invalid"
+        )
+    return volumes
 
 
 def _unless_conflict(call: Callable[[APIClient], None]) -> Callable[[APIClient], bool]:

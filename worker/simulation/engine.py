@@ -232,6 +232,10 @@ class SimulatedEngine:
         age_seconds = time.time() - (container.info.started_at or time.time())
         return ContainerUsage(container.cpu_load * age_seconds, container.memory_used, time.monotonic())
 
+    async def written_bytes(self, container_id: str) -> int:
+        self._container(container_id)
+        return 0
+
     def open_log(self, container_id: str, *, follow: bool) -> _SimulatedLog:
         return _SimulatedLog(self._container(container_id), self, follow=follow)
 

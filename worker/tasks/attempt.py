@@ -49,6 +49,7 @@ class StopCause(Enum):
 
     STOPPED = auto()
     TIMEOUT = auto()
+    DISK_LIMIT = auto()
 
 
 class AttemptContext(NamedTuple):
@@ -84,6 +85,8 @@ class AttemptRunner:
             self._log_received.set_result(0)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._disk_limit_bytes: int | None = None
+        self._is_over_disk_limit = False
         self._grace_seconds = 0.0
         self._cause: StopCause | None = None
         self._was_killed = False
@@ -129,6 +132,12 @@ class AttemptRunner:
         """Two readings make a rate."""
         self._usages = (self._usages[1], usage)
 
+    def add_written(self, written_bytes: int) -> None:
+        """What the container keeps on disk; over its limit it is killed."""
+        if self._disk_limit_bytes is not None and written_bytes > self._disk_limit_bytes:
+            self._is_over_disk_limit = True
+            self._wake.set()
+
     def usage_report(self) -> pb.RunningTask:
         """The last readings, for the heartbeat."""
         before, now = self._usages
@@ -163,6 +172,7 @@ class AttemptRunner:
             await self._context.client.retry(lambda engine: engine.start(self.container_id))
             container = await self._inspect()
         self._report(pb.TaskUpdate(phase=pb.ATTEMPT_PHASE_RUNNING, time_unix_seconds=container.started_at or 0.0))
+        self._disk_limit_bytes = container.disk_limit_bytes
         self.is_running = container.status is ContainerStatus.RUNNING
         reader = LogReader(
             self._context.client,
@@ -218,6 +228,8 @@ class AttemptRunner:
                 kill_at = await self._terminate(StopCause.STOPPED, self._grace_seconds)
             elif self._cause is None and times_out_at is not None and loop.time() >= times_out_at:
                 kill_at = await self._terminate(StopCause.TIMEOUT, TIMEOUT_GRACE_SECONDS)
+            elif self._cause is None and self._is_over_disk_limit:
+                kill_at = await self._terminate(StopCause.DISK_LIMIT, 0.0)
             elif kill_at is not None:
                 if self._cause is StopCause.STOPPED and not self._was_killed:
                     kill_at = min(kill_at, loop.time() + self._grace_seconds)
@@ -286,6 +298,9 @@ def exit_update(container: ContainerInfo, cause: StopCause | None, last_output: 
     elif cause is StopCause.TIMEOUT:
         reason = "timeout"
         message = f"it ran for longer than its timeout_seconds, {container.timeout_seconds or 0:g}, and was ended"
+    elif cause is StopCause.DISK_LIMIT:
+        limit = f"{(container.disk_limit_bytes or 0) / 2**20:g} MiB"
+        reason, message = "disk_limit", f"it wrote more than {limit}, this worker's max_disk_mib, and was ended"
     elif code == 0:
         phase, reason, message = pb.ATTEMPT_PHASE_COMPLETED, "", ""
     elif oom_killed:

@@ -48,13 +48,17 @@ class ContainerSpec(NamedTuple):
     """0: unlimited; the same for ``cpu_cores``."""
 
     pids_limit: int = TaskPolicy().max_pids
+    disk_limit_bytes: int = TaskPolicy().max_disk_mib * 2**20
     gpu_uuids: Sequence[str] = ()
     timeout_seconds: float | None = None
     log_limit_bytes: int = rules.LOG_LIMIT_BYTES
     read_only: bool | None = None
+    refuses_volumes: bool = False
+    """Of the image: each would be a place to write to."""
+
     user: str | None = None
     network: str | None = None
-    """``None`` in these three: a writable root filesystem, the image's user, Docker's bridge."""
+    """``None`` as ``read_only``, ``user``, ``network``: a writable root, the image's user, Docker's bridge."""
 
     def __repr__(self) -> str:
         """Without the values of ``env``, which may be secrets."""
@@ -91,6 +95,8 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
     return ContainerSpec(
         key=AttemptKey.of(request.id),
         pids_limit=policy.max_pids,
+        disk_limit_bytes=policy.max_disk_mib * 2**20,
+        refuses_volumes=policy.read_only_root == "forced",
         gpu_uuids=tuple(request.gpu_uuids),
         timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
         log_limit_bytes=request.log_limit_bytes,

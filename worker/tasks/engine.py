@@ -80,6 +80,7 @@ class ContainerInfo(NamedTuple):
     memory_bytes: int = 0
     timeout_seconds: float | None = None
     log_limit_bytes: int = LOG_LIMIT_BYTES
+    disk_limit_bytes: int | None = None
 
 
 class ContainerUsage(NamedTuple):
@@ -134,6 +135,9 @@ class ContainerEngine(Protocol):
         """Kills and removes the container with its data. Does nothing if it is gone."""
 
     async def usage(self, container_id: str) -> ContainerUsage: ...
+
+    async def written_bytes(self, container_id: str) -> int:
+        """What the container has on its root filesystem beyond its image. The engine may walk all of its files."""
 
     def open_log(self, container_id: str, *, follow: bool) -> LogStream:
         """With ``follow`` the stream goes on until the container ends."""

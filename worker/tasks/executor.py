@@ -32,6 +32,12 @@ RESYNC_SECONDS = 5.0
 """Interval at which the engine's list is compared, for exits that its events missed."""
 
 LIST_TIMEOUT_SECONDS = 15.0
+DISK_SECONDS = 5.0
+"""Least interval at which the disk space of the containers is read."""
+
+_DISK_SHARE = 0.1
+"""Of the time at most: the engine walks all files of a container for it."""
+
 DESCRIBE_TIMEOUT_SECONDS = 2.0
 """A registration waits so long for a slow engine."""
 
@@ -48,9 +54,11 @@ class Executor:
         policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
         *,
         resync_seconds: float = RESYNC_SECONDS,
+        disk_seconds: float = DISK_SECONDS,
     ) -> None:
         self._policy = policy
         self._resync_seconds = resync_seconds
+        self._disk_seconds = disk_seconds
         self._usage_seconds = RESYNC_SECONDS
         self._client = client = EngineClient(engine)
         self._outbox = Outbox()
@@ -73,6 +81,7 @@ class Executor:
         self._client.engine.listen(self._container_exited)
         self._spawn(self._resync_forever(), "task resync")
         self._spawn(self._read_usage_forever(), "task usage")
+        self._spawn(self._watch_disk_forever(), "task disk")
 
     async def close(self) -> None:
         """Containers go on, for the worker's next start to adopt."""
@@ -282,6 +291,19 @@ class Executor:
             attempt.add_usage(await self._client.engine.usage(attempt.container_id))
         except EngineError as error:
             _log.debug("attempt %s: no reading: %s", attempt.key, error)
+
+    async def _watch_disk_forever(self) -> None:
+        loop, pause = asyncio.get_running_loop(), self._disk_seconds
+        while True:
+            await self._has_attempts.wait()
+            await asyncio.sleep(pause)
+            began_at = loop.time()
+            for attempt in [attempt for attempt in self._attempts.values() if attempt.is_running]:
+                try:
+                    attempt.add_written(await self._client.engine.written_bytes(attempt.container_id))
+                except EngineError as error:
+                    _log.debug("attempt %s: its disk space is not known: %s", attempt.key, error)
+            pause = max(self._disk_seconds, (loop.time() - began_at) / _DISK_SHARE)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

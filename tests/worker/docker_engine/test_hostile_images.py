@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.docker_engine.containers import container_labels
 from fleetpulse.worker.docker_engine.engine import DockerEngine
 from fleetpulse.worker.docker_engine.ownership import ContainerOwner
@@ -86,5 +88,58 @@ def test_a_copied_container_is_left_alone(docker_engine: Engine, worker_id: str)
                 assert {copy.status for copy in docker_engine.containers(worker_id)} == {"running"}
             finally:
                 docker_engine.remove_containers(worker_id)
+
+    run(test())
+
+
+def test_a_volume_of_an_image_is_bounded_memory(docker_engine: Engine, worker_id: str) -> None:
+    """A folder on the disk of the machine would escape the read-only root filesystem and every limit."""
+
+    async def test(image: str) -> None:
+        async with running_executor(DockerEngine(ContainerOwner(worker_id), docker_engine.env)) as master:
+            script = (
+                "echo kept > /data/one; cat /data/one; dd if=/dev/zero of=/data/big bs=1M count=64 2>&1; sleep 1000"
+            )
+            key = master.start("volume", image, "sh", "-c", script, memory_mib=64, read_only=True)
+            await until(lambda: b"No space left" in master.logs.get(key, b""))
+            assert master.logs[key].startswith(b"kept\n")
+            (container,) = docker_engine.containers(worker_id)
+            assert {mount["Type"] for mount in container.attrs["Mounts"]} == {"tmpfs"}
+            master.stop(key, 0.0)
+            await master.wait_for_end(key)
+
+    with image_with(docker_engine, 'VOLUME ["/data", "/more/"]') as image:
+        run(test(image))
+
+
+def test_a_volume_is_refused_where_read_only_is_forced(docker_engine: Engine, worker_id: str) -> None:
+    async def test(image: str) -> None:
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env)
+        async with running_executor(engine, TaskPolicy(read_only_root="forced")) as master:
+            end = await master.wait_for_end(master.start("volume", image, "true"))
+            assert end.reason == "policy_refused"
+            assert "'/data'" in end.message
+            assert not docker_engine.containers(worker_id)
+
+    with image_with(docker_engine, "VOLUME /data") as image:
+        run(test(image))
+
+
+def test_a_task_that_fills_the_disk_is_ended(docker_engine: Engine, worker_id: str) -> None:
+    async def test() -> None:
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env)
+        async with running_executor(engine, TaskPolicy(max_disk_mib=5), disk_seconds=0.05) as master:
+            small = master.start(
+                "small", docker_engine.image, "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=3; sleep 1000"
+            )
+            big = master.start(
+                "big", docker_engine.image, "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=20; sleep 1000"
+            )
+            end = await master.wait_for_end(big)
+            assert (end.phase, end.reason, end.exit_code) == (pb.ATTEMPT_PHASE_FAILED, "disk_limit", 137)
+            assert "5 MiB" in end.message
+            assert master.phases(small) == ["preparing", "running"]
+            master.stop(small, 0.0)
+            assert (await master.wait_for_end(small)).reason == "stopped"
 
     run(test())

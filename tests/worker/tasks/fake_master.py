@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
 from fleetpulse.worker.tasks.container_spec import AttemptKey
 from fleetpulse.worker.tasks.engine import ContainerEngine
-from fleetpulse.worker.tasks.executor import Executor
+from fleetpulse.worker.tasks.executor import DISK_SECONDS, Executor
 from fleetpulse.worker.tasks.outbox import TERMINAL_PHASES
 
 
@@ -137,6 +138,7 @@ def start_request(
     memory_mib: int = 64,
     env: dict[str, str] | None = None,
     gpu_uuids: Sequence[str] = (),
+    read_only: bool | None = None,
 ) -> pb.StartTask:
     """An attempt with small resources."""
     return pb.StartTask(
@@ -149,6 +151,7 @@ def start_request(
         timeout_seconds=timeout_seconds,
         log_limit_bytes=log_limit_bytes,
         gpu_uuids=gpu_uuids,
+        read_only=read_only,
     )
 
 
@@ -160,9 +163,15 @@ async def until(condition: Callable[[], object], within_seconds: float = 20.0) -
 
 
 @contextlib.asynccontextmanager
-async def running_executor(engine: ContainerEngine, *, resync_seconds: float = 0.5) -> AsyncIterator[FakeMaster]:
+async def running_executor(
+    engine: ContainerEngine,
+    policy: TaskPolicy = TaskPolicy(),  # noqa: B008 - immutable
+    *,
+    resync_seconds: float = 0.5,
+    disk_seconds: float = DISK_SECONDS,
+) -> AsyncIterator[FakeMaster]:
     """A started executor with a connected master."""
-    executor = Executor(engine, resync_seconds=resync_seconds)
+    executor = Executor(engine, policy, resync_seconds=resync_seconds, disk_seconds=disk_seconds)
     executor.start()
     master = FakeMaster(executor)
     try:
