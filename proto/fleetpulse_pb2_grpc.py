@@ -69,7 +69,9 @@ class FleetServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendHeartbeat(self, request, context):
-        """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker.
+        """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker. It
+        costs the master several times what a heartbeat on a stream costs: an agent that keeps running should use Connect.
+        RESOURCE_EXHAUSTED with `grpc-retry-pushback-ms` in the trailing metadata: the master is behind, try again then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

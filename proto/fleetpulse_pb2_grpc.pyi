@@ -49,7 +49,10 @@ class FleetStub:
     before it tries again, because the master is busy with other workers.
     """
     SendHeartbeat: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]
-    """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker."""
+    """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker. It
+    costs the master several times what a heartbeat on a stream costs: an agent that keeps running should use Connect.
+    RESOURCE_EXHAUSTED with `grpc-retry-pushback-ms` in the trailing metadata: the master is behind, try again then.
+    """
     Renew: _grpc.UnaryUnaryMultiCallable[_fleetpulse_pb2.RenewRequest, _fleetpulse_pb2.CertificateChain]
     """Issues a new certificate to the worker that the client certificate names. UNIMPLEMENTED without a CA."""
 
@@ -67,7 +70,10 @@ class FleetAsyncStub(FleetStub):
     before it tries again, because the master is busy with other workers.
     """
     SendHeartbeat: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.Heartbeat, _fleetpulse_pb2.HeartbeatAck]  # type: ignore[assignment]
-    """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker."""
+    """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker. It
+    costs the master several times what a heartbeat on a stream costs: an agent that keeps running should use Connect.
+    RESOURCE_EXHAUSTED with `grpc-retry-pushback-ms` in the trailing metadata: the master is behind, try again then.
+    """
     Renew: _aio.UnaryUnaryMultiCallable[_fleetpulse_pb2.RenewRequest, _fleetpulse_pb2.CertificateChain]  # type: ignore[assignment]
     """Issues a new certificate to the worker that the client certificate names. UNIMPLEMENTED without a CA."""
 
@@ -94,7 +100,10 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         request: _fleetpulse_pb2.Heartbeat,
         context: _ServicerContext,
     ) -> _typing.Union[_fleetpulse_pb2.HeartbeatAck, _abc.Awaitable[_fleetpulse_pb2.HeartbeatAck]]:
-        """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker."""
+        """Telemetry without a stream, for small agents in any language. The first heartbeat registers an unknown worker. It
+        costs the master several times what a heartbeat on a stream costs: an agent that keeps running should use Connect.
+        RESOURCE_EXHAUSTED with `grpc-retry-pushback-ms` in the trailing metadata: the master is behind, try again then.
+        """
 
     @_abc_1.abstractmethod
     def Renew(
