@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent import futures
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -233,9 +233,9 @@ class RpcServer:
         if self._tls is None:
             _listen(server, "GRPC_PORT", self._address)
         else:
-            _listen(server, "GRPC_PORT", self._address, self._tls.credentials(for_workers=True))
+            _listen(server, "GRPC_PORT", self._address, partial(self._tls.credentials, for_workers=True))
             servers.append(self._tls.join_server())
-            _listen(servers[1], "JOIN_PORT", self._tls.join_address, self._tls.credentials(for_workers=False))
+            _listen(servers[1], "JOIN_PORT", self._tls.join_address, partial(self._tls.credentials, for_workers=False))
         for one in reversed(servers):
             await one.start()
         for service in ("", SERVICE_NAME):
@@ -375,15 +375,21 @@ class RpcServer:
 
 
 def _listen(
-    server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None = None
+    server: grpc.aio.Server,
+    setting: str,
+    address: Address,
+    new_credentials: Callable[[], grpc.ServerCredentials] | None = None,
 ) -> None:
-    """Listens without TLS if there are no credentials. Raises ``ConfigError`` that names the setting."""
+    """Listens without TLS if there are no credentials. Raises ``ConfigError`` that names the setting.
+
+    Each address has credentials of its own: grpc loads the certificate of one object for one port only.
+    """
     for one in listen_addresses(address):
         try:
-            if credentials is None:
+            if new_credentials is None:
                 server.add_insecure_port(str(one))
             else:
-                server.add_secure_port(str(one), credentials)
+                server.add_secure_port(str(one), new_credentials())
         except RuntimeError as error:
             raise ConfigError(f"{setting}: cannot listen on {one}: {error}") from error
 
