@@ -4,11 +4,13 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
+import gevent
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetpulse.master import errors
+from fleetpulse.master.api.answers import PIECE_BYTES
 from tests.master.api.task_api import JSON, TaskApi
 from tests.master.api.test_problems import problem
 from tests.master.hostile import BAD_WORKER_IDS
@@ -203,6 +205,26 @@ def test_rendering_a_large_page_yields_to_other_greenlets(tasks: TaskApi) -> Non
         tasks.submit()
     assert len(tasks.get("/api/tasks")) == 100
     assert len(tasks.get("/api/tasks", query_string="limit=1000")) == 130
+
+
+def test_encoding_of_large_tasks_yields_by_their_size(tasks: TaskApi) -> None:
+    count, size = 50, 32 * 1024
+    for _ in range(count):
+        tasks.submit(command=["x" * size])
+    turns = 0
+
+    def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    greenlet = gevent.spawn(other)
+    try:
+        assert len(tasks.get("/api/tasks", query_string=f"limit={count}")) == count
+    finally:
+        greenlet.kill()
+    assert turns >= count * size // (2 * PIECE_BYTES)
 
 
 BAD_QUERIES = [

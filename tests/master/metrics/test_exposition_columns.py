@@ -5,6 +5,7 @@ import random
 import pytest
 
 from fleetpulse.master.metrics.exposition import Columns, StaticColumns
+from fleetpulse.master.telemetry.lazy_view import SteadyBytes
 
 
 @pytest.fixture(params=[Columns, StaticColumns])
@@ -27,6 +28,17 @@ def test_lines_are_in_the_order_of_their_workers(columns: Columns) -> None:
     assert texts(columns) == [b"a0b0", b"b1"]
     columns.put("a", [b"A0", b"A1"])
     assert texts(columns) == [b"A0b0", b"A1b1"]
+
+
+def test_text_of_a_static_column_is_the_same_object_until_a_line_changes() -> None:
+    columns = StaticColumns(1)
+    columns.put("a", [b"a"])
+    first = columns.join(0)
+    columns.put("a", [b"a"])
+    assert isinstance(first, SteadyBytes)
+    assert columns.join(0) is first
+    columns.put("a", [b"A"])
+    assert columns.join(0) == b"A"
 
 
 def test_place_of_a_removed_worker_is_reused(columns: Columns) -> None:
