@@ -153,9 +153,10 @@ def test_view_that_renders_ahead_renders_each_worker_once_before_the_first_read(
         for number in range(300):
             view.worker_changed(beaten(f"rack-{number}", 1.0))
         turns = 0
-        while len(view.rendered) < 300:
-            gevent.sleep(0)
-            turns += 1
+        with gevent.Timeout(20.0):
+            while len(view.rendered) < 300:
+                gevent.sleep(0)
+                turns += 1
         # One worker at a time, with a turn for everybody else in between.
         assert turns >= 300
         view.worker_changed(beaten("rack-0", 2.0))
