@@ -56,6 +56,16 @@ def test_connection_of_the_masters_user_stays_its_own(master: Master) -> None:
         assert half_closed.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.parametrize("host", [LOCALHOST, "[::1]", "localhost"])
+def test_own_user_is_served_on_both_loopbacks(shared_master: Master, host: str) -> None:
+    url = f"http://{host}:{shared_master.http_port}"
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.get(f"{url}/telemetry", timeout=10).status_code == 200
+    with GrpcClient(f"{host}:{shared_master.grpc_port}") as client:
+        assert client.stream().register(new_worker_id()).master_version
+
+
 def test_strangers_worker_is_refused_and_gets_no_task(master: Master, processes: Processes, tmp_path: Path) -> None:
     port = stranger_to(processes, master.grpc_port)
     with GrpcClient(f"{LOCALHOST}:{port}") as client:
