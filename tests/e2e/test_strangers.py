@@ -1,6 +1,7 @@
 """Other users of the master's machine, while there is no token and after the first one."""
 
 import json
+import pwd
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import requests
 from tests.e2e.grpc_client import GrpcClient, Refusal, a_heartbeat, new_worker_id
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, MasterClient, started_master
 from tests.e2e.processes import FLEETPULSE, Processes
-from tests.e2e.stranger import needs_root, stranger_to
+from tests.e2e.stranger import UID, needs_root, stranger_to
 from tests.e2e.waiting import eventually
 from tests.ports import LOCALHOST
 
@@ -72,9 +73,8 @@ def test_strangers_worker_is_refused_and_gets_no_task(master: Master, processes:
         stream = client.stream()
         assert_refused(stream.refusal())
         assert_refused(client.send_heartbeat(a_heartbeat(new_worker_id())))
-    worker = processes.worker(
-        f"{LOCALHOST}:{port}", "--worker-id", "intruder", FLEETPULSE_DATA_DIR=str(tmp_path / "intruder")
-    )
+    flags = ("--worker-id", "intruder", "--data-dir", str(tmp_path / "intruder"))
+    worker = processes.worker(f"{LOCALHOST}:{port}", *flags, "--master-user", pwd.getpwuid(UID).pw_name)
     eventually(lambda: "fleetpulse ca init" in worker.err, 20.0)
     assert submit(master).status_code == 201
     own = processes.worker(master.target, "--worker-id", "own", name="own", FLEETPULSE_DATA_DIR=str(tmp_path / "own"))
