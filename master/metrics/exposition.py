@@ -130,6 +130,12 @@ class FleetExposition(LazyView):
         """Whether the worker's lines are laid out."""
         return worker_id in self._layouts
 
+    def settle(self) -> None:
+        """Join the static families."""
+        for number in range(len(self._static)):
+            self._static_columns.join(number)
+            gevent.sleep(0)
+
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
         self._layouts.pop(worker_id, None)
@@ -185,7 +191,7 @@ class FleetExposition(LazyView):
     def _leave_out(self, worker_id: str, items: list[Sequence[Any]], layout: "_Layout | None") -> bool:
         """Take the devices out of ``items`` that the worker's budget has no room for; whether there are any."""
         reported = [
-            (number, section.names_of(item))
+            (number, section.names_in(section.layout_of(item)))
             for number, section in enumerate(self._sections)
             if section.is_of_devices
             for item in items[number]
@@ -194,7 +200,9 @@ class FleetExposition(LazyView):
         hidden = self.budget.admit(worker_id, reported, before, self._clock.monotonic())
         for number, section in enumerate(self._sections) if hidden else ():
             if section.is_of_devices:
-                items[number] = [item for item in items[number] if (number, section.names_of(item)) not in hidden]
+                items[number] = [
+                    item for item in items[number] if (number, section.names_in(section.layout_of(item))) not in hidden
+                ]
         return bool(hidden)
 
     def _device_names(self, depends_on: Sequence[Any]) -> frozenset[Hashable]:
@@ -265,12 +273,8 @@ class _Section:
         self._static_reads = [family.read for family in self.static]
         self._labels = [(f',{label}="', attrgetter(field)) for label, field in subject.field_by_label.items()]
 
-    def names_of(self, item: Any) -> Hashable:
-        """The values of the item's labels."""
-        return self.names_in(self.layout_of(item))
-
     def names_in(self, of_layout: Any) -> Hashable:
-        """The same, from what ``layout_of`` returned."""
+        """The values of an item's labels, from what ``layout_of`` returned."""
         names: Hashable = of_layout[: self._labels_count] if self._fields_count > 1 else of_layout
         return names
 

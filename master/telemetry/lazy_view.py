@@ -102,6 +102,11 @@ class LazyView(ABC):
         """Whether there is a view of this worker. Asked of a view that renders ahead."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """No worker has come for a while, so what all of them have in common may be made. Asked of a view that renders
+        ahead; lets other greenlets run now and then."""
+        raise NotImplementedError
+
     def worker_changed(self, telemetry: WorkerTelemetry) -> None:
         """Note the change; of several only the last counts."""
         if not self._behind:
@@ -150,10 +155,13 @@ class LazyView(ABC):
     def _render_new(self) -> None:
         """Render workers for the first time, until somebody reads. All that has changed stays behind, so its number
         tells whether there may be new ones."""
-        known = -1
+        known, is_settled = -1, True
         while not self._rhythm.in_demand(self._clock.monotonic()):
             if known != len(self._behind):
-                known = self._render_first_times()
+                known, is_settled = self._render_first_times(), False
+            elif not is_settled:
+                self.settle()
+                is_settled = True
             gevent.sleep(_LOOK_AGAIN_SECONDS)
         self._has_work.set()
 

@@ -138,6 +138,11 @@ class AheadLoads(Loads):
 
     renders_ahead = True
 
+    settled = 0
+
+    def settle(self) -> None:
+        self.settled = len(self.rendered)
+
     def has_rendered(self, worker_id: str) -> bool:
         return any(worker_id == rendered for rendered, _ in self.rendered)
 
@@ -168,6 +173,15 @@ def test_view_that_renders_ahead_renders_each_worker_once_before_the_first_read(
         assert len(view.rendered) == before + 301
         view.worker_changed(beaten("rack-1", 4.0))
         wait_until(lambda: ("rack-1", 4.0) in view.rendered)
+
+
+def test_view_that_renders_ahead_settles_when_nobody_comes_any_more() -> None:
+    view = AheadLoads()
+    with started(view):
+        view.worker_changed(beaten("a", 1.0))
+        wait_until(lambda: view.settled == 1)
+        view.worker_changed(beaten("b", 1.0))
+        wait_until(lambda: view.settled == 2)
 
 
 def test_worker_that_left_is_not_rendered_ahead() -> None:
