@@ -112,7 +112,7 @@ class FleetExposition(LazyView):
         depends_on, numbers = self._read(items)
         layout = self._layouts.get(worker_id)
         if layout is None or layout.depends_on != depends_on:
-            if self._leave_out(worker_id, items, layout):
+            if self._leave_out(worker_id, items, depends_on, layout):
                 depends_on, numbers = self._read(items)
             if layout is None or layout.depends_on != depends_on:
                 layout = self._layouts[worker_id] = _Layout(depends_on, self._lay_out(telemetry, items))
@@ -188,32 +188,29 @@ class FleetExposition(LazyView):
                     numbers += map(read, found)
         return depends_on, numbers
 
-    def _leave_out(self, worker_id: str, items: list[Sequence[Any]], layout: "_Layout | None") -> bool:
+    def _leave_out(
+        self, worker_id: str, items: list[Sequence[Any]], depends_on: Sequence[Any], layout: "_Layout | None"
+    ) -> bool:
         """Take the devices out of ``items`` that the worker's budget has no room for; whether there are any."""
-        reported = [
-            (number, section.names_in(section.layout_of(item)))
-            for number, section in enumerate(self._sections)
-            if section.is_of_devices
-            for item in items[number]
-        ]
-        before = self._device_names(layout.depends_on) if layout is not None else frozenset()
+        reported = self._device_names(depends_on)
+        before = frozenset(() if layout is None else self._device_names(layout.depends_on))
         hidden = self.budget.admit(worker_id, reported, before, self._clock.monotonic())
+        names = iter(reported)
         for number, section in enumerate(self._sections) if hidden else ():
             if section.is_of_devices:
-                items[number] = [
-                    item for item in items[number] if (number, section.names_in(section.layout_of(item))) not in hidden
-                ]
+                items[number] = [item for item in items[number] if next(names) not in hidden]
         return bool(hidden)
 
-    def _device_names(self, depends_on: Sequence[Any]) -> frozenset[Hashable]:
-        names: set[Hashable] = set()
+    def _device_names(self, depends_on: Sequence[Any]) -> list[Hashable]:
+        """In the order of the items; each with the number of its section."""
+        names: list[Hashable] = []
         start = 0
         for number, section in enumerate(self._sections):
             end = start + 1 + depends_on[start]
             if section.is_of_devices:
-                names.update((number, section.names_in(known)) for known in depends_on[start + 1 : end])
+                names += [(number, section.names_in(known)) for known in depends_on[start + 1 : end]]
             start = end
-        return frozenset(names)
+        return names
 
     def _lay_out(self, telemetry: WorkerTelemetry, items: Sequence[Sequence[Any]]) -> bytes:
         """Render the static families; returns the volatile families' lines, with holes."""
