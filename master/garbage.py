@@ -109,10 +109,6 @@ class GarbageCollector:
             gc.unfreeze()
             gc.enable()
 
-    def health_error(self) -> str | None:
-        """Why garbage is not collected as it should be, or ``None``."""
-        return None if self._greenlet is not None and not self._greenlet.dead else "nobody collects garbage"
-
     def _run(self) -> None:
         policy = CollectionPolicy(self._clock())
         try:

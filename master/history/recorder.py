@@ -177,13 +177,20 @@ class Recorder:
         """Makes samples of the noted updates. A row of them costs half of what each costs between other work."""
         noted, self._noted = self._noted, []
         for worker_id, telemetry in noted:
-            recording = self._recording(worker_id)
-            recording.silent_rounds = 0
-            sample, seconds = recording.sampler.sample(telemetry)
-            if self._early is None:
-                recording.series.bucket_at(telemetry.last_update).add(sample, seconds)
-            elif len(self._early) < MAX_EARLY_SAMPLES:
-                self._early.append((worker_id, telemetry.last_update, sample, seconds))
+            try:
+                self._take_in(worker_id, telemetry)
+            except Exception:
+                # The others have been noted by other workers' greenlets, and must not suffer.
+                _LOGGER.exception("worker %s: an update could not be recorded", worker_id)
+
+    def _take_in(self, worker_id: str, telemetry: WorkerTelemetry) -> None:
+        recording = self._recording(worker_id)
+        recording.silent_rounds = 0
+        sample, seconds = recording.sampler.sample(telemetry)
+        if self._early is None:
+            recording.series.bucket_at(telemetry.last_update).add(sample, seconds)
+        elif len(self._early) < MAX_EARLY_SAMPLES:
+            self._early.append((worker_id, telemetry.last_update, sample, seconds))
 
     def _recording(self, worker_id: str) -> _Recording:
         recording = self._recordings.get(worker_id)

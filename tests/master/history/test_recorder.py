@@ -75,6 +75,16 @@ def test_updates_are_taken_in_together_and_few_wait(recording: Recording) -> Non
     assert recording.metric("samples_total") == 1_000.0
 
 
+def test_update_that_cannot_be_recorded_costs_no_other(recording: Recording, caplog: pytest.LogCaptureFixture) -> None:
+    recording.record(NOW, "before", cpu_usage_percent=1.0)
+    recording.record(NOW, "broken", disk_devices=None)
+    recording.record(NOW + 5, "broken", disk_devices=None)
+    recording.record(NOW, "after", cpu_usage_percent=1.0)
+    assert recording.recorder.knows_worker("before")
+    assert recording.recorder.knows_worker("after")
+    assert "worker broken: an update could not be recorded" in caplog.text
+
+
 def test_clean_stop_loses_nothing(store: MemoryStore) -> None:
     recording = Recording(store)
     recording.recorder.start()
