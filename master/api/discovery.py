@@ -3,7 +3,9 @@
 The format is Prometheus' HTTP SD: https://prometheus.io/docs/prometheus/latest/http_sd/
 """
 
+import ipaddress
 import re
+import socket
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import falcon
 import gevent
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from fleetpulse.master.addresses import is_loopback
 from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.queries import Number
 from fleetpulse.master.api.validation import query_of
@@ -23,6 +26,9 @@ WORKERS_IN_A_ROW = 256
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _NOT_IN_LABEL_NAMES = re.compile(r"[^A-Za-z0-9_]")
 _MAX_FILTERS = 16
+_LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+_METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.azure.internal", "instance-data"})
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 
 
 class TargetGroup(ResponseModel):
@@ -77,14 +83,40 @@ class Targets:
         for number, telemetry in enumerate(self._manager.get_all_worker_telemetry().values(), start=1):
             if number % WORKERS_IN_A_ROW == 0:
                 gevent.sleep(0)
-            if telemetry.is_active and labels <= telemetry.registration.labels.items():
-                yield TargetGroup([f"{_address(telemetry)}:{port}"], _labels(telemetry))
+            if not (telemetry.is_active and labels <= telemetry.registration.labels.items()):
+                continue
+            address = _address(telemetry)
+            if may_be_scraped(address, telemetry.registration.peer_host):
+                yield TargetGroup([f"{address}:{port}"], _labels(telemetry))
 
 
 def _address(telemetry: WorkerTelemetry) -> str:
     """The hostname, or the worker's id where Prometheus would not accept the hostname."""
     hostname = telemetry.registration.hostname
     return hostname if _ADDRESS.fullmatch(hostname) else telemetry.worker_id
+
+
+def may_be_scraped(address: str, peer_host: str) -> bool:
+    """Whether a worker that was connected from ``peer_host`` may name this address, or host, as its own.
+
+    Otherwise it could have Prometheus ask the services of Prometheus' machine, or the cloud's metadata service.
+    """
+    name = address.lower()
+    ip = _ip_address(name)
+    if name in _LOCAL_NAMES or name.endswith(".localhost") or (ip is not None and ip.is_loopback):
+        return is_loopback(peer_host)
+    if name in _METADATA_NAMES:
+        return False
+    is_special = ip is not None and (ip.is_link_local or ip.is_multicast or ip in _THIS_NETWORK)
+    return not is_special or address == peer_host
+
+
+def _ip_address(name: str) -> ipaddress.IPv4Address | None:
+    """Also of ``127.1`` and ``2130706433``, which resolvers accept. A target has no IPv6 address."""
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(name))
+    except OSError:
+        return None
 
 
 def _labels(telemetry: WorkerTelemetry) -> dict[str, str]:

@@ -186,7 +186,8 @@ class Authority:
         self._clock = clock
         self._state_path = self._folder / _STATE_NAME
         self._signature: tuple[int, int, int] | None = None
-        self.admission = Admission(clock)
+        self._token_hashes: frozenset[str] = frozenset()
+        self.admission = Admission(clock, self.refresh)
         """The certificates accepted now, as of the last ``refresh``."""
 
         try:
@@ -213,7 +214,9 @@ class Authority:
             return False
         state = self._read()
         self._signature = signature
-        self.admission.replace(one.serial for one in state.issued if one.revoked_at is not None)
+        self._token_hashes = frozenset(token.secret_hash for token in state.tokens)
+        revoked = (one.serial for one in state.issued if one.revoked_at is not None)
+        self.admission.replace(revoked, (one.serial for one in state.issued))
         return True
 
     def server_pair(self, names: Sequence[str]) -> KeyPair:
@@ -229,6 +232,14 @@ class Authority:
         with self._changing() as change:
             change.state = msgspec.structs.replace(change.state, tokens=(*change.state.tokens, record))
         return token.text()
+
+    def knows(self, token: str) -> bool:
+        """Returns whether a join token is one of this CA, good or not. Raises ``OSError``."""
+        self.refresh()
+        try:
+            return _hashed(parse_join_token(token).secret) in self._token_hashes
+        except ValueError:
+            return False
 
     def join(self, token: str, csr: bytes) -> list[bytes]:
         """Returns the chain for a machine that has a token, in DER. Raises ``JoinRefused`` or ``InvalidMessage``."""

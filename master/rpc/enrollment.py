@@ -1,10 +1,12 @@
 """``Join`` and ``Renew``: certificates for workers. Handlers in grpc's loop; the CA works in a thread of its own."""
 
 import asyncio
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import grpc
 
@@ -22,7 +24,9 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 _LOGGER = logging.getLogger(__name__)
 
 MAX_REFUSALS = 10
-"""Of one host within a minute; further attempts are refused without a look at them."""
+"""Within a minute, of one host with unknown tokens, or with one token; further such attempts are refused at once."""
+
+_T = TypeVar("_T")
 
 _MINUTE_SECONDS = 60.0
 _MAX_HOSTS = 1024
@@ -35,22 +39,22 @@ def peer_certificate(call: RpcCall) -> WorkerCertificate | None:
 
 
 class AttemptLimiter:
-    """Refused attempts of the last minute by host. Bounded: the host that was refused longest ago is dropped first."""
+    """Refused attempts of the last minute by a key. Bounded: the key that was refused longest ago is dropped first."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refusals: OrderedDict[str, list[float]] = OrderedDict()
 
-    def check(self, host: str) -> None:
-        """Raises ``TooManyAttempts`` if the host has to wait."""
+    def check(self, key: str) -> None:
+        """Raises ``TooManyAttempts`` if whoever has this key has to wait."""
         since = self._clock() - _MINUTE_SECONDS
-        recent = [at for at in self._refusals.get(host, ()) if at > since]
+        recent = [at for at in self._refusals.get(key, ()) if at > since]
         if len(recent) >= MAX_REFUSALS:
             raise TooManyAttempts("too many attempts were refused; wait a minute")
 
-    def add_refusal(self, host: str) -> None:
+    def add_refusal(self, key: str) -> None:
         """Counts a refused attempt."""
-        self._refusals[host] = [*self._refusals.pop(host, ()), self._clock()][-MAX_REFUSALS:]
+        self._refusals[key] = [*self._refusals.pop(key, ()), self._clock()][-MAX_REFUSALS:]
         while len(self._refusals) > _MAX_HOSTS:
             self._refusals.popitem(last=False)
 
@@ -75,22 +79,25 @@ class Enrollment:
 
     async def join(self, data: bytes, call: RpcCall) -> bytes:
         """Issues the first certificate of a machine with a token."""
-        host = host_of_peer(call.peer())
+        key = host_of_peer(call.peer())
         worker_id = ""
 
         def work() -> list[bytes]:
             nonlocal worker_id
-            request = decode(pb.JoinRequest, data)
             worker_id = request_from(request.csr).worker_id
             return self._authority.join(request.token, request.csr)
 
         try:
-            self._limiter.check(host)
+            request = decode(pb.JoinRequest, data)
+            if await self._in_thread(lambda: self._authority.knows(request.token)):
+                # A machine behind the same address that guesses, or has a wrong token, does not keep this one out.
+                key += f" {hashlib.sha256(request.token.encode()).hexdigest()}"
+            self._limiter.check(key)
             chain = await self._answer("Join", "join", work)
         except FleetPulseError as error:
             # Whoever asks for an id in use has a valid token, and guesses none.
             if not isinstance(error, TooManyAttempts | StoreUnavailable | WorkerIdInUse):
-                self._limiter.add_refusal(host)
+                self._limiter.add_refusal(key)
             # The actor is unknown: the id in a request is only what it asks for.
             self._bridge.call(self._record, refusal_entry("join", "", worker_id, call.peer(), error))
             return await self._refuse("Join", error, call)
@@ -114,10 +121,13 @@ class Enrollment:
         return chain
 
     async def _answer(self, method: str, how: str, work: Callable[[], list[bytes]]) -> bytes:
-        chain = await asyncio.get_running_loop().run_in_executor(self._thread, _map_errors, work)
+        chain = await self._in_thread(work)
         self._bridge.call(self._count, method, grpc.StatusCode.OK)
         self._bridge.call(self._instruments.certificates.issued.labels(how).inc)
         return pb.CertificateChain(certificates=chain).SerializeToString()
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _map_errors, work)
 
     async def _refuse(self, method: str, error: FleetPulseError, call: RpcCall) -> bytes:
         status = status_of(error)
@@ -131,7 +141,7 @@ class Enrollment:
         self._instruments.rpc.requests.labels(method, code.name).inc()
 
 
-def _map_errors(work: Callable[[], list[bytes]]) -> list[bytes]:
+def _map_errors(work: Callable[[], _T]) -> _T:
     try:
         return work()
     except OSError as error:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import gevent
 import grpc
 
+from fleetpulse.master.addresses import host_of_peer
 from fleetpulse.master.audit.entries import AuditOutcome, Record, unrecorded
 from fleetpulse.master.errors import (
     CertificateRefused,
@@ -302,7 +303,7 @@ class StreamSession:
         if kind != "register":
             raise ProtocolViolation(f"the first message must be register or report, not {kind or 'empty'}")
         self._claimed_id = worker_id = first.register.worker_id
-        registration = decode_registration(first.register)
+        registration = decode_registration(first.register, host_of_peer(self._stream.peer))
         if self._table.admission is not None:
             self._table.admission.check(self.certificate, worker_id)
         self._table.manager.register_worker(worker_id, registration)

@@ -79,8 +79,8 @@ def check_incarnation_id(incarnation_id: str) -> None:
         _refuse("incarnation_id", incarnation_id, "at most 64 letters, digits, '._-'")
 
 
-def decode_registration(message: pb.Register) -> Registration:
-    """Decode and check a ``Register``."""
+def decode_registration(message: pb.Register, peer_host: str = "") -> Registration:
+    """Decode and check a ``Register``, which came from this host."""
     check_worker_id(message.worker_id)
     check_incarnation_id(message.incarnation_id)
     _check_most("labels", len(message.labels), MAX_LABELS, "entries")
@@ -96,6 +96,7 @@ def decode_registration(message: pb.Register) -> Registration:
         capacity=replace(_CAPACITY.one(message.capacity), gpu_uuids=_gpu_uuids(message.capacity.gpu_uuids)),
         labels=MappingProxyType(dict(message.labels)),
         task_support=_task_support(message),
+        peer_host=peer_host,
     )
 
 

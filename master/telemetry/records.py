@@ -207,6 +207,8 @@ class Registration(Struct, frozen=True, gc=False):
     capacity: Resources = Resources()
     labels: Mapping[str, str] = MappingProxyType({})
     task_support: TaskSupport | None = None
+    peer_host: str = ""
+    """Where its connection came from. Not what the worker says."""
 
 
 class HeartbeatCounts(Struct, frozen=True, gc=False):

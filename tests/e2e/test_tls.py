@@ -1,6 +1,7 @@
 """Mutual TLS with real processes: identities, revocation and renewal."""
 
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -12,6 +13,7 @@ from fleetpulse.master.pki.authority import Authority
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
 from fleetpulse.worker.credentials.bundle import new_key, signing_request
+from tests.certificates import issued_bundle
 from tests.e2e.grpc_client import TIMEOUT_SECONDS, Refusal, a_heartbeat
 from tests.e2e.masters import READY_SECONDS, MasterClient
 from tests.e2e.processes import FLEETPULSE, Processes
@@ -150,6 +152,20 @@ def test_revoked_worker_is_disconnected_and_refused(tls: TlsMaster) -> None:
     worker.wait()
     tls.worker("rack-7", tls.token("rack-7"))
     eventually(lambda: tls.is_active("rack-7"))
+
+
+def test_certificate_that_another_copy_of_the_ca_issued_is_refused(tls: TlsMaster) -> None:
+    """Who has copied the CA's key, say from a backup, cannot make workers that the master's own book does not have."""
+    copy = tls.processes.folder / "copy"
+    shutil.copytree(tls.data_dir / "ca", copy / "ca")
+    forged = issued_bundle(copy, "rack-7")
+    answer = refusal(tls.connect(forged), "rack-7")
+    assert answer.details == "the certificate of worker rack-7 was not given by this CA"
+    with tls.connect(forged) as client:
+        assert isinstance(client.send_heartbeat(a_heartbeat("rack-7")), Refusal)
+    registered_ones = tls.issued_bundle("rack-7")
+    with tls.connect(registered_ones) as client:
+        registered(client, "rack-7")
 
 
 def test_stream_ends_when_its_certificate_expires(tls: TlsMaster) -> None:

@@ -143,3 +143,6 @@ def test_join_port_limits_guesses_of_a_token(tls: TlsMaster) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert tls.refused("certificates_refused", "token_unknown") == 10
     assert tls.refused("certificates_refused", "too_many_attempts") == 1
+    # Another machine behind the same address is let in.
+    tls.worker("rack-8", tls.token("rack-8"))
+    eventually(lambda: tls.is_active("rack-8"))

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from fleetpulse.master.api.discovery import may_be_scraped
 from fleetpulse.master.telemetry.records import Registration
+from fleetpulse.proto.rules import is_worker_id
 from tests.master.web import Web, running_web
 
 
@@ -20,6 +22,37 @@ def register(web: Web, worker_id: str, hostname: str = "", **labels: str) -> Non
         "first", hostname, "1.2.3", labels={name.replace("__", "/"): v for name, v in labels.items()}
     )
     web.fleet.manager.register_worker(worker_id, registration)
+
+
+SPECIAL = (
+    "localhost", "LOCALHOST", "a.localhost", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "169.254.169.254", "0",
+    "0.0.0.0", "metadata.google.internal", "224.0.0.1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_worker_cannot_name_an_address_that_every_machine_has(address: str, web: Web) -> None:
+    register(web, "rack-7", address)
+    if address.isascii() and is_worker_id(address):
+        register(web, address)
+    register(web, "rack-8", "rack-8")
+    assert targets(web) == ["rack-8:9100"]
+
+
+@pytest.mark.parametrize(
+    ("address", "peer_host", "expected"),
+    [
+        ("localhost", "127.0.0.1", True),
+        ("127.0.0.1", "::1", True),
+        ("localhost", "192.0.2.7", False),
+        ("169.254.169.254", "127.0.0.1", False),
+        ("169.254.7.7", "169.254.7.7", True),
+        ("192.0.2.9", "192.0.2.7", True),
+        ("rack-7", "", True),
+    ],
+)
+def test_worker_that_connected_from_there_may_name_it(address: str, peer_host: str, expected: bool) -> None:
+    assert may_be_scraped(address, peer_host) is expected
 
 
 def targets(web: Web, query: str = "port=9100") -> list[str]:
