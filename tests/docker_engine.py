@@ -40,6 +40,8 @@ _UNPACKED = ROOT / ".tools" / "root"
 ENGINE_PREFIX = "fleetpulse-engine-"
 """The prefix of the folder and the cgroup of each engine that tests start."""
 
+_WITHOUT_NETWORKS = ("--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.02
@@ -116,12 +118,15 @@ class Engine:
 class IsolatedEngine(Engine):
     """An engine in its own namespaces. Tests may kill, stop and restart it."""
 
-    def __init__(self, *, live_restore: bool = False) -> None:
-        """``live_restore``: containers keep running while the engine is down. Raises ``GuardianError``."""
+    def __init__(self, *, live_restore: bool = False, bridge: bool = False) -> None:
+        """``live_restore``: containers keep running while the engine is down. ``bridge``: they have Docker's networks,
+        with rules of iptables. Raises ``GuardianError``.
+        """
         # Not TMPDIR, which may be long: a socket path is limited to 104 characters.
         self.folder = Path(tempfile.mkdtemp(prefix=ENGINE_PREFIX, dir="/tmp"))
         super().__init__(f"unix://{self.folder}/docker.sock")
         self._live_restore = live_restore
+        self._has_bridge = bridge
         self._guardian = Guardian(self.folder, isolated=True)
         self._forwarder: PortForwarder | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,7 +153,7 @@ class IsolatedEngine(Engine):
             "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
             "--cgroup-parent", f"/{self._guardian.cgroup}",
             # Containers have only a loopback device, unless a test creates a network.
-            "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+            *([] if self._has_bridge else _WITHOUT_NETWORKS),
             *(["--live-restore"] if self._live_restore else []),
         )  # fmt: skip
         # A killed engine leaves pid files, and the next one may find another process with that pid.
@@ -158,7 +163,7 @@ class IsolatedEngine(Engine):
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env=_environment(self.folder / "tmp"),
+                env=_environment(self.folder / "tmp") | (_iptables(self.folder) if self._has_bridge else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -226,12 +231,12 @@ class IsolatedEngine(Engine):
 
 
 @contextlib.contextmanager
-def isolated_engine(*, live_restore: bool = False) -> Iterator[IsolatedEngine]:
+def isolated_engine(*, live_restore: bool = False, bridge: bool = False) -> Iterator[IsolatedEngine]:
     """An engine for a single test, which may kill it. Starts in about a second. Skips where dockerd cannot run."""
     if os.geteuid() != 0:
         _without_engine("only root can start dockerd")
     try:
-        engine = IsolatedEngine(live_restore=live_restore)
+        engine = IsolatedEngine(live_restore=live_restore, bridge=bridge)
     except GuardianError as error:
         _without_engine(str(error))
     try:
@@ -273,6 +278,23 @@ def _environment(temporary: Path) -> dict[str, str]:
     """An environment in which dockerd finds fetched copies of containerd, runc and docker-init."""
     folders = [str(_UNPACKED / "usr/sbin"), str(_UNPACKED / "usr/bin"), os.environ.get("PATH", os.defpath), "/usr/sbin"]
     return os.environ | {"PATH": os.pathsep.join(folders), "TMPDIR": str(temporary)}
+
+
+def _iptables(folder: Path) -> dict[str, str]:
+    """An environment in which dockerd finds the legacy iptables: inside a namespace both kinds work, and mix badly."""
+    names = [_UNPACKED / "usr/sbin/xtables-legacy-multi", Path("/usr/sbin/xtables-legacy-multi")]
+    program = next((path for path in names if path.exists()), None)
+    if program is None:
+        _without_engine("iptables is missing")
+    programs, libraries = folder / "bin", sorted(_UNPACKED.glob("usr/lib/*-linux-gnu"))
+    programs.mkdir(exist_ok=True)
+    for name in ("iptables", "ip6tables"):
+        with contextlib.suppress(FileExistsError):
+            (programs / name).symlink_to(program)
+    env = {"PATH": os.pathsep.join([str(programs), _environment(folder)["PATH"]])}
+    if program.is_relative_to(_UNPACKED):
+        env |= {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)), "XTABLES_LIBDIR": f"{libraries[0]}/xtables"}
+    return env
 
 
 def _root_filesystem() -> bytes:

@@ -217,7 +217,7 @@ class TaskRequest(BaseModel):
     user: User | None = None
     """Whom the command runs as: USER or USER:GROUP, each a number or a name in the image."""
     network: Network | None = None
-    """What the container is connected to: nothing but itself, or Docker's bridge."""
+    """What the container is connected to: nothing but itself, or a bridge of all tasks of the worker."""
 
     @property
     def memory_bytes(self) -> int:

@@ -64,18 +64,17 @@ def container_labels(spec: ContainerSpec, owner: ContainerOwner) -> dict[str, st
     }
 
 
-def host_config(spec: ContainerSpec, volumes: Iterable[str] = ()) -> dict[str, Any]:
+def host_config(spec: ContainerSpec, volumes: Iterable[str] = (), bridge: str = "default") -> dict[str, Any]:
     """Arguments of ``create_host_config``: the limits, the least privileges, no mounts.
 
     ``volumes``: the image's; Docker would make each a folder on the disk that no limit counts. They become memory, of
-    the task's own and half of it at most.
+    the task's own and half of it at most. ``bridge``: the network mode of a task that may have a network.
     """
     config: dict[str, Any] = {
         "pids_limit": spec.pids_limit,
         "privileged": False,
         "read_only": bool(spec.read_only),
-        # Docker's default is its bridge, or the loopback device on an engine without one.
-        "network_mode": "none" if spec.network == "none" else "default",
+        "network_mode": "none" if spec.network == "none" else bridge,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "init": True,

@@ -43,6 +43,13 @@ _CALL_THREADS, _USAGE_THREADS = 8, 2
 _CONFLICT = 409
 _MAX_VOLUMES = 32
 
+TASK_NETWORK = "fleetpulse-tasks"
+_BRIDGE_OPTIONS = {
+    "com.docker.network.bridge.name": "fleetpulse0",
+    "com.docker.network.bridge.enable_icc": "false",  # no traffic between its containers
+}
+_MTU = "com.docker.network.driver.mtu"
+
 
 class CallThreads:
     """Daemon threads for calls that block: unlike those of ``ThreadPoolExecutor`` they do not delay the process's end.
@@ -142,7 +149,8 @@ class DockerEngine:
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
             settings = container_settings(spec, self._owner)
-            limits = host_config(spec, _volumes(client, spec))
+            bridge = "none" if spec.network == "none" else _task_network(client)
+            limits = host_config(spec, _volumes(client, spec), bridge)
             try:
                 created = client.create_container(**settings, host_config=client.create_host_config(**limits))
             except APIError as error:
@@ -229,6 +237,27 @@ class DockerEngine:
         except EngineUnavailable:
             self._connection.close()
             raise
+
+
+def _task_network(client: APIClient) -> str:
+    """The network mode of tasks with a network: a bridge of their own, which is made when it is missing.
+
+    One that the operator made is taken as it is. An engine without Docker's bridge gives only a loopback device.
+    """
+    # Docker finds names that contain these.
+    found = {network["Name"]: network for network in client.networks(names=["bridge", TASK_NETWORK])}
+    if TASK_NETWORK in found:
+        return TASK_NETWORK
+    if "bridge" not in found:
+        return "default"
+    mtu = (found["bridge"].get("Options") or {}).get(_MTU)
+    options = _BRIDGE_OPTIONS | ({_MTU: mtu} if mtu else {})
+    try:
+        client.create_network(TASK_NETWORK, "bridge", options, check_duplicate=True, labels={TASK_NETWORK: "true"})
+    except APIError as error:
+        if error.status_code != _CONFLICT:  # another worker was faster
+            raise
+    return TASK_NETWORK
 
 
 def _volumes(client: APIClient, spec: ContainerSpec) -> list[str]:

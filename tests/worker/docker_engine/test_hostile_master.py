@@ -149,7 +149,7 @@ def assert_unprivileged(details: dict[str, Any]) -> None:
     for field in ("Binds", "Mounts", "Devices", "DeviceCgroupRules", "VolumesFrom", "Links", "Tmpfs", "GroupAdd"):
         assert not host.get(field), field
     assert not host.get("DeviceRequests")
-    assert host["NetworkMode"] in {"default", "bridge", "none"}
+    assert host["NetworkMode"] in {"default", "fleetpulse-tasks", "none"}
     assert host["IpcMode"] in {"", "private", "shareable"}
     for namespace in ("PidMode", "UTSMode", "UsernsMode"):
         assert host[namespace] == "", namespace
