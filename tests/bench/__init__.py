@@ -5,6 +5,7 @@ processes  starts and stops processes, and measures their CPU and memory
 fleet      a master with its workers
 window     the steady window: heartbeats, CPU, memory, time to visible
 floor      the same streams at a bare grpc.aio server (bare)
+batch      agents that report for many workers
 storm      all workers connect at once
 overload   the master has half of the processor time that its fleet takes
 unary      single calls instead of streams

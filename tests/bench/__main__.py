@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from tests.bench import manager
+from tests.bench.batch import MACHINES_PER_AGENT, measure_batch
 from tests.bench.figures import IDLE, LARGE, PLACING, SMALL, load_ratios, peer_ratios
 from tests.bench.fleet import running_fleet, streams_per_connection
 from tests.bench.floor import measure_floor
@@ -36,7 +37,7 @@ _DOCS = ROOT / "docs" / "performance.md"
 _TABLE_WIDTH = 150
 _WORKERS = "1000,5000,10000"
 _SECONDS = 60.0
-PARTS = ("idle", "manager", "tasks", "fleet", "peers", "floor", "storm", "overload", "unary")
+PARTS = ("idle", "manager", "tasks", "fleet", "peers", "floor", "batch", "storm", "overload", "unary")
 
 Rows = dict[int, dict[str, float | None]]
 
@@ -193,6 +194,9 @@ def _measure_size(plan: Plan, workers: int, folder: Path) -> Iterator[dict[str, 
     if "floor" in plan.parts:
         _log(f"{workers:,} workers: a bare grpc.aio server")
         yield measure_floor(folder, workers, plan.window_seconds / 2.0)
+    if "batch" in plan.parts:
+        _log(f"{workers:,} workers: agents that report for {MACHINES_PER_AGENT} each")
+        yield measure_batch(folder, workers, plan.window_seconds)
     if "storm" in plan.parts:
         _log(f"{workers:,} workers: all at once")
         yield measure_storm(folder, workers, plan.storm_seconds, quiet_seconds=plan.storm_quiet_seconds)

@@ -115,6 +115,13 @@ SECTIONS = (
         Figure("its RSS per worker", KB, ("floor_rss_bytes_per_worker",)),
         Figure("master CPU per heartbeat / that", TIMES_FINE, ("cpu_to_floor_ratio",), _below(None, 1.4)),
     )),
+    Section("Batches: agents that report for 64 workers each", (
+        Figure("master CPU per heartbeat", US, ("batch_cpu_seconds_per_heartbeat",), _below(None, 90e-6)),
+        Figure("... / that of the bare server", TIMES_FINE, ("batch_to_floor_ratio",), _below(None, 0.35)),
+        Figure("heartbeats accepted", PER_SECOND, ("batch_heartbeats_per_second",)),
+        Figure("master RSS per worker above an idle master", KB, ("batch_rss_bytes_per_worker",), _below(None, 35e3)),
+        Figure("found inactive", COUNT, ("batch_inactive",), _NONE),
+    )),
     Section("A storm: all connect at once", (
         Figure("until all are active", SECONDS, ("storm_seconds",), {STORM: Goal("<", 30.0)}),
         Figure("active in the end", COUNT, ("storm_active",)),
@@ -220,13 +227,19 @@ def peer_ratios(row: Row) -> dict[str, float | None]:
 
 def load_ratios(workers: int, row: Row, smallest: Row, idle: Row) -> dict[str, float | None]:
     """What the figures of a fleet are beside those of the bare server, of the smallest fleet and of an idle master."""
-    rss, idle_rss = row.get("master_rss_after_reads_bytes"), idle.get("idle_rss_bytes")
     return {
+        "batch_to_floor_ratio": _ratio(row, "batch_cpu_seconds_per_heartbeat", row, "floor_cpu_seconds_per_heartbeat"),
+        "batch_rss_bytes_per_worker": _bytes_per_worker(workers, row.get("batch_rss_bytes"), idle),
         "cpu_to_floor_ratio": _ratio(row, "master_cpu_seconds_per_heartbeat", row, "floor_cpu_seconds_per_heartbeat"),
         "cpu_growth_ratio": _ratio(row, "master_cpu_seconds_per_heartbeat", smallest),
         "api_workers_growth_ratio": _ratio(row, "api_workers_p50_seconds", smallest),
-        "rss_bytes_per_worker": None if rss is None or idle_rss is None else (rss - idle_rss) / workers,
+        "rss_bytes_per_worker": _bytes_per_worker(workers, row.get("master_rss_after_reads_bytes"), idle),
     }
+
+
+def _bytes_per_worker(workers: int, rss: float | None, idle: Row) -> float | None:
+    idle_rss = idle.get("idle_rss_bytes")
+    return None if rss is None or idle_rss is None else (rss - idle_rss) / workers
 
 
 def _ratio(row: Row, key: str, other: Row, other_key: str = "") -> float | None:

@@ -76,11 +76,13 @@ def running_master(folder: Path, data_dir: Path | None = None, flags: Sequence[s
 
 
 @contextmanager
-def running_fleet(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iterator[Fleet]:
+def running_fleet(
+    folder: Path, workers: int, flags: Sequence[str] = (), simulator_flags: Sequence[str] = ()
+) -> Iterator[Fleet]:
     """Runs a fleet that comes up as the simulator lets it by default. Every worker has sent a heartbeat."""
     with (
         running_master(folder, flags=(*for_size(workers), *flags)) as master,
-        running_simulator(folder, master.grpc_port, workers) as simulator,
+        running_simulator(folder, master.grpc_port, workers, *simulator_flags) as simulator,
     ):
         needed = (master.process, simulator)
         wait_until(lambda: connected(simulator) == workers, _CONNECT_SECONDS, "not all are connected", *needed)

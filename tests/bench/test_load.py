@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.bench.batch import measure_batch
 from tests.bench.figures import load_ratios
 from tests.bench.floor import measure_floor
 from tests.bench.overload import CpuCap, measure_overload
@@ -22,6 +23,14 @@ def test_bare_server_gets_every_heartbeat_and_has_a_cost(tmp_path: Path) -> None
     row = measure_floor(tmp_path, 50, 2.0)
     assert (row["floor_cpu_seconds_per_heartbeat"] or 0.0) >= 0.0
     assert (row["floor_rss_bytes_per_worker"] or 0.0) > 0.0
+
+
+@pytest.mark.e2e
+def test_heartbeats_in_batches_are_accepted(tmp_path: Path) -> None:
+    row = measure_batch(tmp_path, 150, 6.0)
+    assert row["batch_inactive"] == 0.0
+    assert (row["batch_heartbeats_per_second"] or 0.0) > 0.0
+    assert (row["batch_rss_bytes"] or 0.0) > 0.0
 
 
 @pytest.mark.e2e
@@ -80,11 +89,14 @@ def test_ratios_need_both_figures() -> None:
     row = {
         "master_cpu_seconds_per_heartbeat": 3e-4, "floor_cpu_seconds_per_heartbeat": 2e-4,
         "api_workers_p50_seconds": 0.05, "master_rss_after_reads_bytes": 400e6,
+        "batch_cpu_seconds_per_heartbeat": 7e-5, "batch_rss_bytes": 200e6,
     }  # fmt: skip
     assert load_ratios(5_000, row, smallest, {"idle_rss_bytes": 100e6}) == {
         "cpu_to_floor_ratio": pytest.approx(1.5),
         "cpu_growth_ratio": pytest.approx(1.5),
         "api_workers_growth_ratio": pytest.approx(5.0),
+        "batch_to_floor_ratio": pytest.approx(0.35),
+        "batch_rss_bytes_per_worker": pytest.approx(20e3),
         "rss_bytes_per_worker": pytest.approx(60e3),
     }
     assert set(load_ratios(5_000, {}, {}, {}).values()) == {None}
