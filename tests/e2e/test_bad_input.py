@@ -101,6 +101,8 @@ def test_impossible_reading_ends_its_stream(client: GrpcClient, shared_master: M
     stream = client.stream()
     stream.register(worker_id)
     stream.beat(a_heartbeat(worker_id, sequence_number=1, cpu=pb.Cpu(usage_percent=55.0)))
+    # Of two that wait at a time, only the newer is handled.
+    eventually(lambda: shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 55.0)
     stream.beat(a_heartbeat(worker_id, sequence_number=2, cpu=pb.Cpu(usage_percent=math.nan)))
     code, details = stream.refusal()
     assert code is INVALID
