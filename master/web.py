@@ -15,7 +15,8 @@ from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from fleetpulse.master.edge import requests
-from fleetpulse.master.edge.connections import LINGER_SECONDS, AcceptRateLimiter, Connection, ConnectionLimiter
+from fleetpulse.master.edge.accept import AcceptRateLimiter
+from fleetpulse.master.edge.connections import LINGER_SECONDS, Connection, ConnectionLimiter
 from fleetpulse.master.edge.refusals import refusal_of
 
 _LOGGER = logging.getLogger(__name__)

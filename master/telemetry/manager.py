@@ -24,6 +24,7 @@ from fleetpulse.master.errors import (
     WorkerIdTaken,
     WorkerStillActive,
 )
+from fleetpulse.master.hub_queue import Wake
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, decode_heartbeat
 from fleetpulse.master.telemetry.leases import LeaseTable, Receipts
@@ -54,30 +55,6 @@ class _PendingReading(NamedTuple):
     sent_wall: float | None
 
 
-class _Wake:
-    """An event for the one greenlet that waits: half the time and 1 kB less of its stack than gevent's."""
-
-    __slots__ = ("__weakref__", "_is_set", "_waiting")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._waiting: Any = None
-
-    def set(self) -> None:
-        """Wake the greenlet, now or when it waits next."""
-        self._is_set = True
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            gevent.get_hub().loop.run_callback(waiting.switch)
-
-    def wait(self) -> None:
-        """Wait in the current greenlet until ``set`` was called since the last time."""
-        while not self._is_set:
-            self._waiting = gevent.getcurrent()
-            gevent.get_hub().switch()
-        self._is_set = False
-
-
 class _WorkerRow:
     """The latest of a worker, and the queue of its unprocessed heartbeats.
 
@@ -95,7 +72,7 @@ class _WorkerRow:
         # Not a deque, which takes 600 bytes when it is empty, as it nearly always is.
         self.pending: list[_PendingReading] = []
         self._queue_length = queue_length
-        self.wake = _Wake()
+        self.wake = Wake()
         self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
         self.closed = False
@@ -233,9 +210,9 @@ class TelemetryManager:
         """Check the heartbeat and queue it for its worker's greenlet. Never blocks.
 
         ``received_at``, on the monotonic clock, is now by default. ``superseded`` heartbeats came just before it and
-        were replaced by it: they are not missed. Registers an unknown worker. A full queue drops and
-        counts its oldest heartbeat. A repeated sequence number is counted and otherwise ignored. Raises
-        ``InvalidMessage``, ``InvalidReading``, ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
+        are not missed. Registers an unknown worker. A full queue drops and counts its oldest heartbeat. A repeated
+        sequence number is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``,
+        ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
         """
         received_monotonic = self._clock.monotonic() if received_at is None else received_at
         try:
@@ -293,9 +270,8 @@ class TelemetryManager:
 
     def health_error(self) -> str | None:
         """Why the manager does not do its work, or ``None``."""
-        if self._checker is None or self._checker.dead:
-            return "nobody watches for silent workers"
-        return None
+        is_watching = self._checker is not None and not self._checker.dead
+        return None if is_watching else "nobody watches for silent workers"
 
     def start(self) -> None:
         """Begin to watch for silent workers."""
@@ -317,8 +293,9 @@ class TelemetryManager:
         """Mark workers with expired leases inactive, and forget those that were so for the retention time."""
         now, config = self._clock.monotonic(), self.lease_config
         for worker_id in self._leases.expire(now, self._receipts.heard_until(now), self._last_heard):
-            timeout_seconds = config.inactivity_timeout_seconds
-            _LOGGER.warning("worker %s is inactive: nothing heard for %.0f s", worker_id, timeout_seconds)
+            _LOGGER.warning(
+                "worker %s is inactive: nothing heard for %.0f s", worker_id, config.inactivity_timeout_seconds
+            )
             self._remembered.renew(worker_id, now)
             self._publish(self._workers[worker_id], is_active=False)
         for worker_id in self._remembered.expire(now):
@@ -333,15 +310,9 @@ class TelemetryManager:
             raise FleetFull(f"the master is full: it was told to serve at most {config.max_workers} workers")
         wall = self._clock.wall()
         telemetry = WorkerTelemetry(
-            worker_id=worker_id,
-            registration=registration,
-            registered_at=wall,
-            is_active=True,
-            last_update=wall,
-            reading=_NO_READING,
-            counts=HeartbeatCounts(),
-            revision=self._revision,
-        )
+            worker_id=worker_id, registration=registration, registered_at=wall, is_active=True, last_update=wall,
+            reading=_NO_READING, counts=HeartbeatCounts(), revision=self._revision,
+        )  # fmt: skip
         worker = self._workers[worker_id] = _WorkerRow(telemetry, config.queue_length)
         worker.greenlet = gevent.spawn(self._process_pending, worker)
         worker.greenlet.name = f"telemetry-{worker_id}"
@@ -393,13 +364,10 @@ class TelemetryManager:
                 return
 
     def _process(self, worker: _WorkerRow, pending: _PendingReading) -> None:
-        self._publish(
-            worker,
-            reading=pending.reading,
-            is_active=worker.telemetry.worker_id in self._leases,
-            last_update=pending.received_wall,
-            counts=HeartbeatCounts(worker.received, worker.dropped, worker.missed),
-        )
+        counts = HeartbeatCounts(worker.received, worker.dropped, worker.missed)
+        is_active = worker.telemetry.worker_id in self._leases
+        last_update, reading = pending.received_wall, pending.reading
+        self._publish(worker, reading=reading, is_active=is_active, last_update=last_update, counts=counts)
         visible = self._clock.monotonic()
         self._instruments.receipt_to_visible.observe(visible - pending.received_monotonic)
         if pending.sent_wall is not None:

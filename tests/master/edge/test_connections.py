@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from fleetpulse.master.audit.entries import AuditEntry, AuditOutcome
 from fleetpulse.master.config import Limits
-from fleetpulse.master.edge.connections import REFUSALS_PER_TURN, AcceptRateLimiter, Connection, ConnectionLimiter
+from fleetpulse.master.edge.accept import REFUSALS_PER_TURN, AcceptRateLimiter
+from fleetpulse.master.edge.connections import Connection, ConnectionLimiter
 from fleetpulse.master.edge.refusals import CLIENT_FULL, FULL, TOO_OFTEN, refusal_of
 from fleetpulse.master.instruments import HttpInstruments
 
