@@ -255,6 +255,12 @@ class ReconnectTimes:
         patience_seconds = max(told * self._PATIENCE_FACTOR, self.RECONNECT_FIRST_ANSWER_SECONDS)
         self.first_answer_seconds = min(patience_seconds, self.LONGEST_FIRST_ANSWER_SECONDS)
 
+    def no_answer(self) -> Failure:
+        """The failure of a try whose time for the first answer is over."""
+        waited = self.first_answer_seconds
+        details = f"no answer within {waited:.0f} s"
+        return Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details, unanswered_seconds=waited)
+
     def delay_after_loss(self, lasted_seconds: float) -> float:
         """The delay after the end of a stream on which the worker was registered."""
         if lasted_seconds >= self._STABLE_SECONDS:

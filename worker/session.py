@@ -132,9 +132,7 @@ class WorkerSession:
                     _LOGGER.info("worker %s: registers again", self._register.worker_id)
                     continue
                 except TimeoutError:
-                    waited = self._times.first_answer_seconds
-                    details = f"no answer within {waited:.0f} s"
-                    failure = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details, unanswered_seconds=waited)
+                    failure = self._times.no_answer()
                 else:
                     return
                 self._outage.failed(failure)

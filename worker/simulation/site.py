@@ -86,9 +86,7 @@ class SimulatedSite:
                 except grpc.aio.AioRpcError as error:
                     failure = Failure(error.code(), error.details() or "no details", pushback_seconds(error))
                 except TimeoutError:
-                    waited = self._times.first_answer_seconds
-                    details = f"no answer within {waited:.0f} s"
-                    failure = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details, unanswered_seconds=waited)
+                    failure = self._times.no_answer()
                 else:
                     return
                 self._failure = failure
