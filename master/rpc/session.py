@@ -211,9 +211,10 @@ class StreamSession:
         received = self._stream.take()
         if received.superseded:
             self._table.instruments.telemetry.heartbeats_superseded.inc(received.superseded)
+        failures: list[Exception] = []
         for data in received.messages:
             if self._has_ended:
-                return
+                break
             is_first = not self.worker_id and self._reports is None
             try:
                 message = decode(pb.WorkerMessage, data)
@@ -227,9 +228,14 @@ class StreamSession:
                     self._register(message)
             except FleetPulseError as error:
                 self.end(error)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
             finally:
                 if is_first:
                     self._table.registrations.leave()
+        if failures:
+            # A fault of the master on one message does not lose those that came with it.
+            raise ExceptionGroup(f"messages of {self.worker_id or self._stream.peer} could not be handled", failures)
 
     @property
     def waiting_since(self) -> float | None:

@@ -412,6 +412,20 @@ def test_task_updates_that_wait_are_all_handled_in_order(table: SessionTable, re
     assert reports.received == [("rack-7", pb.TaskUpdate(update_number=number)) for number in range(1, 9)]
 
 
+def test_fault_of_the_master_loses_only_the_message_that_met_it(fleet: Fleet) -> None:
+    class Faulty(FakeAttemptReports):
+        def log(self, worker_id: str, message: pb.LogChunk, link: WorkerLink) -> None:
+            raise KeyError(worker_id)
+
+    reports = Faulty()
+    worker = FakeWorker(SessionTable(fleet.manager, reports, fleet.instruments)).register()
+    update = pb.TaskUpdate(update_number=1)
+    with pytest.raises(ExceptionGroup, match="rack-7"):
+        worker.send(pb.WorkerMessage(log_chunk=pb.LogChunk()), pb.WorkerMessage(task_update=update))
+    assert reports.received == [("rack-7", update)]
+    assert worker.stream.code is None
+
+
 def test_stream_that_ends_ignores_what_waits_behind(fleet: Fleet, table: SessionTable) -> None:
     worker = FakeWorker(table)
     register = pb.WorkerMessage(register=pb.Register(worker_id="rack-7", incarnation_id="first"))
