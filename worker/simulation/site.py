@@ -107,9 +107,13 @@ class SimulatedSite:
         try:
             interval_seconds = await self._register(stream)
             self._failure = None
-            if not self._stopped.done():
-                await self._send_reports(stream, interval_seconds)
-            await self._say_goodbye(stream)
+            reader = asyncio.ensure_future(self._receive_all(stream))
+            try:
+                if not self._stopped.done():
+                    await self._send_reports(stream, reader, interval_seconds)
+                await self._say_goodbye(stream, reader)
+            finally:
+                reader.cancel()
         finally:
             self._carried.clear()
             self._refused.clear()
@@ -151,27 +155,25 @@ class SimulatedSite:
             self._refused[worker_id] = Failure(_status_code(refusal.code), refusal.message)
         return answer
 
-    async def _send_reports(self, stream: MasterStream, interval_seconds: float) -> None:
+    async def _send_reports(
+        self, stream: MasterStream, reader: "asyncio.Future[None]", interval_seconds: float
+    ) -> None:
         """Reports every machine once an interval until a stop. Raises ``AioRpcError`` when the stream has ended."""
-        reader = asyncio.ensure_future(self._receive_all(stream))
         loop = asyncio.get_running_loop()
         reports = range(0, len(self._machines), MACHINES_PER_REPORT)
         due = loop.time() + interval_seconds * self._rng.random()
-        try:
-            while True:
-                self._rounds += 1
-                for first in reports:
-                    await asyncio.wait(
-                        (reader, self._stopped), timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED
-                    )
-                    if reader.done():
-                        reader.result()
-                    if self._stopped.done():
-                        return
-                    await stream.write(self._report(first))
-                    due = max(due + interval_seconds / len(reports), loop.time())
-        finally:
-            reader.cancel()
+        while True:
+            self._rounds += 1
+            for first in reports:
+                await asyncio.wait(
+                    (reader, self._stopped), timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if reader.done():
+                    reader.result()
+                if self._stopped.done():
+                    return
+                await stream.write(self._report(first))
+                due = max(due + interval_seconds / len(reports), loop.time())
 
     async def _receive_all(self, stream: MasterStream) -> None:
         while True:
@@ -195,15 +197,17 @@ class SimulatedSite:
         self._unanswered.append(registered)
         return message
 
-    async def _say_goodbye(self, stream: MasterStream) -> None:
+    async def _say_goodbye(self, stream: MasterStream, reader: "asyncio.Future[None]") -> None:
+        """The reader is at work until the master ends the stream: to cancel a read is to cancel the stream."""
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await stream.write(pb.WorkerMessage(goodbye=pb.Goodbye(reason=self._stopped.result())))
                 await stream.finish()
-                while await stream.read() is not None:
-                    continue
+                await asyncio.wait({reader})
         except TimeoutError:
             return
+        if not reader.cancelled():
+            reader.exception()  # the stream has ended, as was asked for
 
 
 def _status_code(name: str) -> grpc.StatusCode:

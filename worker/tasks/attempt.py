@@ -312,6 +312,9 @@ def exit_update(container: ContainerInfo, cause: StopCause | None, last_output: 
         reason, message = "command_not_found", f"the command cannot be run in this image: {error}"
         if "Exec format error" in error:
             reason, message = "image_invalid", f"the image is made for another kind of processor: {error}"
+    elif _may_be_oom(container):
+        # An engine may lose this event of a container that ends at once (containerd before 2.3).
+        message += f"; perhaps it needed more memory than its limit of {container.memory_bytes / 2**20:g} MiB"
     return pb.TaskUpdate(
         phase=phase, reason=reason, message=message, exit_code=container.exit_code, oom_killed=oom_killed
     )

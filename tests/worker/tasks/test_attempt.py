@@ -22,6 +22,8 @@ INIT = b"[FATAL tini (7)] exec nosuch failed: %s\n"
         (ENDED._replace(exit_code=255), None, b"", pb.ATTEMPT_PHASE_FAILED, "exit_code", "exit code 255"),
         (ENDED._replace(exit_code=137, oom_killed=True, memory_bytes=2**29), None, b"", pb.ATTEMPT_PHASE_FAILED,
          "out_of_memory", "512 MiB"),
+        (ENDED._replace(exit_code=137, memory_bytes=2**29), None, b"", pb.ATTEMPT_PHASE_FAILED,
+         "exit_code", "SIGKILL); perhaps it needed more memory than its limit of 512 MiB"),
         (ENDED._replace(exit_code=143), StopCause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "SIGTERM"),
         (ENDED, StopCause.STOPPED, b"", pb.ATTEMPT_PHASE_STOPPED, "stopped", "exit code 0"),
         (ENDED._replace(exit_code=143, timeout_seconds=30.0), StopCause.TIMEOUT, b"", pb.ATTEMPT_PHASE_FAILED,
