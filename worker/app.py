@@ -21,7 +21,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.collectors import Collector
+from fleetpulse.worker.collectors import Collector, NamePatterns
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
 from fleetpulse.worker.collectors.cpu import CpuCollector
 from fleetpulse.worker.collectors.custom_metrics import InvalidSource
@@ -77,6 +77,12 @@ class WorkerConfig(NamedTuple):
 
     join_endpoint: JoinEndpoint | None = None
     join_token: JoinToken | None = None
+    extra_collectors: Collection[str] = ()
+    """Names of those that are off by default."""
+
+    skipped_collectors: Collection[str] = ()
+    network_include: Sequence[str] = ()
+    network_exclude: Sequence[str] = ()
     uses_plugins: bool = True
     skipped_plugins: Collection[str] = ()
     metrics_commands: Sequence[str] = ()
@@ -91,41 +97,60 @@ class UnprotectedMaster(ValueError):
     """The worker would send its messages over a network without TLS. The message is one line for the operator."""
 
 
+class UnknownCollector(ValueError):
+    """The operator named a collector that there is not. The message is one line."""
+
+
+OFF_BY_DEFAULT: frozenset[str] = frozenset()
+"""Collectors that cost more than they tell on most machines."""
+
+
+def machine_collectors(config: WorkerConfig) -> list[Collector]:
+    """The collectors of the machine's own readings that are switched on; the others are not made.
+
+    Raises ``UnknownCollector``.
+    """
+    makers: dict[str, Callable[[], Collector]] = {
+        "cpu": CpuCollector,
+        "memory": MemoryCollector,
+        "filesystem": FilesystemCollector,
+        "disk": DiskCollector,
+        "network": lambda: NetworkCollector(patterns=NamePatterns(config.network_include, config.network_exclude)),
+        "load": LoadCollector,
+        "uptime": UptimeCollector,
+        "gpu": GpuCollector,
+    }
+    for name in (*config.extra_collectors, *config.skipped_collectors):
+        if name not in makers:
+            raise UnknownCollector(f"there is no collector {name!a}: choose of {', '.join(makers)}")
+    off = OFF_BY_DEFAULT.difference(config.extra_collectors).union(config.skipped_collectors)
+    return [make() for name, make in makers.items() if name not in off]
+
+
 def run_worker(config: WorkerConfig) -> None:
     """Reports this machine until a signal.
 
-    Raises ``InvalidWorkerId``, ``InvalidSource``, ``CredentialsError``, ``UnprotectedMaster``.
+    Raises ``InvalidWorkerId``, ``InvalidSource``, ``UnknownCollector``, ``CredentialsError``, ``UnprotectedMaster``.
     """
     hostname = socket.gethostname()
-    gpu = GpuCollector()
+    machine = machine_collectors(config)
+    gpu = next((collector for collector in machine if isinstance(collector, GpuCollector)), None)
     custom = custom_collectors(config, entry_points(group=PLUGINS_GROUP))
-    sampler = Sampler(
-        [
-            CpuCollector(),
-            MemoryCollector(),
-            FilesystemCollector(),
-            DiskCollector(),
-            NetworkCollector(),
-            LoadCollector(),
-            UptimeCollector(),
-            gpu,
-            *custom,
-        ]
-    )
+    sampler = Sampler([*machine, *custom])
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
     renewer = _certificate_renewer(config, worker_id)
     if renewer is None:
         check_network(config.master, is_network_trusted=config.is_network_trusted)
     sampler.start()
     try:
-        gpu_uuids = _find_gpus(sampler, gpu)
+        gpu_uuids = [] if gpu is None else _find_gpus(sampler, gpu)
         register = pb.Register(
             worker_id=worker_id,
             incarnation_id=new_incarnation_id(),
             hostname=hostname,
             version=version("fleetpulse"),
             boot_time_unix_seconds=psutil.boot_time(),
-            capacity=machine_capacity(gpu.device_count, gpu_uuids),
+            capacity=machine_capacity(None if gpu is None else gpu.device_count, gpu_uuids),
             labels=config.labels,
         )
         asyncio.run(_run_session(config, register, sampler, renewer))
@@ -134,7 +159,8 @@ def run_worker(config: WorkerConfig) -> None:
         for collector in custom:
             if isinstance(collector, CommandCollector):
                 collector.close()
-        gpu.shutdown()
+        if gpu is not None:
+            gpu.shutdown()
 
 
 def custom_collectors(config: WorkerConfig, installed: EntryPoints) -> list[Collector]:

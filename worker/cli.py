@@ -100,6 +100,15 @@ _join_options = _options(
             show_default="the master's gRPC port + 1", help="The master's join port."),
 )
 
+_collector_options = _options(
+    _option("--skip-collector", "skipped_collectors", envvar="FLEETPULSE_SKIP_COLLECTOR", multiple=True, metavar="NAME",
+            help="All collectors but this (cpu, memory, filesystem, disk, network, load, uptime, gpu); repeatable."),
+    _option("--network-include", envvar="FLEETPULSE_NETWORK_INCLUDE", multiple=True, metavar="PATTERN",
+            help="Report the network interfaces with such a name, as 'eno*', and no others; may be repeated."),
+    _option("--network-exclude", envvar="FLEETPULSE_NETWORK_EXCLUDE", multiple=True, metavar="PATTERN",
+            help="Don't report network interfaces with such a name; may be repeated."),
+)
+
 _custom_metrics_options = _options(
     _option("--plugins/--no-plugins", "uses_plugins", envvar="FLEETPULSE_PLUGINS", default=True, show_default=True,
             help="Ask installed plug-ins for metrics."),
@@ -140,6 +149,7 @@ _worker_options = _options(
     _option("--registry-config", "registry_logins", envvar="FLEETPULSE_REGISTRY_CONFIG",
             type=click.Path(path_type=Path), parse=_registry_logins,
             help="A file as docker login writes it, mode 0600: logins for pulls."),
+    _collector_options,
     _custom_metrics_options,
 )
 
@@ -191,7 +201,7 @@ def worker_command(
     """Report this machine to the master until SIGTERM or Ctrl-C."""
     _exit_on_signals()
     _silence_grpc_core()
-    from fleetpulse.worker.app import UnprotectedMaster, WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
+    from fleetpulse.worker.app import UnknownCollector, UnprotectedMaster, WorkerConfig, run_worker  # noqa: PLC0415 - heavy, and not needed for --help
     from fleetpulse.worker.collectors.custom_metrics import InvalidSource  # noqa: PLC0415
     from fleetpulse.worker.identity import InvalidWorkerId  # noqa: PLC0415
 
@@ -205,7 +215,7 @@ def worker_command(
     )
     try:
         run_worker(config)
-    except (InvalidWorkerId, InvalidSource, UnprotectedMaster) as error:
+    except (InvalidWorkerId, InvalidSource, UnknownCollector, UnprotectedMaster) as error:
         raise click.UsageError(str(error)) from error
     except CredentialsError as error:
         raise click.ClickException(str(error)) from error

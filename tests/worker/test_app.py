@@ -17,7 +17,14 @@ import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
-from fleetpulse.worker.app import WorkerConfig, command_environment, custom_collectors, machine_capacity
+from fleetpulse.worker.app import (
+    UnknownCollector,
+    WorkerConfig,
+    command_environment,
+    custom_collectors,
+    machine_capacity,
+    machine_collectors,
+)
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP
 
 TIMEOUT_SECONDS = 20.0
@@ -185,11 +192,34 @@ def test_capacity_of_this_machine() -> None:
     assert capacity.memory_bytes == total_kibibytes * 1024
 
 
-# Collectors of custom metrics
+# The collectors
 
 
 def worker_config(data_dir: Path, **settings: Any) -> WorkerConfig:
     return WorkerConfig("localhost:50051", None, data_dir, {}, **settings)
+
+
+def test_every_collector_is_there_by_default_and_can_be_switched_off(tmp_path: Path) -> None:
+    config = worker_config(tmp_path)
+    assert [collector.name for collector in machine_collectors(config)] == COLLECTORS
+    for name in COLLECTORS:
+        left = [collector.name for collector in machine_collectors(config._replace(skipped_collectors=[name]))]
+        assert left == [other for other in COLLECTORS if other != name]
+
+
+def test_unknown_collector_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownCollector, match=r"^there is no collector 'gpus': choose of cpu, memory, "):
+        machine_collectors(worker_config(tmp_path, skipped_collectors=["gpus"]))
+
+
+def test_worker_without_the_gpu_collector_reports_no_gpus_and_all_else(
+    recorder: tuple[RecordingMaster, str], tmp_path: Path
+) -> None:
+    worker = Worker(recorder[1], tmp_path, "--skip-collector", "gpu", "--skip-collector", "disk", "--no-tasks")
+    assert not recorder[0].next_message().register.capacity.HasField("gpu_count")
+    reports = recorder[0].next_message().heartbeat.collectors
+    assert [report.collector for report in reports] == [name for name in COLLECTORS if name not in {"gpu", "disk"}]
+    worker.stopped()
 
 
 def test_there_are_no_custom_collectors_by_default(tmp_path: Path) -> None:

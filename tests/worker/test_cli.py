@@ -75,6 +75,11 @@ def test_valid_master_address_becomes_the_target(text: str, target: str) -> None
     assert cli._target(text) == target
 
 
+def test_unknown_collector_is_refused_in_one_line(tmp_path: Path) -> None:
+    result = invoked(worker_command, FLEETPULSE_SKIP_COLLECTOR="cpu gpus", FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert error_of(result).startswith("there is no collector 'gpus': choose of cpu, ")
+
+
 @pytest.mark.parametrize("worker_id", ["rack/7", "../etc", "a" * 129, "rack 7", "ü"])
 def test_invalid_worker_id_is_refused(worker_id: str, tmp_path: Path) -> None:
     result = invoked(worker_command, FLEETPULSE_WORKER_ID=worker_id, FLEETPULSE_DATA_DIR=str(tmp_path))

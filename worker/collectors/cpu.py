@@ -1,21 +1,41 @@
 """CPU usage of the whole machine; in a container that of the host."""
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors import PROC, CollectorError
 
 _COUNTED_ELSEWHERE = frozenset({"guest", "guest_nice"})
 """Linux adds a guest's time to ``user`` and ``nice`` too (proc_stat(5))."""
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 _IDLE = frozenset({"idle", "iowait"})
 """A core that waits for a disk is free to run something else."""
 
 
-def read_cpu_times() -> Mapping[str, float]:
-    """Seconds that all cores together have spent in each state since boot."""
-    return psutil.cpu_times()._asdict()
+_STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
+"""The columns of ``/proc/stat`` (proc_stat(5)); older kernels have fewer."""
+
+
+class CpuUnreadable(CollectorError):
+    """``/proc/stat`` does not begin with the times of all cores."""
+
+
+def read_cpu_times(proc: Path = PROC) -> Mapping[str, float]:
+    """Seconds that all cores together have spent in each state since boot. Raises ``OSError``, ``CpuUnreadable``."""
+    if proc == PROC and not psutil.LINUX:
+        return psutil.cpu_times()._asdict()
+    with (proc / "stat").open(encoding="ascii", errors="replace") as file:
+        name, *columns = file.readline().split() or [""]
+    ticks = [int(column) for column in columns if column.isdecimal()]
+    if name != "cpu" or len(ticks) < len(columns) or len(ticks) < 4:
+        raise CpuUnreadable(f"{proc}/stat does not begin with the times of all cores")
+    return {state: number / _TICKS_PER_SECOND for state, number in zip(_STATES, ticks, strict=False)}
 
 
 def usage_percent(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
@@ -54,7 +74,7 @@ class CpuCollector:
         self._previous: Mapping[str, float] | None
         try:
             self._previous = read_times()
-        except OSError:  # the worker must start all the same; collect() raises it if it lasts
+        except (OSError, CpuUnreadable):  # the worker must start all the same; collect() raises it if it lasts
             self._previous = None
 
     def collect(self) -> pb.Heartbeat:

@@ -3,10 +3,21 @@
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors import PROC, read_line
+
+
+def read_load(proc: Path = PROC) -> tuple[float, float, float]:
+    """Raises ``OSError`` where the machine does not show its load."""
+    words = (read_line(proc / "loadavg") or "").split()
+    try:
+        return float(words[0]), float(words[1]), float(words[2])
+    except (IndexError, ValueError):
+        return os.getloadavg()
 
 
 class LoadCollector:
@@ -14,7 +25,7 @@ class LoadCollector:
 
     name = "load"
 
-    def __init__(self, read_load: Callable[[], tuple[float, float, float]] = os.getloadavg) -> None:
+    def __init__(self, read_load: Callable[[], tuple[float, float, float]] = read_load) -> None:
         self._read_load = read_load
 
     def collect(self) -> pb.Heartbeat:
@@ -22,11 +33,15 @@ class LoadCollector:
         return pb.Heartbeat(load=pb.Load(load1=load1, load5=load5, load15=load15))
 
 
-def seconds_since_boot() -> float:
+def seconds_since_boot(proc: Path = PROC) -> float:
     """Seconds since boot, time asleep included. A step of the wall clock changes it everywhere but on Linux.
 
-    In a container since the host's boot, unless the container has a time namespace.
+    In a container since the host's boot, unless lxcfs or a time namespace shows the container's own.
     """
+    try:
+        return float((read_line(proc / "uptime") or "").split()[0])
+    except (IndexError, ValueError):
+        pass
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time() - psutil.boot_time()
