@@ -118,15 +118,16 @@ class Engine:
 class IsolatedEngine(Engine):
     """An engine in its own namespaces. Tests may kill, stop and restart it."""
 
-    def __init__(self, *, live_restore: bool = False, bridge: bool = False) -> None:
+    def __init__(self, *, live_restore: bool = False, bridge: bool = False, disk_mib: int | None = None) -> None:
         """``live_restore``: containers keep running while the engine is down. ``bridge``: they have Docker's networks,
-        with rules of iptables. Raises ``GuardianError``.
+        with rules of iptables. ``disk_mib``: its data is on a disk of this size. Raises ``GuardianError``.
         """
         # Not TMPDIR, which may be long: a socket path is limited to 104 characters.
         self.folder = Path(tempfile.mkdtemp(prefix=ENGINE_PREFIX, dir="/tmp"))
         super().__init__(f"unix://{self.folder}/docker.sock")
         self._live_restore = live_restore
         self._has_bridge = bridge
+        self._disk_mib = disk_mib
         self._guardian = Guardian(self.folder, isolated=True)
         self._forwarder: PortForwarder | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,9 +149,12 @@ class IsolatedEngine(Engine):
 
     def start(self) -> None:
         """Starts the engine and waits until it answers."""
+        if self._disk_mib is not None and self._process is None and not self._data.exists():
+            self._data.mkdir()
+            self._inside("mount", "-t", "tmpfs", "-o", f"size={self._disk_mib}m", "tmpfs", str(self._data))
         command = self._guardian.command(
             str(require_tool("dockerd")), "--host", self.host, "--pidfile", f"{self.folder}/pid",
-            "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
+            "--data-root", str(self._data), "--exec-root", f"{self.folder}/exec",
             "--cgroup-parent", f"/{self._guardian.cgroup}",
             # Containers have only a loopback device, unless a test creates a network.
             *([] if self._has_bridge else _WITHOUT_NETWORKS),
@@ -193,6 +197,14 @@ class IsolatedEngine(Engine):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
+    def fill_disk(self) -> None:
+        """Leaves no room on the disk of its data. Only with ``disk_mib``."""
+        self._inside("sh", "-c", f"head -c {self._disk_mib}m /dev/zero > {self._data}/filler || true")
+
+    def empty_disk(self) -> None:
+        """Takes back ``fill_disk``."""
+        self._inside("rm", f"{self._data}/filler")
+
     def host_pid(self, container: Container) -> int:
         """The pid of a container's first process outside the engine's pid namespace."""
         pid = container.attrs["State"]["Pid"]
@@ -211,6 +223,14 @@ class IsolatedEngine(Engine):
         self._guardian.close()
         if self._process is not None:
             self._process.wait()
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _inside(self, *command: str) -> None:
+        """Runs a command where the engine's mounts are."""
+        subprocess.run(self._guardian.command(*command), check=True, stderr=subprocess.DEVNULL)
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -231,12 +251,14 @@ class IsolatedEngine(Engine):
 
 
 @contextlib.contextmanager
-def isolated_engine(*, live_restore: bool = False, bridge: bool = False) -> Iterator[IsolatedEngine]:
+def isolated_engine(
+    *, live_restore: bool = False, bridge: bool = False, disk_mib: int | None = None
+) -> Iterator[IsolatedEngine]:
     """An engine for a single test, which may kill it. Starts in about a second. Skips where dockerd cannot run."""
     if os.geteuid() != 0:
         _without_engine("only root can start dockerd")
     try:
-        engine = IsolatedEngine(live_restore=live_restore, bridge=bridge)
+        engine = IsolatedEngine(live_restore=live_restore, bridge=bridge, disk_mib=disk_mib)
     except GuardianError as error:
         _without_engine(str(error))
     try:

@@ -149,6 +149,9 @@ class WorkerTasks(ResponseModel):
     refusal: str | None
     draining: bool
     drain_reason: str | None
+    degraded: bool
+    """Whether tasks fail on it before their command runs. It is avoided for a while, then one task tries it."""
+    degraded_reason: str | None
 
     @classmethod
     def of(cls, telemetry: WorkerTelemetry) -> Self:
@@ -163,6 +166,8 @@ class WorkerTasks(ResponseModel):
             refusal=refusal,
             draining=taken.drain_reason is not None,
             drain_reason=taken.drain_reason,
+            degraded=taken.degraded_reason is not None,
+            degraded_reason=taken.degraded_reason,
         )
 
 

@@ -13,21 +13,31 @@ from fleetpulse.master.console.command import ClientContext, console_command, pa
 from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
 from fleetpulse.master.console.screen import Cell, Column, field, read, styled
 
-STATE_STYLES = {"inactive": "bold red", "draining": "yellow", "no tasks": "cyan", "active": "green"}
+STATE_STYLES = {
+    "inactive": "bold red",
+    "draining": "yellow",
+    "degraded": "bold yellow",
+    "no tasks": "cyan",
+    "active": "green",
+}
 
 
 def worker_state(worker: Mapping[str, Any]) -> str:
-    """``inactive``, ``draining``, ``no tasks`` or ``active``, from an element of ``/api/workers``."""
+    """``inactive``, ``draining``, ``degraded``, ``no tasks`` or ``active``, from an element of ``/api/workers``."""
     tasks = worker.get("tasks") or {}
-    return state_of(worker.get("is_active"), tasks.get("draining"), tasks.get("accepted", True))
+    return state_of(
+        worker.get("is_active"), tasks.get("draining"), tasks.get("accepted", True), tasks.get("degraded", False)
+    )
 
 
-def state_of(is_active: Any, draining: Any, accepts_tasks: Any) -> str:
-    """The first of the four words that holds."""
+def state_of(is_active: Any, draining: Any, accepts_tasks: Any, degraded: Any = False) -> str:
+    """The first of the five words that holds."""
     if not is_active:
         return "inactive"
     if draining:
         return "draining"
+    if degraded:
+        return "degraded"
     return "active" if accepts_tasks else "no tasks"
 
 

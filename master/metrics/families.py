@@ -65,6 +65,10 @@ def _is_drained(allocation: Allocation) -> int:
     return int(allocation.drain_reason is not None)
 
 
+def _is_degraded(allocation: Allocation) -> int:
+    return int(allocation.degraded_reason is not None)
+
+
 def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
     return (telemetry,)
 
@@ -141,6 +145,8 @@ FAMILIES: tuple[Family, ...] = (
             _TASK_RUNNER, "is_schedulable", int, static=True),
     _family("draining", "", "1 while somebody has drained the worker, 0 otherwise.",
             _WORKER, "allocation", _is_drained, static=True, outlives_silence=True),
+    _family("degraded", "", "1 while tasks fail on the worker before their command runs, 0 otherwise.",
+            _TASK_RUNNER, "allocation", _is_degraded, static=True),
     _family("allocated_cpu_cores", "cores", "CPU cores that the worker's live tasks were promised.",
             _TASK_RUNNER, "allocation.cpu_cores", static=True),
     _family("allocated_memory_bytes", "bytes", "Memory that the worker's live tasks were promised.",

@@ -15,6 +15,7 @@ from gevent.queue import Full, Queue
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import StaleReport, StoreUnavailable
 from fleetpulse.master.instruments import TaskInstruments
+from fleetpulse.master.tasks.capacity import StartFailure
 from fleetpulse.master.tasks.lost_workers import LostWorkerTracker
 from fleetpulse.master.tasks.messages import (
     WorkerLink,
@@ -26,9 +27,17 @@ from fleetpulse.master.tasks.messages import (
     stop_message,
     update_ack,
 )
-from fleetpulse.master.tasks.records import AttemptKey, TaskStore
-from fleetpulse.master.tasks.registry import LiveEntry, Start, TaskRegistry
-from fleetpulse.master.tasks.transitions import lost, reported
+from fleetpulse.master.tasks.records import AttemptKey, AttemptStatus, TaskStore
+from fleetpulse.master.tasks.registry import LiveEntry, Start, TaskRegistry, demand_of
+from fleetpulse.master.tasks.transitions import (
+    MACHINE_REASONS,
+    MAX_WORKERS_TRIED,
+    Change,
+    Report,
+    failed_to_start,
+    lost,
+    reported,
+)
 from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
@@ -157,13 +166,17 @@ class AttemptReportHandler:
         try:
             if entry is None:
                 raise StaleReport(f"task {report.task_id} is not live")  # noqa: TRY301 - refused like the others
-            change = reported(entry.task, entry.attempt, worker_id, report, self._clock.wall())
+            has_other_worker = self._has_other_worker(entry, worker_id, report)
+            change = reported(
+                entry.task, entry.attempt, worker_id, report, self._clock.wall(), has_other_worker=has_other_worker
+            )
         except StaleReport as error:
             self._refuse(ForeignReport(worker_id, key, "report", link), str(error), update_ack(update, stale=True))
             return
         if change is None:
             self._registry.after_pending_saves(acknowledge)
         else:
+            self._judge_workers(entry, worker_id, report, change)
             self._registry.apply(entry, change, acknowledge)
 
     def log(self, worker_id: str, message: pb.LogChunk, link: WorkerLink) -> None:
@@ -230,6 +243,44 @@ class AttemptReportHandler:
                 _LOGGER.warning("worker %s is lost with %d attempts", worker_id, len(attempts))
             for entry, _ in attempts:
                 self._lose(entry, f"worker {worker_id} is lost: nothing was heard of it in time")
+
+    def check_degraded_workers(self) -> None:
+        """Lets a task try each worker that was avoided for long enough."""
+        for worker_id in self._registry.capacity.check_faults():
+            self._registry.publish_allocation(worker_id)
+            self._registry.on_capacity_freed()
+
+    def _has_other_worker(self, entry: LiveEntry, worker_id: str, report: Report) -> bool:
+        """Whether an attempt that fails to start may be tried elsewhere."""
+        if entry.attempt is None or not failed_to_start(entry.attempt, report):
+            return False
+        tried = {*entry.failed_on, worker_id}
+        constraints = entry.task.request.constraints
+        return len(tried) < MAX_WORKERS_TRIED and self._registry.capacity.has_other(
+            demand_of(entry.task), constraints, tried
+        )
+
+    def _judge_workers(self, entry: LiveEntry, worker_id: str, report: Report, change: Change) -> None:
+        """Learns which workers are degraded: a task that runs tells of those that could not start it."""
+        capacity, attempt = self._registry.capacity, entry.attempt
+        changed = []
+        if attempt is not None and failed_to_start(attempt, report):
+            outcome = report.outcome
+            failure = StartFailure(outcome.reason or "", outcome.error or "", self._clock.monotonic())
+            if failure.reason in MACHINE_REASONS:
+                capacity.start_failed(worker_id, failure)
+            if change.task.retries_used > entry.task.retries_used:
+                entry.failed_on.clear()
+            else:
+                entry.failed_on[worker_id] = failure
+        elif report.status in {AttemptStatus.RUNNING, AttemptStatus.COMPLETED}:
+            capacity.started(worker_id)
+            for other, failure in entry.failed_on.items():
+                capacity.start_failed(other, failure)
+            changed = [worker_id, *entry.failed_on]
+            entry.failed_on.clear()
+        for changed_id in changed:
+            self._registry.publish_allocation(changed_id)
 
     def _lose(self, entry: LiveEntry, reason: str) -> None:
         attempt = entry.attempt

@@ -86,6 +86,8 @@ class QueuedTask(NamedTuple):
     priority: int
     queued_at: float
     """In seconds, on the clock of the ``now`` that the policy is given."""
+    avoided: frozenset[str] = frozenset()
+    """Workers on which it could not be started: it goes elsewhere as long as another could hold it."""
 
 
 class Placement(NamedTuple):
@@ -310,9 +312,9 @@ class _CandidateIndex:
         self.candidates.sort(key=lambda candidate: candidate.rank)
         self._allocations = 0
         self._by_label: dict[str, dict[str | None, list[_Candidate]]] = {}
-        self._pools: dict[tuple[tuple[str, tuple[str, ...]], ...], _Pool] = {}
+        self._pools: dict[tuple[tuple[tuple[str, tuple[str, ...]], ...], frozenset[str]], _Pool] = {}
         self._least = _each(min, [task.demand for task in queue])
-        self.groups = [self._pool(task.constraints).group(task.demand) for task in queue]
+        self.groups = [self._group(task) for task in queue]
         """The group of each task, in the order of ``queue``."""
 
     def allocate(self, candidate: _Candidate, demand: ResourceAmounts) -> tuple[str, ...]:
@@ -332,11 +334,21 @@ class _CandidateIndex:
         left = free.cpu_millicores / self._all_millicores + free.memory_bytes / self._all_memory_bytes
         return (free.gpus, gpus, left, candidate.offer.worker_id)
 
-    def _pool(self, constraints: Mapping[str, tuple[str, ...]]) -> _Pool:
-        key = tuple(sorted(constraints.items())) if constraints else ()
+    def _group(self, task: QueuedTask) -> _DemandGroup:
+        if task.avoided:
+            elsewhere = self._pool(task.constraints, task.avoided).group(task.demand)
+            if elsewhere.large_enough():
+                return elsewhere
+        return self._pool(task.constraints).group(task.demand)
+
+    def _pool(self, constraints: Mapping[str, tuple[str, ...]], avoided: frozenset[str] = frozenset()) -> _Pool:
+        key = tuple(sorted(constraints.items())) if constraints else (), avoided
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(self._satisfying(constraints), self._least)
+            members = self._satisfying(constraints)
+            if avoided:
+                members = [candidate for candidate in members if candidate.offer.worker_id not in avoided]
+            pool = self._pools[key] = _Pool(members, self._least)
         return pool
 
     def _satisfying(self, constraints: Mapping[str, tuple[str, ...]]) -> list[_Candidate]:

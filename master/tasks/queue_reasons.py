@@ -13,7 +13,7 @@ import gevent
 from fleetpulse.master.tasks.capacity import FleetCapacity
 from fleetpulse.master.tasks.placement import Offer, QueuedTask, ResourceAmounts, label_of, satisfies
 from fleetpulse.master.tasks.records import Task
-from fleetpulse.master.tasks.registry import queued
+from fleetpulse.master.tasks.registry import LiveTasks, queued
 from fleetpulse.master.tasks.scheduler import Scheduler
 
 _NO_RESERVATIONS: Mapping[str, str] = MappingProxyType({})
@@ -25,8 +25,8 @@ _MAX_CACHED = 2000
 class QueueReasons:
     """Caches sentences until something in the fleet changes: many tasks of a page ask for the same."""
 
-    def __init__(self, capacity: FleetCapacity, scheduler: Scheduler) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: FleetCapacity, live: LiveTasks, scheduler: Scheduler) -> None:
+        self._capacity, self._live = capacity, live
         self._scheduler = scheduler
         self._cached: dict[object, str] = {}
         self._cached_for: tuple[int, int] | None = None
@@ -39,9 +39,11 @@ class QueueReasons:
         state = self._capacity.revision, self._scheduler.rounds
         if state != self._cached_for or len(self._cached) > _MAX_CACHED:
             self._cached, self._cached_for = {}, state
-        queued_task, reservations = queued(task), self._scheduler.reservations
+        entry = self._live.get(task.task_id)
+        queued_task = queued(task, () if entry is None else entry.failed_on)
+        reservations = self._scheduler.reservations
         own = task.task_id if task.task_id in reservations.values() else None
-        key = own, queued_task.demand, tuple(sorted(queued_task.constraints.items()))
+        key = own, queued_task.demand, tuple(sorted(queued_task.constraints.items())), queued_task.avoided
         if key not in self._cached:
             # A page of tasks that all ask for something else takes a while in a large fleet.
             gevent.sleep(0)
@@ -52,7 +54,8 @@ class QueueReasons:
 def explain(task: QueuedTask, offers: Sequence[Offer], reservations: Mapping[str, str] = _NO_RESERVATIONS) -> str:
     """Returns the sentence, without a full stop. ``reservations`` are those of the scheduler's last plan.
 
-    Without a reservation of its own, two tasks with the same demand and constraints have the same sentence.
+    Without a reservation of its own, two tasks with the same demand, constraints and avoided workers have the same
+    sentence.
     """
     if not offers:
         return "there is no worker"
@@ -73,12 +76,16 @@ def _may_fit(task: QueuedTask, able: Sequence[Offer], reservations: Mapping[str,
     taking = [offer for offer in able if offer.refusal is None]
     if not taking:
         return _refused(able)
+    if elsewhere := [offer for offer in taking if offer.worker_id not in task.avoided]:
+        taking = elsewhere
     for offer in taking:
         if reservations.get(offer.worker_id) == task.task_id:
             return _reserved(demand, offer)
     fitting = [offer.worker_id for offer in taking if demand.fits_into(offer.free)]
     if not fitting:
-        return _short(demand, taking, worker) + _others_refuse(len(able) - len(taking))
+        avoided = sorted(offer.worker_id for offer in able if offer not in taking and offer.refusal is None)
+        others = _others_refuse(len(able) - len(taking) - len(avoided))
+        return _short(demand, taking, worker) + others + _not_started_on(avoided)
     return _others_first(fitting, reservations)
 
 
@@ -132,6 +139,10 @@ def _short(demand: ResourceAmounts, taking: Sequence[Offer], worker: str) -> str
 
 def _others_refuse(count: int) -> str:
     return f"; {count} more could hold it, but {'takes' if count == 1 else 'take'} no tasks now" if count else ""
+
+
+def _not_started_on(avoided: Sequence[str]) -> str:
+    return f"; it could not be started on {' and '.join(avoided)}" if avoided else ""
 
 
 def _others_first(fitting: Sequence[str], reservations: Mapping[str, str]) -> str:

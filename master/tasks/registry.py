@@ -7,8 +7,9 @@ so a master that dies at any moment has promised nothing that it does not find a
 """
 
 import heapq
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from gevent.event import Event
 
 from fleetpulse.master.instruments import Instruments
-from fleetpulse.master.tasks.capacity import FleetCapacity
+from fleetpulse.master.tasks.capacity import FleetCapacity, StartFailure
 from fleetpulse.master.tasks.messages import WorkerLink, start_message, stop_message
 from fleetpulse.master.tasks.placement import QueuedTask, ResourceAmounts, millicores
 from fleetpulse.master.tasks.quotas import QueueQuotas
@@ -49,11 +50,14 @@ class Start(Enum):
 class LiveEntry:
     """One task and its live attempt. Mutable, and seen by the task service alone."""
 
-    __slots__ = ("attempt", "log_durable_bytes", "log_taken_bytes", "start", "task")
+    __slots__ = ("attempt", "failed_on", "log_durable_bytes", "log_taken_bytes", "start", "task")
 
     def __init__(self, task: Task, attempt: Attempt | None, log_bytes: int = 0) -> None:
         self.task = task
         self.attempt = attempt
+        self.failed_on: dict[str, StartFailure] = {}
+        """By worker, why it could not be started there since it last ran or used up a retry."""
+
         self.log_taken_bytes = self.log_durable_bytes = log_bytes
         # An attempt that is found at the start may have been sent to its worker before.
         self.start = Start.UNSAVED if attempt is None else Start.SENT
@@ -90,7 +94,7 @@ class LiveTasks:
         if task.status is not TaskStatus.QUEUED:
             self._queue.pop(task.task_id, None)
         elif task.not_before is None:
-            self._queue[task.task_id] = queued(task)
+            self._queue[task.task_id] = queued(task, entry.failed_on)
         else:
             heapq.heappush(self._backing_off, (task.not_before, task.task_id))
         return entry
@@ -123,7 +127,7 @@ class LiveTasks:
             _, task_id = heapq.heappop(self._backing_off)
             entry = self._entries.get(task_id)
             if entry is not None and entry.task.status is TaskStatus.QUEUED:
-                self._queue[task_id] = queued(entry.task)
+                self._queue[task_id] = queued(entry.task, entry.failed_on)
         return tuple(self._queue.values())
 
     def next_backoff_end(self) -> float | None:
@@ -148,9 +152,12 @@ def demand_of(task: Task) -> ResourceAmounts:
     return ResourceAmounts(millicores(request.cpu_required), request.memory_bytes, request.gpu_required)
 
 
-def queued(task: Task) -> QueuedTask:
+def queued(task: Task, avoided: Iterable[str] = ()) -> QueuedTask:
     """Returns the task as a placement policy sees it."""
-    return QueuedTask(task.task_id, demand_of(task), task.request.constraints, task.request.priority, task.created_at)
+    request = task.request
+    return QueuedTask(
+        task.task_id, demand_of(task), request.constraints, request.priority, task.created_at, frozenset(avoided)
+    )
 
 
 class TaskWatch:
@@ -214,11 +221,12 @@ class TaskRegistry:
         instruments: Instruments,
         on_capacity_freed: Callable[[], None] = lambda: None,
         quotas: QueueQuotas | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``on_capacity_freed`` is called when a task might be placed that could not be before."""
         self.live = LiveTasks()
         self.quotas = quotas = QueueQuotas() if quotas is None else quotas
-        self.capacity = FleetCapacity()
+        self.capacity = FleetCapacity(monotonic)
         self.watchers = TaskWatchers()
         self.instruments = instruments.tasks
         self.on_capacity_freed = on_capacity_freed

@@ -85,7 +85,9 @@ class TaskService:
         self._new_id = new_id
         self._task_policy = task_policy
         capacity_freed = Event()
-        self._registry = TaskRegistry(store, telemetry, instruments, capacity_freed.set, QueueQuotas(queue_limits))
+        self._registry = TaskRegistry(
+            store, telemetry, instruments, capacity_freed.set, QueueQuotas(queue_limits), clock.monotonic
+        )
         self._limiter = EvictionLimiter()
         self._foreign_reports = ForeignReports(store, instruments.tasks)
         lease = telemetry.lease_config
@@ -94,7 +96,7 @@ class TaskService:
             self._registry, store, lost_workers, self._foreign_reports.check, lease, clock
         )
         self._scheduler = Scheduler(self._registry, capacity_freed, clock, policy)
-        self._reasons = QueueReasons(self._registry.capacity, self._scheduler)
+        self._reasons = QueueReasons(self._registry.capacity, self._registry.live, self._scheduler)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._stopping = Event()
         instruments.tasks.oldest_queued.set_function(self._oldest_queued_seconds)
@@ -279,5 +281,6 @@ class TaskService:
         while not self._stopping.wait(CHECK_SECONDS):
             try:
                 self.reports.check_lost_workers()
+                self.reports.check_degraded_workers()
             except Exception:
                 _LOGGER.exception("the check for lost workers failed")

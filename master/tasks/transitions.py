@@ -21,8 +21,23 @@ from fleetpulse.master.tasks.request import TaskRequest
 RETRY_INITIAL_SECONDS = 1.0
 RETRY_CAP_SECONDS = 60.0
 FREE_LOSSES = 10
-"""Attempts that may be lost before they ran; later ones use up retries, or a task that kills its worker would come back
-for ever."""
+"""Attempts that may be lost or fail to start; later ones use up retries, or a task that kills its worker would come
+back for ever."""
+
+MACHINE_REASONS = frozenset({"disk_full", "docker_unavailable"})
+"""Reasons that are the worker's own."""
+
+IMAGE_REASONS = frozenset({"image_not_found", "image_invalid"})
+"""Another worker may have the image, or the login, or the architecture; trying again on the same one is useless."""
+
+UNCLEAR_REASONS = IMAGE_REASONS | {"image_pull_failed", "container_failed"}
+"""Reasons that may be the worker's or the task's."""
+
+START_FAILURES = MACHINE_REASONS | UNCLEAR_REASONS
+"""Why an attempt may fail before its command runs, where another worker may be able to run it."""
+
+MAX_WORKERS_TRIED = 3
+"""On so many workers a task is tried without using up a retry, before the failure counts as its own."""
 
 _SECRETS_LOST = Outcome(
     reason="secrets_lost",
@@ -74,8 +89,12 @@ def placed(task: Task, worker_id: str, gpu_uuids: tuple[str, ...], now: float) -
     return Change(task, attempt, (event,), Instruction.START)
 
 
-def reported(task: Task, attempt: Attempt | None, worker_id: str, report: Report, now: float) -> Change | None:
+def reported(
+    task: Task, attempt: Attempt | None, worker_id: str, report: Report, now: float, *, has_other_worker: bool = False
+) -> Change | None:
     """The worker reports the attempt's status; ``None`` when that was known.
+
+    ``has_other_worker``: an attempt that fails to start may be tried on another worker, and then uses up no retry.
 
     Raises ``StaleReport`` unless the attempt is the task's current one, the worker's own, and live.
     """
@@ -84,7 +103,7 @@ def reported(task: Task, attempt: Attempt | None, worker_id: str, report: Report
     if attempt.status.is_terminal or task.status.is_terminal:
         raise StaleReport(f"attempt {report.attempt} of {report.task_id} has ended as {attempt.status}")
     if report.status.is_terminal:
-        return _ended(task, attempt, report, now)
+        return _ended(task, attempt, report, now, has_other_worker)
     if report.status is AttemptStatus.RUNNING:
         return _running(task, attempt, report, now)
     return _preparing(task, attempt, report, now)
@@ -146,7 +165,13 @@ def _running(task: Task, attempt: Attempt, report: Report, now: float) -> Change
     return Change(task._replace(status=TaskStatus.RUNNING, running_at=now), attempt, (event,))
 
 
-def _ended(task: Task, attempt: Attempt, report: Report, now: float) -> Change:
+def failed_to_start(attempt: Attempt, report: Report) -> bool:
+    """Whether the attempt fails before its command ran, for a reason that another worker may not have."""
+    is_failed = report.status is AttemptStatus.FAILED and attempt.status is not AttemptStatus.RUNNING
+    return is_failed and report.outcome.reason in START_FAILURES
+
+
+def _ended(task: Task, attempt: Attempt, report: Report, now: float, has_other_worker: bool) -> Change:
     ended = attempt._replace(
         status=report.status,
         finished_at=now,
@@ -154,18 +179,33 @@ def _ended(task: Task, attempt: Attempt, report: Report, now: float) -> Change:
         outcome=report.outcome,
     )
     event = TaskEvent(task.task_id, now, str(report.status), report.outcome.error or "", attempt.attempt)
-    end = TaskStatus.COMPLETED if report.status is AttemptStatus.COMPLETED else TaskStatus.FAILED
-    return _after(task, ended, event, end, now, uses_retry=True)
+    if report.status is AttemptStatus.COMPLETED:
+        return _after(task, ended, event, TaskStatus.COMPLETED, now)
+    if not failed_to_start(attempt, report):
+        return _after(task, ended, event, TaskStatus.FAILED, now)
+    is_free = task.attempt - task.retries_used <= FREE_LOSSES
+    if is_free and (has_other_worker or report.outcome.reason in MACHINE_REASONS):
+        return _after(task, ended, event, TaskStatus.FAILED, now, uses_retry=False)
+    return _after(task, ended, event, TaskStatus.FAILED, now, may_retry=report.outcome.reason not in IMAGE_REASONS)
 
 
-def _after(task: Task, ended: Attempt, event: TaskEvent, end: TaskStatus, now: float, *, uses_retry: bool) -> Change:
+def _after(
+    task: Task,
+    ended: Attempt,
+    event: TaskEvent,
+    end: TaskStatus,
+    now: float,
+    *,
+    uses_retry: bool = True,
+    may_retry: bool = True,
+) -> Change:
     """Finishes the task of an attempt that has ended, or queues it again."""
     if end is TaskStatus.COMPLETED:
         return _finished(task, ended, end, ended.outcome, now, event)
     if task.cancel_requested_at is not None:
         return _finished(task, ended, TaskStatus.CANCELLED, ended.outcome._replace(reason="cancelled"), now, event)
     retries_used = task.retries_used + uses_retry
-    if retries_used > task.request.max_retries:
+    if retries_used > task.request.max_retries or not may_retry:
         return _finished(task, ended, end, ended.outcome, now, event)
     if task.env_is_lost:
         return _finished(task, ended, end, _SECRETS_LOST, now, event)

@@ -196,6 +196,9 @@ class Allocation(Struct, frozen=True, gc=False):
     drain_reason: str | None = None
     """Why it was drained, which may be empty; ``None`` while it is not drained."""
 
+    degraded_reason: str | None = None
+    """Why attempts fail on it before their command runs; ``None`` unless they do."""
+
 
 class Registration(Struct, frozen=True, gc=False):
     """Sent by a worker once a connection. A worker known by heartbeats alone has an empty one."""

@@ -102,6 +102,7 @@ export class WorkerView {
       worker.is_active ? null : `Silent for ${age(telemetry.last_update)}; its last readings are below.`,
       tasks.draining ? `Drained${tasks.drain_reason ? `: ${tasks.drain_reason}` : ''}. It gets no new tasks.` : null,
       !tasks.draining && worker.is_active && tasks.refusal ? `It gets no tasks: ${tasks.refusal}.` : null,
+      tasks.degraded && !tasks.refusal ? `The next task tries it. Before, it was degraded: ${tasks.degraded_reason}.` : null,
     ].filter(Boolean).join(' '));
     setText(this.drainButton, tasks.draining ? 'Undrain' : 'Drain');
     this.drainButton.hidden = false;

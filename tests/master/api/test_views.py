@@ -96,7 +96,7 @@ FULL_DETAILS = {
     "available": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2, "gpu_uuids": ["GPU-aaaa", "GPU-bbbb"]},
     "tasks": {
         "count": 0, "supported": True, "support_reason": None, "accepted": True, "refusal": None, "draining": False,
-        "drain_reason": None,
+        "drain_reason": None, "degraded": False, "degraded_reason": None,
     },
     "telemetry": FULL_RECORD,
 }  # fmt: skip
@@ -137,6 +137,7 @@ BARE_DETAILS: dict[str, Any] = {
     "tasks": {
         "count": 0, "supported": False, "support_reason": "it only reports telemetry", "accepted": False,
         "refusal": "it only reports telemetry", "draining": False, "drain_reason": None,
+        "degraded": False, "degraded_reason": None,
     },
     "telemetry": BARE_RECORD,
 }  # fmt: skip

@@ -68,6 +68,8 @@ def test_allocated_and_available_resources() -> None:
         "refusal": None,
         "draining": False,
         "drain_reason": None,
+        "degraded": False,
+        "degraded_reason": None,
     }
 
 
@@ -102,6 +104,7 @@ def test_available_resources_are_unknown_without_a_capacity() -> None:
             {"allocation": Allocation(refusal="it is drained: new disk", drain_reason="new disk")},
             {"accepted": False, "refusal": "it is drained: new disk", "draining": True, "drain_reason": "new disk"},
         ),
+        ({"allocation": Allocation(degraded_reason="disk_full")}, {"degraded": True, "degraded_reason": "disk_full"}),
         ({"allocation": Allocation(refusal="it is drained", drain_reason="")}, {"draining": True, "drain_reason": ""}),
     ],
 )

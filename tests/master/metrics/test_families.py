@@ -25,6 +25,7 @@ UNIT_OF_SUFFIX = {
     "success": "",
     "schedulable": "",
     "draining": "",
+    "degraded": "",
     "gpus": "GPUs",
 }
 

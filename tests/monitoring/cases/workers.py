@@ -232,6 +232,7 @@ PARTLY_GONE = [
 ]  # fmt: skip
 
 COLLECTOR = 'fleetpulse_worker_collector_success{worker_id="rack-7",collector="gpu"}'
+DEGRADED = f"fleetpulse_worker_degraded{W}"
 SCHEDULABLE = f"fleetpulse_worker_schedulable{W}"
 ABILITIES = [
     Case(
@@ -260,6 +261,19 @@ ABILITIES = [
             )
         ],
     ),
+    Case(
+        "FleetPulseWorkerDegraded", "full-disk", {DEGRADED: turning((0, 5), (1, 60))} | NOT_DRAINED, [5, 9], 10,
+        [
+            Firing(
+                "warning", "workers", "Tasks fail to start on worker rack-7",
+                "Attempts fail on worker rack-7 before their command runs: its disk is full, or its Docker Engine "
+                "fails. Tasks go elsewhere, and one task at a time tries the worker.",
+                f"{API} | jq -r '.tasks.degraded_reason'", WORKER, RACK_7,
+            )
+        ],
+    ),
+    Case("FleetPulseWorkerDegraded", "healed", {DEGRADED: turning((0, 5), (1, 4), (0, 60))} | NOT_DRAINED, [5, 9, 20]),
+    Case("FleetPulseWorkerDegraded", "drained", {DEGRADED: flat(1)} | DRAINED, [15, 60]),
     Case("FleetPulseWorkerCannotRunTasks", "can", {SCHEDULABLE: flat(1)}, [15, 60]),
     Case("FleetPulseWorkerCannotRunTasks", "drained", {SCHEDULABLE: flat(0)} | DRAINED, [15, 60]),
 ]  # fmt: skip
