@@ -87,11 +87,6 @@ def read_number(path: Path) -> int | None:
         return None
 
 
-def valid_utf8(name: str) -> str:
-    """Replaces bytes that are not UTF-8: protobuf refuses them, the kernel allows them in paths and interface names."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def printable(text: str) -> str:
     """Replaces each character that cannot be printed by a space."""
     return "".join(character if character.isprintable() else " " for character in text)

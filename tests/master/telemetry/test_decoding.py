@@ -11,12 +11,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.decoding import (
-    MAX_DEVICES,
-    MAX_RUNNING_TASKS,
-    MAX_TEXT_LENGTH,
-    decode_heartbeat,
-)
+from fleetpulse.master.telemetry.decoding import decode_heartbeat
 from fleetpulse.master.telemetry.records import (
     CollectorReport,
     DiskDevice,
@@ -27,6 +22,7 @@ from fleetpulse.master.telemetry.records import (
     RunningTask,
 )
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.fields import MAX_DEVICES, MAX_RUNNING_TASKS, MAX_TEXT_LENGTH
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
 from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_safe_to_log
 
