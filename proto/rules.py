@@ -38,12 +38,12 @@ LOG_LIMIT_BYTES = 10 * 1024 * 1024
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
-ENV_NAME_PATTERN = r"(?!NVIDIA_|AMD_VISIBLE_DEVICES$)[A-Za-z_][A-Za-z0-9_]{0,254}"
+ENV_NAME_PATTERN = r"(?!NVIDIA_|AMD_VISIBLE_DEVICES$)[A-Za-z_][A-Za-z0-9_.-]{0,254}"
 """Without the names by which the container runtimes of NVIDIA and AMD hand out devices: the worker sets those."""
 
 ENV_NAME_RULE = (
-    "1 to 255 ASCII letters, digits and '_', no digit first; not NVIDIA_* or AMD_VISIBLE_DEVICES, by which a container "
-    "runtime hands out devices: the worker sets them for gpu_required"
+    "1 to 255 ASCII letters, digits and '_.-', a letter or '_' first; not NVIDIA_* or AMD_VISIBLE_DEVICES, by which a "
+    "container runtime hands out devices: the worker sets them for gpu_required"
 )
 _ENV_NAME = re.compile(ENV_NAME_PATTERN)
 MAX_ENV_ENTRIES = 1000

@@ -1,6 +1,7 @@
 """What the commands share: their options, their connection to the master or its files, and how they end."""
 
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ import click
 import platformdirs
 
 from fleetpulse.master.console.connection import DEFAULT_URL, base_url, token_source
-from fleetpulse.master.console.errors import ConsoleError, ExitCode
+from fleetpulse.master.console.errors import ConsoleError, ExitCode, Unreachable
 from fleetpulse.master.console.screen import FORMATS, Screen, discard_stdout
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ Option = Callable[[Function], Function]
 COMMANDS_GROUP = "fleetpulse.commands"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_MEBIBYTES = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(b|[kmgt]?)(?:(?<=[kmgt])i?b)?", re.IGNORECASE)
+_MEBIBYTES = {"": 1.0, "b": 1 / 1024**2, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 _no_color_option = click.option(
     "--no-color", is_flag=True, help="No colours; NO_COLOR=1 in the environment does the same."
@@ -96,8 +97,28 @@ def _quantity(pattern: re.Pattern[str], factors: dict[str, float]) -> Callable[[
     return parse
 
 
+def _mebibytes(text: str) -> float:
+    size = _quantity(_MEMORY, _MEBIBYTES)(text)
+    return size if size.is_integer() or not text.strip()[-1].isalpha() else math.ceil(size)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
 DURATION = Parsed("duration", _quantity(_DURATION, _SECONDS), "a duration such as 90s, 15m or 2h")
-MEMORY = Parsed("size", _quantity(_MEMORY, _MEBIBYTES), "MiB, or a size such as 512M or 2G")
+MEMORY = Parsed("size", _mebibytes, "MiB, or a size such as 512M or 2G")
+NUMBER = Parsed("number", _finite, "a number")
+NOT_EMPTY = Parsed("text", _not_empty, "some text; leave the option out for the default")
 
 
 def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
@@ -138,6 +159,23 @@ class ClientContext(NamedTuple):
 
     client: "MasterClient"
     screen: Screen
+
+
+def for_each(ids: Iterable[str], act: Callable[[str], None]) -> None:
+    """Acts on every id, whatever becomes of the others, and shows each error. Ends the command with the exit code of
+    the last error. Raises ``Unreachable`` at once: nothing would become of the rest.
+    """
+    code = ExitCode.DONE
+    for one in ids:
+        try:
+            act(one)
+        except Unreachable:
+            raise
+        except ConsoleError as error:
+            error.show()
+            code = error.exit_code
+    if code:
+        click.get_current_context().exit(code)
 
 
 class ConsoleCommand(click.Command):

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from fleetpulse.master.console.client import MasterClient
 from fleetpulse.master.console.command import (
     DURATION,
     MEMORY,
+    NOT_EMPTY,
+    NUMBER,
     ClientContext,
     ConsoleCommand,
     console_command,
@@ -25,6 +28,7 @@ from fleetpulse.master.console.logs import LogPrinter, end_text
 from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.stream import ReconnectPolicy, follow_stream
 from fleetpulse.master.console.tasks import TERMINAL, event_text, task_path
+from fleetpulse.proto.rules import ENV_NAME_RULE, is_env_name
 
 _RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0)
 _POLL_SECONDS = 1.0
@@ -50,21 +54,21 @@ class SubmitCommand(ConsoleCommand):
 @click.argument("docker_image", metavar="IMAGE")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 @click.option("--name", default="", help="A name for people.")
-@click.option("--cpu", "cpu_required", type=float, help="Cores.  [default: 1]")
+@click.option("--cpu", "cpu_required", type=NUMBER, help="Cores.  [default: 1]")
 @click.option("--memory", "memory_required", type=MEMORY, help="MiB, or 512M, 2G.  [default: 512]")
-@click.option("--gpu", "gpu_required", type=float, help="Whole GPUs.  [default: 0]")
+@click.option("--gpu", "gpu_required", type=NUMBER, help="Whole GPUs.  [default: 0]")
 @click.option("--priority", type=int, help="0 to 100; the highest goes first.  [default: 0]")
 @click.option("--max-retries", type=int, help="How often a failed attempt is repeated.  [default: 0]")
 @click.option("--timeout", "timeout_seconds", type=DURATION, help="From its start: 90s, 15m, 2h.")
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Repeatable; NAME alone: as here.")
-@click.option("--env-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Lines of NAME=VALUE.")
+@click.option("--env-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As of docker run.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of your own; repeatable.")
 @click.option(
     "--constraint", "constraints", multiple=True, metavar="LABEL=VALUE",
     help="Only on workers with this label; worker_id is one. Repeated for one label: any of its values.",
 )  # fmt: skip
 @click.option("--read-only/--read-write", default=None, help="Its root filesystem.  [default: as the policies say]")
-@click.option("--user", help="USER or USER:GROUP that it runs as.  [default: as the policies say]")
+@click.option("--user", type=NOT_EMPTY, help="USER or USER:GROUP that it runs as.  [default: as the policies say]")
 @click.option("--network", type=click.Choice(("none", "bridge")), help="Its network.  [default: as the policies say]")
 @click.option("--idempotency-key", help="Submits with the same key are one task.  [default: a new one]")
 @click.option("--wait", "waits", is_flag=True, help="Print its log as it comes, and end with its exit code.")
@@ -103,14 +107,37 @@ def submit_command(
 
 
 def _environment(given: tuple[str, ...], file: Path | None) -> dict[str, str]:
-    from dotenv import dotenv_values  # noqa: PLC0415 - only needed with a file
-
-    env = {name: value or "" for name, value in dotenv_values(file, interpolate=False).items()} if file else {}
+    env = {} if file is None else read_env_file(file.read_bytes(), str(file), os.environ)
     for text in given:
         name, sign, value = text.partition("=")
         if not sign and name not in os.environ:
             raise click.UsageError(f"--env {name}: there is no such variable here; give it as {name}=VALUE")
         env[name] = value if sign else os.environ[name]
+    return env
+
+
+def read_env_file(content: bytes, file_name: str, here: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables of a file in the grammar of ``docker run --env-file``: lines of ``NAME=VALUE``, where the
+    value is all that follows, quotes too; ``NAME`` alone takes its value from ``here``; a line that begins with ``#``
+    is a comment.
+
+    Raises ``click.UsageError`` with the line's number.
+    """
+    env = {}
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        where = f"--env-file {file_name}, line {number}:"
+        try:
+            line = raw.decode().lstrip()
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"{where} it is not UTF-8") from error
+        if not line or line.startswith("#"):
+            continue
+        name, sign, value = line.partition("=")
+        if not is_env_name(name):
+            raise click.UsageError(f"{where} {name!r} cannot be the name of a variable: it must be {ENV_NAME_RULE}")
+        if not sign and name not in here:
+            raise click.UsageError(f"{where} there is no variable {name} here; give it as {name}=VALUE")
+        env[name] = value if sign else here[name]
     return env
 
 

@@ -10,10 +10,11 @@ import click
 
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import path_segment
-from fleetpulse.master.console.command import ClientContext, console_command, pairs
+from fleetpulse.master.console.command import ClientContext, console_command, for_each, pairs
 from fleetpulse.master.console.completion import TASK_ID, WORKER_ID, suggest_task
 from fleetpulse.master.console.screen import Column, Shown, field
 
+_EVENT_TIME = "%Y-%m-%d %H:%M:%S"
 LIVE = ("queued", "pending", "running")
 TERMINAL = ("completed", "failed", "cancelled")
 _status = field(
@@ -123,7 +124,9 @@ def _task_lines(task: Mapping[str, Any], now: float) -> list[tuple[str, Shown]]:
         ("constraints", fmt.labels(task.get("constraints"))),
         ("submitted", f"{fmt.age(task.get('created_at'), now)} ago"),
     ]
-    return lines + [(fmt.local_time(event.get("time")), event_text(event)) for event in task.get("events") or []]
+    return lines + [
+        (fmt.local_time(event.get("time"), _EVENT_TIME), event_text(event)) for event in task.get("events") or []
+    ]
 
 
 def _confinement(task: Mapping[str, Any]) -> str:
@@ -143,8 +146,11 @@ def event_text(event: Mapping[str, Any]) -> str:
 @click.argument("task_ids", nargs=-1, required=True, metavar="ID...", type=TASK_ID)
 def cancel_command(context: ClientContext, task_ids: tuple[str, ...]) -> None:
     """Cancel tasks. A running task gets SIGTERM and, after its grace period, SIGKILL."""
-    for task_id in task_ids:
+
+    def cancel(task_id: str) -> None:
         with suggest_task(context.client, task_id):
             task = context.client.delete(task_path(task_id))
         is_ended = isinstance(task, dict) and task.get("status") == "cancelled"
         context.screen.result(task, f"{task_id} {'is cancelled' if is_ended else 'is being cancelled'}")
+
+    for_each(task_ids, cancel)

@@ -9,7 +9,7 @@ import click
 
 from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import path_segment
-from fleetpulse.master.console.command import ClientContext, console_command, pairs
+from fleetpulse.master.console.command import ClientContext, console_command, for_each, pairs
 from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
 from fleetpulse.master.console.screen import Cell, Column, field, read, styled
 
@@ -104,16 +104,15 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 @click.option("--reason", default="", help="Why; shown as the reason that tasks wait.")
 def drain_command(context: ClientContext, worker_ids: tuple[str, ...], reason: str) -> None:
     """Give workers no new tasks. Tasks that they have run on."""
-    for worker_id in worker_ids:
-        _post(context, worker_id, "drain", {"reason": reason} if reason else None, "gets no new tasks")
+    body = {"reason": reason} if reason else None
+    for_each(worker_ids, lambda worker_id: _post(context, worker_id, "drain", body, "gets no new tasks"))
 
 
 @console_command("undrain")
 @click.argument("worker_ids", nargs=-1, required=True, metavar="WORKER...", type=WORKER_ID)
 def undrain_command(context: ClientContext, worker_ids: tuple[str, ...]) -> None:
     """Give workers tasks again."""
-    for worker_id in worker_ids:
-        _post(context, worker_id, "undrain", None, "gets tasks again")
+    for_each(worker_ids, lambda worker_id: _post(context, worker_id, "undrain", None, "gets tasks again"))
 
 
 def _post(context: ClientContext, worker_id: str, verb: str, body: Any, done: str) -> None:

@@ -20,6 +20,11 @@ def test_pairs_and_multiple_pairs() -> None:
         (DURATION, "1.5h", 5400),
         (MEMORY, "512", 512),
         (MEMORY, "2G", 2048),
+        (MEMORY, "512b", 1),
+        (MEMORY, f"{8 * 1024**2}B", 8),
+        (MEMORY, "8192k", 8),
+        (MEMORY, "0.5gib", 512),
+        (MEMORY, "0.5", 0.5),
         (MEMORY, "512MiB", 512),
     ],
 )

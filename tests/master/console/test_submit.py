@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetpulse.master.console.submit import exit_code, submit_command
+from fleetpulse.master.console.submit import exit_code, read_env_file, submit_command
 from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.console.conftest import Run
 from tests.master.console.fake_master import Answer, FakeMaster, event, events, problem
@@ -31,7 +31,7 @@ def test_only_given_fields_are_sent(run: Run, master: FakeMaster) -> None:
 
 
 def test_all_flags_are_sent(run: Run, master: FakeMaster, tmp_path: Path) -> None:
-    (tmp_path / "env").write_text("A=from-file\nB='two words'\n")
+    (tmp_path / "env").write_text("A=from-file\nB=two words\n")
     words = [
         *("--name", "n", "--cpu", "0.5", "--memory", "2G", "--gpu", "1", "--priority", "9", "--max-retries", "2"),
         *("--timeout", "2h", "-e", "A=1", "-e", "HOME_TOWN", "--label", "team=x"),
@@ -70,6 +70,10 @@ def test_lost_answer_is_retried_with_the_same_key(run: Run, master: FakeMaster) 
         (["busybox", "sh", "-c", "x"], 2, "put -- before"),
         (["--memory", "much", "busybox"], 2, "expected MiB"),
         (["-e", "NOT_THERE_AT_ALL", "busybox"], 2, "there is no such variable here"),
+        (["--cpu", "nan", "busybox"], 2, "expected a number, not 'nan'"),
+        (["--gpu", "inf", "busybox"], 2, "expected a number, not 'inf'"),
+        (["--user", "", "busybox"], 2, "leave the option out for the default"),
+        (["--memory", "512ib", "busybox"], 2, "expected MiB"),
         ([], 2, "Missing argument 'IMAGE'"),
     ],
 )
@@ -77,6 +81,37 @@ def test_wrong_usage(run: Run, words: list[str], code: int, message: str) -> Non
     result = run("submit", *words)
     assert result.exit_code == code
     assert message in result.stderr
+
+
+def test_env_file_is_read_as_docker_does() -> None:
+    content = b"\xef\xbb\xbfA=1\n\n  # none\n  B='two  words' # too\r\nC=\nHERE\nspring.datasource-url=x=y\nA=2\n"
+    assert read_env_file(content, "f", {"HERE": "h"}) == {
+        "A": "2", "B": "'two  words' # too", "C": "", "HERE": "h", "spring.datasource-url": "x=y",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"export A=1", "'export A' cannot be the name of a variable"),
+        (b"A = 1", "'A ' cannot be the name of a variable"),
+        (b"=1", "'' cannot be the name"),
+        (b"1A=1", "'1A' cannot be the name"),
+        (b"A: 1", "'A: 1' cannot be the name"),
+        (b"NOWHERE", "there is no variable NOWHERE here; give it as NOWHERE=VALUE"),
+        (b"A=\xe9", "it is not UTF-8"),
+        (b"NVIDIA_VISIBLE_DEVICES=all", "the worker sets them"),
+    ],
+)
+def test_line_that_is_no_variable_is_refused_with_its_number(
+    run: Run, master: FakeMaster, tmp_path: Path, line: bytes, message: str
+) -> None:
+    (tmp_path / "env").write_bytes(b"GOOD=1\n" + line + b"\nLATER=2\n")
+    result = run("submit", "--env-file", str(tmp_path / "env"), "busybox")
+    assert result.exit_code == 2
+    assert "env, line 2:" in result.stderr
+    assert message in result.stderr
+    assert master.requests == []
 
 
 def test_errors_of_the_master_are_shown(run: Run, master: FakeMaster) -> None:

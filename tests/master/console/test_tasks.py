@@ -1,6 +1,7 @@
 """master.console.tasks and logs"""
 
 import json
+import re
 
 import pytest
 
@@ -54,6 +55,7 @@ def test_task_is_shown_with_its_events(run: Run, master: FakeMaster) -> None:
     text = run("task", "task-2").stdout
     for message in ("failed", "exit code 3", "1 cores, 512 MiB, 0 GPUs", "cancel requested (attempt 2): by hand"):
         assert message in text
+    assert re.search(r"2023-11-1[45] \d\d:\d\d:\d\d", text)
 
 
 @pytest.mark.parametrize("words", [["task"], ["cancel"], ["logs"], ["logs", "-f"]])
@@ -69,8 +71,9 @@ def test_cancel(run: Run, master: FakeMaster) -> None:
     master.on("DELETE", "/api/tasks/task-3", Answer({**TASKS[0], "status": "cancelled"}, 202))
     master.on("DELETE", "/api/tasks/task-2", problem(409, "task-2 has ended: failed"))
     assert run("cancel", "task-3").stdout == "task-3 is cancelled\n"
-    result = run("cancel", "task-3", "task-2")
+    result = run("cancel", "task-2", "task-3")
     assert (result.exit_code, result.stderr) == (1, "Error: task-2 has ended: failed\n")
+    assert result.stdout == "task-3 is cancelled\n"
 
 
 def test_pipe_gets_the_unchanged_bytes_of_a_log(run: Run, master: FakeMaster) -> None:

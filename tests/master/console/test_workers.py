@@ -100,6 +100,10 @@ def test_drain_and_undrain(run: Run, master: FakeMaster) -> None:
     assert run("drain", "worker-1", "--reason", "new disk").stdout == "worker-1 gets no new tasks\n"
     assert master.requests[-1].body == {"reason": "new disk"}
     assert run("undrain", "worker-1").exit_code == 0
+    master.on("POST", "/api/workers/none/drain", problem(404, "no worker has the id 'none'"))
+    result = run("drain", "none", "worker-1")
+    assert (result.exit_code, result.stdout) == (4, "worker-1 gets no new tasks\n")
+    assert "no worker has the id 'none'" in result.stderr
 
 
 @pytest.mark.parametrize(
