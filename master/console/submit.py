@@ -28,7 +28,6 @@ from fleetpulse.master.console.logs import LogPrinter, end_text
 from fleetpulse.master.console.screen import Screen
 from fleetpulse.master.console.stream import ReconnectPolicy, follow_stream
 from fleetpulse.master.console.tasks import TERMINAL, event_text, task_path
-from fleetpulse.proto.rules import ENV_NAME_RULE, is_env_name
 
 _RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0)
 _POLL_SECONDS = 1.0
@@ -133,8 +132,8 @@ def read_env_file(content: bytes, file_name: str, here: Mapping[str, str]) -> di
         if not line or line.startswith("#"):
             continue
         name, sign, value = line.partition("=")
-        if not is_env_name(name):
-            raise click.UsageError(f"{where} {name!r} cannot be the name of a variable: it must be {ENV_NAME_RULE}")
+        if not name or any(map(str.isspace, name)):
+            raise click.UsageError(f"{where} {name!r} cannot be the name of a variable")
         if not sign and name not in here:
             raise click.UsageError(f"{where} there is no variable {name} here; give it as {name}=VALUE")
         env[name] = value if sign else here[name]
