@@ -18,7 +18,12 @@ _WORKER_ID = re.compile(WORKER_ID_PATTERN)
 LABEL_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_./-]{0,63}"
 """Of labels of workers and of tasks."""
 
+LABEL_NAME_RULE = "1 to 64 ASCII letters, digits and '_./-', the first one a letter or '_'"
 _LABEL_NAME = re.compile(LABEL_NAME_PATTERN)
+
+INCARNATION_ID_PATTERN = r"[A-Za-z0-9._-]{0,64}"
+INCARNATION_ID_RULE = "at most 64 letters, digits, '._-'"
+_INCARNATION_ID = re.compile(INCARNATION_ID_PATTERN)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message that either end accepts; a heartbeat of a machine with 16 GPUs is under 8 KiB."""
@@ -115,6 +120,11 @@ ATTEMPT_REASONS = frozenset(
 def is_worker_id(text: str) -> bool:
     """Whether ``text`` follows ``WORKER_ID_RULE``."""
     return _WORKER_ID.fullmatch(text) is not None
+
+
+def is_incarnation_id(text: str) -> bool:
+    """Whether ``text`` is empty or can name a start of a worker process."""
+    return _INCARNATION_ID.fullmatch(text) is not None
 
 
 def is_label_name(text: str) -> bool:

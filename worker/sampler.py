@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import clean, clean_text
+from fleetpulse.proto.fields import Text
 from fleetpulse.worker.collectors import Collector, CollectorError, printable
 from fleetpulse.worker.collectors.custom_metrics import CustomMetricsBudget
 
@@ -22,6 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 ERROR_MAX_LENGTH = 200
 """Characters of a collector's error that a heartbeat carries."""
 
+_ERROR = Text(ERROR_MAX_LENGTH)
 _STOP_GRACE_SECONDS = 0.5
 
 
@@ -61,8 +64,6 @@ class _CollectorThread(threading.Thread):
             fields.MergeFrom(self.collector.collect())
         except BaseException as exc:  # noqa: BLE001 - reported; the thread must go on
             error = exc
-            if isinstance(exc, CollectorError) and exc.fields is not None:
-                fields.MergeFrom(exc.fields)
         return _Result(self, round_number, self._clock() - started, fields, error)
 
 
@@ -90,6 +91,7 @@ class Sampler:
         self._threads = [_CollectorThread(collector, self._results, clock) for collector in collectors]
         self._round_number = 0
         self._failing: set[str] = set()
+        self._cleaned: set[str] = set()
         self._one_at_a_time = threading.Lock()
         self._running = threading.Event()
 
@@ -121,6 +123,7 @@ class Sampler:
                 report = self._report(thread, result)
                 heartbeat.collectors.append(report)
                 self._log_change(report, result)
+            self._log_cleaned(clean(heartbeat))
             return heartbeat
 
     def stop(self) -> None:
@@ -173,6 +176,13 @@ class Sampler:
             error = "" if result.error is None else describe(result.error)
         return pb.CollectorReport(collector=name, success=not error, duration_seconds=duration, error=error)
 
+    def _log_cleaned(self, changes: list[str]) -> None:
+        """Logs once what the master would have refused, and was cut, escaped or left out."""
+        new = [change for change in changes if change not in self._cleaned]
+        if new:
+            _LOGGER.warning("readings were cut, escaped or left out, because they break a rule: %s", "; ".join(new))
+        self._cleaned = set(changes)
+
     def _log_change(self, report: pb.CollectorReport, result: _Result | None) -> None:
         """Logs once when a collector begins to fail and once when it works again."""
         if report.success and report.collector in self._failing:
@@ -207,4 +217,4 @@ def describe(error: BaseException) -> str:
     """One line of printable text, at most 200 characters, never empty."""
     kind, message = type(error).__name__, str(error)
     text = message if isinstance(error, CollectorError) or not message else f"{kind}: {message}"
-    return (" ".join(printable(text).split()) or kind)[:ERROR_MAX_LENGTH]
+    return clean_text(" ".join(printable(text).split()) or kind, _ERROR)

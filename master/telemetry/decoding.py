@@ -1,21 +1,17 @@
 """Decodes and checks the messages of workers. Every rule about their content is enforced here, for all transports.
 
-Readings are decoded as their records declare them: a field has the same name in the message and in the record, and its
-annotation is the rule. Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the field's name, its
-value and the rule.
+Readings are decoded as their records declare them: a field has the same name in the message and in the record. Its rule
+is in ``proto/fields.py``. Pure functions; they raise ``InvalidMessage`` or ``InvalidReading`` with the name of the
+field, its value and the rule.
 """
 
-import re
-import sys
-from collections.abc import Callable, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
-from msgspec.inspect import FloatType, IntType, Metadata, NoneType, StrType, StructType, Type, UnionType, VarTupleType
-from msgspec.structs import replace
+from msgspec.inspect import Metadata, NoneType, StructType, Type, UnionType, VarTupleType
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
 from fleetpulse.master.telemetry.records import (
@@ -29,39 +25,38 @@ from fleetpulse.master.telemetry.records import (
     TaskSupport,
 )
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.fields import (
+    COUNT,
+    RULES,
+    UNIX_SECONDS,
+    Choice,
+    Items,
+    Labels,
+    Number,
+    Rule,
+    Text,
+    custom_metric_problems,
+    custom_value_problem,
+    shown,
+)
 from fleetpulse.proto.rules import (
-    CUSTOM_LABEL_NAME_RULE,
-    CUSTOM_NAME_RULE,
+    INCARNATION_ID_RULE,
     MAX_CUSTOM_BYTES,
-    MAX_CUSTOM_HELP_LENGTH,
-    MAX_CUSTOM_LABEL_VALUE_LENGTH,
-    MAX_CUSTOM_LABELS,
     MAX_CUSTOM_METRICS,
     MAX_CUSTOM_SAMPLES,
     WORKER_ID_RULE,
-    is_custom_label_name,
-    is_custom_name,
-    is_label_name,
+    is_incarnation_id,
     is_worker_id,
 )
-
-MAX_DEVICES = 64
-"""Of each kind (filesystems, disks, interfaces, GPUs, collectors) in one heartbeat."""
-
-MAX_RUNNING_TASKS = 1024
-MAX_LABELS = 64
-MAX_TEXT_LENGTH = 256
-MAX_UNIX_SECONDS = 1e11
-"""In the year 5138. More is a mistake, and would spoil a mean over times."""
 
 R = TypeVar("R")
 
 _CAN_RUN_TASKS = TaskSupport(available=True)
-_INCARNATION_ID = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 
 # Machines have much in common: a known text is neither checked nor stored again.
 _MAX_KNOWN_TEXTS = 2048
-_known_texts: dict[str, str] = {}
+_known_texts: dict[Text, dict[str, str]] = {}
+"""By the rule that they keep."""
 
 
 # Identity
@@ -75,42 +70,47 @@ def check_worker_id(worker_id: str) -> None:
 
 def check_incarnation_id(incarnation_id: str) -> None:
     """Raise ``InvalidMessage`` unless ``incarnation_id`` is empty or a short word."""
-    if not _INCARNATION_ID.fullmatch(incarnation_id):
-        _refuse("incarnation_id", incarnation_id, "at most 64 letters, digits, '._-'")
+    if not is_incarnation_id(incarnation_id):
+        _refuse("incarnation_id", incarnation_id, INCARNATION_ID_RULE)
 
 
 def decode_registration(message: pb.Register, peer_host: str = "") -> Registration:
     """Decode and check a ``Register``, which came from this host."""
     check_worker_id(message.worker_id)
     check_incarnation_id(message.incarnation_id)
-    _check_most("labels", len(message.labels), MAX_LABELS, "entries")
-    for name, value in message.labels.items():
-        if not is_label_name(name):
-            raise InvalidMessage(f"label name {_shown(name)} is refused: letters, digits and '_./-', 64 at most")
-        _text("label value", value)
+    labels = _labels(message.labels)
     return Registration(
         incarnation_id=message.incarnation_id,
-        hostname=_text("hostname", message.hostname),
-        version=_text("version", message.version),
+        hostname=_text("hostname", message.hostname, _REGISTER["hostname"]),
+        version=_text("version", message.version, _REGISTER["version"]),
         boot_time=_unix_time(message, "boot_time_unix_seconds"),
-        capacity=replace(_CAPACITY.one(message.capacity), gpu_uuids=_gpu_uuids(message.capacity.gpu_uuids)),
-        labels=MappingProxyType(dict(message.labels)),
+        capacity=_CAPACITY.one(message.capacity),
+        labels=MappingProxyType(labels),
         task_support=_task_support(message),
         peer_host=peer_host,
     )
 
 
-def _gpu_uuids(uuids: Sequence[str]) -> tuple[str, ...]:
-    if len(uuids) > MAX_DEVICES or len(set(uuids)) < len(uuids):
-        raise InvalidMessage(f"capacity.gpu_uuids must be at most {MAX_DEVICES} different ones")
-    return tuple(_text("capacity.gpu_uuids", uuid) for uuid in uuids)
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    rule = _REGISTER["labels"]
+    assert isinstance(rule, Labels)  # nosec B101 # for the type checker
+    _check_most("labels", len(labels), rule.most, "entries")
+    for name, value in labels.items():
+        if not rule.name.fits(name):
+            _refuse("label name", name, rule.name.words)
+        _text("label value", value, rule.value)
+    return dict(labels)
 
 
 def _task_support(message: pb.Register | pb.Heartbeat) -> TaskSupport | None:
     if not message.HasField("task_support"):
         return None
     support = message.task_support
-    return _CAN_RUN_TASKS if support.available else TaskSupport(False, _text("task_support.reason", support.reason))
+    return (
+        _CAN_RUN_TASKS
+        if support.available
+        else TaskSupport(False, _text("task_support.reason", support.reason, RULES["TaskSupport"]["reason"]))
+    )
 
 
 # Readings
@@ -120,8 +120,9 @@ def decode_heartbeat(message: pb.Heartbeat) -> Reading:
     """Decode and check a ``Heartbeat``, but for its worker_id and incarnation_id."""
     _unix_time(message, "sent_time_unix_seconds")
     fields: dict[str, Any] = dict(zip(_SCALARS.names, _SCALARS.values(message), strict=True))
-    for name, decode in _PARTS:
-        if part := getattr(message, name):
+    has_field: Callable[[Any], bool] = message.HasField
+    for name, is_optional, decode in _PARTS:
+        if (part := getattr(message, name)) and not (is_optional and not has_field(name)):
             fields[name] = decode(part)
     if custom := message.custom:
         fields["custom"] = _decode_custom(custom)
@@ -129,48 +130,67 @@ def decode_heartbeat(message: pb.Heartbeat) -> Reading:
 
 
 class _RecordDecoder(Generic[R]):
-    """Decodes the numbers and texts of a message type as its record declares them.
+    """Decodes a message type into its record.
 
-    ``path`` is the place of the message in a heartbeat. The first field identifies one of a repeated message.
+    ``path`` is the place of the message in a heartbeat; ``rule`` that of the field, if it is repeated.
     """
 
-    def __init__(self, record: Callable[..., R], declared: dict[str, Type], path: str = "") -> None:
+    def __init__(self, record: Callable[..., R], declared: dict[str, Type], path: str, rule: Rule | None) -> None:
         self._record, self._path = record, path
         self.names = tuple(declared)
         get = attrgetter(*self.names)
         self._get = get if len(self.names) > 1 else lambda message: (get(message),)
-        # The driver may have come back with other indices than a GPU that is lost had.
-        self._key = attrgetter("index", "uuid") if path == "gpus" else attrgetter(self.names[0])
+        self._most, self._key_names = (rule.most, rule.key) if isinstance(rule, Items) else (0, ())
+        self._key = attrgetter(*self._key_names) if self._key_names else None
         self._optional: list[tuple[int, str]] = []
-        self._ranges: list[tuple[int, str, float, float]] = []
-        self._texts: list[tuple[int, str, str | None]] = []
-        self._limit = MAX_RUNNING_TASKS if path == "running_tasks" else MAX_DEVICES
+        self._ranges: list[tuple[int, str, Number]] = []
+        self._texts: list[tuple[int, str, Text, dict[str, str], str | None]] = []
+        self._choices: list[tuple[int, Choice]] = []
+        self._parts: list[tuple[int, str, bool, Callable[[Any], Any]]] = []
+        message = _MESSAGES.get(record.__name__, record.__name__)
         for position, (name, kind) in enumerate(declared.items()):
-            plain, is_optional = _plain(kind)
-            where = f"{path}.{name}".removeprefix(".")
-            if isinstance(plain, StrType):
-                self._texts.append((position, where, None if is_optional else ""))
-            elif is_optional:
+            self._add(position, name, kind, RULES[message].get(name))
+
+    def _add(self, position: int, name: str, kind: Type, rule: Rule | None) -> None:
+        plain, is_optional = _plain(kind)
+        where = f"{self._path}.{name}".removeprefix(".")
+        if isinstance(rule, Text):
+            known = _known_texts.setdefault(rule, {})
+            self._texts.append((position, where, rule, known, None if is_optional else ""))
+        elif isinstance(rule, Choice):
+            self._choices.append((position, rule))
+        elif isinstance(plain, StructType):
+            self._parts.append((position, name, is_optional, _record_decoder(plain, where, rule).one))
+        elif isinstance(plain, VarTupleType) and isinstance(plain.item_type, StructType):
+            self._parts.append((position, name, False, _record_decoder(plain.item_type, where, rule).many))
+        elif isinstance(rule, Items):
+            self._parts.append((position, name, False, _TextsDecoder(where, rule).many))
+        else:
+            if is_optional:
                 self._optional.append((position, name))
-            if isinstance(plain, FloatType):
-                low = -sys.float_info.max if plain.ge is None else float(plain.ge)
-                high = sys.float_info.max if plain.le is None else float(plain.le)
-                self._ranges.append((position, where, low, high))
+            # Every whole number of the contract is a count, and its type is the range.
+            if isinstance(rule, Number) and rule is not COUNT:
+                self._ranges.append((position, where, rule))
 
     def values(self, message: Any) -> Any:
         """The fields in the order of the record."""
         values: Any = self._get(message)
-        for position, where, low, high in self._ranges:
+        for position, where, rule in self._ranges:
             # A NaN fails every comparison, so it is refused here too.
-            if not low <= values[position] <= high:
-                _refuse_number(where, values[position], low, high)
+            if not rule[0] <= values[position] <= rule[1]:
+                _refuse_number(where, values[position], rule)
         # Only a 0 may be absent in truth, and HasField costs more than the value.
         may_lack_numbers = self._optional and 0 in values
-        if self._texts or may_lack_numbers:
+        if self._texts or self._parts or self._choices or may_lack_numbers:
             values = list(values)
-        for position, where, empty in self._texts:
+        for position, where, text_rule, known, empty in self._texts:
             text = values[position]
-            values[position] = (_known_texts.get(text) or _text(where, text)) if text else empty
+            values[position] = (known.get(text) or _text(where, text, text_rule)) if text else empty
+        for position, choice in self._choices:
+            if values[position] not in choice.options:
+                values[position] = choice.otherwise
+        for position, name, is_optional, decode in self._parts:
+            values[position] = None if is_optional and not message.HasField(name) else decode(values[position])
         if may_lack_numbers:
             for position, name in self._optional:
                 if not values[position] and not message.HasField(name):
@@ -182,13 +202,29 @@ class _RecordDecoder(Generic[R]):
 
     def many(self, items: Sequence[Any]) -> tuple[R, ...]:
         """The records of a repeated field."""
-        _check_most(self._path, len(items), self._limit, "entries")
+        _check_most(self._path, len(items), self._most, "entries")
         # A slice is a list, which is walked much faster than protobuf's own sequence.
         records = tuple([self._record(*self.values(item)) for item in items[:]])
-        if len(records) > 1 and len(set(map(self._key, records))) < len(records):
+        if self._key is not None and len(records) > 1 and len(set(map(self._key, records))) < len(records):
             # It would be one series with two values on /metrics.
-            raise InvalidMessage(f"{self._path} has two entries for one {self.names[0]}")
+            raise InvalidMessage(f"{self._path} has two entries for one {' and '.join(self._key_names)}")
         return records
+
+
+class _TextsDecoder:
+    """Decodes a repeated text."""
+
+    def __init__(self, where: str, rule: Items) -> None:
+        assert isinstance(rule.of, Text)  # nosec B101 # for the type checker
+        self._where, self._most, self._rule = where, rule.most, rule.of
+
+    def many(self, texts: Sequence[str]) -> tuple[str, ...]:
+        if not texts:
+            return ()
+        _check_most(self._where, len(texts), self._most, "entries")
+        if self._rule.is_name and len(set(texts)) < len(texts):
+            raise InvalidMessage(f"{self._where} has one entry twice")
+        return tuple([_text(self._where, text, self._rule) for text in texts])
 
 
 def _plain(kind: Type) -> tuple[Type, bool]:
@@ -207,25 +243,42 @@ def _declared(record: type) -> dict[str, Type]:
     return {field.name: field.type for field in info.fields}
 
 
-def _numbers(record: type) -> dict[str, Type]:
-    return {name: kind for name, kind in _declared(record).items() if isinstance(_plain(kind)[0], IntType | FloatType)}
+def _record_decoder(kind: StructType, path: str, rule: Rule | None) -> _RecordDecoder[Any]:
+    return _RecordDecoder(kind.cls, _declared(kind.cls), path, rule)
 
 
-def _part_decoders() -> list[tuple[str, Callable[[Any], Any]]]:
-    """Of each field of a reading that is a record, or a tuple of records."""
-    decoders: list[tuple[str, Callable[[Any], Any]]] = []
+def _is_part(kind: Type) -> bool:
+    plain = _plain(kind)[0]
+    return isinstance(plain, StructType | VarTupleType)
+
+
+def _part_decoders() -> list[tuple[str, bool, Callable[[Any], Any]]]:
+    """Of each field of a reading that is a record, or a tuple."""
+    decoders: list[tuple[str, bool, Callable[[Any], Any]]] = []
     for name, kind in _declared(Reading).items():
-        if isinstance(kind, StructType):
-            decoders.append((name, _RecordDecoder(kind.cls, _declared(kind.cls), name).one))
-        elif isinstance(kind, VarTupleType) and isinstance(kind.item_type, StructType):
-            record = kind.item_type.cls
-            decoders.append((name, _RecordDecoder(record, _declared(record), name).many))
+        rule = RULES["Heartbeat"].get(name)
+        plain, is_optional = _plain(kind)
+        if name in _DECODED_APART or not _is_part(kind):
+            continue
+        if isinstance(plain, StructType):
+            decoders.append((name, is_optional, _record_decoder(plain, name, rule).one))
+        elif isinstance(plain, VarTupleType) and isinstance(plain.item_type, StructType):
+            decoders.append((name, False, _record_decoder(plain.item_type, name, rule).many))
+        elif isinstance(rule, Items):
+            decoders.append((name, False, _TextsDecoder(name, rule).many))
     return decoders
 
 
+_DECODED_APART = frozenset({"task_support", "custom"})
+_REGISTER = RULES["Register"]
+_MESSAGES = {"Reading": "Heartbeat", "Resources": "Capacity"}
+"""By the name of a record, that of its message where it has another one."""
+
 _PARTS = _part_decoders()
-_SCALARS = _RecordDecoder(Reading, _numbers(Reading))
-_CAPACITY = _RecordDecoder(Resources, _numbers(Resources), "capacity")
+_SCALARS = _RecordDecoder(
+    Reading, {name: kind for name, kind in _declared(Reading).items() if not _is_part(kind)}, "", None
+)
+_CAPACITY: _RecordDecoder[Resources] = _RecordDecoder(Resources, _declared(Resources), "capacity", None)
 
 
 # Custom metrics. Nothing about them is trusted: on ``/metrics`` they stand beside those of all other workers.
@@ -260,8 +313,8 @@ def _custom_metric(item: pb.CustomMetric) -> CustomMetric:
     samples = item.samples[:]
     values = tuple([sample.value for sample in samples])
     for value in values:
-        if not isfinite(value):
-            raise InvalidReading(f"custom.samples.value of {item.name[:60]!a} is {value}; it must be a finite number")
+        if (problem := custom_value_problem(item.name, item.type, value)) is not None:
+            raise InvalidReading(problem)
     label_values = tuple([tuple(sample.label_values) for sample in samples])
     key = (item.name, item.type, item.help, tuple(item.label_names), label_values)
     layout = _known_layouts.get(key)
@@ -277,30 +330,16 @@ def _custom_metric(item: pb.CustomMetric) -> CustomMetric:
 def _custom_layout(
     name: str, kind: int, text: str, label_names: tuple[str, ...], label_values: tuple[tuple[str, ...], ...]
 ) -> CustomLayout:
-    if kind not in _KINDS:
-        raise InvalidMessage(f"custom.type is {kind}; it must be one of {sorted(_KINDS)}")
-    if not is_custom_name(name, is_counter=kind == pb.CUSTOM_TYPE_COUNTER):
-        _refuse("custom.name", name, CUSTOM_NAME_RULE)
-    _check_text("custom.help", text, MAX_CUSTOM_HELP_LENGTH)
-    _check_most("custom.label_names", len(label_names), MAX_CUSTOM_LABELS, "entries")
-    for label in label_names:
-        if not is_custom_label_name(label):
-            _refuse("custom.label_names", label, CUSTOM_LABEL_NAME_RULE)
-    if len(set(label_names)) < len(label_names):
-        raise InvalidMessage("custom.label_names has one name twice")
-    series = tuple([_custom_series(label_names, values) for values in label_values])
-    if len(set(series)) < len(series):
-        raise InvalidMessage(f"custom.samples of {name} has two entries for one series")
-    return CustomLayout(name, _KINDS[kind], text, series)
-
-
-def _custom_series(names: tuple[str, ...], values: tuple[str, ...]) -> CustomSeries:
-    if len(values) != len(names):
-        raise InvalidMessage(f"custom.samples.label_values has {len(values)} entries for {len(names)} label_names")
-    for value in values:
-        _check_text("custom.samples.label_values", value, MAX_CUSTOM_LABEL_VALUE_LENGTH)
+    for problem in custom_metric_problems(name, kind, text, label_names, label_values):
+        raise InvalidMessage(problem)
     # An empty label is none, for Prometheus.
-    return tuple(sorted([(name, value) for name, value in zip(names, values, strict=True) if value]))
+    series = tuple(
+        [
+            tuple(sorted([(label, value) for label, value in zip(label_names, values, strict=True) if value]))
+            for values in label_values
+        ]
+    )
+    return CustomLayout(name, _KINDS[kind], text, series)
 
 
 def _check_families(metrics: Sequence[CustomMetric]) -> None:
@@ -322,24 +361,23 @@ def _check_families(metrics: Sequence[CustomMetric]) -> None:
 def _unix_time(message: Any, field: str) -> float | None:
     """The field's value, or ``None`` when the sender left it out."""
     value: float = getattr(message, field)
-    if not 0.0 <= value <= MAX_UNIX_SECONDS:
-        raise InvalidReading(f"{field} is {value}; it must be a Unix time in seconds, from 0 to {MAX_UNIX_SECONDS:.0f}")
+    if not UNIX_SECONDS.fits(value):
+        _refuse_number(field, value, UNIX_SECONDS)
     return value if value or message.HasField(field) else None
 
 
-def _text(field: str, value: str) -> str:
-    known = _known_texts.get(value)
+def _text(field: str, value: str, rule: Rule) -> str:
+    """The text, which is one of ``rule`` (a ``Text``)."""
+    assert isinstance(rule, Text)  # nosec B101 # for the type checker
+    known_texts = _known_texts.setdefault(rule, {})
+    known = known_texts.get(value)
     if known is None:
-        _check_text(field, value, MAX_TEXT_LENGTH)
+        if not rule.fits(value):
+            _refuse(field, value, rule.words)
         known = value
-        if len(_known_texts) < _MAX_KNOWN_TEXTS:
-            _known_texts[value] = value
+        if len(known_texts) < _MAX_KNOWN_TEXTS:
+            known_texts[value] = value
     return known
-
-
-def _check_text(field: str, text: str, most: int) -> None:
-    if len(text) > most or not text.isprintable():
-        _refuse(field, text, f"at most {most} printable characters")
 
 
 def _check_most(field: str, number: int, most: int, what: str) -> None:
@@ -347,18 +385,9 @@ def _check_most(field: str, number: int, most: int, what: str) -> None:
         raise InvalidMessage(f"{field} has {number} {what}; at most {most} are accepted")
 
 
-def _refuse_number(field: str, value: float, low: float, high: float) -> NoReturn:
-    if high < sys.float_info.max:
-        rule = f"a number from {low:g} to {high:g}"
-    else:
-        rule = "a finite number, 0 or more" if low == 0.0 else "a finite number"
-    raise InvalidReading(f"{field} is {value}; it must be {rule}")
+def _refuse_number(field: str, value: float, rule: Number) -> NoReturn:
+    raise InvalidReading(f"{field} is {value}; it must be {rule.words}")
 
 
 def _refuse(field: str, text: str, rule: str) -> NoReturn:
-    raise InvalidMessage(f"{field} {_shown(text)} is refused: it must be {rule}")
-
-
-def _shown(text: str) -> str:
-    """``text`` for an error message: control characters escaped, and cut to a length that fits a log line."""
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
+    raise InvalidMessage(f"{field} {shown(text)} is refused: it must be {rule}")

@@ -88,31 +88,6 @@ class Gpu(Struct, frozen=True, gc=False):
     memory_size_bytes: Count | None = None
     temperature_celsius: float | None = None
     power_watts: Amount | None = None
-    state: str | None = None
-    """`ok`, `error` or `lost`; null when the worker does not say."""
-    state_reason: str | None = None
-    power_limit_watts: Amount | None = None
-    clock_hertz: Amount | None = None
-    memory_clock_hertz: Amount | None = None
-    encoder_utilization_percent: Percent | None = None
-    decoder_utilization_percent: Percent | None = None
-    is_throttled: bool | None = None
-    """Too hot, or slowed down by the hardware. Its power limit, which every loaded GPU meets, does not count."""
-    ecc_corrected_errors: Count | None = None
-    ecc_uncorrected_errors: Count | None = None
-    last_xid: Count | None = None
-    nvlink_errors: Count | None = None
-    vendor: str | None = None
-
-    @property
-    def is_up(self) -> bool | None:
-        """Whether it answers; ``None`` when the worker does not say."""
-        return None if self.state is None else self.state == "ok"
-
-    @property
-    def is_lost(self) -> bool | None:
-        """Whether it is off the bus, or no longer counted by its driver."""
-        return None if self.state is None else self.state == "lost"
 
 
 class CollectorReport(Struct, frozen=True, gc=False):
@@ -122,8 +97,6 @@ class CollectorReport(Struct, frozen=True, gc=False):
     success: bool
     duration_seconds: Amount
     error: str | None = None
-    age_seconds: Amount | None = None
-    """Of readings that came too late for the heartbeat before."""
 
 
 class RunningTask(Struct, frozen=True, gc=False):

@@ -30,7 +30,8 @@ OTHER_COLLECTORS = tuple(
 WORKER_TASKS = ("worker.tasks", "worker.docker_engine")
 HISTORY_WRITER = ("master.store",)
 TELEMETRY = (
-    "master.history", "master.instruments", "master.metrics", "master.telemetry", "worker.collectors", "worker.sampler",
+    "master.history", "master.instruments", "master.metrics", "master.telemetry", "proto.cleaning", "proto.fields",
+    "worker.collectors", "worker.sampler",
 )  # fmt: skip
 
 

@@ -358,7 +358,7 @@ def test_error_is_described_in_one_printable_line(error: Exception, text: str) -
 
 
 def test_long_error_is_cut() -> None:
-    assert describe(CollectorError("x" * 5000)) == "x" * ERROR_MAX_LENGTH
+    assert describe(CollectorError("x" * 5000)) == "x" * (ERROR_MAX_LENGTH - 1) + "…"
 
 
 # Custom metrics

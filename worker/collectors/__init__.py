@@ -2,7 +2,7 @@
 
     CollectorError
     +-- NothingReadable    every filesystem of this machine refused to be read (filesystem.py)
-    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (nvml.py)
+    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (gpu.py)
     +-- InvalidMetrics     custom metrics break a rule (custom_metrics.py)
 
 A collector may raise any other exception too, such as an ``OSError`` from ``/proc``: the sampler reports it and goes
@@ -28,9 +28,6 @@ SYS = Path("/sys")
 
 class CollectorError(Exception):
     """A collector could not read what it is for. The message is meant for an operator."""
-
-    fields: pb.Heartbeat | None = None
-    """What it knows nevertheless; sent as the fields of a successful call are."""
 
 
 class Collector(Protocol):
@@ -88,11 +85,6 @@ def read_number(path: Path) -> int | None:
         return int(read_line(path) or "")
     except ValueError:
         return None
-
-
-def valid_utf8(name: str) -> str:
-    """Replaces bytes that are not UTF-8: protobuf refuses them, the kernel allows them in paths and interface names."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def printable(text: str) -> str:

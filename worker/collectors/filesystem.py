@@ -9,7 +9,8 @@ from typing import NamedTuple
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors import MAX_ITEMS, CollectorError, valid_utf8
+from fleetpulse.proto.cleaning import clean_name, make
+from fleetpulse.worker.collectors import MAX_ITEMS, CollectorError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,15 +84,15 @@ class FilesystemCollector:
         readings = {mountpoint: self._read(mountpoint) for mountpoint in choose_mountpoints(mounts)}
         filesystems = [reading for reading in readings.values() if reading is not None]
         if not filesystems:
-            raise NothingReadable(f"no filesystem could be read: {', '.join(map(valid_utf8, readings))}")
+            raise NothingReadable(f"no filesystem could be read: {', '.join(map(clean_name, readings))}")
         return pb.Heartbeat(filesystems=filesystems)
 
     def _read(self, mountpoint: str) -> pb.Filesystem | None:
         try:
             usage = self._read_usage(mountpoint)
         except OSError as exc:
-            _LOGGER.debug("filesystem %s is left out: %s", valid_utf8(mountpoint), exc)
+            _LOGGER.debug("filesystem %s is left out: %s", clean_name(mountpoint), exc)
             return None
         if usage.total <= 0:
             return None  # a pseudo filesystem, which df leaves out too
-        return pb.Filesystem(mountpoint=valid_utf8(mountpoint), used_bytes=max(0, usage.used), size_bytes=usage.total)
+        return make(pb.Filesystem, mountpoint=mountpoint, used_bytes=max(0, usage.used), size_bytes=usage.total)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import make
 from fleetpulse.worker.collectors import (
     COLLECTOR_DECIDES,
     MAX_ITEMS,
@@ -30,7 +31,6 @@ from fleetpulse.worker.collectors import (
     read_line,
     read_number,
     read_text,
-    valid_utf8,
 )
 
 _MADE_BY_SOFTWARE = re.compile(
@@ -240,9 +240,7 @@ class NetworkCollector:
         counters = read_counters(self._proc)
         wanted = self._choose(frozenset(counters))
         most = sorted(wanted, key=lambda name: (-sum(counters[name]), name))[:MAX_ITEMS]
-        interfaces = [
-            pb.NetworkInterface(interface=valid_utf8(name), **counters[name]._asdict()) for name in sorted(most)
-        ]
+        interfaces = [make(pb.NetworkInterface, interface=name, **counters[name]._asdict()) for name in sorted(most)]
         return pb.Heartbeat(network_interfaces=interfaces)
 
     def _choose(self, names: frozenset[str]) -> set[str]:

@@ -27,10 +27,6 @@ UNIT_OF_SUFFIX = {
     "draining": "",
     "degraded": "",
     "gpus": "GPUs",
-    "hertz": "hertz",
-    "gpu_lost": "",
-    "gpu_throttled": "",
-    "xid": "",
 }
 
 
@@ -57,7 +53,7 @@ def test_unit_is_in_the_name(family: Family) -> None:
             assert family.unit == unit
             return
     # What is left is counted, or has a word of its own.
-    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "errors"}
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls"}
 
 
 @by_name

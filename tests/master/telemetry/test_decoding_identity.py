@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.decoding import MAX_LABELS, check_worker_id, decode_registration
+from fleetpulse.master.telemetry.decoding import check_worker_id, decode_registration
 from fleetpulse.master.telemetry.records import Registration, Resources
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.fields import MAX_LABELS
 from fleetpulse.proto.rules import WORKER_ID_MAX_LENGTH, WORKER_ID_RULE
 from tests.master.fleet import GIB
 from tests.master.hostile import ANY_TEXT, BAD_WORKER_IDS, NOT_NUMBERS, assert_safe_to_log
