@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 
-from fleetpulse.master.access.peers import PeerCheck, peer_check
+from fleetpulse.master.access.peers import Peers, peer_check, trusted_network
 from fleetpulse.master.access.store import SessionStore, TokenStore, owner_secret
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api import middleware, problems
-from fleetpulse.master.api.access import AccessMiddleware, SessionResource, is_own_user
+from fleetpulse.master.api.access import STRANGER, TASKS_STRANGER, AccessMiddleware, SessionResource, is_own_user
 from fleetpulse.master.api.audit import AuditResource
 from fleetpulse.master.api.history import WorkerHistory
 from fleetpulse.master.api.middleware import AuditMiddleware
@@ -41,7 +41,7 @@ from fleetpulse.master.history.series_writer import Tier
 from fleetpulse.master.history.service import HistoryService
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.exposition import FleetExposition, MetricsResource
-from fleetpulse.master.rpc.peers import LocalWorkers
+from fleetpulse.master.rpc.peers import TASKS_ADVICE, LocalWorkers
 from fleetpulse.master.rpc.server import RpcServer
 from fleetpulse.master.store.batch import Retention
 from fleetpulse.master.store.database import default_url
@@ -216,11 +216,14 @@ def create_access(config: MasterConfig) -> Access:
         )
     sessions = SessionStore(tokens)
     names = (socket.gethostname(), config.http.host, *config.access.names)
-    return Access(AccessMiddleware(tokens, sessions, ROUTES, names, is_own_user), sessions)
+    stranger = TASKS_STRANGER if config.access.is_network_trusted else STRANGER
+    return Access(AccessMiddleware(tokens, sessions, ROUTES, names, is_own_user, stranger), sessions)
 
 
-def local_clients(config: MasterConfig) -> PeerCheck | None:
+def local_clients(config: MasterConfig) -> Peers | None:
     """Returns the check of who is on the other end while there is no token; ``None``: everybody is served."""
+    if config.access.is_network_trusted:
+        return trusted_network()
     if config.access.serves_anybody:
         return None
     if (check := peer_check()) is None:
@@ -233,7 +236,12 @@ def local_clients(config: MasterConfig) -> PeerCheck | None:
 
 def local_workers(config: MasterConfig) -> LocalWorkers | None:
     """Returns the check of workers without a certificate; ``None``: none is needed or possible."""
-    if config.tls is not None or config.access.is_network_trusted or (check := peer_check()) is None:
+    if config.tls is not None:
+        return None
+    if config.access.is_network_trusted:
+        network = trusted_network()
+        return None if network is None else LocalWorkers(network, config.grpc, lambda: True, TASKS_ADVICE)
+    if (check := peer_check()) is None:
         return None
     # Of its own: grpc's thread reads the tokens by itself.
     tokens = TokenStore(config.token_file, always_requires_auth=not config.access.serves_any_local_user)

@@ -79,6 +79,14 @@ class TaskPolicy(NamedTuple):
     """Processes and threads of a container. Only the worker's counts; a task cannot set it."""
     max_disk_mib: Annotated[int, Meta(ge=1, le=2**40, description="a whole number of MiB, 1 or more")] = 10 * 1024
     """What a container may write to its root filesystem. Only the worker's counts; a task cannot set it."""
+    allow_host: _Flag = False
+    """Tasks may reach the services of their machine. This and the following: only the worker's counts."""
+    allow_metadata: _Flag = False
+    """Tasks may reach link-local addresses, among them a cloud's metadata."""
+    allow_master: _Flag = False
+    """Tasks may reach the machine of the master."""
+    require_firewall: _Flag = False
+    """A task with a network fails where the worker cannot set the rules that block these."""
 
 
 class PolicyError(Exception):

@@ -63,6 +63,9 @@ MAX_GPUS = 64
 Network = Literal["none", "bridge"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
+TASK_DEVICE = "fleetpulse0"
+"""The bridge of tasks with a network, on their machine."""
+
 USER_PATTERN = r"(?:[0-9]{1,10}|[a-z_][a-z0-9_-]{0,31})(?::(?:[0-9]{1,10}|[a-z_][a-z0-9_-]{0,31}))?"
 MAX_USER_ID = 2**31 - 1
 USER_RULE = f"USER or USER:GROUP, each a number up to {MAX_USER_ID} or a name of 1 to 32 of a-z, 0-9, '_' and '-'"

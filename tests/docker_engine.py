@@ -133,6 +133,11 @@ class IsolatedEngine(Engine):
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def iptables(self) -> dict[str, str]:
+        """The environment in which programs find the engine's iptables."""
+        return _iptables(self.folder)
+
+    @property
     def log(self) -> str:
         """The engine's output."""
         return (self.folder / "log").read_text(errors="replace")
@@ -310,7 +315,7 @@ def _iptables(folder: Path) -> dict[str, str]:
         _without_engine("iptables is missing")
     programs, libraries = folder / "bin", sorted(_UNPACKED.glob("usr/lib/*-linux-gnu"))
     programs.mkdir(exist_ok=True)
-    for name in ("iptables", "ip6tables"):
+    for name in ("iptables", "iptables-restore", "ip6tables", "ip6tables-restore"):
         with contextlib.suppress(FileExistsError):
             (programs / name).symlink_to(program)
     env = {"PATH": os.pathsep.join([str(programs), _environment(folder)["PATH"]])}

@@ -295,11 +295,17 @@ async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[
         yield DisabledExecutor("tasks are switched off on this worker")
         return
     from fleetpulse.worker.docker_engine.engine import DockerEngine  # noqa: PLC0415 - heavy, and not needed without tasks
+    from fleetpulse.worker.docker_engine.firewall import TaskFirewall, system_run  # noqa: PLC0415 - the same
     from fleetpulse.worker.docker_engine.ownership import ContainerOwner  # noqa: PLC0415 - the same
 
     docker = {name: value for name, value in config.environment.items() if name.startswith("DOCKER_")}
     owner = ContainerOwner(worker_id, config.data_dir / CONTAINERS_FOLDER)
-    executor = Executor(DockerEngine(owner, docker, config.registry_logins), config.task_policy)
+    firewall = TaskFirewall(
+        config.task_policy,
+        config.master.rpartition(":")[0].strip("[]"),
+        system_run(command_environment(config.environment)),
+    )
+    executor = Executor(DockerEngine(owner, docker, config.registry_logins, firewall), config.task_policy)
     executor.start()
     try:
         yield executor

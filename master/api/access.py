@@ -26,6 +26,12 @@ STRANGER = (
 )
 """What other users of the machine are told."""
 
+TASKS_STRANGER = (
+    "this comes from the network of this machine's tasks, which is never trusted: "
+    "`fleetpulse token create NAME` makes a token"
+)
+"""What a task is told where the network is trusted."""
+
 CHALLENGE = 'Bearer realm="FleetPulse"'
 SESSION_COOKIE = "fleetpulse_session"
 
@@ -56,7 +62,7 @@ class AccessMiddleware:
     """Refuses what foreign pages make browsers send, and what the role of the request's identity does not allow.
 
     ``names`` are the host names that the master goes by, beside ``localhost`` and every IP address. ``is_own_user``
-    says whether a request needs no token while none exists.
+    says whether a request needs no token while none exists; ``stranger`` is what others are told then.
     """
 
     def __init__(
@@ -66,7 +72,9 @@ class AccessMiddleware:
         routes: Sequence[Route],
         names: Collection[str] = (),
         is_own_user: Callable[[falcon.Request], bool] = lambda _req: True,
+        stranger: str = STRANGER,
     ) -> None:
+        self._stranger = stranger
         self._tokens = tokens
         self._is_own_user = is_own_user
         self._names = frozenset(name.lower().rstrip(".") for name in names)
@@ -97,7 +105,7 @@ class AccessMiddleware:
             raise unauthorized(
                 "a token is wanted here; `fleetpulse token create` makes one"
                 if self._tokens.auth_required
-                else STRANGER
+                else self._stranger
             )
         if identity.role < required:
             raise falcon.HTTPForbidden(

@@ -15,7 +15,7 @@ from typing import Any, Self
 import gevent
 import gevent.ssl
 
-from fleetpulse.master.access.peers import PeerCheck, endpoint_of
+from fleetpulse.master.access.peers import Peers, endpoint_of
 from fleetpulse.master.addresses import Clients
 from fleetpulse.master.audit.entries import Record, unrecorded
 from fleetpulse.master.config import Limits
@@ -234,9 +234,9 @@ class ConnectionLimiter:
         limits: Limits,
         instruments: HttpInstruments,
         record: Record = unrecorded,
-        peers: PeerCheck | None = None,
+        peers: Peers | None = None,
     ) -> None:
-        """``peers`` says whose the other end of a connection is; ``None``: everybody is as the master's own user."""
+        """``peers`` says who is served without a token; ``None``: everybody."""
         self._peers = peers
         self.idle_seconds = limits.idle_seconds
         self.head_seconds = limits.head_seconds

@@ -1,11 +1,11 @@
-"""Workers without a certificate: only those of the master's own user and root. In grpc's loop."""
+"""Workers without a certificate: those of the master's own user and root, or of a trusted network. In grpc's loop."""
 
 import asyncio
 import ipaddress
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from fleetpulse.master.access.peers import Endpoint, PeerCheck
+from fleetpulse.master.access.peers import Endpoint, Peers
 from fleetpulse.master.addresses import Address
 from fleetpulse.master.errors import ForeignUser
 
@@ -17,12 +17,20 @@ _ADVICE = (
 )
 
 
+TASKS_ADVICE = (
+    "this comes from the network of this machine's tasks, which is never trusted: a worker there needs a certificate "
+    "(`fleetpulse ca init`, then `fleetpulse ca join-token`)"
+)
+"""For a worker in a task's container, where the network is trusted."""
+
+
 class LocalWorkers:
     """Asks the system with every call whose the connection is: 10 microseconds. A port may soon be another user's."""
 
-    def __init__(self, check: PeerCheck, address: Address, is_enforced: Callable[[], bool]) -> None:
+    def __init__(self, check: Peers, address: Address, is_enforced: Callable[[], bool], advice: str = _ADVICE) -> None:
         """``address`` is where the port listens. ``is_enforced`` is called in grpc's loop; if not, everybody passes."""
         self.check = check
+        self._advice = advice
         self._address = address
         self._is_enforced = is_enforced
 
@@ -32,12 +40,12 @@ class LocalWorkers:
             return None
         ends = _ends(peer, self._address)
         if ends is None:
-            return ForeignUser(_ADVICE)
+            return ForeignUser(self._advice)
         if self.check.is_slow:
             is_own = await asyncio.get_running_loop().run_in_executor(None, self.check.is_own, *ends)
         else:
             is_own = self.check.is_own(*ends)
-        return None if is_own else ForeignUser(_ADVICE)
+        return None if is_own else ForeignUser(self._advice)
 
 
 def _ends(peer: str, address: Address) -> tuple[Endpoint, Endpoint] | None:

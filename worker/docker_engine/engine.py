@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
+from fleetpulse.proto.rules import TASK_DEVICE
 from fleetpulse.worker.docker_engine.connection import DockerConnection, DockerEvents, DockerLog, refusal
 from fleetpulse.worker.docker_engine.containers import (
     OWNER_LABEL,
@@ -22,6 +23,7 @@ from fleetpulse.worker.docker_engine.containers import (
     containers_of_worker,
     host_config,
 )
+from fleetpulse.worker.docker_engine.firewall import TaskFirewall
 from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins
 from fleetpulse.worker.tasks.container_spec import ContainerSpec
@@ -44,8 +46,9 @@ _CONFLICT = 409
 _MAX_VOLUMES = 32
 
 TASK_NETWORK = "fleetpulse-tasks"
+_DEVICE = "com.docker.network.bridge.name"
 _BRIDGE_OPTIONS = {
-    "com.docker.network.bridge.name": "fleetpulse0",
+    _DEVICE: TASK_DEVICE,
     "com.docker.network.bridge.enable_icc": "false",  # no traffic between its containers
 }
 _MTU = "com.docker.network.driver.mtu"
@@ -98,10 +101,17 @@ class DockerEngine:
     """The engine of one worker, on one asyncio loop."""
 
     def __init__(
-        self, owner: ContainerOwner, environment: Mapping[str, str], logins: RegistryLogins | None = None
+        self,
+        owner: ContainerOwner,
+        environment: Mapping[str, str],
+        logins: RegistryLogins | None = None,
+        firewall: TaskFirewall | None = None,
     ) -> None:
-        """``environment``: ``DOCKER_HOST`` and the like. Without ``logins`` this user's logins of docker are used."""
+        """``environment``: ``DOCKER_HOST`` and the like. Without ``logins`` this user's logins of docker are used.
+        ``firewall``: for the network of tasks.
+        """
         self._owner = owner
+        self._firewall = firewall
         self._logins = logins
         self._connection = DockerConnection(environment)
         self._call_threads = CallThreads("docker", _CALL_THREADS)
@@ -149,7 +159,7 @@ class DockerEngine:
     async def create(self, spec: ContainerSpec) -> str:
         def create(client: APIClient) -> str:
             settings = container_settings(spec, self._owner)
-            bridge = "none" if spec.network == "none" else _task_network(client)
+            bridge = "none" if spec.network == "none" else _task_network(client, self._firewall, spec)
             limits = host_config(spec, _volumes(client, spec), bridge)
             try:
                 created = client.create_container(**settings, host_config=client.create_host_config(**limits))
@@ -239,24 +249,32 @@ class DockerEngine:
             raise
 
 
-def _task_network(client: APIClient) -> str:
+def _task_network(client: APIClient, firewall: TaskFirewall | None, spec: ContainerSpec) -> str:
     """The network mode of tasks with a network: a bridge of their own, which is made when it is missing.
 
-    One that the operator made is taken as it is. An engine without Docker's bridge gives only a loopback device.
+    An engine without Docker's bridge gives only a loopback device. Raises ``EngineRefused`` where the firewall cannot
+    be set, and must be.
     """
     # Docker finds names that contain these.
     found = {network["Name"]: network for network in client.networks(names=["bridge", TASK_NETWORK])}
-    if TASK_NETWORK in found:
-        return TASK_NETWORK
-    if "bridge" not in found:
+    network = found.get(TASK_NETWORK)
+    if network is None and "bridge" not in found:
         return "default"
-    mtu = (found["bridge"].get("Options") or {}).get(_MTU)
-    options = _BRIDGE_OPTIONS | ({_MTU: mtu} if mtu else {})
-    try:
-        client.create_network(TASK_NETWORK, "bridge", options, check_duplicate=True, labels={TASK_NETWORK: "true"})
-    except APIError as error:
-        if error.status_code != _CONFLICT:  # another worker was faster
-            raise
+    if network is None:
+        mtu = (found["bridge"].get("Options") or {}).get(_MTU)
+        options = _BRIDGE_OPTIONS | ({_MTU: mtu} if mtu else {})
+        try:
+            client.create_network(TASK_NETWORK, "bridge", options, check_duplicate=True, labels={TASK_NETWORK: "true"})
+        except APIError as error:
+            if error.status_code != _CONFLICT:  # another worker was faster
+                raise
+        network = client.inspect_network(TASK_NETWORK)
+    if firewall is not None:
+        device = (network.get("Options") or {}).get(_DEVICE) or f"br-{network['Id'][:12]}"
+        problem = firewall.protect(device, has_ipv6=bool(network.get("EnableIPv6")))
+        if problem and spec.requires_firewall:
+            text = f"this worker refuses it by its rule require_firewall, and could not set one: {problem}"
+            raise EngineRefused(text, "policy_refused")
     return TASK_NETWORK
 
 

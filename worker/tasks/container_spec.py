@@ -56,6 +56,9 @@ class ContainerSpec(NamedTuple):
     refuses_volumes: bool = False
     """Of the image: each would be a place to write to."""
 
+    requires_firewall: bool = False
+    """A network without rules for what tasks may not reach is refused."""
+
     user: str | None = None
     network: str | None = None
     """``None`` as ``read_only``, ``user``, ``network``: a writable root, the image's user, Docker's bridge."""
@@ -97,6 +100,7 @@ def container_spec(request: pb.StartTask, policy: TaskPolicy) -> ContainerSpec:
         pids_limit=policy.max_pids,
         disk_limit_bytes=policy.max_disk_mib * 2**20,
         refuses_volumes=policy.read_only_root == "forced",
+        requires_firewall=policy.require_firewall,
         gpu_uuids=tuple(request.gpu_uuids),
         timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
         log_limit_bytes=request.log_limit_bytes,
