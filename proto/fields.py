@@ -181,6 +181,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "collectors": Items(MAX_DEVICES, ("collector",)),
             "engine_failures": COUNT,
             "custom": Custom(),
+            "left_out": Items(MAX_DEVICES, ("collector",)),
         },
         "Cpu": {"usage_percent": PERCENT, "logical_cores": COUNT},
         "Memory": {
@@ -210,6 +211,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "memory_used_bytes": COUNT,
         },
         "CollectorReport": {"collector": NAME, "duration_seconds": AMOUNT, "error": TEXT},
+        "LeftOut": {"collector": NAME, "count": COUNT},
         "CustomMetric": {
             "name": Word(".{1,100}", CUSTOM_NAME_RULE),
             "help": _CUSTOM_HELP,

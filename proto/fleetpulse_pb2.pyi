@@ -608,6 +608,7 @@ class Heartbeat(_message.Message):
     TASK_SUPPORT_FIELD_NUMBER: _builtins.int
     ENGINE_FAILURES_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -645,6 +646,10 @@ class Heartbeat(_message.Message):
         same name must have the same type. Limits: CUSTOM_* and MAX_CUSTOM_* in proto/rules.py.
         """
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]:
+        """Collectors that read more devices than they may report. Without an entry nothing was left out."""
+
     def __init__(
         self,
         *,
@@ -665,10 +670,11 @@ class Heartbeat(_message.Message):
         task_support: Global___TaskSupport | None = ...,
         engine_failures: _builtins.int | None = ...,
         custom: _abc.Iterable[Global___CustomMetric] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine_failures: _TypeAlias = _typing.Literal["engine_failures"]  # noqa: Y015
     _WhichOneofArgType__engine_failures: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures"]  # noqa: Y015
@@ -1046,6 +1052,30 @@ class CollectorReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectorReport: _TypeAlias = CollectorReport  # noqa: Y015
+
+@_typing.final
+class LeftOut(_message.Message):
+    """Devices beyond the limit of one collector. Those that an operator excluded do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTOR_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    collector: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        collector: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collector", b"collector", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
 
 @_typing.final
 class CustomMetric(_message.Message):

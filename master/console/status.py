@@ -99,6 +99,8 @@ def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
     for report in telemetry.get("collectors") or []:
         if not report.get("success"):
             yield f"no {report.get('collector')}", Cell(fmt.text(report.get("error")), "yellow")
+    for part in telemetry.get("left_out") or []:
+        yield f"{part.get('collector')}", Cell(f"{fmt.number(part.get('count'))} more are not reported", "yellow")
 
 
 def _used_of(record: Mapping[str, Any], used: str, size: str) -> str:

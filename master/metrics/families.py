@@ -87,7 +87,8 @@ _GPU = Subject(attrgetter("reading.gpus"), {"gpu": "index", "uuid": "uuid"})
 _GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
 RUNNING_TASKS = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
-DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_IDENTITY, _COLLECTOR)
+_LEFT_OUT = Subject(attrgetter("reading.left_out"), {"collector": "collector"})
+DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_IDENTITY, _COLLECTOR, _LEFT_OUT)
 """What a worker names as it likes."""
 
 
@@ -161,6 +162,9 @@ FAMILIES: tuple[Family, ...] = (
     _family("task_memory_used_bytes", "bytes", "Memory that a running task uses.", RUNNING_TASKS, "memory_used_bytes"),
     _family("collector_success", "", "1 when the worker's collector gave its readings, 0 when it failed.",
             _COLLECTOR, "success", int, static=True),
+    _family("left_out_devices", "devices",
+            "Devices that a collector of the worker does not report because there are too many. No series: none.",
+            _LEFT_OUT, "count", static=True),
     _family("collectors_duration_seconds", "seconds", "Time that the slowest of the worker's collectors took.",
             _WORKER, "reading.slowest_collector_seconds"),
     _family("heartbeats_dropped_total", "heartbeats",

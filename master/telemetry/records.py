@@ -99,6 +99,13 @@ class CollectorReport(Struct, frozen=True, gc=False):
     error: str | None = None
 
 
+class LeftOut(Struct, frozen=True, gc=False):
+    """Devices that one of the worker's collectors read and did not report, because there are too many."""
+
+    collector: str
+    count: Count
+
+
 class RunningTask(Struct, frozen=True, gc=False):
     """A task that the worker runs now."""
 
@@ -122,6 +129,8 @@ class ResourceReadings(Struct, frozen=True, gc=False, kw_only=True):
     network_interfaces: tuple[NetworkInterface, ...] = ()
     gpus: tuple[Gpu, ...] = ()
     collectors: tuple[CollectorReport, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """Of collectors with more devices than a heartbeat takes; empty when every device is here."""
 
     @property
     def slowest_collector_seconds(self) -> float | None:

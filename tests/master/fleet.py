@@ -128,6 +128,7 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
             pb.CollectorReport(collector="cpu", success=True, duration_seconds=0.001),
             pb.CollectorReport(collector="gpu", success=False, duration_seconds=0.25, error="the driver hangs"),
         ],
+        left_out=[pb.LeftOut(collector="disk", count=5)],
         task_support=pb.TaskSupport(available=True),
         engine_failures=3,
         **fields,

@@ -17,8 +17,10 @@ from typing import Protocol
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
-MAX_ITEMS = 16
-"""Most filesystems, disks or interfaces that are reported, so that a heartbeat stays small on any machine."""
+MAX_ITEMS = 64
+"""Most filesystems, disks or interfaces that are reported, so that a heartbeat stays small on any machine.
+
+The master accepts as many of each."""
 
 
 PROC = Path("/proc")
@@ -64,6 +66,11 @@ class NamePatterns:
 
 
 COLLECTOR_DECIDES = NamePatterns()
+
+
+def left_out(collector: str, count: int) -> list[pb.LeftOut]:
+    """For a heartbeat: the collector has so many devices more than ``MAX_ITEMS``."""
+    return [pb.LeftOut(collector=collector, count=count)] if count > 0 else []
 
 
 def read_text(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors import MAX_ITEMS
+from fleetpulse.worker.collectors import MAX_ITEMS, left_out
 
 _SECTOR_BYTES = 512
 """The unit of ``/proc/diskstats``, whatever the sector size of the device (Documentation/block/stat.rst)."""
@@ -54,7 +54,8 @@ class DiskCollector:
     def collect(self) -> pb.Heartbeat:
         text = self._diskstats.read_text(encoding="utf-8", errors="replace")
         disks = sorted(disk for disk in parse_diskstats(text) if self._is_physical(disk.device))
-        return pb.Heartbeat(disk_devices=[pb.DiskDevice(**disk._asdict()) for disk in disks[:MAX_ITEMS]])
+        devices = [pb.DiskDevice(**disk._asdict()) for disk in disks[:MAX_ITEMS]]
+        return pb.Heartbeat(disk_devices=devices, left_out=left_out(self.name, len(disks) - len(devices)))
 
     def _is_physical(self, device: str) -> bool:
         # In sysfs the name of cciss/c0d0 is cciss!c0d0.

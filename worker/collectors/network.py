@@ -28,6 +28,7 @@ from fleetpulse.worker.collectors import (
     PROC,
     SYS,
     NamePatterns,
+    left_out,
     read_line,
     read_number,
     read_text,
@@ -241,7 +242,7 @@ class NetworkCollector:
         wanted = self._choose(frozenset(counters))
         most = sorted(wanted, key=lambda name: (-sum(counters[name]), name))[:MAX_ITEMS]
         interfaces = [make(pb.NetworkInterface, interface=name, **counters[name]._asdict()) for name in sorted(most)]
-        return pb.Heartbeat(network_interfaces=interfaces)
+        return pb.Heartbeat(network_interfaces=interfaces, left_out=left_out(self.name, len(wanted) - len(most)))
 
     def _choose(self, names: frozenset[str]) -> set[str]:
         now = self._clock()

@@ -40,6 +40,8 @@ export function readingPanels(record) {
       record.running_tasks.map((item) => [item.task_id, percent(item.cpu_usage, 1), bytes(item.memory_used_bytes)]))) : null,
     customMetrics(record.custom),
     failedCollectors(record.collectors),
+    record.left_out?.length ? section('Not reported, because there are too many', h('ul', { class: 'plain' },
+      ...record.left_out.map((item) => h('li', {}, `${item.collector}: ${number(item.count, 0)} more`)))) : null,
   ].filter(Boolean);
 }
 

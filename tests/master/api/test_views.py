@@ -70,6 +70,7 @@ FULL_METRICS = {
         {"collector": "cpu", "success": True, "duration_seconds": 0.001, "error": None},
         {"collector": "gpu", "success": False, "duration_seconds": 0.25, "error": "the driver hangs"},
     ],
+    "left_out": [{"collector": "disk", "count": 5}],
     "custom": [],
 }  # fmt: skip
 FULL_RECORD = {
@@ -110,6 +111,7 @@ BARE_METRICS: dict[str, Any] = {
     "network_interfaces": [],
     "gpus": [],
     "collectors": [],
+    "left_out": [],
     "custom": [],
 }
 BARE_RECORD = {

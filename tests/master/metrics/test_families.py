@@ -53,7 +53,7 @@ def test_unit_is_in_the_name(family: Family) -> None:
             assert family.unit == unit
             return
     # What is left is counted, or has a word of its own.
-    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls"}
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "devices"}
 
 
 @by_name

@@ -233,6 +233,7 @@ PARTLY_GONE = [
 
 COLLECTOR = 'fleetpulse_worker_collector_success{worker_id="rack-7",collector="gpu"}'
 DEGRADED = f"fleetpulse_worker_degraded{W}"
+LEFT_OUT = 'fleetpulse_worker_left_out_devices{worker_id="rack-7",collector="filesystem"}'
 SCHEDULABLE = f"fleetpulse_worker_schedulable{W}"
 ABILITIES = [
     Case(
@@ -249,6 +250,20 @@ ABILITIES = [
     ),
     Case("FleetPulseWorkerCollectorFailing", "all-well", {COLLECTOR: flat(1)}, [20, 60]),
     Case("FleetPulseWorkerCollectorFailing", "drained", {COLLECTOR: flat(0)} | DRAINED, [20, 60]),
+    Case(
+        "FleetPulseDevicesLeftOut", "filesystems", {LEFT_OUT: turning(("_", 5), (1, 60))} | NOT_DRAINED, [5, 19], 20,
+        [
+            Firing(
+                "warning", "workers", "Worker rack-7 has too many devices to report",
+                "The filesystem collector of worker rack-7 does not report 1 of its devices. Alerts about them cannot "
+                "fire.",
+                "curl -s http://master:8080/telemetry/rack-7 | jq '.left_out'", WORKER,
+                {"worker_id": "rack-7", "collector": "filesystem"},
+            )
+        ],
+    ),
+    Case("FleetPulseDevicesLeftOut", "fits-again", {LEFT_OUT: turning((3, 10), (0, 60))} | NOT_DRAINED, [9, 60]),
+    Case("FleetPulseDevicesLeftOut", "drained", {LEFT_OUT: flat(3)} | DRAINED, [20, 60]),
     Case(
         "FleetPulseWorkerCannotRunTasks", "no-docker", {SCHEDULABLE: turning((1, 5), (0, 60))} | NOT_DRAINED,
         [5, 14], 15,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.collectors.disk import DiskCollector, DiskCounters, parse_diskstats
 
 DISKSTATS = """\
@@ -56,11 +57,12 @@ def test_unused_disk_has_zero_bytes(tmp_path: Path) -> None:
     assert disk.read_bytes == 0
 
 
-def test_at_most_sixteen_disks_are_reported(tmp_path: Path) -> None:
-    names = [f"sd{letter}" for letter in "abcdefghijklmnopqrst"]
+def test_disks_beyond_the_limit_are_counted(tmp_path: Path) -> None:
+    names = [f"sd{first}{second}" for first in "abc" for second in "abcdefghijklmnopqrstuvwxyz"]
     diskstats = "".join(f"8 {16 * i} {name} 1 0 8 1 2 0 16 1 0 1 2\n" for i, name in enumerate(reversed(names)))
-    devices = machine(tmp_path, diskstats, names).collect().disk_devices
-    assert [disk.device for disk in devices] == names[:16]
+    heartbeat = machine(tmp_path, diskstats, names).collect()
+    assert [disk.device for disk in heartbeat.disk_devices] == names[:64]
+    assert list(heartbeat.left_out) == [pb.LeftOut(collector="disk", count=14)]
 
 
 def test_machine_without_disks_gives_an_empty_report(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_two_mounts_at_one_path_count_once() -> None:
     assert choose_mountpoints([ROOT, mount("/dev/sdb1", "/data"), mount("/dev/sdc1", "/data")]) == ["/", "/data"]
 
 
-def test_at_most_sixteen_mountpoints_are_chosen_sorted() -> None:
-    mounts = [mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(30))]
-    assert choose_mountpoints(mounts) == ["/", *(f"/data{i:02}" for i in range(15))]
+def test_at_most_64_mountpoints_are_chosen_sorted() -> None:
+    mounts = [mount(f"/dev/sd{i}", f"/data{i:02}") for i in reversed(range(80))]
+    assert choose_mountpoints(mounts) == ["/", *(f"/data{i:02}" for i in range(63))]
 
 
 def test_used_and_size_are_reported() -> None:

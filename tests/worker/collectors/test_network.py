@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.worker.collectors import COLLECTOR_DECIDES, NamePatterns
 from fleetpulse.worker.collectors.network import (
     InterfaceCounters,
@@ -134,9 +135,11 @@ def test_machine_without_interfaces_gives_an_empty_report(machine: Machine) -> N
 
 
 def test_interfaces_with_most_traffic_are_reported_when_there_are_too_many(machine: Machine) -> None:
-    machine.add(*(f"a{i:02}" for i in range(20)), hardware=True).add("zz", hardware=True, received=5)
-    reported = names(machine.collector())
-    assert len(reported) == 16
+    machine.add(*(f"a{i:02}" for i in range(70)), hardware=True).add("zz", hardware=True, received=5)
+    collector = machine.collector()
+    reported = names(collector)
+    assert len(reported) == 64
+    assert list(collector.collect().left_out) == [pb.LeftOut(collector="network", count=7)]
     assert reported == sorted(reported)
     assert "zz" in reported
 
