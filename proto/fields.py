@@ -35,6 +35,11 @@ MAX_TEXT_LENGTH = 256
 MAX_DEVICES = 64
 """Of each kind (filesystems, disks, interfaces, GPUs, collectors) in one heartbeat."""
 
+MAX_GPU_PROCESSES = 16
+"""Of one GPU; those that take the most memory."""
+
+MAX_GPU_INSTANCES = 16
+MAX_THROTTLE_REASONS = 8
 MAX_RUNNING_TASKS = 1024
 MAX_LABELS = 64
 MAX_HELD_ATTEMPTS = 10_000
@@ -176,7 +181,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "disk_devices": Items(MAX_DEVICES, ("device",)),
             "network_interfaces": Items(MAX_DEVICES, ("interface",)),
             "uptime_seconds": AMOUNT,
-            "gpus": Items(MAX_DEVICES, ("index",)),
+            "gpus": Items(MAX_DEVICES, ("index", "uuid")),
             "running_tasks": Items(MAX_RUNNING_TASKS, ("task_id",)),
             "collectors": Items(MAX_DEVICES, ("collector",)),
             "engine_failures": COUNT,
@@ -203,6 +208,35 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "memory_size_bytes": COUNT,
             "temperature_celsius": ANY_NUMBER,
             "power_watts": AMOUNT,
+            "state": TEXT,
+            "state_reason": TEXT,
+            "power_limit_watts": AMOUNT,
+            "clock_hertz": AMOUNT,
+            "memory_clock_hertz": AMOUNT,
+            "encoder_utilization_percent": PERCENT,
+            "decoder_utilization_percent": PERCENT,
+            "throttle_reasons": Items(MAX_THROTTLE_REASONS, of=TEXT),
+            "ecc_corrected_errors": COUNT,
+            "ecc_uncorrected_errors": COUNT,
+            "last_xid": COUNT,
+            "nvlink_errors": COUNT,
+            "processes": Items(MAX_GPU_PROCESSES, ("pid",)),
+            "process_count": COUNT,
+            "instances": Items(MAX_GPU_INSTANCES, ("uuid",)),
+            "vendor": TEXT,
+        },
+        "GpuProcess": {
+            "pid": COUNT,
+            "user": TEXT,
+            "command": TEXT,
+            "memory_used_bytes": COUNT,
+        },
+        "GpuInstance": {
+            "uuid": TEXT,
+            "name": TEXT,
+            "gpu": COUNT,
+            "memory_used_bytes": COUNT,
+            "memory_size_bytes": COUNT,
         },
         "RunningTask": {
             "task_id": TEXT,
@@ -210,7 +244,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "cpu_usage_percent": AMOUNT,
             "memory_used_bytes": COUNT,
         },
-        "CollectorReport": {"collector": NAME, "duration_seconds": AMOUNT, "error": TEXT},
+        "CollectorReport": {"collector": NAME, "duration_seconds": AMOUNT, "error": TEXT, "age_seconds": AMOUNT},
         "LeftOut": {"collector": NAME, "count": COUNT},
         "CustomMetric": {
             "name": Word(".{1,100}", CUSTOM_NAME_RULE),

@@ -398,6 +398,7 @@ class Registered(_message.Message):
     MASTER_VERSION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_TO_KEEP_FIELD_NUMBER: _builtins.int
     RECONNECT_SPREAD_SECONDS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     heartbeat_interval_seconds: _builtins.float
     inactivity_timeout_seconds: _builtins.float
     master_version: _builtins.str
@@ -405,6 +406,8 @@ class Registered(_message.Message):
     """Over how long the workers spread their reconnections: after the loss of its stream each waits a random time of 0 to
     so many seconds. 0: none, the fleet is small enough to come back at once.
     """
+    draining: _builtins.bool
+    """The worker is drained."""
     @_builtins.property
     def attempts_to_keep(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptAttempt]:
         """Those of `attempts_held` that are still assigned to this worker. It first stops and forgets all others."""
@@ -417,10 +420,11 @@ class Registered(_message.Message):
         master_version: _builtins.str = ...,
         attempts_to_keep: _abc.Iterable[Global___KeptAttempt] | None = ...,
         reconnect_spread_seconds: _builtins.float = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_to_keep", b"attempts_to_keep", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version", "reconnect_spread_seconds", b"reconnect_spread_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_to_keep", b"attempts_to_keep", "draining", b"draining", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "inactivity_timeout_seconds", b"inactivity_timeout_seconds", "master_version", b"master_version", "reconnect_spread_seconds", b"reconnect_spread_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -937,6 +941,23 @@ class Gpu(_message.Message):
     MEMORY_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
     POWER_WATTS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    POWER_LIMIT_WATTS_FIELD_NUMBER: _builtins.int
+    CLOCK_HERTZ_FIELD_NUMBER: _builtins.int
+    MEMORY_CLOCK_HERTZ_FIELD_NUMBER: _builtins.int
+    ENCODER_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    DECODER_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    THROTTLE_REASONS_FIELD_NUMBER: _builtins.int
+    IS_THROTTLED_FIELD_NUMBER: _builtins.int
+    ECC_CORRECTED_ERRORS_FIELD_NUMBER: _builtins.int
+    ECC_UNCORRECTED_ERRORS_FIELD_NUMBER: _builtins.int
+    LAST_XID_FIELD_NUMBER: _builtins.int
+    NVLINK_ERRORS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    PROCESS_COUNT_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    VENDOR_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Index on the machine, from 0. It may change at a reboot; the uuid does not."""
     uuid: _builtins.str
@@ -947,6 +968,44 @@ class Gpu(_message.Message):
     memory_size_bytes: _builtins.int
     temperature_celsius: _builtins.float
     power_watts: _builtins.float
+    state: _builtins.str
+    """"ok", "error" (it is there and does not answer) or "lost" (off the bus, or no longer counted by its driver). In the
+    last two there are no readings. Empty: not known.
+    """
+    state_reason: _builtins.str
+    """For people: why it is not "ok"."""
+    power_limit_watts: _builtins.float
+    """The limit in force."""
+    clock_hertz: _builtins.float
+    """Of the processors, and of the memory, now."""
+    memory_clock_hertz: _builtins.float
+    encoder_utilization_percent: _builtins.float
+    decoder_utilization_percent: _builtins.float
+    is_throttled: _builtins.bool
+    """Whether one of the reasons is another than power_cap, which every loaded GPU meets. Absent: not known."""
+    ecc_corrected_errors: _builtins.int
+    """Of the device's lifetime."""
+    ecc_uncorrected_errors: _builtins.int
+    last_xid: _builtins.int
+    """The number of the last error that the driver reported (Xid) since the worker started."""
+    nvlink_errors: _builtins.int
+    """CRC, replay and recovery errors of all links since the driver was loaded."""
+    process_count: _builtins.int
+    """All that hold it. Absent: not known."""
+    vendor: _builtins.str
+    """nvidia, amd or intel."""
+    @_builtins.property
+    def throttle_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it runs slower than it could: power_cap, thermal, hardware_thermal, power_brake, hardware_slowdown."""
+
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuProcess]:
+        """Processes that hold it: those that take the most memory, at most MAX_GPU_PROCESSES of proto/fields.py."""
+
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuInstance]:
+        """The parts of a divided GPU (MIG)."""
+
     def __init__(
         self,
         *,
@@ -958,33 +1017,170 @@ class Gpu(_message.Message):
         memory_size_bytes: _builtins.int | None = ...,
         temperature_celsius: _builtins.float | None = ...,
         power_watts: _builtins.float | None = ...,
+        state: _builtins.str = ...,
+        state_reason: _builtins.str = ...,
+        power_limit_watts: _builtins.float | None = ...,
+        clock_hertz: _builtins.float | None = ...,
+        memory_clock_hertz: _builtins.float | None = ...,
+        encoder_utilization_percent: _builtins.float | None = ...,
+        decoder_utilization_percent: _builtins.float | None = ...,
+        throttle_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        is_throttled: _builtins.bool | None = ...,
+        ecc_corrected_errors: _builtins.int | None = ...,
+        ecc_uncorrected_errors: _builtins.int | None = ...,
+        last_xid: _builtins.int | None = ...,
+        nvlink_errors: _builtins.int | None = ...,
+        processes: _abc.Iterable[Global___GpuProcess] | None = ...,
+        process_count: _builtins.int | None = ...,
+        instances: _abc.Iterable[Global___GpuInstance] | None = ...,
+        vendor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_hertz", b"_clock_hertz", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_ecc_corrected_errors", b"_ecc_corrected_errors", "_ecc_uncorrected_errors", b"_ecc_uncorrected_errors", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_is_throttled", b"_is_throttled", "_last_xid", b"_last_xid", "_memory_clock_hertz", b"_memory_clock_hertz", "_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_nvlink_errors", b"_nvlink_errors", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_process_count", b"_process_count", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "clock_hertz", b"clock_hertz", "decoder_utilization_percent", b"decoder_utilization_percent", "ecc_corrected_errors", b"ecc_corrected_errors", "ecc_uncorrected_errors", b"ecc_uncorrected_errors", "encoder_utilization_percent", b"encoder_utilization_percent", "is_throttled", b"is_throttled", "last_xid", b"last_xid", "memory_clock_hertz", b"memory_clock_hertz", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes", "nvlink_errors", b"nvlink_errors", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "process_count", b"process_count", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "index", b"index", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_hertz", b"_clock_hertz", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_ecc_corrected_errors", b"_ecc_corrected_errors", "_ecc_uncorrected_errors", b"_ecc_uncorrected_errors", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_is_throttled", b"_is_throttled", "_last_xid", b"_last_xid", "_memory_clock_hertz", b"_memory_clock_hertz", "_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_nvlink_errors", b"_nvlink_errors", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_process_count", b"_process_count", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "clock_hertz", b"clock_hertz", "decoder_utilization_percent", b"decoder_utilization_percent", "ecc_corrected_errors", b"ecc_corrected_errors", "ecc_uncorrected_errors", b"ecc_uncorrected_errors", "encoder_utilization_percent", b"encoder_utilization_percent", "index", b"index", "instances", b"instances", "is_throttled", b"is_throttled", "last_xid", b"last_xid", "memory_clock_hertz", b"memory_clock_hertz", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "nvlink_errors", b"nvlink_errors", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "process_count", b"process_count", "processes", b"processes", "state", b"state", "state_reason", b"state_reason", "temperature_celsius", b"temperature_celsius", "throttle_reasons", b"throttle_reasons", "utilization_percent", b"utilization_percent", "uuid", b"uuid", "vendor", b"vendor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clock_hertz: _TypeAlias = _typing.Literal["clock_hertz"]  # noqa: Y015
+    _WhichOneofArgType__clock_hertz: _TypeAlias = _typing.Literal["_clock_hertz", b"_clock_hertz"]  # noqa: Y015
+    _WhichOneofReturnType__decoder_utilization_percent: _TypeAlias = _typing.Literal["decoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__decoder_utilization_percent: _TypeAlias = _typing.Literal["_decoder_utilization_percent", b"_decoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__ecc_corrected_errors: _TypeAlias = _typing.Literal["ecc_corrected_errors"]  # noqa: Y015
+    _WhichOneofArgType__ecc_corrected_errors: _TypeAlias = _typing.Literal["_ecc_corrected_errors", b"_ecc_corrected_errors"]  # noqa: Y015
+    _WhichOneofReturnType__ecc_uncorrected_errors: _TypeAlias = _typing.Literal["ecc_uncorrected_errors"]  # noqa: Y015
+    _WhichOneofArgType__ecc_uncorrected_errors: _TypeAlias = _typing.Literal["_ecc_uncorrected_errors", b"_ecc_uncorrected_errors"]  # noqa: Y015
+    _WhichOneofReturnType__encoder_utilization_percent: _TypeAlias = _typing.Literal["encoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__encoder_utilization_percent: _TypeAlias = _typing.Literal["_encoder_utilization_percent", b"_encoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__is_throttled: _TypeAlias = _typing.Literal["is_throttled"]  # noqa: Y015
+    _WhichOneofArgType__is_throttled: _TypeAlias = _typing.Literal["_is_throttled", b"_is_throttled"]  # noqa: Y015
+    _WhichOneofReturnType__last_xid: _TypeAlias = _typing.Literal["last_xid"]  # noqa: Y015
+    _WhichOneofArgType__last_xid: _TypeAlias = _typing.Literal["_last_xid", b"_last_xid"]  # noqa: Y015
+    _WhichOneofReturnType__memory_clock_hertz: _TypeAlias = _typing.Literal["memory_clock_hertz"]  # noqa: Y015
+    _WhichOneofArgType__memory_clock_hertz: _TypeAlias = _typing.Literal["_memory_clock_hertz", b"_memory_clock_hertz"]  # noqa: Y015
     _WhichOneofReturnType__memory_size_bytes: _TypeAlias = _typing.Literal["memory_size_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_size_bytes: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes"]  # noqa: Y015
     _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__nvlink_errors: _TypeAlias = _typing.Literal["nvlink_errors"]  # noqa: Y015
+    _WhichOneofArgType__nvlink_errors: _TypeAlias = _typing.Literal["_nvlink_errors", b"_nvlink_errors"]  # noqa: Y015
+    _WhichOneofReturnType__power_limit_watts: _TypeAlias = _typing.Literal["power_limit_watts"]  # noqa: Y015
+    _WhichOneofArgType__power_limit_watts: _TypeAlias = _typing.Literal["_power_limit_watts", b"_power_limit_watts"]  # noqa: Y015
     _WhichOneofReturnType__power_watts: _TypeAlias = _typing.Literal["power_watts"]  # noqa: Y015
     _WhichOneofArgType__power_watts: _TypeAlias = _typing.Literal["_power_watts", b"_power_watts"]  # noqa: Y015
+    _WhichOneofReturnType__process_count: _TypeAlias = _typing.Literal["process_count"]  # noqa: Y015
+    _WhichOneofArgType__process_count: _TypeAlias = _typing.Literal["_process_count", b"_process_count"]  # noqa: Y015
     _WhichOneofReturnType__temperature_celsius: _TypeAlias = _typing.Literal["temperature_celsius"]  # noqa: Y015
     _WhichOneofArgType__temperature_celsius: _TypeAlias = _typing.Literal["_temperature_celsius", b"_temperature_celsius"]  # noqa: Y015
     _WhichOneofReturnType__utilization_percent: _TypeAlias = _typing.Literal["utilization_percent"]  # noqa: Y015
     _WhichOneofArgType__utilization_percent: _TypeAlias = _typing.Literal["_utilization_percent", b"_utilization_percent"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_hertz) -> _WhichOneofReturnType__clock_hertz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decoder_utilization_percent) -> _WhichOneofReturnType__decoder_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ecc_corrected_errors) -> _WhichOneofReturnType__ecc_corrected_errors | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ecc_uncorrected_errors) -> _WhichOneofReturnType__ecc_uncorrected_errors | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_utilization_percent) -> _WhichOneofReturnType__encoder_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_throttled) -> _WhichOneofReturnType__is_throttled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_xid) -> _WhichOneofReturnType__last_xid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_clock_hertz) -> _WhichOneofReturnType__memory_clock_hertz | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_size_bytes) -> _WhichOneofReturnType__memory_size_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nvlink_errors) -> _WhichOneofReturnType__nvlink_errors | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_limit_watts) -> _WhichOneofReturnType__power_limit_watts | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__power_watts) -> _WhichOneofReturnType__power_watts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__process_count) -> _WhichOneofReturnType__process_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_celsius) -> _WhichOneofReturnType__temperature_celsius | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__utilization_percent) -> _WhichOneofReturnType__utilization_percent | None: ...
 
 Global___Gpu: _TypeAlias = Gpu  # noqa: Y015
+
+@_typing.final
+class GpuProcess(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    user: _builtins.str
+    """The name of the user, or the number of one without a name. Empty: not known, as of a process outside the container
+    of the worker.
+    """
+    command: _builtins.str
+    """The name of the command, without its arguments. Empty: not known."""
+    memory_used_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        user: _builtins.str = ...,
+        command: _builtins.str = ...,
+        memory_used_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "memory_used_bytes", b"memory_used_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "command", b"command", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+
+Global___GpuProcess: _TypeAlias = GpuProcess  # noqa: Y015
+
+@_typing.final
+class GpuInstance(_message.Message):
+    """A part of a divided GPU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    GPU_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    name: _builtins.str
+    """With the profile, as in "NVIDIA H100 MIG 1g.10gb"."""
+    gpu: _builtins.int
+    """The index of the GPU."""
+    memory_used_bytes: _builtins.int
+    memory_size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str = ...,
+        name: _builtins.str = ...,
+        gpu: _builtins.int = ...,
+        memory_used_bytes: _builtins.int | None = ...,
+        memory_size_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes", "_memory_used_bytes", b"_memory_used_bytes", "gpu", b"gpu", "memory_size_bytes", b"memory_size_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_size_bytes: _TypeAlias = _typing.Literal["memory_size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_size_bytes: _TypeAlias = _typing.Literal["_memory_size_bytes", b"_memory_size_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_size_bytes) -> _WhichOneofReturnType__memory_size_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+
+Global___GpuInstance: _TypeAlias = GpuInstance  # noqa: Y015
 
 @_typing.final
 class RunningTask(_message.Message):
@@ -1032,11 +1228,14 @@ class CollectorReport(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
     collector: _builtins.str
     success: _builtins.bool
     duration_seconds: _builtins.float
     error: _builtins.str
     """The error of a failed collector. Empty on success."""
+    age_seconds: _builtins.float
+    """How old the readings are, when the collector was too slow for the heartbeat before. Absent: they are new."""
     def __init__(
         self,
         *,
@@ -1044,12 +1243,15 @@ class CollectorReport(_message.Message):
         success: _builtins.bool = ...,
         duration_seconds: _builtins.float = ...,
         error: _builtins.str = ...,
+        age_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "age_seconds", b"age_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collector", b"collector", "duration_seconds", b"duration_seconds", "error", b"error", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds", "age_seconds", b"age_seconds", "collector", b"collector", "duration_seconds", b"duration_seconds", "error", b"error", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__age_seconds: _TypeAlias = _typing.Literal["age_seconds"]  # noqa: Y015
+    _WhichOneofArgType__age_seconds: _TypeAlias = _typing.Literal["_age_seconds", b"_age_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__age_seconds) -> _WhichOneofReturnType__age_seconds | None: ...
 
 Global___CollectorReport: _TypeAlias = CollectorReport  # noqa: Y015
 

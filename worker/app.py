@@ -150,7 +150,7 @@ def run_worker(config: WorkerConfig) -> None:
             hostname=hostname,
             version=version("fleetpulse"),
             boot_time_unix_seconds=psutil.boot_time(),
-            capacity=machine_capacity(None if gpu is None else gpu.device_count, gpu_uuids),
+            capacity=machine_capacity(None if gpu is None else gpu.inventory and gpu.inventory.number, gpu_uuids),
             labels=config.labels,
         )
         asyncio.run(_run_session(config, register, sampler, renewer))

@@ -64,6 +64,8 @@ class _CollectorThread(threading.Thread):
             fields.MergeFrom(self.collector.collect())
         except BaseException as exc:  # noqa: BLE001 - reported; the thread must go on
             error = exc
+            if isinstance(exc, CollectorError) and exc.fields is not None:
+                fields.MergeFrom(exc.fields)
         return _Result(self, round_number, self._clock() - started, fields, error)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fleetpulse.master.telemetry.records import Allocation, WorkerTelemetry
+from fleetpulse.master.telemetry.records import Allocation, GpuInstance, WorkerTelemetry
 
 Number = float | int | None
 
@@ -69,6 +69,12 @@ def _is_degraded(allocation: Allocation) -> int:
     return int(allocation.degraded_reason is not None)
 
 
+def _gpu_instances(telemetry: WorkerTelemetry) -> Sequence[GpuInstance]:
+    # A worker might say one twice, which would be one series with two values.
+    found = {(part.gpu, part.uuid): part for gpu in telemetry.reading.gpus for part in gpu.instances}
+    return tuple(found.values())
+
+
 def _itself(telemetry: WorkerTelemetry) -> tuple[WorkerTelemetry]:
     return (telemetry,)
 
@@ -84,11 +90,12 @@ _FILESYSTEM = Subject(attrgetter("reading.filesystems"), {"mountpoint": "mountpo
 _DISK = Subject(attrgetter("reading.disk_devices"), {"device": "device"})
 _NETWORK = Subject(attrgetter("reading.network_interfaces"), {"interface": "interface"})
 _GPU = Subject(attrgetter("reading.gpus"), {"gpu": "index", "uuid": "uuid"})
+_GPU_INSTANCE = Subject(_gpu_instances, {"gpu": "gpu", "uuid": "uuid", "name": "name"})
 _GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
 RUNNING_TASKS = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
 _LEFT_OUT = Subject(attrgetter("reading.left_out"), {"collector": "collector"})
-DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_IDENTITY, _COLLECTOR, _LEFT_OUT)
+DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_INSTANCE, _GPU_IDENTITY, _COLLECTOR, _LEFT_OUT)
 """What a worker names as it likes."""
 
 
@@ -140,6 +147,32 @@ FAMILIES: tuple[Family, ...] = (
     _family("gpu_memory_size_bytes", "bytes", "GPU memory in all.", _GPU, "memory_size_bytes", static=True),
     _family("gpu_temperature_celsius", "degrees Celsius", "Temperature of the GPU.", _GPU, "temperature_celsius"),
     _family("gpu_power_watts", "watts", "Power that the GPU draws.", _GPU, "power_watts"),
+    _family("gpu_up", "", "1 while the GPU answers, 0 when it is in error or lost.", _GPU, "is_up", int, static=True),
+    _family("gpu_lost", "", "1 when the GPU is off the bus or no longer counted by its driver, 0 otherwise.",
+            _GPU, "is_lost", int, static=True),
+    _family("gpu_power_limit_watts", "watts", "The power limit of the GPU that is in force.",
+            _GPU, "power_limit_watts", static=True),
+    _family("gpu_clock_hertz", "hertz", "Clock of the GPU's processors.", _GPU, "clock_hertz"),
+    _family("gpu_encoder_utilization_ratio", "ratio", "Share of time in which the video encoder was busy, 0 to 1.",
+            _GPU, "encoder_utilization_percent", _ratio),
+    _family("gpu_decoder_utilization_ratio", "ratio", "Share of time in which the video decoder was busy, 0 to 1.",
+            _GPU, "decoder_utilization_percent", _ratio),
+    _family("gpu_throttled", "", "1 while the GPU is slowed down by heat or by its hardware, 0 otherwise.",
+            _GPU, "is_throttled", int, static=True),
+    _family("gpu_ecc_corrected_errors_total", "errors", "Memory errors that the GPU corrected, in its lifetime.",
+            _GPU, "ecc_corrected_errors", static=True),
+    _family("gpu_ecc_uncorrected_errors_total", "errors",
+            "Memory errors that the GPU could not correct, in its lifetime.",
+            _GPU, "ecc_uncorrected_errors", static=True),
+    _family("gpu_processes", "processes", "Processes that hold the GPU.", _GPU, "process_count", static=True),
+    _family("gpu_instance_memory_used_bytes", "bytes", "Memory in use of a part of a divided GPU.",
+            _GPU_INSTANCE, "memory_used_bytes"),
+    _family("gpu_instance_memory_size_bytes", "bytes", "Memory in all of a part of a divided GPU.",
+            _GPU_INSTANCE, "memory_size_bytes", static=True),
+    _family("gpu_last_xid", "", "Number of the last error (Xid) that the driver reported since the worker started.",
+            _GPU, "last_xid", static=True),
+    _family("gpu_nvlink_errors_total", "errors", "Errors of the GPU's links since the driver was loaded.",
+            _GPU, "nvlink_errors", static=True),
     _family("running_tasks", "tasks", "Tasks that the worker runs.",
             _WORKER, "running_tasks_count", static=True),
     _family("schedulable", "", "1 while the worker may get new tasks; 0 when it is drained or cannot run them.",

@@ -77,6 +77,28 @@ class NetworkInterface(Struct, frozen=True, gc=False):
     transmitted_bytes: Count | None = None
 
 
+class GpuProcess(Struct, frozen=True, gc=False):
+    """A process that holds a GPU."""
+
+    pid: Count
+    user: str | None = None
+    """Its name, or the number of one without a name."""
+    command: str | None = None
+    """The command's name, without arguments."""
+    memory_used_bytes: Count | None = None
+
+
+class GpuInstance(Struct, frozen=True, gc=False):
+    """A part of a divided GPU (MIG)."""
+
+    uuid: str
+    name: str
+    gpu: Count
+    """The index of the GPU."""
+    memory_used_bytes: Count | None = None
+    memory_size_bytes: Count | None = None
+
+
 class Gpu(Struct, frozen=True, gc=False):
     """A GPU."""
 
@@ -88,6 +110,36 @@ class Gpu(Struct, frozen=True, gc=False):
     memory_size_bytes: Count | None = None
     temperature_celsius: float | None = None
     power_watts: Amount | None = None
+    state: str | None = None
+    """`ok`, `error` or `lost`; null when the worker does not say."""
+    state_reason: str | None = None
+    power_limit_watts: Amount | None = None
+    clock_hertz: Amount | None = None
+    memory_clock_hertz: Amount | None = None
+    encoder_utilization_percent: Percent | None = None
+    decoder_utilization_percent: Percent | None = None
+    is_throttled: bool | None = None
+    """Too hot, or slowed down by the hardware. Its power limit, which every loaded GPU meets, does not count."""
+    ecc_corrected_errors: Count | None = None
+    ecc_uncorrected_errors: Count | None = None
+    last_xid: Count | None = None
+    nvlink_errors: Count | None = None
+    vendor: str | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    process_count: Count | None = None
+    processes: tuple[GpuProcess, ...] = ()
+    """Those that take the most memory."""
+    instances: tuple[GpuInstance, ...] = ()
+
+    @property
+    def is_up(self) -> bool | None:
+        """Whether it answers; ``None`` when the worker does not say."""
+        return None if self.state is None else self.state == "ok"
+
+    @property
+    def is_lost(self) -> bool | None:
+        """Whether it is off the bus, or no longer counted by its driver."""
+        return None if self.state is None else self.state == "lost"
 
 
 class CollectorReport(Struct, frozen=True, gc=False):
@@ -97,6 +149,8 @@ class CollectorReport(Struct, frozen=True, gc=False):
     success: bool
     duration_seconds: Amount
     error: str | None = None
+    age_seconds: Amount | None = None
+    """Of readings that came too late for the heartbeat before."""
 
 
 class LeftOut(Struct, frozen=True, gc=False):

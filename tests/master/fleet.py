@@ -120,6 +120,19 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
             pb.Gpu(
                 index=0, uuid="GPU-aaaa", name="NVIDIA H100", utilization_percent=75.0, memory_used_bytes=40 * GIB,
                 memory_size_bytes=80 * GIB, temperature_celsius=61.0, power_watts=402.5,
+                state="ok", vendor="nvidia", power_limit_watts=700.0, clock_hertz=1.98e9, memory_clock_hertz=2.619e9,
+                encoder_utilization_percent=10.0, decoder_utilization_percent=20.0, is_throttled=True,
+                ecc_corrected_errors=7, ecc_uncorrected_errors=1, last_xid=79, nvlink_errors=3,
+                throttle_reasons=["thermal"], process_count=2,
+                processes=[
+                    pb.GpuProcess(pid=71, user="ada", command="python", memory_used_bytes=30 * GIB),
+                    pb.GpuProcess(pid=72),
+                ],
+                instances=[
+                    pb.GpuInstance(
+                        uuid="MIG-aaaa", name="H100 MIG 1g.10gb", memory_used_bytes=GIB, memory_size_bytes=10 * GIB
+                    ),
+                ],
             ),
             pb.Gpu(index=1, uuid="GPU-bbbb", name="NVIDIA H100", memory_size_bytes=80 * GIB),
         ],

@@ -75,10 +75,10 @@ def test_second_of_two_equal_names_is_numbered() -> None:
     assert [filesystem.mountpoint for filesystem in heartbeat.filesystems] == ["/a", "/a#3", "/a#2"]
 
 
-def test_second_of_two_equal_indexes_is_left_out() -> None:
-    heartbeat = pb.Heartbeat(gpus=[pb.Gpu(uuid="one"), pb.Gpu(uuid="two")])
+def test_second_of_two_equal_gpus_is_left_out() -> None:
+    heartbeat = pb.Heartbeat(gpus=[pb.Gpu(uuid=uuid) for uuid in ("one", "two", "one")])
     assert clean(heartbeat)
-    assert [gpu.uuid for gpu in heartbeat.gpus] == ["one"]
+    assert [gpu.uuid for gpu in heartbeat.gpus] == ["one", "two"]
 
 
 def test_list_is_cut_and_the_rest_counted() -> None:

@@ -2,7 +2,7 @@
 
     CollectorError
     +-- NothingReadable    every filesystem of this machine refused to be read (filesystem.py)
-    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (gpu.py)
+    +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (nvml.py)
     +-- InvalidMetrics     custom metrics break a rule (custom_metrics.py)
 
 A collector may raise any other exception too, such as an ``OSError`` from ``/proc``: the sampler reports it and goes
@@ -30,6 +30,9 @@ SYS = Path("/sys")
 
 class CollectorError(Exception):
     """A collector could not read what it is for. The message is meant for an operator."""
+
+    fields: pb.Heartbeat | None = None
+    """What it knows nevertheless; sent as the fields of a successful call are."""
 
 
 class Collector(Protocol):

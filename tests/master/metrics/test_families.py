@@ -27,6 +27,10 @@ UNIT_OF_SUFFIX = {
     "draining": "",
     "degraded": "",
     "gpus": "GPUs",
+    "hertz": "hertz",
+    "gpu_lost": "",
+    "gpu_throttled": "",
+    "xid": "",
 }
 
 
@@ -53,7 +57,7 @@ def test_unit_is_in_the_name(family: Family) -> None:
             assert family.unit == unit
             return
     # What is left is counted, or has a word of its own.
-    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "devices"}
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "devices", "errors"}
 
 
 @by_name

@@ -17,6 +17,8 @@ from fleetpulse.master.telemetry.records import (
     DiskDevice,
     Filesystem,
     Gpu,
+    GpuInstance,
+    GpuProcess,
     NetworkInterface,
     Reading,
     RunningTask,
@@ -89,7 +91,13 @@ def test_every_reading_is_decoded() -> None:
     assert reading.filesystems[1] == Filesystem("/data", 3 * GIB, 2000 * GIB)
     assert reading.disk_devices == (DiskDevice("nvme0n1", 1001, 1002),)
     assert reading.network_interfaces == (NetworkInterface("eth0", 2001, 2002),)
-    assert reading.gpus[0] == Gpu(0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5)
+    assert reading.gpus[0] == Gpu(
+        0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5, "ok", None, 700.0, 1.98e9, 2.619e9, 10.0,
+        20.0, is_throttled=True, ecc_corrected_errors=7, ecc_uncorrected_errors=1, last_xid=79, nvlink_errors=3,
+        vendor="nvidia", throttle_reasons=("thermal",), process_count=2,
+        processes=(GpuProcess(71, "ada", "python", 30 * GIB), GpuProcess(72)),
+        instances=(GpuInstance("MIG-aaaa", "H100 MIG 1g.10gb", 0, GIB, 10 * GIB),),
+    )  # fmt: skip
     assert reading.gpus[1] == Gpu(1, "GPU-bbbb", "NVIDIA H100", None, None, 80 * GIB, None, None)
     assert reading.running_tasks == (RunningTask("train-1", 2, 250.0, GIB),)
     assert reading.collectors == (

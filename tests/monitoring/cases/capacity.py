@@ -120,6 +120,7 @@ FILESYSTEMS = [
 INFO = 'fleetpulse_worker_gpu_info{{worker_id="rack-7",gpu="{}",uuid="GPU-a",name="NVIDIA H100"}}'
 LOST_AT_5 = {INFO.format(1): turning((1, 5), ("stale", 1))}
 HOT = f"fleetpulse_worker_gpu_temperature_celsius{GPU}"
+UP, LOST = (f"fleetpulse_worker_gpu_{state}{GPU}" for state in ("up", "lost"))
 ON_GPU = {"gpu": "1", "uuid": "GPU-a"}
 GPU_CASES = [
     *pair(
@@ -138,6 +139,24 @@ GPU_CASES = [
             f"{SSH} nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv -i GPU-a", GPUS, "info", **ON_GPU,
         ),
     ),
+    *pair(
+        "FleetPulseGpuLost", 2, {UP: flat(0), LOST: flat(1)}, {UP: flat(0), LOST: flat(0)},
+        firing(
+            "GPU 1 of worker rack-7 is lost",
+            "GPU 1 (GPU-a) of worker rack-7 is off the bus, or its driver no longer counts it.",
+            f'{SSH} "nvidia-smi -L; sudo dmesg | grep -i xid | tail"', GPUS, **ON_GPU,
+        ),
+    ),
+    *pair(
+        "FleetPulseGpuError", 5, {UP: flat(0), LOST: flat(0)}, {UP: flat(0), LOST: flat(1)},
+        firing(
+            "GPU 1 of worker rack-7 does not answer",
+            "GPU 1 (GPU-a) of worker rack-7 is there, and its driver gives no readings of it.",
+            "curl -s http://master.example:8080/telemetry/rack-7 | jq '.gpus[] | {index, uuid, state, state_reason}'",
+            GPUS, **ON_GPU,
+        ),
+    ),
+    Case("FleetPulseGpuError", "answers", IDENTITY | {UP: flat(1), LOST: flat(0)}, [5, 30]),
     *pair(
         "FleetPulseGpuMissing", 10, LOST_AT_5, LOST_AT_5 | {INFO.format(0): turning(("_", 5), (1, 60))},
         firing(

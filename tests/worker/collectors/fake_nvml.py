@@ -1,11 +1,12 @@
-# ruff: noqa: N802 - the names are NVIDIA's
+# ruff: noqa: N802, N803, N815, A002 - the names are NVIDIA's
 """A working ``pynvml`` without hardware: GPUs with faults to switch on.
 
 It keeps the library's rules: nothing works before ``nvmlInit``, a driver reload makes every call fail until the next
 one, a lost GPU comes back only after a new initialisation, and ``nvmlInit`` counts its callers.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +35,26 @@ class FakeUtilization(NamedTuple):
     memory: int
 
 
+class FakeProcess(NamedTuple):
+    """As ``c_nvmlProcessInfo_t``."""
+
+    pid: int
+    usedGpuMemory: int | None
+
+
+class FakeFieldNumber(NamedTuple):
+    """As ``c_nvmlValue_t``, of an unsigned long long."""
+
+    ullVal: int
+
+
+class FakeField(NamedTuple):
+    """As ``c_nvmlFieldValue_t``."""
+
+    nvmlReturn: int
+    value: FakeFieldNumber
+
+
 @dataclass(eq=False)
 class FakeGpu:
     """A GPU and its readings, which a test may change at any time. It is its own handle."""
@@ -46,6 +67,21 @@ class FakeGpu:
     memory_size_bytes: int = 80 * 1024**3
     temperature_celsius: int = 54
     power_milliwatts: int = 312_500
+    power_limit_milliwatts: int = 700_000
+    clock_megahertz: int = 1980
+    memory_clock_megahertz: int = 2619
+    encoder_percent: int = 3
+    decoder_percent: int = 4
+    clock_event_reasons: int = 0
+    ecc_corrected: int = 0
+    ecc_uncorrected: int = 0
+    compute: dict[int, int | None] = field(default_factory=dict)
+    """Memory by process; ``None`` where the driver does not say."""
+    graphics: dict[int, int | None] = field(default_factory=dict)
+    parts: "list[FakeGpu] | None" = None
+    """Of a divided GPU. A gap in the numbers is one that was never made."""
+    fields: dict[int, int] = field(default_factory=dict)
+    """By the number of a field; any other is not supported."""
 
     failing: dict[str, int] = field(default_factory=dict)
     """By the name of a function, the code that it raises for this device."""
@@ -65,11 +101,18 @@ class FakeNvml:
         *,
         init_error: int | None = None,
         missing_functions: Sequence[str] = (),
+        before_call: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``missing_functions``: what an older driver lacks, by the names in its library."""
+        """``missing_functions``: what an older driver lacks, by the names in its library.
+
+        ``before_call`` gets the name of each function that is called for a device; it may take its time.
+        """
         self.devices = list(devices)
         self.init_error = init_error
         self.missing_functions = set(missing_functions)
+        self.calls: Counter[str] = Counter()
+        """Calls for devices, by the names in the library."""
+        self._before_call = before_call
         self.init_calls = 0
         self.shutdown_calls = 0
         self._users = 0
@@ -126,6 +169,76 @@ class FakeNvml:
     def nvmlDeviceGetPowerUsage(self, handle: object) -> int:
         return self._device(handle, "nvmlDeviceGetPowerUsage").power_milliwatts
 
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: object) -> list[FakeProcess]:
+        device = self._device(handle, "nvmlDeviceGetComputeRunningProcesses_v3")
+        return [FakeProcess(*item) for item in device.compute.items()]
+
+    def nvmlDeviceGetComputeRunningProcesses_v2(self, handle: object) -> list[FakeProcess]:
+        device = self._device(handle, "nvmlDeviceGetComputeRunningProcesses_v2")
+        return [FakeProcess(*item) for item in device.compute.items()]
+
+    def nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle: object) -> list[FakeProcess]:
+        device = self._device(handle, "nvmlDeviceGetGraphicsRunningProcesses_v3")
+        return [FakeProcess(*item) for item in device.graphics.items()]
+
+    def nvmlDeviceGetGraphicsRunningProcesses_v2(self, handle: object) -> list[FakeProcess]:
+        device = self._device(handle, "nvmlDeviceGetGraphicsRunningProcesses_v2")
+        return [FakeProcess(*item) for item in device.graphics.items()]
+
+    def nvmlDeviceGetMigMode(self, device: object) -> list[int]:
+        is_divided = self._device(device, "nvmlDeviceGetMigMode").parts is not None
+        return [int(is_divided), int(is_divided)]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: object) -> int:
+        self._device(device, "nvmlDeviceGetMaxMigDeviceCount")
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: object, index: int) -> object:
+        parts = self._device(device, "nvmlDeviceGetMigDeviceHandleByIndex").parts or []
+        if index >= len(parts):
+            raise FakeNvmlError(pynvml.NVML_ERROR_NOT_FOUND)
+        return parts[index]
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: object) -> int:
+        return self._device(handle, "nvmlDeviceGetEnforcedPowerLimit").power_limit_milliwatts
+
+    def nvmlDeviceGetClockInfo(self, handle: object, type: int) -> int:
+        device = self._device(handle, "nvmlDeviceGetClockInfo")
+        clocks = {
+            pynvml.NVML_CLOCK_SM: device.clock_megahertz,
+            pynvml.NVML_CLOCK_MEM: device.memory_clock_megahertz,
+        }
+        return clocks[type]
+
+    def nvmlDeviceGetEncoderUtilization(self, handle: object) -> list[int]:
+        return [self._device(handle, "nvmlDeviceGetEncoderUtilization").encoder_percent, 167_000]
+
+    def nvmlDeviceGetDecoderUtilization(self, handle: object) -> list[int]:
+        return [self._device(handle, "nvmlDeviceGetDecoderUtilization").decoder_percent, 167_000]
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: object) -> int:
+        return self._device(handle, "nvmlDeviceGetCurrentClocksEventReasons").clock_event_reasons
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: object) -> int:
+        return self._device(handle, "nvmlDeviceGetCurrentClocksThrottleReasons").clock_event_reasons
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: object, errorType: int, counterType: int) -> int:
+        device = self._device(handle, "nvmlDeviceGetTotalEccErrors")
+        if counterType != pynvml.NVML_AGGREGATE_ECC:
+            raise FakeNvmlError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        is_corrected = errorType == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+        return device.ecc_corrected if is_corrected else device.ecc_uncorrected
+
+    def nvmlDeviceGetFieldValues(self, handle: object, fieldIds: Sequence[int]) -> list[FakeField]:
+        known = self._device(handle, "nvmlDeviceGetFieldValues").fields
+        return [
+            FakeField(
+                pynvml.NVML_SUCCESS if number in known else pynvml.NVML_ERROR_NOT_SUPPORTED,
+                FakeFieldNumber(known.get(number, 0)),
+            )
+            for number in fieldIds
+        ]
+
     def _sensor(self, handle: object, function: str, sensor: int) -> int:
         device = self._device(handle, function)
         if sensor != pynvml.NVML_TEMPERATURE_GPU:
@@ -134,6 +247,8 @@ class FakeNvml:
 
     def _device(self, handle: object, function: str) -> FakeGpu:
         self._require_initialized()
+        self.calls[function] += 1
+        self._before_call(function)
         if function in self.missing_functions:
             raise FakeNvmlError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         if not isinstance(handle, FakeGpu):

@@ -5,7 +5,7 @@ import inspect
 import pynvml
 import pytest
 
-from fleetpulse.worker.collectors.gpu import error_code
+from fleetpulse.worker.collectors.nvml import error_code
 from tests.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
 
 FUNCTIONS = sorted(name for name in vars(FakeNvml) if name.startswith("nvml"))

@@ -8,15 +8,10 @@ import pynvml
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.collectors.gpu import (
-    DEVICE_GONE,
-    LIBRARY_GONE,
-    NO_DRIVER,
-    GpuCollector,
-    GpuUnavailable,
-    error_code,
-    read_gpu,
-)
+from fleetpulse.proto.fields import MAX_GPU_PROCESSES
+from fleetpulse.worker.collectors.gpu import GpuCollector, GpuInventory
+from fleetpulse.worker.collectors.nvml import DEVICE_GONE, LIBRARY_GONE, NO_DRIVER, GpuUnavailable, NvmlGpu, error_code
+from fleetpulse.worker.collectors.processes import ProcessNames
 from tests.worker.collectors.fake_nvml import FakeGpu, FakeNvml, FakeNvmlError
 
 ROUND_SECONDS = 5.0
@@ -33,6 +28,9 @@ class Machine:
     def round(self) -> list[pb.Gpu]:
         self.now_seconds += ROUND_SECONDS
         return list(self.collector.collect().gpus)
+
+    def inventory(self) -> GpuInventory | None:
+        return self.collector.inventory
 
     def rounds_for(self, seconds: float) -> None:
         """Rounds whose results do not matter."""
@@ -53,31 +51,31 @@ def test_every_gpu_is_read_with_one_initialization() -> None:
     gpus = machine.round()
     assert [(gpu.index, gpu.uuid, gpu.utilization_percent) for gpu in gpus] == [(0, "GPU-a", 37.0), (1, "GPU-b", 37.0)]
     assert (machine.nvml.init_calls, machine.nvml.shutdown_calls) == (1, 0)
-    assert machine.collector.device_count == 2
+    assert machine.inventory() == (2, ("GPU-a", "GPU-b"))
 
 
 def test_nvml_is_not_called_before_the_first_collect() -> None:
     machine = Machine(*two_gpus())
-    assert machine.collector.device_count is None
+    assert machine.inventory() is None
     assert machine.nvml.init_calls == 0
 
 
 def test_driver_without_devices_gives_an_empty_report() -> None:
     machine = Machine()
     assert machine.round() == []
-    assert machine.collector.device_count == 0
+    assert machine.inventory() == (0, ())
 
 
 @pytest.mark.parametrize("reason", sorted(NO_DRIVER))
 def test_missing_driver_gives_an_empty_report_and_is_tried_every_five_minutes(reason: int) -> None:
     machine = Machine(*two_gpus(), init_error=reason)
     assert machine.round() == []
-    assert machine.collector.device_count == 0
+    assert machine.inventory() == (0, ())
     machine.rounds_for(295.0)
     assert machine.nvml.init_calls == 1
     machine.nvml.init_error = None
     assert len(machine.round()) == 2
-    assert machine.collector.device_count == 2
+    assert machine.inventory() == (2, ("GPU-a", "GPU-b"))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +87,7 @@ def test_unusable_driver_raises_and_is_tried_every_half_minute(reason: int) -> N
         with pytest.raises(GpuUnavailable, match=f"cannot be initialised: NVML error {reason}"):
             machine.round()
         assert machine.nvml.init_calls == 1
-    assert machine.collector.device_count is None
+    assert machine.inventory() is None
     machine.nvml.init_error = None
     assert len(machine.round()) == 2
     assert machine.nvml.init_calls == 2
@@ -98,10 +96,10 @@ def test_unusable_driver_raises_and_is_tried_every_half_minute(reason: int) -> N
 def test_driver_that_becomes_unusable_makes_the_device_count_unknown() -> None:
     machine = Machine(*two_gpus(), init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     machine.round()
-    assert machine.collector.device_count == 0
+    assert machine.inventory() == (0, ())
     machine.nvml.init_error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
     machine.rounds_for(300.0)
-    assert machine.collector.device_count is None
+    assert machine.inventory() is None
 
 
 def test_driver_reload_costs_one_round() -> None:
@@ -110,10 +108,10 @@ def test_driver_reload_costs_one_round() -> None:
     machine.nvml.reload_driver()
     with pytest.raises(GpuUnavailable, match="driver was lost"):
         machine.round()
-    assert machine.collector.device_count is None
+    assert machine.inventory() is None
     assert len(machine.round()) == 2
     assert machine.nvml.init_calls == 2
-    assert machine.collector.device_count == 2
+    assert machine.inventory() == (2, ("GPU-a", "GPU-b"))
 
 
 def test_nvml_is_initialized_in_the_round_after_each_reload() -> None:
@@ -160,22 +158,81 @@ def test_driver_that_disappears_raises() -> None:
     for _ in range(4):
         with pytest.raises(GpuUnavailable):
             machine.round()
-    assert machine.collector.device_count is None
+    assert machine.inventory() is None
     assert machine.nvml.init_calls == 2
     machine.nvml.init_error = None
     machine.rounds_for(30.0)
     assert len(machine.round()) == 2
 
 
-def test_lost_gpu_is_reported_by_identity_and_the_other_with_readings() -> None:
+def states(gpus: list[pb.Gpu]) -> list[tuple[int, str, str, str]]:
+    return [(gpu.index, gpu.uuid, gpu.state, gpu.state_reason) for gpu in gpus]
+
+
+def test_lost_gpu_is_reported_as_lost_without_readings_and_the_other_with_its_own() -> None:
     lost, healthy = two_gpus()
     machine = Machine(lost, healthy)
     machine.round()
     lost.gone = True
     first, second = machine.round()
-    assert first == pb.Gpu(index=0, uuid="GPU-a", name="A")
-    assert (second.uuid, second.utilization_percent) == ("GPU-b", 37.0)
-    assert machine.collector.device_count == 2
+    assert first == pb.Gpu(index=0, uuid="GPU-a", name="A", vendor="nvidia", state="lost", state_reason="NVML error 15")
+    assert (second.uuid, second.state, second.utilization_percent) == ("GPU-b", "ok", 37.0)
+    assert machine.inventory() == (1, ("GPU-b",))
+
+
+def test_gpu_that_must_be_reset_is_in_error() -> None:
+    broken, healthy = two_gpus()
+    machine = Machine(broken, healthy)
+    machine.round()
+    broken.failing["nvmlDeviceGetPowerUsage"] = pynvml.NVML_ERROR_RESET_REQUIRED
+    assert states(machine.round()) == [(0, "GPU-a", "error", "NVML error 16"), (1, "GPU-b", "ok", "")]
+
+
+def test_gpus_keep_their_uuids_when_the_driver_returns_with_fewer() -> None:
+    first, second, third = (FakeGpu(uuid=f"GPU-{letter}", name=letter) for letter in "abc")
+    machine = Machine(first, second, third)
+    machine.round()
+    machine.nvml.reload_driver()
+    machine.nvml.devices = [first, third]
+    with pytest.raises(GpuUnavailable):
+        machine.round()
+    gone = "the driver no longer counts it"
+    for _ in range(3):
+        assert states(machine.round()) == [
+            (0, "GPU-a", "ok", ""), (1, "GPU-b", "lost", gone), (1, "GPU-c", "ok", "")
+        ]  # fmt: skip
+    assert machine.inventory() == (2, ("GPU-a", "GPU-c"))
+    machine.nvml.devices = [first, second, third]
+    machine.rounds_for(300.0)
+    assert [gpu.state for gpu in machine.round()] == ["ok"] * 3
+
+
+def test_silent_index_does_not_take_the_uuid_of_a_gpu_that_answers_elsewhere() -> None:
+    first, second, third = (FakeGpu(uuid=f"GPU-{letter}", name=letter) for letter in "abc")
+    machine = Machine(first, second, third)
+    machine.round()
+    machine.nvml.reload_driver()
+    third.failing["nvmlDeviceGetHandleByIndex"] = pynvml.NVML_ERROR_UNKNOWN
+    machine.nvml.devices = [second, third]  # at 0 and 1: which one is silent at 1 is not known
+    with pytest.raises(GpuUnavailable):
+        machine.round()
+    gone = "the driver no longer counts it"
+    assert states(machine.round()) == [
+        (0, "GPU-a", "lost", gone), (0, "GPU-b", "ok", ""), (1, "", "error", "NVML error 999"),
+        (2, "GPU-c", "lost", gone),
+    ]  # fmt: skip
+
+
+def test_known_gpus_are_in_error_while_the_driver_fails() -> None:
+    machine = Machine(*two_gpus())
+    machine.round()
+    machine.nvml.reload_driver()
+    machine.nvml.init_error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+    for reason in ("the NVIDIA driver was lost: NVML error 1", "NVML cannot be initialised: NVML error 18"):
+        with pytest.raises(GpuUnavailable) as caught:
+            machine.round()
+        assert caught.value.fields is not None
+        assert states(list(caught.value.fields.gpus)) == [(0, "GPU-a", "error", reason), (1, "GPU-b", "error", reason)]
 
 
 def test_lost_gpu_is_searched_in_the_next_round_and_then_rarely() -> None:
@@ -194,25 +251,40 @@ def test_lost_gpu_is_searched_in_the_next_round_and_then_rarely() -> None:
     assert machine.nvml.init_calls == 3
 
 
-def test_gpu_that_never_answered_is_left_out() -> None:
+def test_gpu_that_never_answered_is_in_error_by_its_index() -> None:
     forbidden, healthy = two_gpus()
     forbidden.failing["nvmlDeviceGetHandleByIndex"] = pynvml.NVML_ERROR_NO_PERMISSION
     machine = Machine(forbidden, healthy)
     machine.rounds_for(600.0)
-    assert [gpu.index for gpu in machine.round()] == [1]
+    assert states(machine.round()) == [(0, "", "error", "NVML error 4"), (1, "GPU-b", "ok", "")]
+    assert machine.inventory() == (1, ("GPU-b",))
     assert machine.nvml.init_calls == 1  # a new one would not help
 
 
-def test_collect_raises_when_no_gpu_answers() -> None:
+def test_every_gpu_may_be_lost() -> None:
     lost = FakeGpu()
     machine = Machine(lost)
     machine.round()
     lost.gone = True
-    with pytest.raises(GpuUnavailable, match="no GPU answers: NVML error 15"):
-        machine.round()
-    assert machine.collector.device_count == 1
+    assert [gpu.state for gpu in machine.round()] == ["lost"]
+    assert machine.inventory() == (0, ())
     lost.gone = False
-    assert len(machine.round()) == 1
+    assert [gpu.state for gpu in machine.round()] == ["ok"]
+
+
+def test_nvml_is_released_for_a_drained_worker_and_taken_again() -> None:
+    machine = Machine(*two_gpus())
+    machine.round()
+    machine.collector.release(is_released=True)
+    calls = machine.nvml.calls.total()
+    for _ in range(3):
+        reason = "NVML is released while the worker is drained"
+        assert states(machine.round()) == [(0, "GPU-a", "", reason), (1, "GPU-b", "", reason)]
+    assert (machine.nvml.init_calls, machine.nvml.shutdown_calls, machine.nvml.calls.total()) == (1, 1, calls)
+    assert machine.inventory() == (2, ("GPU-a", "GPU-b"))
+    machine.collector.release(is_released=False)
+    assert [gpu.state for gpu in machine.round()] == ["ok", "ok"]
+    assert machine.nvml.init_calls == 2
 
 
 def test_silent_and_returning_gpu_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,7 +297,7 @@ def test_silent_and_returning_gpu_is_logged_once(caplog: pytest.LogCaptureFixtur
         assert caplog.messages == ["GPU 0 does not answer: NVML error 15"]
         lost.gone = False
         machine.rounds_for(400.0)
-    assert caplog.messages[1:] == ["GPU 0 answers again, or is no longer counted"]
+    assert caplog.messages[1:] == ["GPU GPU-a answers again"]
 
 
 def test_collect_after_shutdown_initializes_again() -> None:
@@ -262,7 +334,7 @@ class HangingNvml(FakeNvml):
         return super().nvmlDeviceGetCount()
 
 
-def test_device_count_and_shutdown_do_not_hang_with_a_reading() -> None:
+def test_inventory_and_shutdown_do_not_hang_with_a_reading() -> None:
     library = HangingNvml()
     collector = GpuCollector(library)
     reading = threading.Thread(target=collector.collect)
@@ -271,11 +343,11 @@ def test_device_count_and_shutdown_do_not_hang_with_a_reading() -> None:
         assert library.entered.wait(10.0)
         collector.shutdown()
         assert library.shutdown_calls == 0
-        assert collector.device_count is None
+        assert collector.inventory is None
     finally:
         library.released.set()
         reading.join()
-    assert collector.device_count == 1
+    assert collector.inventory == (1, ("GPU-00000000-0000-0000-0000-000000000000",))
 
 
 def test_the_real_binding_on_this_machine() -> None:
@@ -283,7 +355,7 @@ def test_the_real_binding_on_this_machine() -> None:
     collector = GpuCollector(pynvml)
     try:
         assert len(collector.collect().gpus) <= len(gpus)
-        assert collector.device_count is not None
+        assert collector.inventory is not None
     finally:
         collector.shutdown()
 
@@ -297,7 +369,7 @@ READINGS = ("utilization_percent", "memory_used_bytes", "memory_size_bytes", "te
 def read(gpu: FakeGpu, missing_functions: tuple[str, ...] = ()) -> pb.Gpu:
     library = FakeNvml([gpu], missing_functions=missing_functions)
     library.nvmlInit()
-    return read_gpu(library, 0)
+    return NvmlGpu(library, 0).read(0.0)
 
 
 def present(gpu: pb.Gpu) -> set[str]:
@@ -344,6 +416,140 @@ def test_divided_gpu_has_no_utilization() -> None:
 def test_utilization_over_100_percent_is_absent() -> None:
     assert not read(FakeGpu(utilization_percent=4_294_967_295)).HasField("utilization_percent")
     assert read(FakeGpu(utilization_percent=100)).utilization_percent == 100.0
+
+
+@pytest.mark.parametrize(
+    ("values", "absent"),
+    [
+        ({"temperature_celsius": 2**32 - 1}, {"temperature_celsius"}),
+        ({"power_milliwatts": 2**32 - 1}, {"power_watts"}),
+        ({"power_limit_milliwatts": 0}, {"power_limit_watts"}),
+        ({"power_limit_milliwatts": 2**32 - 1}, {"power_limit_watts"}),
+        ({"memory_size_bytes": 0, "memory_used_bytes": 0}, {"memory_size_bytes", "memory_used_bytes"}),
+        ({"memory_size_bytes": 2**64 - 1}, {"memory_size_bytes", "memory_used_bytes"}),
+        ({"memory_used_bytes": 2**64 - 1}, {"memory_used_bytes"}),
+        ({"clock_megahertz": 2**32 - 1}, {"clock_hertz"}),
+        ({"encoder_percent": 101}, {"encoder_utilization_percent"}),
+        ({"clock_event_reasons": 2**64 - 1}, {"is_throttled"}),
+        ({"ecc_corrected": 2**64 - 1}, {"ecc_corrected_errors"}),
+    ],
+    ids=min,
+)
+def test_value_that_is_none_is_absent(values: dict[str, int], absent: set[str]) -> None:
+    every = {field.name for field, _ in read(FakeGpu()).ListFields()}
+    assert {field.name for field, _ in read(FakeGpu(**values)).ListFields()} == every - absent  # type: ignore[arg-type]
+
+
+def test_limit_clocks_and_errors_are_read() -> None:
+    links = {
+        pynvml.NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL: 5, pynvml.NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL: 2
+    }  # fmt: skip
+    gpu = read(FakeGpu(ecc_corrected=7, ecc_uncorrected=1, fields=links))
+    assert (gpu.power_limit_watts, gpu.clock_hertz, gpu.memory_clock_hertz) == (700.0, 1980e6, 2619e6)
+    assert (gpu.encoder_utilization_percent, gpu.decoder_utilization_percent) == (3.0, 4.0)
+    assert (gpu.ecc_corrected_errors, gpu.ecc_uncorrected_errors, gpu.nvlink_errors) == (7, 1, 7)
+    assert not read(FakeGpu()).HasField("nvlink_errors")
+
+
+@pytest.mark.parametrize(
+    ("bits", "reasons", "is_throttled"),
+    [
+        (0, [], False),
+        (pynvml.nvmlClocksEventReasonGpuIdle, [], False),
+        (pynvml.nvmlClocksEventReasonSwPowerCap, ["power_cap"], False),
+        (pynvml.nvmlClocksEventReasonSwPowerCap | pynvml.nvmlClocksEventReasonHwThermalSlowdown,
+         ["power_cap", "hardware_thermal"], True),
+        (pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown, ["power_brake"], True),
+    ],
+)  # fmt: skip
+def test_throttling_is_told_with_its_reasons(bits: int, reasons: list[str], is_throttled: bool) -> None:
+    for older in ((), ("nvmlDeviceGetCurrentClocksEventReasons",)):
+        gpu = read(FakeGpu(clock_event_reasons=bits), missing_functions=older)
+        assert (list(gpu.throttle_reasons), gpu.is_throttled) == (reasons, is_throttled)
+        assert gpu.HasField("is_throttled")
+
+
+def test_processes_that_hold_a_gpu_are_read_by_their_memory() -> None:
+    gpu = read(FakeGpu(compute={71: 5 * GIB, 72: None, 73: 2**64 - 1}, graphics={71: GIB, 70: 2 * GIB}))
+    assert [(process.pid, process.memory_used_bytes) for process in gpu.processes][:2] == [(71, 5 * GIB), (70, 2 * GIB)]
+    assert [(process.pid, process.HasField("memory_used_bytes")) for process in gpu.processes[2:]] == [
+        (72, False), (73, False)
+    ]  # fmt: skip
+    assert gpu.process_count == 4
+    assert read(FakeGpu(compute={1: GIB}), ("nvmlDeviceGetComputeRunningProcesses_v3",)).processes[0].pid == 1
+    idle = read(FakeGpu())
+    assert idle.HasField("process_count")
+    assert idle.process_count == 0
+
+
+def test_only_the_largest_processes_are_listed_and_all_are_counted() -> None:
+    gpu = read(FakeGpu(compute={pid: pid * GIB for pid in range(1, 101)}))
+    assert [process.pid for process in gpu.processes] == list(range(100, 100 - MAX_GPU_PROCESSES, -1))
+    assert gpu.process_count == 100
+
+
+def test_processes_are_unknown_where_the_driver_does_not_tell() -> None:
+    forbidden = {
+        f"nvmlDeviceGet{kind}RunningProcesses_v3": pynvml.NVML_ERROR_NOT_SUPPORTED for kind in ("Compute", "Graphics")
+    }
+    assert not read(FakeGpu(failing=forbidden)).HasField("process_count")
+
+
+def test_processes_are_named_by_user_and_command_only_if_wanted(tmp_path: Path) -> None:
+    mine = tmp_path / "71"
+    mine.mkdir()
+    (mine / "comm").write_bytes(b"pt_main_\xe9\n")
+    gpu = FakeGpu(compute={71: GIB, 72: GIB})
+    names = ProcessNames(tmp_path, user_name={mine.stat().st_uid: "ada"}.__getitem__)
+    named, hidden = GpuCollector(FakeNvml([gpu]), process_names=names).collect().gpus[0].processes
+    assert (named.user, named.command) == ("ada", "pt_main_\\xe9")
+    assert (hidden.pid, hidden.user, hidden.command) == (72, "", "")
+    assert all(not process.user for process in GpuCollector(FakeNvml([gpu])).collect().gpus[0].processes)
+
+
+def test_parts_of_a_divided_gpu_are_read_and_are_what_tasks_get() -> None:
+    parts = [
+        FakeGpu(
+            uuid=f"MIG-{number}", name="H100 MIG 1g.10gb", memory_size_bytes=10 * GIB, memory_used_bytes=number * GIB
+        )
+        for number in range(2)
+    ]
+    divided = FakeGpu(
+        uuid="GPU-a", parts=parts, failing={"nvmlDeviceGetUtilizationRates": pynvml.NVML_ERROR_NOT_SUPPORTED}
+    )
+    machine = Machine(divided, FakeGpu(uuid="GPU-b"))
+    gpu, whole = machine.round()
+    assert gpu.instances == [
+        pb.GpuInstance(
+            uuid=f"MIG-{number}", name="H100 MIG 1g.10gb", memory_size_bytes=10 * GIB, gpu=0,
+            memory_used_bytes=number * GIB + parts[0].memory_reserved_bytes,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    assert not whole.instances
+    assert machine.inventory() == (2, ("MIG-0", "MIG-1", "GPU-b"))
+    divided.parts = parts[:1]
+    machine.rounds_for(60.0)
+    assert [part.uuid for part in machine.round()[0].instances] == ["MIG-0"]
+
+
+def test_round_reads_only_what_changes_and_what_the_device_supports() -> None:
+    gpu = FakeGpu(failing={"nvmlDeviceGetEncoderUtilization": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    machine = Machine(gpu)
+    machine.round()
+    machine.nvml.calls.clear()
+    machine.round()
+    once = [
+        "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV",
+        "nvmlDeviceGetPowerUsage", "nvmlDeviceGetDecoderUtilization", "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3",
+    ]  # fmt: skip
+    assert machine.nvml.calls == dict.fromkeys(once, 1) | {"nvmlDeviceGetClockInfo": 2}
+    gpu.failing.clear()
+    gpu.ecc_corrected = 9
+    machine.rounds_for(60.0)
+    (after,) = machine.round()
+    assert (after.ecc_corrected_errors, after.encoder_utilization_percent) == (9, 3.0)
 
 
 def test_memory_reserved_by_the_driver_does_not_count_as_used() -> None:
