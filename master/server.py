@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
@@ -52,6 +54,8 @@ class MasterServer(BaseApplication):
             "graceful_timeout": _STOP_TIMEOUT_SECONDS,
             "timeout": 30,
             "control_socket_disable": True,
+            # gunicorn's own choice fails where no folder for temporary files is writable.
+            "worker_tmp_dir": _temporary_folder(self.config.store.data_dir),
             # Headers that claim another address, scheme or path are ignored, also from this machine.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
@@ -160,6 +164,19 @@ class ServerLogger(Logger):
         super().setup(cfg)
         for handler in self.error_log.handlers:
             handler.setFormatter(LineFormatter())
+
+
+def _temporary_folder(data_dir: Path) -> str | None:
+    """For the file by which the arbiter sees that the web process lives; ``None``: where the system has such files."""
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{data_dir}: {error.strerror}, and there is no folder for temporary files") from error
+        return str(data_dir)
+    return None
 
 
 def _ssl_context(config: Any, _default: Any) -> "ssl.SSLContext":

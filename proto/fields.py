@@ -185,6 +185,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "running_tasks": Items(MAX_RUNNING_TASKS, ("task_id",)),
             "collectors": Items(MAX_DEVICES, ("collector",)),
             "engine_failures": COUNT,
+            "boot_time_unix_seconds": UNIX_SECONDS,
             "custom": Custom(),
             "left_out": Items(MAX_DEVICES, ("collector",)),
         },

@@ -613,6 +613,7 @@ class Heartbeat(_message.Message):
     ENGINE_FAILURES_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    BOOT_TIME_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -622,6 +623,8 @@ class Heartbeat(_message.Message):
     uptime_seconds: _builtins.float
     engine_failures: _builtins.int
     """Calls to the container engine since the worker started that could not connect or got no answer."""
+    boot_time_unix_seconds: _builtins.float
+    """By the worker's wall clock now: it changes when that clock is set, NTP after boot for one. Overrides that of Register."""
     @_builtins.property
     def cpu(self) -> Global___Cpu: ...
     @_builtins.property
@@ -675,17 +678,22 @@ class Heartbeat(_message.Message):
         engine_failures: _builtins.int | None = ...,
         custom: _abc.Iterable[Global___CustomMetric] | None = ...,
         left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+        boot_time_unix_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["boot_time_unix_seconds"]  # noqa: Y015
+    _WhichOneofArgType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds"]  # noqa: Y015
     _WhichOneofReturnType__engine_failures: _TypeAlias = _typing.Literal["engine_failures"]  # noqa: Y015
     _WhichOneofArgType__engine_failures: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures"]  # noqa: Y015
     _WhichOneofReturnType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofReturnType__uptime_seconds: _TypeAlias = _typing.Literal["uptime_seconds"]  # noqa: Y015
     _WhichOneofArgType__uptime_seconds: _TypeAlias = _typing.Literal["_uptime_seconds", b"_uptime_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__boot_time_unix_seconds) -> _WhichOneofReturnType__boot_time_unix_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_failures) -> _WhichOneofReturnType__engine_failures | None: ...
     @_typing.overload

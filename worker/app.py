@@ -33,6 +33,7 @@ from fleetpulse.worker.collectors.network import NetworkCollector
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, PluginCollector, enabled_plugins
 from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
 from fleetpulse.worker.collectors.textfile import TextfileCollector
+from fleetpulse.worker.connection import bypasses_proxy, open_channel
 from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
 from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
 from fleetpulse.worker.sampler import Sampler
@@ -71,6 +72,9 @@ class WorkerConfig(NamedTuple):
 
     is_network_trusted: bool = False
     """Whether a master on another machine may be reached without TLS."""
+
+    proxy: str | None = None
+    """The URL of an HTTP proxy to the master, which ``NO_PROXY`` of the environment may exclude."""
 
     registry_logins: "RegistryLogins | None" = None
     """``None``: those of the docker command."""
@@ -149,8 +153,8 @@ def run_worker(config: WorkerConfig) -> None:
             incarnation_id=new_incarnation_id(),
             hostname=hostname,
             version=version("fleetpulse"),
-            boot_time_unix_seconds=psutil.boot_time(),
             capacity=machine_capacity(None if gpu is None else gpu.inventory and gpu.inventory.number, gpu_uuids),
+            boot_time_unix_seconds=UptimeCollector().boot_time(),
             labels=config.labels,
         )
         asyncio.run(_run_session(config, register, sampler, renewer))
@@ -252,14 +256,22 @@ async def _run_session(
     async with _task_executor(config, register.worker_id) as tasks:
         check_master = partial(check_plain_master, config.master, config.master_user) if renewer is None else _no_check
         session = WorkerSession(
-            config.master, register, sample, tasks=tasks, credentials=renewer, check_master=check_master
-        )
+            config.master, register, sample, tasks=tasks, credentials=renewer, check_master=check_master,
+            open_channel=partial(open_channel, proxy=master_proxy(config)),
+        )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:
             await session.run()
         finally:
             threads.shutdown(wait=False)
+
+
+def master_proxy(config: WorkerConfig) -> str | None:
+    """The proxy through which the master is reached; ``None``: directly. Both spellings of ``NO_PROXY`` count."""
+    exceptions = ",".join(config.environment.get(name, "") for name in ("NO_PROXY", "no_proxy"))
+    is_direct = bypasses_proxy(config.master.rpartition(":")[0], exceptions)
+    return None if is_direct else config.proxy
 
 
 def check_network(target: str, *, is_network_trusted: bool) -> None:

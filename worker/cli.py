@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 import platformdirs
@@ -36,6 +37,19 @@ def _host_and_port(variable: str, text: str, example: str) -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
         raise click.UsageError(f"{variable}={text!r}: expected HOST:PORT, as {example}")
     return host, int(port)
+
+
+def _proxy(url: str | None) -> str | None:
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme == "http" and parts.hostname and parts.port and not parts.path.strip("/")
+    except ValueError:
+        is_valid = False
+    if not is_valid:  # the URL may hold a password, so it is not shown
+        raise click.UsageError("FLEETPULSE_PROXY: expected http://[USER:PASSWORD@]HOST:PORT")
+    return url.rstrip("/")
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -134,6 +148,8 @@ _worker_options = _options(
             help="A further user of this machine whose master is trusted without TLS."),
     _option("--insecure-network", "is_network_trusted", envvar="FLEETPULSE_INSECURE_NETWORK", is_flag=True,
             help="Reach a master on another machine without TLS: whoever is between may read and change all."),
+    _option("--proxy", envvar="FLEETPULSE_PROXY", metavar="URL", parse=_proxy,
+            help="Reach the master through this HTTP proxy, unless NO_PROXY names the master; http_proxy is not used."),
     _option("--worker-id", envvar="FLEETPULSE_WORKER_ID",
             help="Name of this worker; by default the one it had before, else the host's name."),
     _option("--label", "labels", multiple=True, metavar="NAME=VALUE",

@@ -1,6 +1,7 @@
 """The connection of a worker to its master: the channel, its stream, the delays between tries, the log of outages."""
 
 import asyncio
+import ipaddress
 import logging
 import math
 import random
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.listeners import is_loopback
 
 _CHANNEL_OPTIONS = (
     # One connection for each worker, also where a process holds thousands of them.
@@ -124,11 +126,36 @@ def is_worth_keeping(state: grpc.ChannelConnectivity, failure: Failure, unanswer
     return unanswered_seconds < ReconnectTimes.LONGEST_FIRST_ANSWER_SECONDS
 
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """Without ``credentials`` the connection is not encrypted."""
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, proxy: str | None = None
+) -> grpc.aio.Channel:
+    """Without ``credentials`` the connection is not encrypted. ``proxy``: the URL of an HTTP proxy that can CONNECT."""
+    # The proxies of the environment are for other programs.
+    options = (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy))
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def bypasses_proxy(host: str, exceptions: str) -> bool:
+    """Whether connections to a host or address go past the proxy. ``exceptions`` is the value of ``NO_PROXY``: host
+    names, which stand for all below them too, addresses, networks as ``10.0.0.0/8``, or ``*``; separated by commas.
+    """
+    name = host.strip("[]").rstrip(".").lower()
+    if is_loopback(name):
+        return True
+    for entry in exceptions.lower().split(","):
+        word = entry.strip().lstrip(".").removeprefix("*.")
+        if word and (word in ("*", name) or name.endswith(f".{word}") or _is_in_network(name, word)):
+            return True
+    return False
+
+
+def _is_in_network(address: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network.strip("[]"), strict=False)
+    except ValueError:
+        return False
 
 
 class MasterStream:

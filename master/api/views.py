@@ -115,7 +115,10 @@ class FleetViews(LazyView):
 
     def _render_details(self, telemetry: WorkerTelemetry) -> bytes:
         # Mostly the same objects as last time, and then equal by identity.
-        key = telemetry.registration, telemetry.allocation, telemetry.task_support, telemetry.is_active
+        key = (
+            *(telemetry.registration, telemetry.allocation, telemetry.task_support),
+            *(telemetry.is_active, telemetry.boot_time),
+        )
         known, parts = self._details.get(telemetry.worker_id, ((), []))
         if known != key:
             hole = msgspec.Raw(_HOLE)

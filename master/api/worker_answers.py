@@ -200,7 +200,7 @@ class WorkerDetails(ResponseModel):
             version=registration.version or None,
             labels=dict(registration.labels),
             capacity=registration.capacity,
-            boot_time=registration.boot_time,
+            boot_time=telemetry.boot_time,
             registered_at=int(telemetry.registered_at),
             is_active=telemetry.is_active,
             heartbeats=heartbeats,

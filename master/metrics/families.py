@@ -112,7 +112,7 @@ FAMILIES: tuple[Family, ...] = (
     _family("info", "", "Always 1; the labels say what the worker said of itself.",
             _IDENTITY, "registration", _one, static=True),
     _family("boot_time_seconds", "Unix seconds", "When the machine booted.",
-            _WORKER, "registration.boot_time", static=True),
+            _WORKER, "boot_time", static=True),
     _family("cpu_usage_ratio", "ratio", "Share of all cores' time that was used, 0 to 1.",
             _WORKER, "reading.cpu.usage_percent", _ratio),
     _family("cpu_logical_cores", "cores", "Logical cores of the machine.",

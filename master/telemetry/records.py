@@ -230,6 +230,7 @@ class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
     running_tasks: tuple[RunningTask, ...] = ()
     task_support: TaskSupport | None = None
     engine_failures: Count | None = None
+    boot_time_unix_seconds: Amount | None = None
     custom: tuple[CustomMetric, ...] = ()
     """Several may belong to one family, with different labels."""
 
@@ -301,6 +302,12 @@ class WorkerTelemetry(Struct, frozen=True, gc=False):
     counts: HeartbeatCounts
     revision: int
     allocation: Allocation = Allocation()
+
+    @property
+    def boot_time(self) -> float | None:
+        """By the worker's clock, Unix seconds."""
+        current = self.reading.boot_time_unix_seconds
+        return self.registration.boot_time if current is None else current
 
     @property
     def cpu_usage(self) -> float | None:

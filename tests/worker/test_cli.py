@@ -75,6 +75,14 @@ def test_valid_master_address_becomes_the_target(text: str, target: str) -> None
     assert cli._target(text) == target
 
 
+@pytest.mark.parametrize(
+    "url", ["proxy:3128", "https://proxy:3128", "http://proxy", "http://u:secret@proxy:x", "http://p:1/a"]
+)
+def test_invalid_proxy_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
+    result = invoked(worker_command, FLEETPULSE_PROXY=url, FLEETPULSE_DATA_DIR=str(tmp_path))
+    assert error_of(result) == "FLEETPULSE_PROXY: expected http://[USER:PASSWORD@]HOST:PORT"
+
+
 def test_unknown_collector_is_refused_in_one_line(tmp_path: Path) -> None:
     result = invoked(worker_command, FLEETPULSE_SKIP_COLLECTOR="cpu gpus", FLEETPULSE_DATA_DIR=str(tmp_path))
     assert error_of(result).startswith("there is no collector 'gpus': choose of cpu, ")

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.worker.connection import Backoff, Failure, ReconnectTimes, is_worth_keeping, pushback_seconds
+from fleetpulse.worker.connection import (
+    Backoff,
+    Failure,
+    ReconnectTimes,
+    bypasses_proxy,
+    is_worth_keeping,
+    pushback_seconds,
+)
 
 LOST = Failure(grpc.StatusCode.UNAVAILABLE, "")
 
@@ -186,3 +193,28 @@ def test_channel_is_kept_while_it_is_of_use(
     state: grpc.ChannelConnectivity, failure: Failure, unanswered_seconds: float, keeps: bool
 ) -> None:
     assert is_worth_keeping(state, failure, unanswered_seconds) is keeps
+
+
+@pytest.mark.parametrize(
+    ("host", "exceptions"),
+    [
+        ("127.0.0.1", ""), ("[::1]", ""), ("localhost", ""), ("127.9.9.9", ""),
+        ("master", "*"), ("master", "a,master"), ("Master.", " MASTER "),
+        ("rack.example.org", "example.org"), ("rack.example.org", ".example.org"),
+        ("rack.example.org", "*.example.org"),
+        ("10.1.2.3", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3"), ("[fd00::7]", "fd00::/8"),
+    ],
+)  # fmt: skip
+def test_exceptions_go_past_the_proxy(host: str, exceptions: str) -> None:
+    assert bypasses_proxy(host, exceptions)
+
+
+@pytest.mark.parametrize(
+    ("host", "exceptions"),
+    [
+        ("master", ""), ("master", ",, "), ("master", "aster"), ("badexample.org", "example.org"),
+        ("11.1.2.3", "10.0.0.0/8"), ("10.1.2.3", "fd00::/8"), ("master", "10.0.0.0/8"), ("10.1.2.3", "10.0.0.0/99"),
+    ],
+)  # fmt: skip
+def test_others_go_through_the_proxy(host: str, exceptions: str) -> None:
+    assert not bypasses_proxy(host, exceptions)

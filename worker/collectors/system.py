@@ -20,6 +20,10 @@ def read_load(proc: Path = PROC) -> tuple[float, float, float]:
         return os.getloadavg()
 
 
+_BOOT_TIME_SECONDS = 1.0
+"""Two clocks are read one after the other, and NTP slews: less than this is no step."""
+
+
 class LoadCollector:
     """``load``: means over 1, 5 and 15 minutes, of the machine and not of one core. ``OSError`` where there is none."""
 
@@ -48,13 +52,31 @@ def seconds_since_boot(proc: Path = PROC) -> float:
 
 
 class UptimeCollector:
-    """``uptime_seconds``; absent where a step of the wall clock puts the boot into the future."""
+    """``uptime_seconds`` and ``boot_time_unix_seconds``; absent where a step of the wall clock puts the boot into the
+    future.
+
+    The boot time is the wall clock less the uptime, so it follows a clock that NTP sets after the boot. It keeps its
+    value while it is true to a second.
+    """
 
     name = "uptime"
 
-    def __init__(self, boot_clock: Callable[[], float] = seconds_since_boot) -> None:
-        self._boot_clock = boot_clock
+    def __init__(
+        self,
+        boot_clock: Callable[[], float] = seconds_since_boot,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._boot_clock, self._wall_clock = boot_clock, wall_clock
+        self._boot_time: float | None = None
 
     def collect(self) -> pb.Heartbeat:
+        uptime, boot_time = self._boot_clock(), self.boot_time()
+        return pb.Heartbeat(uptime_seconds=uptime if uptime >= 0.0 else None, boot_time_unix_seconds=boot_time)
+
+    def boot_time(self) -> float | None:
+        """When the machine booted, in Unix seconds, by the wall clock as it is now."""
         uptime = self._boot_clock()
-        return pb.Heartbeat(uptime_seconds=uptime if uptime >= 0.0 else None)
+        boot_time = round(self._wall_clock() - uptime, 2)
+        if self._boot_time is None or abs(boot_time - self._boot_time) > _BOOT_TIME_SECONDS:
+            self._boot_time = boot_time
+        return self._boot_time if uptime >= 0.0 and self._boot_time >= 0.0 else None

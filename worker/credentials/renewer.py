@@ -47,6 +47,7 @@ _RETRY_RATIO = 0.02
 """Of the certificate's life: when to renew it, by how much at random to renew it earlier, and between two tries."""
 
 _RPC_TIMEOUT_SECONDS = 15.0
+_CHANNEL_OPTIONS = (("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0))
 _JOIN_RETRY_SECONDS = 2.0
 
 _PERMANENT_CODES = (
@@ -215,7 +216,7 @@ def _join_with_retries(
 def _join(endpoint: JoinEndpoint, token: JoinToken, worker_id: str, key: ec.EllipticCurvePrivateKey) -> Bundle:
     ca = _trusted_ca(endpoint, token.fingerprint)
     credentials = grpc.ssl_channel_credentials(ca.public_bytes(serialization.Encoding.PEM))
-    with closing(grpc.secure_channel(str(endpoint), credentials, (("grpc.enable_retries", 0),))) as channel:
+    with closing(grpc.secure_channel(str(endpoint), credentials, _CHANNEL_OPTIONS)) as channel:
         request = pb.JoinRequest(token=token.text(), csr=signing_request(key, worker_id))
         try:
             chain = pb_grpc.EnrollmentStub(channel).Join(request, timeout=_RPC_TIMEOUT_SECONDS)

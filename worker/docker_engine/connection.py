@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -17,6 +18,7 @@ from docker.errors import APIError, DockerException, NotFound, StreamParseError
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
 
+from fleetpulse.proto.listeners import is_loopback
 from fleetpulse.worker.docker_engine.containers import OWNER_LABEL
 from fleetpulse.worker.tasks.engine import EngineError, EngineRefused, EngineUnavailable, NoSuchContainer
 
@@ -31,6 +33,14 @@ _POOL_SIZE = 32
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
 _EVENTS_RETRY_SECONDS = 1.0
 _MAX_MESSAGE_LENGTH = 500
+
+
+class _DirectClient(APIClient):
+    """Uses no proxy of the environment: the engine is on this machine."""
+
+    def merge_environment_settings(self, *settings: Any, **more: Any) -> Any:
+        self.trust_env = False
+        return super().merge_environment_settings(*settings, **more)
 
 
 class DockerConnection:
@@ -70,9 +80,13 @@ class DockerConnection:
     def _new_client(self, version: str) -> APIClient:
         try:
             settings = kwargs_from_env(self._environment)
-            return APIClient(**settings, version=version, timeout=CALL_SECONDS, max_pool_size=_POOL_SIZE)
+            client = _DirectClient if self._is_local() else APIClient
+            return client(**settings, version=version, timeout=CALL_SECONDS, max_pool_size=_POOL_SIZE)
         except DockerException as error:  # also for wrong certificates in the environment
             raise _unavailable(self.host, error) from error
+
+    def _is_local(self) -> bool:
+        return self.host.startswith("unix://") or is_loopback(urlsplit(self.host).hostname or "")
 
     def _probe(self) -> None:
         """Fails sooner and with a plainer message than the SDK, which also leaks the socket."""
