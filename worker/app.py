@@ -38,6 +38,7 @@ from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
 from fleetpulse.worker.identity import new_incarnation_id, resolve_worker_id
 from fleetpulse.worker.sampler import Sampler
 from fleetpulse.worker.session import TaskExecutor, WorkerSession
+from fleetpulse.worker.tasks.engine import PULL_TIMEOUT_SECONDS
 from fleetpulse.worker.tasks.executor import DisabledExecutor, Executor
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class WorkerConfig(NamedTuple):
     """The URL of an HTTP proxy to the master, which ``NO_PROXY`` of the environment may exclude."""
 
     registry_logins: "RegistryLogins | None" = None
+    pull_timeout_seconds: float = PULL_TIMEOUT_SECONDS
     """``None``: those of the docker command."""
 
     join_endpoint: JoinEndpoint | None = None
@@ -317,7 +319,8 @@ async def _task_executor(config: WorkerConfig, worker_id: str) -> AsyncIterator[
         config.master.rpartition(":")[0].strip("[]"),
         system_run(command_environment(config.environment)),
     )
-    executor = Executor(DockerEngine(owner, docker, config.registry_logins, firewall), config.task_policy)
+    engine = DockerEngine(owner, docker, config.registry_logins, firewall)
+    executor = Executor(engine, config.task_policy, pull_timeout_seconds=config.pull_timeout_seconds)
     executor.start()
     try:
         yield executor

@@ -165,6 +165,9 @@ _worker_options = _options(
     _option("--registry-config", "registry_logins", envvar="FLEETPULSE_REGISTRY_CONFIG",
             type=click.Path(path_type=Path), parse=_registry_logins,
             help="A file as docker login writes it, mode 0600: logins for pulls."),
+    _option("--pull-timeout", "pull_timeout_seconds", envvar="FLEETPULSE_PULL_TIMEOUT",
+            type=click.FloatRange(min=1.0, max=86400.0), default=60.0, show_default=True, metavar="SECONDS",
+            help="A pull without progress for so long fails."),
     _collector_options,
     _custom_metrics_options,
 )

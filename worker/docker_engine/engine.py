@@ -25,10 +25,9 @@ from fleetpulse.worker.docker_engine.containers import (
 )
 from fleetpulse.worker.docker_engine.firewall import TaskFirewall
 from fleetpulse.worker.docker_engine.ownership import ContainerOwner
-from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins
+from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryLogins, pull_messages
 from fleetpulse.worker.tasks.container_spec import ContainerSpec
 from fleetpulse.worker.tasks.engine import (
-    MAX_PARALLEL_PULLS,
     ContainerInfo,
     ContainerStatus,
     ContainerUsage,
@@ -42,6 +41,9 @@ from fleetpulse.worker.tasks.engine import (
 T = TypeVar("T")
 
 _CALL_THREADS, _USAGE_THREADS = 8, 2
+_PULL_THREADS = 64
+"""More than pulls: a thread stays with a pull that was cancelled until the engine says something, or its timeout."""
+
 _CONFLICT = 409
 _MAX_VOLUMES = 32
 
@@ -118,7 +120,7 @@ class DockerEngine:
         # Readings and slow calls, such as removals, must not wait for each other.
         self._usage_threads = CallThreads("docker-usage", _USAGE_THREADS)
         self._disk_threads = CallThreads("docker-disk", 1)
-        self._pull_threads = CallThreads("docker-pull", MAX_PARALLEL_PULLS)
+        self._pull_threads = CallThreads("docker-pull", _PULL_THREADS)
         self._events: DockerEvents | None = None
 
     async def containers(self) -> Sequence[ContainerInfo]:
@@ -136,14 +138,14 @@ class DockerEngine:
 
         return await self._call(look)
 
-    async def pull(self, image: str, progress: Progress) -> None:
+    async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
         loop, is_cancelled = asyncio.get_running_loop(), False
 
         def pull() -> None:
             state = PullProgress(image)
             login = None if self._logins is None else self._logins.login_for(image)
             with self._connection.client(pulling=True) as client:
-                for line in client.pull(image, stream=True, decode=True, auth_config=login):
+                for line in pull_messages(client, image, login, timeout_seconds):
                     if is_cancelled:
                         return  # the engine ends a pull that nobody listens to
                     if "error" in line:

@@ -10,9 +10,15 @@ import binascii
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import requests
+from docker import APIClient
+from docker.auth import encode_header, get_config_header, resolve_repository_name
+from docker.errors import create_api_error_from_http_exception
+from docker.utils import parse_repository_tag
 
 from fleetpulse.proto.image import DOCKER_HUB, parse_image
 from fleetpulse.worker.tasks.engine import EngineRefused
@@ -107,6 +113,36 @@ def _parse_login(name: str, entry: Any) -> dict[str, str]:
     if not (username and colon):
         raise ValueError(f"auths.{name!a}.auth is not base64 of USER:PASSWORD")
     return {"username": username, "password": password, **server}
+
+
+def pull_messages(
+    client: APIClient, image: str, login: Mapping[str, str] | None, timeout_seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Yields the engine's messages of a pull, as they come. Without a ``login`` the client's own is used.
+
+    The SDK's ``pull`` waits for ever for an engine that says nothing; this raises an error of ``requests`` after
+    ``timeout_seconds``.
+    """
+    repository, tag = parse_repository_tag(image)
+    header = encode_header(login) if login else None
+    if login is None:
+        registry, _ = resolve_repository_name(repository)
+        header = get_config_header(client, registry)
+    response = client.post(
+        f"{client.base_url}/v{client.api_version}/images/create",
+        params={"fromImage": repository, "tag": tag or "latest"},
+        headers={"X-Registry-Auth": header} if header else None,
+        stream=True,
+        timeout=(timeout_seconds, timeout_seconds),
+    )
+    with response:
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as error:
+            raise create_api_error_from_http_exception(error) from error  # as the SDK does
+        for line in response.iter_lines(chunk_size=None):
+            if line:
+                yield json.loads(line)
 
 
 class PullProgress:

@@ -180,7 +180,7 @@ class SimulatedEngine:
         self.check_available()
         return not _is_missing(image) and (self.images is None or image in self.images)
 
-    async def pull(self, image: str, progress: Progress) -> None:
+    async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
         self.check_available()
         self.pulls.append(image)
         progress(f"pulling {image}: 0 of 1 layers")

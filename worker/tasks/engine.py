@@ -9,11 +9,13 @@ EngineError                  ``reason``: one of ``proto.rules.ATTEMPT_REASONS``;
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.image import parse_image
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
 
@@ -28,6 +30,13 @@ ENGINE_TIMEOUT_SECONDS = 180.0
 """An attempt fails when the engine has not answered for so long."""
 
 MAX_PARALLEL_PULLS = 3
+"""From one registry: a slow one does not hold up the others."""
+
+PULL_TIMEOUT_SECONDS = 60.0
+"""A pull fails when the engine has told no progress for so long."""
+
+PULL_PAUSES_SECONDS = (1.0, 4.0)
+"""Before a pull that failed by chance is tried again within its attempt."""
 
 _FIRST_DELAY_SECONDS = 0.25
 _MAX_DELAY_SECONDS = 5.0
@@ -57,6 +66,11 @@ class NoSuchContainer(EngineError):
 
 class EngineRefused(EngineError):
     """The engine cannot do what was requested."""
+
+
+class _NoProgress(EngineRefused):
+    def __init__(self, image: str, seconds: float) -> None:
+        super().__init__(f"the pull of {image} made no progress for {seconds:g} s", "image_pull_failed")
 
 
 class ContainerStatus(Enum):
@@ -118,7 +132,9 @@ class ContainerEngine(Protocol):
 
     async def has_image(self, image: str) -> bool: ...
 
-    async def pull(self, image: str, progress: Progress) -> None: ...
+    async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
+        """Calls ``progress`` for each message of the engine. A cancelled pull ends after ``timeout_seconds`` at the
+        latest; nobody waits for that."""
 
     async def create(self, spec: ContainerSpec) -> str:
         """Returns the id of the attempt's container, also when it exists already."""
@@ -250,9 +266,17 @@ class _Pull:
 class ImagePuller:
     """All methods belong to one asyncio loop."""
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(
+        self,
+        client: EngineClient,
+        timeout_seconds: float = PULL_TIMEOUT_SECONDS,
+        pauses_seconds: Sequence[float] = PULL_PAUSES_SECONDS,
+    ) -> None:
+        """``timeout_seconds``: without progress."""
         self._client = client
-        self._slots = asyncio.Semaphore(MAX_PARALLEL_PULLS)
+        self._timeout_seconds, self._pauses_seconds = timeout_seconds, pauses_seconds
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_PARALLEL_PULLS))
+        """By registry."""
         self._pulls: dict[str, _Pull] = {}
 
     async def ensure(self, image: str, progress: Progress) -> None:
@@ -274,10 +298,42 @@ class ImagePuller:
                 pull.task.cancel()  # no effect when it is done
 
     async def _run(self, image: str, pull: _Pull) -> None:
+        registry = parse_image(image).registry
+        slots = self._slots[registry]
         try:
-            if self._slots.locked():
-                pull.report(f"waiting to pull {image}: {MAX_PARALLEL_PULLS} other images are being pulled")
-            async with self._slots:
-                await self._client.retry(lambda engine: engine.pull(image, pull.report))
+            if slots.locked():
+                pull.report(
+                    f"waiting to pull {image}: {MAX_PARALLEL_PULLS} other images are being pulled from {registry}"
+                )
+            async with slots:
+                await self._pull(image, pull)
         finally:
             del self._pulls[image]
+
+    async def _pull(self, image: str, pull: _Pull) -> None:
+        """Tries again when the registry could not be reached, or the pull broke off."""
+        for pause_seconds in self._pauses_seconds:
+            try:
+                await self._client.retry(lambda engine: self._pull_once(engine, image, pull))
+            except EngineRefused as error:
+                if error.reason != "image_pull_failed" or isinstance(error, _NoProgress):
+                    raise
+                pull.report(f"trying again in {pause_seconds:g} s: {error}")
+                await asyncio.sleep(pause_seconds)
+            else:
+                return
+        await self._client.retry(lambda engine: self._pull_once(engine, image, pull))
+
+    async def _pull_once(self, engine: ContainerEngine, image: str, pull: _Pull) -> None:
+        loop, timeout_seconds = asyncio.get_running_loop(), self._timeout_seconds
+        try:
+            async with asyncio.timeout(timeout_seconds) as deadline:
+
+                def progress(text: str) -> None:
+                    if not deadline.expired():
+                        deadline.reschedule(loop.time() + timeout_seconds)
+                        pull.report(text)
+
+                await engine.pull(image, progress, timeout_seconds)
+        except TimeoutError:
+            raise _NoProgress(image, timeout_seconds) from None

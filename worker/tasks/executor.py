@@ -16,6 +16,7 @@ from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.tasks.attempt import AttemptContext, AttemptRunner, remove_container
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec, RequestRefused, container_spec
 from fleetpulse.worker.tasks.engine import (
+    PULL_TIMEOUT_SECONDS,
     ContainerEngine,
     ContainerInfo,
     ContainerStatus,
@@ -55,6 +56,7 @@ class Executor:
         *,
         resync_seconds: float = RESYNC_SECONDS,
         disk_seconds: float = DISK_SECONDS,
+        pull_timeout_seconds: float = PULL_TIMEOUT_SECONDS,
     ) -> None:
         self._policy = policy
         self._resync_seconds = resync_seconds
@@ -63,8 +65,8 @@ class Executor:
         self._client = client = EngineClient(engine)
         self._outbox = Outbox()
         self._may_start = asyncio.Event()
-        slots = asyncio.Semaphore(MAX_FOLLOWED)
-        self._context = AttemptContext(client, self._outbox, ImagePuller(client), slots, self._may_start)
+        slots, images = asyncio.Semaphore(MAX_FOLLOWED), ImagePuller(client, pull_timeout_seconds)
+        self._context = AttemptContext(client, self._outbox, images, slots, self._may_start)
         self._attempts: dict[AttemptKey, AttemptRunner] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._finished: OrderedDict[AttemptKey, None] = OrderedDict()

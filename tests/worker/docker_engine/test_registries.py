@@ -4,6 +4,8 @@ import base64
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from fleetpulse.worker.docker_engine.ownership import ContainerOwner
 from fleetpulse.worker.docker_engine.registries import PullProgress, RegistryConfigError, RegistryLogins
 from fleetpulse.worker.tasks.engine import EngineRefused
 from tests.docker_engine import Engine
+from tests.ports import LOCALHOST
 from tests.registry import PASSWORD, USERNAME, Registry, login_file, running_registry
 from tests.worker.scripted import run
-from tests.worker.tasks.fake_master import running_executor
+from tests.worker.tasks.fake_master import running_executor, until
 
 AUTH = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 
@@ -138,6 +141,65 @@ def test_pull_without_login(image: str, docker_engine: Engine, worker_id: str, t
         async with running_executor(engine) as master:
             refused = await master.wait_for_end(master.start("none", image, "true"), 60.0)
             assert refused.reason == "image_not_found"
+
+    run(test())
+
+
+_SILENT = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], 0))
+print(listener.getsockname()[1], flush=True)
+taken = []
+while True:
+    taken.append(listener.accept())
+"""
+
+
+@pytest.fixture
+def silent_registry(docker_engine: Engine) -> Iterator[str]:
+    """The address of a registry that takes connections and never answers."""
+    command = docker_engine.in_network([sys.executable, "-c", _SILENT, LOCALHOST])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"{LOCALHOST}:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+@pytest.mark.e2e
+def test_cancelled_hung_pulls_free_their_places(
+    image: str, silent_registry: str, registry: Registry, docker_engine: Engine, worker_id: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        login = RegistryLogins(login_file(tmp_path / "config.json", registry.address))
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env, login)
+        async with running_executor(engine) as master:
+            hung = [master.start(f"hung-{n}", f"{silent_registry}/image-{n}:1", "true") for n in range(8)]
+            for key in hung:
+                await master.wait_for_phase(key, "preparing")
+            works = await master.wait_for_end(master.start("works", image, "true"), 60.0)
+            assert works.phase == pb.ATTEMPT_PHASE_COMPLETED, works
+            # None of the others had to give up first.
+            assert not any("trying again" in update.message for key in hung for update in master.updates_of(key))
+            for key in hung:
+                master.stop(key)
+            for key in hung:
+                assert (await master.wait_for_end(key)).phase == pb.ATTEMPT_PHASE_STOPPED
+
+    run(test())
+
+
+@pytest.mark.e2e
+def test_hung_pull_is_given_up(silent_registry: str, docker_engine: Engine, worker_id: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        engine = DockerEngine(ContainerOwner(worker_id), docker_engine.env, logins(tmp_path, {}))
+        async with running_executor(engine, pull_timeout_seconds=0.5) as master:
+            end = await master.wait_for_end(master.start("hung", f"{silent_registry}/image:1", "true"), 60.0)
+            assert end.reason == "image_pull_failed"
+            assert end.message == f"the pull of {silent_registry}/image:1 made no progress for 0.5 s"
+            # The thread ends, too.
+            await until(lambda: engine._pull_threads._open_calls == 0)
 
     run(test())
 

@@ -9,7 +9,7 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
 from fleetpulse.worker.tasks.container_spec import AttemptKey
-from fleetpulse.worker.tasks.engine import ContainerEngine
+from fleetpulse.worker.tasks.engine import PULL_TIMEOUT_SECONDS, ContainerEngine
 from fleetpulse.worker.tasks.executor import DISK_SECONDS, Executor
 from fleetpulse.worker.tasks.outbox import TERMINAL_PHASES
 
@@ -169,9 +169,16 @@ async def running_executor(
     *,
     resync_seconds: float = 0.5,
     disk_seconds: float = DISK_SECONDS,
+    pull_timeout_seconds: float = PULL_TIMEOUT_SECONDS,
 ) -> AsyncIterator[FakeMaster]:
     """A started executor with a connected master."""
-    executor = Executor(engine, policy, resync_seconds=resync_seconds, disk_seconds=disk_seconds)
+    executor = Executor(
+        engine,
+        policy,
+        resync_seconds=resync_seconds,
+        disk_seconds=disk_seconds,
+        pull_timeout_seconds=pull_timeout_seconds,
+    )
     executor.start()
     master = FakeMaster(executor)
     try:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from fleetpulse.worker.simulation.engine import SimulatedEngine
-from fleetpulse.worker.tasks.engine import MAX_PARALLEL_PULLS, EngineClient, EngineRefused, ImagePuller
+from fleetpulse.worker.tasks.engine import MAX_PARALLEL_PULLS, EngineClient, EngineRefused, ImagePuller, Progress
 from tests.worker.scripted import run
 from tests.worker.tasks.fake_master import running_executor, until
 
@@ -52,6 +52,81 @@ def test_parallel_pulls_are_limited() -> None:
     run(test())
 
 
+def test_slow_registry_does_not_hold_up_another() -> None:
+    async def test() -> None:
+        engine = SimulatedEngine(random.Random(1), set(), pull_seconds=3600.0)
+        images = puller_on(engine)
+        slow = [
+            asyncio.ensure_future(images.ensure(f"slow.example/image-{n}", print))
+            for n in range(MAX_PARALLEL_PULLS + 1)
+        ]
+        await until(lambda: len(engine.pulls) == MAX_PARALLEL_PULLS)
+        other = asyncio.ensure_future(images.ensure("fast.example/image", print))
+        await until(lambda: "fast.example/image" in engine.pulls)
+        # A pull that is cancelled frees its place at once.
+        slow[0].cancel()
+        await until(lambda: f"slow.example/image-{MAX_PARALLEL_PULLS}" in engine.pulls)
+        for pull in (*slow, other):
+            pull.cancel()
+
+    run(test())
+
+
+class FailingEngine(SimulatedEngine):
+    """Its first pulls fail with these errors."""
+
+    def __init__(self, *errors: EngineRefused) -> None:
+        super().__init__(random.Random(1), set(), pull_seconds=0.0)
+        self.errors = list(errors)
+
+    async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
+        if self.errors:
+            self.pulls.append(image)
+            raise self.errors.pop(0)
+        await super().pull(image, progress, timeout_seconds)
+
+
+def test_pull_that_fails_by_chance_is_tried_again() -> None:
+    async def test() -> None:
+        errors = [EngineRefused(f"reset {n}", "image_pull_failed") for n in range(2)]
+        engine, progress = FailingEngine(*errors), list[str]()
+        await ImagePuller(EngineClient(engine), pauses_seconds=(0.0, 0.0)).ensure("busybox", progress.append)
+        assert engine.pulls == ["busybox"] * 3
+        assert progress[1:3] == ["trying again in 0 s: reset 0", "trying again in 0 s: reset 1"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("reason", "pulls"), [("image_pull_failed", 3), ("image_not_found", 1), ("disk_full", 1)])
+def test_pull_is_given_up(reason: str, pulls: int) -> None:
+    async def test() -> None:
+        engine = FailingEngine(*(EngineRefused("no", reason) for _ in range(9)))
+        with pytest.raises(EngineRefused, match="no"):
+            await ImagePuller(EngineClient(engine), pauses_seconds=(0.0, 0.0)).ensure("busybox", print)
+        assert len(engine.pulls) == pulls
+
+    run(test())
+
+
+def test_pull_without_progress_is_given_up_and_one_with_progress_is_not() -> None:
+    class SlowEngine(SimulatedEngine):
+        async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
+            for _ in range(6):
+                await asyncio.sleep(timeout_seconds / 3)
+                progress("a layer")
+            await super().pull(image, progress, timeout_seconds)
+
+    async def test() -> None:
+        engine = SlowEngine(random.Random(1), set(), pull_seconds=0.0)
+        await ImagePuller(EngineClient(engine), 0.3).ensure("busybox", print)
+        hung = SimulatedEngine(random.Random(1), set(), pull_seconds=3600.0)
+        with pytest.raises(EngineRefused, match=r"the pull of busybox made no progress for 0\.1 s") as raised:
+            await ImagePuller(EngineClient(hung), 0.1).ensure("busybox", print)
+        assert (raised.value.reason, hung.pulls) == ("image_pull_failed", ["busybox"])
+
+    run(test())
+
+
 def test_pull_is_cancelled_only_when_nobody_waits() -> None:
     async def test() -> None:
         engine = SimulatedEngine(random.Random(1), set(), pull_seconds=0.1)
@@ -88,10 +163,10 @@ def test_failed_pull_is_reported_to_all_and_retried_by_the_next() -> None:
 
 def test_pull_progress_is_rate_limited() -> None:
     class ChattyEngine(SimulatedEngine):
-        async def pull(self, image: str, progress: object) -> None:
+        async def pull(self, image: str, progress: Progress, timeout_seconds: float) -> None:
             for number in range(1000):
-                progress(f"{number} of 1000 layers")  # type: ignore[operator]  # a Progress
-            await super().pull(image, progress)  # type: ignore[arg-type]  # a Progress
+                progress(f"{number} of 1000 layers")
+            await super().pull(image, progress, timeout_seconds)
 
     async def test() -> None:
         engine = ChattyEngine(random.Random(1), set())
