@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleetpulse.worker import collectors
 from tests.docker_engine import Engine
 from tests.e2e import module_tracer
 from tests.e2e.jobs import Jobs
@@ -22,11 +23,10 @@ MAX_MODULES_OF_A_TASK = 55
 
 # Work that happens at the same time but does not belong to the traced path.
 OTHER_COLLECTORS = tuple(
-    f"worker.collectors.{name}"
-    for name in (
-        "commands", "custom_metrics", "disk", "filesystem", "gpu", "memory", "network", "plugins", "system", "textfile",
-    )
-)  # fmt: skip
+    f"worker.collectors.{path.stem}"
+    for path in Path(collectors.__file__).parent.glob("*.py")
+    if path.stem not in {"__init__", "cpu"}
+)
 WORKER_TASKS = ("worker.tasks", "worker.docker_engine")
 HISTORY_WRITER = ("master.store",)
 TELEMETRY = (
