@@ -24,7 +24,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),
 )
-
+_TLS_OPTION = ("grpc.min_reconnect_backoff_ms", 60_000)
+"""The time for a connection with its handshake, 20 s by default. The master allows as much. When a whole fleet returns,
+a handshake takes long, and one that is given up is done twice.
+"""
 
 OpenChannel = Callable[[str, grpc.ChannelCredentials | None], AbstractAsyncContextManager[grpc.aio.Channel]]
 """Opens a channel, or gives a share of an open one. Called with the target and the credentials. The context is left
@@ -40,6 +43,13 @@ _PASSING_CODES = frozenset(
     )
 )
 """Ends of a stream after which the next try may well work. After others, the wait must not occupy a connection."""
+
+
+_MAX_UNANSWERED_SECONDS = 120.0
+"""After so long without an answer to any try, a connection is given up."""
+
+_STATUS_TRIES, _STATUS_WAIT_SECONDS = 50, 0.01
+"""How long a status may be behind the failure of a write. grpc tells both when it sees the end of a stream."""
 
 
 class Failure(NamedTuple):
@@ -123,7 +133,7 @@ def is_worth_keeping(state: grpc.ChannelConnectivity, failure: Failure, unanswer
         return False
     if failure.code not in _PASSING_CODES and failure.pushback_seconds is None:
         return False
-    return unanswered_seconds < ReconnectTimes.LONGEST_FIRST_ANSWER_SECONDS
+    return unanswered_seconds < _MAX_UNANSWERED_SECONDS
 
 
 def open_channel(
@@ -134,7 +144,7 @@ def open_channel(
     options = (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy))
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=options)
-    return grpc.aio.secure_channel(target, credentials, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=(*options, _TLS_OPTION))
 
 
 def bypasses_proxy(host: str, exceptions: str) -> bool:
@@ -164,6 +174,10 @@ class MasterStream:
     def __init__(self, call: grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MasterMessage]) -> None:
         self._call = call
         self._writing = asyncio.Lock()
+        self._first_error: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._note_end)
+        self.written_at: float | None = None
+        """When grpc first took a message, on the loop's clock: there was a connection then."""
 
     async def write(self, message: pb.WorkerMessage) -> None:
         """Returns when grpc has taken the message, in the order of the calls. Raises ``AioRpcError``.
@@ -176,6 +190,12 @@ class MasterStream:
             except asyncio.InvalidStateError:
                 # The stream ended meanwhile; its status says why.
                 raise await self.error() from None
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+                raise await self._why_write_failed() from None
+        if self.written_at is None:
+            self.written_at = asyncio.get_running_loop().time()
 
     async def read(self) -> pb.MasterMessage | None:
         """The next message; ``None`` when the master ended the stream with OK. Raises ``AioRpcError``."""
@@ -189,6 +209,33 @@ class MasterStream:
     def cancel(self) -> None:
         """Ends the stream, and leaves its connection open. Does nothing when it has ended."""
         self._call.cancel()
+
+    def _note_end(self, _call: object) -> None:
+        """The status is there, so nothing that ``error`` awaits has to wait."""
+        if self._call.cancelled():
+            return
+        reading = self.error()
+        try:
+            reading.send(None)
+        except StopIteration as ended:
+            self._first_error = ended.value
+        finally:
+            reading.close()
+
+    async def _why_write_failed(self) -> grpc.aio.AioRpcError:
+        """The status that the stream has ended with.
+
+        grpc calls each write that comes after the end INTERNAL, and writes that over the status of the master, or sets
+        it before that one arrives: https://github.com/grpc/grpc/issues/36066.
+        """
+        first = self._first_error
+        if first is not None and first.code() is not grpc.StatusCode.INTERNAL:
+            return first
+        tries = _STATUS_TRIES
+        while (error := await self.error()).code() is grpc.StatusCode.INTERNAL and tries:
+            await asyncio.sleep(_STATUS_WAIT_SECONDS)
+            tries -= 1
+        return error
 
     async def error(self) -> grpc.aio.AioRpcError:
         """The end of the stream as an error, also where the master ended it with OK."""
@@ -247,11 +294,10 @@ class ReconnectTimes:
       up to a quarter at random.
     * The time for the first answer doubles with each try without one, because a master that is slow only gets slower
       when its workers give up and start over. At a wrong address a new worker says so after 10 s. One that was
-      registered before is more patient from the first try, and the more so the larger the fleet is.
+      registered before waits for the longest time from the first try.
     """
 
     FIRST_ANSWER_SECONDS = 10.0
-    RECONNECT_FIRST_ANSWER_SECONDS = 30.0
     LONGEST_FIRST_ANSWER_SECONDS = 60.0
     LONGEST_PUSHBACK_SECONDS = 120.0
 
@@ -260,9 +306,6 @@ class ReconnectTimes:
 
     _MAX_DELAY_RATIO = 0.5
     """Longest delay between two tries, as a share of the inactivity timeout."""
-
-    _PATIENCE_FACTOR = 3.0
-    """A busy master takes longer for a registration than it has measured."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -279,8 +322,7 @@ class ReconnectTimes:
         if not (math.isfinite(told) and told > 0.0):
             told = 0.0
         self._spread_seconds = min(told, max(timeout - lease.heartbeat_interval_seconds, 0.0) / 2.0)
-        patience_seconds = max(told * self._PATIENCE_FACTOR, self.RECONNECT_FIRST_ANSWER_SECONDS)
-        self.first_answer_seconds = min(patience_seconds, self.LONGEST_FIRST_ANSWER_SECONDS)
+        self.first_answer_seconds = self.LONGEST_FIRST_ANSWER_SECONDS
 
     def no_answer(self) -> Failure:
         """The failure of a try whose time for the first answer is over."""

@@ -192,12 +192,14 @@ class WorkerSession:
     async def _first_answer(self, stream: MasterStream) -> pb.Registered | None:
         """The answer to the registration; ``None`` after a stop. Raises as ``_connect``."""
         registration = asyncio.ensure_future(self._register_on(stream))
+        loop, waits = asyncio.get_running_loop(), (registration, self._stopped)
+        begins_at: float | None = loop.time()
         try:
-            await asyncio.wait(
-                (registration, self._stopped),
-                timeout=self._times.first_answer_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            # The time begins anew when there is a connection: a handshake with a busy master takes long.
+            while begins_at is not None and not any(wait.done() for wait in waits):
+                timeout = begins_at + self._times.first_answer_seconds - loop.time()
+                await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                begins_at = stream.written_at if stream.written_at != begins_at else None
             if self._stopped.done():
                 # The master may know this worker already; only a registered worker can say goodbye.
                 await asyncio.wait((registration,), timeout=_STOP_GRACE_SECONDS)

@@ -31,7 +31,7 @@ from fleetpulse.master.rpc.peers import LocalWorkers
 from fleetpulse.master.rpc.session import FIRST_MESSAGE_SECONDS, SessionTable, StreamReceipts, StreamSession
 from fleetpulse.master.rpc.standard import MAX_REFLECTIONS, MAX_WATCHERS, LimitedHealth, LimitedReflection
 from fleetpulse.master.rpc.status import RpcStatus, audit_entry, refusal_entry, status_of
-from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream
+from fleetpulse.master.rpc.stream import HubBridge, RpcCall, Stream, server_options
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
@@ -53,39 +53,6 @@ _MAX_BACKLOG_SECONDS = 5.0
 
 _SPARE_CALLS = MAX_WATCHERS + MAX_REFLECTIONS + 1000
 """Calls of the standard services, and calls that are being refused with a reason and a count."""
-
-_SPARE_CONNECTIONS = 1000
-_STREAMS_PER_CONNECTION = 1000
-"""A worker needs one; the simulator and a relay have several workers on one connection."""
-
-# Above what the contract accepts, so that the session refuses a message that is too large with a reason and a count.
-_MAX_RECEIVE_BYTES = 4 * 1024 * 1024
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
-    # Of a call's headers: beyond the first some calls are refused, beyond the second all are.
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.absolute_max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
-    # A connection that does not begin to speak HTTP/2, and one without calls.
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 300_000),
-    # Calls that were not taken up yet: beyond the first some are refused, beyond the second all. A whole fleet may come
-    # back at once; grpc's default is 1000.
-    ("grpc.server.max_pending_requests", 30_000),
-    ("grpc.server.max_pending_requests_hard_limit", 40_000),
-    # A second master on this port must fail, not share it.
-    ("grpc.so_reuseport", 0),
-    # Workers send every few seconds: a bandwidth probe with every message costs more than it gains.
-    ("grpc.http2.bdp_probe", 0),
-    # A machine that lost power sends no FIN, so ping it; and accept the workers' own pings, which come every 60 s, but
-    # not a flood of them.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 5),
-)
 
 _MAX_WAITING_MESSAGES = 16
 """Per stream, between grpc's thread and the hub."""
@@ -121,6 +88,9 @@ class RpcServer:
         """
         self.local_workers: LocalWorkers | None = None
         """Says who may call a master without a CA; ``None``: everybody. To be set before the start."""
+
+        self.first_message_seconds = FIRST_MESSAGE_SECONDS
+        """How long a stream may be silent at first, unless the master is behind. To be set before the start."""
 
         self._address = address
         self._instruments = instruments
@@ -221,7 +191,7 @@ class RpcServer:
 
     async def _serve(self) -> None:
         server = grpc.aio.server(
-            options=(*_OPTIONS, ("grpc.max_allowed_incoming_connections", self._max_streams + _SPARE_CONNECTIONS)),
+            options=server_options(self._max_streams, has_tls=self._tls is not None),
             maximum_concurrent_rpcs=self._max_streams + _MAX_SINGLE_HEARTBEATS + _SPARE_CALLS,
         )
         server.add_generic_rpc_handlers((self._handlers(),))
@@ -313,27 +283,31 @@ class RpcServer:
             reading.cancel()
             self._bridge.call_soon(session.close)
 
-    def _expect_registration(self, session: StreamSession, stream: Stream) -> None:
-        stream.deadline = self._loop.call_later(FIRST_MESSAGE_SECONDS, self._check_silence, session, stream)
+    def _expect_registration(self, session: StreamSession, stream: Stream, waited_seconds: float = 0.0) -> None:
+        waited_seconds += self.first_message_seconds
+        stream.deadline = self._loop.call_later(
+            self.first_message_seconds, self._check_silence, session, stream, waited_seconds
+        )
 
-    def _check_silence(self, session: StreamSession, stream: Stream) -> None:
+    def _check_silence(self, session: StreamSession, stream: Stream, waited_seconds: float) -> None:
         stream.deadline = None
         if stream.heard_at is not None:
             return
-        if self._bridge.is_behind():
+        if self._bridge.is_behind() or self.registrations.may_be_late(waited_seconds):
             # What it sent may wait to be read.
-            self._expect_registration(session, stream)
+            self._expect_registration(session, stream, waited_seconds)
         else:
-            self._bridge.call(session.expect_registration)
+            self._bridge.call(session.expect_registration, waited_seconds)
 
     def _certificate_of(self, call: RpcCall) -> WorkerCertificate | None:
         return None if self._tls is None else self._tls.certificate_of(call)
 
     async def _read(self, call: RpcCall, session: StreamSession, stream: Stream) -> None:
         process = session.process
+        opened_at = time.monotonic()
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
-                if stream.heard_at is None and not self.registrations.arrive():
+                if stream.heard_at is None and not self.registrations.arrive(time.monotonic() - opened_at):
                     stream.heard_at = time.monotonic()
                     stream.refuse(self._busy())
                     return

@@ -288,7 +288,7 @@ class StreamSession:
         if (refusal := admission.refusal(certificate)) is not None:
             self.end(refusal)
 
-    def expect_registration(self) -> None:
+    def expect_registration(self, waited_seconds: float = FIRST_MESSAGE_SECONDS) -> None:
         """Ends the stream if nothing has arrived on it. Called when the time for the first message is over.
 
         What has arrived is handled, however late, and registers the worker or ends the stream.
@@ -296,7 +296,7 @@ class StreamSession:
         if self.heard_at is None:
             self.end(
                 RegistrationTimeout(
-                    f"nobody registered on this stream within {FIRST_MESSAGE_SECONDS:.0f} s; send register first"
+                    f"nobody registered on this stream within {waited_seconds:.0f} s; send register first"
                 )
             )
 

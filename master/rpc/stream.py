@@ -38,7 +38,54 @@ _CANCELLED_WITHIN_SECONDS = 0.05
 _HEARTBEAT_START = bytes((pb.WorkerMessage.HEARTBEAT_FIELD_NUMBER << 3 | 2,))
 """Its tag: the number of the field, and that a length follows."""
 
+_SPARE_CONNECTIONS = 1000
+_STREAMS_PER_CONNECTION = 1000
+"""A worker needs one; the simulator and a relay have several workers on one connection."""
+
+# Above what the contract accepts, so that the session refuses a message that is too large with a reason and a count.
+_MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+    # Of a call's headers: beyond the first some calls are refused, beyond the second all are.
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+    # A connection without calls.
+    ("grpc.max_connection_idle_ms", 300_000),
+    # Calls that were not taken up yet: beyond the first some are refused, beyond the second all. A whole fleet may come
+    # back at once; grpc's default is 1000.
+    ("grpc.server.max_pending_requests", 30_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    # A second master on this port must fail, not share it.
+    ("grpc.so_reuseport", 0),
+    # Workers send every few seconds: a bandwidth probe with every message costs more than it gains.
+    ("grpc.http2.bdp_probe", 0),
+    # A machine that lost power sends no FIN, so ping it; and accept the workers' own pings, which come every 60 s, but
+    # not a flood of them.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 5),
+)
+
+_HANDSHAKE_MILLISECONDS = 10_000
+"""For a connection that does not begin to speak HTTP/2."""
+
+_TLS_HANDSHAKE_MILLISECONDS = 60_000
+"""A whole fleet may come back at once, and each handshake costs milliseconds: one that is cut is done twice."""
+
 M = TypeVar("M", bound=Message)
+
+
+def server_options(max_streams: int, *, has_tls: bool) -> tuple[tuple[str, int], ...]:
+    """Returns the limits of grpc's core for the port of workers."""
+    return (
+        *_OPTIONS,
+        ("grpc.server_handshake_timeout_ms", _TLS_HANDSHAKE_MILLISECONDS if has_tls else _HANDSHAKE_MILLISECONDS),
+        ("grpc.max_allowed_incoming_connections", max_streams + _SPARE_CONNECTIONS),
+    )
 
 
 def decode(kind: type[M], data: bytes) -> M:

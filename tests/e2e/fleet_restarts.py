@@ -87,7 +87,7 @@ class RestartedFleet:
         return Comeback(
             workers=self._workers, back=back, seconds=round(seconds, 1),
             wasted_streams=int(ended.get("CANCELLED", 0.0) + ended.get("DEADLINE_EXCEEDED", 0.0)),
-            asked_to_come_later=int(ended.get("RESOURCE_EXHAUSTED", 0.0)),
+            asked_to_come_later=int(self.master.sample("fleetpulse_worker_sessions_refused_total", "master_busy")),
             falsely_inactive=len(inactive_workers(self.master)),
             lost_attempts=int(sum(count for labels, count in attempts.items() if "lost" in labels)),
             is_held=self.master.sample("fleetpulse_task_rescheduling_held") == 1.0,

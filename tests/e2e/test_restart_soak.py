@@ -13,23 +13,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(900)]
 SLOW_CORES = 0.2
 CONNECT_SECONDS = 240.0
 BACK_SECONDS = 240.0
-ALLOWED_WASTE_RATIO = 0.02
-"""Of workers whose connection broke meanwhile."""
-
-ALLOWED_TLS_WASTE_RATIO = 0.1
-"""Measured: 0.07 on a machine with a load of 16. After a slow handshake grpc fails the first write of some streams with
-INTERNAL, and some say nothing within the master's 10 s."""
-
 DEFAULT_LEASE = ("--heartbeat-interval", "5s", "--inactivity-timeout", "30s")
 
 
-def assert_comes_back(
-    fleet: RestartedFleet, capsys: pytest.CaptureFixture[str], allowed_waste_ratio: float = ALLOWED_WASTE_RATIO
-) -> None:
+def assert_comes_back(fleet: RestartedFleet, capsys: pytest.CaptureFixture[str]) -> None:
     comeback = fleet.restart(BACK_SECONDS)
     with capsys.disabled():
         print(f"\n{comeback}")
-    assert comeback.problems(allowed_waste_ratio) == [], comeback
+    assert comeback.problems() == [], comeback
 
 
 def test_fleet_is_back_after_a_restart_of_a_slow_master(
@@ -55,7 +46,7 @@ def test_fleet_with_certificates_is_back_after_a_restart_of_a_slow_master(
         fleet = RestartedFleet(tls.master, processes.simulate(tls.target, 1500, *flags), 1500)
         assert fleet.wait_until_connected(CONNECT_SECONDS)
         cap.limit(SLOW_CORES)
-        assert_comes_back(fleet, capsys, ALLOWED_TLS_WASTE_RATIO)
+        assert_comes_back(fleet, capsys)
         processes.close()
 
 

@@ -1,6 +1,7 @@
 """Mutual TLS with real processes: failed handshakes and their errors."""
 
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_handshake_without_a_valid_certificate_is_refused(shared_tls: TlsMaster,
     assert worker_id not in shared_tls.master.workers()
     with shared_tls.connect(shared_tls.issued_bundle(worker_id)) as client:
         client.stream().register(worker_id)
+
+
+def test_handshake_may_take_longer_than_without_tls(shared_tls: TlsMaster) -> None:
+    """A master whose whole fleet comes back is that slow itself."""
+    port = int(shared_tls.target.rpartition(":")[2])
+    with socket.create_connection((LOCALHOST, port), timeout=12.0) as silent, pytest.raises(TimeoutError):
+        silent.recv(1)
 
 
 def test_master_with_a_ca_names_the_port_that_is_taken(tls: TlsMaster) -> None:

@@ -245,3 +245,15 @@ def test_leases_that_end_after_something_arrived_wait_until_it_is_handled() -> N
         assert active(world) == {"a", "b", "c"}
         pass_time(world, 1.0)
         assert active(world) == {"a"}
+
+
+def test_worker_that_was_heard_on_its_stream_is_active_though_nothing_waits_to_be_handled() -> None:
+    """grpc's thread leaves the next message of a worker unread while many of its messages wait."""
+    with running_world() as world:
+        heard = world.workers[0]
+        assert isinstance(heard, StreamWorker)
+        pass_time(world, TIMEOUT_SECONDS - 2.0)
+        heard.stream.heard_at = world.loop.now
+        assert world.bridge.backlog_seconds() == 0.0
+        pass_time(world, 5.0)
+        assert active(world) == {"a"}

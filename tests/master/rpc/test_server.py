@@ -12,17 +12,30 @@ import pytest
 from fleetpulse.master.addresses import Address
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.instruments import Instruments
+from fleetpulse.master.rpc.registrations import LATE_SECONDS
 from fleetpulse.master.rpc.server import RpcServer
+from fleetpulse.master.telemetry.leases import Receipts
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from tests.e2e.grpc_client import GrpcClient, Stream, a_heartbeat
+from tests.e2e.grpc_client import GrpcClient, Refusal, Stream, a_heartbeat
 from tests.master.fleet import wait_until
 from tests.master.rpc.test_session import FakeAttemptReports
 from tests.ports import LOCALHOST, free_port
 
 TIMEOUT_SECONDS = 2.0
+FIRST_MESSAGE_SECONDS = 4.0
 
 T = TypeVar("T")
+
+
+class ManagerWithReceipts(TelemetryManager):
+    """Shows what the server has received."""
+
+    receipts = Receipts()
+
+    def set_receipts(self, receipts: Receipts) -> None:
+        self.receipts = receipts
+        super().set_receipts(receipts)
 
 
 class Served:
@@ -31,10 +44,11 @@ class Served:
     def __init__(self) -> None:
         self.instruments = Instruments()
         lease = LeaseConfig(heartbeat_interval_seconds=0.5, inactivity_timeout_seconds=TIMEOUT_SECONDS)
-        self.manager = TelemetryManager(lease, self.instruments)
+        self.manager = ManagerWithReceipts(lease, self.instruments)
         address = Address(LOCALHOST, free_port())
         self.target = str(address)
         self.server = RpcServer(address, self.manager, FakeAttemptReports(), self.instruments, max_streams=100)
+        self.server.first_message_seconds = FIRST_MESSAGE_SECONDS
         self.manager.start()
         self.server.start()
 
@@ -44,6 +58,10 @@ class Served:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.instruments.registry.get_sample_value(f"fleetpulse_{name}", labels) or 0.0
+
+    def heard_at(self, worker_id: str) -> float | None:
+        """When the server last read something of the worker's stream. From any thread."""
+        return self.manager.receipts.last_heard(worker_id, "one")
 
     def is_active(self, worker_id: str) -> bool:
         return self.manager.get_worker_telemetry(worker_id).is_active
@@ -94,10 +112,13 @@ def test_newest_of_many_heartbeats_is_kept_while_the_hub_stands_still(served: Se
     stream = registered(client, "rack-7")
 
     def beat() -> None:
-        for number in range(1, 201):
-            stream.beat(a_heartbeat("rack-7", sequence_number=number, load=pb.Load(load1=float(number))))
-        # Nothing tells when the server has read the last one: the hub comes to it, or its flow control would hang.
-        time.sleep(0.2)
+        # Two are read while nobody handles them, and then the others while the hub runs again.
+        for numbers in (range(1, 2), range(2, 201)):
+            before = served.heard_at("rack-7")
+            for number in numbers:
+                stream.beat(a_heartbeat("rack-7", sequence_number=number, load=pb.Load(load1=float(number))))
+            while served.heard_at("rack-7") == before:
+                time.sleep(0.01)
 
     with_hub_stopped(beat)
     wait_until(lambda: served.manager.get_worker_telemetry("rack-7").reading.load.load1 == 200.0)
@@ -157,3 +178,35 @@ def test_registration_above_the_line_is_told_when_to_come(served: Served, client
     assert on_a_thread(first.next_message).HasField("registered")
     assert served.manager.knows_worker("first")
     registered(client, "second")
+
+
+def test_worker_whose_single_heartbeat_was_turned_away_is_not_silent(served: Served, client: GrpcClient) -> None:
+    another = registered(client, "another")
+    on_a_thread(lambda: client.send_heartbeat(a_heartbeat("turned-away")))
+    refusals: list[object] = []
+
+    def beat() -> None:
+        # This one waits for the hub, and makes the master so late that the next one is refused.
+        another.beat(a_heartbeat("another"))
+        while served.metric("grpc_backlog_age_seconds") < 5.1:
+            time.sleep(0.05)
+        refusals.append(client.send_heartbeat(a_heartbeat("turned-away", sequence_number=2)))
+
+    with_hub_behind(served, beat)
+    (refusal,) = refusals
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    wait_until(lambda: served.metric("grpc_backlog_age_seconds") == 0.0)
+    # Its lease has ended, and nothing of it waits to be handled.
+    served.manager.check_liveness()
+    assert served.is_active("turned-away")
+
+
+def test_silent_stream_is_kept_while_first_messages_come_late(served: Served, client: GrpcClient) -> None:
+    silent, late = client.stream(), client.stream()
+    opened_at = time.monotonic()
+    wait_until(lambda: time.monotonic() > opened_at + LATE_SECONDS + 0.2)
+    on_a_thread(lambda: late.register("late"))
+    wait_until(lambda: time.monotonic() > opened_at + FIRST_MESSAGE_SECONDS + 0.5)
+    assert silent.is_open
+    on_a_thread(lambda: silent.register("very-late"))
