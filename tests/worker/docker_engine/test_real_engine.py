@@ -92,7 +92,10 @@ def test_container_has_limits_and_no_privileges(docker_engine: Engine, worker_id
             assert not host["Binds"]
             assert not container.attrs["Mounts"]
             assert host["Init"]
-            assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
+            assert host["LogConfig"] == {
+                "Type": "local",
+                "Config": {"max-size": "64m", "max-file": "4", "compress": "false"},
+            }
             assert host["RestartPolicy"]["Name"] in {"", "no"}
             assert labels["fleetpulse.task_id"] == "limits"
             assert labels["fleetpulse.attempt"] == "1"
@@ -158,6 +161,30 @@ def test_timeout_ends_the_container(docker_engine: Engine, worker_id: str) -> No
                 master.start("late", docker_engine.image, "sleep", "1000", timeout_seconds=0.3)
             )
             assert (end.phase, end.reason, end.exit_code) == (pb.ATTEMPT_PHASE_FAILED, "timeout", 143)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("script", "log"),
+    [
+        ("head -c 300000 /dev/zero | tr '\\0' x", b"x" * 300_000),
+        (r"printf '\377\376\0\001 caf\351\n'", b"\xff\xfe\0\x01 caf\xe9\n"),
+        # Characters of two bytes, over the ends of the engine's pieces of 16 KiB.
+        (
+            r"printf x; for i in $(seq 20000); do printf '\303\251'; done",
+            b"x" + "é".encode() * 20_000,
+        ),
+        (r"printf 'a\r\n\n\n b\r'", b"a\r\n\n\n b\r"),
+    ],
+    ids=["one line", "no UTF-8", "split characters", "ends of lines"],
+)
+def test_log_is_the_bytes_that_were_written(docker_engine: Engine, worker_id: str, script: str, log: bytes) -> None:
+    async def test() -> None:
+        async with docker_master(docker_engine, worker_id) as master:
+            key = master.start("bytes", docker_engine.image, "sh", "-c", script)
+            await master.wait_for_end(key)
+            assert master.logs[key] == log
 
     run(test())
 
