@@ -13,14 +13,13 @@ from functools import partial
 from importlib.metadata import EntryPoints, entry_points, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-
-import psutil
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
+from fleetpulse.worker.capacity import GpuAwareTasks, GpuRegistration, machine_capacity
 from fleetpulse.worker.collectors import Collector, NamePatterns
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
 from fleetpulse.worker.collectors.cpu import CpuCollector
@@ -31,6 +30,7 @@ from fleetpulse.worker.collectors.gpu import GpuCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, PluginCollector, enabled_plugins
+from fleetpulse.worker.collectors.processes import ProcessNames
 from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
 from fleetpulse.worker.collectors.textfile import TextfileCollector
 from fleetpulse.worker.connection import bypasses_proxy, open_channel
@@ -46,11 +46,6 @@ if TYPE_CHECKING:
     from fleetpulse.worker.docker_engine.registries import RegistryLogins
 
 _LOGGER = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
-
-GPU_WAKE_SECONDS = 10.0
-GPU_RETRY_SECONDS = 0.2
 
 CONTAINERS_FOLDER = "containers"
 """In the data directory: which containers are this worker's."""
@@ -87,6 +82,7 @@ class WorkerConfig(NamedTuple):
     """Names of those that are off by default."""
 
     skipped_collectors: Collection[str] = ()
+    names_gpu_processes: bool = True
     network_include: Sequence[str] = ()
     network_exclude: Sequence[str] = ()
     uses_plugins: bool = True
@@ -124,7 +120,7 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         "network": lambda: NetworkCollector(patterns=NamePatterns(config.network_include, config.network_exclude)),
         "load": LoadCollector,
         "uptime": UptimeCollector,
-        "gpu": GpuCollector,
+        "gpu": lambda: GpuCollector(process_names=ProcessNames() if config.names_gpu_processes else None),
     }
     for name in (*config.extra_collectors, *config.skipped_collectors):
         if name not in makers:
@@ -149,17 +145,18 @@ def run_worker(config: WorkerConfig) -> None:
         check_network(config.master, is_network_trusted=config.is_network_trusted)
     sampler.start()
     try:
-        gpu_uuids = [] if gpu is None else _find_gpus(sampler, gpu)
+        # A round whose readings are not sent: CPU use needs an earlier reading, and GPUs are known after it or later.
+        sampler.sample()
         register = pb.Register(
             worker_id=worker_id,
             incarnation_id=new_incarnation_id(),
             hostname=hostname,
             version=version("fleetpulse"),
-            capacity=machine_capacity(None if gpu is None else gpu.inventory and gpu.inventory.number, gpu_uuids),
             boot_time_unix_seconds=UptimeCollector().boot_time(),
+            capacity=machine_capacity(None if gpu is None else gpu.inventory),
             labels=config.labels,
         )
-        asyncio.run(_run_session(config, register, sampler, renewer))
+        asyncio.run(_run_session(config, register, sampler, gpu, renewer))
     finally:
         sampler.stop()
         for collector in custom:
@@ -193,48 +190,6 @@ def command_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _find_gpus(sampler: Sampler, gpu: GpuCollector) -> list[str]:
-    """The UUIDs of the GPUs, from a first round whose readings are not sent.
-
-    A driver that wakes its devices up takes a few seconds.
-    """
-    give_up_at = time.monotonic() + GPU_WAKE_SECONDS
-    while True:
-        heartbeat = sampler.sample()
-        report = next(report for report in heartbeat.collectors if report.collector == gpu.name)
-        is_slow = not report.success and report.duration_seconds >= sampler.deadline_seconds
-        if not is_slow or time.monotonic() >= give_up_at:
-            return [device.uuid for device in heartbeat.gpus]
-        time.sleep(GPU_RETRY_SECONDS)
-
-
-def machine_capacity(
-    gpu_count: int | None = None,
-    gpu_uuids: Sequence[str] = (),
-    *,
-    logical_cores: Callable[[], int | None] = psutil.cpu_count,
-    memory_bytes: Callable[[], int] = lambda: psutil.virtual_memory().total,
-) -> pb.Capacity:
-    """The capacity of this machine, in a container of its host. An unknown part is absent; raises nothing.
-
-    A GPU without a UUID cannot be given to a task, and is left out of ``gpu_uuids``.
-    """
-    return pb.Capacity(
-        cpu_cores=_attempt(logical_cores),
-        memory_bytes=_attempt(memory_bytes),
-        gpu_count=gpu_count,
-        gpu_uuids=[uuid for uuid in gpu_uuids if uuid],
-    )
-
-
-def _attempt(read: Callable[[], _T]) -> _T | None:
-    try:
-        return read()
-    except OSError as exc:
-        _LOGGER.warning("a part of the machine's capacity is unknown: %s", exc)
-        return None
-
-
 def _certificate_renewer(config: WorkerConfig, worker_id: str) -> "CertificateRenewer | None":
     """Joins the master first, if a new token is configured. ``None``: no TLS. Raises ``CredentialsError``."""
     if config.join_token is None and not (config.data_dir / BUNDLE_NAME).exists():
@@ -246,21 +201,34 @@ def _certificate_renewer(config: WorkerConfig, worker_id: str) -> "CertificateRe
 
 
 async def _run_session(
-    config: WorkerConfig, register: pb.Register, sampler: Sampler, renewer: "CertificateRenewer | None"
+    config: WorkerConfig,
+    register: pb.Register,
+    sampler: Sampler,
+    gpu: GpuCollector | None,
+    renewer: "CertificateRenewer | None",
 ) -> None:
     loop = asyncio.get_running_loop()
+    gpus = GpuRegistration(register.capacity)
     # One thread: the sampler takes one round at a time.
     threads = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
 
     async def sample() -> pb.Heartbeat:
-        return await loop.run_in_executor(threads, sampler.sample)
+        heartbeat = await loop.run_in_executor(threads, sampler.sample)
+        if gpu is not None:
+            gpus.observe(gpu.inventory)
+        return heartbeat
 
     async with _task_executor(config, register.worker_id) as tasks:
         check_master = partial(check_plain_master, config.master, config.master_user) if renewer is None else _no_check
         session = WorkerSession(
-            config.master, register, sample, tasks=tasks, credentials=renewer, check_master=check_master,
+            config.master,
+            register,
+            sample,
+            tasks=tasks if gpu is None else GpuAwareTasks(tasks, gpu, gpus),
+            credentials=renewer,
+            check_master=check_master,
             open_channel=partial(open_channel, proxy=master_proxy(config)),
-        )  # fmt: skip
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:

@@ -117,6 +117,8 @@ _join_options = _options(
 _collector_options = _options(
     _option("--skip-collector", "skipped_collectors", envvar="FLEETPULSE_SKIP_COLLECTOR", multiple=True, metavar="NAME",
             help="All collectors but this (cpu, memory, filesystem, disk, network, load, uptime, gpu); repeatable."),
+    _option("--gpu-process-names/--no-gpu-process-names", "names_gpu_processes", default=True, show_default=True,
+            envvar="FLEETPULSE_GPU_PROCESS_NAMES", help="Report user and command of the processes that hold a GPU."),
     _option("--network-include", envvar="FLEETPULSE_NETWORK_INCLUDE", multiple=True, metavar="PATTERN",
             help="Report the network interfaces with such a name, as 'eno*', and no others; may be repeated."),
     _option("--network-exclude", envvar="FLEETPULSE_NETWORK_EXCLUDE", multiple=True, metavar="PATTERN",

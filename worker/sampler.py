@@ -34,6 +34,7 @@ class _Result:
 
     thread: "_CollectorThread"
     round_number: int
+    started_at: float
     duration_seconds: float
     fields: pb.Heartbeat
     error: BaseException | None
@@ -48,6 +49,8 @@ class _CollectorThread(threading.Thread):
         self.collector = collector
         self.called_at: float | None = None
         """The clock when the running call began; ``None`` while idle. Set by the sampler's thread."""
+        self.is_slow = False
+        """Its calls take longer than a round is allowed to. Set by the sampler's thread."""
         self.rounds: SimpleQueue[int | None] = SimpleQueue()
         self._results = results
         self._clock = clock
@@ -66,7 +69,7 @@ class _CollectorThread(threading.Thread):
             error = exc
             if isinstance(exc, CollectorError) and exc.fields is not None:
                 fields.MergeFrom(exc.fields)
-        return _Result(self, round_number, self._clock() - started, fields, error)
+        return _Result(self, round_number, started, self._clock() - started, fields, error)
 
 
 class Sampler:
@@ -106,9 +109,10 @@ class Sampler:
     def sample(self) -> pb.Heartbeat:
         """The fields of every collector that was done in time, and a report for each, in the order of the collectors.
 
-        Returns when all are done, at the latest after ``deadline_seconds``. A collector that is still busy with an
-        earlier round is reported as failed and not called again; its late result is dropped. The caller adds the
-        sender and the time. ``RuntimeError`` before ``start`` and after ``stop``.
+        Returns when all are done, at the latest after ``deadline_seconds``. A late result goes with the next heartbeat,
+        with its age: a slow collector may take as long as the interval, and is not waited for again. One that is still
+        busy then is reported as failed and not called again. The caller adds the sender and the time. ``RuntimeError``
+        before ``start`` and after ``stop``.
         """
         with self._one_at_a_time:
             if not self._running.is_set():
@@ -117,7 +121,7 @@ class Sampler:
             heartbeat, budget = pb.Heartbeat(), CustomMetricsBudget()
             for thread in self._threads:
                 result = results.get(thread)
-                if result is not None and result.round_number == self._round_number:
+                if result is not None:
                     result = _within_budget(budget, result)
                     heartbeat.MergeFrom(result.fields)
                     for part in result.fields.collectors:
@@ -143,21 +147,28 @@ class Sampler:
             _LOGGER.warning("collectors still running at the stop, their threads are left behind: %s", ", ".join(left))
 
     def _run_round(self) -> dict[_CollectorThread, _Result]:
-        """Calls the idle collectors and waits. Returns what came, of this round or, too late, of an earlier one."""
+        """Calls the idle collectors and waits. Returns what came, of this round or, late, of an earlier one."""
         self._round_number += 1
-        while (late := self._next_result(-math.inf)) is not None:
-            late.thread.called_at = None
-        waiting = {thread for thread in self._threads if thread.called_at is None}
-        deadline = self._clock() + self.deadline_seconds
-        for thread in waiting:
-            thread.called_at = self._clock()
-            thread.rounds.put(self._round_number)
         results: dict[_CollectorThread, _Result] = {}
-        while waiting and (result := self._next_result(deadline)) is not None:
-            result.thread.called_at = None
-            results[result.thread] = result
-            waiting.discard(result.thread)
+        while (late := self._next_result(-math.inf)) is not None:
+            results[late.thread] = self._returned(late)
+        idle = [thread for thread in self._threads if thread.called_at is None]
+        now = self._clock()
+        for thread in idle:
+            thread.called_at = now
+            thread.rounds.put(self._round_number)
+        awaited = {thread for thread in idle if not (thread.is_slow and thread in results)}
+        while awaited and (result := self._next_result(now + self.deadline_seconds)) is not None:
+            results[result.thread] = self._returned(result)
+            awaited.discard(result.thread)
         return results
+
+    def _returned(self, result: _Result) -> _Result:
+        """Notes that the collector is idle, and whether it is slow. It is so until it takes half of its time."""
+        thread, duration = result.thread, result.duration_seconds
+        thread.called_at = None
+        thread.is_slow = duration >= self.deadline_seconds * (0.5 if thread.is_slow else 1.0)
+        return result
 
     def _next_result(self, deadline: float) -> _Result | None:
         """``None`` when there is none by the deadline, and at once when the sampler is stopped."""
@@ -168,15 +179,17 @@ class Sampler:
 
     def _report(self, thread: _CollectorThread, result: _Result | None) -> pb.CollectorReport:
         name = thread.collector.name
-        busy_seconds = 0.0 if thread.called_at is None else self._clock() - thread.called_at
-        duration = busy_seconds if result is None else result.duration_seconds
         if result is None:
+            duration = 0.0 if thread.called_at is None else self._clock() - thread.called_at
             error = f"still running after {duration:.1f} s"
-        elif result.round_number != self._round_number:
-            error = f"took {duration:.1f} s, {self.deadline_seconds:.1f} s are allowed"
-        else:
-            error = "" if result.error is None else describe(result.error)
-        return pb.CollectorReport(collector=name, success=not error, duration_seconds=duration, error=error)
+            return pb.CollectorReport(collector=name, duration_seconds=duration, error=error)
+        error = "" if result.error is None else describe(result.error)
+        report = pb.CollectorReport(
+            collector=name, success=not error, duration_seconds=result.duration_seconds, error=error
+        )
+        if result.round_number != self._round_number:
+            report.age_seconds = self._clock() - result.started_at
+        return report
 
     def _log_cleaned(self, changes: list[str]) -> None:
         """Logs once what the master would have refused, and was cut, escaped or left out."""

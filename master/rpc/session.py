@@ -109,8 +109,8 @@ class SessionTable:
             older.end(StreamSuperseded(f"worker {session.worker_id} opened a newer stream"))
         return older is not None
 
-    def registered(self, kept: Sequence[pb.KeptAttempt]) -> pb.Registered:
-        """Returns the answer to a registration."""
+    def registered(self, kept: Sequence[pb.KeptAttempt], worker_id: str = "") -> pb.Registered:
+        """Returns the answer to a registration, of one worker or of an agent for many."""
         lease = self.manager.lease_config
         return pb.Registered(
             heartbeat_interval_seconds=lease.heartbeat_interval_seconds,
@@ -120,6 +120,7 @@ class SessionTable:
             reconnect_spread_seconds=self.registrations.spread_seconds(
                 len(self._sessions), lease.inactivity_timeout_seconds
             ),
+            draining=bool(worker_id) and self.manager.get_worker_telemetry(worker_id).is_drained,
         )
 
     def last_heard(self, worker_id: str, incarnation_id: str) -> float | None:
@@ -317,7 +318,7 @@ class StreamSession:
         action = "take_over" if self._table.add(self) else "register"
         self._record(action, f"incarnation {registration.incarnation_id}")
         kept = self._table.reports.register(first.register, self)
-        self.send(pb.MasterMessage(registered=self._table.registered(kept)))
+        self.send(pb.MasterMessage(registered=self._table.registered(kept, worker_id)))
         self._table.reports.registered(worker_id, self)
 
     def _dispatch(self, message: pb.WorkerMessage, received: Received) -> None:

@@ -338,6 +338,11 @@ class WorkerTelemetry(Struct, frozen=True, gc=False):
         return support is not None and support.available and self.allocation.refusal is None
 
     @property
+    def is_drained(self) -> bool:
+        """Whether an operator has drained the worker."""
+        return self.allocation.drain_reason is not None
+
+    @property
     def running_tasks(self) -> tuple[RunningTask, ...]:
         return self.reading.running_tasks
 

@@ -22,7 +22,6 @@ from fleetpulse.worker.app import (
     WorkerConfig,
     command_environment,
     custom_collectors,
-    machine_capacity,
     machine_collectors,
 )
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP
@@ -158,38 +157,6 @@ def test_each_start_is_a_new_incarnation_of_the_same_worker(
     first, second = registers
     assert first.worker_id == second.worker_id == (tmp_path / "data" / "worker_id").read_text().strip()
     assert first.incarnation_id != second.incarnation_id
-
-
-# The capacity
-
-
-def refuse() -> int:
-    raise PermissionError(13, "Permission denied")
-
-
-def test_capacity_has_cores_memory_and_gpus() -> None:
-    capacity = machine_capacity(3, logical_cores=lambda: 8, memory_bytes=lambda: 1024)
-    assert (capacity.cpu_cores, capacity.memory_bytes, capacity.gpu_count) == (8.0, 1024, 3)
-
-
-def test_capacity_without_gpus_has_zero_and_with_an_unknown_number_none() -> None:
-    assert machine_capacity(0).HasField("gpu_count")
-    assert not machine_capacity(None).HasField("gpu_count")
-
-
-def test_unknown_part_of_the_capacity_is_absent(caplog: pytest.LogCaptureFixture) -> None:
-    capacity = machine_capacity(logical_cores=lambda: None, memory_bytes=refuse)
-    assert not capacity.HasField("cpu_cores")
-    assert not capacity.HasField("memory_bytes")
-    assert "Permission denied" in caplog.text
-
-
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs /proc/meminfo")
-def test_capacity_of_this_machine() -> None:
-    capacity = machine_capacity()
-    assert capacity.cpu_cores == os.cpu_count()
-    total_kibibytes = int(Path("/proc/meminfo").read_text().split()[1])
-    assert capacity.memory_bytes == total_kibibytes * 1024
 
 
 # The collectors

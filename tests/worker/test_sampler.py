@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 
@@ -229,19 +230,68 @@ def test_hanging_collector_is_neither_awaited_nor_called_again() -> None:
         assert len(collector_threads()) == 2
 
 
-def test_late_result_is_dropped() -> None:
+def test_late_result_goes_with_the_next_heartbeat_and_its_age() -> None:
     hanging = Hanging()
     with sampling(hanging, deadline_seconds=0.05) as sampler:
-        sampler.sample()
+        assert not report_of(sampler.sample(), "hanging").success
         hanging.released.set()
         wait_for(lambda: not sampler._results.empty())
-        sampler.deadline_seconds = TIMEOUT_SECONDS
         heartbeat = sampler.sample()
-    assert report_of(heartbeat, "hanging").success
-    assert heartbeat.load.load1 == 2.0
+        report = report_of(heartbeat, "hanging")
+    assert report.success
+    assert report.age_seconds >= report.duration_seconds >= 0.05
+    assert heartbeat.load.load1 == 1.0
 
 
-def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
+class Driver:
+    """Takes its time by a clock that the test moves; the load is the number of the call."""
+
+    name = "driver"
+
+    def __init__(self, now: list[float]) -> None:
+        self.calls = 0
+        self.proceed: SimpleQueue[float] = SimpleQueue()
+        self._now = now
+
+    def collect(self) -> pb.Heartbeat:
+        self.calls += 1
+        number = self.calls
+        self._now[0] += self.proceed.get()
+        return pb.Heartbeat(load=pb.Load(load1=number))
+
+
+def test_collector_slower_than_a_round_is_read_at_every_heartbeat_and_not_waited_for() -> None:
+    now = [100.0]
+    driver = Driver(now)
+    sampler = Sampler([driver, MEMORY], clock=lambda: now[0])
+    sampler.deadline_seconds = 0.05  # of real time, before it is known to be slow
+    sampler.start()
+    try:
+        driver_error = report_of(sampler.sample(), "driver").error
+        assert driver_error.startswith("still running after")
+        sampler.deadline_seconds = TIMEOUT_SECONDS  # a wait for the driver would be noticed
+        for number in range(1, 6):
+            driver.proceed.put(1.2 * TIMEOUT_SECONDS)
+            wait_for(lambda: not sampler._results.empty())
+            heartbeat = sampler.sample()
+            report = report_of(heartbeat, "driver")
+            assert (heartbeat.load.load1, report.success) == (number, True)
+            assert report.age_seconds == pytest.approx(1.2 * TIMEOUT_SECONDS)
+            assert heartbeat.memory.size_bytes == 1024
+        for _ in range(2):
+            driver.proceed.put(0.1)
+        wait_for(lambda: not sampler._results.empty())
+        assert sampler.sample().load.load1 == 7.0
+        driver.proceed.put(0.1)
+        report = report_of(sampler.sample(), "driver")
+        assert not report.HasField("age_seconds")  # it is fast again
+    finally:
+        for _ in range(3):
+            driver.proceed.put(0.1)
+        sampler.stop()
+
+
+def test_late_result_that_arrives_during_the_next_round_is_used() -> None:
     hanging = Hanging()
 
     class Releasing:
@@ -262,9 +312,9 @@ def test_late_result_that_arrives_during_the_next_round_is_dropped() -> None:
         sampler.deadline_seconds = TIMEOUT_SECONDS
         heartbeat = sampler.sample()
         report = report_of(heartbeat, "hanging")
-        assert not report.success
-        assert "allowed" in report.error
-        assert not heartbeat.HasField("load")
+        assert report.success
+        assert report.HasField("age_seconds")
+        assert heartbeat.load.load1 == 1.0
         assert report_of(sampler.sample(), "hanging").success
 
 

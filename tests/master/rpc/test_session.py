@@ -15,6 +15,7 @@ from fleetpulse.master.rpc.status import RpcStatus
 from fleetpulse.master.rpc.stream import Stream
 from fleetpulse.master.tasks.attempt_reports import AttemptReportHandler
 from fleetpulse.master.tasks.messages import WorkerLink
+from fleetpulse.master.telemetry.records import Allocation
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS
@@ -144,6 +145,14 @@ def test_registered_worker_gets_the_lease() -> None:
         )
         assert fleet.manager.get_worker_telemetry("rack-7").registration.hostname == "rack-7.example.com"
         assert fleet.metric("worker_sessions") == 1
+
+
+def test_returning_worker_is_told_whether_it_is_drained(fleet: Fleet, table: SessionTable) -> None:
+    FakeWorker(table).register()
+    for reason in ("a new disk", "", None):
+        fleet.manager.set_allocation("rack-7", Allocation(drain_reason=reason))
+        returned = FakeWorker(table).register()
+        assert returned.stream.sent[0].registered.draining == (reason is not None)
 
 
 def test_heartbeat_reaches_the_manager(fleet: Fleet, table: SessionTable) -> None:
