@@ -214,7 +214,7 @@ async def _run_session(
 
     async def sample() -> pb.Heartbeat:
         heartbeat = await loop.run_in_executor(threads, sampler.sample)
-        if gpu is not None:
+        if gpu is not None and not (gpus.is_steady and gpu.inventory == gpus.registered):
             gpus.observe(gpu.inventory)
         return heartbeat
 

@@ -47,17 +47,24 @@ class GpuRegistration:
         self._changed = asyncio.Event()
         self._seen: GpuInventory | None = None
         self._rounds = 0
+        self.registered = GpuInventory(capacity.gpu_count, tuple(capacity.gpu_uuids))
+        """What ``capacity`` has; not meaningful while that has no number."""
+        self.is_steady = capacity.HasField("gpu_count")
+        """Whether a reading that finds what is registered changes nothing, and need not be observed."""
 
     def observe(self, gpus: GpuInventory | None) -> None:
         """Takes in what the latest reading found; ``None`` when it is not known now."""
-        if gpus is None or _has_gpus(self._capacity, gpus):
-            self._rounds = 0
+        is_known = self._capacity.HasField("gpu_count")
+        if gpus is None or (is_known and gpus == self.registered):
+            self._rounds, self.is_steady = 0, is_known
             return
         self._rounds = self._rounds + 1 if gpus == self._seen else 1
-        self._seen = gpus
-        if self._rounds >= STEADY_ROUNDS or not self._capacity.HasField("gpu_count"):
+        self._seen, self.is_steady = gpus, False
+        if self._rounds >= STEADY_ROUNDS or not is_known:
             _LOGGER.info("the GPUs of this machine have changed: %d answer", gpus.number)
             _set_gpus(self._capacity, gpus)
+            self.registered, self.is_steady = gpus, True
+            self._rounds = 0
             self._changed.set()
 
     async def changed(self) -> None:
@@ -76,6 +83,8 @@ class GpuAwareTasks:
 
     def __init__(self, tasks: TaskExecutor, gpu: GpuCollector, registration: GpuRegistration) -> None:
         self._tasks, self._gpu, self._registration = tasks, gpu, registration
+        # Nothing of GPUs is in these.
+        self.disconnected, self.next_message, self.report = tasks.disconnected, tasks.next_message, tasks.report
 
     async def describe(self, register: pb.Register) -> None:
         self._registration.sent()
@@ -96,29 +105,15 @@ class GpuAwareTasks:
             for wait in waits:
                 wait.cancel()
 
-    def disconnected(self) -> None:
-        self._tasks.disconnected()
-
     def receive(self, message: pb.MasterMessage) -> None:
         if message.HasField("drain"):
             self._gpu.release(is_released=message.drain.draining)
         self._tasks.receive(message)
 
-    async def next_message(self) -> pb.WorkerMessage:
-        return await self._tasks.next_message()
-
-    def report(self, heartbeat: pb.Heartbeat) -> None:
-        self._tasks.report(heartbeat)
-
 
 def _set_gpus(capacity: pb.Capacity, gpus: GpuInventory) -> None:
     capacity.gpu_count = gpus.number
     capacity.gpu_uuids[:] = gpus.uuids
-
-
-def _has_gpus(capacity: pb.Capacity, gpus: GpuInventory) -> bool:
-    registered = capacity.HasField("gpu_count"), capacity.gpu_count, tuple(capacity.gpu_uuids)
-    return registered == (True, gpus.number, gpus.uuids)
 
 
 def _attempt(read: Callable[[], _T]) -> _T | None:
