@@ -31,7 +31,7 @@ WORKER_TASKS = ("worker.tasks", "worker.docker_engine")
 HISTORY_WRITER = ("master.store",)
 TELEMETRY = (
     "master.history", "master.instruments", "master.metrics", "master.telemetry", "proto.cleaning", "proto.fields",
-    "worker.collectors", "worker.sampler",
+    "worker.capacity", "worker.collectors", "worker.sampler",
 )  # fmt: skip
 
 

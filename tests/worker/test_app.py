@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -68,11 +69,13 @@ def recorder() -> Iterator[tuple[RecordingMaster, str]]:
 class Worker:
     """``python -m fleetpulse.worker`` with its data in a folder."""
 
-    def __init__(self, target: str, folder: Path, *flags: str) -> None:
+    def __init__(
+        self, target: str, folder: Path, *flags: str, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEETPULSE_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fleetpulse.worker", "--master", target, "--data-dir", str(folder / "data"), *flags],
-            cwd=folder, env=inherited | {"DOCKER_HOST": NO_DOCKER}, stderr=subprocess.PIPE, text=True,
+            cwd=folder, env=inherited | {"DOCKER_HOST": NO_DOCKER, **environment}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def stopped(self) -> str:
