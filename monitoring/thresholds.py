@@ -44,6 +44,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "cpu_ratio": Threshold("FleetPulseWorkerCpuSaturated", "warning", "CPU in use, mean of 15 minutes", 0.95, "ratio"),
     "load_per_core": Threshold("FleetPulseWorkerCpuSaturated", "warning", "load5 by core, at the same time", 1.5, "1"),
     "memory_ratio": Threshold("FleetPulseWorkerMemoryLow", "warning", "memory in use", 0.95, "ratio"),
+    "memory_stalled_ratio": Threshold(
+        "FleetPulseWorkerMemoryPressure", "warning", "share of time in which all work waited for memory", 0.1, "ratio"
+    ),
     "filesystem_ratio": Threshold("FleetPulseFilesystemNearlyFull", "warning", "filesystem in use", 0.90, "ratio"),
     "filesystem_full_ratio": Threshold("FleetPulseFilesystemFull", "critical", "filesystem in use", 0.97, "ratio"),
     "filesystem_fills_guard_ratio": Threshold(

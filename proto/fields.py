@@ -186,6 +186,8 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "collectors": Items(MAX_DEVICES, ("collector",)),
             "engine_failures": COUNT,
             "boot_time_unix_seconds": UNIX_SECONDS,
+            "sensors": Items(MAX_DEVICES, ("sensor",)),
+            "systemd_failed_units": COUNT,
             "custom": Custom(),
             "left_out": Items(MAX_DEVICES, ("collector",)),
         },
@@ -197,6 +199,12 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "swap_size_bytes": COUNT,
         },
         "Load": {"load1": AMOUNT, "load5": AMOUNT, "load15": AMOUNT},
+        "Pressure": {
+            f"{name}_{unit}": rule
+            for name in ("cpu_waiting", "memory_waiting", "memory_stalled", "io_waiting", "io_stalled")
+            for unit, rule in (("percent", PERCENT), ("seconds", AMOUNT))
+        },
+        "Sensor": {"sensor": NAME, "temperature_celsius": ANY_NUMBER, "fan_rpm": AMOUNT},
         "Filesystem": {"mountpoint": NAME, "used_bytes": COUNT, "size_bytes": COUNT},
         "DiskDevice": {"device": NAME, "read_bytes": COUNT, "written_bytes": COUNT},
         "NetworkInterface": {"interface": NAME, "received_bytes": COUNT, "transmitted_bytes": COUNT},

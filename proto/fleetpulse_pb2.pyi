@@ -613,6 +613,9 @@ class Heartbeat(_message.Message):
     ENGINE_FAILURES_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
+    SENSORS_FIELD_NUMBER: _builtins.int
+    SYSTEMD_FAILED_UNITS_FIELD_NUMBER: _builtins.int
     BOOT_TIME_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
@@ -623,6 +626,8 @@ class Heartbeat(_message.Message):
     uptime_seconds: _builtins.float
     engine_failures: _builtins.int
     """Calls to the container engine since the worker started that could not connect or got no answer."""
+    systemd_failed_units: _builtins.int
+    """Absent unless the worker asks systemd, and where systemd does not run the machine."""
     boot_time_unix_seconds: _builtins.float
     """By the worker's wall clock now: it changes when that clock is set, NTP after boot for one. Overrides that of Register."""
     @_builtins.property
@@ -657,6 +662,10 @@ class Heartbeat(_message.Message):
     def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]:
         """Collectors that read more devices than they may report. Without an entry nothing was left out."""
 
+    @_builtins.property
+    def pressure(self) -> Global___Pressure: ...
+    @_builtins.property
+    def sensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sensor]: ...
     def __init__(
         self,
         *,
@@ -678,11 +687,14 @@ class Heartbeat(_message.Message):
         engine_failures: _builtins.int | None = ...,
         custom: _abc.Iterable[Global___CustomMetric] | None = ...,
         left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+        pressure: Global___Pressure | None = ...,
+        sensors: _abc.Iterable[Global___Sensor] | None = ...,
+        systemd_failed_units: _builtins.int | None = ...,
         boot_time_unix_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "sent_time_unix_seconds", b"sent_time_unix_seconds", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_systemd_failed_units", b"_systemd_failed_units", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "pressure", b"pressure", "sent_time_unix_seconds", b"sent_time_unix_seconds", "systemd_failed_units", b"systemd_failed_units", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "running_tasks", b"running_tasks", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_systemd_failed_units", b"_systemd_failed_units", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "pressure", b"pressure", "running_tasks", b"running_tasks", "sensors", b"sensors", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "systemd_failed_units", b"systemd_failed_units", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["boot_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds"]  # noqa: Y015
@@ -690,6 +702,8 @@ class Heartbeat(_message.Message):
     _WhichOneofArgType__engine_failures: _TypeAlias = _typing.Literal["_engine_failures", b"_engine_failures"]  # noqa: Y015
     _WhichOneofReturnType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["sent_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__sent_time_unix_seconds: _TypeAlias = _typing.Literal["_sent_time_unix_seconds", b"_sent_time_unix_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__systemd_failed_units: _TypeAlias = _typing.Literal["systemd_failed_units"]  # noqa: Y015
+    _WhichOneofArgType__systemd_failed_units: _TypeAlias = _typing.Literal["_systemd_failed_units", b"_systemd_failed_units"]  # noqa: Y015
     _WhichOneofReturnType__uptime_seconds: _TypeAlias = _typing.Literal["uptime_seconds"]  # noqa: Y015
     _WhichOneofArgType__uptime_seconds: _TypeAlias = _typing.Literal["_uptime_seconds", b"_uptime_seconds"]  # noqa: Y015
     @_typing.overload
@@ -698,6 +712,8 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_failures) -> _WhichOneofReturnType__engine_failures | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sent_time_unix_seconds) -> _WhichOneofReturnType__sent_time_unix_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__systemd_failed_units) -> _WhichOneofReturnType__systemd_failed_units | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uptime_seconds) -> _WhichOneofReturnType__uptime_seconds | None: ...
 
@@ -936,6 +952,130 @@ class Load(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load5) -> _WhichOneofReturnType__load5 | None: ...
 
 Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class Pressure(_message.Message):
+    """Pressure stall information of Linux: time in which some processes waited for the resource (waiting), or all that had
+    something to do (stalled). Percent is the mean of the last 10 s; seconds count since boot.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_WAITING_PERCENT_FIELD_NUMBER: _builtins.int
+    CPU_WAITING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_WAITING_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_WAITING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_STALLED_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_STALLED_SECONDS_FIELD_NUMBER: _builtins.int
+    IO_WAITING_PERCENT_FIELD_NUMBER: _builtins.int
+    IO_WAITING_SECONDS_FIELD_NUMBER: _builtins.int
+    IO_STALLED_PERCENT_FIELD_NUMBER: _builtins.int
+    IO_STALLED_SECONDS_FIELD_NUMBER: _builtins.int
+    cpu_waiting_percent: _builtins.float
+    cpu_waiting_seconds: _builtins.float
+    memory_waiting_percent: _builtins.float
+    memory_waiting_seconds: _builtins.float
+    memory_stalled_percent: _builtins.float
+    memory_stalled_seconds: _builtins.float
+    io_waiting_percent: _builtins.float
+    io_waiting_seconds: _builtins.float
+    io_stalled_percent: _builtins.float
+    io_stalled_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        cpu_waiting_percent: _builtins.float | None = ...,
+        cpu_waiting_seconds: _builtins.float | None = ...,
+        memory_waiting_percent: _builtins.float | None = ...,
+        memory_waiting_seconds: _builtins.float | None = ...,
+        memory_stalled_percent: _builtins.float | None = ...,
+        memory_stalled_seconds: _builtins.float | None = ...,
+        io_waiting_percent: _builtins.float | None = ...,
+        io_waiting_seconds: _builtins.float | None = ...,
+        io_stalled_percent: _builtins.float | None = ...,
+        io_stalled_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_waiting_percent", b"_cpu_waiting_percent", "_cpu_waiting_seconds", b"_cpu_waiting_seconds", "_io_stalled_percent", b"_io_stalled_percent", "_io_stalled_seconds", b"_io_stalled_seconds", "_io_waiting_percent", b"_io_waiting_percent", "_io_waiting_seconds", b"_io_waiting_seconds", "_memory_stalled_percent", b"_memory_stalled_percent", "_memory_stalled_seconds", b"_memory_stalled_seconds", "_memory_waiting_percent", b"_memory_waiting_percent", "_memory_waiting_seconds", b"_memory_waiting_seconds", "cpu_waiting_percent", b"cpu_waiting_percent", "cpu_waiting_seconds", b"cpu_waiting_seconds", "io_stalled_percent", b"io_stalled_percent", "io_stalled_seconds", b"io_stalled_seconds", "io_waiting_percent", b"io_waiting_percent", "io_waiting_seconds", b"io_waiting_seconds", "memory_stalled_percent", b"memory_stalled_percent", "memory_stalled_seconds", b"memory_stalled_seconds", "memory_waiting_percent", b"memory_waiting_percent", "memory_waiting_seconds", b"memory_waiting_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_waiting_percent", b"_cpu_waiting_percent", "_cpu_waiting_seconds", b"_cpu_waiting_seconds", "_io_stalled_percent", b"_io_stalled_percent", "_io_stalled_seconds", b"_io_stalled_seconds", "_io_waiting_percent", b"_io_waiting_percent", "_io_waiting_seconds", b"_io_waiting_seconds", "_memory_stalled_percent", b"_memory_stalled_percent", "_memory_stalled_seconds", b"_memory_stalled_seconds", "_memory_waiting_percent", b"_memory_waiting_percent", "_memory_waiting_seconds", b"_memory_waiting_seconds", "cpu_waiting_percent", b"cpu_waiting_percent", "cpu_waiting_seconds", b"cpu_waiting_seconds", "io_stalled_percent", b"io_stalled_percent", "io_stalled_seconds", b"io_stalled_seconds", "io_waiting_percent", b"io_waiting_percent", "io_waiting_seconds", b"io_waiting_seconds", "memory_stalled_percent", b"memory_stalled_percent", "memory_stalled_seconds", b"memory_stalled_seconds", "memory_waiting_percent", b"memory_waiting_percent", "memory_waiting_seconds", b"memory_waiting_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_waiting_percent: _TypeAlias = _typing.Literal["cpu_waiting_percent"]  # noqa: Y015
+    _WhichOneofArgType__cpu_waiting_percent: _TypeAlias = _typing.Literal["_cpu_waiting_percent", b"_cpu_waiting_percent"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_waiting_seconds: _TypeAlias = _typing.Literal["cpu_waiting_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cpu_waiting_seconds: _TypeAlias = _typing.Literal["_cpu_waiting_seconds", b"_cpu_waiting_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__io_stalled_percent: _TypeAlias = _typing.Literal["io_stalled_percent"]  # noqa: Y015
+    _WhichOneofArgType__io_stalled_percent: _TypeAlias = _typing.Literal["_io_stalled_percent", b"_io_stalled_percent"]  # noqa: Y015
+    _WhichOneofReturnType__io_stalled_seconds: _TypeAlias = _typing.Literal["io_stalled_seconds"]  # noqa: Y015
+    _WhichOneofArgType__io_stalled_seconds: _TypeAlias = _typing.Literal["_io_stalled_seconds", b"_io_stalled_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__io_waiting_percent: _TypeAlias = _typing.Literal["io_waiting_percent"]  # noqa: Y015
+    _WhichOneofArgType__io_waiting_percent: _TypeAlias = _typing.Literal["_io_waiting_percent", b"_io_waiting_percent"]  # noqa: Y015
+    _WhichOneofReturnType__io_waiting_seconds: _TypeAlias = _typing.Literal["io_waiting_seconds"]  # noqa: Y015
+    _WhichOneofArgType__io_waiting_seconds: _TypeAlias = _typing.Literal["_io_waiting_seconds", b"_io_waiting_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__memory_stalled_percent: _TypeAlias = _typing.Literal["memory_stalled_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_stalled_percent: _TypeAlias = _typing.Literal["_memory_stalled_percent", b"_memory_stalled_percent"]  # noqa: Y015
+    _WhichOneofReturnType__memory_stalled_seconds: _TypeAlias = _typing.Literal["memory_stalled_seconds"]  # noqa: Y015
+    _WhichOneofArgType__memory_stalled_seconds: _TypeAlias = _typing.Literal["_memory_stalled_seconds", b"_memory_stalled_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__memory_waiting_percent: _TypeAlias = _typing.Literal["memory_waiting_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_waiting_percent: _TypeAlias = _typing.Literal["_memory_waiting_percent", b"_memory_waiting_percent"]  # noqa: Y015
+    _WhichOneofReturnType__memory_waiting_seconds: _TypeAlias = _typing.Literal["memory_waiting_seconds"]  # noqa: Y015
+    _WhichOneofArgType__memory_waiting_seconds: _TypeAlias = _typing.Literal["_memory_waiting_seconds", b"_memory_waiting_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_waiting_percent) -> _WhichOneofReturnType__cpu_waiting_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_waiting_seconds) -> _WhichOneofReturnType__cpu_waiting_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_stalled_percent) -> _WhichOneofReturnType__io_stalled_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_stalled_seconds) -> _WhichOneofReturnType__io_stalled_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_waiting_percent) -> _WhichOneofReturnType__io_waiting_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_waiting_seconds) -> _WhichOneofReturnType__io_waiting_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_stalled_percent) -> _WhichOneofReturnType__memory_stalled_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_stalled_seconds) -> _WhichOneofReturnType__memory_stalled_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_waiting_percent) -> _WhichOneofReturnType__memory_waiting_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_waiting_seconds) -> _WhichOneofReturnType__memory_waiting_seconds | None: ...
+
+Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
+
+@_typing.final
+class Sensor(_message.Message):
+    """A temperature or a fan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENSOR_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    FAN_RPM_FIELD_NUMBER: _builtins.int
+    sensor: _builtins.str
+    """Chip and label, as coretemp/Package id 0."""
+    temperature_celsius: _builtins.float
+    fan_rpm: _builtins.float
+    def __init__(
+        self,
+        *,
+        sensor: _builtins.str = ...,
+        temperature_celsius: _builtins.float | None = ...,
+        fan_rpm: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fan_rpm", b"_fan_rpm", "_temperature_celsius", b"_temperature_celsius", "fan_rpm", b"fan_rpm", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fan_rpm", b"_fan_rpm", "_temperature_celsius", b"_temperature_celsius", "fan_rpm", b"fan_rpm", "sensor", b"sensor", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fan_rpm: _TypeAlias = _typing.Literal["fan_rpm"]  # noqa: Y015
+    _WhichOneofArgType__fan_rpm: _TypeAlias = _typing.Literal["_fan_rpm", b"_fan_rpm"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_celsius: _TypeAlias = _typing.Literal["temperature_celsius"]  # noqa: Y015
+    _WhichOneofArgType__temperature_celsius: _TypeAlias = _typing.Literal["_temperature_celsius", b"_temperature_celsius"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fan_rpm) -> _WhichOneofReturnType__fan_rpm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_celsius) -> _WhichOneofReturnType__temperature_celsius | None: ...
+
+Global___Sensor: _TypeAlias = Sensor  # noqa: Y015
 
 @_typing.final
 class Gpu(_message.Message):

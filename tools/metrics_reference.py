@@ -26,6 +26,7 @@ LABELS = {
     "mountpoint": "mount point of a filesystem",
     "device": "a physical disk, as the kernel names it",
     "interface": "a network interface, as the kernel names it",
+    "sensor": "chip and label of a temperature or fan, as `coretemp/Package id 0`",
     "gpu": "index of a GPU on its machine, from 0; may change at a reboot",
     "uuid": "UUID of a GPU; does not change",
     "name": "product name of a GPU",
@@ -55,12 +56,13 @@ PARTS = {
     ("mountpoint",): ("filesystem", 2),
     ("device",): ("disk", 1),
     ("interface",): ("network interface", 1),
+    ("sensor",): ("temperature or fan", 2),
     ("gpu", "uuid"): ("GPU", 8),
-    ("collector",): ("collector", 8),
+    ("collector",): ("collector", 10),
     ("task_id",): ("running task", 0),
 }
 
-RARE = frozenset({"fleetpulse_worker_left_out_devices"})
+RARE = frozenset({"fleetpulse_worker_left_out_devices", "fleetpulse_worker_systemd_failed_units"})
 """Metrics that a machine usually has no series of."""
 
 INTRODUCTION = """\
@@ -210,8 +212,8 @@ def cardinality() -> str:
     return (
         "## Number of series\n\n"
         + table(["Per", "Series"], ([part, str(count)] for part, count in counts.items()))
-        + "\nA machine with 2 filesystems, 1 disk, 1 network interface, 8 GPUs and 8 collectors that runs no task has "
-        + f"{machine} series,\nand {machine - 8 * counts['GPU']} without the GPUs. "
+        + "\nA machine with 2 filesystems, 1 disk, 1 network interface, 2 sensors, 8 GPUs and 10 collectors that runs "
+        + f"no task has {machine} series,\nand {machine - 8 * counts['GPU']} without the GPUs. "
         + "The master's own series do not grow with the fleet.\n"
     )
 

@@ -31,7 +31,10 @@ from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, PluginCollector, enabled_plugins
 from fleetpulse.worker.collectors.processes import ProcessNames
+from fleetpulse.worker.collectors.pressure import PressureCollector
+from fleetpulse.worker.collectors.sensors import SensorCollector
 from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
+from fleetpulse.worker.collectors.systemd import SystemdCollector
 from fleetpulse.worker.collectors.textfile import TextfileCollector
 from fleetpulse.worker.connection import bypasses_proxy, open_channel
 from fleetpulse.worker.credentials import BUNDLE_NAME, JoinEndpoint
@@ -103,7 +106,7 @@ class UnknownCollector(ValueError):
     """The operator named a collector that there is not. The message is one line."""
 
 
-OFF_BY_DEFAULT: frozenset[str] = frozenset()
+OFF_BY_DEFAULT = frozenset({"systemd"})
 """Collectors that cost more than they tell on most machines."""
 
 
@@ -120,6 +123,9 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         "network": lambda: NetworkCollector(patterns=NamePatterns(config.network_include, config.network_exclude)),
         "load": LoadCollector,
         "uptime": UptimeCollector,
+        "pressure": PressureCollector,
+        "sensors": SensorCollector,
+        "systemd": SystemdCollector,
         "gpu": lambda: GpuCollector(process_names=ProcessNames() if config.names_gpu_processes else None),
     }
     for name in (*config.extra_collectors, *config.skipped_collectors):

@@ -115,8 +115,11 @@ _join_options = _options(
 )
 
 _collector_options = _options(
+    _option("--collector", "extra_collectors", envvar="FLEETPULSE_COLLECTOR", multiple=True, metavar="NAME",
+            help="Also a collector that is off by default: systemd; may be repeated."),
     _option("--skip-collector", "skipped_collectors", envvar="FLEETPULSE_SKIP_COLLECTOR", multiple=True, metavar="NAME",
-            help="All collectors but this (cpu, memory, filesystem, disk, network, load, uptime, gpu); repeatable."),
+            help="All collectors but this: cpu, memory, filesystem, disk, network, load, uptime, pressure, sensors, "
+                 "gpu; may be repeated."),
     _option("--gpu-process-names/--no-gpu-process-names", "names_gpu_processes", default=True, show_default=True,
             envvar="FLEETPULSE_GPU_PROCESS_NAMES", help="Report user and command of the processes that hold a GPU."),
     _option("--network-include", envvar="FLEETPULSE_NETWORK_INCLUDE", multiple=True, metavar="PATTERN",

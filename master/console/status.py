@@ -84,6 +84,16 @@ def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
     used = _used_of(telemetry.get("memory") or {}, "used_bytes", "size_bytes")
     yield "memory used", f"{fmt.percent(telemetry.get('memory_usage'))}, {used}"
     yield "load", " ".join(fmt.number(read(telemetry, f"load.{name}")) for name in ("load1", "load5", "load15"))
+    pressure = telemetry.get("pressure") or {}
+    waiting = [(kind, pressure.get(f"{kind}_waiting_percent")) for kind in ("cpu", "memory", "io")]
+    if any(share is not None for _, share in waiting):
+        yield "waiting", ", ".join(f"{kind} {fmt.percent(share)}" for kind, share in waiting)
+    for sensor in telemetry.get("sensors") or []:
+        celsius, rpm = sensor.get("temperature_celsius"), sensor.get("fan_rpm")
+        value = f"{fmt.number(rpm)} rpm" if celsius is None else f"{fmt.number(celsius)} °C"
+        yield "sensor", f"{fmt.text(sensor.get('sensor'))}: {value}"
+    if (units := telemetry.get("systemd_failed_units")) is not None:
+        yield "failed units", fmt.number(units)
     for gpu in telemetry.get("gpus") or []:
         used = _used_of(gpu, "memory_used_bytes", "memory_size_bytes")
         watts, celsius = fmt.number(gpu.get("power_watts")), fmt.number(gpu.get("temperature_celsius"))

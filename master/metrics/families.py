@@ -94,8 +94,9 @@ _GPU_INSTANCE = Subject(_gpu_instances, {"gpu": "gpu", "uuid": "uuid", "name": "
 _GPU_IDENTITY = Subject(_GPU.items, {**_GPU.field_by_label, "name": "name"})
 RUNNING_TASKS = Subject(attrgetter("reading.running_tasks"), {"task_id": "task_id"})
 _COLLECTOR = Subject(attrgetter("reading.collectors"), {"collector": "collector"})
+_SENSOR = Subject(attrgetter("reading.sensors"), {"sensor": "sensor"})
 _LEFT_OUT = Subject(attrgetter("reading.left_out"), {"collector": "collector"})
-DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _GPU, _GPU_INSTANCE, _GPU_IDENTITY, _COLLECTOR, _LEFT_OUT)
+DEVICES = (_FILESYSTEM, _DISK, _NETWORK, _SENSOR, _GPU, _GPU_INSTANCE, _GPU_IDENTITY, _COLLECTOR, _LEFT_OUT)
 """What a worker names as it likes."""
 
 
@@ -123,6 +124,21 @@ FAMILIES: tuple[Family, ...] = (
             _WORKER, "reading.load.load5"),
     _family("load15", "processes", "Mean number of processes that ran or waited, over 15 minutes.",
             _WORKER, "reading.load.load15"),
+    _family("pressure_cpu_waiting_seconds_total", "seconds",
+            "Time since boot in which some processes waited for a CPU.",
+            _WORKER, "reading.pressure.cpu_waiting_seconds"),
+    _family("pressure_memory_waiting_seconds_total", "seconds",
+            "Time since boot in which some processes waited for memory.",
+            _WORKER, "reading.pressure.memory_waiting_seconds"),
+    _family("pressure_memory_stalled_seconds_total", "seconds",
+            "Time since boot in which all processes with work waited for memory.",
+            _WORKER, "reading.pressure.memory_stalled_seconds"),
+    _family("pressure_io_waiting_seconds_total", "seconds",
+            "Time since boot in which some processes waited for I/O.",
+            _WORKER, "reading.pressure.io_waiting_seconds"),
+    _family("pressure_io_stalled_seconds_total", "seconds",
+            "Time since boot in which all processes with work waited for I/O.",
+            _WORKER, "reading.pressure.io_stalled_seconds"),
     _family("memory_used_bytes", "bytes", "Memory that cannot be given to a new process without swapping.",
             _WORKER, "reading.memory.used_bytes"),
     _family("memory_size_bytes", "bytes", "Memory of the machine.",
@@ -140,6 +156,11 @@ FAMILIES: tuple[Family, ...] = (
             _NETWORK, "received_bytes"),
     _family("network_transmitted_bytes_total", "bytes", "Sent on a network interface since boot.",
             _NETWORK, "transmitted_bytes"),
+    _family("sensor_temperature_celsius", "degrees Celsius", "A temperature of the machine, by chip and label.",
+            _SENSOR, "temperature_celsius"),
+    _family("sensor_fan_rpm", "rpm", "Turns of a fan in a minute, by chip and label.", _SENSOR, "fan_rpm"),
+    _family("systemd_failed_units", "units", "Units of systemd that have failed, where the worker asks.",
+            _WORKER, "reading.systemd_failed_units", static=True),
     _family("gpu_info", "", "Always 1; the labels name the GPU.", _GPU_IDENTITY, "name", _one, static=True),
     _family("gpu_utilization_ratio", "ratio", "Share of time in which the GPU ran a kernel, 0 to 1.",
             _GPU, "utilization_percent", _ratio),

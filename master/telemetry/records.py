@@ -77,6 +77,33 @@ class NetworkInterface(Struct, frozen=True, gc=False):
     transmitted_bytes: Count | None = None
 
 
+class Pressure(Struct, frozen=True, gc=False):
+    """Time in which some processes waited for a resource (waiting), or all that had something to do (stalled).
+
+    Percent is the mean of the last 10 s; seconds count since boot.
+    """
+
+    cpu_waiting_percent: Percent | None = None
+    cpu_waiting_seconds: Amount | None = None
+    memory_waiting_percent: Percent | None = None
+    memory_waiting_seconds: Amount | None = None
+    memory_stalled_percent: Percent | None = None
+    memory_stalled_seconds: Amount | None = None
+    io_waiting_percent: Percent | None = None
+    io_waiting_seconds: Amount | None = None
+    io_stalled_percent: Percent | None = None
+    io_stalled_seconds: Amount | None = None
+
+
+class Sensor(Struct, frozen=True, gc=False):
+    """A temperature or a fan of the machine."""
+
+    sensor: str
+    """Chip and label, as `coretemp/Package id 0`."""
+    temperature_celsius: float | None = None
+    fan_rpm: Amount | None = None
+
+
 class GpuProcess(Struct, frozen=True, gc=False):
     """A process that holds a GPU."""
 
@@ -183,6 +210,9 @@ class ResourceReadings(Struct, frozen=True, gc=False, kw_only=True):
     network_interfaces: tuple[NetworkInterface, ...] = ()
     gpus: tuple[Gpu, ...] = ()
     collectors: tuple[CollectorReport, ...] = ()
+    pressure: Pressure = Pressure()
+    sensors: tuple[Sensor, ...] = ()
+    systemd_failed_units: Count | None = None
     left_out: tuple[LeftOut, ...] = ()
     """Of collectors with more devices than a heartbeat takes; empty when every device is here."""
 

@@ -141,6 +141,17 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
             pb.CollectorReport(collector="cpu", success=True, duration_seconds=0.001),
             pb.CollectorReport(collector="gpu", success=False, duration_seconds=0.25, error="the driver hangs"),
         ],
+        pressure=pb.Pressure(
+            cpu_waiting_percent=5.0, cpu_waiting_seconds=100.5,
+            memory_waiting_percent=2.0, memory_waiting_seconds=20.25,
+            memory_stalled_percent=1.0, memory_stalled_seconds=10.125, io_waiting_percent=4.0, io_waiting_seconds=40.5,
+            io_stalled_percent=3.0, io_stalled_seconds=30.75,
+        ),
+        sensors=[
+            pb.Sensor(sensor="coretemp/Package id 0", temperature_celsius=57.0),
+            pb.Sensor(sensor="thinkpad/fan1", fan_rpm=2913.0),
+        ],
+        systemd_failed_units=2,
         left_out=[pb.LeftOut(collector="disk", count=5)],
         task_support=pb.TaskSupport(available=True),
         engine_failures=3,

@@ -34,6 +34,9 @@ export function readingPanels(record) {
       percentOf(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
     record.disk_devices.length ? section('Disks since boot', table('Disks', ['', 'Read', 'Written'],
       record.disk_devices.map((item) => [item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
+    pressure(record.pressure),
+    record.sensors?.length ? section('Temperatures and fans', table('Temperatures and fans', ['', 'Value'],
+      record.sensors.map((item) => [item.sensor, item.temperature_celsius === null ? `${number(item.fan_rpm, 0)} rpm` : `${number(item.temperature_celsius, 0)} °C`]))) : null,
     record.network_interfaces.length ? section('Network since boot', table('Network', ['', 'Received', 'Sent'],
       record.network_interfaces.map((item) => [item.interface, bytes(item.received_bytes), bytes(item.transmitted_bytes)]))) : null,
     record.running_tasks.length ? section('Containers', table('Containers', ['', 'CPU', 'Memory'],
@@ -43,6 +46,12 @@ export function readingPanels(record) {
     record.left_out?.length ? section('Not reported, because there are too many', h('ul', { class: 'plain' },
       ...record.left_out.map((item) => h('li', {}, `${item.collector}: ${number(item.count, 0)} more`)))) : null,
   ].filter(Boolean);
+}
+
+function pressure(readings) {
+  const rows = [['CPU', 'cpu_waiting'], ['Memory', 'memory_waiting'], ['Memory, all', 'memory_stalled'], ['I/O', 'io_waiting'], ['I/O, all', 'io_stalled']]
+    .map(([name, key]) => [name, readings?.[`${key}_percent`]]).filter(([, share]) => typeof share === 'number');
+  return rows.length ? section('Waiting, over 10 s', meters(rows.map(([name, share]) => [name, share, percent(share, 1), 'memory']))) : null;
 }
 
 function otherReadings({ cpu, memory, load, ...rest }) {

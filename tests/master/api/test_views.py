@@ -90,6 +90,18 @@ FULL_METRICS = {
         {"collector": "gpu", "success": False, "duration_seconds": 0.25, "error": "the driver hangs",
          "age_seconds": None},
     ],
+    "pressure": {
+        "cpu_waiting_percent": 5.0, "cpu_waiting_seconds": 100.5,
+        "memory_waiting_percent": 2.0, "memory_waiting_seconds": 20.25,
+        "memory_stalled_percent": 1.0, "memory_stalled_seconds": 10.125,
+        "io_waiting_percent": 4.0, "io_waiting_seconds": 40.5,
+        "io_stalled_percent": 3.0, "io_stalled_seconds": 30.75,
+    },
+    "sensors": [
+        {"sensor": "coretemp/Package id 0", "temperature_celsius": 57.0, "fan_rpm": None},
+        {"sensor": "thinkpad/fan1", "temperature_celsius": None, "fan_rpm": 2913.0},
+    ],
+    "systemd_failed_units": 2,
     "left_out": [{"collector": "disk", "count": 5}],
     "custom": [],
 }  # fmt: skip
@@ -131,6 +143,22 @@ BARE_METRICS: dict[str, Any] = {
     "network_interfaces": [],
     "gpus": [],
     "collectors": [],
+    "pressure": dict.fromkeys(
+        (
+            "cpu_waiting_percent",
+            "cpu_waiting_seconds",
+            "memory_waiting_percent",
+            "memory_waiting_seconds",
+            "memory_stalled_percent",
+            "memory_stalled_seconds",
+            "io_waiting_percent",
+            "io_waiting_seconds",
+            "io_stalled_percent",
+            "io_stalled_seconds",
+        )
+    ),
+    "sensors": [],
+    "systemd_failed_units": None,
     "left_out": [],
     "custom": [],
 }

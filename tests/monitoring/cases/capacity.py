@@ -77,14 +77,27 @@ CPU = [
     Case("FleetPulseWorkerCpuSaturated", "nothing-waits", IDENTITY | cpu(1.0, 23), [15, 60]),
 ]  # fmt: skip
 
-MEMORY = pair(
-    "FleetPulseWorkerMemoryLow", 10, memory(0.96), memory(0.94),
-    firing(
-        "Worker rack-7 is short of memory",
-        "96% of the memory of worker rack-7 is in use. The kernel may soon kill the largest process.",
-        f"{SSH} ps -eo pid,rss,comm --sort=-rss | head -20",
+STALLED = f"fleetpulse_worker_pressure_memory_stalled_seconds_total{W}"
+MEMORY = [
+    *pair(
+        "FleetPulseWorkerMemoryLow", 10, memory(0.96), memory(0.94),
+        firing(
+            "Worker rack-7 is short of memory",
+            "96% of the memory of worker rack-7 is in use. The kernel may soon kill the largest process.",
+            f"{SSH} ps -eo pid,rss,comm --sort=-rss | head -20",
+        ),
     ),
-)  # fmt: skip
+    *pair(
+        # Seconds a minute. The rate of five minutes takes some to rise.
+        "FleetPulseWorkerMemoryPressure", 14, {STALLED: rising(9)}, {STALLED: rising(5)},
+        firing(
+            "Worker rack-7 waits for memory",
+            "For 15% of the time everything on worker rack-7 waited for memory. It swaps, or reads its programs from "
+            "disk again and again.",
+            f"{SSH} ps -eo pid,rss,maj_flt,comm --sort=-rss | head -20",
+        ),
+    ),
+]  # fmt: skip
 
 FILESYSTEMS = [
     *pair(
