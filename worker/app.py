@@ -30,8 +30,8 @@ from fleetpulse.worker.collectors.gpu import GpuCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
 from fleetpulse.worker.collectors.network import NetworkCollector
 from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP, PluginCollector, enabled_plugins
-from fleetpulse.worker.collectors.processes import ProcessNames
 from fleetpulse.worker.collectors.pressure import PressureCollector
+from fleetpulse.worker.collectors.processes import ProcessNames
 from fleetpulse.worker.collectors.sensors import SensorCollector
 from fleetpulse.worker.collectors.system import LoadCollector, UptimeCollector
 from fleetpulse.worker.collectors.systemd import SystemdCollector
