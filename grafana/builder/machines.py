@@ -131,6 +131,14 @@ def _worker_load() -> list[sdk.Panel]:
               Query(f"max({ONE('memory_size_bytes')})", "total")),
         graph(Text("Swap", "Used and total. Empty without swap or its reading.", "bytes"),
               Query(f"max({ONE('swap_used_bytes')})", "used"), Query(f"max({ONE('swap_size_bytes')})", "total")),
+        graph(Text("Pressure", "Share of time in which some processes waited for CPU, memory or I/O, and in which all "
+                   "that had work waited for memory.", "percentunit"),
+              *(Query(f"max({rate(ONE(f'pressure_{name}_seconds_total'))})", legend) for name, legend in (
+                  ("cpu_waiting", "CPU"), ("memory_waiting", "memory"), ("io_waiting", "I/O"),
+                  ("memory_stalled", "memory, all"))),
+              limits=alert_thresholds("memory_stalled_ratio")),
+        graph(Text("Temperatures", "By sensor; the ten highest at the end of the time range.", "celsius"),
+              Query(top(lambda at: f"{ONE('sensor_temperature_celsius')}{at}", "sensor"), "{{sensor}}")),
     ]  # fmt: skip
 
 
