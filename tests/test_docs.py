@@ -35,6 +35,17 @@ def test_every_link_to_a_heading_resolves(page: Path) -> None:
     assert [link for link in links if link[1] not in anchors_of(page.parent / link[0] if link[0] else page)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_example_puts_a_token_on_a_command_line(page: Path) -> None:
+    """Every user of a machine sees the command lines of all; ``printf`` and ``export`` are the shell's own."""
+    blocks = re.findall(r"^```(?:bash|sh|console)$(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [
+        line for block in blocks for line in block.splitlines() if not re.match(r"\(?(umask|printf|export|#)", line)
+    ]
+    wrong = r"Bearer|--(join-)?token[ =]|FLEETPULSE_(JOIN_)?TOKEN=|curl .*(-u|--user) "
+    assert [line for line in lines if re.search(wrong, line)] == []
+
+
 def rows_of(page: Path) -> dict[str, list[str]]:
     """The cells of every table row of a page, by the first cell, without backticks."""
     lines = [line for line in page.read_text().splitlines() if line.startswith("| `")]

@@ -149,6 +149,8 @@ def _serialize(
     resp.content_type = PROBLEM_TYPE
     limit = error.reason if isinstance(error, Rejection) and status == 429 else ""
     resp.data = encoded(Problem("about:blank", title, status, detail, req.path, found, limit))
+    # Falcon keeps the error in a frame of this traceback: a cycle, which would keep the request's body for seconds.
+    error.__traceback__ = None
 
 
 _DETAIL_BY_STATUS = {

@@ -137,8 +137,9 @@ def validated(
     try:
         checked = model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise InvalidRequest([*errors, *_field_problems(found, frozenset(model.model_fields), secrets)]) from None
+        # In no variable: the errors hold exceptions, and they this frame. A cycle would keep the body for seconds.
+        known = frozenset(model.model_fields)
+        raise InvalidRequest([*errors, *_field_problems(error.errors(include_url=False), known, secrets)]) from None
     if errors:
         raise InvalidRequest(errors)
     return checked

@@ -75,7 +75,8 @@ def print_hostile(results: list[Result], console: Console) -> None:
 
 @contextmanager
 def _client(folder: Path, what: str, master: Master, source: str) -> Iterator[Child]:
-    command = [sys.executable, "-m", "tests.hostile", what, str(master.http_port), "--from", source]
+    ports = [str(master.http_port), "--grpc-port", str(master.grpc_port)]
+    command = [sys.executable, "-m", "tests.hostile", what, *ports, "--from", source]
     with running(what, command, folder, cwd=ROOT) as child:
         wait_until(lambda: "ready" in child.output_lines, _READY_SECONDS, f"{what} has not begun", child)
         yield child

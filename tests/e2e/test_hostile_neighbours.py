@@ -30,12 +30,15 @@ VICTIM = "127.0.3.1"
 PLACES = 10
 EXPECTED_OUTCOMES = {
     "answers-not-taken": {"cut"},
+    "bad-fields": {"422"},
     "body-to-get": {"200"},
     "deep-json": {"400"},
     "endless-body": {"413"},
     "flood": {"200"},
+    "full-queue": {"201", "429"},
     "huge-header": {"431"},
     "idle": set[str](),
+    "invented-tasks": {"sent"},
     "many-headers": {"431"},
     "readers": {"200"},
     "slow-body": {"408"},
@@ -52,15 +55,17 @@ SLOW_ATTACKS = {"answers-not-taken", "idle", "slow-body", "slow-head", "slow-sig
 
 @pytest.fixture(scope="module")
 def master(shared_processes: Processes) -> Iterator[Master]:
-    """A master that also limits loopback clients. Each client has its own address."""
-    master = started_master(shared_processes, *FAST_LEASE_FLAGS, "--limit-loopback")
+    """A master that also limits loopback clients, each with an address of its own, and has a small queue."""
+    limits = ("--limit-loopback", "--token-queued-size", "8MiB")
+    master = started_master(shared_processes, *FAST_LEASE_FLAGS, *limits)
     yield master
     master.close()
     master.assert_no_errors()
 
 
 def start(processes: Processes, what: str, master: Master, source: str) -> RunningProcess:
-    command = (sys.executable, "-m", "tests.hostile", what, str(master.http_port), "--from", source)
+    ports = (str(master.http_port), "--grpc-port", str(master.grpc_port))
+    command = (sys.executable, "-m", "tests.hostile", what, *ports, "--from", source)
     process = processes.start(what, *command, PYTHONPATH=":".join(sys.path))
     eventually(lambda: process.out.startswith("ready"), 20.0)
     return process
@@ -126,6 +131,19 @@ def test_idle_connections_are_cut_for_new_requests(attack: str, processes: Proce
     assert len(served["failures"]) <= 0.05 * served["answers"]
     master.close()
     master.assert_no_errors()
+
+
+def test_flooded_queue_names_its_limit(master: Master, shared_processes: Processes) -> None:
+    attacker = start(shared_processes, "full-queue", master, ATTACKERS["full-queue"])
+    eventually(lambda: master.sample("fleetpulse_http_rejected_total", "token_queued_bytes") > 0, 30.0)
+    report(attacker)
+
+
+def test_invented_tasks_make_no_series(master: Master, shared_processes: Processes) -> None:
+    attacker = start(shared_processes, "invented-tasks", master, ATTACKERS["invented-tasks"])
+    eventually(lambda: master.sample("fleetpulse_metrics_names_left_out", "task_not_assigned") >= 1000.0, 30.0)
+    assert "invented-" not in master.get("/metrics").text
+    assert report(attacker)["sent"] > 0
 
 
 def begin_body(master: Master, path: str) -> RawConnection:

@@ -1,4 +1,4 @@
-"""``python -m tests.hostile ATTACK PORT``: attack until SIGTERM, then print how the requests ended, as JSON.
+"""``python -m tests.hostile ATTACK PORT --grpc-port PORT``: attack until SIGTERM, then print the outcomes as JSON.
 
 ``neighbour`` in place of an attack is the client that must not be affected: it sends requests at a steady rate, on a
 kept connection and on new ones, and prints the results.
@@ -40,7 +40,8 @@ def percentile(values: list[float], percent: float) -> float:
 @click.argument("what", type=click.Choice(["neighbour", *sorted(ATTACKS)]))
 @click.argument("port", type=int)
 @click.option("--from", "source", default="127.0.0.1", show_default=True, help="The address to come from.")
-def main(what: str, port: int, source: str) -> None:
+@click.option("--grpc-port", type=int, default=0, help="The port for workers.")
+def main(what: str, port: int, source: str, grpc_port: int) -> None:
     """Attack a master on this machine, or be its client meanwhile."""
     if what == "neighbour":
         neighbour = Neighbour(port, source, lambda count: print(f"answers {count}", flush=True))
@@ -54,7 +55,7 @@ def main(what: str, port: int, source: str) -> None:
             "max_seconds": max(seconds),
         }))  # fmt: skip
         return
-    asyncio.run(run_attack(what, Target(port, source, Counter())))
+    asyncio.run(run_attack(what, Target(port, source, Counter(), grpc_port)))
 
 
 if __name__ == "__main__":

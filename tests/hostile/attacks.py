@@ -1,27 +1,35 @@
-"""Attacks on the HTTP port: coroutines that never end by themselves.
+"""Attacks on the ports of a master: coroutines that never end by themselves.
 
-Each counts the outcomes of its requests: the status of the answer, or ``cut``.
+Each counts the outcomes of its requests: the status of the answer, or ``cut``; of gRPC, the messages ``sent``, or the
+status of a stream that ended.
 """
 
 import asyncio
 import contextlib
+import itertools
 import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import grpc
+
+from fleetpulse.proto import fleetpulse_pb2 as pb
+
 _CONNECT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
+_BEAT_SECONDS = 0.05
 _POST = "POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _SPARE_FILES = 64
 
 
 class Target(NamedTuple):
-    """The port to attack, and the source address: any of 127.0.0.0/8."""
+    """The ports to attack, and the source address: any of 127.0.0.0/8. gRPC comes from 127.0.0.1."""
 
     port: int
     source: str
     outcomes: Counter[str]
+    grpc_port: int = 0
 
 
 Attack = Callable[[Target], Awaitable[None]]
@@ -187,6 +195,45 @@ async def trickle_on(target: Target, head: str, drop: bytes) -> None:
         writer.transport.abort()
 
 
+async def fill_queue(target: Target) -> None:
+    """Submits the largest tasks that there are, for which no worker has room."""
+    text = "x" * (120 * 1024)
+    body = (
+        f'{{"docker_image": "busybox", "cpu_required": 1000, "command": ["{text}", "{text}"], '
+        f'"env": {{"A": "{text}", "B": "{text}"}}}}'
+    )
+    await send(target, post(body.encode()))
+
+
+async def submit_bad(target: Target) -> None:
+    """Submits large tasks that are refused only once they have been read and checked."""
+    await send(target, post(b'{"docker_image": "busybox", "command": ["' + b"x" * (MIB - 1000) + b'"]}'))
+
+
+async def invent_tasks(target: Target) -> None:
+    """A worker that says it runs a thousand tasks, new ones with every heartbeat."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{target.grpc_port}") as channel:
+        call = channel.stream_stream(
+            "/fleetpulse.v1.Fleet/Connect",
+            request_serializer=pb.WorkerMessage.SerializeToString,
+            response_deserializer=pb.MasterMessage.FromString,
+        )()
+        try:
+            await call.write(pb.WorkerMessage(register=pb.Register(worker_id="inventor", incarnation_id="one")))
+            await call.read()
+            for beat in itertools.count():
+                names = (f"invented-{beat}-{number}" for number in range(1000))
+                tasks = [pb.RunningTask(task_id=name, attempt=1, cpu_usage_percent=1.0) for name in names]
+                heartbeat = pb.Heartbeat(
+                    worker_id="inventor", incarnation_id="one", sequence_number=beat + 1, running_tasks=tasks
+                )
+                await call.write(pb.WorkerMessage(heartbeat=heartbeat))
+                target.outcomes["sent"] += 1
+                await asyncio.sleep(_BEAT_SECONDS)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            target.outcomes[(await call.code()).name] += 1
+
+
 def post(body: bytes) -> bytes:
     return f"{_POST}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -198,6 +245,7 @@ SIGN_INS = 2_200
 
 ATTACKS: dict[str, Attack] = {
     "answers-not-taken": repeated(100, ignore_answers),
+    "bad-fields": repeated(4, submit_bad),
     "body-to-get": repeated(4, lambda target: pour(
         target, "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1099511627776\r\n\r\n", bytes(65536))),
     "deep-json": repeated(4, lambda target: send(target, post(b"[" * MIB))),
@@ -206,7 +254,9 @@ ATTACKS: dict[str, Attack] = {
     "flood": repeated(16, flood),
     "huge-header": repeated(4, lambda target: send(
         target, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * MIB + b"\r\n\r\n")),
+    "full-queue": repeated(4, fill_queue),
     "idle": hold_many_idle,
+    "invented-tasks": repeated(1, invent_tasks),
     "many-headers": repeated(4, lambda target: send(
         target, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 100_000 + b"\r\n")),
     "readers": repeated(600, read_stream),

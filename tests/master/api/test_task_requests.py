@@ -1,7 +1,10 @@
 """master.tasks.request, by POST /api/tasks: every rule of a request"""
 
+import gc
 import hashlib
+import inspect
 import json
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetpulse.master.api.tasks import parse_request
+from fleetpulse.master.errors import QuotaExceeded
+from fleetpulse.master.tasks.records import Task
 from fleetpulse.master.tasks.request import TaskRequest
 from tests.master.api.task_api import JSON, TaskApi
 from tests.master.requests import task_request
@@ -222,7 +227,7 @@ BAD_ENTRIES: list[tuple[str, object, str, str]] = [
     ("env", {"A": "x" * 131_072}, "env.A", "at most 131071 bytes"),
     ("env", {"": "x"}, "env.", "a name that must be"),
     ("env", {"1A": "x"}, "env.1A", "a name that must be"),
-    ("env", {"A-B": "x"}, "env.A-B", "a name that must be"),
+    ("env", {"A B": "x"}, "env.A B", "a name that must be"),
     ("env", {"A=B": "x"}, "env.A=B", "a name that must be"),
     ("env", {"Ä": "x"}, "env.Ä", "a name that must be"),
     ("env", {"A\n": "x"}, "env.A\n", "a name that must be"),
@@ -408,3 +413,50 @@ def test_any_json_body_is_accepted_or_refused(tasks: TaskApi, body: Any, with_im
 def test_any_bytes_are_refused(tasks: TaskApi, body: bytes) -> None:
     result = tasks.client.simulate_post("/api/tasks", body=body, headers={**JSON, "Content-Length": str(len(body))})
     assert result.status_code in {400, 422}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"docker_image": "busybox", "command": ["x" * 200_000]}),
+        json.dumps({"docker_image": "busybox", "env": {"A": "x" * 200_000}, "timeout": "soon"}),
+        json.dumps({"docker_image": "UPPER", "memory_required": -1}),
+        "{" * 5000,
+        '{"docker_image": ',
+        "x" * (2 * 2**20),
+    ],
+    ids=["command", "env", "image", "deep", "broken", "long"],
+)
+def test_refused_body_is_freed_at_once(tasks: TaskApi, body: str) -> None:
+    """A cycle would keep it until the next collection: hundreds of megabytes under a flood of bad requests."""
+    frames = frames_left_by(tasks, body, 400, 413, 422)
+    assert {"validated", "parse", "read_json", "on_post"}.isdisjoint(frames)
+
+
+def frames_left_by(tasks: TaskApi, body: str, *statuses: int) -> list[str]:
+    """The functions whose frames only a collection would free after a request."""
+    post_text(tasks, body)
+    gc.collect()
+    gc.disable()
+    try:
+        assert post_text(tasks, body).status_code in statuses
+        return [one.f_code.co_name for one in gc.get_objects() if isinstance(one, FrameType) and not is_live(one)]
+    finally:
+        gc.enable()
+
+
+def test_body_of_a_task_over_a_quota_is_freed_at_once(tasks: TaskApi) -> None:
+    def refuse(request: TaskRequest, *_more: object) -> tuple[Task, bool]:
+        raise QuotaExceeded("queued_bytes", f"too much of {request.docker_image}")
+
+    tasks.fake.submit = refuse  # type: ignore[method-assign,assignment]  # a fake is an object of ours
+    frames = frames_left_by(tasks, json.dumps({"docker_image": "busybox"}), 429)
+    assert {"refuse", "on_post"}.isdisjoint(frames)
+
+
+def is_live(frame: FrameType) -> bool:
+    """Whether the frame is one of the test's own callers."""
+    caller: FrameType | None = inspect.currentframe()
+    while caller is not None and caller is not frame:
+        caller = caller.f_back
+    return caller is not None

@@ -96,6 +96,13 @@ def test_visible_devices_are_the_tasks_own(gpus: tuple[str, ...], visible: str) 
     assert environment == {"NVIDIA_VISIBLE_DEVICES": visible, "AMD_VISIBLE_DEVICES": ""}
 
 
+def test_environment_of_a_task_does_not_change_its_devices() -> None:
+    """Both ends refuse such names; if one is forgotten, the worker's value still counts."""
+    spec = ContainerSpec(KEY, "busybox", env={"NVIDIA_VISIBLE_DEVICES": "all", "AMD_VISIBLE_DEVICES": "all"})
+    environment = container_settings(spec, OWNER)["environment"]
+    assert environment == {"NVIDIA_VISIBLE_DEVICES": "void", "AMD_VISIBLE_DEVICES": ""}
+
+
 @pytest.mark.parametrize(("network", "mode"), [("bridge", "default"), ("none", "none")])
 def test_host_config_has_the_requested_confinement(network: str, mode: str) -> None:
     config = host_config(ContainerSpec(KEY, "busybox", read_only=True, network=network))
