@@ -52,6 +52,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "filesystem_fills_guard_ratio": Threshold(
         "FleetPulseFilesystemFillsIn4Hours", "warning", "filesystem in use already", 0.60, "ratio"
     ),
+    "filesystem_inodes_ratio": Threshold("FleetPulseFilesystemInodesLow", "warning", "inodes in use", 0.95, "ratio"),
     "gpu_temperature_celsius": Threshold("FleetPulseGpuHot", "warning", "temperature of a GPU", 85, "°C"),
     "gpu_memory_ratio": Threshold("FleetPulseGpuMemoryNearlyFull", "info", "GPU memory in use", 0.97, "ratio"),
     # Tasks

@@ -205,8 +205,19 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             for unit, rule in (("percent", PERCENT), ("seconds", AMOUNT))
         },
         "Sensor": {"sensor": NAME, "temperature_celsius": ANY_NUMBER, "fan_rpm": AMOUNT},
-        "Filesystem": {"mountpoint": NAME, "used_bytes": COUNT, "size_bytes": COUNT},
-        "DiskDevice": {"device": NAME, "read_bytes": COUNT, "written_bytes": COUNT},
+        "Filesystem": {
+            "mountpoint": NAME,
+            "used_bytes": COUNT,
+            "size_bytes": COUNT,
+            "available_bytes": COUNT,
+            "inodes": COUNT,
+            "inodes_free": COUNT,
+            "device": TEXT,
+            "fstype": TEXT,
+            "state": Choice(("", "ok", "error", "read_only"), otherwise=""),
+            "state_reason": TEXT,
+        },
+        "DiskDevice": {"device": NAME, "read_bytes": COUNT, "written_bytes": COUNT, "size_bytes": COUNT},
         "NetworkInterface": {"interface": NAME, "received_bytes": COUNT, "transmitted_bytes": COUNT},
         "Gpu": {
             "index": COUNT,

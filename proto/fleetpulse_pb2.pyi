@@ -822,24 +822,73 @@ class Filesystem(_message.Message):
     MOUNTPOINT_FIELD_NUMBER: _builtins.int
     USED_BYTES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    INODES_FIELD_NUMBER: _builtins.int
+    INODES_FREE_FIELD_NUMBER: _builtins.int
+    IS_READ_ONLY_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    FSTYPE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
     mountpoint: _builtins.str
     used_bytes: _builtins.int
+    """Size minus free blocks. The blocks reserved for root are neither used nor available. The share in use is
+    used / (used + available), as `df` has it.
+    """
     size_bytes: _builtins.int
+    available_bytes: _builtins.int
+    """What a user without privileges can still write."""
+    inodes: _builtins.int
+    """Absent where the filesystem has no fixed number of them."""
+    inodes_free: _builtins.int
+    is_read_only: _builtins.bool
+    """The filesystem, not only this mount of it."""
+    device: _builtins.str
+    """What is mounted, such as /dev/sda1."""
+    fstype: _builtins.str
+    state: _builtins.str
+    """"ok"; "error": it cannot be read; "read_only": it should be writable. Empty: the worker does not say."""
+    state_reason: _builtins.str
+    """For people: why the state is not ok."""
     def __init__(
         self,
         *,
         mountpoint: _builtins.str = ...,
         used_bytes: _builtins.int | None = ...,
         size_bytes: _builtins.int | None = ...,
+        available_bytes: _builtins.int | None = ...,
+        inodes: _builtins.int | None = ...,
+        inodes_free: _builtins.int | None = ...,
+        is_read_only: _builtins.bool | None = ...,
+        device: _builtins.str = ...,
+        fstype: _builtins.str = ...,
+        state: _builtins.str = ...,
+        state_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "_used_bytes", b"_used_bytes", "size_bytes", b"size_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_inodes", b"_inodes", "_inodes_free", b"_inodes_free", "_is_read_only", b"_is_read_only", "_size_bytes", b"_size_bytes", "_used_bytes", b"_used_bytes", "available_bytes", b"available_bytes", "inodes", b"inodes", "inodes_free", b"inodes_free", "is_read_only", b"is_read_only", "size_bytes", b"size_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "_used_bytes", b"_used_bytes", "mountpoint", b"mountpoint", "size_bytes", b"size_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_inodes", b"_inodes", "_inodes_free", b"_inodes_free", "_is_read_only", b"_is_read_only", "_size_bytes", b"_size_bytes", "_used_bytes", b"_used_bytes", "available_bytes", b"available_bytes", "device", b"device", "fstype", b"fstype", "inodes", b"inodes", "inodes_free", b"inodes_free", "is_read_only", b"is_read_only", "mountpoint", b"mountpoint", "size_bytes", b"size_bytes", "state", b"state", "state_reason", b"state_reason", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
+    _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__inodes: _TypeAlias = _typing.Literal["inodes"]  # noqa: Y015
+    _WhichOneofArgType__inodes: _TypeAlias = _typing.Literal["_inodes", b"_inodes"]  # noqa: Y015
+    _WhichOneofReturnType__inodes_free: _TypeAlias = _typing.Literal["inodes_free"]  # noqa: Y015
+    _WhichOneofArgType__inodes_free: _TypeAlias = _typing.Literal["_inodes_free", b"_inodes_free"]  # noqa: Y015
+    _WhichOneofReturnType__is_read_only: _TypeAlias = _typing.Literal["is_read_only"]  # noqa: Y015
+    _WhichOneofArgType__is_read_only: _TypeAlias = _typing.Literal["_is_read_only", b"_is_read_only"]  # noqa: Y015
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
     _WhichOneofReturnType__used_bytes: _TypeAlias = _typing.Literal["used_bytes"]  # noqa: Y015
     _WhichOneofArgType__used_bytes: _TypeAlias = _typing.Literal["_used_bytes", b"_used_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_bytes) -> _WhichOneofReturnType__available_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inodes) -> _WhichOneofReturnType__inodes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inodes_free) -> _WhichOneofReturnType__inodes_free | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_read_only) -> _WhichOneofReturnType__is_read_only | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
     @_typing.overload
@@ -856,26 +905,33 @@ class DiskDevice(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     READ_BYTES_FIELD_NUMBER: _builtins.int
     WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     read_bytes: _builtins.int
     written_bytes: _builtins.int
+    size_bytes: _builtins.int
     def __init__(
         self,
         *,
         device: _builtins.str = ...,
         read_bytes: _builtins.int | None = ...,
         written_bytes: _builtins.int | None = ...,
+        size_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_written_bytes", b"_written_bytes", "read_bytes", b"read_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_size_bytes", b"_size_bytes", "_written_bytes", b"_written_bytes", "read_bytes", b"read_bytes", "size_bytes", b"size_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_written_bytes", b"_written_bytes", "device", b"device", "read_bytes", b"read_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_size_bytes", b"_size_bytes", "_written_bytes", b"_written_bytes", "device", b"device", "read_bytes", b"read_bytes", "size_bytes", b"size_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__read_bytes: _TypeAlias = _typing.Literal["read_bytes"]  # noqa: Y015
     _WhichOneofArgType__read_bytes: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
     _WhichOneofReturnType__written_bytes: _TypeAlias = _typing.Literal["written_bytes"]  # noqa: Y015
     _WhichOneofArgType__written_bytes: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__read_bytes) -> _WhichOneofReturnType__read_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__written_bytes) -> _WhichOneofReturnType__written_bytes | None: ...
 

@@ -86,6 +86,12 @@ class WorkerConfig(NamedTuple):
 
     skipped_collectors: Collection[str] = ()
     names_gpu_processes: bool = True
+    filesystem_include: Sequence[str] = ()
+    """Patterns of mount points."""
+
+    filesystem_exclude: Sequence[str] = ()
+    disk_include: Sequence[str] = ()
+    disk_exclude: Sequence[str] = ()
     network_include: Sequence[str] = ()
     network_exclude: Sequence[str] = ()
     uses_plugins: bool = True
@@ -118,8 +124,10 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
     makers: dict[str, Callable[[], Collector]] = {
         "cpu": CpuCollector,
         "memory": MemoryCollector,
-        "filesystem": FilesystemCollector,
-        "disk": DiskCollector,
+        "filesystem": lambda: FilesystemCollector(
+            patterns=NamePatterns(config.filesystem_include, config.filesystem_exclude)
+        ),
+        "disk": lambda: DiskCollector(patterns=NamePatterns(config.disk_include, config.disk_exclude)),
         "network": lambda: NetworkCollector(patterns=NamePatterns(config.network_include, config.network_exclude)),
         "load": LoadCollector,
         "uptime": UptimeCollector,

@@ -28,6 +28,10 @@ from grafana.builder.queries import MATCHING, ROWS, TOP, Query, by_worker, distr
 _UP = MATCHING("up")
 _CPU = by_worker(MATCHING("cpu_usage_ratio"))
 _MEMORY = MATCHING.recorded("worker_memory_used:ratio")
+_FILESYSTEM_SPACE = (
+    f"{MATCHING('filesystem_used_bytes')} + {MATCHING('filesystem_available_bytes')}"
+    f" or {MATCHING('filesystem_size_bytes')}"
+)
 _DISK = MATCHING.recorded("worker_filesystem_used:ratio")
 _CORES_USED = f"sum({MATCHING('cpu_usage_ratio')} * {MATCHING('cpu_logical_cores')})"
 _LAST_INFO = "last_over_time(fleetpulse_worker_info[1d])"
@@ -121,7 +125,7 @@ def _used() -> sdk.Panel:
     shares = {
         "CPU": f"{_CORES_USED} / {sum_of('cpu_logical_cores')}",
         "Memory": f"{sum_of('memory_used_bytes')} / {sum_of('memory_size_bytes')}",
-        "Filesystems": f"{sum_of('filesystem_used_bytes')} / {sum_of('filesystem_size_bytes')}",
+        "Filesystems": f"{sum_of('filesystem_used_bytes')} / sum({_FILESYSTEM_SPACE})",
         "GPUs": f"avg({MATCHING('gpu_utilization_ratio')})",
         "GPU memory": f"{sum_of('gpu_memory_used_bytes')} / {sum_of('gpu_memory_size_bytes')}",
     }

@@ -92,7 +92,7 @@ def _worker_now() -> list[sdk.Panel]:
                    alert_thresholds("memory_ratio")),
         stat_panel(Text("Memory size", "Of the machine.", "bytes"), f"max({size})"),
         stat_panel(Text("Fullest filesystem", "Used share of the fullest one.", "percentunit"),
-                   f"max({ONE('filesystem_used_bytes')} / {ONE('filesystem_size_bytes')})",
+                   f"max({ONE.recorded('worker_filesystem_used:ratio')})",
                    alert_thresholds("filesystem_ratio", "filesystem_full_ratio")),
         stat_panel(Text("Running tasks", "Tasks that run on the worker.", "short"), f"max({ONE('running_tasks')})",
                    BLUE_ALWAYS),
@@ -144,11 +144,10 @@ def _worker_load() -> list[sdk.Panel]:
 
 def _worker_io() -> list[sdk.Panel]:
     def used(at: str) -> str:
-        return f"{ONE('filesystem_used_bytes')}{at} / {ONE('filesystem_size_bytes')}{at}"
+        return f"{ONE.recorded('worker_filesystem_used:ratio')}{at}"
 
     def in_4_hours(at: str) -> str:
-        then = f"predict_linear({ONE('filesystem_used_bytes')}[1h]{at}, 4 * 3600)"
-        return f"{then} / {ONE('filesystem_size_bytes')}{at}"
+        return f"predict_linear({ONE.recorded('worker_filesystem_used:ratio')}[1h]{at}, 4 * 3600)"
 
     def top_rate(by: str, name: str) -> str:
         return top(lambda at: rate(ONE(name), at), by)

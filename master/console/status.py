@@ -100,9 +100,7 @@ def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
         readings = f"{fmt.percent(gpu.get('utilization_percent'))}, {used}, {celsius} °C, {watts} W"
         yield f"gpu {gpu.get('index')}", f"{fmt.text(gpu.get('name'))}: {readings}"
     for disk in telemetry.get("filesystems") or []:
-        used_bytes, size = disk.get("used_bytes"), disk.get("size_bytes")
-        share = fmt.percent(100.0 * used_bytes / size) if isinstance(used_bytes, int) and size else fmt.MISSING
-        yield f"disk {disk.get('mountpoint')}", f"{share}, {_used_of(disk, 'used_bytes', 'size_bytes')}"
+        yield f"disk {disk.get('mountpoint')}", _filesystem(disk)
     for task in telemetry.get("running_tasks") or []:
         use = f"{fmt.percent(task.get('cpu_usage'))} of a core, {fmt.size(task.get('memory_used_bytes'))}"
         yield "task", f"{task.get('task_id')}: {use}"
@@ -111,6 +109,19 @@ def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
             yield f"no {report.get('collector')}", Cell(fmt.text(report.get("error")), "yellow")
     for part in telemetry.get("left_out") or []:
         yield f"{part.get('collector')}", Cell(f"{fmt.number(part.get('count'))} more are not reported", "yellow")
+
+
+def _filesystem(disk: Mapping[str, Any]) -> Shown:
+    used, available, size = (disk.get(f"{name}_bytes") for name in ("used", "available", "size"))
+    # As df has it: what is reserved for root is neither used nor available.
+    total = used + available if isinstance(used, int) and isinstance(available, int) else size
+    share = fmt.percent(100.0 * used / total) if isinstance(used, int) and total else fmt.MISSING
+    text = f"{share}, {_used_of(disk, 'used_bytes', 'size_bytes')}"
+    if disk.get("state") == "error":
+        return Cell(fmt.text(disk.get("state_reason")), "red")
+    if disk.get("state") == "read_only":
+        return Cell(f"{text}, read-only: {fmt.text(disk.get('state_reason'))}", "red")
+    return text if size else fmt.text(disk.get("fstype"))
 
 
 def _used_of(record: Mapping[str, Any], used: str, size: str) -> str:

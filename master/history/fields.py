@@ -44,7 +44,12 @@ GAUGES = (
     Gauge("cpu_usage", "percent", "100 * max({cpu_usage_ratio})"),
     Gauge("memory_usage", "percent", "100 * max({memory_used_bytes}) / max({memory_size_bytes} > 0)"),
     Gauge("gpu_usage", "percent", "100 * avg(max by (gpu, uuid) ({gpu_utilization_ratio}))"),
-    Gauge("filesystem_usage", "percent", "100 * max({filesystem_used_bytes} / ({filesystem_size_bytes} > 0))"),
+    Gauge(
+        "filesystem_usage",
+        "percent",
+        "100 * max({filesystem_used_bytes} / ({filesystem_used_bytes} + {filesystem_available_bytes} > 0)"
+        " or {filesystem_used_bytes} / ({filesystem_size_bytes} > 0))",
+    ),
     Gauge("memory_used_bytes", "bytes", "max({memory_used_bytes})"),
     Gauge("load1", "processes", "max({load1})"),
     Gauge("running_tasks", "tasks", "max({running_tasks})"),
@@ -123,13 +128,9 @@ def _gauges(reading: Reading) -> Sample:
 
 
 def fullest_filesystem_percent(filesystems: Iterable[Filesystem]) -> float | None:
-    """Space in use on the fullest filesystem, percent of its size; ``None`` where none gives both."""
-    fullest = None
-    for item in filesystems:
-        used, size = item.used_bytes, item.size_bytes
-        if used is not None and size and (fullest is None or used / size > fullest):
-            fullest = used / size
-    return None if fullest is None else min(100.0 * fullest, 100.0)
+    """The share in use of the fullest filesystem, percent; ``None`` where none gives it."""
+    shares = [share for item in filesystems if (share := item.used_ratio) is not None]
+    return 100.0 * max(shares) if shares else None
 
 
 def hottest_gpu_celsius(gpus: Iterable[Gpu]) -> float | None:

@@ -145,7 +145,7 @@ class _RecordDecoder(Generic[R]):
         self._optional: list[tuple[int, str]] = []
         self._ranges: list[tuple[int, str, Number]] = []
         self._texts: list[tuple[int, str, Text, dict[str, str], str | None]] = []
-        self._choices: list[tuple[int, Choice]] = []
+        self._choices: list[tuple[int, Choice, str | None]] = []
         self._parts: list[tuple[int, str, bool, Callable[[Any], Any]]] = []
         message = _MESSAGES.get(record.__name__, record.__name__)
         for position, (name, kind) in enumerate(declared.items()):
@@ -158,7 +158,7 @@ class _RecordDecoder(Generic[R]):
             known = _known_texts.setdefault(rule, {})
             self._texts.append((position, where, rule, known, None if is_optional else ""))
         elif isinstance(rule, Choice):
-            self._choices.append((position, rule))
+            self._choices.append((position, rule, None if is_optional else ""))
         elif isinstance(plain, StructType):
             self._parts.append((position, name, is_optional, _record_decoder(plain, where, rule).one))
         elif isinstance(plain, VarTupleType) and isinstance(plain.item_type, StructType):
@@ -186,9 +186,9 @@ class _RecordDecoder(Generic[R]):
         for position, where, text_rule, known, empty in self._texts:
             text = values[position]
             values[position] = (known.get(text) or _text(where, text, text_rule)) if text else empty
-        for position, choice in self._choices:
-            if values[position] not in choice.options:
-                values[position] = choice.otherwise
+        for position, choice, empty in self._choices:
+            word = values[position]
+            values[position] = (word if word in choice.options else choice.otherwise) or empty
         for position, name, is_optional, decode in self._parts:
             values[position] = None if is_optional and not message.HasField(name) else decode(values[position])
         if may_lack_numbers:

@@ -54,11 +54,47 @@ class Load(Struct, frozen=True, gc=False):
 
 
 class Filesystem(Struct, frozen=True, gc=False):
-    """A mounted filesystem."""
+    """A mounted filesystem. Its share in use is used / (used + available), as `df` has it."""
 
     mountpoint: str
     used_bytes: Count | None = None
     size_bytes: Count | None = None
+    available_bytes: Count | None = None
+    """What a user without privileges can still write."""
+
+    inodes: Count | None = None
+    inodes_free: Count | None = None
+    is_read_only: bool | None = None
+    device: str | None = None
+    fstype: str | None = None
+    state: str | None = None
+    """`ok`; `error`: it cannot be read; `read_only`: it should be writable."""
+
+    state_reason: str | None = None
+
+    @property
+    def used_ratio(self) -> float | None:
+        """Share in use, 0 to 1. Of the size where the worker does not say what is available."""
+        used = self.used_bytes
+        total = self.size_bytes if self.available_bytes is None else (used or 0) + self.available_bytes
+        return None if used is None or not total else min(used / total, 1.0)
+
+    @property
+    def inodes_used_ratio(self) -> float | None:
+        """Share of the inodes in use, 0 to 1."""
+        if not self.inodes or self.inodes_free is None:
+            return None
+        return max(0.0, 1.0 - self.inodes_free / self.inodes)
+
+    @property
+    def is_in_error(self) -> bool | None:
+        """Whether it cannot be read."""
+        return None if self.state is None else self.state == "error"
+
+    @property
+    def is_broken(self) -> bool | None:
+        """Whether it is read-only and should be writable."""
+        return None if self.state in (None, "error") else self.state == "read_only"
 
 
 class DiskDevice(Struct, frozen=True, gc=False):
@@ -67,6 +103,7 @@ class DiskDevice(Struct, frozen=True, gc=False):
     device: str
     read_bytes: Count | None = None
     written_bytes: Count | None = None
+    size_bytes: Count | None = None
 
 
 class NetworkInterface(Struct, frozen=True, gc=False):

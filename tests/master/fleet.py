@@ -109,10 +109,14 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
         cpu=pb.Cpu(usage_percent=12.5, logical_cores=32),
         memory=pb.Memory(used_bytes=16 * GIB, size_bytes=64 * GIB, swap_used_bytes=GIB, swap_size_bytes=8 * GIB),
         filesystems=[
-            pb.Filesystem(mountpoint="/", used_bytes=100 * GIB, size_bytes=500 * GIB),
+            pb.Filesystem(
+                mountpoint="/", used_bytes=100 * GIB, size_bytes=500 * GIB, available_bytes=375 * GIB, inodes=1000,
+                inodes_free=250, is_read_only=False, device="/dev/sda1", fstype="ext4", state="ok",
+            ),
             pb.Filesystem(mountpoint="/data", used_bytes=3 * GIB, size_bytes=2000 * GIB),
+            pb.Filesystem(mountpoint="/nfs", fstype="nfs4", state="error", state_reason="it does not answer"),
         ],
-        disk_devices=[pb.DiskDevice(device="nvme0n1", read_bytes=1001, written_bytes=1002)],
+        disk_devices=[pb.DiskDevice(device="nvme0n1", read_bytes=1001, written_bytes=1002, size_bytes=1003)],
         network_interfaces=[pb.NetworkInterface(interface="eth0", received_bytes=2001, transmitted_bytes=2002)],
         load=pb.Load(load1=1.25, load5=2.5, load15=3.75),
         uptime_seconds=86400.5,

@@ -1,7 +1,6 @@
 """Collectors: each reads one kind of fact about this machine, in a file of its own. Nothing registers itself.
 
     CollectorError
-    +-- NothingReadable    every filesystem of this machine refused to be read (filesystem.py)
     +-- GpuUnavailable     an NVIDIA driver is or was there and cannot be used (nvml.py)
     +-- InvalidMetrics     custom metrics break a rule (custom_metrics.py)
 

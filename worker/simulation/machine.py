@@ -69,7 +69,9 @@ class SimulatedMachine:
         readings = self._readings
         readings.cpu.usage_percent = 100.0 * load
         readings.memory.used_bytes = int((0.15 + 0.6 * load) * self._memory_bytes)
-        readings.filesystems[0].used_bytes = int(self._disk_used_bytes)
+        root = readings.filesystems[0]
+        root.used_bytes = int(self._disk_used_bytes)
+        root.available_bytes = int(0.95 * _DISK_BYTES) - root.used_bytes
         disk, network = readings.disk_devices[0], readings.network_interfaces[0]
         disk.read_bytes, disk.written_bytes = int(self._read_bytes), int(self._written_bytes)
         network.received_bytes, network.transmitted_bytes = int(self._received_bytes), int(self._transmitted_bytes)
@@ -122,7 +124,9 @@ class SimulatedMachine:
         return pb.Heartbeat(
             cpu=pb.Cpu(logical_cores=self._cores),
             memory=pb.Memory(size_bytes=self._memory_bytes),
-            filesystems=[pb.Filesystem(mountpoint="/", size_bytes=_DISK_BYTES)],
+            filesystems=[
+                pb.Filesystem(mountpoint="/", size_bytes=_DISK_BYTES, is_read_only=False, fstype="ext4", state="ok")
+            ],
             disk_devices=[pb.DiskDevice(device="nvme0n1")],
             network_interfaces=[pb.NetworkInterface(interface="eth0")],
             load=pb.Load(load15=self._mean_load * self._cores),

@@ -31,9 +31,9 @@ export function readingPanels(record) {
     ]), h('p', { class: 'aside' }, `Load ${number(load.load1)}, ${number(load.load5)}, ${number(load.load15)} over 1, 5 and 15 minutes`), otherReadings(record)),
     record.gpus.length ? section('GPUs', ...record.gpus.map(gpu)) : null,
     record.filesystems.length ? section('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
-      percentOf(item.used_bytes, item.size_bytes), `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`, 'memory']))) : null,
+      percentOf(item.used_bytes, spaceOf(item)), filesystemText(item), 'memory']))) : null,
     record.disk_devices.length ? section('Disks since boot', table('Disks', ['', 'Read', 'Written'],
-      record.disk_devices.map((item) => [item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
+      record.disk_devices.map((item) => [item.size_bytes ? `${item.device}, ${bytes(item.size_bytes)}` : item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
     pressure(record.pressure),
     record.sensors?.length ? section('Temperatures and fans', table('Temperatures and fans', ['', 'Value'],
       record.sensors.map((item) => [item.sensor, item.temperature_celsius === null ? `${number(item.fan_rpm, 0)} rpm` : `${number(item.temperature_celsius, 0)} °C`]))) : null,
@@ -52,6 +52,17 @@ function pressure(readings) {
   const rows = [['CPU', 'cpu_waiting'], ['Memory', 'memory_waiting'], ['Memory, all', 'memory_stalled'], ['I/O', 'io_waiting'], ['I/O, all', 'io_stalled']]
     .map(([name, key]) => [name, readings?.[`${key}_percent`]]).filter(([, share]) => typeof share === 'number');
   return rows.length ? section('Waiting, over 10 s', meters(rows.map(([name, share]) => [name, share, percent(share, 1), 'memory']))) : null;
+}
+
+/** What is in use and available, as df counts: what is reserved for root is neither. */
+function spaceOf({ used_bytes: used, available_bytes: available, size_bytes: size }) {
+  return used === null || (available ?? null) === null ? size : used + available;
+}
+
+function filesystemText(item) {
+  const space = item.size_bytes === null ? null : `${bytes(item.used_bytes)} of ${bytes(item.size_bytes)}`;
+  const trouble = { error: 'cannot be read', read_only: 'read-only' }[item.state];
+  return [space, trouble && `${trouble}: ${item.state_reason}`, space || trouble ? null : item.fstype].filter(Boolean).join(', ');
 }
 
 function otherReadings({ cpu, memory, load, ...rest }) {

@@ -12,6 +12,7 @@ from fleetpulse.master.errors import UnknownWorker
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
 from fleetpulse.master.telemetry.records import (
     Allocation,
+    Filesystem,
     HeartbeatCounts,
     Load,
     Memory,
@@ -41,6 +42,7 @@ FULL = WorkerTelemetry(
 )
 BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
 
+NO_FILESYSTEM = dict.fromkeys(Filesystem.__struct_fields__)
 FULL_METRICS = {
     "cpu": {"usage_percent": 12.5, "logical_cores": 32},
     "memory": {
@@ -49,10 +51,18 @@ FULL_METRICS = {
     "load": {"load1": 1.25, "load5": 2.5, "load15": 3.75},
     "uptime_seconds": 86400.5,
     "filesystems": [
-        {"mountpoint": "/", "used_bytes": 100 * GIB, "size_bytes": 500 * GIB},
-        {"mountpoint": "/data", "used_bytes": 3 * GIB, "size_bytes": 2000 * GIB},
+        {
+            "mountpoint": "/", "used_bytes": 100 * GIB, "size_bytes": 500 * GIB, "available_bytes": 375 * GIB,
+            "inodes": 1000, "inodes_free": 250, "is_read_only": False, "device": "/dev/sda1", "fstype": "ext4",
+            "state": "ok", "state_reason": None,
+        },
+        {**NO_FILESYSTEM, "mountpoint": "/data", "used_bytes": 3 * GIB, "size_bytes": 2000 * GIB},
+        {
+            **NO_FILESYSTEM, "mountpoint": "/nfs", "fstype": "nfs4", "state": "error",
+            "state_reason": "it does not answer",
+        },
     ],
-    "disk_devices": [{"device": "nvme0n1", "read_bytes": 1001, "written_bytes": 1002}],
+    "disk_devices": [{"device": "nvme0n1", "read_bytes": 1001, "written_bytes": 1002, "size_bytes": 1003}],
     "network_interfaces": [{"interface": "eth0", "received_bytes": 2001, "transmitted_bytes": 2002}],
     "gpus": [
         {

@@ -12,8 +12,8 @@ from tests.master.fleet import ManualClock, wait_until
 from tests.master.metrics.test_exposition import FULL, check_by_promtool, samples_of, text_of
 from tests.master.tasks.cluster import Cluster, new_cluster
 
-NAMED_DEVICES = 10
-"""Of ``FULL``: 2 filesystems, a disk, an interface, 2 collectors, one that left something out, 2 GPUs, which count
+NAMED_DEVICES = 11
+"""Of ``FULL``: 3 filesystems, a disk, an interface, 2 collectors, one that left something out, 2 GPUs, which count
 twice, and a part of one."""
 
 

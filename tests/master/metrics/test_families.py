@@ -29,6 +29,8 @@ UNIT_OF_SUFFIX = {
     "gpus": "GPUs",
     "hertz": "hertz",
     "gpu_lost": "",
+    "filesystem_error": "",
+    "filesystem_read_only": "",
     "gpu_throttled": "",
     "xid": "",
 }

@@ -52,10 +52,16 @@ def memory(ratio: float) -> dict[str, str]:
 
 
 def filesystem(used: str) -> dict[str, str]:
+    """Of a worker that does not say what is available."""
     return {
         f"fleetpulse_worker_filesystem_used_bytes{FS}": used,
         f"fleetpulse_worker_filesystem_size_bytes{FS}": flat(1000),
     }
+
+
+def reserved(used: int, available: int) -> dict[str, str]:
+    """The rest of the 1000 is reserved for root."""
+    return filesystem(flat(used)) | {f"fleetpulse_worker_filesystem_available_bytes{FS}": flat(available)}
 
 
 def gpu_memory(used: float) -> dict[str, str]:
@@ -99,6 +105,9 @@ MEMORY = [
     ),
 ]  # fmt: skip
 
+INODES = f"fleetpulse_worker_filesystem_inodes_used_ratio{FS}"
+FS_ERROR = f"fleetpulse_worker_filesystem_error{FS}"
+FS_READ_ONLY = f"fleetpulse_worker_filesystem_read_only{FS}"
 FILESYSTEMS = [
     *pair(
         # At minute 45 it is at 672 of 1000, and 1056 is 4 hours away. At 1 a minute it would be 960.
@@ -126,6 +135,46 @@ FILESYSTEMS = [
             "/data of worker rack-7 is full",
             "/data of worker rack-7 is 98% full. Images cannot be pulled, containers fail, logs are lost.",
             f"{SSH} docker system df", severity="critical", mountpoint="/data",
+        ),
+    ),
+    Case(
+        "FleetPulseFilesystemFull", "for-its-users", IDENTITY | reserved(918, 0), [1, 4], 5,
+        [
+            firing(
+                "/data of worker rack-7 is full",
+                "/data of worker rack-7 is 100% full. Images cannot be pulled, containers fail, logs are lost.",
+                f"{SSH} docker system df", severity="critical", mountpoint="/data",
+            )
+        ],
+    ),
+    Case("FleetPulseFilesystemFull", "with-space-for-its-users", IDENTITY | reserved(970, 50), [5, 60]),
+    *pair(
+        "FleetPulseFilesystemInodesLow", 15, {INODES: flat(0.96)}, {INODES: flat(0.94)},
+        firing(
+            "/data of worker rack-7 has few inodes left",
+            "96% of the inodes of /data of worker rack-7 are in use. Without one no file can be made, however much "
+            "space is left.",
+            f"{SSH} du -x --inodes --max-depth=3 /data | sort -n | tail -20", mountpoint="/data",
+        ),
+    ),
+    *pair(
+        "FleetPulseFilesystemError", 5, {FS_ERROR: flat(1)}, {FS_ERROR: flat(0)},
+        firing(
+            "/data of worker rack-7 cannot be read",
+            "The filesystem at /data of worker rack-7 gives an error, or does not answer. Processes that use it fail "
+            "or hang.",
+            "curl -s http://master:8080/telemetry/rack-7 | jq '.filesystems[] | select(.state == \"error\")'",
+            mountpoint="/data",
+        ),
+    ),
+    *pair(
+        "FleetPulseFilesystemReadOnly", 5, {FS_READ_ONLY: flat(1)}, {FS_READ_ONLY: flat(0)},
+        firing(
+            "/data of worker rack-7 is read-only",
+            "The filesystem at /data of worker rack-7 was writable, or is to be mounted so, and takes no writes. "
+            "Usually the kernel stopped writing after an error of the disk.",
+            f"{SSH} \"sudo dmesg -T | grep -iE 'i/o error|ext4|xfs|btrfs|nvme|ata' | tail -20\"",
+            severity="critical", mountpoint="/data",
         ),
     ),
 ]  # fmt: skip

@@ -1,11 +1,12 @@
 """worker.collectors.disk"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors import COLLECTOR_DECIDES, NamePatterns
 from fleetpulse.worker.collectors.disk import DiskCollector, DiskCounters, parse_diskstats
 
 DISKSTATS = """\
@@ -17,17 +18,39 @@ DISKSTATS = """\
    8       1 sda1 35486 38030 38030 38030
    8       0 sda 1 0 0 1 2 0 0 1 0 1 2
 """
+DISK = {"device/": "", "size": "2048"}
 
 
-def machine(folder: Path, diskstats: str, physical: Sequence[str], virtual: Sequence[str] = ()) -> DiskCollector:
-    proc, sys = folder / "proc", folder / "sys"
-    proc.mkdir()
-    (proc / "diskstats").write_text(diskstats)
-    for device in physical:
-        (sys / "block" / device / "device").mkdir(parents=True)
-    for device in virtual:
-        (sys / "block" / device).mkdir(parents=True)
-    return DiskCollector(proc=proc, sys=sys)
+class Machine:
+    """``/sys/block`` and ``/proc/diskstats``: each device with its files; a name with ``/`` at the end is a folder."""
+
+    def __init__(self, folder: Path, diskstats: str, devices: Mapping[str, Mapping[str, str]]) -> None:
+        self.proc, self.sys, self.now = folder / "proc", folder / "sys", 1000.0
+        self.proc.mkdir()
+        self.write(diskstats)
+        for device, files in devices.items():
+            (self.sys / "block" / device).mkdir(parents=True)
+            for name, content in files.items():
+                path = self.sys / "block" / device / name
+                path.parent.mkdir(exist_ok=True)
+                if name.endswith("/"):
+                    path.mkdir(exist_ok=True)
+                else:
+                    path.write_text(content + "\n")
+
+    def write(self, diskstats: str) -> None:
+        (self.proc / "diskstats").write_text(diskstats)
+
+    def collector(self, patterns: NamePatterns = COLLECTOR_DECIDES) -> DiskCollector:
+        return DiskCollector(self.proc, self.sys, patterns, clock=lambda: self.now)
+
+
+def line(device: str) -> str:
+    return f"8 0 {device} 1 0 8 1 2 0 16 1 0 1 2\n"
+
+
+def names(collector: DiskCollector) -> list[str]:
+    return [disk.device for disk in collector.collect().disk_devices]
 
 
 def test_sectors_are_512_bytes() -> None:
@@ -39,34 +62,104 @@ def test_short_line_of_old_kernels_is_skipped() -> None:
     assert "sda1" not in {disk.device for disk in parse_diskstats(DISKSTATS)}
 
 
-def test_counter_that_is_not_a_number_raises() -> None:
-    with pytest.raises(ValueError, match="many"):
-        list(parse_diskstats("8 0 sda 1 0 many 1 2 0 0 1 0 1 2"))
+def test_bad_number_costs_only_itself(tmp_path: Path) -> None:
+    diskstats = "8 0 sda 1 0 many 1 2 0 16 1 0 1 2\n" + line("sdb")
+    sda, sdb = Machine(tmp_path, diskstats, {"sda": DISK, "sdb": DISK}).collector().collect().disk_devices
+    assert (sda.device, sda.HasField("read_bytes"), sda.written_bytes) == ("sda", False, 16 * 512)
+    assert sdb.read_bytes == 8 * 512
 
 
-def test_only_physical_disks_are_reported_sorted_by_name(tmp_path: Path) -> None:
-    collector = machine(tmp_path, DISKSTATS, ["nvme0n1", "sda", "cciss!c0d0"], ["loop0", "dm-0"])
-    devices = collector.collect().disk_devices
+def test_counter_beyond_the_numbers_of_the_contract_is_absent(tmp_path: Path) -> None:
+    diskstats = f"8 0 sda 1 0 {2**64} 1 2 0 16 1 0 1 2\n"
+    (sda,) = Machine(tmp_path, diskstats, {"sda": DISK}).collector().collect().disk_devices
+    assert (sda.HasField("read_bytes"), sda.written_bytes) == (False, 16 * 512)
+
+
+def test_only_disks_are_reported_sorted_by_name(tmp_path: Path) -> None:
+    sizes = {"nvme0n1": DISK, "sda": DISK, "cciss!c0d0": DISK, "loop0": {"size": "8"}, "dm-0": {"size": "8"}}
+    devices = Machine(tmp_path, DISKSTATS, sizes).collector().collect().disk_devices
     assert [disk.device for disk in devices] == ["cciss/c0d0", "nvme0n1", "sda"]
-    assert (devices[0].read_bytes, devices[0].written_bytes) == (8 * 512, 16 * 512)
+    assert devices[0] == pb.DiskDevice(
+        device="cciss/c0d0", read_bytes=8 * 512, written_bytes=16 * 512, size_bytes=2048 * 512
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "files"),
+    [
+        ("nvme0c0n1", {**DISK, "hidden": "1"}),
+        ("sr0", {**DISK, "device/type": "5"}),
+        ("sdb", {**DISK, "size": "0"}),
+        ("nbd0", {"size": "2048"}),
+        ("md0", {"size": "2048"}),
+        ("zram0", {"size": "2048"}),
+        ("ram0", {"size": "2048"}),
+        ("zd0", {"size": "2048"}),
+        ("bcache0", {"size": "2048"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_disk_or_counted_elsewhere_is_left_out(
+    tmp_path: Path, device: str, files: Mapping[str, str]
+) -> None:
+    assert names(Machine(tmp_path, line(device) + line("sda"), {device: files, "sda": DISK}).collector()) == ["sda"]
+
+
+@pytest.mark.parametrize(
+    ("device", "files"),
+    [
+        ("nvme0n1", {**DISK, "hidden": "0"}),
+        ("sdc", {**DISK, "device/type": "0"}),
+        ("nbd0", {"size": "2048", "pid": "17"}),
+        ("mmcblk0", DISK),
+        ("vda", DISK),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_disks(tmp_path: Path, device: str, files: Mapping[str, str]) -> None:
+    assert names(Machine(tmp_path, line(device), {device: files}).collector()) == [device]
 
 
 def test_unused_disk_has_zero_bytes(tmp_path: Path) -> None:
-    (disk,) = machine(tmp_path, DISKSTATS, ["sda"]).collect().disk_devices
+    (disk,) = Machine(tmp_path, DISKSTATS, {"sda": DISK}).collector().collect().disk_devices
     assert disk.HasField("read_bytes")
     assert disk.read_bytes == 0
 
 
-def test_disks_beyond_the_limit_are_counted(tmp_path: Path) -> None:
-    names = [f"sd{first}{second}" for first in "abc" for second in "abcdefghijklmnopqrstuvwxyz"]
-    diskstats = "".join(f"8 {16 * i} {name} 1 0 8 1 2 0 16 1 0 1 2\n" for i, name in enumerate(reversed(names)))
-    heartbeat = machine(tmp_path, diskstats, names).collect()
-    assert [disk.device for disk in heartbeat.disk_devices] == names[:64]
-    assert list(heartbeat.left_out) == [pb.LeftOut(collector="disk", count=14)]
+def test_largest_disks_are_kept_and_the_rest_is_counted(tmp_path: Path) -> None:
+    devices = {f"sd{first}{second}": DISK for first in "abc" for second in "abcdefghijklmnopqrstuvwxyz"}
+    devices["zz"] = {**DISK, "size": "4096"}
+    heartbeat = Machine(tmp_path, "".join(map(line, reversed(devices))), devices).collector().collect()
+    assert [disk.device for disk in heartbeat.disk_devices] == [*sorted(devices)[:63], "zz"]
+    assert list(heartbeat.left_out) == [pb.LeftOut(collector="disk", count=15)]
+
+
+def test_patterns_decide_before_the_collector(tmp_path: Path) -> None:
+    devices = {"sda": DISK, "sdb": DISK, "dm-0": {"size": "8"}}
+    machine = Machine(tmp_path, "".join(map(line, devices)), devices)
+    assert names(machine.collector(NamePatterns(exclude=["sdb"]))) == ["sda"]
+    assert names(machine.collector(NamePatterns(["dm-*"]))) == ["dm-0"]
+
+
+def test_new_disk_is_found(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, line("sda"), {"sda": DISK, "sdb": DISK})
+    collector = machine.collector()
+    assert names(collector) == ["sda"]
+    machine.write(line("sda") + line("sdb"))
+    assert names(collector) == ["sda", "sdb"]
+
+
+def test_medium_that_is_put_in_is_found_within_a_minute(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, line("sda"), {"sda": {**DISK, "size": "0"}})
+    collector = machine.collector()
+    assert names(collector) == []
+    (machine.sys / "block" / "sda" / "size").write_text("8\n")
+    machine.now += 60.0
+    assert names(collector) == ["sda"]
 
 
 def test_machine_without_disks_gives_an_empty_report(tmp_path: Path) -> None:
-    assert not machine(tmp_path, "", []).collect().disk_devices
+    assert not Machine(tmp_path, "", {}).collector().collect().disk_devices
 
 
 def test_machine_without_diskstats_raises(tmp_path: Path) -> None:
