@@ -12,9 +12,9 @@ from tests.master.fleet import ManualClock, wait_until
 from tests.master.metrics.test_exposition import FULL, check_by_promtool, samples_of, text_of
 from tests.master.tasks.cluster import Cluster, new_cluster
 
-NAMED_DEVICES = 11
+NAMED_DEVICES = 13
 """Of ``FULL``: 3 filesystems, a disk, an interface, 2 collectors, one that left something out, 2 GPUs, which count
-twice, and a part of one."""
+twice, a part of one, and 2 sensors."""
 
 
 def with_mounts(*mountpoints: str, worker_id: str = "rack-7") -> WorkerTelemetry:
