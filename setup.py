@@ -58,6 +58,7 @@ setup(
             "worker = fleetpulse.worker.cli:worker_command",
             "simulate = fleetpulse.worker.cli:simulate_command",
             "workers = fleetpulse.master.console.workers:workers_command",
+            "gpus = fleetpulse.master.console.gpus:gpus_command",
             "drain = fleetpulse.master.console.workers:drain_command",
             "undrain = fleetpulse.master.console.workers:undrain_command",
             "status = fleetpulse.master.console.status:status_command",

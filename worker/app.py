@@ -20,11 +20,12 @@ from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.capacity import GpuAwareTasks, GpuRegistration, machine_capacity
-from fleetpulse.worker.collectors import Collector, NamePatterns
+from fleetpulse.worker.collectors import SYS, Collector, NamePatterns
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
 from fleetpulse.worker.collectors.cpu import CpuCollector
 from fleetpulse.worker.collectors.custom_metrics import InvalidSource
 from fleetpulse.worker.collectors.disk import DiskCollector
+from fleetpulse.worker.collectors.drm import DrmGpus
 from fleetpulse.worker.collectors.filesystem import FilesystemCollector
 from fleetpulse.worker.collectors.gpu import GpuCollector
 from fleetpulse.worker.collectors.memory import MemoryCollector
@@ -134,7 +135,9 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         "pressure": PressureCollector,
         "sensors": SensorCollector,
         "systemd": SystemdCollector,
-        "gpu": lambda: GpuCollector(process_names=ProcessNames() if config.names_gpu_processes else None),
+        "gpu": lambda: GpuCollector(
+            process_names=ProcessNames() if config.names_gpu_processes else None, others=DrmGpus(SYS, time.monotonic)
+        ),
     }
     for name in (*config.extra_collectors, *config.skipped_collectors):
         if name not in makers:

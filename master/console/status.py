@@ -10,6 +10,7 @@ from fleetpulse.master.console import formatting as fmt
 from fleetpulse.master.console.client import path_segment
 from fleetpulse.master.console.command import ClientContext, console_command
 from fleetpulse.master.console.completion import WORKER_ID, suggest_worker
+from fleetpulse.master.console.gpus import gpu_state, holders
 from fleetpulse.master.console.screen import Cell, Shown, read
 from fleetpulse.master.console.tasks import LIVE
 from fleetpulse.master.console.workers import STATE_STYLES, state_cell, worker_state
@@ -98,7 +99,12 @@ def _reading_lines(telemetry: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
         used = _used_of(gpu, "memory_used_bytes", "memory_size_bytes")
         watts, celsius = fmt.number(gpu.get("power_watts")), fmt.number(gpu.get("temperature_celsius"))
         readings = f"{fmt.percent(gpu.get('utilization_percent'))}, {used}, {celsius} °C, {watts} W"
-        yield f"gpu {gpu.get('index')}", f"{fmt.text(gpu.get('name'))}: {readings}"
+        state = gpu_state(gpu)
+        if state.text in {"error", "lost"}:
+            readings = f"{state.text}, {fmt.text(gpu.get('state_reason'))}"
+        yield f"gpu {gpu.get('index')}", Cell(f"{fmt.text(gpu.get('name'))}: {readings}", _gpu_style(state))
+        if gpu.get("process_count"):
+            yield f"gpu {gpu.get('index')} held by", holders(gpu, most=16)
     for disk in telemetry.get("filesystems") or []:
         yield f"disk {disk.get('mountpoint')}", _filesystem(disk)
     for task in telemetry.get("running_tasks") or []:
@@ -122,6 +128,10 @@ def _filesystem(disk: Mapping[str, Any]) -> Shown:
     if disk.get("state") == "read_only":
         return Cell(f"{text}, read-only: {fmt.text(disk.get('state_reason'))}", "red")
     return text if size else fmt.text(disk.get("fstype"))
+
+
+def _gpu_style(state: Cell) -> str:
+    return "" if state.text == "ok" else state.style
 
 
 def _used_of(record: Mapping[str, Any], used: str, size: str) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.browser import Visit, visit_to
 from tests.e2e.a11y import complaints
+from tests.e2e.grpc_client import GrpcClient
 from tests.e2e.masters import FAST_LEASE_FLAGS, Master, started_master
 from tests.e2e.processes import Processes
 from tests.e2e.waiting import eventually
@@ -156,6 +158,32 @@ def test_worker_view_shows_details_and_links_to_grafana(visit: Visit) -> None:
     expect(page.locator(".readings")).to_contain_text("Filesystems")
     link = page.get_by_role("link", name="Grafana")
     expect(link).to_have_attribute("href", f"{GRAFANA}/d/fleetpulse-worker?var-worker=sim-2")
+
+
+def test_worker_view_says_who_holds_a_gpu_and_which_is_lost(visit: Visit, fleet: Master) -> None:
+    heartbeat = pb.Heartbeat(
+        worker_id="held",
+        gpus=[
+            pb.Gpu(
+                index=0, uuid="GPU-a", name="H100", state="ok", is_throttled=True, throttle_reasons=["thermal"],
+                process_count=2,
+                processes=[pb.GpuProcess(pid=71, user="ada", command="<b>python", memory_used_bytes=2**30)],
+            ),
+            pb.Gpu(index=1, uuid="GPU-b", name="H100", state="lost", state_reason="GPU is lost"),
+        ],
+    )  # fmt: skip
+    with GrpcClient(fleet.target) as client:
+        client.send_heartbeat(heartbeat)
+    try:
+        page = visit.open("/workers/held")
+        expect(page.get_by_role("table", name="Processes on GPU 0")).to_contain_text("<b>python (71)ada1 GiB")
+        expect(page.locator(".gpu-part").first).to_contain_text("throttled: thermal")
+        expect(page.locator(".gpu-part").first).to_contain_text("1 more")
+        expect(page.locator(".gpu-part").last).to_contain_text("lost")
+        expect(page.locator(".gpu-part").last).to_contain_text("GPU is lost")
+    finally:
+        eventually(lambda: not fleet.workers()["held"])
+        fleet.session.delete(f"{fleet.url}/api/workers/held", timeout=10)
 
 
 def test_unknown_worker_is_reported(visit: Visit) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pynvml
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.worker.collectors.drm import DrmGpus
 from fleetpulse.worker.collectors.nvml import (
     DEVICE_GONE,
     LIBRARY_GONE,
@@ -47,8 +48,13 @@ class GpuCollector:
         nvml: Any = pynvml,
         clock: Callable[[], float] = time.monotonic,
         process_names: ProcessNames | None = None,
+        others: DrmGpus | None = None,
     ) -> None:
-        """``nvml`` is not called before the first ``collect``. Without ``process_names``, no process is named."""
+        """``nvml`` is not called before the first ``collect``. Without ``process_names``, no process is named.
+
+        ``others`` reads the GPUs of other vendors. They come after NVIDIA's, and cannot be given to tasks.
+        """
+        self._others = others
         self._process_names = process_names
         self._nvml, self._clock = nvml, clock
         self._session = NvmlSession(nvml, clock)
@@ -73,10 +79,10 @@ class GpuCollector:
     def collect(self) -> pb.Heartbeat:
         with self._in_use:
             try:
-                return pb.Heartbeat(gpus=self._read_gpus())
+                return self._with_others(self._read_gpus())
             except GpuUnavailable as exc:
                 self._inventory = None
-                exc.fields = pb.Heartbeat(gpus=_in_state(self._known.values(), "error", str(exc)))
+                exc.fields = self._with_others(_in_state(self._known.values(), "error", str(exc)))
                 raise
 
     def release(self, *, is_released: bool) -> None:
@@ -95,6 +101,10 @@ class GpuCollector:
             self._session.close()
         finally:
             self._in_use.release()
+
+    def _with_others(self, gpus: list[pb.Gpu]) -> pb.Heartbeat:
+        first = max((gpu.index + 1 for gpu in gpus), default=0)
+        return pb.Heartbeat(gpus=[*gpus, *([] if self._others is None else self._others.read(first))])
 
     def _read_gpus(self) -> list[pb.Gpu]:
         if self._is_released:

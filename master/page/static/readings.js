@@ -80,10 +80,26 @@ function withUnit(name, value) {
 
 function gpu(item) {
   const facts = [item.temperature_celsius === null ? null : `${number(item.temperature_celsius, 0)} °C`,
-    item.power_watts === null ? null : `${number(item.power_watts, 0)} W`].filter(Boolean);
+    item.power_watts === null ? null : `${number(item.power_watts, 0)}${item.power_limit_watts ? ` of ${number(item.power_limit_watts, 0)}` : ''} W`,
+    item.is_throttled ? `throttled: ${item.throttle_reasons.join(', ')}` : null, item.last_xid ? `Xid ${item.last_xid}` : null].filter(Boolean);
+  if (item.state === 'error' || item.state === 'lost') {
+    return h('div', { class: 'gpu-part' }, h('p', { class: 'gpu-name' }, `${item.index}: ${item.name || item.uuid}`, h('span', {}, item.state)),
+      h('p', { class: 'aside' }, item.state_reason));
+  }
   return h('div', { class: 'gpu-part' }, h('p', { class: 'gpu-name' }, `${item.index}: ${item.name || item.uuid}`, h('span', {}, facts.join(', '))),
     meters([['Use', item.utilization_percent, percent(item.utilization_percent), 'gpu'],
-      ['Memory', percentOf(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory']]));
+      ['Memory', percentOf(item.memory_used_bytes, item.memory_size_bytes), `${bytes(item.memory_used_bytes)} of ${bytes(item.memory_size_bytes)}`, 'memory'],
+      ...item.instances.map((part) => [part.name || part.uuid, percentOf(part.memory_used_bytes, part.memory_size_bytes),
+        `${bytes(part.memory_used_bytes)} of ${bytes(part.memory_size_bytes)}`, 'memory'])]),
+    holders(item));
+}
+
+/** Who holds a GPU. */
+function holders({ index, processes, process_count: count }) {
+  if (!processes.length) return count === 0 ? h('p', { class: 'aside' }, 'No process holds it.') : null;
+  const rows = processes.map((item) => [`${item.command || MISSING} (${item.pid})`, item.user || MISSING, bytes(item.memory_used_bytes)]);
+  const more = count > processes.length ? h('p', { class: 'aside' }, `${count - processes.length} more`) : null;
+  return [table(`Processes on GPU ${index}`, ['', 'User', 'Memory'], rows), more];
 }
 
 function customMetrics(samples) {
