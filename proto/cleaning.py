@@ -27,6 +27,7 @@ from fleetpulse.proto.fields import (
     Number,
     Rule,
     Text,
+    Word,
     custom_metric_problems,
     custom_value_problem,
     visible,
@@ -41,6 +42,14 @@ _BYTES = range(0xDC80, 0xDD00)
 
 _LOOKS_ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _DIGEST_LENGTH = 8
+_IDENTITIES = {
+    message: [
+        (name, rule)
+        for name, rule in rules.items()
+        if isinstance(rule, Word) or (isinstance(rule, Number) and rule.low > 0)
+    ]
+    for message, rules in RULES.items()
+}
 _LARGEST = {FieldDescriptor.TYPE_UINT32: 2**32 - 1, FieldDescriptor.TYPE_UINT64: 2**64 - 1}
 
 
@@ -114,16 +123,24 @@ def make(kind: type[M], **values: Any) -> M:
 
 def _set(message: Message, name: str, value: Any, rule: Rule | None) -> None:
     field = message.DESCRIPTOR.fields_by_name[name]
-    if isinstance(rule, Items) and rule.of is not None and isinstance(rule.of, Text):
+    if isinstance(rule, Items) and isinstance(rule.of, Text):
         getattr(message, name).extend([_fitting(each, rule.of) for each in value])
+    elif isinstance(rule, Items) and isinstance(rule.of, Word):
+        getattr(message, name).extend([each for each in value if rule.of.fits(each)])
     elif isinstance(rule, Labels):
-        getattr(message, name).update({each: clean_text(text, rule.value) for each, text in value.items()})
+        fitting = {each: clean_text(text, rule.value) for each, text in value.items() if rule.name.fits(each)}
+        getattr(message, name).update(fitting)
     elif field.is_repeated:
         getattr(message, name).extend(value)
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
         getattr(message, name).CopyFrom(value)
     elif isinstance(rule, Text):
         setattr(message, name, _fitting(value, rule))
+    elif isinstance(rule, Choice):
+        setattr(message, name, value if value in rule.options else rule.otherwise)
+    elif isinstance(rule, Word):
+        if rule.fits(value):
+            setattr(message, name, value)
     elif not isinstance(rule, Number):
         setattr(message, name, value)
     elif rule.fits(value) and value <= _LARGEST.get(field.type, value):
@@ -182,10 +199,19 @@ def _clean_items(items: Any, rule: Items, where: str, changes: list[str]) -> Non
             changes.append(where)
             items[:] = fitting
     elif rule.of is None:
-        for item in items:
-            _clean(item, where, changes)
+        for position in reversed(range(len(items))):
+            if _is_nobody(items[position]):
+                changes.append(f"{where}: one left out")
+                del items[position]
+            else:
+                _clean(items[position], where, changes)
         if rule.key and len(items) > 1:
             _tell_apart(items, rule.key, where, changes)
+
+
+def _is_nobody(item: Message) -> bool:
+    """Whether a field that identifies the entry breaks its rule."""
+    return any(not rule.fits(getattr(item, name)) for name, rule in _IDENTITIES[item.DESCRIPTOR.name])
 
 
 def _tell_apart(items: Any, key: tuple[str, ...], where: str, changes: list[str]) -> None:

@@ -12,7 +12,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from fleetpulse.proto.rules import (
+    CUSTOM_LABEL_NAME_PATTERN,
     CUSTOM_LABEL_NAME_RULE,
+    CUSTOM_NAME_PATTERN,
     CUSTOM_NAME_RULE,
     INCARNATION_ID_PATTERN,
     INCARNATION_ID_RULE,
@@ -23,6 +25,8 @@ from fleetpulse.proto.rules import (
     MAX_CUSTOM_LABELS,
     MAX_CUSTOM_METRICS,
     MAX_CUSTOM_SAMPLES,
+    TASK_ID_PATTERN,
+    TASK_ID_RULE,
     WORKER_ID_PATTERN,
     WORKER_ID_RULE,
     is_custom_label_name,
@@ -150,6 +154,7 @@ UNIX_SECONDS = Number(0.0, MAX_UNIX_SECONDS)
 
 _WORKER_ID = Word(WORKER_ID_PATTERN, WORKER_ID_RULE)
 _INCARNATION_ID = Word(INCARNATION_ID_PATTERN, INCARNATION_ID_RULE)
+LABELS = Labels(MAX_LABELS, Word(LABEL_NAME_PATTERN, LABEL_NAME_RULE), TEXT)
 _CUSTOM_HELP = Text(MAX_CUSTOM_HELP_LENGTH)
 _LABEL_VALUE = Text(MAX_CUSTOM_LABEL_VALUE_LENGTH)
 
@@ -161,10 +166,10 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "hostname": TEXT,
             "version": TEXT,
             "boot_time_unix_seconds": UNIX_SECONDS,
-            "labels": Labels(MAX_LABELS, Word(LABEL_NAME_PATTERN, LABEL_NAME_RULE), TEXT),
+            "labels": LABELS,
             "attempts_held": Items(MAX_HELD_ATTEMPTS),
         },
-        "AttemptId": {"task_id": TEXT, "attempt": COUNT},
+        "AttemptId": {"task_id": Word(TASK_ID_PATTERN, TASK_ID_RULE), "attempt": Number(1, 2**32 - 1)},
         "Capacity": {
             "cpu_cores": AMOUNT,
             "memory_bytes": COUNT,
@@ -267,9 +272,9 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
         "CollectorReport": {"collector": NAME, "duration_seconds": AMOUNT, "error": TEXT, "age_seconds": AMOUNT},
         "LeftOut": {"collector": NAME, "count": COUNT},
         "CustomMetric": {
-            "name": Word(".{1,100}", CUSTOM_NAME_RULE),
+            "name": Word(CUSTOM_NAME_PATTERN, CUSTOM_NAME_RULE),
             "help": _CUSTOM_HELP,
-            "label_names": Items(MAX_CUSTOM_LABELS, of=Word(".{1,64}", CUSTOM_LABEL_NAME_RULE)),
+            "label_names": Items(MAX_CUSTOM_LABELS, of=Word(CUSTOM_LABEL_NAME_PATTERN, CUSTOM_LABEL_NAME_RULE)),
             "samples": Items(MAX_CUSTOM_SAMPLES),
         },
         "CustomSample": {

@@ -4,6 +4,7 @@ A worker id is a label value on ``/metrics``, a path segment in REST and a shell
 escaping in any of them.
 """
 
+import ipaddress
 import re
 from typing import Literal, get_args
 
@@ -25,6 +26,9 @@ INCARNATION_ID_PATTERN = r"[A-Za-z0-9._-]{0,64}"
 INCARNATION_ID_RULE = "at most 64 letters, digits, '._-'"
 _INCARNATION_ID = re.compile(INCARNATION_ID_PATTERN)
 
+_HOST_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_MAX_HOST_LENGTH = 253
+
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message that either end accepts; a heartbeat of a machine with 16 GPUs is under 8 KiB."""
 
@@ -36,6 +40,7 @@ LOG_LIMIT_BYTES = 10 * 1024 * 1024
 """How much of an attempt's output is kept."""
 
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+TASK_ID_RULE = "1 to 64 ASCII letters, digits, '.', '_' and '-', the first one a letter or a digit"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
 ENV_NAME_PATTERN = r"(?!NVIDIA_|AMD_VISIBLE_DEVICES$)[A-Za-z_][A-Za-z0-9_.-]{0,254}"
@@ -93,8 +98,10 @@ CUSTOM_LABEL_NAME_RULE = (
     "not two '_' at the start, and none of instance, job, le, quantile, worker_id"
 )
 
-_CUSTOM_NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_CUSTOM_NAME_LENGTH - 1}}}", re.ASCII)
-_CUSTOM_LABEL_NAME = re.compile(rf"(?!__)[A-Za-z_][A-Za-z0-9_]{{0,{MAX_CUSTOM_LABEL_NAME_LENGTH - 1}}}", re.ASCII)
+CUSTOM_NAME_PATTERN = rf"[a-z][a-z0-9_]{{0,{MAX_CUSTOM_NAME_LENGTH - 1}}}"
+CUSTOM_LABEL_NAME_PATTERN = rf"(?!__)[A-Za-z_][A-Za-z0-9_]{{0,{MAX_CUSTOM_LABEL_NAME_LENGTH - 1}}}"
+_CUSTOM_NAME = re.compile(CUSTOM_NAME_PATTERN)
+_CUSTOM_LABEL_NAME = re.compile(CUSTOM_LABEL_NAME_PATTERN)
 _RESERVED_SUFFIXES = ("_bucket", "_count", "_sum", "_created")
 _RESERVED_LABEL_NAMES = frozenset({"instance", "job", "le", "quantile", "worker_id"})
 
@@ -154,6 +161,24 @@ def is_user(text: str) -> bool:
     """Whether ``text`` follows ``USER_RULE``."""
     numbers = (int(part) for part in text.split(":") if part.isascii() and part.isdigit())
     return _USER.fullmatch(text) is not None and all(number <= MAX_USER_ID for number in numbers)
+
+
+def is_host(text: str) -> bool:
+    """Whether ``text`` is a host name, an IPv4 address, or an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            ipaddress.IPv6Address(text[1:-1])
+        except ValueError:
+            return False
+        return True
+    if re.fullmatch("[0-9.]+", text):
+        try:
+            ipaddress.IPv4Address(text)
+        except ValueError:
+            return False
+        return True
+    parts = text.removesuffix(".").split(".")
+    return len(text) <= _MAX_HOST_LENGTH and all(map(_HOST_PART.fullmatch, parts))
 
 
 def is_custom_name(name: str, *, is_counter: bool) -> bool:

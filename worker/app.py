@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import make
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
@@ -143,7 +144,7 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         if name not in makers:
             raise UnknownCollector(f"there is no collector {name!a}: choose of {', '.join(makers)}")
     off = OFF_BY_DEFAULT.difference(config.extra_collectors).union(config.skipped_collectors)
-    return [make() for name, make in makers.items() if name not in off]
+    return [build() for name, build in makers.items() if name not in off]
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -164,7 +165,8 @@ def run_worker(config: WorkerConfig) -> None:
     try:
         # A round whose readings are not sent: CPU use needs an earlier reading, and GPUs are known after it or later.
         sampler.sample()
-        register = pb.Register(
+        register = make(
+            pb.Register,
             worker_id=worker_id,
             incarnation_id=new_incarnation_id(),
             hostname=hostname,

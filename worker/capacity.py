@@ -8,6 +8,7 @@ from typing import TypeVar
 import psutil
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import make
 from fleetpulse.worker.collectors.gpu import GpuCollector, GpuInventory
 from fleetpulse.worker.session import TaskExecutor
 
@@ -29,7 +30,7 @@ def machine_capacity(
 
     A GPU without a UUID cannot be given to a task, and is left out of ``gpu_uuids``.
     """
-    capacity = pb.Capacity(cpu_cores=_attempt(logical_cores), memory_bytes=_attempt(memory_bytes))
+    capacity = make(pb.Capacity, cpu_cores=_attempt(logical_cores), memory_bytes=_attempt(memory_bytes))
     if gpus is not None:
         _set_gpus(capacity, gpus)
     return capacity

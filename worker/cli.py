@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -12,10 +13,11 @@ import click
 import platformdirs
 
 from fleetpulse.proto.env_file import ServiceCommand
+from fleetpulse.proto.fields import LABELS
 from fleetpulse.proto.listeners import MASTER_USER
 from fleetpulse.proto.logs import configure_logging
 from fleetpulse.proto.policy import PolicyError, TaskPolicy, read_policy
-from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_worker_id
+from fleetpulse.proto.rules import MAX_CUSTOM_SAMPLES, WORKER_ID_RULE, is_host, is_worker_id
 from fleetpulse.worker.credentials import BUNDLE_NAME, CredentialsError, JoinEndpoint
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ def _target(master: str) -> str:
 
 
 def _host_and_port(variable: str, text: str, example: str) -> tuple[str, int]:
-    host, colon, port = text.strip().rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+    host, _, port = text.strip().rpartition(":")
+    if not (is_host(host) and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= 65535):
         raise click.UsageError(f"{variable}={text!r}: expected HOST:PORT, as {example}")
     return host, int(port)
 
@@ -52,11 +54,21 @@ def _proxy(url: str | None) -> str | None:
     return url.rstrip("/")
 
 
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
-    return name, value
+def _labels(texts: Sequence[str]) -> dict[str, str]:
+    """Labels that the master takes."""
+    labels = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.UsageError(f"--label {text!r}: expected NAME=VALUE")
+        if not LABELS.name.fits(name):
+            raise click.UsageError(f"--label {text!r}: the name must be {LABELS.name.words}")
+        if not LABELS.value.fits(value):
+            raise click.UsageError(f"--label {text[:80]!r}: the value must be {LABELS.value.words}")
+        labels[name] = value
+    if len(labels) > LABELS.most:
+        raise click.UsageError(f"--label: {len(labels)} labels are too many: at most {LABELS.most} are taken")
+    return labels
 
 
 def _task_policy(path: Path | None) -> TaskPolicy:
@@ -166,7 +178,7 @@ _worker_options = _options(
     _option("--worker-id", envvar="FLEETPULSE_WORKER_ID",
             help="Name of this worker; by default the one it had before, else the host's name."),
     _option("--label", "labels", multiple=True, metavar="NAME=VALUE",
-            parse=lambda labels: dict(map(_label, labels)), help="A label of this worker; may be repeated."),
+            parse=_labels, help="A label of this worker; may be repeated."),
     _data_dir_option("Where the worker keeps its id."),
     _option("--log-level", envvar="FLEETPULSE_LOG_LEVEL", default="info", show_default=True,
             type=click.Choice(["debug", "info", "warning", "error"]), help="Least level of the lines on stderr."),

@@ -17,6 +17,8 @@ import grpc
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto import fleetpulse_pb2_grpc as pb_grpc
+from fleetpulse.proto.cleaning import clean
+from fleetpulse.proto.fields import UNIX_SECONDS
 from fleetpulse.proto.listeners import ForeignListener
 from fleetpulse.worker.connection import (
     Failure,
@@ -216,6 +218,8 @@ class WorkerSession:
         register.CopyFrom(self._register)
         if self._tasks is not None:
             await self._tasks.describe(register)
+        if changes := clean(register):
+            _LOGGER.info("worker %s: the registration was made to fit: %s", register.worker_id, "; ".join(changes))
         await stream.write(pb.WorkerMessage(register=register))
         first = await stream.read()
         if first is None or first.WhichOneof("message") != "registered":
@@ -317,7 +321,8 @@ class WorkerSession:
         heartbeat.worker_id = self._register.worker_id
         heartbeat.incarnation_id = self._register.incarnation_id
         heartbeat.sequence_number = self.heartbeats_sent
-        heartbeat.sent_time_unix_seconds = time.time()
+        if UNIX_SECONDS.fits(now := time.time()):
+            heartbeat.sent_time_unix_seconds = now
         if self._tasks is not None:
             self._tasks.report(heartbeat)
         return pb.WorkerMessage(heartbeat=heartbeat)

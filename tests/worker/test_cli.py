@@ -50,7 +50,9 @@ def error_of(result: Result) -> str:
 
 BAD_MASTERS = [
     "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536", "localhost:http", "http://127.0.0.1:50051/",
-    " ", "localhost:\u0665\u0660",
+    " ", "localhost:\u0665\u0660", "http://host:50051", "dns:///host:50051", "host:50051/path", "a b:1", "a\u00a0b:1",
+    "user@host:50051", "::1:50051", "[::1:50051", "[host]:50051", "[fe80::1]50051", "-a:1", "a..b:1", "1.2.3:1",
+    "999.1.1.1:1", "h\u00f6st:1", "a:b:1", "a/b:1", "host:-1", "host:+1", "host: 1", "*:50051", f"{'a' * 254}:1",
 ]  # fmt: skip
 
 
@@ -69,6 +71,9 @@ def test_invalid_master_address_is_refused(master: str, command: click.Command, 
         (" rack-7.example.org:1 ", "rack-7.example.org:1"),
         ("192.0.2.7:65535", "192.0.2.7:65535"),
         ("[::1]:50051", "[::1]:50051"),
+        ("[fe80::1%eth0]:50051", "[fe80::1%eth0]:50051"),
+        ("fleetpulse_master:50051", "fleetpulse_master:50051"),
+        ("master.example.:50051", "master.example.:50051"),
     ],
 )
 def test_valid_master_address_becomes_the_target(text: str, target: str) -> None:
@@ -81,6 +86,33 @@ def test_valid_master_address_becomes_the_target(text: str, target: str) -> None
 def test_invalid_proxy_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
     result = invoked(worker_command, FLEETPULSE_PROXY=url, FLEETPULSE_DATA_DIR=str(tmp_path))
     assert error_of(result) == "FLEETPULSE_PROXY: expected http://[USER:PASSWORD@]HOST:PORT"
+
+
+BAD_LABELS = {
+    "rack nr=4": "the name must be 1 to 64 ASCII letters",
+    "7=a": "the name must be",
+    "r\u00e4ck=a": "the name must be",
+    f"{'a' * 65}=a": "the name must be",
+    "rack=a\u00a0b": "the value must be at most 256 printable characters",
+    "rack=a\udce9": "the value must be",
+    "rack=a\nb": "the value must be",
+    f"rack={'a' * 257}": "the value must be",
+    "rack": "expected NAME=VALUE",
+    "=a": "expected NAME=VALUE",
+}
+
+
+@pytest.mark.parametrize("label", BAD_LABELS, ids=ascii)
+def test_label_that_the_master_would_refuse_is_refused_at_the_start(label: str, tmp_path: Path) -> None:
+    error = error_of(invoked(worker_command, "--label", label, FLEETPULSE_DATA_DIR=str(tmp_path)))
+    assert error.startswith(f"--label {label[:80]!r}"[:70])
+    assert BAD_LABELS[label] in error
+
+
+def test_too_many_labels_are_refused_at_the_start(tmp_path: Path) -> None:
+    labels = [word for number in range(65) for word in ("--label", f"l{number}=a")]
+    error = error_of(invoked(worker_command, *labels, FLEETPULSE_DATA_DIR=str(tmp_path)))
+    assert error == "--label: 65 labels are too many: at most 64 are taken"
 
 
 def test_unknown_collector_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -112,8 +144,7 @@ def test_invalid_label_is_refused(label: str, tmp_path: Path) -> None:
 
 
 def test_label_name_ends_at_the_first_equals_sign() -> None:
-    assert cli._label("query=a=b") == ("query", "a=b")
-    assert cli._label("note=") == ("note", "")
+    assert cli._labels(["query=a=b", "note="]) == {"query": "a=b", "note": ""}
 
 
 @pytest.mark.parametrize(

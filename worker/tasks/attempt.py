@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import NamedTuple, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import make
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec, RequestRefused
 from fleetpulse.worker.tasks.engine import (
     ContainerInfo,
@@ -141,7 +142,8 @@ class AttemptRunner:
     def usage_report(self) -> pb.RunningTask:
         """The last readings, for the heartbeat."""
         before, now = self._usages
-        return pb.RunningTask(
+        return make(
+            pb.RunningTask,
             task_id=self.key.task_id,
             attempt=self.key.attempt,
             memory_used_bytes=None if now is None else now.memory_bytes,

@@ -15,6 +15,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import clean_text, make
+from fleetpulse.proto.fields import Text
 from fleetpulse.proto.image import parse_image
 from fleetpulse.proto.rules import LOG_LIMIT_BYTES
 from fleetpulse.worker.tasks.container_spec import AttemptKey, ContainerSpec
@@ -38,6 +40,7 @@ PULL_TIMEOUT_SECONDS = 60.0
 PULL_PAUSES_SECONDS = (1.0, 4.0)
 """Before a pull that failed by chance is tried again within its attempt."""
 
+_ENGINE_TEXT = Text(2000)
 _FIRST_DELAY_SECONDS = 0.25
 _MAX_DELAY_SECONDS = 5.0
 
@@ -46,7 +49,8 @@ class EngineError(Exception):
     """The message says what happened and, if possible, what to do."""
 
     def __init__(self, message: str, reason: str = "container_failed") -> None:
-        super().__init__(message)
+        # The engine's own text may be anything, and is sent to the master.
+        super().__init__(clean_text(message, _ENGINE_TEXT))
         self.reason = reason
 
 
@@ -181,7 +185,7 @@ class EngineClient:
     @property
     def task_support(self) -> pb.TaskSupport:
         """For the master."""
-        return pb.TaskSupport(available=self._error is None, reason=self._error or "")
+        return make(pb.TaskSupport, available=self._error is None, reason=self._error)
 
     @property
     def is_timed_out(self) -> bool:
@@ -258,7 +262,7 @@ class _Pull:
         self.task: asyncio.Task[None] | None = None
 
     def report(self, text: str) -> None:
-        self.progress = text
+        self.progress = text = clean_text(text, _ENGINE_TEXT)
         for progress in self.waiting:
             progress(text)
 

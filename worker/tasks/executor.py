@@ -8,9 +8,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable
+from itertools import islice
 from typing import Any
 
 from fleetpulse.proto import fleetpulse_pb2 as pb
+from fleetpulse.proto.cleaning import make
+from fleetpulse.proto.fields import MAX_RUNNING_TASKS
 from fleetpulse.proto.image import MAX_IMAGE_LENGTH
 from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.tasks.attempt import AttemptContext, AttemptRunner, remove_container
@@ -163,7 +166,7 @@ class Executor:
     def report(self, heartbeat: pb.Heartbeat) -> None:
         """Adds the running attempts, with their last readings."""
         running = (attempt for attempt in self._attempts.values() if attempt.is_running)
-        heartbeat.running_tasks.extend(attempt.usage_report() for attempt in running)
+        heartbeat.running_tasks.extend(attempt.usage_report() for attempt in islice(running, MAX_RUNNING_TASKS))
         heartbeat.task_support.CopyFrom(self._client.task_support)
         heartbeat.engine_failures = self._client.failures
 
@@ -322,7 +325,7 @@ class DisabledExecutor:
     """Of a worker that only reports telemetry: every attempt fails. All methods belong to one asyncio loop."""
 
     def __init__(self, reason: str) -> None:
-        self._support = pb.TaskSupport(available=False, reason=reason)
+        self._support = make(pb.TaskSupport, available=False, reason=reason)
         self._outbox = Outbox()
 
     async def describe(self, register: pb.Register) -> None:
