@@ -58,9 +58,9 @@ def test_worker_without_an_engine_at_a_tcp_address_reports_its_readings(processe
         master.target, "--worker-id", WORKER_ID, DOCKER_HOST=f"tcp://{LOCALHOST}:{free_port()}/{'v' * 300}"
     )
     eventually(lambda: beats(master))
-    support = details(master)["task_support"]
-    assert not support["available"]
-    assert support["reason"].endswith("…")
+    tasks = details(master)["tasks"]
+    assert not tasks["supported"]
+    assert tasks["support_reason"].endswith("…")
     assert "no stream to the master" not in worker.err
 
 
@@ -72,9 +72,9 @@ def test_worker_whose_relay_to_the_engine_stops_goes_on_with_its_readings(
     port = free_port()
     relay = processes.start("relay", sys.executable, "-c", RELAY, str(port), docker_engine.host.removeprefix("unix://"))
     worker = processes.worker(master.target, "--worker-id", WORKER_ID, DOCKER_HOST=f"tcp://{LOCALHOST}:{port}")
-    eventually(lambda: beats(master) and details(master)["task_support"]["available"])
-    relay.kill()
-    eventually(lambda: not details(master)["task_support"]["available"])
+    eventually(lambda: beats(master) and details(master)["tasks"]["supported"])
+    relay.kill_all()
+    eventually(lambda: not details(master)["tasks"]["supported"])
     received = details(master)["heartbeats"]["received"]
     eventually(lambda: beats(master, received + HEARTBEATS))
     assert "no stream to the master" not in worker.err

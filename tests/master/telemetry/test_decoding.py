@@ -24,7 +24,7 @@ from fleetpulse.master.telemetry.records import (
     RunningTask,
 )
 from fleetpulse.proto import fleetpulse_pb2 as pb
-from fleetpulse.proto.fields import MAX_DEVICES, MAX_RUNNING_TASKS, MAX_TEXT_LENGTH
+from fleetpulse.proto.fields import MAX_DEVICES, MAX_RUNNING_TASKS, MAX_TEXT_LENGTH, is_visible
 from tests.master.fleet import GIB, full_heartbeat, heartbeat
 from tests.master.hostile import ANY_TEXT, NOT_NUMBERS, assert_safe_to_log
 
@@ -279,5 +279,5 @@ def test_any_heartbeat_is_decoded_or_refused_with_a_reason(message: pb.Heartbeat
         return
     for leaf in leaves(reading):
         assert not isinstance(leaf, float) or math.isfinite(leaf)
-        assert not isinstance(leaf, str) or leaf.isprintable()
+        assert not isinstance(leaf, str) or is_visible(leaf)
     assert reading.cpu.usage_percent is None or 0 <= reading.cpu.usage_percent <= 100
