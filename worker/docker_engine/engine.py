@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,12 @@ _PULL_THREADS = 64
 
 _CONFLICT = 409
 _MAX_VOLUMES = 32
+
+_QUOTA_DRIVERS = frozenset({"overlay2", "zfs"})
+"""Storage drivers that may limit what a container writes. That of btrfs would count its image as well."""
+
+_NO_QUOTA = re.compile(r"storage.?opt|quota", re.IGNORECASE)
+"""In Docker's answer, where it has none: for overlay2 this takes xfs with the mount option pquota."""
 
 TASK_NETWORK = "fleetpulse-tasks"
 _DEVICE = "com.docker.network.bridge.name"
@@ -114,6 +121,7 @@ class DockerEngine:
         """
         self._owner = owner
         self._firewall = firewall
+        self._has_disk_quota: bool | None = None
         self._logins = logins
         self._connection = DockerConnection(environment)
         self._call_threads = CallThreads("docker", _CALL_THREADS)
@@ -164,7 +172,7 @@ class DockerEngine:
             bridge = "none" if spec.network == "none" else _task_network(client, self._firewall, spec)
             limits = host_config(spec, _volumes(client, spec), bridge)
             try:
-                created = client.create_container(**settings, host_config=client.create_host_config(**limits))
+                created = self._created(client, settings, limits, spec.disk_limit_bytes)
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
@@ -176,6 +184,26 @@ class DockerEngine:
             return container_id
 
         return await self._call(create)
+
+    def _created(
+        self, client: APIClient, settings: Mapping[str, Any], limits: Mapping[str, Any], disk_bytes: int | None
+    ) -> dict[str, Any]:
+        """What Docker answers. With a limit on the disk if the storage driver has one, which only a try shows."""
+
+        def create(**quota: Any) -> dict[str, Any]:
+            config = client.create_host_config(**limits, **quota)
+            return dict(client.create_container(**settings, host_config=config))
+
+        if self._has_disk_quota is None:
+            self._has_disk_quota = client.info().get("Driver") in _QUOTA_DRIVERS
+        if self._has_disk_quota and disk_bytes is not None:
+            try:
+                return create(storage_opt={"size": str(disk_bytes)})
+            except APIError as error:
+                if not _NO_QUOTA.search(str(error.explanation)):
+                    raise
+                self._has_disk_quota = False
+        return create()
 
     async def start(self, container_id: str) -> None:
         def start(client: APIClient) -> None:
