@@ -5,6 +5,7 @@ import re
 import time
 from typing import Any, NamedTuple
 
+from tests.e2e.jobs import Jobs
 from tests.e2e.masters import Master
 from tests.e2e.processes import RunningProcess
 from tests.e2e.waiting import eventually
@@ -98,3 +99,16 @@ def inactive_workers(master: Master) -> list[str]:
     """The workers that the log calls inactive."""
     lines: list[Any] = [re.search(r"worker (\S+) is inactive", line) for line in master.log_lines("is inactive")]
     return [match[1] for match in lines if match]
+
+
+def running(jobs: Jobs, command: str, worker_ids: list[str]) -> list[str]:
+    """Submits a task to each of the workers and waits until it runs."""
+    tasks = [jobs.submit(*command.split(), constraints={"worker_id": worker_id}) for worker_id in worker_ids]
+    for task_id in tasks:
+        jobs.when(task_id, "running")
+    return tasks
+
+
+def attempts(jobs: Jobs, tasks: list[str]) -> list[list[tuple[str, str]]]:
+    """The status and the worker of every attempt of each task."""
+    return [[(one["status"], one["worker_id"]) for one in jobs.get(task_id)["attempts"]] for task_id in tasks]

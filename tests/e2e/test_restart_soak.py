@@ -1,18 +1,24 @@
 """A restart under a large fleet, of a slow master and of one with the whole machine: `make soak`."""
 
+import time
+
 import pytest
 
 from tests.cpu_cap import cpu_cap
-from tests.e2e.fleet_restarts import RestartedFleet
+from tests.e2e.fleet_restarts import RestartedFleet, attempts, running
+from tests.e2e.jobs import Jobs
 from tests.e2e.masters import started_master
 from tests.e2e.processes import Processes
 from tests.e2e.tls import TlsMaster
+from tests.e2e.waiting import eventually
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(900)]
 
 SLOW_CORES = 0.2
 CONNECT_SECONDS = 240.0
 BACK_SECONDS = 240.0
+CUT_OFF_SECONDS = 300.0
 DEFAULT_LEASE = ("--heartbeat-interval", "5s", "--inactivity-timeout", "30s")
 
 
@@ -58,3 +64,30 @@ def test_large_fleet_is_back_after_a_restart(
     fleet = RestartedFleet(master, processes.simulate(master.target, workers, "--ramp", "30"), workers)
     assert fleet.wait_until_connected(CONNECT_SECONDS)
     assert_comes_back(fleet, capsys)
+
+
+def test_tasks_survive_a_fleet_that_is_cut_off_for_five_minutes_after_a_restart(processes: Processes) -> None:
+    workers = 20
+    master = started_master(processes)
+    processes.simulate(master.target, workers)
+    jobs = Jobs(master, "simulated")
+    eventually(lambda: master.active() == workers)
+    worker_ids = [f"sim-{number:02d}" for number in range(1, workers + 1)]
+    tasks = running(jobs, "sleep 100000", worker_ids * 2)
+    before = attempts(jobs, tasks)
+
+    master.restart("--grpc-port", str(free_port()))
+    eventually(master.is_healthy)
+    ends_at = time.monotonic() + CUT_OFF_SECONDS
+    while time.monotonic() < ends_at:
+        assert attempts(jobs, tasks) == before
+        time.sleep(5.0)
+    assert master.active() == 0
+    assert master.sample("fleetpulse_task_rescheduling_held") == 1
+
+    master.restart()
+    eventually(lambda: master.is_healthy() and master.active() == workers, CONNECT_SECONDS)
+    eventually(lambda: master.sample("fleetpulse_task_rescheduling_held") == 0, CONNECT_SECONDS)
+    assert attempts(jobs, tasks) == before
+    assert jobs.cancel(tasks[0]).status_code == 202
+    assert jobs.ended(tasks[0])["status"] == "cancelled"

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.cpu_cap import cpu_cap
-from tests.e2e.fleet_restarts import RestartedFleet
+from tests.e2e.fleet_restarts import RestartedFleet, attempts, running
 from tests.e2e.jobs import Jobs
 from tests.e2e.masters import FAST_INTERVAL_SECONDS, FAST_LEASE_FLAGS, FAST_TIMEOUT_SECONDS, Master, started_master
 from tests.e2e.processes import Processes
@@ -13,19 +13,6 @@ from tests.e2e.waiting import eventually
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
-
-
-def running(jobs: Jobs, command: str, worker_ids: list[str]) -> list[str]:
-    """Submits a task to each of the workers and waits until it runs."""
-    tasks = [jobs.submit(*command.split(), constraints={"worker_id": worker_id}) for worker_id in worker_ids]
-    for task_id in tasks:
-        jobs.when(task_id, "running")
-    return tasks
-
-
-def attempts(jobs: Jobs, tasks: list[str]) -> list[list[tuple[str, str]]]:
-    """The status and the worker of every attempt of each task."""
-    return [[(one["status"], one["worker_id"]) for one in jobs.get(task_id)["attempts"]] for task_id in tasks]
 
 
 def let_leases_end() -> None:

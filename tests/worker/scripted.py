@@ -137,6 +137,31 @@ async def scripted_master(*behaviors: Behavior) -> AsyncIterator[ScriptedMaster]
         await server.stop(None)
 
 
+@contextlib.asynccontextmanager
+async def late_door(target: str, seconds: float) -> AsyncIterator[str]:
+    """Another address of the master, at which a connection is accepted at once and gets through after so long."""
+    copying: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        far_reader, far_writer = await asyncio.open_connection(*target.rsplit(":", 1))
+        for ends in ((reader, far_writer), (far_reader, writer)):
+            copying.add(asyncio.create_task(copy(*ends)))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.gather(*copying)
+
+
 async def eventually(condition: Callable[[], object], within_seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until the condition holds; ``TimeoutError`` if it does not in time."""
     async with asyncio.timeout(within_seconds):

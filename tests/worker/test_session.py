@@ -22,6 +22,7 @@ from tests.worker.scripted import (
     ScriptedStream,
     eventually,
     heartbeats_of,
+    late_door,
     never_answer,
     quick_sample,
     refuse,
@@ -219,6 +220,26 @@ def test_registration_without_an_answer_times_out_and_is_tried_again(caplog: pyt
 
     run(test())
     assert "(DEADLINE_EXCEEDED: no answer within 10 s)" in caplog.text
+
+
+def test_time_for_the_answer_begins_when_there_is_a_connection() -> None:
+    """A busy master takes long for the connection, and then as long for the answer."""
+    pause_seconds = 0.6 * ReconnectTimes.FIRST_ANSWER_SECONDS
+
+    async def answer_late(stream: ScriptedStream) -> None:
+        await asyncio.sleep(pause_seconds)
+        await serve(stream)
+
+    async def test() -> None:
+        async with (
+            scripted_master(answer_late) as master,
+            late_door(master.target, pause_seconds) as target,
+            session_at(target) as session,
+        ):
+            await eventually(lambda: session.is_connected or len(master.streams) > 1)
+            assert len(master.streams) == 1
+
+    run(test())
 
 
 # Connections and delays of the tries
