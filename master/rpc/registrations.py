@@ -1,6 +1,5 @@
 """The line of registrations that wait for the hub. When it is too long, the rest are told when to come."""
 
-import math
 import time
 from collections.abc import Callable
 
@@ -17,21 +16,12 @@ _MAX_COST_SECONDS = 0.05
 _NEWEST_WEIGHT = 0.05
 """Of the newest measurement in the mean."""
 
-LATE_SECONDS = 1.0
-"""A first message that takes longer, from the opening of its stream, has waited for the master, or for its worker."""
-
-_LATE_FOR_SECONDS = 10.0
-"""One that was late speaks for those that come so soon after it."""
-
-MAX_SILENCE_SECONDS = 60.0
-"""The longest that a stream may stay silent because others were late."""
-
 _MAX_SPREAD_SECONDS = 60.0
 _MIN_SPREAD_SECONDS = 1.0
 
 
 class RegistrationLine:
-    """``leave`` and ``spread_seconds`` are for the hub, all other methods for grpc's thread.
+    """``arrive``, ``next_turn`` and ``is_full`` are for grpc's thread, ``leave`` and ``spread_seconds`` for the hub.
 
     A registration takes as long as from the end of the one before it in the line to its own end, so with all that the
     master does meanwhile. That is the pace at which workers can come back.
@@ -43,7 +33,6 @@ class RegistrationLine:
         self._arrived = self._left = 0
         self._left_at: float | None = None
         self._next_turn_at = 0.0
-        self._late_until = -math.inf
         self.cost_seconds = FIRST_COST_SECONDS
         """Mean time of a registration."""
 
@@ -57,24 +46,12 @@ class RegistrationLine:
         """Whether one more would wait for too long."""
         return self.waiting * self.cost_seconds > MAX_LINE_SECONDS
 
-    def arrive(self, took_seconds: float = 0.0) -> bool:
-        """Takes a registration into the line; returns False if the line is full.
-
-        ``took_seconds`` is the time since its stream was opened.
-        """
-        if took_seconds > LATE_SECONDS:
-            self._late_until = self._clock() + _LATE_FOR_SECONDS
+    def arrive(self) -> bool:
+        """Takes a registration into the line; returns False if the line is full."""
         if self.is_full:
             return False
         self._arrived += 1
         return True
-
-    def may_be_late(self, waited_seconds: float) -> bool:
-        """Whether the first message of a stream that was silent for so long may be on its way.
-
-        grpc's own threads may be far behind (handshakes!) while the master's are not. Other first messages tell.
-        """
-        return waited_seconds < MAX_SILENCE_SECONDS and self._clock() < self._late_until
 
     def next_turn(self) -> float:
         """Returns in how many seconds one that is refused should come: one by one, as fast as they are handled.

@@ -90,7 +90,7 @@ class RpcServer:
         """Says who may call a master without a CA; ``None``: everybody. To be set before the start."""
 
         self.first_message_seconds = FIRST_MESSAGE_SECONDS
-        """How long a stream may be silent at first, unless the master is behind. To be set before the start."""
+        """How long a stream may be silent at first, unless the master is behind."""
 
         self._address = address
         self._instruments = instruments
@@ -283,31 +283,27 @@ class RpcServer:
             reading.cancel()
             self._bridge.call_soon(session.close)
 
-    def _expect_registration(self, session: StreamSession, stream: Stream, waited_seconds: float = 0.0) -> None:
-        waited_seconds += self.first_message_seconds
-        stream.deadline = self._loop.call_later(
-            self.first_message_seconds, self._check_silence, session, stream, waited_seconds
-        )
+    def _expect_registration(self, session: StreamSession, stream: Stream) -> None:
+        stream.deadline = self._loop.call_later(self.first_message_seconds, self._check_silence, session, stream)
 
-    def _check_silence(self, session: StreamSession, stream: Stream, waited_seconds: float) -> None:
+    def _check_silence(self, session: StreamSession, stream: Stream) -> None:
         stream.deadline = None
         if stream.heard_at is not None:
             return
-        if self._bridge.is_behind() or self.registrations.may_be_late(waited_seconds):
+        if self._bridge.is_behind():
             # What it sent may wait to be read.
-            self._expect_registration(session, stream, waited_seconds)
+            self._expect_registration(session, stream)
         else:
-            self._bridge.call(session.expect_registration, waited_seconds)
+            self._bridge.call(session.expect_registration)
 
     def _certificate_of(self, call: RpcCall) -> WorkerCertificate | None:
         return None if self._tls is None else self._tls.certificate_of(call)
 
     async def _read(self, call: RpcCall, session: StreamSession, stream: Stream) -> None:
         process = session.process
-        opened_at = time.monotonic()
         try:
             while (data := await call.read()) is not _END_OF_STREAM:
-                if stream.heard_at is None and not self.registrations.arrive(time.monotonic() - opened_at):
+                if stream.heard_at is None and not self.registrations.arrive():
                     stream.heard_at = time.monotonic()
                     stream.refuse(self._busy())
                     return

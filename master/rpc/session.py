@@ -35,7 +35,11 @@ from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 
-FIRST_MESSAGE_SECONDS = 10.0
+FIRST_MESSAGE_SECONDS = 60.0
+"""As long as a worker waits for its answer. When a whole fleet comes back, the first message may come long after the
+stream: grpc's core opens it before the worker's own code writes on it.
+"""
+
 MASTER_VERSION = version("fleetpulse")
 
 _NOT_AUDITED = (MasterStopping, StreamSuperseded)
@@ -289,7 +293,7 @@ class StreamSession:
         if (refusal := admission.refusal(certificate)) is not None:
             self.end(refusal)
 
-    def expect_registration(self, waited_seconds: float = FIRST_MESSAGE_SECONDS) -> None:
+    def expect_registration(self) -> None:
         """Ends the stream if nothing has arrived on it. Called when the time for the first message is over.
 
         What has arrived is handled, however late, and registers the worker or ends the stream.
@@ -297,7 +301,7 @@ class StreamSession:
         if self.heard_at is None:
             self.end(
                 RegistrationTimeout(
-                    f"nobody registered on this stream within {waited_seconds:.0f} s; send register first"
+                    f"nobody registered on this stream within {FIRST_MESSAGE_SECONDS:.0f} s; send register first"
                 )
             )
 

@@ -192,11 +192,3 @@ def test_goodbye_removes_the_worker(client: GrpcClient, shared_master: Master) -
     assert worker_id not in shared_master.get("/metrics").text
     (line,) = shared_master.log_lines(f"{worker_id} said goodbye")
     assert r"line\nbreak\x1b[2J" in line
-
-
-def test_silent_stream_is_ended(client: GrpcClient, shared_master: Master) -> None:
-    refused = refused_streams(shared_master, "registration_timeout")
-    code, details = client.stream().refusal()
-    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "nobody registered on this stream within 10 s" in details
-    assert refused_streams(shared_master, "registration_timeout") == refused + 1

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.rpc.registrations import (
     FIRST_COST_SECONDS,
-    LATE_SECONDS,
     MAX_DELAY_SECONDS,
     MAX_LINE_SECONDS,
-    MAX_SILENCE_SECONDS,
     RegistrationLine,
 )
 
@@ -107,15 +105,3 @@ def test_no_order_of_events_gives_a_turn_in_the_past(events: list[str]) -> None:
             assert 0.0 <= world.line.next_turn() <= MAX_DELAY_SECONDS
         else:
             world.now += 1.0
-
-
-def test_first_messages_that_came_late_speak_for_those_that_are_missing() -> None:
-    world = Line()
-    assert not world.line.may_be_late(10.0)
-    world.line.arrive(LATE_SECONDS)
-    assert not world.line.may_be_late(10.0)
-    world.line.arrive(LATE_SECONDS + 0.1)
-    assert world.line.may_be_late(10.0)
-    assert not world.line.may_be_late(MAX_SILENCE_SECONDS), "nobody is silent for ever because others were late"
-    world.now += 10.0
-    assert not world.line.may_be_late(10.0)
