@@ -20,6 +20,17 @@ SLICE_SECONDS = 0.01
 """Calls are made for this long before other greenlets run."""
 
 
+def give_way() -> None:
+    """Let all others run that can: greenlets, and whatever has arrived on a socket.
+
+    After ``gevent.sleep(0)`` the hub looks at sockets only at every fiftieth turn. 50 slices of work are half a second.
+    """
+    hub = gevent.get_hub()
+    # A timer is looked at after the sockets; the second turn is for the greenlets that wait already.
+    hub.wait(hub.loop.timer(0))
+    gevent.sleep(0)
+
+
 class Wake:
     """An event for the one greenlet that waits: half the time and 1 kB less of its stack than gevent's."""
 
@@ -96,7 +107,7 @@ class HubQueue:
             while self._calls:
                 self._make(self._calls.popleft())
                 if self._clock() >= ends_at:
-                    gevent.sleep(0)
+                    give_way()
                     ends_at = self._clock() + SLICE_SECONDS
 
     def _make(self, call: Call) -> None:

@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import Annotated
 
 import falcon
-import gevent
 import msgspec
 from msgspec import Meta
 
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.telemetry import records
 
 Count = records.Count
@@ -47,7 +47,7 @@ def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control:
         if len(piece) >= PIECE_BYTES or (number and number % ITEMS_IN_A_ROW == 0):
             pieces.append(bytes(piece))
             piece.clear()
-            gevent.sleep(0)
+            give_way()
         piece += b"," if number else b""
         piece += encoded(item)
     piece += b"]"

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import falcon
-import gevent
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleetpulse.master.addresses import is_loopback
 from fleetpulse.master.api.answers import ResponseModel, send_json
 from fleetpulse.master.api.queries import Number
 from fleetpulse.master.api.validation import query_of
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.telemetry.manager import TelemetryManager
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
@@ -82,7 +82,7 @@ class Targets:
     def _groups(self, port: int, labels: set[tuple[str, str]]) -> Iterator[TargetGroup]:
         for number, telemetry in enumerate(self._manager.get_all_worker_telemetry().values(), start=1):
             if number % WORKERS_IN_A_ROW == 0:
-                gevent.sleep(0)
+                give_way()
             if not (telemetry.is_active and labels <= telemetry.registration.labels.items()):
                 continue
             address = _address(telemetry)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import falcon
-import gevent
 
 from fleetpulse.master.api.answers import Count, ResponseModel, send_json
 from fleetpulse.master.api.operations import HTML
 from fleetpulse.master.api.reference import GeneratedDocument
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.manager import TelemetryManager
 
@@ -145,7 +145,7 @@ class OverviewResource:
         counts = dict.fromkeys(WorkerCounts.__struct_fields__, 0)
         for number, worker in enumerate(self._telemetry.get_all_worker_telemetry().values(), start=1):
             if number % WORKERS_PER_TURN == 0:
-                gevent.sleep(0)
+                give_way()
             counts["active" if worker.is_active else "inactive"] += 1
             counts["draining"] += worker.allocation.drain_reason is not None
         return WorkerCounts(**counts)

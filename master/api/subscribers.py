@@ -19,6 +19,7 @@ from fleetpulse.master.addresses import Clients
 from fleetpulse.master.api.answers import encoded
 from fleetpulse.master.api.problems import STATUS_BY_ERROR, Rejection
 from fleetpulse.master.errors import RETRY_AFTER_SECONDS, AccessEnded, FleetPulseError, MasterStopping
+from fleetpulse.master.hub_queue import give_way
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Subscribers:
                 except Exception:
                     _LOGGER.exception("whether one may still %s could not be checked", self._doing)
                 if number % _CHECKS_PER_TURN == 0:
-                    gevent.sleep(0)
+                    give_way()
 
 
 class EventStream(ABC):

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import gevent
 
 from fleetpulse.master.api.subscribers import event_bytes
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 
 _LOGGER = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class Broadcaster:
         for number, reader in enumerate(list(self._readers), start=1):
             reader.notify(revision, changed)
             if number % READERS_PER_TURN == 0:
-                gevent.sleep(0)
+                give_way()
 
     def _changed_workers(self) -> frozenset[str] | None:
         """Returns the workers that changed or left since the last broadcast; ``None``: unknown, or not needed."""

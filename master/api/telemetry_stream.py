@@ -19,6 +19,7 @@ from fleetpulse.master.api.telemetry_broadcast import Broadcaster, EventEncoder,
 from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.api.views import FleetViews, StreamSummaries
 from fleetpulse.master.errors import FleetPulseError
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import StreamInstruments
 from fleetpulse.master.telemetry.change_log import ChangeLog, ChangeWindow
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -193,7 +194,7 @@ class TelemetryStream(EventStream):
                 yield chunk.event
             start, is_done = chunk.stop, chunk.stop == len(window.worker_ids)
             if not is_done:
-                gevent.sleep(0)
+                give_way()
 
 
 def create_telemetry_stream(

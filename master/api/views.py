@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import gevent
 import msgspec
 
 from fleetpulse.master.api.answers import encoded
@@ -15,6 +14,7 @@ from fleetpulse.master.api.worker_answers import (
     WorkerSummary,
 )
 from fleetpulse.master.errors import UnknownWorker
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.telemetry.lazy_view import LazyView, ReadRhythm
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
@@ -170,7 +170,7 @@ def _in_rows(workers: Iterable[str]) -> Iterator[list[str]]:
     now = list(workers)
     for start in range(0, len(now), WORKERS_IN_A_ROW):
         if start:
-            gevent.sleep(0)
+            give_way()
         yield now[start : start + WORKERS_IN_A_ROW]
 
 

@@ -21,6 +21,7 @@ from fleetpulse.master.history.series_writer import (
     Tier,
     WriteBuffer,
 )
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.records import WorkerTelemetry
 
@@ -284,4 +285,4 @@ def _in_turns(items: Iterable[tuple[str, _Value]]) -> Iterator[tuple[str, _Value
     for number, item in enumerate(items, start=1):
         yield item
         if number % WORKERS_AT_ONCE == 0:
-            gevent.sleep(0)
+            give_way()

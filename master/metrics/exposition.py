@@ -16,11 +16,11 @@ from operator import attrgetter, sub
 from typing import Any, NamedTuple
 
 import falcon
-import gevent
 import orjson
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.budget import NOT_ASSIGNED, NameBudget, TaskCheck
 from fleetpulse.master.metrics.custom import CustomFamilies, escape
@@ -134,7 +134,7 @@ class FleetExposition(LazyView):
         """Join the static families."""
         for number in range(len(self._static)):
             self._static_columns.join(number)
-            gevent.sleep(0)
+            give_way()
 
     def remove(self, worker_id: str) -> None:
         """Drop the worker's lines."""
@@ -153,7 +153,7 @@ class FleetExposition(LazyView):
             yield chunk
             in_a_row += len(chunk)
             if in_a_row > BYTES_IN_A_ROW:
-                gevent.sleep(0)
+                give_way()
                 in_a_row = 0
 
     def _family_chunks(self, openmetrics: bool) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-import gevent
 import grpc
 
 from fleetpulse.master.addresses import host_of_peer
@@ -20,6 +19,7 @@ from fleetpulse.master.errors import (
     StreamSuperseded,
     UnknownWorker,
 )
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.pki.admission import Admission, WorkerCertificate
 from fleetpulse.master.rpc.registrations import RegistrationLine
@@ -228,7 +228,7 @@ class StreamSession:
                 elif self._reports is not None:
                     self._handle_report(message)
                     # The next one waits until others have had their turn: a report may take 10 ms.
-                    gevent.sleep(0)
+                    give_way()
                 else:
                     self._register(message)
             except FleetPulseError as error:

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-import gevent
-
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.tasks.capacity import FleetCapacity
 from fleetpulse.master.tasks.placement import Offer, QueuedTask, ResourceAmounts, label_of, satisfies
 from fleetpulse.master.tasks.records import Task
@@ -46,7 +45,7 @@ class QueueReasons:
         key = own, queued_task.demand, tuple(sorted(queued_task.constraints.items())), queued_task.avoided
         if key not in self._cached:
             # A page of tasks that all ask for something else takes a while in a large fleet.
-            gevent.sleep(0)
+            give_way()
             self._cached[key] = explain(queued_task, self._capacity.offers(), reservations)
         return self._cached[key]
 

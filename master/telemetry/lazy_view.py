@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 
 _LOGGER = logging.getLogger(__name__)
@@ -193,4 +194,4 @@ class LazyView(ABC):
             self._render_one(telemetry)
             rendered += 1
             if rendered % _RENDERED_IN_A_ROW == 0:
-                gevent.sleep(pause_seconds)
+                gevent.sleep(pause_seconds) if pause_seconds else give_way()

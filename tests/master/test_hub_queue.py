@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import gevent
 import pytest
+from gevent import socket
 
 from fleetpulse.master.hub_queue import SLICE_SECONDS, HubQueue
 from tests.master.fleet import wait_until
@@ -39,6 +40,35 @@ def test_posted_calls_are_made_on_the_hub_in_order(queue: HubQueue) -> None:
     assert made == []
     wait_until(lambda: len(made) == 1000)
     assert made == [(number, threading.get_ident()) for number in range(1000)]
+
+
+def test_what_arrives_on_a_socket_waits_for_a_few_slices_at_most() -> None:
+    now = 0.0
+    made: list[int] = []
+    seen: list[int] = []
+    near, far = socket.socketpair()
+
+    def call() -> None:
+        nonlocal now
+        now += SLICE_SECONDS
+        made.append(1)
+        if len(made) == 10:
+            far.send(b"?")
+
+    def answer() -> None:
+        near.recv(1)
+        seen.append(len(made))
+
+    queue = HubQueue("test", lambda: now)
+    answering = gevent.spawn(answer)
+    gevent.sleep(0)
+    queue.post([call] * 100)
+    wait_until(lambda: len(made) == 100)
+    answering.join()
+    queue.close()
+    near.close()
+    far.close()
+    assert seen[0] <= 10 + 3
 
 
 def test_other_greenlets_run_after_every_slice() -> None:
