@@ -264,6 +264,15 @@ def _gpus_all() -> list[sdk.Panel]:
                    "Workers with allocated GPUs of which none is busy for more than 5 % of the time: a "
                    "task may be forgotten, or its input is slow.", "short"), Query(idle, "workers"), size=THIRD),
         bar_gauge(Text("Models", "GPUs by product name.", "short"), Query(models, "{{name}}"), size=THIRD),
+        graph(Text("In trouble",
+                   "Lost: off the bus, or no longer counted by its driver. In error: there, and without readings. "
+                   "Throttled: slowed down by heat or by the hardware.", "short"),
+              Query(or_zero(f"sum({SELECTED('gpu_lost')})"), "lost"),
+              Query(or_zero(f"count({SELECTED('gpu_up')} == 0 unless {SELECTED('gpu_lost')} == 1)"), "in error"),
+              Query(or_zero(f"sum({SELECTED('gpu_throttled')})"), "throttled"), size=HALF),
+        bar_gauge(Text("Held and free", "GPUs that answer, by whether a process holds them.", "short"),
+                  Query(or_zero(f"count({SELECTED('gpu_processes')} > 0)"), "held"),
+                  Query(or_zero(f"count({SELECTED('gpu_processes')} == 0)"), "free"), size=HALF),
         alerts_table({"alertname": "FleetPulseGpu.*", "worker_id": "$worker"}, WIDE, " about GPUs"),
     ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from fleetpulse.worker.collectors.nvml import (
     error_code,
 )
 from fleetpulse.worker.collectors.processes import ProcessNames
+from fleetpulse.worker.collectors.xid import XidEvents
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,13 +58,16 @@ class GpuCollector:
         self._others = others
         self._process_names = process_names
         self._nvml, self._clock = nvml, clock
-        self._session = NvmlSession(nvml, clock)
+        self._session = NvmlSession(nvml, clock, before_shutdown=self._close_events)
         self._initialization = 0
         self._devices: dict[int, NvmlGpu] = {}
         """By index, of this initialisation of NVML only: the driver may come back with others."""
         self._known: dict[str, pb.Gpu] = {}
         """By UUID, index and name of every GPU that has answered."""
         self._inventory: GpuInventory | None = None
+        self._events: XidEvents | None = None
+        self._last_xids: dict[str, int] = {}
+        """By UUID."""
         self._silent: dict[str, str] = {}
         self._is_released = False
         self._in_use = threading.Lock()
@@ -102,6 +106,11 @@ class GpuCollector:
         finally:
             self._in_use.release()
 
+    def _close_events(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
     def _with_others(self, gpus: list[pb.Gpu]) -> pb.Heartbeat:
         first = max((gpu.index + 1 for gpu in gpus), default=0)
         return pb.Heartbeat(gpus=[*gpus, *([] if self._others is None else self._others.read(first))])
@@ -116,6 +125,7 @@ class GpuCollector:
         if self._initialization != self._session.initializations:
             self._initialization = self._session.initializations
             self._devices.clear()
+            self._events = XidEvents(self._nvml)
         try:
             answers, errors = self._read_each(self._nvml.nvmlDeviceGetCount())
         except self._nvml.NVMLError as exc:
@@ -132,7 +142,16 @@ class GpuCollector:
                 self._process_names.fill_in(process)
         devices = [self._devices[gpu.index] for gpu in answers]
         self._inventory = GpuInventory(len(answers), tuple(chain.from_iterable(device.uuids for device in devices)))
+        self._add_xids([*answers, *silent])
         return sorted([*answers, *silent], key=lambda gpu: (gpu.index, gpu.uuid))
+
+    def _add_xids(self, gpus: Iterable[pb.Gpu]) -> None:
+        for uuid, number in () if self._events is None else self._events.take():
+            _LOGGER.warning("GPU %s: the driver reports Xid %d", uuid, number)
+            self._last_xids[uuid] = number
+        for gpu in gpus:
+            if gpu.uuid in self._last_xids:
+                gpu.last_xid = self._last_xids[gpu.uuid]
 
     def _read_each(self, count: int) -> tuple[list[pb.Gpu], dict[int, Exception]]:
         """The devices that answer, and by index the errors of the others. ``NVMLError`` when NVML itself is gone."""
@@ -141,7 +160,9 @@ class GpuCollector:
         for index in range(count):
             try:
                 if index not in self._devices:
-                    self._devices[index] = NvmlGpu(self._nvml, index)
+                    device = self._devices[index] = NvmlGpu(self._nvml, index)
+                    if self._events is not None:
+                        self._events.listen_to(device.handle, device.identity.uuid)
                 device = self._devices[index]
                 gpus.append(device.read(self._clock()))
             except self._nvml.NVMLError as exc:

@@ -105,6 +105,11 @@ class NvmlGpu:
         return self._identity
 
     @property
+    def handle(self) -> Any:
+        """NVML's own."""
+        return self._handle
+
+    @property
     def uuids(self) -> tuple[str, ...]:
         """What tasks can be given: the GPU, or the parts of a divided one."""
         if self._is_divided:
@@ -284,7 +289,10 @@ class NvmlSession:
         *,
         retry_seconds: float = 30.0,
         rare_retry_seconds: float = 300.0,
+        before_shutdown: Callable[[], None] = lambda: None,
     ) -> None:
+        """``before_shutdown`` gives back what else was taken of NVML."""
+        self._before_shutdown = before_shutdown
         self._nvml, self._clock = nvml, clock
         self._retry_seconds, self._rare_retry_seconds = retry_seconds, rare_retry_seconds
         self._is_initialized = False
@@ -326,6 +334,7 @@ class NvmlSession:
             return
         self._is_initialized = False
         self._needs_init = True
+        self._before_shutdown()
         try:
             self._nvml.nvmlShutdown()
         except self._nvml.NVMLError as exc:  # after a driver reload there is nothing to shut down

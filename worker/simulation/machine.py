@@ -131,7 +131,13 @@ class SimulatedMachine:
             network_interfaces=[pb.NetworkInterface(interface="eth0")],
             load=pb.Load(load15=self._mean_load * self._cores),
             gpus=[
-                pb.Gpu(index=index, uuid=self._gpu_uuid(index), name=_GPU_NAME, memory_size_bytes=_GPU_MEMORY_BYTES)
+                pb.Gpu(
+                    index=index,
+                    uuid=self._gpu_uuid(index),
+                    name=_GPU_NAME,
+                    memory_size_bytes=_GPU_MEMORY_BYTES,
+                    state="ok",
+                )
                 for index in range(len(self._gpu_loads))
             ],
             collectors=[pb.CollectorReport(collector=name, success=True) for name in _COLLECTORS],

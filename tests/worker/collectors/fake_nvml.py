@@ -42,6 +42,21 @@ class FakeProcess(NamedTuple):
     usedGpuMemory: int | None
 
 
+class FakeEvent(NamedTuple):
+    """As ``c_nvmlEventData_t``."""
+
+    device: object
+    eventType: int
+    eventData: int
+
+
+@dataclass(eq=False)
+class FakeEventSet:
+    """The devices that it listens to."""
+
+    devices: "list[FakeGpu]" = field(default_factory=list)
+
+
 class FakeFieldNumber(NamedTuple):
     """As ``c_nvmlValue_t``, of an unsigned long long."""
 
@@ -80,6 +95,8 @@ class FakeGpu:
     graphics: dict[int, int | None] = field(default_factory=dict)
     parts: "list[FakeGpu] | None" = None
     """Of a divided GPU. A gap in the numbers is one that was never made."""
+    xids: list[int] = field(default_factory=list)
+    """Errors that the driver has not told yet; it tells each once, also of a device that is gone."""
     fields: dict[int, int] = field(default_factory=dict)
     """By the number of a field; any other is not supported."""
 
@@ -113,6 +130,8 @@ class FakeNvml:
         self.calls: Counter[str] = Counter()
         """Calls for devices, by the names in the library."""
         self._before_call = before_call
+        self.event_sets = 0
+        """That were made and not freed."""
         self.init_calls = 0
         self.shutdown_calls = 0
         self._users = 0
@@ -198,6 +217,28 @@ class FakeNvml:
         if index >= len(parts):
             raise FakeNvmlError(pynvml.NVML_ERROR_NOT_FOUND)
         return parts[index]
+
+    def nvmlEventSetCreate(self) -> FakeEventSet:
+        self._require_initialized()
+        self.event_sets += 1
+        return FakeEventSet()
+
+    def nvmlEventSetFree(self, eventSet: FakeEventSet) -> None:
+        self._require_initialized()
+        self.event_sets -= 1
+
+    def nvmlDeviceRegisterEvents(self, handle: object, eventTypes: int, eventSet: FakeEventSet) -> None:
+        device = self._device(handle, "nvmlDeviceRegisterEvents")
+        assert eventTypes == pynvml.nvmlEventTypeXidCriticalError
+        eventSet.devices.append(device)
+
+    def nvmlEventSetWait_v2(self, eventSet: FakeEventSet, timeoutms: int) -> FakeEvent:
+        self._require_initialized()
+        assert timeoutms == 0, "a reading must not wait"
+        for device in eventSet.devices:
+            if device.xids:
+                return FakeEvent(device, pynvml.nvmlEventTypeXidCriticalError, device.xids.pop(0))
+        raise FakeNvmlError(pynvml.NVML_ERROR_TIMEOUT)
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: object) -> int:
         return self._device(handle, "nvmlDeviceGetEnforcedPowerLimit").power_limit_milliwatts

@@ -320,6 +320,41 @@ def test_shutdown_after_a_driver_reload() -> None:
     assert machine.nvml.shutdown_calls == 1
 
 
+def test_last_xid_of_each_gpu_is_told_also_when_it_fell_off_the_bus(caplog: pytest.LogCaptureFixture) -> None:
+    broken, healthy = two_gpus()
+    machine = Machine(broken, healthy)
+    assert not any(gpu.HasField("last_xid") for gpu in machine.round())
+    broken.xids = [31, 79]
+    broken.gone = True
+    for _ in range(3):
+        lost, well = machine.round()
+        assert (lost.state, lost.last_xid) == ("lost", 79)
+        assert not well.HasField("last_xid")
+    assert (machine.nvml.init_calls, machine.nvml.event_sets) == (2, 1)
+    assert [message for message in caplog.messages if "Xid" in message] == [
+        "GPU GPU-a: the driver reports Xid 31", "GPU GPU-a: the driver reports Xid 79"
+    ]  # fmt: skip
+
+
+def test_events_end_with_nvml_and_may_be_unsupported() -> None:
+    silent, telling = two_gpus()
+    silent.failing["nvmlDeviceRegisterEvents"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    machine = Machine(silent, telling)
+    machine.round()
+    silent.xids, telling.xids = [1], [13] * 1000
+    first, second = machine.round()
+    assert not first.HasField("last_xid")
+    assert second.last_xid == 13
+    assert len(telling.xids) == 1000 - 64  # a storm does not hold the round
+    machine.collector.release(is_released=True)
+    machine.round()
+    assert machine.nvml.event_sets == 0
+    machine.collector.release(is_released=False)
+    machine.round()
+    machine.collector.shutdown()
+    assert machine.nvml.event_sets == 0
+
+
 class HangingNvml(FakeNvml):
     """A driver that does not return from a call until it is released."""
 
