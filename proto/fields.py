@@ -222,7 +222,14 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "state": Choice(("", "ok", "error", "read_only"), otherwise=""),
             "state_reason": TEXT,
         },
-        "DiskDevice": {"device": NAME, "read_bytes": COUNT, "written_bytes": COUNT, "size_bytes": COUNT},
+        "DiskDevice": {
+            "device": NAME,
+            "read_bytes": COUNT,
+            "written_bytes": COUNT,
+            "size_bytes": COUNT,
+            "state": Choice(("", "ok", "error"), otherwise=""),
+            "state_reason": TEXT,
+        },
         "NetworkInterface": {"interface": NAME, "received_bytes": COUNT, "transmitted_bytes": COUNT},
         "Gpu": {
             "index": COUNT,

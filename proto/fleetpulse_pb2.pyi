@@ -906,10 +906,16 @@ class DiskDevice(_message.Message):
     READ_BYTES_FIELD_NUMBER: _builtins.int
     WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     read_bytes: _builtins.int
     written_bytes: _builtins.int
     size_bytes: _builtins.int
+    state: _builtins.str
+    """"ok"; "error": the kernel has given the disk up, or the disk says that it is worn out. Empty: not known."""
+    state_reason: _builtins.str
+    """For people: why the state is not ok."""
     def __init__(
         self,
         *,
@@ -917,10 +923,12 @@ class DiskDevice(_message.Message):
         read_bytes: _builtins.int | None = ...,
         written_bytes: _builtins.int | None = ...,
         size_bytes: _builtins.int | None = ...,
+        state: _builtins.str = ...,
+        state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_size_bytes", b"_size_bytes", "_written_bytes", b"_written_bytes", "read_bytes", b"read_bytes", "size_bytes", b"size_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_size_bytes", b"_size_bytes", "_written_bytes", b"_written_bytes", "device", b"device", "read_bytes", b"read_bytes", "size_bytes", b"size_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes", "_size_bytes", b"_size_bytes", "_written_bytes", b"_written_bytes", "device", b"device", "read_bytes", b"read_bytes", "size_bytes", b"size_bytes", "state", b"state", "state_reason", b"state_reason", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__read_bytes: _TypeAlias = _typing.Literal["read_bytes"]  # noqa: Y015
     _WhichOneofArgType__read_bytes: _TypeAlias = _typing.Literal["_read_bytes", b"_read_bytes"]  # noqa: Y015

@@ -104,6 +104,15 @@ class DiskDevice(Struct, frozen=True, gc=False):
     read_bytes: Count | None = None
     written_bytes: Count | None = None
     size_bytes: Count | None = None
+    state: str | None = None
+    """`ok`; `error`: the kernel has given it up, or it says that it is worn out; null where it does not say."""
+
+    state_reason: str | None = None
+
+    @property
+    def is_in_error(self) -> bool | None:
+        """Whether its state is ``error``."""
+        return None if self.state is None else self.state == "error"
 
 
 class NetworkInterface(Struct, frozen=True, gc=False):

@@ -116,7 +116,9 @@ def full_heartbeat(worker_id: str = "rack-7", **fields: Any) -> pb.Heartbeat:
             pb.Filesystem(mountpoint="/data", used_bytes=3 * GIB, size_bytes=2000 * GIB),
             pb.Filesystem(mountpoint="/nfs", fstype="nfs4", state="error", state_reason="it does not answer"),
         ],
-        disk_devices=[pb.DiskDevice(device="nvme0n1", read_bytes=1001, written_bytes=1002, size_bytes=1003)],
+        disk_devices=[
+            pb.DiskDevice(device="nvme0n1", read_bytes=1001, written_bytes=1002, size_bytes=1003, state="ok")
+        ],
         network_interfaces=[pb.NetworkInterface(interface="eth0", received_bytes=2001, transmitted_bytes=2002)],
         load=pb.Load(load1=1.25, load5=2.5, load15=3.75),
         uptime_seconds=86400.5,

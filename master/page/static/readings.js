@@ -33,7 +33,7 @@ export function readingPanels(record) {
     record.filesystems.length ? section('Filesystems', meters(record.filesystems.map((item) => [item.mountpoint,
       percentOf(item.used_bytes, spaceOf(item)), filesystemText(item), 'memory']))) : null,
     record.disk_devices.length ? section('Disks since boot', table('Disks', ['', 'Read', 'Written'],
-      record.disk_devices.map((item) => [item.size_bytes ? `${item.device}, ${bytes(item.size_bytes)}` : item.device, bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
+      record.disk_devices.map((item) => [[item.device, item.size_bytes && bytes(item.size_bytes), item.state === 'error' && item.state_reason].filter(Boolean).join(', '), bytes(item.read_bytes), bytes(item.written_bytes)]))) : null,
     pressure(record.pressure),
     record.sensors?.length ? section('Temperatures and fans', table('Temperatures and fans', ['', 'Value'],
       record.sensors.map((item) => [item.sensor, item.temperature_celsius === null ? `${number(item.fan_rpm, 0)} rpm` : `${number(item.temperature_celsius, 0)} °C`]))) : null,

@@ -62,7 +62,12 @@ FULL_METRICS = {
             "state_reason": "it does not answer",
         },
     ],
-    "disk_devices": [{"device": "nvme0n1", "read_bytes": 1001, "written_bytes": 1002, "size_bytes": 1003}],
+    "disk_devices": [
+        {
+            "device": "nvme0n1", "read_bytes": 1001, "written_bytes": 1002, "size_bytes": 1003, "state": "ok",
+            "state_reason": None,
+        }
+    ],
     "network_interfaces": [{"interface": "eth0", "received_bytes": 2001, "transmitted_bytes": 2002}],
     "gpus": [
         {

@@ -69,6 +69,32 @@ def test_status_of_one_worker(run: Run, master: FakeMaster) -> None:
     assert json.loads(run("status", "worker-1", "--json").stdout) == FLEET[2]
 
 
+def test_status_shows_filesystems_as_df_does(run: Run, master: FakeMaster) -> None:
+    filesystems = [
+        {"mountpoint": "/", "used_bytes": 918, "available_bytes": 0, "size_bytes": 1000, "state": "ok"},
+        {"mountpoint": "/old", "used_bytes": 1, "size_bytes": 4},
+        {"mountpoint": "/nfs", "fstype": "nfs4", "state": "ok"},
+        {"mountpoint": "/hung", "state": "error", "state_reason": "it does not answer"},
+        {
+            "mountpoint": "/ro",
+            "used_bytes": 1,
+            "size_bytes": 4,
+            "state": "read_only",
+            "state_reason": "it was writable",
+        },
+    ]
+    details = worker("df")
+    details["telemetry"] |= {"filesystems": filesystems, "left_out": [{"collector": "disk", "count": 3}]}
+    master.get("/api/workers/df", details)
+    lines = {name: text for name, _, text in (row.partition(":") for row in run("status", "df").stdout.splitlines())}
+    assert lines["disk /"].split()[0] == "100.0%,"
+    assert lines["disk /old"].split()[0] == "25.0%,"
+    assert lines["disk /nfs"].strip() == "nfs4"
+    assert lines["disk /hung"].strip() == "it does not answer"
+    assert lines["disk /ro"].endswith("read-only: it was writable")
+    assert lines["disk"].strip() == "3 more are not reported"
+
+
 def test_status_of_the_fleet(run: Run) -> None:
     text = run("status").stdout
     assert "1 active, 1 draining, 1 inactive" in text

@@ -30,6 +30,7 @@ UNIT_OF_SUFFIX = {
     "hertz": "hertz",
     "gpu_lost": "",
     "filesystem_error": "",
+    "disk_error": "",
     "filesystem_read_only": "",
     "gpu_throttled": "",
     "xid": "",

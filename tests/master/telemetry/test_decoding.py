@@ -93,7 +93,7 @@ def test_every_reading_is_decoded() -> None:
         "/", 100 * GIB, 500 * GIB, 375 * GIB, 1000, 250, False, "/dev/sda1", "ext4", "ok"
     )
     assert (reading.filesystems[2].state, reading.filesystems[2].is_read_only) == ("error", None)
-    assert reading.disk_devices == (DiskDevice("nvme0n1", 1001, 1002, 1003),)
+    assert reading.disk_devices == (DiskDevice("nvme0n1", 1001, 1002, 1003, "ok"),)
     assert reading.network_interfaces == (NetworkInterface("eth0", 2001, 2002),)
     assert reading.gpus[0] == Gpu(
         0, "GPU-aaaa", "NVIDIA H100", 75.0, 40 * GIB, 80 * GIB, 61.0, 402.5, "ok", None, 700.0, 1.98e9, 2.619e9, 10.0,

@@ -108,6 +108,7 @@ MEMORY = [
 INODES = f"fleetpulse_worker_filesystem_inodes_used_ratio{FS}"
 FS_ERROR = f"fleetpulse_worker_filesystem_error{FS}"
 FS_READ_ONLY = f"fleetpulse_worker_filesystem_read_only{FS}"
+DISK_ERROR = 'fleetpulse_worker_disk_error{worker_id="rack-7",device="sdb"}'
 FILESYSTEMS = [
     *pair(
         # At minute 45 it is at 672 of 1000, and 1056 is 4 hours away. At 1 a minute it would be 960.
@@ -165,6 +166,15 @@ FILESYSTEMS = [
             "or hang.",
             "curl -s http://master:8080/telemetry/rack-7 | jq '.filesystems[] | select(.state == \"error\")'",
             mountpoint="/data",
+        ),
+    ),
+    *pair(
+        "FleetPulseDiskError", 5, {DISK_ERROR: flat(1)}, {DISK_ERROR: flat(0)},
+        firing(
+            "Disk sdb of worker rack-7 fails",
+            "The kernel has given up disk sdb of worker rack-7, or the disk says that it is worn out.",
+            "curl -s http://master:8080/telemetry/rack-7 | jq '.disk_devices[] | select(.state == \"error\")'",
+            device="sdb",
         ),
     ),
     *pair(

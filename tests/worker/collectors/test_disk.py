@@ -120,6 +120,32 @@ def test_disks(tmp_path: Path, device: str, files: Mapping[str, str]) -> None:
     assert names(Machine(tmp_path, line(device), {device: files}).collector()) == [device]
 
 
+@pytest.mark.parametrize(
+    ("files", "state", "reason"),
+    [
+        ({"device/state": "running"}, "ok", ""),
+        ({"device/state": "live"}, "ok", ""),
+        ({"device/state": "offline"}, "error", "the kernel has given it up: offline"),
+        ({"device/state": "dead"}, "error", "the kernel has given it up: dead"),
+        ({"device/pre_eol_info": "0x01"}, "ok", ""),
+        ({"device/pre_eol_info": "0x03"}, "error", "its flash is worn out: little of the reserve is left"),
+        ({}, "", ""),
+    ],
+)
+def test_state_of_a_disk(tmp_path: Path, files: Mapping[str, str], state: str, reason: str) -> None:
+    (disk,) = Machine(tmp_path, line("sda"), {"sda": {**DISK, **files}}).collector().collect().disk_devices
+    assert (disk.state, disk.state_reason) == (state, reason)
+
+
+def test_disk_that_fails_is_noticed_within_a_minute(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, line("sda"), {"sda": {**DISK, "device/state": "running"}})
+    collector = machine.collector()
+    assert collector.collect().disk_devices[0].state == "ok"
+    (machine.sys / "block" / "sda" / "device" / "state").write_text("offline\n")
+    machine.now += 60.0
+    assert collector.collect().disk_devices[0].state == "error"
+
+
 def test_unused_disk_has_zero_bytes(tmp_path: Path) -> None:
     (disk,) = Machine(tmp_path, DISKSTATS, {"sda": DISK}).collector().collect().disk_devices
     assert disk.HasField("read_bytes")
