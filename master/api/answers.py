@@ -6,6 +6,7 @@ a field is the field's description.
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from itertools import islice
 from typing import Annotated
 
 import falcon
@@ -31,6 +32,9 @@ PIECE_BYTES = 64 * 1024
 ITEMS_IN_A_ROW = 64
 """Encoded, after which other greenlets have their turn."""
 
+_ITEMS_AT_ONCE = 8
+"""Encoded in one call, if they are not large."""
+
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -43,13 +47,19 @@ def send_array(resp: falcon.Response, items: Iterable[object], *, cache_control:
     """Answers with a JSON array. Lets other greenlets run between two pieces, so that a large one stops nobody."""
     pieces: list[bytes] = []
     piece = bytearray(b"[")
-    for number, item in enumerate(items):
-        if len(piece) >= PIECE_BYTES or (number and number % ITEMS_IN_A_ROW == 0):
+    rest = iter(items)
+    count, at_once = 0, 1
+    while batch := list(islice(rest, at_once)):
+        if len(piece) >= PIECE_BYTES or (count and count % ITEMS_IN_A_ROW == 0):
             pieces.append(bytes(piece))
             piece.clear()
             give_way()
-        piece += b"," if number else b""
-        piece += encoded(item)
+        piece += b"," if count else b""
+        text = encoded(batch)
+        piece += memoryview(text)[1:-1]
+        count += len(batch)
+        # One call for several takes half the time, but a few large ones would be a piece of their own.
+        at_once = _ITEMS_AT_ONCE if len(text) // len(batch) < PIECE_BYTES // _ITEMS_AT_ONCE else 1
     piece += b"]"
     pieces.append(bytes(piece))
     resp.cache_control = (cache_control,)
