@@ -124,10 +124,7 @@ class NetworkInterface(Struct, frozen=True, gc=False):
 
 
 class Pressure(Struct, frozen=True, gc=False):
-    """Time in which some processes waited for a resource (waiting), or all that had something to do (stalled).
-
-    Percent is the mean of the last 10 s; seconds count since boot.
-    """
+    """Time in which some processes with work waited, or all (stalled): percent of the last 10 s, seconds since boot."""
 
     cpu_waiting_percent: Percent | None = None
     cpu_waiting_seconds: Amount | None = None
@@ -142,10 +139,9 @@ class Pressure(Struct, frozen=True, gc=False):
 
 
 class Sensor(Struct, frozen=True, gc=False):
-    """A temperature or a fan of the machine."""
+    """A temperature or a fan; `sensor` is its chip and label, as `coretemp/Package id 0`."""
 
     sensor: str
-    """Chip and label, as `coretemp/Package id 0`."""
     temperature_celsius: float | None = None
     fan_rpm: Amount | None = None
 

@@ -1,11 +1,12 @@
 """worker.collectors.cpu"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from fleetpulse.worker.collectors.cpu import CpuCollector, usage_percent
+from fleetpulse.worker.collectors.cpu import CpuCollector, CpuUnreadable, read_cpu_times, usage_percent
 
 Times = Mapping[str, float]
 
@@ -96,3 +97,20 @@ def test_cpu_of_this_machine() -> None:
     assert 0.0 < cpu.usage_percent <= 100.0
     cores = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
     assert cpu.logical_cores == len(cores) - 1
+
+
+def test_machine_of_4096_cores_is_read_by_its_first_line(tmp_path: Path) -> None:
+    cores = "".join(f"cpu{core} 2 0 2 96 0 0 0 0 0 0\n" for core in range(4096))
+    stat = tmp_path / "stat"
+    stat.write_text(f"cpu  8192 0 8192 393216 0 0 0 0 0 0\n{cores}intr {'7 ' * 10_000}\nbtime 1790000000\n")
+    collector = CpuCollector(partial(read_cpu_times, tmp_path), logical_cores=lambda: 4096)
+    stat.write_text(f"cpu  8292 0 8192 393316 0 0 0 0 0 0\n{cores}")
+    cpu = collector.collect().cpu
+    assert (cpu.usage_percent, cpu.logical_cores) == (50.0, 4096)
+
+
+@pytest.mark.parametrize("text", ["", "intr 5\n", "cpu 1 2\n", "cpu 1 2 3 x 5\n", "cpu0 1 2 3 4\n"])
+def test_times_that_are_none_are_an_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(text)
+    with pytest.raises(CpuUnreadable, match="does not begin with the times"):
+        read_cpu_times(tmp_path)
