@@ -299,7 +299,7 @@ def create_wsgi(services: HttpServices) -> "falcon.App[Any, Any]":
     )
     problems.install(app, instruments.http.reject)
     resource_by_path = {
-        **worker_resources(telemetry, views, services.health),
+        **worker_resources(telemetry, views, services.health, services.tasks.ask_for_cores),
         **reference_resources(ROUTES, version("fleetpulse")),
         "/api/audit": AuditResource(services.audit.read),
         "/telemetry/{worker_id}/history": WorkerHistory(services.history),

@@ -45,6 +45,7 @@ MAX_GPU_PROCESSES = 16
 MAX_GPU_INSTANCES = 16
 MAX_THROTTLE_REASONS = 8
 MAX_RUNNING_TASKS = 1024
+MAX_CORES = 1024
 MAX_LABELS = 64
 MAX_HELD_ATTEMPTS = 10_000
 MAX_UNIX_SECONDS = 1e11
@@ -192,6 +193,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "engine_failures": COUNT,
             "boot_time_unix_seconds": UNIX_SECONDS,
             "sensors": Items(MAX_DEVICES, ("sensor",)),
+            "cores": Items(MAX_CORES, ("core",)),
             "systemd_failed_units": COUNT,
             "custom": Custom(),
             "left_out": Items(MAX_DEVICES, ("collector",)),
@@ -209,6 +211,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             for name in ("cpu_waiting", "memory_waiting", "memory_stalled", "io_waiting", "io_stalled")
             for unit, rule in (("percent", PERCENT), ("seconds", AMOUNT))
         },
+        "Core": {"core": COUNT, "usage_percent": PERCENT, "frequency_hertz": AMOUNT},
         "Sensor": {"sensor": NAME, "temperature_celsius": ANY_NUMBER, "fan_rpm": AMOUNT},
         "Filesystem": {
             "mountpoint": NAME,

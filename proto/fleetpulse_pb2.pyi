@@ -208,6 +208,7 @@ class MasterMessage(_message.Message):
     ACK_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     REPORT_ANSWER_FIELD_NUMBER: _builtins.int
+    REPORT_CORES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -220,6 +221,8 @@ class MasterMessage(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def report_answer(self) -> Global___ReportAnswer: ...
+    @_builtins.property
+    def report_cores(self) -> Global___ReportCores: ...
     def __init__(
         self,
         *,
@@ -229,16 +232,38 @@ class MasterMessage(_message.Message):
         ack: Global___Ack | None = ...,
         drain: Global___Drain | None = ...,
         report_answer: Global___ReportAnswer | None = ...,
+        report_cores: Global___ReportCores | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "report_cores", b"report_cores", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "message", b"message", "registered", b"registered", "report_answer", b"report_answer", "report_cores", b"report_cores", "start_task", b"start_task", "stop_task", b"stop_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start_task", "stop_task", "ack", "drain", "report_answer"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start_task", "stop_task", "ack", "drain", "report_answer", "report_cores"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___MasterMessage: _TypeAlias = MasterMessage  # noqa: Y015
+
+@_typing.final
+class ReportCores(_message.Message):
+    """Somebody looks at the cores of the machine: the heartbeats carry them for so long, an hour at most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCores: _TypeAlias = ReportCores  # noqa: Y015
 
 @_typing.final
 class Register(_message.Message):
@@ -617,6 +642,7 @@ class Heartbeat(_message.Message):
     SENSORS_FIELD_NUMBER: _builtins.int
     SYSTEMD_FAILED_UNITS_FIELD_NUMBER: _builtins.int
     BOOT_TIME_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation_id: _builtins.str
     sequence_number: _builtins.int
@@ -666,6 +692,10 @@ class Heartbeat(_message.Message):
     def pressure(self) -> Global___Pressure: ...
     @_builtins.property
     def sensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sensor]: ...
+    @_builtins.property
+    def cores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Core]:
+        """Only after ReportCores."""
+
     def __init__(
         self,
         *,
@@ -691,10 +721,11 @@ class Heartbeat(_message.Message):
         sensors: _abc.Iterable[Global___Sensor] | None = ...,
         systemd_failed_units: _builtins.int | None = ...,
         boot_time_unix_seconds: _builtins.float | None = ...,
+        cores: _abc.Iterable[Global___Core] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_systemd_failed_units", b"_systemd_failed_units", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "cpu", b"cpu", "engine_failures", b"engine_failures", "load", b"load", "memory", b"memory", "pressure", b"pressure", "sent_time_unix_seconds", b"sent_time_unix_seconds", "systemd_failed_units", b"systemd_failed_units", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_systemd_failed_units", b"_systemd_failed_units", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "collectors", b"collectors", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "pressure", b"pressure", "running_tasks", b"running_tasks", "sensors", b"sensors", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "systemd_failed_units", b"systemd_failed_units", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds", "_engine_failures", b"_engine_failures", "_sent_time_unix_seconds", b"_sent_time_unix_seconds", "_systemd_failed_units", b"_systemd_failed_units", "_uptime_seconds", b"_uptime_seconds", "boot_time_unix_seconds", b"boot_time_unix_seconds", "collectors", b"collectors", "cores", b"cores", "cpu", b"cpu", "custom", b"custom", "disk_devices", b"disk_devices", "engine_failures", b"engine_failures", "filesystems", b"filesystems", "gpus", b"gpus", "incarnation_id", b"incarnation_id", "left_out", b"left_out", "load", b"load", "memory", b"memory", "network_interfaces", b"network_interfaces", "pressure", b"pressure", "running_tasks", b"running_tasks", "sensors", b"sensors", "sent_time_unix_seconds", b"sent_time_unix_seconds", "sequence_number", b"sequence_number", "systemd_failed_units", b"systemd_failed_units", "task_support", b"task_support", "uptime_seconds", b"uptime_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["boot_time_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__boot_time_unix_seconds: _TypeAlias = _typing.Literal["_boot_time_unix_seconds", b"_boot_time_unix_seconds"]  # noqa: Y015
@@ -770,6 +801,39 @@ class Cpu(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__usage_percent) -> _WhichOneofReturnType__usage_percent | None: ...
 
 Global___Cpu: _TypeAlias = Cpu  # noqa: Y015
+
+@_typing.final
+class Core(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORE_FIELD_NUMBER: _builtins.int
+    USAGE_PERCENT_FIELD_NUMBER: _builtins.int
+    FREQUENCY_HERTZ_FIELD_NUMBER: _builtins.int
+    core: _builtins.int
+    usage_percent: _builtins.float
+    """Since the previous reading, 0 to 100."""
+    frequency_hertz: _builtins.float
+    def __init__(
+        self,
+        *,
+        core: _builtins.int = ...,
+        usage_percent: _builtins.float | None = ...,
+        frequency_hertz: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_hertz", b"_frequency_hertz", "_usage_percent", b"_usage_percent", "frequency_hertz", b"frequency_hertz", "usage_percent", b"usage_percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_hertz", b"_frequency_hertz", "_usage_percent", b"_usage_percent", "core", b"core", "frequency_hertz", b"frequency_hertz", "usage_percent", b"usage_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__frequency_hertz: _TypeAlias = _typing.Literal["frequency_hertz"]  # noqa: Y015
+    _WhichOneofArgType__frequency_hertz: _TypeAlias = _typing.Literal["_frequency_hertz", b"_frequency_hertz"]  # noqa: Y015
+    _WhichOneofReturnType__usage_percent: _TypeAlias = _typing.Literal["usage_percent"]  # noqa: Y015
+    _WhichOneofArgType__usage_percent: _TypeAlias = _typing.Literal["_usage_percent", b"_usage_percent"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_hertz) -> _WhichOneofReturnType__frequency_hertz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usage_percent) -> _WhichOneofReturnType__usage_percent | None: ...
+
+Global___Core: _TypeAlias = Core  # noqa: Y015
 
 @_typing.final
 class Memory(_message.Message):

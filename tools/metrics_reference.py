@@ -58,7 +58,7 @@ PARTS = {
     ("interface",): ("network interface", 1),
     ("sensor",): ("temperature or fan", 2),
     ("gpu", "uuid"): ("GPU", 8),
-    ("collector",): ("collector", 10),
+    ("collector",): ("collector", 11),
     ("task_id",): ("running task", 0),
 }
 
@@ -212,7 +212,7 @@ def cardinality() -> str:
     return (
         "## Number of series\n\n"
         + table(["Per", "Series"], ([part, str(count)] for part, count in counts.items()))
-        + "\nA machine with 2 filesystems, 1 disk, 1 network interface, 2 sensors, 8 GPUs and 10 collectors that runs "
+        + "\nA machine with 2 filesystems, 1 disk, 1 network interface, 2 sensors, 8 GPUs and 11 collectors that runs "
         + f"no task has {machine} series,\nand {machine - 8 * counts['GPU']} without the GPUs. "
         + "The master's own series do not grow with the fleet.\n"
     )

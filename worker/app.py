@@ -23,6 +23,7 @@ from fleetpulse.proto.policy import TaskPolicy
 from fleetpulse.worker.capacity import GpuAwareTasks, GpuRegistration, machine_capacity
 from fleetpulse.worker.collectors import SYS, Collector, NamePatterns
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
+from fleetpulse.worker.collectors.cores import CoreCollector
 from fleetpulse.worker.collectors.cpu import CpuCollector
 from fleetpulse.worker.collectors.custom_metrics import InvalidSource
 from fleetpulse.worker.collectors.disk import DiskCollector
@@ -139,6 +140,7 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         "gpu": lambda: GpuCollector(
             process_names=ProcessNames() if config.names_gpu_processes else None, others=DrmGpus(SYS, time.monotonic)
         ),
+        "cores": CoreCollector,
     }
     for name in (*config.extra_collectors, *config.skipped_collectors):
         if name not in makers:
@@ -155,6 +157,7 @@ def run_worker(config: WorkerConfig) -> None:
     hostname = socket.gethostname()
     machine = machine_collectors(config)
     gpu = next((collector for collector in machine if isinstance(collector, GpuCollector)), None)
+    cores = next((collector for collector in machine if isinstance(collector, CoreCollector)), None)
     custom = custom_collectors(config, entry_points(group=PLUGINS_GROUP))
     sampler = Sampler([*machine, *custom])
     worker_id = resolve_worker_id(config.worker_id, config.data_dir, hostname)
@@ -175,7 +178,7 @@ def run_worker(config: WorkerConfig) -> None:
             capacity=machine_capacity(None if gpu is None else gpu.inventory),
             labels=config.labels,
         )
-        asyncio.run(_run_session(config, register, sampler, gpu, renewer))
+        asyncio.run(_run_session(config, register, sampler, gpu, cores, renewer))
     finally:
         sampler.stop()
         for collector in custom:
@@ -224,6 +227,7 @@ async def _run_session(
     register: pb.Register,
     sampler: Sampler,
     gpu: GpuCollector | None,
+    cores: CoreCollector | None,
     renewer: "CertificateRenewer | None",
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -248,6 +252,8 @@ async def _run_session(
             check_master=check_master,
             open_channel=partial(open_channel, proxy=master_proxy(config)),
         )
+        if cores is not None:
+            session.report_cores = cores.report_for
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, session.stop, signal.Signals(number).name)
         try:

@@ -131,7 +131,7 @@ _collector_options = _options(
             help="Also a collector that is off by default: systemd; may be repeated."),
     _option("--skip-collector", "skipped_collectors", envvar="FLEETPULSE_SKIP_COLLECTOR", multiple=True, metavar="NAME",
             help="All collectors but this: cpu, memory, filesystem, disk, network, load, uptime, pressure, sensors, "
-                 "gpu; may be repeated."),
+                 "cores, gpu; may be repeated."),
     _option("--gpu-process-names/--no-gpu-process-names", "names_gpu_processes", default=True, show_default=True,
             envvar="FLEETPULSE_GPU_PROCESS_NAMES", help="Report user and command of the processes that hold a GPU."),
     _option("--filesystem-include", envvar="FLEETPULSE_FILESYSTEM_INCLUDE", multiple=True, metavar="PATTERN",

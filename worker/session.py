@@ -100,6 +100,8 @@ class WorkerSession:
         self._credentials = credentials
         self._channel = MasterChannel(target, self._channel_credentials, open_channel)
         self._check_master = check_master
+        self.report_cores: Callable[[float], None] = lambda _seconds: None
+        """Has the heartbeats carry the cores for some seconds; the composition root sets it."""
         self._tasks = tasks
         self._register = register
         self._sample = sample
@@ -250,7 +252,9 @@ class WorkerSession:
 
     async def _receive_messages(self, stream: MasterStream) -> None:
         while (message := await stream.read()) is not None:
-            if self._tasks is not None:
+            if message.HasField("report_cores"):
+                self.report_cores(message.report_cores.seconds)
+            elif self._tasks is not None:
                 self._tasks.receive(message)
 
     async def _send_messages(self, stream: MasterStream) -> None:

@@ -173,6 +173,13 @@ class StreamQuery(Query):
     """The whole record of each, or a short form."""
 
 
+class MetricsQuery(Query):
+    """``GET /api/workers/{worker_id}/metrics``."""
+
+    per_core: Annotated[bool, BeforeValidator(_boolean)] = False
+    """Also `cores`. The worker reads them for a minute after each such request: at first the array is empty."""
+
+
 class NoQuery(Query):
     """Of paths that take no query."""
 

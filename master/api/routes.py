@@ -35,7 +35,9 @@ from fleetpulse.master.api.queries import (
     EVENT_ID_PATTERN,
     AttemptListQuery,
     LogQuery,
+    MetricsQuery,
     NoQuery,
+    Query,
     StreamQuery,
     TaskListQuery,
 )
@@ -84,10 +86,20 @@ _LOG_HEADERS = {
 }
 
 
-def _cached(name: str, role: Role, summary: str, kind: Any, *problems: int, media_type: str = JSON) -> Operation:
+def _cached(
+    name: str,
+    role: Role,
+    summary: str,
+    kind: Any,
+    *problems: int,
+    media_type: str = JSON,
+    query: "type[Query] | None" = None,
+) -> Operation:
     """A ``GET`` with an ``ETag``."""
     found, not_modified = Answer(200, summary, {media_type: kind}, _ETAG), Answer(304, "not modified", headers=_ETAG)
-    return Operation("GET", name, role, summary, found, not_modified, problems=problems, headers=(_IF_NONE_MATCH,))
+    return Operation(
+        "GET", name, role, summary, found, not_modified, problems=problems, headers=(_IF_NONE_MATCH,), query=query
+    )
 
 
 ROUTES: tuple[Route, ...] = (
@@ -124,7 +136,8 @@ ROUTES: tuple[Route, ...] = (
         Operation("DELETE", "forget_worker", ADMIN, "forget a worker that is gone",
             Answer(204, "it is forgotten"), problems=(404, 409), text="409 for an active worker.")),
     Route("/api/workers/{worker_id}/metrics", "Workers",
-        _cached("get_worker_metrics", READ, "one worker's resource readings", WorkerMetrics, 404)),
+        _cached("get_worker_metrics", READ, "one worker's resource readings", WorkerMetrics, 404, 422,
+            query=MetricsQuery)),
     Route("/api/workers/{worker_id}/drain", "Workers",
         Operation("POST", "drain_worker", ADMIN, "give the worker no new tasks; those that it has run on",
             answer(DrainState, "it gets none"), problems=(*_BODY, 404, 503), query=NoQuery,

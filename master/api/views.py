@@ -79,9 +79,10 @@ class FleetViews(LazyView):
         self.catch_up_with(worker_id)
         return self._records.get(worker_id)
 
-    def metrics(self, worker_id: str) -> bytes:
+    def metrics(self, worker_id: str, *, per_core: bool = False) -> bytes:
         """One worker's resource readings."""
-        return encoded(WorkerMetrics.of(self._worker(worker_id)))
+        telemetry = self._worker(worker_id)
+        return encoded(WorkerMetrics.with_cores(telemetry) if per_core else WorkerMetrics.of(telemetry))
 
     def details(self, worker_id: str) -> bytes:
         """One worker's identity and capacity, with its record."""

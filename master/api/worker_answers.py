@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Literal, Self
 
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
 from fleetpulse.master.api.answers import Count, ResponseModel, UnixSeconds
+from fleetpulse.master.telemetry.cores import Core
 from fleetpulse.master.telemetry.records import (
     CustomKind,
     CustomMetric,
@@ -102,10 +103,16 @@ class WorkerMetrics(ResourceReadings, frozen=True, gc=False, kw_only=True):
     """A worker's resource readings. What the machine does not give is null, never 0."""
 
     custom: Sequence[CustomSample]
+    cores: Sequence[Core] | UnsetType = UNSET
+    """Only where `per_core` asks for them."""
 
     @classmethod
     def of(cls, telemetry: WorkerTelemetry) -> Self:
         return cls(**_readings(telemetry.reading))
+
+    @classmethod
+    def with_cores(cls, telemetry: WorkerTelemetry) -> Self:
+        return cls(**_readings(telemetry.reading), cores=telemetry.reading.cores)
 
 
 # The readings are keyword-only, so these fields come before them in the JSON.

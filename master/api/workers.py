@@ -11,6 +11,8 @@ import falcon
 
 from fleetpulse.master.api.answers import not_modified, send_json
 from fleetpulse.master.api.discovery import Targets
+from fleetpulse.master.api.queries import MetricsQuery
+from fleetpulse.master.api.validation import query_of
 from fleetpulse.master.api.views import FleetViews
 from fleetpulse.master.api.worker_answers import Health
 from fleetpulse.master.telemetry.manager import TelemetryManager
@@ -19,6 +21,7 @@ HealthCheck = Callable[[], str | None]
 """Returns what is wrong with a part of the master, or ``None``."""
 
 _NO_CHECKS: Mapping[str, HealthCheck] = MappingProxyType({})
+_CORES_SECONDS = 60.0
 _BOOT_ID = uuid.uuid4().hex[:12]
 
 
@@ -87,7 +90,31 @@ class ManagedWorker(OneWorker):
         resp.status = falcon.HTTP_204
 
 
-def worker_resources(manager: TelemetryManager, views: FleetViews, health: HealthResource) -> dict[str, object]:
+class MetricsOfWorker:
+    """``/api/workers/{worker_id}/metrics``: the readings, on request with those of each core."""
+
+    def __init__(
+        self, manager: TelemetryManager, views: FleetViews, ask_for_cores: Callable[[str, float], None]
+    ) -> None:
+        """``ask_for_cores`` has the worker of an id report its cores for some seconds."""
+        self._manager, self._views, self._ask_for_cores = manager, views, ask_for_cores
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, worker_id: str) -> None:
+        revision = self._manager.get_worker_telemetry(worker_id).revision
+        per_core = "per_core" in req.params and query_of(req, MetricsQuery).per_core
+        if per_core:
+            self._ask_for_cores(worker_id, _CORES_SECONDS)
+        _send(req, resp, [self._views.metrics(worker_id, per_core=per_core)], revision)
+
+    on_head = on_get
+
+
+def worker_resources(
+    manager: TelemetryManager,
+    views: FleetViews,
+    health: HealthResource,
+    ask_for_cores: Callable[[str, float], None],
+) -> dict[str, object]:
     """The resources of the paths about the master and its workers."""
     return {
         "/health": health,
@@ -96,7 +123,7 @@ def worker_resources(manager: TelemetryManager, views: FleetViews, health: Healt
         "/workers": AllWorkers(manager, views.all_summaries),
         "/api/workers": AllWorkers(manager, views.all_details),
         "/api/workers/{worker_id}": ManagedWorker(manager, views.details),
-        "/api/workers/{worker_id}/metrics": OneWorker(manager, views.metrics),
+        "/api/workers/{worker_id}/metrics": MetricsOfWorker(manager, views, ask_for_cores),
         "/sd/targets": Targets(manager),
     }
 

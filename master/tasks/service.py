@@ -253,6 +253,10 @@ class TaskService:
         """Returns the worker's drain, with its reason and its beginning; ``None`` when it is not drained."""
         return self._registry.capacity.drain_of(worker_id)
 
+    def ask_for_cores(self, worker_id: str, seconds: float) -> None:
+        """Has the worker report its cores for so long, if it is connected."""
+        self._registry.send(worker_id, pb.MasterMessage(report_cores=pb.ReportCores(seconds=seconds)))
+
     def _fail_without_secrets(self, live: Sequence[LiveTask]) -> None:
         """Queued tasks that can never begin fail now; an attempt that a worker has may go on, but is not retried."""
         lost = [found.task for found in live if found.task.env_is_lost]

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import Meta, Struct, field
 
+from fleetpulse.master.telemetry.cores import Core
+
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Amount = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -303,6 +305,7 @@ class Reading(ResourceReadings, frozen=True, gc=False, kw_only=True):
     task_support: TaskSupport | None = None
     engine_failures: Count | None = None
     boot_time_unix_seconds: Amount | None = None
+    cores: tuple[Core, ...] = ()
     custom: tuple[CustomMetric, ...] = ()
     """Several may belong to one family, with different labels."""
 

@@ -1,9 +1,11 @@
 """A real worker and a real master: stopping, dying, reconnecting, and unreachable masters."""
 
+import os
 import signal
 import socket
 import sys
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -222,3 +224,18 @@ def test_worker_reaches_another_machine_without_tls_over_a_trusted_network(decla
     worker = processes.worker(OTHER_MACHINE, *flags, **env)
     eventually(lambda: f"{OTHER_MACHINE} is reached without TLS" in worker.err)
     assert worker.is_running
+
+
+def test_cores_are_reported_to_those_who_ask(processes: Processes, shared_master: Master) -> None:
+    processes.worker(shared_master.target, "--worker-id", "cored", "--no-tasks")
+    path = "/api/workers/cored/metrics"
+    eventually(lambda: shared_master.get(path).status_code == 200)
+    assert "cores" not in shared_master.json(path)
+
+    def cores() -> Any:
+        found = shared_master.json(f"{path}?per_core=true")["cores"]
+        return found if found and found[0]["usage_percent"] is not None else None
+
+    assert [core["core"] for core in eventually(cores)] == list(range(os.cpu_count() or 0))
+    assert "cores" not in shared_master.json(path)
+    assert shared_master.get(f"{path}?per_core=1").status_code == 422

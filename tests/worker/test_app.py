@@ -29,7 +29,7 @@ from fleetpulse.worker.collectors.plugins import PLUGINS_GROUP
 
 TIMEOUT_SECONDS = 20.0
 NO_DOCKER = "unix:///nowhere/docker.sock"
-COLLECTORS = ["cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "pressure", "sensors", "gpu"]
+COLLECTORS = ["cpu", "memory", "filesystem", "disk", "network", "load", "uptime", "pressure", "sensors", "cores", "gpu"]
 
 
 class RecordingMaster(pb_grpc.FleetServicer):

@@ -1,7 +1,7 @@
 """CPU usage of the whole machine; in a container that of the host."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -32,9 +32,17 @@ def read_cpu_times(proc: Path = PROC) -> Mapping[str, float]:
         return psutil.cpu_times()._asdict()
     with (proc / "stat").open(encoding="ascii", errors="replace") as file:
         name, *columns = file.readline().split() or [""]
-    ticks = [int(column) for column in columns if column.isdecimal()]
-    if name != "cpu" or len(ticks) < len(columns) or len(ticks) < 4:
+    times = parse_cpu_times(columns)
+    if name != "cpu" or times is None:
         raise CpuUnreadable(f"{proc}/stat does not begin with the times of all cores")
+    return times
+
+
+def parse_cpu_times(columns: Sequence[str]) -> Mapping[str, float] | None:
+    """Seconds by state, of the numbers of a line of ``/proc/stat``; ``None`` when it has others."""
+    ticks = [int(column) for column in columns if column.isdecimal()]
+    if len(ticks) < len(columns) or len(ticks) < 4:
+        return None
     return {state: number / _TICKS_PER_SECOND for state, number in zip(_STATES, ticks, strict=False)}
 
 
