@@ -137,10 +137,10 @@ def machine_collectors(config: WorkerConfig) -> list[Collector]:
         "pressure": PressureCollector,
         "sensors": SensorCollector,
         "systemd": SystemdCollector,
+        "cores": CoreCollector,
         "gpu": lambda: GpuCollector(
             process_names=ProcessNames() if config.names_gpu_processes else None, others=DrmGpus(SYS, time.monotonic)
         ),
-        "cores": CoreCollector,
     }
     for name in (*config.extra_collectors, *config.skipped_collectors):
         if name not in makers:
