@@ -121,7 +121,8 @@ def _describe(struct: type[msgspec.Struct], schema: Schema) -> None:
     schema["additionalProperties"] = False
     names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
     if not struct.__struct_config__.omit_defaults:
-        schema["required"] = list(names.values())
+        sometimes = {field.name for field in msgspec.structs.fields(struct) if field.default is msgspec.UNSET}
+        schema["required"] = [name for field, name in names.items() if field not in sometimes]
         for field in schema["properties"].values():
             field.pop("default", None)
     for cls in reversed(struct.__mro__[:-2]):  # without Struct and object
