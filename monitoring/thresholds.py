@@ -34,6 +34,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "clock_skew_seconds": Threshold(
         "FleetPulseClockSkew", "warning", "from sending by the worker's clock until visible", 5.0, "s"
     ),
+    "clock_ahead_seconds": Threshold(
+        "FleetPulseClockAhead", "warning", "how far a worker's clock is ahead of the master's", 5.0, "s"
+    ),
     "fleet_gone_ratio": Threshold(
         "FleetPulseFleetPartlyGone", "critical", "share of the workers that are down and not drained", 0.2, "ratio"
     ),

@@ -59,7 +59,8 @@ def count_states(states: Iterator[str]) -> str:
 
 def _worker_lines(worker: Mapping[str, Any], now: float) -> Iterator[tuple[str, Shown]]:
     state, tasks = state_cell(worker), worker.get("tasks") or {}
-    refusal = tasks.get("drain_reason") or tasks.get("refusal") or tasks.get("support_reason")
+    refusal = None if state.text != "refused" else worker["heartbeats"]["refusal"]
+    refusal = refusal or tasks.get("drain_reason") or tasks.get("refusal") or tasks.get("support_reason")
     if state.text != "inactive" and refusal:
         state = state._replace(text=f"{state.text}: {refusal}")
 

@@ -16,6 +16,7 @@ from fleetpulse.master.console.screen import Cell, Column, field, read, styled
 STATE_STYLES = {
     "inactive": "bold red",
     "draining": "yellow",
+    "refused": "bold red",
     "degraded": "bold yellow",
     "no tasks": "cyan",
     "active": "green",
@@ -23,15 +24,19 @@ STATE_STYLES = {
 
 
 def worker_state(worker: Mapping[str, Any]) -> str:
-    """``inactive``, ``draining``, ``degraded``, ``no tasks`` or ``active``, from an element of ``/api/workers``."""
+    """``inactive``, ``draining``, ``refused``, ``degraded``, ``no tasks`` or ``active``, from an element of
+    ``/api/workers``. ``refused``: the master refuses its heartbeats.
+    """
     tasks = worker.get("tasks") or {}
+    if worker.get("is_active") and not tasks.get("draining") and (worker.get("heartbeats") or {}).get("refusal"):
+        return "refused"
     return state_of(
         worker.get("is_active"), tasks.get("draining"), tasks.get("accepted", True), tasks.get("degraded", False)
     )
 
 
 def state_of(is_active: Any, draining: Any, accepts_tasks: Any, degraded: Any = False) -> str:
-    """The first of the five words that holds."""
+    """The first of the words that holds."""
     if not is_active:
         return "inactive"
     if draining:

@@ -241,4 +241,11 @@ FAMILIES: tuple[Family, ...] = (
     _family("heartbeats_missed_total", "heartbeats",
             "Heartbeats of this worker that never arrived, by the gaps in its sequence numbers.",
             _WORKER, "counts.missed", static=True),
+    _family("heartbeats_refused_total", "heartbeats", "Heartbeats of this worker that the master refused.",
+            _WORKER, "counts.refused", static=True),
+    _family("refused", "", "1 while the last heartbeat of this worker was refused, 0 otherwise.",
+            _WORKER, "counts.is_refused", int, static=True),
+    _family("clock_skew_seconds", "seconds",
+            "How far the worker's clock is ahead of the master's; negative: behind. Includes the way to the master.",
+            _WORKER, "counts.clock_skew_seconds"),
 )  # fmt: skip

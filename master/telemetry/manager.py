@@ -63,8 +63,8 @@ class _WorkerRow:
     """
 
     __slots__ = (
-        "_queue_length", "_sequence", "closed", "dropped", "greenlet", "held", "missed", "pending", "received",
-        "telemetry", "wake",
+        "_queue_length", "_refusal", "_refused_since", "_sequence", "clock_skew_seconds", "closed", "dropped",
+        "greenlet", "held", "missed", "pending", "received", "refused", "telemetry", "wake",
     )  # fmt: skip
 
     def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
@@ -76,12 +76,23 @@ class _WorkerRow:
         self.greenlet: gevent.Greenlet[..., None] | None = None
         self.held = True
         self.closed = False
-        self.received = self.dropped = self.missed = 0
+        self.received = self.dropped = self.missed = self.refused = 0
+        self.clock_skew_seconds: float | None = None
+        self._refusal: str | None = None
+        self._refused_since: float | None = None
         self._sequence = 0
 
     @property
     def incarnation_id(self) -> str:
         return self.telemetry.registration.incarnation_id
+
+    @property
+    def counts(self) -> HeartbeatCounts:
+        """Of the heartbeats so far."""
+        return HeartbeatCounts(
+            *(self.received, self.dropped, self.missed, self.refused),
+            *(self._refusal, self._refused_since, self.clock_skew_seconds),
+        )
 
     def put(self, pending: _PendingReading) -> bool:
         """Queue the heartbeat and wake the greenlet; whether the oldest was dropped for it."""
@@ -90,9 +101,17 @@ class _WorkerRow:
             del self.pending[0]
         self.pending.append(pending)
         self.received += 1
+        self._refusal = self._refused_since = None
         self.dropped += overflows
         self.wake.set()
         return overflows
+
+    def refuse(self, reason: str, now: float) -> None:
+        """A heartbeat was refused, at this Unix time."""
+        self.refused += 1
+        self._refusal = reason
+        if self._refused_since is None:
+            self._refused_since = now
 
     def is_next(self, sequence: int, superseded: int) -> bool:
         """Whether the sequence number is new; a gap, without those superseded, is added to ``missed``.
@@ -113,6 +132,7 @@ class _WorkerRow:
         """Drop the queue and the sequence of the last incarnation."""
         self.pending.clear()
         self._sequence = 0
+        self._refused_since = None
 
     def close(self) -> None:
         """Let the greenlet end, after the queue."""
@@ -212,14 +232,17 @@ class TelemetryManager:
         ``received_at``, on the monotonic clock, is now by default. ``superseded`` heartbeats came just before it and
         are not missed. Registers an unknown worker. A full queue drops and counts its oldest heartbeat. A repeated
         sequence number is counted and otherwise ignored. Raises ``InvalidMessage``, ``InvalidReading``,
-        ``WorkerIdTaken``, ``FleetFull``; then nothing has changed.
+        ``WorkerIdTaken``, ``FleetFull``; then nothing has changed, but a worker that is known was heard, and its record
+        says why it was refused.
         """
-        received_monotonic = self._clock.monotonic() if received_at is None else received_at
+        now = self._clock.monotonic()
+        received_monotonic = now if received_at is None else received_at
         try:
             reading = decode_heartbeat(heartbeat)
             worker = self._worker_for(heartbeat)
         except FleetPulseError as error:
             self._instruments.heartbeats_rejected.labels(error.reason).inc()
+            self._note_refusal(heartbeat, error, received_monotonic)
             raise
         if not worker.is_next(heartbeat.sequence_number, superseded):
             self._instruments.heartbeats_rejected.labels("stale").inc()
@@ -228,7 +251,9 @@ class TelemetryManager:
         self._renew(worker.telemetry.worker_id, received_monotonic)
         self._instruments.heartbeats_received.inc()
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
-        if worker.put(_PendingReading(reading, received_monotonic, self._clock.wall(), sent)):
+        wall = self._clock.wall()
+        worker.clock_skew_seconds = None if sent is None else round(sent - wall + now - received_monotonic, 3)
+        if worker.put(_PendingReading(reading, received_monotonic, wall, sent)):
             self._instruments.heartbeats_dropped.inc()
 
     @property
@@ -329,6 +354,14 @@ class TelemetryManager:
         self.register_worker(worker_id, replace(known, incarnation_id=incarnation_id))
         return self._workers[worker_id]
 
+    def _note_refusal(self, heartbeat: pb.Heartbeat, error: FleetPulseError, received_at: float) -> None:
+        worker = self._workers.get(heartbeat.worker_id)
+        if worker is None or worker.incarnation_id != heartbeat.incarnation_id:
+            return  # It may be anybody.
+        self._renew(worker.telemetry.worker_id, received_at)
+        worker.refuse(str(error), self._clock.wall())
+        self._publish(worker, is_active=True, counts=worker.counts)
+
     def _renew(self, worker_id: str, now: float) -> None:
         self._leases.renew(worker_id, now)
         self._remembered.drop(worker_id)
@@ -364,10 +397,9 @@ class TelemetryManager:
                 return
 
     def _process(self, worker: _WorkerRow, pending: _PendingReading) -> None:
-        counts = HeartbeatCounts(worker.received, worker.dropped, worker.missed)
         is_active = worker.telemetry.worker_id in self._leases
         last_update, reading = pending.received_wall, pending.reading
-        self._publish(worker, reading=reading, is_active=is_active, last_update=last_update, counts=counts)
+        self._publish(worker, reading=reading, is_active=is_active, last_update=last_update, counts=worker.counts)
         visible = self._clock.monotonic()
         self._instruments.receipt_to_visible.observe(visible - pending.received_monotonic)
         if pending.sent_wall is not None:

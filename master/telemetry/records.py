@@ -359,6 +359,20 @@ class HeartbeatCounts(Struct, frozen=True, gc=False):
     received: Count = 0
     dropped: Count = 0
     missed: Count = 0
+    refused: Count = 0
+    refusal: str | None = None
+    """Why the last one was refused; null when it was accepted."""
+
+    refused_since: float | None = None
+    """The first one refused after an accepted one, Unix seconds by the master's clock."""
+
+    clock_skew_seconds: float | None = None
+    """How far the worker's clock was ahead of the master's; negative: behind. Includes the way to the master."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last one was refused."""
+        return self.refusal is not None
 
 
 class WorkerTelemetry(Struct, frozen=True, gc=False):

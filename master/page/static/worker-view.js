@@ -99,6 +99,8 @@ export class WorkerView {
     setText(this.state, state);
     this.state.dataset.state = state;
     setText(this.why, [
+      worker.heartbeats.refusal === null ? null
+        : `The master has refused its heartbeats since ${dateTime(worker.heartbeats.refused_since)}: ${worker.heartbeats.refusal}.`,
       worker.is_active ? null : `Silent for ${age(telemetry.last_update)}; its last readings are below.`,
       tasks.draining ? `Drained${tasks.drain_reason ? `: ${tasks.drain_reason}` : ''}. It gets no new tasks.` : null,
       !tasks.draining && worker.is_active && tasks.refusal ? `It gets no tasks: ${tasks.refusal}.` : null,
@@ -120,7 +122,7 @@ export class WorkerView {
   }
 
   showFacts(worker) {
-    const { received, dropped, missed } = worker.heartbeats;
+    const { received, dropped, missed, refused, clock_skew_seconds: skew } = worker.heartbeats;
     const labels = Object.entries(worker.labels).map(([name, value]) => h('span', { class: 'label' }, `${name}=${value}`));
     const rows = [
       ['Host', worker.hostname], ['Version', worker.version], ['Labels', labels.length ? labels : null],
@@ -128,7 +130,8 @@ export class WorkerView {
       ['Up', worker.telemetry.uptime_seconds === null ? null : duration(worker.telemetry.uptime_seconds)],
       ['Registered', dateTime(worker.registered_at)],
       ['Last heard', `${clock(worker.telemetry.last_update)}`],
-      ['Heartbeats', `${received} received, ${missed} missed, ${dropped} dropped`],
+      ['Heartbeats', `${received} received, ${missed} missed, ${dropped} dropped, ${refused} refused`],
+      ['Clock', Math.abs(skew ?? 0) < 1 ? null : `${duration(Math.abs(skew))} ${skew > 0 ? 'ahead' : 'behind'}`],
     ];
     this.facts.replaceChildren(...rows.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, ...[value || MISSING].flat())]));
   }

@@ -37,7 +37,7 @@ FULL = WorkerTelemetry(
     is_active=True,
     last_update=1_700_000_005.75,
     reading=decode_heartbeat(full_heartbeat()),
-    counts=HeartbeatCounts(received=10, dropped=2, missed=3),
+    counts=HeartbeatCounts(10, 2, 3, 4, "cpu.usage_percent is -1.0", 1_700_000_001.0, -0.25),
     revision=1,
 )
 BARE = WorkerTelemetry("bare", Registration(), 1_700_000_000.0, True, 1_700_000_000.0, Reading(), HeartbeatCounts(), 2)
@@ -139,7 +139,10 @@ FULL_DETAILS = {
     "boot_time": 1_600_000_000.0,
     "registered_at": 1_700_000_000,
     "is_active": True,
-    "heartbeats": {"received": 10, "dropped": 2, "missed": 3},
+    "heartbeats": {
+        "received": 10, "dropped": 2, "missed": 3, "refused": 4, "refusal": "cpu.usage_percent is -1.0",
+        "refused_since": 1_700_000_001.0, "clock_skew_seconds": -0.25,
+    },
     "allocated": {"cpu_cores": 0.0, "memory_bytes": 0, "gpu_count": 0, "gpu_uuids": []},
     "available": {"cpu_cores": 32.0, "memory_bytes": 64 * GIB, "gpu_count": 2, "gpu_uuids": ["GPU-aaaa", "GPU-bbbb"]},
     "tasks": {
@@ -196,7 +199,10 @@ BARE_DETAILS: dict[str, Any] = {
     "boot_time": None,
     "registered_at": 1_700_000_000,
     "is_active": True,
-    "heartbeats": {"received": 0, "dropped": 0, "missed": 0},
+    "heartbeats": {
+        "received": 0, "dropped": 0, "missed": 0, "refused": 0, "refusal": None, "refused_since": None,
+        "clock_skew_seconds": None,
+    },
     "allocated": {"cpu_cores": 0.0, "memory_bytes": 0, "gpu_count": 0, "gpu_uuids": []},
     "available": {"cpu_cores": None, "memory_bytes": None, "gpu_count": None, "gpu_uuids": []},
     "tasks": {

@@ -47,7 +47,7 @@ FULL = WorkerTelemetry(
     is_active=True,
     last_update=1_700_000_005.25,
     reading=decode_heartbeat(full_heartbeat()),
-    counts=HeartbeatCounts(received=10, dropped=2, missed=3),
+    counts=HeartbeatCounts(10, 2, 3, 4, "cpu.usage_percent is -1.0", 1_700_000_001.0, -0.25),
     revision=1,
     allocation=Allocation(cpu_cores=2.5, memory_bytes=1024**3, gpu_uuids=("GPU-aaaa",), tasks=1),
 )
@@ -119,6 +119,8 @@ def test_missing_reading_has_no_sample() -> None:
         "fleetpulse_worker_draining",
         "fleetpulse_worker_heartbeats_dropped_total",
         "fleetpulse_worker_heartbeats_missed_total",
+        "fleetpulse_worker_heartbeats_refused_total",
+        "fleetpulse_worker_refused",
     }
 
 
@@ -134,7 +136,12 @@ def test_series_ends_when_its_reading_is_missing() -> None:
     text_of(exposition)
     exposition.worker_changed(replace(FULL, reading=Reading(load=Load(load1=0.0))))
     left = series_of(text_of(exposition)) - series_of(text_of(showing(BARE)))
-    assert left == {"fleetpulse_worker_load1", "fleetpulse_worker_boot_time_seconds", "fleetpulse_worker_running_tasks"}
+    assert left == {
+        "fleetpulse_worker_load1",
+        "fleetpulse_worker_boot_time_seconds",
+        "fleetpulse_worker_running_tasks",
+        "fleetpulse_worker_clock_skew_seconds",
+    }
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a null", " null", "x"]), st.none() | st.integers(0, 9)), max_size=8))

@@ -34,6 +34,9 @@ UNIT_OF_SUFFIX = {
     "filesystem_read_only": "",
     "gpu_throttled": "",
     "xid": "",
+    "worker_refused": "",
+    "seconds": "seconds",
+    "rpm": "rpm",
 }
 
 
@@ -60,7 +63,7 @@ def test_unit_is_in_the_name(family: Family) -> None:
             assert family.unit == unit
             return
     # What is left is counted, or has a word of its own.
-    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "devices", "errors"}
+    assert family.unit in {"cores", "processes", "tasks", "heartbeats", "calls", "devices", "errors", "units"}
 
 
 @by_name

@@ -95,6 +95,7 @@ FLAPPING = [
     Case("FleetPulseWorkerFlapping", "drained", FIVE_TURNS | DRAINED, [6, 20]),
 ]  # fmt: skip
 
+SKEW = f"fleetpulse_worker_clock_skew_seconds{W}"
 MISSED = f"fleetpulse_worker_heartbeats_missed_total{W}"
 HEARTBEATS = [
     Case(
@@ -190,6 +191,18 @@ LATE = [
         "FleetPulseClockSkew", "the-master-is-slow",
         beats("receipt", b5=90, inf=100) | beats("sent", b5=90, inf=100), [24, 60],
     ),
+    Case(
+        "FleetPulseClockAhead", "seconds", {SKEW: turning((0.25, 5), (5.5, 60))}, [5, 19], 20,
+        [
+            Firing(
+                "warning", "workers", "The clock of worker rack-7 is ahead",
+                "The clock of worker rack-7 is 5.5s ahead of the clock of the master master:8080.",
+                "timedatectl timesync-status", WORKER, {"worker_id": "rack-7"},
+            )
+        ],
+    ),
+    Case("FleetPulseClockAhead", "just-below", {SKEW: flat(5)}, [24, 60]),
+    Case("FleetPulseClockAhead", "behind", {SKEW: flat(-3600)}, [24, 60]),
 ]  # fmt: skip
 
 
@@ -234,6 +247,7 @@ PARTLY_GONE = [
 COLLECTOR = 'fleetpulse_worker_collector_success{worker_id="rack-7",collector="gpu"}'
 DEGRADED = f"fleetpulse_worker_degraded{W}"
 LEFT_OUT = 'fleetpulse_worker_left_out_devices{worker_id="rack-7",collector="filesystem"}'
+REFUSED = f"fleetpulse_worker_refused{W}"
 SCHEDULABLE = f"fleetpulse_worker_schedulable{W}"
 ABILITIES = [
     Case(
@@ -276,6 +290,18 @@ ABILITIES = [
             )
         ],
     ),
+    Case(
+        "FleetPulseWorkerRefused", "for-two-minutes", {REFUSED: turning((0, 5), (1, 60))}, [5, 6], 7,
+        [
+            Firing(
+                "warning", "workers", "The master master:8080 refuses the heartbeats of worker rack-7",
+                "The master master:8080 has refused every heartbeat of worker rack-7 for two minutes. Its readings are "
+                "old, and alerts about them cannot fire.",
+                f"{API} | jq '.heartbeats'", WORKER, RACK_7,
+            )
+        ],
+    ),
+    Case("FleetPulseWorkerRefused", "once", {REFUSED: turning((0, 5), (1, 1), (0, 60))}, [5, 6, 7, 20]),
     Case(
         "FleetPulseWorkerDegraded", "full-disk", {DEGRADED: turning((0, 5), (1, 60))} | NOT_DRAINED, [5, 9], 10,
         [
