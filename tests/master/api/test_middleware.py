@@ -68,7 +68,7 @@ LARGE = os.urandom(48 * 1024) * 2
 @given(st.lists(st.sampled_from([b"", b"a", b"line\n" * 100, LARGE, SteadyBytes(LARGE), SteadyBytes(b"steady")])))
 def test_any_pieces_come_out_as_they_were_put_in(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
-    joined = joined_pieces(pieces)
+    joined = list(joined_pieces(pieces))
     assert b"".join(joined) == whole
     sizes = [len(piece) for piece in joined]
     assert all(size > 0 for size in sizes)
@@ -92,7 +92,7 @@ def test_steady_piece_is_compressed_once() -> None:
 
 def test_small_pieces_are_sent_together_and_large_ones_as_they_are(web: Web) -> None:
     small = [b"%d\n" % number for number in range(80)]
-    assert joined_pieces(small) == [b"".join(small)]
+    assert list(joined_pieces(small)) == [b"".join(small)]
     large = b"x" * PIECE_BYTES
     (before, between, after) = joined_pieces([*small, large, *small])
     assert (before, after) == (b"".join(small), b"".join(small))
@@ -230,3 +230,11 @@ def test_request_after_a_wait_does_not_yield(web: Web) -> None:
     web.client.simulate_get("/health")
     assert turns == []
     greenlet.join()
+
+
+def test_joined_pieces_are_made_one_by_one() -> None:
+    parts = [b"x" * 1000] * 1000
+    taken = joined_pieces(parts)
+    assert len(next(taken)) < 2 * PIECE_BYTES
+    parts[-1] = b"end"
+    assert b"".join(taken).endswith(b"xend")
