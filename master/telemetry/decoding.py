@@ -313,7 +313,8 @@ def _custom_metric(item: pb.CustomMetric) -> CustomMetric:
     samples = item.samples[:]
     values = tuple([sample.value for sample in samples])
     for value in values:
-        if (problem := custom_value_problem(item.name, item.type, value)) is not None:
+        # A counter below zero costs nothing but itself: /metrics leaves it out.
+        if (problem := custom_value_problem(item.name, pb.CUSTOM_TYPE_UNTYPED, value)) is not None:
             raise InvalidReading(problem)
     label_values = tuple([tuple(sample.label_values) for sample in samples])
     key = (item.name, item.type, item.help, tuple(item.label_names), label_values)

@@ -224,7 +224,7 @@ GPU_CASES = [
         firing(
             "GPU 1 of worker rack-7 does not answer",
             "GPU 1 (GPU-a) of worker rack-7 is there, and its driver gives no readings of it.",
-            "curl -s http://master.example:8080/telemetry/rack-7 | jq '.gpus[] | {index, uuid, state, state_reason}'",
+            "curl -s http://master:8080/telemetry/rack-7 | jq '.gpus[] | {index, uuid, state, state_reason}'",
             GPUS, **ON_GPU,
         ),
     ),
