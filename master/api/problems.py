@@ -45,6 +45,7 @@ TEXT_BY_STATUS: Mapping[int, str] = {
     401: "a token is wanted, or the one that was sent is unknown, expired or revoked",
     403: "the token's role is too low, or a page of another site asks",
     404: "there is no such worker, task or attempt",
+    406: "`Accept` refuses every format of the answer",
     408: "the head or the body was not complete in time",
     409: "the worker is active, the task has ended, or the idempotency key was used for another request",
     410: "the log has been deleted, after the time for which logs are kept",

@@ -177,7 +177,8 @@ ROUTES: tuple[Route, ...] = (
 
     Route("/metrics", "Prometheus",
         Operation("GET", "get_metrics", READ, "Prometheus text, or OpenMetrics where `Accept` asks for it",
-            Answer(200, "the fleet's series and the master's own", {TEXT: str, OPENMETRICS: str}))),
+            Answer(200, "the fleet's series and the master's own", {TEXT: str, OPENMETRICS: str}),
+            problems=(406,))),
     Route("/sd/targets", "Prometheus",
         Operation("GET", "get_targets", READ, "the active workers as scrape targets",
             answer(list[TargetGroup], "as Prometheus' HTTP service discovery has it"),

@@ -10,15 +10,17 @@ The static families, half of the text, are joined only when a line of theirs has
 
 import time
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from operator import attrgetter, sub
 from typing import Any, NamedTuple
 
 import falcon
 import orjson
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
-from prometheus_client.registry import Collector
+from falcon.util import mediatypes
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
 
 from fleetpulse.master.hub_queue import give_way
 from fleetpulse.master.instruments import Instruments
@@ -37,7 +39,8 @@ _BETWEEN_FAMILIES = b"\xff"
 _MISSING = b" null\n"
 """Ends the line of a reading that is not there. Each line ends in its number, and no label has a newline."""
 
-_OPENMETRICS = "application/openmetrics-text"
+_TEXT = "text/plain; version=0.0.4"
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class MetricsResource:
@@ -49,11 +52,11 @@ class MetricsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         started = time.perf_counter()
-        encode, content_type = _encoder_for(req.get_header("Accept") or "")
-        parts = list(self._fleet.chunks(openmetrics=content_type.startswith(_OPENMETRICS)))
+        is_openmetrics = _wants_openmetrics((req.get_header("Accept") or "").lower())
+        parts = list(self._fleet.chunks(openmetrics=is_openmetrics))
         # The master's own part goes last: in OpenMetrics it brings the "# EOF" that must end the text.
-        parts.append(encode(self._instruments.registry))
-        resp.content_type = content_type
+        parts.append(_encoded(self._instruments.registry, is_openmetrics=is_openmetrics))
+        resp.content_type = f"{_OPENMETRICS}; charset=utf-8" if is_openmetrics else CONTENT_TYPE_PLAIN_0_0_4
         resp.append_header("Vary", "Accept")
         resp.stream = parts
         self._instruments.exposition.duration.observe(time.perf_counter() - started)
@@ -61,12 +64,37 @@ class MetricsResource:
     on_head = on_get
 
 
-def _encoder_for(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    """The encoder and the content type; plain text for a version that does not exist."""
+def _wants_openmetrics(accept: str) -> bool:
+    """Whether ``Accept``, in lower case, prefers OpenMetrics to plain text. Raises ``falcon.HTTPNotAcceptable``.
+
+    Who names neither, or a version that does not exist, gets plain text, and so does a header that breaks the grammar.
+    """
+    if not accept:
+        return False
     try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):
-        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        text, openmetrics_text = (mediatypes.quality(kind, accept) for kind in (_TEXT, _OPENMETRICS))
+    except ValueError:
+        return False
+    if text or openmetrics_text:
+        is_named = "openmetrics" in accept
+        return openmetrics_text > text or (openmetrics_text == text and is_named)
+    if any(map(_refuses_text, accept.split(","))):
+        raise falcon.HTTPNotAcceptable(description="the metrics are text/plain or application/openmetrics-text")
+    return False
+
+
+def _refuses_text(part: str) -> bool:
+    """Whether a valid part of ``Accept`` gives plain text the quality 0."""
+    kind, parameters = mediatypes.parse_header(part)
+    return kind.strip() in {"*/*", "text/*", "text/plain"} and float(parameters.get("q", 1.0)) == 0.0
+
+
+def _encoded(registry: CollectorRegistry, *, is_openmetrics: bool) -> bytes:
+    """The master's own part. Whatever ``escaping`` says, its names stay as they are, as those of the workers do."""
+    if not is_openmetrics:
+        return generate_latest(registry)
+    text: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
 
 
 class _Layout(NamedTuple):

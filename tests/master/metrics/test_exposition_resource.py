@@ -1,10 +1,13 @@
 """master.metrics.exposition: GET /metrics"""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from fleetpulse.master.errors import InvalidReading
 from fleetpulse.master.metrics.families import FAMILIES
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import full_heartbeat, settle
@@ -86,7 +89,8 @@ def any_heartbeat(draw: st.DrawFn) -> pb.Heartbeat:
 def test_no_counter_is_negative_whatever_a_worker_says(messages: list[pb.Heartbeat]) -> None:
     with running_web() as web:
         for message in messages:
-            web.fleet.manager.process_heartbeat(message)
+            with contextlib.suppress(InvalidReading):  # A counter below 0.
+                web.fleet.manager.process_heartbeat(message)
             settle()
         text = web.client.simulate_get("/metrics", headers=OPENMETRICS).text
     families = list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
@@ -103,8 +107,11 @@ def test_no_counter_is_negative_whatever_a_worker_says(messages: list[pb.Heartbe
 def test_clock_that_is_an_hour_ahead_and_a_counter_below_zero_leave_the_text_valid(web: Web) -> None:
     message = full_heartbeat("ahead")
     message.sent_time_unix_seconds = web.fleet.clock.wall + 3600.0
-    message.custom.add(name="jobs_total", type=pb.CUSTOM_TYPE_COUNTER).samples.add(value=-1.0)
     web.fleet.manager.process_heartbeat(message)
+    message.custom.add(name="jobs_total", type=pb.CUSTOM_TYPE_COUNTER).samples.add(value=-1.0)
+    message.sequence_number += 1
+    with pytest.raises(InvalidReading):
+        web.fleet.manager.process_heartbeat(message)
     settle()
     text = web.client.simulate_get("/metrics", headers=OPENMETRICS).text
     openmetrics = list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
@@ -123,7 +130,7 @@ def test_prometheus_text_is_the_default(web: Web, accept: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
-@pytest.mark.parametrize("version", ["x", "1.x", '"1.0.0"', "-1", "1", "9" * 5000, "\xb2"])
+@pytest.mark.parametrize("version", ["x", "1.x", '"1.0"', "-1", "1", "9" * 5000, "\xb2"])
 def test_invalid_version_gets_prometheus_text(web: Web, kind: str, version: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": f"{kind};version={version}"})
     assert result.status_code == 200
@@ -131,7 +138,64 @@ def test_invalid_version_gets_prometheus_text(web: Web, kind: str, version: str)
     assert "# EOF" not in result.text
 
 
-@pytest.mark.parametrize("parameter", ["q=x", "q=", "q=-1", "q=1e999", "escaping=x", "escaping=", "=;", "version"])
+@pytest.mark.parametrize("quality", ["x", "", "-1", "1e999", "nan", "2"])
+def test_header_that_breaks_the_grammar_is_none(web: Web, quality: str) -> None:
+    result = web.client.simulate_get("/metrics", headers={"Accept": f"{OPENMETRICS['Accept']};q={quality}"})
+    assert result.status_code == 200
+    assert result.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "*/*;q=0", "text/plain;q=0", "text/plain; Q=0.000", "TEXT/*;q=0", "*/*;q=0.0, application/json",
+        "text/plain;q=0,application/openmetrics-text;q=0", "application/*;q=0,text/*;q=0",
+    ],
+)  # fmt: skip
+def test_format_with_quality_0_is_refused(web: Web, accept: str) -> None:
+    result = web.client.simulate_get("/metrics", headers={"Accept": accept})
+    assert result.status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/plain;q=0,*/*", "application/openmetrics-text"),
+        ("application/openmetrics-text;q=0,*/*;q=0.1", "text/plain"),
+        ("application/openmetrics-text;q=0", "text/plain"),
+        ("application/openmetrics-text;q=0.1,text/plain;q=0.9", "text/plain"),
+        ("text/plain;q=0.1,application/openmetrics-text;q=0.2", "application/openmetrics-text"),
+        ("text/plain,application/openmetrics-text", "application/openmetrics-text"),
+        ('application/openmetrics-text;version="1.0.0"', "application/openmetrics-text"),
+        ("Application/OpenMetrics-Text", "application/openmetrics-text"),
+        ("application/openmetrics-text;version=0.0.1", "text/plain"),
+        ("application/*", "application/openmetrics-text"),
+        ("*/*;q=0.2", "text/plain"),
+    ],
+)
+def test_format_with_the_best_quality_is_served(web: Web, accept: str, kind: str) -> None:
+    result = web.client.simulate_get("/metrics", headers={"Accept": accept})
+    assert result.status_code == 200
+    assert result.headers["Content-Type"].startswith(f"{kind}; version=")
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text;version=1.0.0", "text/plain;version=1.0.0"])
+@pytest.mark.parametrize("escaping", ["dots", "underscores", "values", "allow-utf-8"])
+def test_escaping_changes_no_name(web: Web, kind: str, escaping: str) -> None:
+    plain, escaped = (
+        web.client.simulate_get("/metrics", headers={"Accept": accept})
+        for accept in (kind, f"{kind};escaping={escaping}")
+    )
+    names, same = (
+        {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")}
+        for answer in (plain, escaped)
+    )
+    assert names == same
+    assert not any("__" in name for name in names)
+    assert escaped.headers["Content-Type"] == plain.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("parameter", ["escaping=x", "escaping=", "=;", "version"])
 def test_unknown_parameters_of_accept_are_ignored(web: Web, parameter: str) -> None:
     result = web.client.simulate_get("/metrics", headers={"Accept": f"{OPENMETRICS['Accept']};{parameter}"})
     assert result.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
