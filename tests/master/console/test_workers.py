@@ -153,3 +153,12 @@ def test_missing_values_are_dashes(run: Run, master: FakeMaster) -> None:
     master.get("/api/workers/bare", bare)
     assert run("workers").stdout.splitlines()[1].split() == ["bare", "active", "-", "-", "-", "-", "-"]
     assert run("status", "bare").exit_code == 0
+
+
+def test_worker_whose_heartbeats_are_refused_says_so(run: Run, master: FakeMaster) -> None:
+    why = "cpu.usage_percent is -1.0; it must be a number from 0 to 100"
+    refused = worker("worker-3", heartbeats={"received": 7, "dropped": 0, "missed": 0, "refused": 2, "refusal": why})
+    master.get("/api/workers", [*FLEET, refused])
+    master.get("/api/workers/worker-3", refused)
+    assert [line.split()[1] for line in run("workers", "--name", "worker-3").stdout.splitlines()[1:]] == ["refused"]
+    assert f"refused: {why}" in run("status", "worker-3").stdout
