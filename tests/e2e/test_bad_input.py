@@ -108,6 +108,9 @@ def test_impossible_reading_ends_its_stream(client: GrpcClient, shared_master: M
     assert code is INVALID
     assert details == "cpu.usage_percent is nan; it must be a number from 0 to 100"
     after = rejected(shared_master, "invalid_reading"), refused_streams(shared_master, "invalid_reading")
+    heartbeats = shared_master.json(f"/api/workers/{worker_id}")["heartbeats"]
+    assert (heartbeats["received"], heartbeats["refused"], heartbeats["refusal"]) == (1, 1, details)
+    assert shared_master.sample("fleetpulse_worker_refused", worker_id) == 1.0
     assert after == (before[0] + 1, before[1] + 1)
     assert shared_master.json(f"/telemetry/{worker_id}")["cpu_usage"] == 55.0
 
