@@ -20,7 +20,7 @@ from fleetpulse.proto.cleaning import make
 from fleetpulse.proto.join import JoinToken
 from fleetpulse.proto.listeners import check_listener, is_loopback
 from fleetpulse.proto.policy import TaskPolicy
-from fleetpulse.worker.capacity import GpuAwareTasks, GpuRegistration, machine_capacity
+from fleetpulse.worker.capacity import GpuAwareTasks, GpuRegistration, machine_capacity, observing_gpus
 from fleetpulse.worker.collectors import SYS, Collector, NamePatterns
 from fleetpulse.worker.collectors.commands import CommandCollector, configured_commands
 from fleetpulse.worker.collectors.cores import CoreCollector
@@ -235,18 +235,14 @@ async def _run_session(
     # One thread: the sampler takes one round at a time.
     threads = ThreadPoolExecutor(1, thread_name_prefix="sampler-rounds")
 
-    async def sample() -> pb.Heartbeat:
-        heartbeat = await loop.run_in_executor(threads, sampler.sample)
-        if gpu is not None and not (gpus.is_steady and gpu.inventory == gpus.registered):
-            gpus.observe(gpu.inventory)
-        return heartbeat
+    sample = partial(loop.run_in_executor, threads, sampler.sample)
 
     async with _task_executor(config, register.worker_id) as tasks:
         check_master = partial(check_plain_master, config.master, config.master_user) if renewer is None else _no_check
         session = WorkerSession(
             config.master,
             register,
-            sample,
+            sample if gpu is None else observing_gpus(sample, gpu, gpus),
             tasks=tasks if gpu is None else GpuAwareTasks(tasks, gpu, gpus),
             credentials=renewer,
             check_master=check_master,

@@ -10,7 +10,7 @@ import psutil
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.cleaning import make
 from fleetpulse.worker.collectors.gpu import GpuCollector, GpuInventory
-from fleetpulse.worker.session import TaskExecutor
+from fleetpulse.worker.session import Sample, TaskExecutor
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,6 +75,18 @@ class GpuRegistration:
     def sent(self) -> None:
         """A registration has ``capacity`` as it is."""
         self._changed.clear()
+
+
+def observing_gpus(sample: Sample, gpu: GpuCollector, registration: GpuRegistration) -> Sample:
+    """Returns ``sample`` with a look at the GPUs that each reading found."""
+
+    async def sample_and_observe() -> pb.Heartbeat:
+        heartbeat = await sample()
+        if not (registration.is_steady and gpu.inventory == registration.registered):
+            registration.observe(gpu.inventory)
+        return heartbeat
+
+    return sample_and_observe
 
 
 class GpuAwareTasks:

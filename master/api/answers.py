@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from fleetpulse.master.hub_queue import give_way
-from fleetpulse.master.telemetry import records
+from fleetpulse.master.telemetry import readings
 
-Count = records.Count
+Count = readings.Count
 UnixSeconds = Annotated[int, Meta(description="Unix seconds by the master's clock")]
 Time = Annotated[float, Meta(description="Unix seconds by the master's clock")]
 

@@ -7,18 +7,16 @@ from typing import Any, Literal, Self
 from msgspec import UNSET, UnsetType, field
 
 from fleetpulse.master.api.answers import Count, ResponseModel, UnixSeconds
-from fleetpulse.master.telemetry.cores import Core
-from fleetpulse.master.telemetry.records import (
+from fleetpulse.master.telemetry.readings import (
+    Core,
     CustomKind,
     CustomMetric,
-    HeartbeatCounts,
     Percent,
     Reading,
     ResourceReadings,
-    Resources,
     RunningTask,
-    WorkerTelemetry,
 )
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Resources, WorkerTelemetry
 
 _readings_of = attrgetter(*ResourceReadings.__struct_fields__)
 

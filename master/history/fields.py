@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from fleetpulse.master.telemetry.records import (
+from fleetpulse.master.telemetry.readings import (
     DiskDevice,
     Filesystem,
     Gpu,
     NetworkInterface,
     Reading,
-    WorkerTelemetry,
     mean_gpu_utilization,
 )
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 
 Sample = tuple[float | None, ...]
 """A value for each field, in the order of ``FIELDS``. ``None``: the reading is missing."""

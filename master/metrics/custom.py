@@ -12,7 +12,7 @@ from functools import partial
 import orjson
 from prometheus_client import Gauge
 
-from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
+from fleetpulse.master.telemetry.readings import CustomLayout, CustomMetric
 
 PREFIX = "fleetpulse_custom_"
 

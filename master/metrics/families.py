@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fleetpulse.master.telemetry.records import Allocation, GpuInstance, WorkerTelemetry
+from fleetpulse.master.telemetry.readings import GpuInstance
+from fleetpulse.master.telemetry.records import Allocation, WorkerTelemetry
 
 Number = float | int | None
 

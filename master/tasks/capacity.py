@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from fleetpulse.master.tasks.placement import Offer, ResourceAmounts, satisfies
 from fleetpulse.master.tasks.records import AttemptKey, Drain
-from fleetpulse.master.telemetry.records import Allocation, Registration, TaskSupport, WorkerTelemetry
+from fleetpulse.master.telemetry.readings import TaskSupport
+from fleetpulse.master.telemetry.records import Allocation, Registration, WorkerTelemetry
 
 AVOIDED_SECONDS = 10.0
 LONGEST_AVOIDED_SECONDS = 300.0

@@ -14,16 +14,15 @@ import msgspec
 from msgspec.inspect import Metadata, NoneType, StructType, Type, UnionType, VarTupleType
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
-from fleetpulse.master.telemetry.records import (
+from fleetpulse.master.telemetry.readings import (
     CustomKind,
     CustomLayout,
     CustomMetric,
     CustomSeries,
     Reading,
-    Registration,
-    Resources,
     TaskSupport,
 )
+from fleetpulse.master.telemetry.records import Registration, Resources
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.fields import (
     COUNT,

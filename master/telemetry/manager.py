@@ -9,7 +9,7 @@ because nothing switches in mid-change.
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -24,120 +24,26 @@ from fleetpulse.master.errors import (
     WorkerIdTaken,
     WorkerStillActive,
 )
-from fleetpulse.master.hub_queue import Wake
 from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.telemetry.decoding import check_incarnation_id, check_worker_id, decode_heartbeat
 from fleetpulse.master.telemetry.leases import LeaseTable, Receipts
+from fleetpulse.master.telemetry.readings import Reading
 from fleetpulse.master.telemetry.records import (
     Allocation,
     Clock,
     HeartbeatCounts,
-    Reading,
     Registration,
     TelemetryObserver,
     UpdateCallback,
     WorkerTelemetry,
 )
+from fleetpulse.master.telemetry.rows import PendingReading, WorkerRow
 from fleetpulse.proto import fleetpulse_pb2 as pb
 
 _LOGGER = logging.getLogger(__name__)
 
 LIVENESS_CHECK_SECONDS = 0.25
 _NO_READING = Reading()
-
-
-class _PendingReading(NamedTuple):
-    """A checked heartbeat that waits for its worker's greenlet, with when it arrived and when it was sent."""
-
-    reading: Reading
-    received_monotonic: float
-    received_wall: float
-    sent_wall: float | None
-
-
-class _WorkerRow:
-    """The latest of a worker, and the queue of its unprocessed heartbeats.
-
-    ``held``: the incarnation still has its connection, as far as is known. ``closed``: the row left the table, and its
-    greenlet ends.
-    """
-
-    __slots__ = (
-        "_queue_length", "_refusal", "_refused_since", "_sequence", "clock_skew_seconds", "closed", "dropped",
-        "greenlet", "held", "missed", "pending", "received", "refused", "telemetry", "wake",
-    )  # fmt: skip
-
-    def __init__(self, telemetry: WorkerTelemetry, queue_length: int) -> None:
-        self.telemetry = telemetry
-        # Not a deque, which takes 600 bytes when it is empty, as it nearly always is.
-        self.pending: list[_PendingReading] = []
-        self._queue_length = queue_length
-        self.wake = Wake()
-        self.greenlet: gevent.Greenlet[..., None] | None = None
-        self.held = True
-        self.closed = False
-        self.received = self.dropped = self.missed = self.refused = 0
-        self.clock_skew_seconds: float | None = None
-        self._refusal: str | None = None
-        self._refused_since: float | None = None
-        self._sequence = 0
-
-    @property
-    def incarnation_id(self) -> str:
-        return self.telemetry.registration.incarnation_id
-
-    @property
-    def counts(self) -> HeartbeatCounts:
-        """Of the heartbeats so far."""
-        return HeartbeatCounts(
-            *(self.received, self.dropped, self.missed, self.refused),
-            *(self._refusal, self._refused_since, self.clock_skew_seconds),
-        )
-
-    def put(self, pending: _PendingReading) -> bool:
-        """Queue the heartbeat and wake the greenlet; whether the oldest was dropped for it."""
-        overflows = len(self.pending) == self._queue_length
-        if overflows:
-            del self.pending[0]
-        self.pending.append(pending)
-        self.received += 1
-        self._refusal = self._refused_since = None
-        self.dropped += overflows
-        self.wake.set()
-        return overflows
-
-    def refuse(self, reason: str, now: float) -> None:
-        """A heartbeat was refused, at this Unix time."""
-        self.refused += 1
-        self._refusal = reason
-        if self._refused_since is None:
-            self._refused_since = now
-
-    def is_next(self, sequence: int, superseded: int) -> bool:
-        """Whether the sequence number is new; a gap, without those superseded, is added to ``missed``.
-
-        0 comes from a sender that does not count. Without an incarnation id a restart looks like a repetition, so every
-        number is new.
-        """
-        if sequence == 0 or not self.incarnation_id:
-            return True
-        if sequence <= self._sequence:
-            return False
-        if self._sequence:
-            self.missed += max(0, sequence - self._sequence - 1 - superseded)
-        self._sequence = sequence
-        return True
-
-    def restart(self) -> None:
-        """Drop the queue and the sequence of the last incarnation."""
-        self.pending.clear()
-        self._sequence = 0
-        self._refused_since = None
-
-    def close(self) -> None:
-        """Let the greenlet end, after the queue."""
-        self.closed = True
-        self.wake.set()
 
 
 class TelemetryManager:
@@ -154,7 +60,7 @@ class TelemetryManager:
         self._instruments = instruments.telemetry
         self._observers = tuple(observers)
         self._clock = clock
-        self._workers: dict[str, _WorkerRow] = {}
+        self._workers: dict[str, WorkerRow] = {}
         self._leases = LeaseTable(lease_config.inactivity_timeout_seconds)
         self._remembered = LeaseTable(lease_config.retention_seconds)
         self._receipts = Receipts()
@@ -253,7 +159,7 @@ class TelemetryManager:
         sent = heartbeat.sent_time_unix_seconds if heartbeat.HasField("sent_time_unix_seconds") else None
         wall = self._clock.wall()
         worker.clock_skew_seconds = None if sent is None else round(sent - wall + now - received_monotonic, 3)
-        if worker.put(_PendingReading(reading, received_monotonic, wall, sent)):
+        if worker.put(PendingReading(reading, received_monotonic, wall, sent)):
             self._instruments.heartbeats_dropped.inc()
 
     @property
@@ -327,7 +233,7 @@ class TelemetryManager:
             _LOGGER.info("worker %s is forgotten: it was gone for %.0f s", worker_id, config.retention_seconds)
             self.unregister_worker(worker_id)
 
-    def _admit(self, worker_id: str, registration: Registration) -> _WorkerRow:
+    def _admit(self, worker_id: str, registration: Registration) -> WorkerRow:
         config = self.lease_config
         if self._stopping.is_set():
             raise MasterStopping("the master is stopping")
@@ -338,12 +244,12 @@ class TelemetryManager:
             worker_id=worker_id, registration=registration, registered_at=wall, is_active=True, last_update=wall,
             reading=_NO_READING, counts=HeartbeatCounts(), revision=self._revision,
         )  # fmt: skip
-        worker = self._workers[worker_id] = _WorkerRow(telemetry, config.queue_length)
+        worker = self._workers[worker_id] = WorkerRow(telemetry, config.queue_length)
         worker.greenlet = gevent.spawn(self._process_pending, worker)
         worker.greenlet.name = f"telemetry-{worker_id}"
         return worker
 
-    def _worker_for(self, heartbeat: pb.Heartbeat) -> _WorkerRow:
+    def _worker_for(self, heartbeat: pb.Heartbeat) -> WorkerRow:
         """The row of the heartbeat's worker, registered or taken over if need be."""
         worker_id, incarnation_id = heartbeat.worker_id, heartbeat.incarnation_id
         worker = self._workers.get(worker_id)
@@ -369,7 +275,7 @@ class TelemetryManager:
     def _last_heard(self, worker_id: str) -> float | None:
         return self._receipts.last_heard(worker_id, self._workers[worker_id].incarnation_id)
 
-    def _refuse_if_beating(self, worker: _WorkerRow, now: float) -> None:
+    def _refuse_if_beating(self, worker: WorkerRow, now: float) -> None:
         """Raise ``WorkerIdTaken`` unless the holder lost its connection or missed two heartbeats."""
         worker_id = worker.telemetry.worker_id
         silent = self._leases.silent_seconds(worker_id, now)
@@ -384,7 +290,7 @@ class TelemetryManager:
                 f"them another id, or try again when the other is {grace_seconds:.0f} s silent"
             )
 
-    def _process_pending(self, worker: _WorkerRow) -> None:
+    def _process_pending(self, worker: WorkerRow) -> None:
         """Body of a worker's greenlet."""
         while True:
             worker.wake.wait()
@@ -396,7 +302,7 @@ class TelemetryManager:
             if worker.closed:
                 return
 
-    def _process(self, worker: _WorkerRow, pending: _PendingReading) -> None:
+    def _process(self, worker: WorkerRow, pending: PendingReading) -> None:
         is_active = worker.telemetry.worker_id in self._leases
         last_update, reading = pending.received_wall, pending.reading
         self._publish(worker, reading=reading, is_active=is_active, last_update=last_update, counts=worker.counts)
@@ -412,7 +318,7 @@ class TelemetryManager:
                 self._instruments.callback_failures.inc()
                 _LOGGER.exception("worker %s: the update callback failed", worker.telemetry.worker_id)
 
-    def _publish(self, worker: _WorkerRow, **changes: Any) -> None:
+    def _publish(self, worker: WorkerRow, **changes: Any) -> None:
         """Change the worker's record, and tell the observers."""
         self._revision += 1
         worker.telemetry = telemetry = replace(worker.telemetry, revision=self._revision, **changes)

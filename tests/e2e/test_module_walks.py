@@ -27,6 +27,8 @@ OTHER_COLLECTORS = tuple(
     for path in Path(collectors.__file__).parent.glob("*.py")
     if path.stem not in {"__init__", "cpu"}
 )
+GPUS = ("worker.capacity",)
+GARBAGE = ("master.garbage",)
 WORKER_TASKS = ("worker.tasks", "worker.docker_engine")
 HISTORY_WRITER = ("master.store",)
 TELEMETRY = (
@@ -83,7 +85,7 @@ def test_heartbeat_from_the_cpu_collector_to_metrics_enters_few_modules(processe
     before = fleet.rest.sample("fleetpulse_heartbeats_received_total")
     fleet.begin()
     eventually(lambda: fleet.rest.sample("fleetpulse_heartbeats_received_total") > before + 1)
-    entered = fleet.entered(*OTHER_COLLECTORS, *WORKER_TASKS, *HISTORY_WRITER)
+    entered = fleet.entered(*OTHER_COLLECTORS, *GPUS, *WORKER_TASKS, *HISTORY_WRITER, *GARBAGE)
     assert {"worker.collectors.cpu", "master.metrics.exposition"} <= set(entered)
     assert len(entered) <= MAX_MODULES_OF_A_HEARTBEAT, "\n".join(entered)
 

@@ -141,8 +141,20 @@ class Scene:
         stream.refusal()
 
     def _send_heartbeat(self) -> None:
+        seconds = time.time() - self.begin
         self._client.send_heartbeat(
-            a_heartbeat(BY_HAND, memory=pb.Memory(used_bytes=1, size_bytes=4, swap_used_bytes=1, swap_size_bytes=2))
+            a_heartbeat(
+                BY_HAND,
+                memory=pb.Memory(used_bytes=1, size_bytes=4, swap_used_bytes=1, swap_size_bytes=2),
+                pressure=pb.Pressure(
+                    cpu_waiting_seconds=seconds,
+                    memory_waiting_seconds=seconds / 2,
+                    memory_stalled_seconds=seconds / 4,
+                    io_waiting_seconds=seconds / 8,
+                    io_stalled_seconds=seconds / 16,
+                ),
+                sensors=[pb.Sensor(sensor="coretemp/Package id 0", temperature_celsius=50.0, fan_rpm=1200.0)],
+            )
         )
 
     def _submit_tasks(self) -> None:

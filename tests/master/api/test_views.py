@@ -10,17 +10,8 @@ from msgspec.structs import replace
 from fleetpulse.master.api.views import WORKERS_IN_A_ROW, FleetViews, StreamSummaries
 from fleetpulse.master.errors import UnknownWorker
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
-from fleetpulse.master.telemetry.records import (
-    Allocation,
-    Filesystem,
-    HeartbeatCounts,
-    Load,
-    Memory,
-    Reading,
-    Registration,
-    Resources,
-    WorkerTelemetry,
-)
+from fleetpulse.master.telemetry.readings import Filesystem, Load, Memory, Reading
+from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Registration, Resources, WorkerTelemetry
 from tests.master.fleet import GIB, full_heartbeat
 
 FULL = WorkerTelemetry(

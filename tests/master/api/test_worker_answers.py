@@ -10,15 +10,8 @@ from msgspec.structs import replace
 
 from fleetpulse.master.api.worker_answers import StreamSummary, WorkerDetails
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
-from fleetpulse.master.telemetry.records import (
-    Allocation,
-    HeartbeatCounts,
-    Reading,
-    Registration,
-    Resources,
-    TaskSupport,
-    WorkerTelemetry,
-)
+from fleetpulse.master.telemetry.readings import Reading, TaskSupport
+from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Registration, Resources, WorkerTelemetry
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import GIB, full_heartbeat
 from tests.master.web import Web

@@ -6,15 +6,8 @@ from typing import Any
 from fleetpulse.master.history.fields import FIELDS, INDEX_BY_NAME, Sample
 from fleetpulse.master.history.points import Bucket, Point, Points, pack
 from fleetpulse.master.history.series_writer import Tier
-from fleetpulse.master.telemetry.records import (
-    Cpu,
-    DiskDevice,
-    HeartbeatCounts,
-    NetworkInterface,
-    Reading,
-    Registration,
-    WorkerTelemetry,
-)
+from fleetpulse.master.telemetry.readings import Cpu, DiskDevice, NetworkInterface, Reading
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Registration, WorkerTelemetry
 
 NOW = 1_700_000_100
 """A whole number of 5 minutes."""

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetpulse.master.history.fields import RATES, SampleReader
-from fleetpulse.master.telemetry.records import DiskDevice, WorkerTelemetry
+from fleetpulse.master.telemetry.readings import DiskDevice
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 from tests.master.history.builders import NOW, disk, network, telemetry
 
 COUNTS = st.lists(st.integers(min_value=0, max_value=2**63), min_size=1, max_size=20)

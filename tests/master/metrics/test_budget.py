@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from fleetpulse.master.metrics.budget import NOT_ASSIGNED, TOO_MANY_DEVICES, TOO_MANY_NEW_DEVICES, NameBudget
 from fleetpulse.master.metrics.exposition import FleetExposition
-from fleetpulse.master.telemetry.records import Filesystem, Reading, RunningTask, WorkerTelemetry
+from fleetpulse.master.telemetry.readings import Filesystem, Reading, RunningTask
+from fleetpulse.master.telemetry.records import WorkerTelemetry
 from tests.master.fleet import ManualClock, wait_until
 from tests.master.metrics.test_exposition import FULL, check_by_promtool, samples_of, text_of
 from tests.master.tasks.cluster import Cluster, new_cluster

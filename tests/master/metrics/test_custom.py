@@ -16,7 +16,7 @@ from fleetpulse.master.metrics.custom import (
     CustomFamilies,
 )
 from fleetpulse.master.metrics.exposition import FleetExposition
-from fleetpulse.master.telemetry.records import CustomKind, CustomLayout, CustomMetric, CustomSeries, Reading
+from fleetpulse.master.telemetry.readings import CustomKind, CustomLayout, CustomMetric, CustomSeries, Reading
 from tests.master.metrics.test_exposition import BARE, FULL, GOLDEN, check_by_promtool, text_of
 
 HOSTILE = 'a "quoted" \\ word'

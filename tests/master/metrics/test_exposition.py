@@ -18,22 +18,19 @@ from prometheus_client.samples import Sample
 from fleetpulse.master.metrics.custom import escape
 from fleetpulse.master.metrics.exposition import BYTES_IN_A_ROW, FleetExposition
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
-from fleetpulse.master.telemetry.records import (
-    Allocation,
+from fleetpulse.master.telemetry.readings import (
     CollectorReport,
     Cpu,
     DiskDevice,
     Filesystem,
     Gpu,
-    HeartbeatCounts,
     Load,
     Memory,
     NetworkInterface,
     Reading,
-    Registration,
     RunningTask,
-    WorkerTelemetry,
 )
+from fleetpulse.master.telemetry.records import Allocation, HeartbeatCounts, Registration, WorkerTelemetry
 from tests.master.fleet import full_heartbeat, wait_until
 from tests.master.hostile import ANY_TEXT
 from tests.tools import require_tool

@@ -6,15 +6,8 @@ from msgspec.structs import replace
 from fleetpulse.master.tasks.capacity import FleetCapacity
 from fleetpulse.master.tasks.placement import ResourceAmounts, millicores
 from fleetpulse.master.tasks.records import Drain
-from fleetpulse.master.telemetry.records import (
-    HeartbeatCounts,
-    Load,
-    Reading,
-    Registration,
-    Resources,
-    TaskSupport,
-    WorkerTelemetry,
-)
+from fleetpulse.master.telemetry.readings import Load, Reading, TaskSupport
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Registration, Resources, WorkerTelemetry
 
 GIB = 1024**3
 READY = WorkerTelemetry(

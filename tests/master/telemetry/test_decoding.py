@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
-from fleetpulse.master.telemetry.records import (
+from fleetpulse.master.telemetry.readings import (
     CollectorReport,
     DiskDevice,
     Filesystem,

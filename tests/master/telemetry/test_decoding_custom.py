@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleetpulse.master.errors import InvalidMessage, InvalidReading
 from fleetpulse.master.telemetry.decoding import decode_heartbeat
-from fleetpulse.master.telemetry.records import CustomLayout, CustomMetric
+from fleetpulse.master.telemetry.readings import CustomLayout, CustomMetric
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from fleetpulse.proto.rules import (
     MAX_CUSTOM_BYTES,

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from fleetpulse.master.telemetry.lazy_view import BATCH_SECONDS, DEMAND_SECONDS, LEAD_SECONDS, LazyView, ReadRhythm
-from fleetpulse.master.telemetry.records import Clock, HeartbeatCounts, Load, Reading, Registration, WorkerTelemetry
+from fleetpulse.master.telemetry.readings import Load, Reading
+from fleetpulse.master.telemetry.records import Clock, HeartbeatCounts, Registration, WorkerTelemetry
 from tests.master.fleet import ManualClock, wait_until
 
 

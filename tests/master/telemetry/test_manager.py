@@ -10,7 +10,8 @@ import pytest
 
 from fleetpulse.master.config import LeaseConfig
 from fleetpulse.master.errors import FleetFull, InvalidMessage, InvalidReading, UnknownWorker, WorkerStillActive
-from fleetpulse.master.telemetry.records import HeartbeatCounts, Load, Reading, Registration
+from fleetpulse.master.telemetry.readings import Load, Reading
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Registration
 from fleetpulse.proto import fleetpulse_pb2 as pb
 from tests.master.fleet import Fleet, full_heartbeat, heartbeat, running_fleet, settle
 from tests.master.hostile import BAD_WORKER_IDS

@@ -2,16 +2,8 @@
 
 import pytest
 
-from fleetpulse.master.telemetry.records import (
-    Cpu,
-    Filesystem,
-    Gpu,
-    HeartbeatCounts,
-    Memory,
-    Reading,
-    Registration,
-    WorkerTelemetry,
-)
+from fleetpulse.master.telemetry.readings import Cpu, Filesystem, Gpu, Memory, Reading
+from fleetpulse.master.telemetry.records import HeartbeatCounts, Registration, WorkerTelemetry
 
 
 def telemetry(reading: Reading) -> WorkerTelemetry:
