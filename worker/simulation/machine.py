@@ -137,6 +137,8 @@ class SimulatedMachine:
                     name=_GPU_NAME,
                     memory_size_bytes=_GPU_MEMORY_BYTES,
                     state="ok",
+                    is_throttled=False,
+                    process_count=1,
                 )
                 for index in range(len(self._gpu_loads))
             ],
