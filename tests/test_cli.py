@@ -11,7 +11,7 @@ import pytest
 
 FLEETPULSE = str(Path(sys.executable).parent / "fleetpulse")
 COMMANDS = (
-    "audit", "ca", "cancel", "completion", "drain", "events", "history", "logs", "master", "shell", "simulate",
+    "audit", "ca", "cancel", "completion", "drain", "events", "gpus", "history", "logs", "master", "shell", "simulate",
     "status", "submit", "task", "tasks", "token", "top", "undrain", "up", "worker", "workers",
 )  # fmt: skip
 SETTINGS = ("HTTP_PORT", "GRPC_PORT", "HEARTBEAT_INTERVAL", "INACTIVITY_TIMEOUT", "WEB_CONCURRENCY")

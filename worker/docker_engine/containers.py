@@ -21,8 +21,10 @@ _DISK_LIMIT_LABEL = "fleetpulse.disk_limit_bytes"
 _NO_LIMIT = "none"
 _MAX_VOLUME_BYTES = 2**30
 
-_LOG_CONFIG = {"Type": "local", "Config": {"max-size": "64m", "max-file": "4", "compress": "false"}}
-"""The driver that keeps bytes as they are: json-file replaces those that are no UTF-8, also where it splits a line."""
+_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
+"""It replaces bytes that are no UTF-8, also where it splits a line at 16 KiB. The driver ``local`` keeps them, but loses
+some newlines.
+"""
 
 _NANO = 1_000_000_000
 _STATUS = {"created": ContainerStatus.CREATED, "exited": ContainerStatus.ENDED, "dead": ContainerStatus.ENDED}

@@ -45,7 +45,10 @@ def test_workers(web: Web) -> None:
 def test_details_and_metrics(web: Web) -> None:
     (details,) = web.json("/api/workers")
     assert details["hostname"] == "rack-7.example.com"
-    assert details["heartbeats"] == {"received": 1, "dropped": 0, "missed": 0}
+    assert details["heartbeats"] == {
+        "received": 1, "dropped": 0, "missed": 0, "refused": 0, "refusal": None, "refused_since": None,
+        "clock_skew_seconds": 0.0,
+    }  # fmt: skip
     assert details["telemetry"] == web.json("/telemetry/rack-7")
     assert web.json("/api/workers/rack-7") == details
     metrics = web.json("/api/workers/rack-7/metrics")
