@@ -22,9 +22,7 @@ _NO_LIMIT = "none"
 _MAX_VOLUME_BYTES = 2**30
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
-"""It replaces bytes that are no UTF-8, also where it splits a line at 16 KiB. The driver ``local`` keeps them, but loses
-some newlines.
-"""
+"""It replaces bytes that are no UTF-8, also where it splits a line at 16 KiB; the driver ``local`` loses newlines."""
 
 _NANO = 1_000_000_000
 _STATUS = {"created": ContainerStatus.CREATED, "exited": ContainerStatus.ENDED, "dead": ContainerStatus.ENDED}

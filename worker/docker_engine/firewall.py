@@ -172,7 +172,7 @@ def system_run(environment: Mapping[str, str]) -> Run:
         if program is None:
             raise OSError(f"{command[0]} is not installed")
         try:
-            done = subprocess.run(  # nosec B603 - fixed words
+            done = subprocess.run(  # nosec B603 # fixed words
                 [program, *command[1:]], input=text, capture_output=True, text=True, check=False,
                 env=dict(environment), timeout=_CALL_SECONDS,
             )  # fmt: skip
