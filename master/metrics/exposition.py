@@ -9,10 +9,9 @@ The static families, half of the text, are joined only when a line of theirs has
 """
 
 import time
-from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain
-from operator import attrgetter, sub
+from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import falcon
@@ -27,7 +26,7 @@ from fleetpulse.master.instruments import Instruments
 from fleetpulse.master.metrics.budget import NOT_ASSIGNED, NameBudget, TaskCheck
 from fleetpulse.master.metrics.custom import CustomFamilies, escape
 from fleetpulse.master.metrics.families import DEVICES, FAMILIES, RUNNING_TASKS, Family, Number, Subject
-from fleetpulse.master.telemetry.lazy_view import LazyView, SteadyBytes
+from fleetpulse.master.telemetry.lazy_view import LazyView, SteadyLines
 from fleetpulse.master.telemetry.records import Clock, WorkerTelemetry
 
 BYTES_IN_A_ROW = 512 * 1024
@@ -375,7 +374,7 @@ class StaticColumns(Columns):
     def __init__(self, count: int) -> None:
         super().__init__(0)
         self._nothing = [b""] * count
-        self._static = [_StaticColumn() for _ in range(count)]
+        self._static = [SteadyLines() for _ in range(count)]
 
     def put(self, worker_id: str, row: Sequence[bytes]) -> None:
         place = self._place(worker_id)
@@ -384,43 +383,3 @@ class StaticColumns(Columns):
 
     def join(self, number: int) -> bytes:
         return self._static[number].join()
-
-
-class _StaticColumn:
-    """The lines are kept joined, and once only: the text, and where each of them starts in it."""
-
-    __slots__ = ("_changed", "_starts", "_text")
-
-    def __init__(self) -> None:
-        self._text = SteadyBytes()
-        self._starts = array("Q", (0,))
-        """Of each line, and where the last one ends."""
-
-        self._changed: dict[int, bytes] = {}
-        """Lines by place that are not in the text yet."""
-
-    def put(self, place: int, line: bytes) -> None:
-        if self._line(place) != line:
-            self._changed[place] = line
-
-    def join(self) -> bytes:
-        if self._changed:
-            text, starts = self._text, self._starts
-            starts.extend(starts[-1:] * (max(self._changed) + 2 - len(starts)))
-            lengths = [*map(sub, starts[1:], starts)]
-            pieces: list[bytes] = []
-            done = 0
-            for place, line in sorted(self._changed.items()):
-                pieces += text[done : starts[place]], line
-                done = starts[place + 1]
-                lengths[place] = len(line)
-            self._text = SteadyBytes(b"".join((*pieces, text[done:])))
-            self._starts = array("Q", accumulate(lengths, initial=0))
-            self._changed.clear()
-        return self._text
-
-    def _line(self, place: int) -> bytes:
-        changed = self._changed.get(place)
-        if changed is not None:
-            return changed
-        return self._text[self._starts[place] : self._starts[place + 1]] if place + 1 < len(self._starts) else b""

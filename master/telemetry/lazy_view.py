@@ -8,7 +8,10 @@ that nobody reads costs nothing, or no more than to render each worker once (``r
 
 import logging
 from abc import ABC, abstractmethod
+from array import array
 from collections import OrderedDict, deque
+from itertools import accumulate
+from operator import sub
 from typing import Any
 
 import gevent
@@ -195,3 +198,45 @@ class LazyView(ABC):
             rendered += 1
             if rendered % _RENDERED_IN_A_ROW == 0:
                 gevent.sleep(pause_seconds) if pause_seconds else give_way()
+
+
+class SteadyLines:
+    """The lines are kept joined, and once only: the text, and where each of them starts in it."""
+
+    __slots__ = ("_changed", "_starts", "_text")
+
+    def __init__(self) -> None:
+        self._text = SteadyBytes()
+        self._starts = array("Q", (0,))
+        """Of each line, and where the last one ends."""
+
+        self._changed: dict[int, bytes] = {}
+        """Lines by place that are not in the text yet."""
+
+    def put(self, place: int, line: bytes) -> None:
+        """Set the line at a place."""
+        if self._line(place) != line:
+            self._changed[place] = line
+
+    def join(self) -> bytes:
+        """The text of all lines."""
+        if self._changed:
+            text, starts = self._text, self._starts
+            starts.extend(starts[-1:] * (max(self._changed) + 2 - len(starts)))
+            lengths = [*map(sub, starts[1:], starts)]
+            pieces: list[bytes] = []
+            done = 0
+            for place, line in sorted(self._changed.items()):
+                pieces += text[done : starts[place]], line
+                done = starts[place + 1]
+                lengths[place] = len(line)
+            self._text = SteadyBytes(b"".join((*pieces, text[done:])))
+            self._starts = array("Q", accumulate(lengths, initial=0))
+            self._changed.clear()
+        return self._text
+
+    def _line(self, place: int) -> bytes:
+        changed = self._changed.get(place)
+        if changed is not None:
+            return changed
+        return self._text[self._starts[place] : self._starts[place + 1]] if place + 1 < len(self._starts) else b""
