@@ -57,19 +57,40 @@ the system does not tell.
 """
 
 
+class _Netlink:
+    """A netlink socket for questions with one answer. For one thread."""
+
+    def __init__(self, protocol: int) -> None:
+        """Raises ``OSError`` where netlink is not allowed."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.settimeout(_REPLY_SECONDS)
+        self._number = 0
+
+    def ask(self, question: int, query: bytes) -> tuple[int, bytes]:
+        """Returns the type of the answer, and the answer with its header. Raises ``OSError``."""
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        header = _HEADER.pack(_HEADER.size + len(query), question, _IS_REQUEST, self._number, 0)
+        self._socket.sendto(header + query, (0, 0))
+        while True:
+            answer = self._socket.recv(8192)
+            length, kind, _, number, _ = _HEADER.unpack_from(answer)
+            if number == self._number:
+                return kind, answer[:length]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class NetlinkUsers:
     """Asks ``sock_diag`` for one socket. For one thread. The kernel answers at once, so it may be called on the hub."""
 
     def __init__(self) -> None:
         """Raises ``OSError`` where netlink is not allowed."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG)
-        self._socket.settimeout(_REPLY_SECONDS)
-        self._number = 0
+        self._netlink = _Netlink(_SOCK_DIAG)
 
     def __call__(self, peer: Endpoint, local: Endpoint) -> int | None:
         """See ``FindUser``."""
         family, addresses = _packed(peer, local)
-        self._number = (self._number + 1) & 0xFFFFFFFF
         query = _QUERY.pack(
             family,
             socket.IPPROTO_TCP,
@@ -82,14 +103,7 @@ class NetlinkUsers:
             _ANY_COOKIE,
             _ANY_COOKIE,
         )
-        self._socket.sendto(
-            _HEADER.pack(_HEADER.size + len(query), _BY_FAMILY, _IS_REQUEST, self._number, 0) + query, (0, 0)
-        )
-        while True:
-            answer = self._socket.recv(8192)
-            _, kind, _, number, _ = _HEADER.unpack_from(answer)
-            if number == self._number:
-                break
+        kind, answer = self._netlink.ask(_BY_FAMILY, query)
         if kind != _BY_FAMILY:
             (code,) = struct.unpack_from("=i", answer, _HEADER.size)
             if code == -2:  # ENOENT
@@ -102,7 +116,7 @@ class NetlinkUsers:
 
     def close(self) -> None:
         """Closes the netlink socket."""
-        self._socket.close()
+        self._netlink.close()
 
 
 class TableUsers:
@@ -151,9 +165,7 @@ class TrustedNetwork:
     def __init__(self, device: str = TASK_DEVICE) -> None:
         """Raises ``OSError`` where netlink is not allowed."""
         self._device = device
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.settimeout(_REPLY_SECONDS)
-        self._number = 0
+        self._netlink = _Netlink(socket.NETLINK_ROUTE)
 
     def is_own(self, peer: Endpoint, local: Endpoint) -> bool:
         """Returns whether the address is no task's. Asks the kernel, which takes 10 microseconds."""
@@ -165,27 +177,19 @@ class TrustedNetwork:
 
     def close(self) -> None:
         """Closes the netlink socket."""
-        self._socket.close()
+        self._netlink.close()
 
     def _device_to(self, address: str) -> str:
         """Returns the device of the route to an address; empty if there is none."""
         plain = _plain(address)
-        self._number = (self._number + 1) & 0xFFFFFFFF
         family = socket.AF_INET if plain.version == 4 else socket.AF_INET6
         target = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(plain.packed), _TARGET) + plain.packed
         query = _ROUTE_HEADER.pack(family, plain.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + target
-        self._socket.sendto(
-            _HEADER.pack(_HEADER.size + len(query), _GET_ROUTE, _IS_REQUEST, self._number, 0) + query, (0, 0)
-        )
-        while True:
-            answer = self._socket.recv(8192)
-            length, kind, _, number, _ = _HEADER.unpack_from(answer)
-            if number == self._number:
-                break
+        kind, answer = self._netlink.ask(_GET_ROUTE, query)
         if kind != _ROUTE:
             return ""
         at = _HEADER.size + _ROUTE_HEADER.size
-        while at + _ATTRIBUTE.size <= length:
+        while at + _ATTRIBUTE.size <= len(answer):
             size, name = _ATTRIBUTE.unpack_from(answer, at)
             if name == _DEVICE:
                 return socket.if_indextoname(struct.unpack_from("=I", answer, at + _ATTRIBUTE.size)[0])

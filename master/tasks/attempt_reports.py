@@ -263,7 +263,6 @@ class AttemptReportHandler:
     def _judge_workers(self, entry: LiveEntry, worker_id: str, report: Report, change: Change) -> None:
         """Learns which workers are degraded: a task that runs tells of those that could not start it."""
         capacity, attempt = self._registry.capacity, entry.attempt
-        changed = []
         if attempt is not None and failed_to_start(attempt, report):
             outcome = report.outcome
             failure = StartFailure(outcome.reason or "", outcome.error or "", self._clock.monotonic())
@@ -274,13 +273,12 @@ class AttemptReportHandler:
             else:
                 entry.failed_on[worker_id] = failure
         elif report.status in {AttemptStatus.RUNNING, AttemptStatus.COMPLETED}:
-            capacity.started(worker_id)
+            if capacity.started(worker_id):
+                self._registry.publish_allocation(worker_id)
             for other, failure in entry.failed_on.items():
                 capacity.start_failed(other, failure)
-            changed = [worker_id, *entry.failed_on]
+                self._registry.publish_allocation(other)
             entry.failed_on.clear()
-        for changed_id in changed:
-            self._registry.publish_allocation(changed_id)
 
     def _lose(self, entry: LiveEntry, reason: str) -> None:
         attempt = entry.attempt

@@ -194,10 +194,12 @@ class FleetCapacity:
         self._faults.found(worker_id, failure, self._monotonic())
         self._update_offer(worker_id)
 
-    def started(self, worker_id: str) -> None:
-        """A container runs on the worker."""
-        if self._faults.started(worker_id, self._monotonic()):
+    def started(self, worker_id: str) -> bool:
+        """A container runs on the worker. Returns whether that heals it."""
+        is_healed = self._faults.started(worker_id, self._monotonic())
+        if is_healed:
             self._update_offer(worker_id)
+        return is_healed
 
     def check_faults(self) -> Sequence[str]:
         """Returns the degraded workers that may be tried now, each once."""
